@@ -1,0 +1,240 @@
+//! The client that drives every server: one thread, one epoll loop, plain sockets.
+//!
+//! On a small machine the client shares the processors with what it measures, so it is as cheap as a client can be and
+//! the same for all: bytes built beforehand are written in one call, an answer is read in one call into one shared
+//! buffer, and there is no task, timer, channel or lock. mio is used rather than an async runtime because a runtime
+//! would add a wake-up and a poll to every message, which is a cost of the same order as the answer itself.
+//!
+//! What a connection says is a [`Talk`]; where its messages end is a [`Framing`]. The loop knows no protocol.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
+
+use crate::framing::Framing;
+use crate::ledger::Ledger;
+
+/// A connection that takes longer is a failure, not a measurement.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Larger than any answer, so that one read empties a socket.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// One side of a conversation.
+pub(crate) trait Talk {
+    /// What is said as soon as the connection stands.
+    fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>);
+
+    /// A whole message has arrived. An error ends the measurement.
+    fn hear(
+        &mut self,
+        head: &[u8],
+        body: &[u8],
+        ledger: &mut Ledger,
+        out: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// A word out of turn: a customer asks once more, a worker gives out what it has held back.
+    fn nudge(&mut self, _ledger: &mut Ledger, _out: &mut Vec<u8>) {}
+}
+
+/// The two sides of one measurement, before they connect.
+pub(crate) struct Crew {
+    /// What both sides speak.
+    pub(crate) framing: Framing,
+    /// Those who ask, and where.
+    pub(crate) customers: (SocketAddr, Vec<Box<dyn Talk>>),
+    /// Those who do the work, and where.
+    pub(crate) workers: (SocketAddr, Vec<Box<dyn Talk>>),
+}
+
+/// All connections of one measurement, and its books.
+pub(crate) struct Client {
+    poll: Poll,
+    events: Events,
+    framing: Framing,
+    connections: Vec<Connection>,
+    scratch: Box<[u8]>,
+    /// What the parties have entered.
+    pub(crate) ledger: Ledger,
+}
+
+struct Connection {
+    stream: TcpStream,
+    talk: Box<dyn Talk>,
+    /// A message of which only the beginning has arrived.
+    inbox: Vec<u8>,
+    /// What the socket has not taken yet.
+    outbox: Vec<u8>,
+}
+
+impl Client {
+    /// A client without connections.
+    pub(crate) fn new(framing: Framing) -> Result<Self> {
+        Ok(Client {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            framing,
+            connections: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            ledger: Ledger::new(),
+        })
+    }
+
+    /// Connects from `source` and says the first words.
+    pub(crate) fn connect(
+        &mut self,
+        source: Ipv4Addr,
+        target: SocketAddr,
+        talk: Box<dyn Talk>,
+    ) -> Result<()> {
+        let mut stream =
+            dial(source, target).with_context(|| format!("connecting {source} to {target}"))?;
+        let token = Token(self.connections.len());
+        self.poll.registry().register(
+            &mut stream,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let mut connection = Connection {
+            stream,
+            talk,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+        };
+        connection
+            .talk
+            .open(&mut self.ledger, &mut connection.outbox);
+        connection.flush()?;
+        self.connections.push(connection);
+        Ok(())
+    }
+
+    /// Lets one connection speak out of turn.
+    pub(crate) fn nudge(&mut self, index: usize) -> Result<()> {
+        let connection = &mut self.connections[index];
+        connection
+            .talk
+            .nudge(&mut self.ledger, &mut connection.outbox);
+        connection.flush()
+    }
+
+    /// Carries messages until the time has come.
+    pub(crate) fn run_until(&mut self, end: Instant) -> Result<()> {
+        while self.turn(end)? {}
+        Ok(())
+    }
+
+    /// Carries messages until the books say so; fails when that takes longer than `patience`.
+    pub(crate) fn run_while(
+        &mut self,
+        patience: Duration,
+        going: impl Fn(&Ledger) -> bool,
+    ) -> Result<()> {
+        let end = Instant::now() + patience;
+        while going(&self.ledger) {
+            ensure!(
+                self.turn(end)?,
+                "still not done after {} s: {}",
+                patience.as_secs(),
+                self.ledger.summary()
+            );
+        }
+        Ok(())
+    }
+
+    /// One wait and all that came of it. False when `end` has been reached.
+    fn turn(&mut self, end: Instant) -> Result<bool> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        match self.poll.poll(&mut self.events, Some(left)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            polled => polled.context("waiting for sockets")?,
+        }
+        for event in &self.events {
+            let connection = &mut self.connections[event.token().0];
+            if event.is_writable() {
+                connection.flush()?;
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                connection.read(self.framing, &mut self.ledger, &mut self.scratch)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Connection {
+    /// Reads what is there. A read that did not fill the buffer has emptied the socket, and saves the next call.
+    fn read(&mut self, framing: Framing, ledger: &mut Ledger, scratch: &mut [u8]) -> Result<()> {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) => bail!("the server has closed a connection"),
+                Ok(count) => {
+                    self.take(framing, ledger, &scratch[..count])?;
+                    self.flush()?;
+                    if count < scratch.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("reading an answer"),
+            }
+        }
+    }
+
+    /// Hands every whole message to the talk and keeps the rest.
+    fn take(&mut self, framing: Framing, ledger: &mut Ledger, arrived: &[u8]) -> Result<()> {
+        let mut kept = std::mem::take(&mut self.inbox);
+        let mut bytes = if kept.is_empty() {
+            arrived
+        } else {
+            kept.extend_from_slice(arrived);
+            &kept
+        };
+        while let Some(frame) = framing.first(bytes)? {
+            let (head, body) = (&bytes[..frame.body.start], &bytes[frame.body]);
+            self.talk
+                .hear(head, body, ledger, &mut self.outbox)
+                .with_context(|| {
+                    format!(
+                        "on hearing {:?}",
+                        String::from_utf8_lossy(&bytes[..frame.end])
+                    )
+                })?;
+            bytes = &bytes[frame.end..];
+        }
+        self.inbox.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes what there is to say, as far as the socket takes it.
+    fn flush(&mut self) -> Result<()> {
+        while !self.outbox.is_empty() {
+            match self.stream.write(&self.outbox) {
+                Ok(count) if count == self.outbox.len() => self.outbox.clear(),
+                Ok(count) => drop(self.outbox.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("writing a request"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dial(source: Ipv4Addr, target: SocketAddr) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    socket.connect_timeout(&target.into(), CONNECT_TIMEOUT)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(socket.into()))
+}

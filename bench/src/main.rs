@@ -1,0 +1,178 @@
+//! Measures the server side by side with real peers, and prints one table.
+//!
+//! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`]
+//! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
+//! holds ([`memory`], [`streams`]). All of them are driven by one [`client`], whose connections differ only in what
+//! they say ([`http`], [`gearman`], [`nats`]) and in where a message ends ([`framing`]); what they saw is checked in
+//! the [`ledger`]. The result is a [`table`] with a line on the [`machine`].
+
+mod client;
+mod framing;
+mod gearman;
+mod http;
+mod ledger;
+mod machine;
+mod memory;
+mod nats;
+mod peers;
+mod rounds;
+mod streams;
+mod subject;
+mod table;
+mod tally;
+mod throughput;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::peers::{Program, Programs};
+use crate::rounds::Extent;
+use crate::table::Table;
+
+/// Measures the server side by side with real peers.
+///
+/// Every server is started by this program on a free port of the loopback network and stopped at the end. The exit
+/// code says whether the measurements could be trusted; a missed target is shown in the table.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure and print the table; this is done without a command, too.
+    Run(Options),
+}
+
+#[derive(Args)]
+struct Options {
+    /// How often everything is measured; the median is judged.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Seconds of each measurement of speed, besides its warm-up.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// Measure only these, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "WHAT")]
+    only: Vec<Part>,
+    /// Connections to hold when memory is measured.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    held: u32,
+    /// Streams to hold on one HTTP/2 connection.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    streams: u32,
+    /// The server to measure, if not the one that was built beside this program.
+    #[arg(long, value_name = "PROGRAM")]
+    server: Option<PathBuf>,
+    /// Also write the table into this file.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Cycles of three requests, next to bare hyper.
+    Cycles,
+    /// Cycles of two requests, next to gearmand and NATS.
+    Next,
+    /// Memory per held connection, next to all three.
+    Memory,
+    /// Memory per held HTTP/2 stream.
+    Streams,
+}
+
+impl Part {
+    /// The programs it takes.
+    fn programs(self) -> &'static [Program] {
+        match self {
+            Part::Cycles => &[Program::Odyssey, Program::Bare],
+            Part::Next => &[Program::Odyssey, Program::Gearmand, Program::Nats],
+            Part::Memory => &[
+                Program::Odyssey,
+                Program::Bare,
+                Program::Gearmand,
+                Program::Nats,
+            ],
+            Part::Streams => &[Program::Odyssey],
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let options = match cli.command {
+        Some(Command::Run(options)) => options,
+        None => cli.options,
+    };
+    run(options)
+}
+
+fn run(options: Options) -> Result<()> {
+    let parts = if options.only.is_empty() {
+        Part::value_variants().to_vec()
+    } else {
+        options.only
+    };
+    let programs = Programs::locate(options.server)?;
+    let mut taking_part = Vec::new();
+    for program in parts.iter().flat_map(|part| part.programs()) {
+        if !taking_part.contains(program) {
+            programs.path(*program)?;
+            taking_part.push(*program);
+        }
+    }
+    let connections_max = memory::raise_descriptor_limit()?;
+    ensure!(
+        !parts.contains(&Part::Memory) || u64::from(options.held) <= connections_max,
+        "{} connections need more open files than this user may have: raise `ulimit -Hn`, or hold at most {connections_max}",
+        options.held
+    );
+    let extent = Extent {
+        rounds: options.rounds,
+        seconds: options.seconds,
+        held: options.held,
+        streams: options.streams,
+    };
+
+    let mut table = Table::default();
+    let measured = parts
+        .iter()
+        .try_for_each(|part| measure(*part, &programs, &extent, &mut table));
+    if measured.is_ok() {
+        table.extend(vec![rounds::line()]);
+    }
+    if !table.is_empty() {
+        let machine = machine::describe(&programs, &taking_part)?;
+        let report = format!(
+            "{table}\nMedians of {} rounds; {} s per measurement of speed; {} customers and {} baristas.\n{machine}\n",
+            options.rounds,
+            options.seconds,
+            rounds::CUSTOMERS,
+            rounds::BARISTAS
+        );
+        io::stdout().write_all(report.as_bytes())?;
+        if let Some(file) = options.markdown.filter(|_| measured.is_ok()) {
+            fs::write(&file, report).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    measured
+}
+
+fn measure(part: Part, programs: &Programs, extent: &Extent, table: &mut Table) -> Result<()> {
+    let rows = match part {
+        Part::Cycles => rounds::cycles(programs, extent),
+        Part::Next => rounds::next(programs, extent),
+        Part::Memory => rounds::memory(programs, extent),
+        Part::Streams => rounds::held_streams(programs, extent),
+    };
+    table.extend(rows.with_context(|| format!("the measurement of {part:?} failed"))?);
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! The servers that are measured: found, started on free ports with a directory of their own, and always stopped.
+//!
+//! A server is stopped when its [`Server`] goes out of scope. Should this program itself be killed, the kernel does
+//! it: each server is started through `setpriv --pdeathsig`, which then becomes the server.
+
+use std::env;
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Ends of a log are quoted this far.
+const LOG_TAIL_LINES: usize = 8;
+
+/// I/O threads of gearmand: its own default, and no other number was faster (0 to 4 were tried on two cores).
+pub(crate) const GEARMAND_THREADS: &str = "4";
+/// Room for a burst of connections, as all servers here have.
+const BACKLOG: &str = "4096";
+
+/// The one place for the measured server's environment: ports to choose, all else as a user has it.
+const ODYSSEY: &[(&str, &str)] = &[
+    ("ODYSSEY_CUSTOMERS__LISTEN", "127.0.0.1:0"),
+    ("ODYSSEY_STAFF__LISTEN", "127.0.0.1:0"),
+];
+/// What a longer line than the default needs in addition.
+const ODYSSEY_LONG_LINE: &[(&str, &str)] = &[("ODYSSEY_ORDERS__WAITING_MAX", "20000")];
+/// What orders over HTTP/2 need in addition.
+const ODYSSEY_STREAMS: &[(&str, &str)] = &[("ODYSSEY_CUSTOMERS__H2C", "true")];
+
+/// A program that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// The measured server.
+    Odyssey,
+    /// The barest hyper server.
+    Bare,
+    /// Gearman's job server.
+    Gearmand,
+    /// The NATS server.
+    Nats,
+}
+
+/// How a program is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// As it comes.
+    Usual,
+    /// Ready to hold more requests than usual.
+    Holding,
+    /// Ready for HTTP/2 on plain connections.
+    Streams,
+}
+
+/// Where the programs are.
+pub(crate) struct Programs {
+    odyssey: PathBuf,
+    bare: PathBuf,
+}
+
+impl Programs {
+    /// The measured server as given, else beside this program, where the build puts both.
+    pub(crate) fn locate(server: Option<PathBuf>) -> Result<Self> {
+        let own = env::current_exe().context("where this program is")?;
+        let beside = |name: &str| own.with_file_name(name);
+        Ok(Programs {
+            odyssey: server.unwrap_or_else(|| beside("odyssey")),
+            bare: beside("bare"),
+        })
+    }
+
+    /// The path of a program, or what to do to have it.
+    pub(crate) fn path(&self, program: Program) -> Result<PathBuf> {
+        match program {
+            Program::Odyssey => built(&self.odyssey, "cargo build --release -p odyssey"),
+            Program::Bare => built(&self.bare, "cargo build --release -p bench"),
+            Program::Gearmand => installed("gearmand", "gearman-job-server"),
+            Program::Nats => installed("nats-server", "nats-server"),
+        }
+    }
+
+    /// What a program says its version is.
+    pub(crate) fn version(&self, program: Program) -> Result<String> {
+        let said = Command::new(self.path(program)?)
+            .arg("--version")
+            .output()
+            .context("asking for a version")?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        let name = match program {
+            Program::Odyssey => "odyssey",
+            Program::Bare => "bare",
+            Program::Gearmand => "gearmand",
+            Program::Nats => "nats-server",
+        };
+        let number = said
+            .split_ascii_whitespace()
+            .nth(1)
+            .unwrap_or("(version unknown)");
+        Ok(format!("{name} {}", number.trim_start_matches('v')))
+    }
+
+    /// Starts a program and waits until it accepts connections.
+    pub(crate) fn start(&self, program: Program, manner: Manner) -> Result<Server> {
+        let path = self.path(program)?;
+        let dir = TempDir::with_prefix("odyssey-bench-")?;
+        let announced = dir.path().join("addresses.json");
+        let mut command = under_our_death(&path);
+        let port = match program {
+            Program::Odyssey => {
+                command.arg("serve").arg("--addresses").arg(&announced);
+                odyssey_environment(&mut command, manner);
+                None
+            }
+            Program::Bare => {
+                command.arg("--addresses").arg(&announced);
+                if manner == Manner::Holding {
+                    command.arg("--hold");
+                }
+                None
+            }
+            Program::Gearmand => {
+                let port = free_port()?;
+                command.args([
+                    "--listen",
+                    "127.0.0.1",
+                    "--port",
+                    &port.to_string(),
+                    "--log-file",
+                    "stderr",
+                ]);
+                command.args(["--threads", GEARMAND_THREADS, "--backlog", BACKLOG]);
+                command.arg("--pid-file").arg(dir.path().join("pid"));
+                Some(port)
+            }
+            Program::Nats => {
+                let port = free_port()?;
+                command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+                Some(port)
+            }
+        };
+        let log = dir.path().join("log");
+        let file = File::create(&log)?;
+        command
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {} through setpriv", path.display()))?;
+        let mut server = Server {
+            program,
+            child,
+            dir,
+            customers: unknown(),
+            staff: unknown(),
+        };
+        server.await_addresses(port, &announced)?;
+        Ok(server)
+    }
+}
+
+/// A running server. Dropping it stops it.
+pub(crate) struct Server {
+    program: Program,
+    child: Child,
+    dir: TempDir,
+    /// Where customers connect.
+    pub(crate) customers: SocketAddr,
+    /// Where workers connect.
+    pub(crate) staff: SocketAddr,
+}
+
+impl Server {
+    /// Process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Adds the end of the server's log to an error.
+    pub(crate) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| format!("measuring {self}; its log ends:\n{}", self.log_tail()))
+    }
+
+    /// A known port, or one the server writes into a file once it accepts.
+    fn await_addresses(&mut self, port: Option<u16>, announced: &Path) -> Result<()> {
+        let end = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{self} ended at its start with {status}; its log ends:\n{}",
+                    self.log_tail()
+                );
+            }
+            let found = match port {
+                Some(port) => accepting(port),
+                None => read_addresses(announced),
+            };
+            if let Some((customers, staff)) = found {
+                (self.customers, self.staff) = (customers, staff);
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end,
+                "{self} does not accept after {} s; its log ends:\n{}",
+                START_TIMEOUT.as_secs(),
+                self.log_tail()
+            );
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let text = fs::read(self.dir.path().join("log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} (process {})", self.program, self.child.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when the process is gone already, which is what is wanted.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn under_our_death(path: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(path);
+    command
+}
+
+/// The server's defaults: nothing is inherited but what stands at the head of this file.
+fn odyssey_environment(command: &mut Command, manner: Manner) {
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("ODYSSEY_") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(ODYSSEY.iter().copied());
+    match manner {
+        Manner::Usual => {}
+        Manner::Holding => drop(command.envs(ODYSSEY_LONG_LINE.iter().copied())),
+        Manner::Streams => drop(command.envs(ODYSSEY_STREAMS.iter().copied())),
+    }
+}
+
+fn built(path: &Path, how: &str) -> Result<PathBuf> {
+    ensure!(
+        path.is_file(),
+        "{} is missing; build it with `{how}`",
+        path.display()
+    );
+    Ok(path.to_owned())
+}
+
+/// Looks where daemons are, too: they are not on every user's path.
+fn installed(name: &str, package: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir: PathBuf| dir.join(name))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("{name} is missing; install Debian's package {package} (bench/install-peers.sh does)"))
+}
+
+fn free_port() -> Result<u16> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn unknown() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+fn accepting(port: u16) -> Option<(SocketAddr, SocketAddr)> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpStream::connect(address)
+        .is_ok()
+        .then_some((address, address))
+}
+
+/// Nothing while the file is not there or not complete.
+fn read_addresses(file: &Path) -> Option<(SocketAddr, SocketAddr)> {
+    let text = fs::read_to_string(file).ok()?;
+    let addresses: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let address = |name: &str| {
+        addresses
+            .get(name)?
+            .as_str()?
+            .strip_prefix("http://")?
+            .parse()
+            .ok()
+    };
+    Some((address("customers")?, address("staff")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_once_they_are_complete() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("addresses.json");
+        let text = r#"{"customers":"http://127.0.0.1:81","staff":"http://127.0.0.1:82"}"#;
+        assert_eq!(read_addresses(&file), None);
+        fs::write(&file, &text[..40]).unwrap();
+        assert_eq!(read_addresses(&file), None);
+        fs::write(&file, text).unwrap();
+        assert_eq!(
+            read_addresses(&file),
+            Some((([127, 0, 0, 1], 81).into(), ([127, 0, 0, 1], 82).into()))
+        );
+    }
+
+    #[test]
+    fn a_missing_peer_is_named_with_its_package() {
+        let error = installed("no-such-peer", "its-package")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("Debian's package its-package"), "{error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! What is measured: a program, used in one way, with the parties that use it.
+
+use std::fmt;
+
+use crate::client::{Crew, Talk};
+use crate::framing::Framing;
+use crate::http::{Barista, Customer, Guest, Habit, Releaser};
+use crate::peers::{Program, Server};
+use crate::{gearman, nats};
+
+/// A program in one use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Order, start and finish as three requests.
+    Cycle,
+    /// Order, and finish with the next order in its answer: two requests.
+    Next,
+    /// Requests to the barest hyper server, by as many clients as a cycle has parties.
+    Bare,
+    /// Requests that the barest hyper server holds until they are released.
+    BareHeld,
+    /// Foreground jobs.
+    Gearmand,
+    /// Requests to a queue group.
+    Nats,
+}
+
+impl Subject {
+    /// The program behind it.
+    pub(crate) fn program(self) -> Program {
+        match self {
+            Subject::Cycle | Subject::Next => Program::Odyssey,
+            Subject::Bare | Subject::BareHeld => Program::Bare,
+            Subject::Gearmand => Program::Gearmand,
+            Subject::Nats => Program::Nats,
+        }
+    }
+
+    /// How many customers' answers make one unit of what is compared.
+    pub(crate) fn answers_per_unit(self) -> u32 {
+        match self {
+            // A cycle is three requests.
+            Subject::Bare | Subject::BareHeld => 3,
+            Subject::Cycle | Subject::Next | Subject::Gearmand | Subject::Nats => 1,
+        }
+    }
+
+    /// Whether work that is asked for while nobody can do it is lost. Then one worker must be there, and hold it.
+    pub(crate) fn needs_workers_first(self) -> bool {
+        self == Subject::Nats
+    }
+
+    /// The measured server's baristas alone, for customers who come in another way.
+    pub(crate) fn baristas(count: u32) -> (Framing, Vec<Box<dyn Talk>>) {
+        (
+            Framing::Http,
+            each(count, |_| Barista::new(Habit::Separate)),
+        )
+    }
+
+    /// The parties.
+    pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
+        let (framing, asking, working): (_, Vec<Box<dyn Talk>>, Vec<Box<dyn Talk>>) = match self {
+            Subject::Cycle => (
+                Framing::Http,
+                each(customers, |_| Customer),
+                each(workers, |_| Barista::new(Habit::Separate)),
+            ),
+            Subject::Next => (
+                Framing::Http,
+                each(customers, |_| Customer),
+                each(workers, |_| Barista::new(Habit::Next)),
+            ),
+            Subject::Bare => (
+                Framing::Http,
+                each(customers + workers, |_| Guest),
+                Vec::new(),
+            ),
+            Subject::BareHeld => (
+                Framing::Http,
+                each(customers, |_| Guest),
+                each(1, |_| Releaser),
+            ),
+            Subject::Gearmand => (
+                Framing::Gearman,
+                each(customers, gearman::Submitter::new),
+                each(workers, |_| gearman::Worker),
+            ),
+            Subject::Nats => (
+                Framing::Nats,
+                each(customers, nats::Requester::new),
+                each(workers, |_| nats::Worker::new()),
+            ),
+        };
+        Crew {
+            framing,
+            customers: (server.customers, asking),
+            workers: (server.staff, working),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Subject::Cycle | Subject::Next => "odyssey",
+            Subject::Bare | Subject::BareHeld => "bare hyper",
+            Subject::Gearmand => "gearmand",
+            Subject::Nats => "NATS",
+        })
+    }
+}
+
+fn each<T: Talk + 'static>(count: u32, make: impl Fn(u32) -> T) -> Vec<Box<dyn Talk>> {
+    (0..count)
+        .map(|number| Box::new(make(number)) as Box<dyn Talk>)
+        .collect()
+}

@@ -1,0 +1,359 @@
+//! One HTTP/1.1 connection: the only place that resolves names, opens sockets and names what went wrong with them.
+//!
+//! hyper's connection is used as it is, without a client on top. A customer *is* one connection that is held and
+//! never shared, so a pool would have to be switched off rather than used; the socket's options stay in our hands;
+//! and a failure can be told by its kind (refused, reset, closed before the answer), which is what gets counted.
+
+use std::{error::Error as _, fmt, io, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    client::conn::http1,
+    header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The shop's answers are small; anything larger is not the shop's.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// Customers wait without a time-out, but a shop that vanished without a word is noticed within about a minute.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// A base URL: `http://host[:port][/prefix]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    /// Without a slash at its end; empty for most.
+    prefix: String,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err("expected http://HOST[:PORT]".to_owned());
+        }
+        if uri.query().is_some() {
+            return Err("a base URL has no query".to_owned());
+        }
+        let authority = uri.authority().ok_or("the host is missing")?;
+        if authority.as_str().contains('@') {
+            return Err("user names are not supported".to_owned());
+        }
+        Ok(Self {
+            // Brackets belong to the URL's form of an IPv6 address, not to the address.
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: HeaderValue::from_str(authority.as_str())
+                .map_err(|error| error.to_string())?,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl Address {
+    /// Opens a connection of its own.
+    pub(crate) async fn connect(&self) -> Result<Connection, TransportError> {
+        let stream = self.open().await?;
+        let (requests, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| TransportError::of_exchange(&error))?;
+        // The driver's own result repeats what the exchange was told.
+        let driver = tokio::spawn(async { drop(driver.await) });
+        Ok(Connection {
+            requests,
+            _driver: AbortOnDropHandle::new(driver),
+        })
+    }
+
+    async fn open(&self) -> Result<TcpStream, TransportError> {
+        let candidates = lookup_host((self.host.as_str(), self.port))
+            .await
+            .map_err(|_| TransportError::UnknownHost)?;
+        let mut failure = TransportError::UnknownHost;
+        for candidate in candidates {
+            let opened = async {
+                let socket = if candidate.is_ipv4() {
+                    TcpSocket::new_v4()?
+                } else {
+                    TcpSocket::new_v6()?
+                };
+                socket.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(KEEPALIVE_IDLE)
+                    .with_interval(KEEPALIVE_INTERVAL)
+                    .with_retries(KEEPALIVE_RETRIES);
+                SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+                socket.connect(candidate).await
+            };
+            match opened.await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = TransportError::of_connect(&error),
+            }
+        }
+        Err(failure)
+    }
+
+    /// A request to `path_and_query` below the base URL; a body is JSON.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Bytes>,
+    ) -> Outgoing {
+        let is_json = body.is_some();
+        let mut request = Request::new(Full::new(body.unwrap_or_default()));
+        *request.method_mut() = method;
+        *request.uri_mut() = format!("{}{path_and_query}", self.prefix)
+            .parse()
+            .expect("a checked prefix and an encoded path make a URI");
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.authority.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static("odyssey-simulators"));
+        if is_json {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        request
+    }
+}
+
+/// A request as this crate sends it.
+pub(crate) type Outgoing = Request<Full<Bytes>>;
+
+/// An open connection, one exchange at a time. Dropping it closes the socket at once.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    requests: http1::SendRequest<Full<Bytes>>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    /// Whether the other side has not closed it, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.requests.is_closed()
+    }
+
+    /// Sends a request and reads its whole answer, however long that takes.
+    pub(crate) async fn exchange(&mut self, request: Outgoing) -> Result<Answer, TransportError> {
+        let of_exchange = |error: hyper::Error| TransportError::of_exchange(&error);
+        self.requests.ready().await.map_err(of_exchange)?;
+        let response = self
+            .requests
+            .send_request(request)
+            .await
+            .map_err(of_exchange)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
+        let body = body.collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return TransportError::Malformed;
+            }
+            let of_body = error.downcast_ref().map(TransportError::of_exchange);
+            of_body.unwrap_or(TransportError::Closed)
+        })?;
+        Ok(Answer {
+            status,
+            body: body.to_bytes(),
+        })
+    }
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Why there was no complete answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TransportError {
+    UnknownHost,
+    Refused,
+    ConnectTimedOut,
+    OutOfFiles,
+    OutOfPorts,
+    ConnectFailed,
+    Reset,
+    TimedOut,
+    Closed,
+    Malformed,
+}
+
+impl TransportError {
+    fn of_connect(error: &io::Error) -> Self {
+        let code = error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error);
+        if matches!(
+            code,
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+        ) {
+            return Self::OutOfFiles;
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::ConnectTimedOut,
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Self::OutOfPorts,
+            _ => Self::ConnectFailed,
+        }
+    }
+
+    fn of_exchange(error: &hyper::Error) -> Self {
+        if error.is_parse() {
+            return Self::Malformed;
+        }
+        let cause = error
+            .source()
+            .and_then(|cause| cause.downcast_ref::<io::Error>());
+        match cause.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Self::Reset,
+            Some(io::ErrorKind::TimedOut) => Self::TimedOut,
+            _ => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownHost => "host name not found",
+            Self::Refused => "connection refused",
+            Self::ConnectTimedOut => "connecting timed out",
+            Self::OutOfFiles => "out of file descriptors here",
+            Self::OutOfPorts => "out of local ports here",
+            Self::ConnectFailed => "connecting failed",
+            Self::Reset => "connection reset",
+            Self::TimedOut => "shop vanished while waiting",
+            Self::Closed => "connection closed before the answer",
+            Self::Malformed => "answer is not the shop's HTTP",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[test]
+    fn base_urls_are_read() {
+        let address: Address = "http://127.0.0.1:8000".parse().unwrap();
+        assert_eq!((address.host.as_str(), address.port), ("127.0.0.1", 8000));
+        assert_eq!(address.prefix, "");
+        let address: Address = "http://[::1]/shop/".parse().unwrap();
+        assert_eq!((address.host.as_str(), address.port), ("::1", 80));
+        assert_eq!(address.prefix, "/shop");
+        let request = address.request(Method::GET, "/start/?wait=1", None);
+        assert_eq!(request.uri().path(), "/shop/start/");
+        assert_eq!(request.headers()[HOST], "[::1]");
+        for text in [
+            "",
+            "127.0.0.1:8000",
+            "https://shop",
+            "http://a@b",
+            "http://shop/?a=b",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    /// What a customer makes of a shop that reads the request and then does `answer`.
+    async fn outcome_of(
+        answer: impl AsyncFnOnce(&mut TcpStream),
+    ) -> Result<Answer, TransportError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let shop = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            answer(&mut stream).await;
+        };
+        let customer = async {
+            let mut connection = address.connect().await?;
+            connection
+                .exchange(address.request(Method::GET, "/", None))
+                .await
+        };
+        tokio::join!(customer, shop).0
+    }
+
+    #[tokio::test]
+    async fn a_complete_answer_is_an_answer_whatever_its_status() {
+        let text = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno";
+        let answer = outcome_of(async |stream| stream.write_all(text).await.unwrap()).await;
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body[..]),
+            (503, &b"no"[..])
+        );
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        let closed = outcome_of(async |_| {}).await.unwrap_err();
+        assert_eq!(closed, TransportError::Closed);
+
+        let reset = outcome_of(async |stream| {
+            SockRef::from(&*stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        });
+        assert_eq!(reset.await.unwrap_err(), TransportError::Reset);
+
+        let cut_short = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
+        let cut_short = outcome_of(async |stream| stream.write_all(cut_short).await.unwrap());
+        assert_eq!(cut_short.await.unwrap_err(), TransportError::Closed);
+
+        let noise = outcome_of(async |stream| {
+            stream
+                .write_all(b"220 mail.example ready\r\n")
+                .await
+                .unwrap();
+        });
+        assert_eq!(noise.await.unwrap_err(), TransportError::Malformed);
+
+        let flood = outcome_of(async |stream| {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                ANSWER_MAX_BYTES + 1
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            drop(stream.write_all(&vec![b' '; ANSWER_MAX_BYTES + 1]).await);
+        });
+        assert_eq!(flood.await.unwrap_err(), TransportError::Malformed);
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        drop(listener);
+        assert_eq!(
+            address.connect().await.unwrap_err(),
+            TransportError::Refused
+        );
+    }
+}

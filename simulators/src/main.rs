@@ -1,0 +1,171 @@
+//! `simulators`: customers and baristas for a running shop.
+//!
+//! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `customers`, `baristas`, `rush` | the subcommands: options, behaviour |
+//! | `options` | options that several subcommands share, and how they are read |
+//! | `arrival` | who comes when, planned before the run |
+//! | `pace` | measured and simulated time |
+//! | `shop` | the shop's HTTP contract as a client sees it |
+//! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
+//! | `visits` | what became of each customer, and the figures drawn from it |
+//! | `progress` | the live display |
+//! | `report`, `plot` | the report as text or JSON, and its picture |
+//! | `stop` | signals |
+//!
+//! Exit codes: 0 when every customer who came got a 200, 1 when one did not or the run failed, 2 for a wrong command line.
+
+mod arrival;
+mod baristas;
+mod connection;
+mod customers;
+mod options;
+mod pace;
+mod plot;
+mod progress;
+mod report;
+mod rush;
+mod shop;
+mod stop;
+mod visits;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+
+/// Customers and baristas for a running Odyssey.
+///
+/// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
+/// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "simulators",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 every customer who came got a 200; 1 one did not, or the run failed; 2 wrong usage."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Customers(customers::Options),
+    Baristas(baristas::Options),
+    Rush(rush::Options),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Customers(_) => "customers",
+            Self::Baristas(_) => "baristas",
+            Self::Rush(_) => "rush",
+        }
+    }
+
+    /// What the command line's grammar cannot say: options that contradict each other.
+    fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Customers(options) => options.crowd.check(),
+            Self::Baristas(options) => options.crew.check(),
+            Self::Rush(options) => options.crowd.check().and_then(|()| options.crew.check()),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let CommandLine { command } = CommandLine::parse();
+    if let Err(contradiction) = command.check() {
+        refuse(command.name(), contradiction);
+    }
+    match run(command).await {
+        Ok(code) => code,
+        Err(error) => {
+            report::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    stop::raise_descriptor_limit();
+    let closing = stop::on_signal()?;
+    let (report, output) = match command {
+        Command::Customers(options) => (customers::run(&options, closing).await?, options.output),
+        Command::Baristas(options) => (baristas::run(&options, closing).await?, options.output),
+        Command::Rush(options) => (rush::run(&options, closing).await?, options.output),
+    };
+    report.print(output.format)?;
+    Ok(report.exit_code())
+}
+
+/// Ends the process as the command line's parser does for a wrong option: usage on stderr, code 2.
+fn refuse(subcommand: &str, contradiction: String) -> ! {
+    let mut whole = CommandLine::command();
+    whole.build();
+    let place = whole.find_subcommand_mut(subcommand);
+    let command = place.expect("the subcommand was just parsed");
+    command
+        .error(ErrorKind::ValueValidation, contradiction)
+        .exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_shop() {
+        let line = CommandLine::parse_from(["simulators", "rush"]);
+        let Command::Rush(options) = line.command else {
+            panic!("rush was asked for")
+        };
+        assert_eq!(options.crew.count, 10);
+        assert_eq!(
+            (options.crowd.group_min, options.crowd.group_max),
+            (100, 200)
+        );
+        assert_eq!(options.crew.brew_min.as_secs(), 30);
+        assert_eq!(options.crew.brew_max.as_secs(), 60);
+        assert!(options.picture.prepare("rush").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_smallest_above_the_largest_is_a_contradiction() {
+        for line in [
+            ["simulators", "customers", "--group-min=201"],
+            ["simulators", "baristas", "--brew-min=61s"],
+            ["simulators", "rush", "--brew-max=29s"],
+        ] {
+            let command = CommandLine::parse_from(line).command;
+            assert!(command.check().is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_usage_errors() {
+        for arguments in [
+            ["customers", "--groups=0"],
+            ["customers", "--speed=0"],
+            ["customers", "--every=soon"],
+            ["customers", "--customers=https://example.org"],
+            ["baristas", "--wait=56"],
+            ["baristas", "--count=0"],
+            ["baristas", "--for=-1s"],
+        ] {
+            let line = std::iter::once("simulators").chain(arguments);
+            let refused = CommandLine::try_parse_from(line).expect_err(arguments[1]);
+            assert_eq!(refused.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Options that several subcommands share.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::{connection::Address, pace::Speed};
+
+/// Where customers order.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Shop")]
+pub(crate) struct CustomersDoor {
+    /// Base URL of the customers' side, http only
+    #[arg(
+        long = "customers",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    pub(crate) customers_address: Address,
+}
+
+/// Where staff works.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Shop")]
+pub(crate) struct StaffDoor {
+    /// Base URL of the staff's side, http only
+    #[arg(
+        long = "staff",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8001"
+    )]
+    pub(crate) staff_address: Address,
+}
+
+/// How fast time passes and where chance comes from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pace")]
+pub(crate) struct Pace {
+    /// Simulated seconds per measured second, 0.01 to 100000
+    #[arg(long, value_name = "FACTOR", default_value = "1")]
+    pub(crate) speed: Speed,
+    /// Seed of the random numbers, for a run that can be repeated [default: drawn, and reported]
+    #[arg(long, value_name = "NUMBER", default_value_t = fastrand::u64(..=999_999), hide_default_value = true)]
+    pub(crate) seed: u64,
+}
+
+/// What is shown while it runs and when it ends.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Output {
+    /// Form of the report on standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// What to show on standard error meanwhile
+    #[arg(long, value_enum, default_value_t = Display::Auto)]
+    pub(crate) progress: Display,
+}
+
+/// Where the picture of the waiting times goes; none is drawn unless asked for.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Picture {
+    /// Write a picture of the waiting times to this HTML file, which needs nothing else to be viewed
+    #[arg(long, value_name = "FILE", conflicts_with = "report_dir")]
+    report: Option<PathBuf>,
+    /// Write it to this directory instead, as SUBCOMMAND.html; the directory is made if missing
+    #[arg(long, value_name = "DIR")]
+    report_dir: Option<PathBuf>,
+}
+
+impl Picture {
+    /// The file to draw to, if one was asked for, with its directory made.
+    /// Done before the run, so that a long one does not end in a surprise.
+    pub(crate) fn prepare(&self, subcommand: &str) -> anyhow::Result<Option<PathBuf>> {
+        let file = match (&self.report, &self.report_dir) {
+            (Some(file), _) => file.clone(),
+            (None, Some(directory)) => {
+                fs::create_dir_all(directory)
+                    .with_context(|| format!("cannot make {}", directory.display()))?;
+                directory.join(format!("{subcommand}.html"))
+            }
+            (None, None) => return Ok(None),
+        };
+        File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Some(file))
+    }
+}
+
+/// Form of the final report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What is shown during the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Display {
+    /// A live line on a terminal, plain lines otherwise.
+    Auto,
+    /// A line every 5 seconds.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24);
+
+/// Reads a duration such as `500ms`, `30s` or `1h30m`; zero to 24 hours.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<SignedDuration>() {
+        Ok(span) if !span.is_negative() && span <= DURATION_MAX => Ok(span.unsigned_abs()),
+        Ok(_) => Err("expected a duration from 0s to 24h".to_owned()),
+        Err(_) => Err("expected a duration such as 500ms, 30s, 2m or 1h30m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "-1s", "25h", "a while"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The report: what the run was, what became of everybody, and the exit code that says so.
+
+use std::{
+    fmt,
+    io::{self, Write as _, stderr, stdout},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use crate::{
+    baristas::Tally,
+    options::{Format, Pace},
+    pace::{Span, Speed, spoken},
+    plot,
+    visits::{Summary, Visit},
+};
+
+/// Width of the column of labels, in characters.
+const LABEL_WIDTH: usize = 36;
+
+/// The outcome of a run. Every time in it is given on both scales, each under its name.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) command: &'static str,
+    /// Whether the run was as it should be; decides the exit code.
+    ok: bool,
+    pub(crate) speed: Speed,
+    pub(crate) seed: u64,
+    pub(crate) elapsed: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) customers: Option<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) baristas: Option<Tally>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<PathBuf>,
+}
+
+impl Report {
+    /// `elapsed` is measured.
+    pub(crate) fn new(command: &'static str, pace: &Pace, elapsed: Duration) -> Self {
+        Self {
+            command,
+            ok: true,
+            speed: pace.speed,
+            seed: pace.seed,
+            elapsed: Span::new(elapsed, pace.speed),
+            customers: None,
+            baristas: None,
+            picture: None,
+        }
+    }
+
+    /// A run is in order only if every customer who came got a 200.
+    pub(crate) fn add_customers(&mut self, visits: &[Visit], planned: usize) {
+        let summary = Summary::of(visits, planned, self.speed);
+        self.ok &= summary.all_served();
+        self.customers = Some(summary);
+    }
+
+    /// Baristas meet refusals in the course of their work; only a shop that never answered puts a run of theirs
+    /// out of order, and only if there are no customers to judge by.
+    pub(crate) fn add_baristas(&mut self, tally: Tally) {
+        let never_reached = !tally.shop_reached && !tally.by_transport_error.is_empty();
+        self.ok &= self.customers.is_some() || !never_reached;
+        self.baristas = Some(tally);
+    }
+
+    /// Draws the picture. A picture that cannot be written does not cost the report.
+    pub(crate) fn draw(&mut self, file: Option<PathBuf>, visits: &[Visit]) {
+        let Some(file) = file else { return };
+        match std::fs::write(&file, plot::page(self, visits)) {
+            Ok(()) => self.picture = Some(file),
+            Err(error) => {
+                complain(&format!("cannot write {}: {error}", file.display()));
+                self.ok = false;
+            }
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
+    /// Prints the report on standard output.
+    pub(crate) fn print(&self, format: Format) -> io::Result<()> {
+        let mut text = match format {
+            Format::Text => self.to_string(),
+            Format::Json => serde_json::to_string_pretty(self)?,
+        };
+        text.push('\n');
+        match stdout().write_all(text.as_bytes()) {
+            // Whoever reads it has seen enough; the exit code is still to come.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The last line: the verdict in words.
+    pub(crate) fn verdict(&self) -> String {
+        let Some(customers) = &self.customers else {
+            return if self.ok {
+                "The shift is over.".to_owned()
+            } else {
+                "The shop never answered.".to_owned()
+            };
+        };
+        match (customers.arrived, customers.arrived - customers.served) {
+            (0, _) => "Nobody came.".to_owned(),
+            (arrived, 0) => format!("Every customer got a 200 ({arrived} of {arrived})."),
+            (arrived, unserved) => format!("{unserved} of {arrived} customers did not get a 200."),
+        }
+    }
+}
+
+/// Tells on standard error what went wrong with the run itself.
+pub(crate) fn complain(trouble: &str) {
+    // With standard error gone there is nobody left to tell.
+    drop(writeln!(stderr(), "simulators: {trouble}"));
+}
+
+/// `200 OK`, or the bare number where it has no name.
+pub(crate) fn status_name(code: u16) -> String {
+    let reason = StatusCode::from_u16(code)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    format!("{code} {}", reason.unwrap_or(""))
+        .trim_end()
+        .to_owned()
+}
+
+/// How the two scales relate, in words; nothing when they are one.
+pub(crate) fn scales(speed: Speed) -> Option<String> {
+    let factor = speed.factor();
+    (!speed.is_real_time()).then(|| format!("1 s measured here = {factor} s simulated in the shop"))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulators {}, seed {}", self.command, self.seed)?;
+        match scales(self.speed) {
+            Some(scales) => writeln!(f, ", speed {}: {scales}", self.speed.factor())?,
+            None => writeln!(f)?,
+        }
+        if let Some(customers) = &self.customers {
+            self.write_customers(f, customers)?;
+        }
+        if let Some(baristas) = &self.baristas {
+            write_baristas(f, baristas)?;
+        }
+        self.write_times(f)?;
+        if let Some(picture) = &self.picture {
+            writeln!(f, "\nPicture: {}", picture.display())?;
+        }
+        write!(f, "\n{}", self.verdict())
+    }
+}
+
+impl Report {
+    fn write_customers(&self, f: &mut fmt::Formatter<'_>, customers: &Summary) -> fmt::Result {
+        writeln!(f, "\nCustomers")?;
+        for (status, times) in &customers.by_status {
+            row(f, &status_name(*status), times)?;
+        }
+        for (error, times) in &customers.by_transport_error {
+            row(f, error, times)?;
+        }
+        row_unless_zero(f, "unanswered when stopped", customers.unanswered)?;
+        row_unless_zero(f, "not yet come when stopped", customers.not_arrived)?;
+        if let Some(out_of_turn) = customers.out_of_turn {
+            row(f, "started out of turn", &out_of_turn)?;
+        }
+        if let Some(waits) = &customers.waits {
+            self.write_scales(
+                f,
+                &format!("Waiting time of the {} served", customers.served),
+            )?;
+            for (name, span) in waits.named() {
+                self.write_span(f, name, span)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_scales(f, "Run")?;
+        self.write_span(f, "duration", self.elapsed)?;
+        if let Some(Summary { served_per_s, .. }) = &self.customers {
+            let columns = self.columns(&rate(served_per_s.measured), &rate(served_per_s.simulated));
+            row(f, "served, first arrival to last answer", &columns)?;
+        }
+        Ok(())
+    }
+
+    /// A heading over columns of time.
+    fn write_scales(&self, f: &mut fmt::Formatter<'_>, heading: &str) -> fmt::Result {
+        if self.speed.is_real_time() {
+            writeln!(f, "\n{heading}")
+        } else {
+            writeln!(
+                f,
+                "\n{heading:<width$}  {:>12}  {:>14}",
+                "measured",
+                "simulated",
+                width = LABEL_WIDTH + 2
+            )
+        }
+    }
+
+    fn write_span(&self, f: &mut fmt::Formatter<'_>, label: &str, span: Span) -> fmt::Result {
+        let columns = self.columns(&spoken(span.measured), &spoken(span.simulated));
+        row(f, label, &columns)
+    }
+
+    /// The second column only where it differs from the first.
+    fn columns(&self, measured: &str, simulated: &str) -> String {
+        if self.speed.is_real_time() {
+            format!("{measured:>12}")
+        } else {
+            format!("{measured:>12}  {simulated:>14}")
+        }
+    }
+}
+
+fn write_baristas(f: &mut fmt::Formatter<'_>, tally: &Tally) -> fmt::Result {
+    writeln!(f, "\nBaristas")?;
+    row(f, "orders taken", &tally.started)?;
+    row(f, "coffees finished", &tally.finished)?;
+    row_unless_zero(f, "  whose customer had gone", tally.customer_gone)?;
+    row_unless_zero(f, "  reported before", tally.already_finished)?;
+    row_unless_zero(f, "coffees not finished", tally.not_finished)?;
+    row_unless_zero(f, "orders given back", tally.given_back)?;
+    for (status, times) in &tally.unexpected_status {
+        row(f, &status_name(*status), times)?;
+    }
+    row_unless_zero(f, "unreadable answers", tally.unreadable)?;
+    for (error, times) in &tally.by_transport_error {
+        row(f, error, times)?;
+    }
+    Ok(())
+}
+
+fn row(f: &mut fmt::Formatter<'_>, label: &str, value: &dyn fmt::Display) -> fmt::Result {
+    writeln!(f, "  {label:<LABEL_WIDTH$}  {value:>12}")
+}
+
+fn row_unless_zero(f: &mut fmt::Formatter<'_>, label: &str, value: usize) -> fmt::Result {
+    if value == 0 {
+        return Ok(());
+    }
+    row(f, label, &value)
+}
+
+/// A rate at a scale that leaves it readable.
+pub(crate) fn rate(per_s: f64) -> String {
+    if per_s >= 1.0 {
+        format!("{per_s:.1}/s")
+    } else if per_s * 60.0 >= 1.0 {
+        format!("{:.1}/min", per_s * 60.0)
+    } else {
+        format!("{:.1}/h", per_s * 3600.0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        connection::TransportError,
+        visits::{
+            Outcome,
+            tests::{SERVED, speed, visit},
+        },
+    };
+
+    pub(crate) fn report(factor: u32, visits: &[Visit]) -> Report {
+        let pace = Pace {
+            speed: speed(factor),
+            seed: 7,
+        };
+        let mut report = Report::new("rush", &pace, Duration::from_secs(9));
+        report.add_customers(visits, visits.len());
+        report
+    }
+
+    #[test]
+    fn everybody_served_is_in_order() {
+        let report = report(1, &[visit(1, SERVED), visit(2, SERVED)]);
+        assert_eq!(report.exit_code(), ExitCode::SUCCESS);
+        assert_eq!(report.verdict(), "Every customer got a 200 (2 of 2).");
+    }
+
+    #[test]
+    fn anything_else_for_anybody_is_not() {
+        for outcome in [
+            Outcome::Answered(StatusCode::SERVICE_UNAVAILABLE),
+            Outcome::Answered(StatusCode::ACCEPTED),
+            Outcome::Failed(TransportError::Reset),
+            Outcome::Unanswered,
+        ] {
+            let report = report(1, &[visit(1, SERVED), visit(2, outcome)]);
+            assert_eq!(report.exit_code(), ExitCode::FAILURE, "{outcome:?}");
+            assert_eq!(report.verdict(), "1 of 2 customers did not get a 200.");
+        }
+    }
+
+    #[test]
+    fn a_crew_that_never_reached_the_shop_is_not_in_order() {
+        let pace = Pace {
+            speed: speed(1),
+            seed: 7,
+        };
+        let judge = |tally| {
+            let mut report = Report::new("baristas", &pace, Duration::from_secs(9));
+            report.add_baristas(tally);
+            report.exit_code()
+        };
+        let mut tally = Tally::default();
+        assert_eq!(judge(Tally::default()), ExitCode::SUCCESS);
+        tally
+            .by_transport_error
+            .insert("connection refused".to_owned(), 3);
+        assert_eq!(judge(tally), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn the_text_names_both_scales_only_when_there_are_two() {
+        let text = report(100, &[visit(3600, SERVED)]).to_string();
+        assert!(
+            text.contains("1 s measured here = 100 s simulated in the shop"),
+            "{text}"
+        );
+        assert!(text.contains("3.6 s      6 min 00 s"), "{text}");
+        let text = report(1, &[visit(3600, SERVED)]).to_string();
+        assert!(!text.contains("simulated"), "{text}");
+        assert!(text.contains("200 OK"), "{text}");
+    }
+
+    #[test]
+    fn json_has_units_in_its_names() {
+        let json = serde_json::to_value(report(10, &[visit(1500, SERVED)])).unwrap();
+        let wait = &json["customers"]["waits"]["max"];
+        assert_eq!(wait["measured_s"], 1.5);
+        assert_eq!(wait["simulated_s"], 15.0);
+        assert_eq!(json["customers"]["by_status"]["200"], 1);
+        assert_eq!(json["ok"], true);
+    }
+
+    #[test]
+    fn rates_and_statuses_are_readable() {
+        assert_eq!(rate(22.44), "22.4/s");
+        assert_eq!(rate(0.2244), "13.5/min");
+        assert_eq!(rate(0.002_244), "8.1/h");
+        assert_eq!(status_name(503), "503 Service Unavailable");
+        assert_eq!(status_name(599), "599");
+    }
+}

@@ -1,0 +1,233 @@
+//! The shop's HTTP contract as its visitors see it: what is sent, and what the answers mean.
+
+use hyper::{Method, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::connection::{Address, Answer, Connection, Outgoing, TransportError};
+
+/// `POST /order/` on a connection of its own; returns when the shop has answered.
+pub(crate) async fn order(shop: &Address, customer: &str) -> Result<Answer, TransportError> {
+    let body = serde_json::json!({ "customer": customer }).to_string();
+    let request = shop.request(Method::POST, "/order/", Some(body.into()));
+    shop.connect().await?.exchange(request).await
+}
+
+/// What a customer is told with a 200. All of it is optional here: the status is what counts,
+/// these fields only tell whether the line was kept.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(crate) struct Receipt {
+    pub(crate) placed_at: Option<Timestamp>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) attempts: Option<u32>,
+}
+
+impl Receipt {
+    /// An answer that cannot be read is an empty receipt.
+    pub(crate) fn read(answer: &Answer) -> Self {
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+}
+
+/// An order handed to a barista.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Order {
+    #[serde(rename = "order_id")]
+    pub(crate) id: String,
+    /// Fences the finish against a later barista's, where the shop gave one.
+    pub(crate) attempt: Option<u32>,
+}
+
+/// What the shop made of a finished coffee.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Finished {
+    /// False when the customer had gone.
+    pub(crate) delivered: Option<bool>,
+    /// True when this finish had been reported before.
+    pub(crate) already: bool,
+}
+
+/// A finish that also asked for the next order.
+#[derive(Debug, Deserialize)]
+struct FinishedAndNext {
+    finished: Finished,
+    next: Option<Order>,
+}
+
+/// Why a barista got nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No complete answer.
+    Transport(TransportError),
+    /// A status that the contract has for this situation or another.
+    Status(StatusCode),
+    /// A 200 that does not say what it should.
+    Unreadable,
+}
+
+impl Failure {
+    /// Whether the same call may succeed later: nothing was said, or the shop is unwell.
+    pub(crate) fn is_temporary(self) -> bool {
+        match self {
+            Self::Transport(_) => true,
+            Self::Status(status) => {
+                status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unreadable => false,
+        }
+    }
+}
+
+/// One barista's side of the counter: a connection that is kept between calls and replaced when it has gone.
+///
+/// Every call may be dropped while it waits; the connection is then closed, so the shop notices.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    shop: Address,
+    barista: String,
+    connection: Option<Connection>,
+}
+
+impl Counter {
+    /// `barista` must be made of letters, digits and hyphens.
+    pub(crate) fn new(shop: Address, barista: String) -> Self {
+        Self {
+            shop,
+            barista,
+            connection: None,
+        }
+    }
+
+    /// `GET /start/`: the oldest order, waiting up to `wait_s` for one. None when there was none.
+    pub(crate) async fn start(&mut self, wait_s: u32) -> Result<Option<Order>, Failure> {
+        let path = format!("/start/?wait={wait_s}&barista={}", self.barista);
+        let answer = self
+            .call(self.shop.request(Method::GET, &path, None))
+            .await?;
+        match answer.status {
+            StatusCode::OK => read(&answer).map(Some),
+            StatusCode::NO_CONTENT => Ok(None),
+            other => Err(Failure::Status(other)),
+        }
+    }
+
+    /// `POST /finish/`.
+    pub(crate) async fn finish(&mut self, order: &Order) -> Result<Finished, Failure> {
+        let path = finish_path(order);
+        let answer = self
+            .call(self.shop.request(Method::POST, &path, None))
+            .await?;
+        match answer.status {
+            // The contract before this one answers a finish with an empty body.
+            StatusCode::OK => Ok(read(&answer).unwrap_or_default()),
+            other => Err(Failure::Status(other)),
+        }
+    }
+
+    /// `POST /finish/` that waits up to `wait_s` for the next order in the same call.
+    pub(crate) async fn finish_and_start(
+        &mut self,
+        order: &Order,
+        wait_s: u32,
+    ) -> Result<(Finished, Option<Order>), Failure> {
+        let path = format!(
+            "{}&next={wait_s}&barista={}",
+            finish_path(order),
+            self.barista
+        );
+        let answer = self
+            .call(self.shop.request(Method::POST, &path, None))
+            .await?;
+        match answer.status {
+            StatusCode::OK => {
+                read::<FinishedAndNext>(&answer).map(|both| (both.finished, both.next))
+            }
+            other => Err(Failure::Status(other)),
+        }
+    }
+
+    /// `POST /release/`: gives an order back unbrewed.
+    pub(crate) async fn release(&mut self, order: &Order) -> Result<(), Failure> {
+        let path = format!("/release/?order_id={}", encoded(&order.id));
+        let answer = self
+            .call(self.shop.request(Method::POST, &path, None))
+            .await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            other => Err(Failure::Status(other)),
+        }
+    }
+
+    async fn call(&mut self, request: Outgoing) -> Result<Answer, Failure> {
+        // The connection is put back only after a whole answer, so an exchange that failed or
+        // was dropped half-way takes its connection with it.
+        let kept = self.connection.take().filter(Connection::is_open);
+        let exchange = async {
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.shop.connect().await?,
+            };
+            let answer = connection.exchange(request).await?;
+            Ok((connection, answer))
+        };
+        let (connection, answer) = exchange.await.map_err(Failure::Transport)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+fn finish_path(order: &Order) -> String {
+    let id = encoded(&order.id);
+    match order.attempt {
+        Some(attempt) => format!("/finish/?order_id={id}&attempt={attempt}"),
+        None => format!("/finish/?order_id={id}"),
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|_| Failure::Unreadable)
+}
+
+/// Percent-encodes a query value; an order's id is the shop's and may hold anything.
+fn encoded(value: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    value.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_encoded_for_a_query() {
+        assert_eq!(encoded("0198-ab_c.~"), "0198-ab_c.~");
+        assert_eq!(encoded("a&b=c é"), "a%26b%3Dc%20%C3%A9");
+    }
+
+    #[test]
+    fn a_finish_carries_the_attempt_as_its_fence() {
+        let mut order = Order {
+            id: "7".to_owned(),
+            attempt: Some(2),
+        };
+        assert_eq!(finish_path(&order), "/finish/?order_id=7&attempt=2");
+        order.attempt = None;
+        assert_eq!(finish_path(&order), "/finish/?order_id=7");
+    }
+
+    #[test]
+    fn only_silence_and_an_unwell_shop_are_worth_another_try() {
+        assert!(Failure::Transport(TransportError::Refused).is_temporary());
+        assert!(Failure::Status(StatusCode::SERVICE_UNAVAILABLE).is_temporary());
+        assert!(Failure::Status(StatusCode::TOO_MANY_REQUESTS).is_temporary());
+        assert!(!Failure::Status(StatusCode::CONFLICT).is_temporary());
+        assert!(!Failure::Unreadable.is_temporary());
+    }
+}

@@ -1,0 +1,307 @@
+//! The composition root: configuration becomes adapters, adapters become desks, desks become two routers.
+//! The only file that sees everything; reading it tells what the process is made of.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use metrics::{describe_gauge, gauge};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use utoipa::openapi::OpenApi;
+
+use crate::config::{self, Config, ConnectionsMax};
+use crate::http::Api;
+use crate::http::body::BodyLimits;
+use crate::http::edge::Edge;
+use crate::http::listen::{listen, raise_open_files};
+use crate::http::server::{Seats, Server, Settings};
+use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
+use crate::orders::{self, Orders};
+use crate::shutdown::{Signals, Stopping};
+use crate::telemetry::Registry;
+
+/// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
+const FILES_RESERVED: u64 = 256;
+/// The staff's connections where nothing else is configured.
+const STAFF_CONNECTIONS: u64 = 1000;
+
+/// The server, listening but not yet serving.
+#[derive(Debug)]
+pub struct App {
+    customers: Door,
+    staff: Door,
+    desks: Desks,
+    registry: Registry,
+    readiness: Readiness,
+    drain: Duration,
+}
+
+/// Where the server can be reached.
+#[derive(Debug, Clone, Serialize)]
+pub struct Addresses {
+    /// The customers' listener, as a URL.
+    pub customers: String,
+    /// The staff's listener, as a URL.
+    pub staff: String,
+}
+
+/// The desks, as handles.
+#[derive(Debug, Clone)]
+struct Desks {
+    orders: Orders,
+    limits: BodyLimits,
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+struct Door {
+    address: SocketAddr,
+    server: Server,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Builds everything and opens both listeners. Needs a runtime.
+    ///
+    /// # Errors
+    /// If an address cannot be had, or more connections are configured than the limit of open files allows.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let registry = registry()?;
+        let readiness = Readiness::default();
+        let desks = Desks::new(config, &registry);
+        let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
+        let scrape = scrape(&registry, &desks, &customers_seats, &staff_seats);
+        let [customers, staff] = apis(&desks, &readiness, scrape);
+        let door = |name, listener, seats, api: Api| {
+            let edge = Edge::new(name, api.into_router(), registry.clone());
+            Door::open(name, listener, seats, edge, &config.http)
+        };
+        Ok(Self {
+            customers: door("customers", &config.customers, customers_seats, customers)?,
+            staff: door("staff", &config.staff, staff_seats, staff)?,
+            desks,
+            registry,
+            readiness,
+            drain: config.shutdown.drain,
+        })
+    }
+
+    /// Where the server can be reached, with the ports that were really taken.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            customers: format!("http://{}", self.customers.address),
+            staff: format!("http://{}", self.staff.address),
+        }
+    }
+
+    /// Serves until a signal comes, then goes down in order (see [`crate::shutdown`]).
+    pub async fn run(self, signals: Signals) {
+        let Self {
+            customers,
+            staff,
+            desks,
+            registry,
+            readiness,
+            drain,
+        } = self;
+        let stopping = Stopping {
+            readiness,
+            customers: customers.stop,
+            staff: staff.stop,
+            drain,
+        };
+        let background = async {
+            tokio::join!(desks.orders.keep_time(), registry.fold());
+        };
+        let customers = tokio::spawn(customers.server.run());
+        let staff = tokio::spawn(staff.server.run());
+        tokio::select! {
+            () = background => {}
+            () = stopping.run(signals, &desks.orders, customers, staff) => {}
+        }
+    }
+}
+
+/// The description of both listeners' API: customers, staff.
+///
+/// # Errors
+/// If the metrics registry cannot be made.
+pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
+    let registry = registry()?;
+    let desks = Desks::new(config, &registry);
+    let scrape = Scrape::new(registry, || ());
+    Ok(apis(&desks, &Readiness::default(), scrape).map(|api| api.openapi()))
+}
+
+impl Desks {
+    fn new(config: &Config, registry: &Registry) -> Self {
+        let limits = BodyLimits {
+            max_bytes: config.http.body_max_bytes,
+            timeout: config.http.body_timeout,
+        };
+        let config::Orders {
+            lease,
+            attempts_max,
+            reconnect_grace,
+            replay,
+            remembered_max,
+            waiting_max,
+        } = config.orders;
+        let rules = orders::Rules {
+            lease,
+            attempts_max,
+            reconnect_grace,
+            replay,
+            remembered_max,
+            waiting_max,
+        };
+        let orders = Orders::new(rules, registry.register(orders::Metrics::register));
+        Self { orders, limits }
+    }
+}
+
+/// Both listeners' routes: customers, staff.
+fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
+    let orders = orders::routes::Desk {
+        orders: desks.orders.clone(),
+        limits: desks.limits,
+    };
+    let customers = Api::new(
+        "Odyssey: customers",
+        "The public side: orders are placed here, and held until they are ready.",
+    );
+    let staff = Api::new(
+        "Odyssey: staff",
+        "The inner side: baristas and operators. Not for the public network.",
+    );
+    [
+        customers
+            .routes(orders::routes::customer_routes(&orders))
+            .routes(health_routes(readiness.clone())),
+        staff
+            .routes(orders::routes::staff_routes(&orders))
+            .routes(health_routes(readiness.clone()))
+            .routes([metrics_route(scrape)]),
+    ]
+}
+
+fn registry() -> anyhow::Result<Registry> {
+    let buckets: &[f64] = &orders::metrics::BUCKETS_SECONDS;
+    Registry::new(&[
+        (orders::metrics::WAIT_SECONDS, buckets),
+        (orders::metrics::BREW_SECONDS, buckets),
+    ])
+    .context("cannot set up the metrics")
+}
+
+fn scrape(registry: &Registry, desks: &Desks, customers: &Seats, staff: &Seats) -> Scrape {
+    const OPEN: &str = "odyssey_connections";
+    const MOST: &str = "odyssey_connections_max";
+    let doors = registry.register(|| {
+        describe_gauge!(OPEN, "Open connections");
+        describe_gauge!(MOST, "Connections that may be open");
+        describe_gauge!("odyssey_build_info", "Always 1; the labels tell what runs");
+        gauge!("odyssey_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        [("customers", customers), ("staff", staff)].map(|(listener, seats)| {
+            gauge!(MOST, "listener" => listener).set(count(seats.max()));
+            (gauge!(OPEN, "listener" => listener), seats.clone())
+        })
+    });
+    let orders = desks.orders.clone();
+    Scrape::new(registry.clone(), move || {
+        orders.show_figures();
+        for (open, seats) in &doors {
+            open.set(count(seats.taken()));
+        }
+    })
+}
+
+fn count(connections: usize) -> f64 {
+    u32::try_from(connections).map_or(f64::INFINITY, f64::from)
+}
+
+/// Connections for customers and staff, within the limit of open files. The staff's are set apart: without baristas no
+/// customer is ever served.
+fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
+    let usable = open_files.saturating_sub(FILES_RESERVED).max(2);
+    let staff = match config.staff.connections_max {
+        ConnectionsMax::Auto => STAFF_CONNECTIONS.min(usable / 4).max(1),
+        ConnectionsMax::Exactly(count) => count as u64,
+    };
+    let customers = match config.customers.connections_max {
+        ConnectionsMax::Auto => usable.saturating_sub(staff).max(1),
+        ConnectionsMax::Exactly(count) => count as u64,
+    };
+    if staff.saturating_add(customers) > usable {
+        bail!(
+            "configuration keys `customers.connections_max` and `staff.connections_max`: {customers} and {staff} \
+             connections need more than the {open_files} files this process may open (ulimit -n), {FILES_RESERVED} of \
+             which are set apart"
+        );
+    }
+    Ok([customers, staff].map(|seats| Seats::new(usize::try_from(seats).unwrap_or(usize::MAX))))
+}
+
+impl Door {
+    fn open(
+        name: &'static str,
+        listener: &config::Listener,
+        seats: Seats,
+        edge: Edge,
+        http: &config::Http,
+    ) -> anyhow::Result<Self> {
+        let key = format!("{name}.listen");
+        let socket = listen(listener.listen, http.backlog)
+            .with_context(|| format!("configuration key `{key}`: cannot listen on {}", listener.listen))?;
+        let address = socket.local_addr()?;
+        info!(%address, connections_max = seats.max(), h2c = listener.h2c, "the {name} listener is open");
+        let settings = Settings {
+            name,
+            h2c: listener.h2c,
+            seats,
+            header_timeout: http.header_timeout,
+            h2_streams_max: http.h2_streams_max,
+        };
+        let stop = CancellationToken::new();
+        Ok(Self {
+            address,
+            server: Server::new(socket, edge, settings, stop.clone()),
+            stop,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_stay_below_the_limit_of_open_files() {
+        let mut config = Config::load(None).unwrap();
+        for (open_files, customers, staff) in [(20_000, 18_744, 1000), (1024, 576, 192), (100, 1, 1)] {
+            let [c, s] = seats(&config, open_files).unwrap();
+            assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
+        }
+        config.customers.connections_max = ConnectionsMax::Exactly(900);
+        assert!(seats(&config, 1024).is_err());
+        assert!(seats(&config, 2048).is_ok());
+    }
+
+    #[test]
+    fn each_listener_describes_what_it_serves_and_nothing_else() {
+        let config = Config::load(None).unwrap();
+        let [customers, staff] = openapi(&config).unwrap();
+        let paths = |api: &OpenApi| api.paths.paths.keys().cloned().collect::<Vec<_>>();
+        let health = ["/health", "/healthz"];
+        assert_eq!(
+            paths(&customers),
+            [&health[..], &["/order/", "/orders/{order_id}", "/readyz"]].concat()
+        );
+        assert_eq!(
+            paths(&staff),
+            [&["/extend/", "/finish/"], &health[..], &["/metrics", "/readyz", "/release/", "/start/"]].concat()
+        );
+    }
+}

@@ -1,0 +1,407 @@
+//! Configuration: `config.default.toml`, then a file, then the environment. The only reader of the environment.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use jiff::fmt::friendly::{Designator, Spacing, SpanPrinter, SpanParser};
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use thiserror::Error;
+use tracing_subscriber::filter::Targets;
+
+/// Every key, commented, with its default, unit and bounds.
+pub const DEFAULTS: &str = include_str!("config.default.toml");
+
+const PREFIX: &str = "ODYSSEY";
+
+/// Why the program does not start.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read, or is not TOML, or the environment is not text.
+    #[error("{0}")]
+    Source(#[from] config::ConfigError),
+    /// A key is unknown or its value is of the wrong kind.
+    #[error("configuration key `{key}`: {detail}")]
+    Key {
+        /// The key, with dots.
+        key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// The effective configuration.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The customers' listener.
+    pub customers: Listener,
+    /// The staff's listener.
+    pub staff: Listener,
+    /// What both listeners share.
+    pub http: Http,
+    /// The order line.
+    pub orders: Orders,
+    /// Going down.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Whether HTTP/2 without TLS is spoken too.
+    pub h2c: bool,
+    /// Open connections at most.
+    pub connections_max: ConnectionsMax,
+}
+
+/// A number of connections, or whatever the limit of open files allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionsMax {
+    /// As many as the limit of open files allows.
+    Auto,
+    /// So many.
+    Exactly(usize),
+}
+
+/// What both listeners share.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Time for a request's header.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// Time for a request's body.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// Largest body, bytes.
+    pub body_max_bytes: usize,
+    /// Connections waiting to be accepted.
+    pub backlog: u32,
+    /// Requests at once on one HTTP/2 connection.
+    pub h2_streams_max: u32,
+}
+
+/// The order line.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orders {
+    /// How long an order belongs to a barista.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// Leases that may run out before the order goes behind the line.
+    pub attempts_max: u32,
+    /// How long a keyed order keeps its place without its customer.
+    #[serde(with = "duration")]
+    pub reconnect_grace: Duration,
+    /// How long a final order is remembered.
+    #[serde(with = "duration")]
+    pub replay: Duration,
+    /// How many final orders are remembered.
+    pub remembered_max: usize,
+    /// How many orders may be in line.
+    pub waiting_max: usize,
+}
+
+/// Going down.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    /// Time for held customers to get their coffee.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Which lines there are.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads the defaults, the file if there is one, and the process's environment.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::read(file, None)
+    }
+
+    /// As [`Config::load`], with this environment instead of the process's.
+    fn read(
+        file: Option<&Path>,
+        environment: Option<config::Map<String, String>>,
+    ) -> Result<Self, ConfigError> {
+        let mut sources = config::Config::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            sources = sources.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix(PREFIX)
+            .prefix_separator("_")
+            .separator("__")
+            .source(environment);
+        let merged = sources.add_source(environment).build()?;
+        let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
+            let key = error.path().to_string();
+            ConfigError::Key {
+                key,
+                detail: error.into_inner().to_string(),
+            }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_hours(24);
+        let second = Duration::from_secs(1);
+        let minutes = Duration::from_mins(5);
+        let (http, orders) = (&self.http, &self.orders);
+        for (key, listener) in [("customers", &self.customers), ("staff", &self.staff)] {
+            if let ConnectionsMax::Exactly(count) = listener.connections_max {
+                within(&format!("{key}.connections_max"), count, 1, 10_000_000)?;
+            }
+        }
+        time_within("http.header_timeout", http.header_timeout, second, minutes)?;
+        let tenth = Duration::from_millis(100);
+        time_within("http.body_timeout", http.body_timeout, tenth, minutes)?;
+        within("http.body_max_bytes", http.body_max_bytes, 1, 64 << 20)?;
+        within("http.backlog", http.backlog, 1, 65_535)?;
+        within("http.h2_streams_max", http.h2_streams_max, 1, 1_000_000)?;
+        time_within("orders.lease", orders.lease, second, DAY)?;
+        within("orders.attempts_max", orders.attempts_max, 1, 1000)?;
+        time_within("orders.reconnect_grace", orders.reconnect_grace, second, DAY)?;
+        time_within("orders.replay", orders.replay, second, DAY)?;
+        within("orders.remembered_max", orders.remembered_max, 1, 10_000_000)?;
+        within("orders.waiting_max", orders.waiting_max, 1, 10_000_000)?;
+        time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
+        self.log.targets().map_err(|detail| ConfigError::Key {
+            key: "log.level".to_owned(),
+            detail,
+        })?;
+        Ok(())
+    }
+
+    /// The configuration as TOML, every key in it.
+    ///
+    /// # Panics
+    /// Never: every value of this type has a TOML form.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a tree of strings, numbers and booleans is TOML")
+    }
+}
+
+impl Log {
+    /// The filter that `level` describes.
+    ///
+    /// # Errors
+    /// A sentence on what does not parse.
+    pub fn targets(&self) -> Result<Targets, String> {
+        self.level.parse::<Targets>().map_err(|error| {
+            format!("{:?} is not a level (error, warn, info, debug, trace) or a list of module=level: {error}", self.level)
+        })
+    }
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(
+    key: &str,
+    value: N,
+    least: N,
+    most: N,
+) -> Result<(), ConfigError> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    Err(ConfigError::Key {
+        key: key.to_owned(),
+        detail: format!("{value} is out of bounds, it must be from {least} to {most}"),
+    })
+}
+
+fn time_within(
+    key: &str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
+    if value >= least && value <= most {
+        return Ok(());
+    }
+    let [value, least, most] = [value, least, most].map(duration::text);
+    Err(ConfigError::Key {
+        key: key.to_owned(),
+        detail: format!("{value} is out of bounds, it must be from {least} to {most}"),
+    })
+}
+
+impl<'de> Deserialize<'de> for ConnectionsMax {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Number(usize),
+            Word(String),
+        }
+        let expected = || de::Error::custom("expected a number from 1, or \"auto\"");
+        match Raw::deserialize(deserializer).map_err(|_| expected())? {
+            Raw::Number(count) => Ok(Self::Exactly(count)),
+            Raw::Word(word) if word == "auto" => Ok(Self::Auto),
+            // The environment has only words.
+            Raw::Word(word) => word.parse().map(Self::Exactly).map_err(|_| expected()),
+        }
+    }
+}
+
+impl Serialize for ConnectionsMax {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Exactly(count) => count.serialize(serializer),
+        }
+    }
+}
+
+/// Durations as people write them: `90s`, `2m`, `1h 30m`.
+mod duration {
+    use super::{
+        Deserialize, Deserializer, Designator, Duration, Serializer, SignedDuration, Spacing, SpanParser,
+        SpanPrinter, de,
+    };
+
+    pub(super) fn text(duration: Duration) -> String {
+        let printer = SpanPrinter::new()
+            .designator(Designator::Compact)
+            .spacing(Spacing::BetweenUnits);
+        SignedDuration::try_from(duration)
+            .map_or_else(|_| format!("{}s", duration.as_secs()), |d| printer.duration_to_string(&d))
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text(*duration))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        SpanParser::new()
+            .parse_duration(&text)
+            .ok()
+            .and_then(|duration| Duration::try_from(duration).ok())
+            .ok_or_else(|| {
+                de::Error::custom(format!("{text:?} is not a duration such as 90s, 2m or 1h 30m"))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = environment
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Config::read(None, Some(environment))
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.customers.listen, "127.0.0.1:8000".parse().unwrap());
+        assert_eq!(config.staff.listen, "127.0.0.1:8001".parse().unwrap());
+        assert_eq!(config.orders.lease, Duration::from_secs(120));
+        assert_eq!(config.orders.reconnect_grace, Duration::from_secs(60));
+        assert_eq!(config.orders.replay, Duration::from_secs(600));
+        assert_eq!(config.shutdown.drain, Duration::from_secs(60));
+        assert_eq!(config.customers.connections_max, ConnectionsMax::Auto);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("odyssey.toml");
+        std::fs::write(&file, "[orders]\nlease = \"90s\"\nattempts_max = 7\n").unwrap();
+        let environment = [("ODYSSEY_ORDERS__LEASE".to_owned(), "1h 30m".to_owned())];
+        let config = Config::read(Some(&file), Some(environment.into_iter().collect())).unwrap();
+        assert_eq!(config.orders.lease, Duration::from_secs(5400));
+        assert_eq!(config.orders.attempts_max, 7);
+        assert_eq!(config.orders.waiting_max, 10_000);
+    }
+
+    #[test]
+    fn every_kind_of_value_can_come_from_the_environment() {
+        let config = with(&[
+            ("ODYSSEY_CUSTOMERS__H2C", "true"),
+            ("ODYSSEY_CUSTOMERS__CONNECTIONS_MAX", "77"),
+            ("ODYSSEY_HTTP__BODY_MAX_BYTES", "1000"),
+            ("ODYSSEY_LOG__FORMAT", "json"),
+            ("ODYSSEY_STAFF__LISTEN", "[::1]:0"),
+        ])
+        .unwrap();
+        assert!(config.customers.h2c);
+        assert_eq!(config.customers.connections_max, ConnectionsMax::Exactly(77));
+        assert_eq!(config.http.body_max_bytes, 1000);
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert!(config.staff.listen.is_ipv6());
+    }
+
+    #[test]
+    fn a_mistake_is_refused_with_the_key_named() {
+        for (key, value, named) in [
+            ("ODYSSEY_ORDERS__LEESE", "1s", "leese"),
+            ("ODYSSEY_ORDER__LEASE", "1s", "order"),
+            ("ODYSSEY_ORDERS__LEASE", "soon", "orders.lease"),
+            ("ODYSSEY_ORDERS__LEASE", "-5s", "orders.lease"),
+            ("ODYSSEY_ORDERS__LEASE", "10ms", "orders.lease"),
+            ("ODYSSEY_ORDERS__WAITING_MAX", "0", "orders.waiting_max"),
+            ("ODYSSEY_ORDERS__WAITING_MAX", "many", "orders.waiting_max"),
+            ("ODYSSEY_CUSTOMERS__LISTEN", "localhost", "customers.listen"),
+            ("ODYSSEY_CUSTOMERS__CONNECTIONS_MAX", "0", "customers.connections_max"),
+            ("ODYSSEY_CUSTOMERS__CONNECTIONS_MAX", "lots", "customers.connections_max"),
+            ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
+            ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
+        ] {
+            let error = with(&[(key, value)]).expect_err(key).to_string();
+            assert!(error.contains(named), "{key}={value} said: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("printed.toml");
+        let printed = with(&[("ODYSSEY_ORDERS__LEASE", "1h 30m")]).unwrap().to_toml();
+        std::fs::write(&file, &printed).unwrap();
+        let again = Config::read(Some(&file), Some(config::Map::new())).unwrap();
+        assert_eq!(again.to_toml(), printed);
+    }
+}

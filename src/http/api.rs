@@ -1,0 +1,86 @@
+//! Collecting routes together with their descriptions, so that a listener serves exactly what its OpenAPI document says.
+
+use std::fmt;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use super::problem::Problem;
+use super::status;
+
+/// The routes of one listener, with their descriptions.
+#[derive(Clone)]
+pub struct Api {
+    router: OpenApiRouter,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// No routes yet. `title` heads the description.
+    pub fn new(title: &str, description: &str) -> Self {
+        let info = InfoBuilder::new()
+            .title(title)
+            .version(env!("CARGO_PKG_VERSION"))
+            .description(Some(description))
+            .license(Some(
+                LicenseBuilder::new()
+                    .name(env!("CARGO_PKG_LICENSE"))
+                    .identifier(Some(env!("CARGO_PKG_LICENSE")))
+                    .build(),
+            ))
+            .build();
+        let openapi = OpenApiBuilder::new().info(info).build();
+        Self {
+            router: OpenApiRouter::with_openapi(openapi),
+        }
+    }
+
+    /// Adds paths, each of which then answers with and without a trailing slash.
+    pub fn routes(self, routes: impl IntoIterator<Item = UtoipaMethodRouter>) -> Self {
+        routes.into_iter().fold(self, Self::route)
+    }
+
+    fn route(mut self, (schemas, paths, methods): UtoipaMethodRouter) -> Self {
+        let other_paths: Vec<String> = paths.paths.keys().map(|path| other_form(path)).collect();
+        self.router = self.router.routes((schemas, paths, methods.clone()));
+        for path in other_paths {
+            self.router = self.router.route(&path, methods.clone());
+        }
+        self
+    }
+
+    /// The description alone.
+    pub fn openapi(&self) -> OpenApi {
+        self.router.get_openapi().clone()
+    }
+
+    /// The router: the routes, the description at `/openapi.json`, its pages at `/docs`, and problems for the rest.
+    pub fn into_router(self) -> Router {
+        let (router, openapi) = self.router.split_for_parts();
+        let json = openapi.to_json().unwrap_or_default();
+        let description = get(async move || {
+            let json_type = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, json_type)], json).into_response()
+        });
+        router
+            .route("/openapi.json", description.clone())
+            .route("/openapi.json/", description)
+            .merge(status::docs())
+            .fallback(async || Problem::no_such_path())
+            .method_not_allowed_fallback(async || Problem::no_such_method())
+    }
+}
+
+fn other_form(path: &str) -> String {
+    path.strip_suffix('/')
+        .map_or_else(|| format!("{path}/"), ToOwned::to_owned)
+}

@@ -1,0 +1,184 @@
+//! Reading request bodies: whole, within a size and a time, as JSON. Every failure is a [`Problem`] with its place.
+//!
+//! A body is always read to its end before a request is held: while unread bytes wait in a connection's buffer, hyper
+//! does not look whether the client is still there.
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{FromRef, FromRequest, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use garde::Validate;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::problem::{FieldError, Problem};
+
+/// How large a body may be, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// Bytes.
+    pub max_bytes: usize,
+    /// From the first look at the body to its last byte.
+    pub timeout: Duration,
+}
+
+/// A body that may be absent; if present it is a JSON value that `T` accepts.
+#[derive(Debug)]
+pub struct OptionalJson<T> {
+    /// The value, if there was a body.
+    pub value: Option<T>,
+    /// The body as it came.
+    pub raw: Bytes,
+}
+
+impl<S, T> FromRequest<S> for OptionalJson<T>
+where
+    BodyLimits: FromRef<S>,
+    S: Send + Sync,
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let raw = read(body, BodyLimits::from_ref(state)).await?;
+        let value = if raw.is_empty() {
+            None
+        } else {
+            must_be_json(&parts.headers)?;
+            Some(parse(&raw)?)
+        };
+        Ok(Self { value, raw })
+    }
+}
+
+/// A body nobody reads, read to its end and dropped.
+#[derive(Debug)]
+pub struct Ignored;
+
+impl<S> FromRequest<S> for Ignored
+where
+    BodyLimits: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read(request.into_body(), BodyLimits::from_ref(state)).await?;
+        Ok(Self)
+    }
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// 413 if it is too large, 408 if it takes too long, 400 if it breaks off.
+pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
+    // Most requests here have no body: they pay for neither a timer nor a buffer.
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let too_large = || {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The body is too large",
+            format!("At most {} bytes are accepted.", limits.max_bytes),
+        )
+    };
+    if body.size_hint().lower() > limits.max_bytes as u64 {
+        return Err(too_large());
+    }
+    let collected = Limited::new(body, limits.max_bytes).collect();
+    // Boxed: the timer is large, and most requests do without it.
+    match Box::pin(tokio::time::timeout(limits.timeout, collected)).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::unreadable("The body broke off.")),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-too-slow",
+            "The body took too long",
+            format!("A body must be here within {:?}.", limits.timeout),
+        )),
+    }
+}
+
+/// Refuses a body that says it is something else than JSON. A body that says nothing is taken for JSON.
+fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(declared) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let essence = declared
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "not-json",
+        "The body's type is not accepted",
+        format!("Send Content-Type: application/json, not {essence:?}."),
+    ))
+}
+
+/// Parses and validates JSON.
+///
+/// # Errors
+/// 400 if it is not JSON; 422 with pointers if it is JSON of the wrong shape, or breaks a rule of `T`.
+pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(raw);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let pointer = pointer(error.path());
+        unfit(error.into_inner(), pointer)
+    })?;
+    json.end().map_err(|error| unfit(error, String::new()))?;
+    value.validate().map_err(|report| {
+        let errors = report
+            .iter()
+            .map(|(path, error)| FieldError {
+                pointer: Some(format!("/{}", path.to_string().replace('.', "/"))),
+                parameter: None,
+                detail: error.to_string(),
+            })
+            .collect();
+        Problem::invalid(errors)
+    })?;
+    Ok(value)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the callers are done with the error")]
+fn unfit(error: serde_json::Error, pointer: String) -> Problem {
+    if error.is_data() {
+        Problem::invalid(vec![FieldError {
+            pointer: Some(pointer),
+            parameter: None,
+            detail: error.to_string(),
+        }])
+    } else {
+        Problem::unreadable(format!("The body is not JSON: {error}."))
+    }
+}
+
+/// The JSON pointer (RFC 6901) of a path.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(format!("/{index}")),
+            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            // An enum's variant has no place of its own in the JSON.
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! What a client is told when something is wrong: RFC 9457 problem details.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+/// A problem, as `application/problem+json`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Problem {
+    /// Stable name of the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:odyssey:problem:order-unknown")]
+    kind: String,
+    /// The kind of problem in words; the same for every occurrence.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong this time.
+    detail: Cow<'static, str>,
+    /// The places in the request that are wrong, if it can be pinned down.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+    /// Further members, such as the present state in a conflict.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    more: Map<String, Value>,
+    #[serde(skip)]
+    #[schema(ignore)]
+    retry_after: Option<Duration>,
+    #[serde(skip)]
+    #[schema(ignore)]
+    allow: Option<&'static str>,
+}
+
+/// One wrong place in a request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub pointer: Option<String>,
+    /// Name of a query or path parameter, or of a header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub parameter: Option<&'static str>,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of the kind `urn:odyssey:problem:<slug>`.
+    pub fn new(
+        status: StatusCode,
+        slug: &str,
+        title: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            kind: format!("urn:odyssey:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            more: Map::new(),
+            retry_after: None,
+            allow: None,
+        }
+    }
+
+    /// 400: the request cannot be read.
+    pub fn unreadable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "unreadable",
+            "The request cannot be read",
+            detail,
+        )
+    }
+
+    /// 422: the request is well-formed, but not acceptable.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let mut problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            "The request is not acceptable",
+            "See the list of errors.",
+        );
+        if let [error] = errors.as_slice() {
+            problem.detail = error.detail.clone().into();
+        }
+        problem.errors = errors;
+        problem
+    }
+
+    /// 422: this parameter is not acceptable.
+    pub fn invalid_parameter(parameter: &'static str, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError {
+            pointer: None,
+            parameter: Some(parameter),
+            detail: detail.into(),
+        }])
+    }
+
+    /// 404: nothing is served at this path.
+    pub fn no_such_path() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-such-path",
+            "Nothing is here",
+            "Nothing is served at this path; see /docs.",
+        )
+    }
+
+    /// 405: the path exists, the method does not. The router adds `Allow` where it knows the methods.
+    pub fn no_such_method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "no-such-method",
+            "The method is not allowed here",
+            "The path exists, but not for this method; see the Allow header.",
+        )
+    }
+
+    /// 500: a bug.
+    pub fn bug() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong",
+            "The server made a mistake; the request id finds it in the log.",
+        )
+    }
+
+    /// 503: the server is being stopped.
+    pub fn stopping() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The server is stopping",
+            "The server is being stopped; try again in a moment.",
+        )
+        .retry_after(Duration::from_secs(5))
+    }
+
+    /// Adds `Retry-After`: rounded up to whole seconds, at least 1.
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Adds an `Allow` header, for a 405 that the router does not know of.
+    pub fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// Adds a member, such as the present state in a conflict.
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(member.to_owned(), value.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Strings, numbers and maps with string keys: this cannot fail, and an empty body would still carry the status.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = self.retry_after {
+            let whole = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole.max(1)));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_rounded_up_and_at_least_1() {
+        for (millis, header) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (59_999, "60")] {
+            let response = Problem::stopping()
+                .retry_after(Duration::from_millis(millis))
+                .into_response();
+            assert_eq!(response.headers()["retry-after"], header, "{millis} ms");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Odyssey takes an order at the counter, holds the customer's request until the order is ready, and sees it to the
+//! doorstep.
+//!
+//! The map of the crate, from the outside in:
+//! - [`app`] puts everything together; the only module that sees everything.
+//! - [`config`], [`telemetry`], [`shutdown`]: how the process starts, what it tells, how it ends.
+//! - [`http`]: what both listeners share; knows no desk.
+//! - [`orders`]: the order line, the first desk. Every desk has the same rooms; see its module.
+//!
+//! `ARCHITECTURE.md` tells why.
+
+pub mod app;
+pub mod config;
+pub mod http;
+pub mod orders;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,138 @@
+//! Parses the command line and hands over to the application.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use odyssey::app::{self, App};
+use odyssey::config::Config;
+use odyssey::shutdown::Signals;
+use odyssey::telemetry;
+
+/// Held connections: each keeps two buffers of 8 KiB that are mostly untouched. This allocator leaves the untouched pages
+/// to the system, which is worth 4 KB per held customer against the system's (see ARCHITECTURE.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Takes an order at the counter, holds the customer's request until the order is ready, and sees it to the doorstep.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server: customers on one listener, staff on the other
+    ///
+    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM or SIGINT stops it in
+    /// order: held customers get their coffee first, for as long as shutdown.drain allows.
+    #[command(after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys.")]
+    Serve {
+        #[command(flatten)]
+        source: Source,
+        /// Write the addresses that were bound to this file, as JSON, once both listeners are open
+        ///
+        /// {"customers": "http://127.0.0.1:8000", "staff": "http://127.0.0.1:8001"}; for whoever starts the server with
+        /// port 0 and has to find it.
+        #[arg(long, value_name = "FILE")]
+        addresses: Option<PathBuf>,
+    },
+    /// Print the effective configuration as TOML
+    ///
+    /// What the server would run with: the defaults, the file and the environment put together.
+    Config {
+        #[command(flatten)]
+        source: Source,
+        /// Print the default configuration instead, with its comments: the manual of all keys
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Print the API description, `OpenAPI` 3.1 as JSON
+    Openapi {
+        /// Whose API
+        #[arg(long, value_enum, default_value_t = Listener::Both)]
+        listener: Listener,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Source {
+    /// Configuration file (TOML); its keys override the defaults
+    #[arg(long, value_name = "FILE", env = "ODYSSEY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Listener {
+    /// The public side
+    Customers,
+    /// The inner side
+    Staff,
+    /// Both in one document
+    Both,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Serve { source, addresses } => serve(&load(&source)?, addresses.as_deref()),
+        Command::Config { defaults: true, .. } => print(odyssey::config::DEFAULTS),
+        Command::Config { source, .. } => print(&load(&source)?.to_toml()),
+        Command::Openapi { listener } => print(&openapi(listener)?),
+    }
+}
+
+fn load(source: &Source) -> anyhow::Result<Config> {
+    Ok(Config::load(source.config.as_deref())?)
+}
+
+fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let signals = Signals::take_over().context("cannot listen for signals")?;
+        let app = App::open(config)?;
+        if let Some(file) = addresses {
+            write_whole(file, &serde_json::to_vec(&app.addresses())?)
+                .with_context(|| format!("cannot write the addresses to {}", file.display()))?;
+        }
+        app.run(signals).await;
+        anyhow::Ok(())
+    })?;
+    // Whatever is still open after the deadline ends here, with the process.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Whoever waits for the file sees all of it or nothing.
+fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut partial = file.to_owned().into_os_string();
+    partial.push(".partial");
+    std::fs::write(&partial, bytes)?;
+    std::fs::rename(&partial, file)
+}
+
+fn openapi(listener: Listener) -> anyhow::Result<String> {
+    let [customers, staff] = app::openapi(&Config::load(None)?)?;
+    let api = match listener {
+        Listener::Customers => customers,
+        Listener::Staff => staff,
+        Listener::Both => {
+            let mut both = staff.merge_from(customers);
+            both.info.title = "Odyssey".to_owned();
+            both.info.description = Some("Customers' and staff's listeners in one document.".to_owned());
+            both
+        }
+    };
+    Ok(api.to_pretty_json()? + "\n")
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The three kinds of holding, each safe to drop at any await: a customer held for an order, a barista held for work,
+//! and an order held in the hands of a response that is not yet written.
+//!
+//! Dropping is how the HTTP server says that somebody has left, so every rule about leaving is in a `Drop` here:
+//! - [`Held`] dropped: the customer leaves; whether the order goes too is the line's decision.
+//! - [`IdleBarista`] dropped: they get no order; one that was already on its way goes back to its own place.
+//! - [`HandOver`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::line::{Attachment, Idle};
+use super::model::{Handed, OrderId, Outcome};
+use super::service::{CounterLock, Desk};
+
+/// A request held until its order is final. Resolves to what it is told.
+#[derive(Debug)]
+pub struct Held<X: CounterLock> {
+    desk: Desk<X>,
+    attachment: Attachment,
+    outcome: oneshot::Receiver<Outcome>,
+    settled: bool,
+}
+
+impl<X: CounterLock> Held<X> {
+    pub(super) fn new(
+        desk: Desk<X>,
+        attachment: Attachment,
+        outcome: oneshot::Receiver<Outcome>,
+    ) -> Self {
+        Self {
+            desk,
+            attachment,
+            outcome,
+            settled: false,
+        }
+    }
+
+    /// The order it is held for.
+    pub fn order(&self) -> OrderId {
+        self.attachment.order()
+    }
+
+    /// Lets the request go while the order stays in line (202). If the order is final already, the outcome instead.
+    pub fn promise(mut self) -> Option<Outcome> {
+        self.settled = true;
+        if self.desk.promise(self.attachment) {
+            return None;
+        }
+        Some(self.outcome.try_recv().unwrap_or(Outcome::Closing))
+    }
+}
+
+impl<X: CounterLock> Future for Held<X> {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.outcome).poll(cx).map(|outcome| {
+            self.settled = true;
+            outcome.unwrap_or(Outcome::Closing)
+        })
+    }
+}
+
+impl<X: CounterLock> Drop for Held<X> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.desk.leave(self.attachment);
+        }
+    }
+}
+
+/// A barista held until there is work. Resolves to the order, or to nothing when the shop closes.
+#[derive(Debug)]
+pub struct IdleBarista<X: CounterLock> {
+    desk: Desk<X>,
+    idle: Idle,
+    work: oneshot::Receiver<Handed>,
+    settled: bool,
+}
+
+impl<X: CounterLock> IdleBarista<X> {
+    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Handed>) -> Self {
+        Self {
+            desk,
+            idle,
+            work,
+            settled: false,
+        }
+    }
+
+    /// Stops waiting. An order that was on its way at that moment is taken after all.
+    pub fn stop(mut self) -> Option<HandOver<X>> {
+        let handed = self.settle();
+        handed.map(|handed| HandOver::new(self.desk.clone(), handed))
+    }
+
+    fn settle(&mut self) -> Option<Handed> {
+        self.settled = true;
+        if self.desk.quit(self.idle) {
+            return None;
+        }
+        // Closing first makes the sender fail from here on; what it sent before that is still there to be had.
+        self.work.close();
+        self.work.try_recv().ok()
+    }
+}
+
+impl<X: CounterLock> Future for IdleBarista<X> {
+    type Output = Option<HandOver<X>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.work).poll(cx).map(|handed| {
+            self.settled = true;
+            let handed = handed.ok()?;
+            Some(HandOver::new(self.desk.clone(), handed))
+        })
+    }
+}
+
+impl<X: CounterLock> Drop for IdleBarista<X> {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        if let Some(handed) = self.settle() {
+            self.desk.give_back(handed.id, handed.attempt);
+        }
+    }
+}
+
+/// An order taken from the line whose answer has not reached the barista's connection.
+#[derive(Debug)]
+pub struct HandOver<X: CounterLock> {
+    desk: Desk<X>,
+    handed: Handed,
+    confirmed: bool,
+}
+
+impl<X: CounterLock> HandOver<X> {
+    pub(super) fn new(desk: Desk<X>, handed: Handed) -> Self {
+        Self {
+            desk,
+            handed,
+            confirmed: false,
+        }
+    }
+
+    /// What the barista gets.
+    pub fn handed(&self) -> &Handed {
+        &self.handed
+    }
+
+    /// The answer is with the connection: from here on the lease decides.
+    pub fn confirm(mut self) {
+        self.confirmed = true;
+    }
+}
+
+impl<X: CounterLock> Drop for HandOver<X> {
+    fn drop(&mut self) {
+        if !self.confirmed {
+            self.desk.give_back(self.handed.id, self.handed.attempt);
+        }
+    }
+}

@@ -1,0 +1,802 @@
+//! The line itself: who waits, who brews, which baristas are idle. A pure state machine.
+//!
+//! It has no lock, no clock and no channel. Time comes in with each call; whoever must be told something comes out of it.
+//! `C` is how an attached request is reached, `B` how an idle barista is: the service puts channels there, tests put
+//! numbers. One owner calls it ([`super::service`]), under one lock, so each call is one step that nobody sees halfway.
+//!
+//! Two rules hold after every call:
+//! - if a barista is idle, nobody waits, and if somebody waits, no barista is idle;
+//! - every order in line has somebody who wants it: a held request, a promise (202), or a key within its grace.
+
+mod drain;
+mod places;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use self::drain::Drain;
+use self::places::{Places, Ticket};
+use super::error::{CancelError, FenceError, FinishError, PlaceError};
+use super::model::{Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Stage, View};
+
+/// The bounds of the line.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// How long an order belongs to the barista who took it.
+    pub lease: Duration,
+    /// After so many leases that ran out, an order goes behind the line.
+    pub attempts_max: u32,
+    /// How long a keyed order keeps its place after its customer's connection broke.
+    pub reconnect_grace: Duration,
+    /// How long a final order is remembered.
+    pub replay: Duration,
+    /// How many final orders are remembered; the oldest is forgotten first.
+    pub remembered_max: usize,
+    /// How many may wait.
+    pub waiting_max: usize,
+}
+
+/// A request attached to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment {
+    slot: u32,
+    id: OrderId,
+    number: u32,
+}
+
+impl Attachment {
+    /// The order the request is attached to.
+    pub fn order(&self) -> OrderId {
+        self.id
+    }
+}
+
+/// An idle barista's place among the idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Idle(u64);
+
+/// An order on its way to an idle barista: to be sent on by the caller, or given back.
+#[derive(Debug)]
+#[must_use = "the order is this barista's now: it must be sent on, or given back"]
+pub struct Offer<B> {
+    /// How to reach the barista.
+    pub barista: B,
+    /// What they get.
+    pub handed: Handed,
+}
+
+/// Who has to be told what, after an order became final.
+pub type Receivers<C> = SmallVec<[C; 1]>;
+
+/// What became of a request to place an order.
+#[derive(Debug)]
+pub enum Placed<C, B> {
+    /// A new order; the attachment is there if the request wants to be held.
+    New {
+        /// The order.
+        id: OrderId,
+        /// The request's own handle, if it is held.
+        attachment: Option<Attachment>,
+        /// A barista was idle: the order is theirs already.
+        offer: Option<Offer<B>>,
+    },
+    /// The key was known and its order is pending: the request joined it.
+    Joined {
+        /// The order.
+        id: OrderId,
+        /// The request's own handle, if it is held.
+        attachment: Option<Attachment>,
+    },
+    /// The key was known and its order is final: the same answer again. The unused receiver comes back.
+    Replayed(Outcome, Option<C>),
+}
+
+/// What a customer's leaving did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The order left the line with them.
+    Cancelled,
+    /// The order keeps its place for the grace.
+    Graced,
+    /// Nothing changes for the order: others want it, it is being brewed, or it is final.
+    Kept,
+}
+
+/// What a barista who asked for work gets.
+#[derive(Debug)]
+pub enum Pulled {
+    /// The oldest order.
+    Order(Handed),
+    /// Nobody waits; the barista now stands among the idle.
+    Idle(Idle),
+    /// Nobody waits, and the barista did not want to.
+    Nothing,
+}
+
+/// What a finish did.
+#[derive(Debug)]
+pub struct Finished<C> {
+    /// The order as it ended.
+    pub order: Arc<Order>,
+    /// It had been finished before: nothing changed.
+    pub already: bool,
+    /// The attached requests, to be told.
+    pub receivers: Receivers<C>,
+}
+
+/// An order whose barista lost it.
+#[derive(Debug)]
+pub struct Expired {
+    /// The order.
+    pub id: OrderId,
+    /// The hand-over that ran out.
+    pub attempt: u32,
+    /// Who had it.
+    pub barista: Option<Box<str>>,
+    /// It ran out too often and went behind the line.
+    pub moved_back: bool,
+}
+
+/// What the passing of time did.
+#[derive(Debug)]
+pub struct Elapsed<B> {
+    /// Leases that ran out.
+    pub expired: Vec<Expired>,
+    /// How many orders left the line because their customer did not come back.
+    pub abandoned: usize,
+    /// Orders that went straight on to an idle barista.
+    pub offers: Vec<Offer<B>>,
+}
+
+/// The figures of this moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Orders in line.
+    pub waiting: usize,
+    /// Orders with a barista.
+    pub brewing: usize,
+    /// Final orders still remembered as ready.
+    pub remembered: usize,
+    /// Requests held for an order.
+    pub held: usize,
+    /// Baristas waiting for work.
+    pub idle_baristas: usize,
+    /// How long the first in line has stood there.
+    pub oldest_waiting: Duration,
+}
+
+#[derive(Debug)]
+struct Entry<C> {
+    order: Order,
+    ticket: Ticket,
+    /// Leases that ran out since the order last joined the end of the line.
+    expiries: u32,
+    /// Somebody was told 202: the order stays whoever leaves.
+    promised: bool,
+    keyed: Option<Keyed>,
+    attached: SmallVec<[Attached<C>; 1]>,
+    next_attachment: u32,
+    /// When the lease (brewing) or the grace (waiting) runs out.
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Attached<C> {
+    number: u32,
+    /// A customer's leaving may take the order out of the line; somebody who merely asked for its state may not.
+    customer: bool,
+    receiver: C,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Line<C, B> {
+    rules: Rules,
+    entries: Slab<Entry<C>>,
+    by_id: HashMap<OrderId, u32>,
+    by_key: HashMap<IdempotencyKey, u32>,
+    places: Places,
+    next_ticket: Ticket,
+    idle: BTreeMap<Idle, (B, Option<Box<str>>)>,
+    next_idle: u64,
+    deadlines: BTreeSet<(Instant, u32)>,
+    remembered: VecDeque<(Instant, u32)>,
+    brewing: usize,
+    held: usize,
+    drain: Drain,
+    closed: bool,
+}
+
+impl<C, B> Line<C, B> {
+    /// An empty line.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            entries: Slab::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            places: Places::default(),
+            next_ticket: 0,
+            idle: BTreeMap::new(),
+            next_idle: 0,
+            deadlines: BTreeSet::new(),
+            remembered: VecDeque::new(),
+            brewing: 0,
+            held: 0,
+            drain: Drain::new(),
+            closed: false,
+        }
+    }
+
+    // --- Customers -------------------------------------------------------------------------------------------------
+
+    /// A customer orders. With a `receiver` the request is held; without one the order is promised (202) at once.
+    ///
+    /// # Errors
+    /// [`PlaceError::KeyReused`] if the key came with another body before; [`PlaceError::Full`] if too many wait;
+    /// [`PlaceError::Closing`] after [`Line::close`].
+    pub fn place(
+        &mut self,
+        now: Now,
+        order: Order,
+        keyed: Option<Keyed>,
+        receiver: Option<C>,
+    ) -> Result<Placed<C, B>, PlaceError> {
+        if self.closed {
+            return Err(PlaceError::Closing);
+        }
+        if let Some(keyed) = &keyed
+            && let Some(&slot) = self.by_key.get(&keyed.key)
+        {
+            return self.place_again(slot, keyed.fingerprint, receiver);
+        }
+        if self.places.len() >= self.rules.waiting_max {
+            return Err(PlaceError::Full {
+                retry_after: self.drain.estimate(0, self.brewing),
+            });
+        }
+        let id = order.id;
+        let key = keyed.as_ref().map(|keyed| keyed.key.clone());
+        let slot = slot_number(self.entries.insert(Entry {
+            order,
+            ticket: self.next_ticket,
+            expiries: 0,
+            promised: receiver.is_none(),
+            keyed,
+            attached: SmallVec::new(),
+            next_attachment: 0,
+            deadline: None,
+        }));
+        self.next_ticket += 1;
+        self.by_id.insert(id, slot);
+        if let Some(key) = key {
+            self.by_key.insert(key, slot);
+        }
+        let attachment = receiver.map(|receiver| self.attach(slot, true, receiver));
+        let offer = self.enter(now, slot);
+        Ok(Placed::New {
+            id,
+            attachment,
+            offer,
+        })
+    }
+
+    fn place_again(
+        &mut self,
+        slot: u32,
+        fingerprint: u64,
+        receiver: Option<C>,
+    ) -> Result<Placed<C, B>, PlaceError> {
+        let entry = self.entry_mut(slot);
+        let id = entry.order.id;
+        if entry.keyed.as_ref().map(|keyed| keyed.fingerprint) != Some(fingerprint) {
+            return Err(PlaceError::KeyReused { id });
+        }
+        if let Some(outcome) = outcome_of(&entry.order) {
+            return Ok(Placed::Replayed(outcome, receiver));
+        }
+        if receiver.is_none() {
+            entry.promised = true;
+        }
+        if entry.order.stage == Stage::Waiting {
+            // Somebody is back: the grace, if one ran, is over.
+            self.set_deadline(slot, None);
+        }
+        let attachment = receiver.map(|receiver| self.attach(slot, true, receiver));
+        Ok(Placed::Joined { id, attachment })
+    }
+
+    /// Attaches a request that wants to see the order become final, without being its customer. Nothing if there is
+    /// nothing to wait for: the order is unknown or final, or the shop closes.
+    ///
+    /// If the order leaves the line unwanted, the receiver is dropped unused: the watcher looks again.
+    pub fn watch(&mut self, id: OrderId, receiver: C) -> Option<Attachment> {
+        let slot = *self.by_id.get(&id)?;
+        if self.closed || self.entry(slot).order.stage.is_final() {
+            return None;
+        }
+        Some(self.attach(slot, false, receiver))
+    }
+
+    /// A held request has ended before its order was final.
+    pub fn leave(&mut self, now: Now, attachment: Attachment) -> Left {
+        let Some((slot, customer)) = self.detach(attachment) else {
+            return Left::Kept;
+        };
+        if customer && self.entry(slot).order.stage == Stage::Waiting {
+            self.settle_unwanted(now, slot)
+        } else {
+            Left::Kept
+        }
+    }
+
+    /// A held request was answered 202: it goes, and the order stays until it is ready. False if it is final already.
+    pub fn promise(&mut self, attachment: Attachment) -> bool {
+        let Some((slot, _)) = self.detach(attachment) else {
+            return false;
+        };
+        self.entry_mut(slot).promised = true;
+        true
+    }
+
+    /// Takes an order out of the line, if nobody has started it.
+    ///
+    /// # Errors
+    /// [`CancelError::Unknown`]; [`CancelError::TooLate`] if it is being brewed or is ready. Cancelling twice is fine.
+    pub fn cancel(
+        &mut self,
+        now: Now,
+        id: OrderId,
+    ) -> Result<(Arc<Order>, Receivers<C>), CancelError> {
+        let slot = *self.by_id.get(&id).ok_or(CancelError::Unknown)?;
+        match self.entry(slot).order.stage {
+            Stage::Waiting => {
+                self.step_out(now, slot);
+                Ok(self.conclude(now, slot, Stage::Cancelled))
+            }
+            Stage::Cancelled => Ok((Arc::new(self.entry(slot).order.clone()), Receivers::new())),
+            stage @ (Stage::Brewing | Stage::Ready) => Err(CancelError::TooLate { stage }),
+        }
+    }
+
+    /// The order as it stands, with its place and the time it will take.
+    pub fn view(&mut self, now: Now, id: OrderId) -> Option<View> {
+        let slot = *self.by_id.get(&id)?;
+        self.drain.advance(now.instant, !self.places.is_empty());
+        let entry = self.entry(slot);
+        let (position, estimated_wait) = match entry.order.stage {
+            Stage::Waiting => {
+                let before = self.places.count_before(entry.ticket);
+                (Some(before + 1), self.drain.estimate(before, self.brewing))
+            }
+            Stage::Brewing => {
+                let estimate = self.drain.estimate_brewing(entry.order.brewed(now));
+                (None, estimate)
+            }
+            Stage::Ready | Stage::Cancelled => (None, None),
+        };
+        Some(View {
+            order: entry.order.clone(),
+            position,
+            estimated_wait,
+        })
+    }
+
+    // --- Baristas --------------------------------------------------------------------------------------------------
+
+    /// A barista asks for the oldest order. With a way to be reached they stand among the idle if nobody waits.
+    pub fn pull(&mut self, now: Now, barista: Option<Box<str>>, reach: Option<B>) -> Pulled {
+        if let Some((ticket, slot)) = self.places.first() {
+            self.places.remove(ticket);
+            if self.places.is_empty() {
+                self.drain.advance(now.instant, true);
+            }
+            return Pulled::Order(self.hand_over(now, slot, barista));
+        }
+        match reach {
+            Some(reach) if !self.closed => {
+                let idle = Idle(self.next_idle);
+                self.next_idle += 1;
+                self.idle.insert(idle, (reach, barista));
+                Pulled::Idle(idle)
+            }
+            _ => Pulled::Nothing,
+        }
+    }
+
+    /// An idle barista no longer waits. False if an order was already on its way to them.
+    pub fn quit(&mut self, idle: Idle) -> bool {
+        self.idle.remove(&idle).is_some()
+    }
+
+    /// A hand-over did not reach its barista: it never happened. The order goes back to its own place, and from there to
+    /// the next idle barista at once. Nothing happens if that hand-over is over by now.
+    pub fn give_back(&mut self, now: Now, id: OrderId, attempt: u32) -> Option<Offer<B>> {
+        let slot = *self.by_id.get(&id)?;
+        let order = &mut self.entry_mut(slot).order;
+        if order.stage != Stage::Brewing || order.attempts != attempt {
+            return None;
+        }
+        order.attempts -= 1;
+        self.return_to_line(now, slot)
+    }
+
+    /// The coffee is ready. The first finish wins, whoever brings it, unless an `attempt` is named that is not current.
+    ///
+    /// # Errors
+    /// [`FinishError::Unknown`]; [`FinishError::NotStarted`] if no barista ever had it, or it was cancelled;
+    /// [`FinishError::Fenced`] if `attempt` is not the current one.
+    pub fn finish(
+        &mut self,
+        now: Now,
+        id: OrderId,
+        attempt: Option<u32>,
+    ) -> Result<Finished<C>, FinishError> {
+        let slot = *self.by_id.get(&id).ok_or(FinishError::Unknown)?;
+        let order = &self.entry(slot).order;
+        let stage = order.stage;
+        if stage == Stage::Cancelled || (stage == Stage::Waiting && order.attempts == 0) {
+            return Err(FinishError::NotStarted { stage });
+        }
+        let current = order.current_attempt();
+        if attempt.is_some_and(|attempt| attempt != current) {
+            return Err(FinishError::Fenced { stage, current });
+        }
+        match stage {
+            Stage::Ready => {
+                return Ok(Finished {
+                    order: Arc::new(order.clone()),
+                    already: true,
+                    receivers: Receivers::new(),
+                });
+            }
+            Stage::Brewing => self.stop_brewing(slot),
+            // A late finish: the lease ran out, and nobody else has finished it since.
+            Stage::Waiting | Stage::Cancelled => self.step_out(now, slot),
+        }
+        let waiting = !self.places.is_empty();
+        self.drain.advance(now.instant, waiting);
+        let brew = self.entry(slot).order.brewed(now);
+        self.drain.finished(brew, waiting);
+        let (order, receivers) = self.conclude(now, slot, Stage::Ready);
+        Ok(Finished {
+            order,
+            already: false,
+            receivers,
+        })
+    }
+
+    /// Renews the lease from now.
+    ///
+    /// # Errors
+    /// [`FenceError::Unknown`]; [`FenceError::NotBrewing`]; [`FenceError::Fenced`] if `attempt` is not the current one.
+    pub fn extend(
+        &mut self,
+        now: Now,
+        id: OrderId,
+        attempt: Option<u32>,
+    ) -> Result<Handed, FenceError> {
+        let slot = self.brewing_slot(id, attempt)?;
+        self.set_deadline(slot, Some(now.instant + self.rules.lease));
+        Ok(self.handed(now, slot))
+    }
+
+    /// A barista gives the order back: it returns to its original place at once.
+    ///
+    /// # Errors
+    /// As [`Line::extend`].
+    pub fn release(
+        &mut self,
+        now: Now,
+        id: OrderId,
+        attempt: Option<u32>,
+    ) -> Result<Option<Offer<B>>, FenceError> {
+        let slot = self.brewing_slot(id, attempt)?;
+        Ok(self.return_to_line(now, slot))
+    }
+
+    // --- Time ------------------------------------------------------------------------------------------------------
+
+    /// The next moment at which [`Line::elapse`] has something to do, except for forgetting.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Everything whose time has come by `now`: leases, graces, memories.
+    pub fn elapse(&mut self, now: Now) -> Elapsed<B> {
+        let mut elapsed = Elapsed {
+            expired: Vec::new(),
+            abandoned: 0,
+            offers: Vec::new(),
+        };
+        // The due ones are collected first: an order that returns to a waiting barista gets a new lease at once.
+        let mut due = Vec::new();
+        while let Some(&(at, slot)) = self.deadlines.first()
+            && at <= now.instant
+        {
+            self.set_deadline(slot, None);
+            due.push(slot);
+        }
+        // Oldest place first, so that the longest-idle barista gets the order that has waited longest.
+        due.sort_by_key(|&slot| self.entry(slot).ticket);
+        for slot in due {
+            if self.entry(slot).order.stage == Stage::Brewing {
+                elapsed.expired.push(self.expire(slot));
+                elapsed.offers.extend(self.return_to_line(now, slot));
+            } else {
+                self.step_out(now, slot);
+                self.forget(slot);
+                elapsed.abandoned += 1;
+            }
+        }
+        self.forget_until(now.instant);
+        elapsed
+    }
+
+    fn expire(&mut self, slot: u32) -> Expired {
+        let attempts_max = self.rules.attempts_max;
+        let back = self.next_ticket;
+        let entry = self.entry_mut(slot);
+        entry.expiries += 1;
+        let moved_back = entry.expiries >= attempts_max;
+        if moved_back {
+            entry.expiries = 0;
+            entry.ticket = back;
+        }
+        let expired = Expired {
+            id: entry.order.id,
+            attempt: entry.order.attempts,
+            barista: entry.order.barista.clone(),
+            moved_back,
+        };
+        if moved_back {
+            self.next_ticket += 1;
+        }
+        expired
+    }
+
+    /// Closing time: nothing more is placed, and every held request's receiver comes out, and every idle barista's.
+    pub fn close(&mut self) -> (Vec<C>, Vec<B>) {
+        self.closed = true;
+        let mut receivers = Vec::with_capacity(self.held);
+        for (_, entry) in &mut self.entries {
+            receivers.extend(entry.attached.drain(..).map(|attached| attached.receiver));
+        }
+        self.held = 0;
+        let idle = std::mem::take(&mut self.idle);
+        (receivers, idle.into_values().map(|(reach, _)| reach).collect())
+    }
+
+    /// The figures of this moment.
+    pub fn figures(&self, now: Instant) -> Figures {
+        let oldest = self.places.first().map(|(_, slot)| {
+            let placed = self.entry(slot).order.placed.instant;
+            now.saturating_duration_since(placed)
+        });
+        Figures {
+            waiting: self.places.len(),
+            brewing: self.brewing,
+            remembered: self.remembered.len(),
+            held: self.held,
+            idle_baristas: self.idle.len(),
+            oldest_waiting: oldest.unwrap_or_default(),
+        }
+    }
+
+    // --- Steps -----------------------------------------------------------------------------------------------------
+
+    fn entry(&self, slot: u32) -> &Entry<C> {
+        &self.entries[slot as usize]
+    }
+
+    fn entry_mut(&mut self, slot: u32) -> &mut Entry<C> {
+        &mut self.entries[slot as usize]
+    }
+
+    fn attach(&mut self, slot: u32, customer: bool, receiver: C) -> Attachment {
+        self.held += 1;
+        let entry = self.entry_mut(slot);
+        let number = entry.next_attachment;
+        entry.next_attachment += 1;
+        entry.attached.push(Attached {
+            number,
+            customer,
+            receiver,
+        });
+        Attachment {
+            slot,
+            id: entry.order.id,
+            number,
+        }
+    }
+
+    fn detach(&mut self, attachment: Attachment) -> Option<(u32, bool)> {
+        let slot = attachment.slot;
+        let entry = self.entries.get_mut(slot as usize)?;
+        if entry.order.id != attachment.id {
+            return None;
+        }
+        let at = entry
+            .attached
+            .iter()
+            .position(|attached| attached.number == attachment.number)?;
+        let attached = entry.attached.remove(at);
+        self.held -= 1;
+        Some((slot, attached.customer))
+    }
+
+    /// Puts an order at its place, or gives it to the longest-idle barista.
+    fn enter(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
+        let ticket = self.entry(slot).ticket;
+        if let Some((_, (barista, name))) = self.idle.pop_first() {
+            let handed = self.hand_over(now, slot, name);
+            return Some(Offer { barista, handed });
+        }
+        if self.places.is_empty() {
+            self.drain.advance(now.instant, false);
+        }
+        self.places.insert(ticket, slot);
+        None
+    }
+
+    fn hand_over(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Handed {
+        let order = &mut self.entry_mut(slot).order;
+        order.stage = Stage::Brewing;
+        order.started = Some(now);
+        order.barista = barista;
+        order.attempts += 1;
+        self.brewing += 1;
+        self.set_deadline(slot, Some(now.instant + self.rules.lease));
+        self.handed(now, slot)
+    }
+
+    fn handed(&self, now: Now, slot: u32) -> Handed {
+        let entry = self.entry(slot);
+        Handed {
+            id: entry.order.id,
+            customer: entry.order.customer.clone(),
+            attempt: entry.order.attempts,
+            placed_at: entry.order.placed.wall,
+            waited: entry.order.waited(now),
+            lease_expires_at: now.wall_after(self.rules.lease),
+            customer_waiting: !entry.attached.is_empty(),
+        }
+    }
+
+    fn brewing_slot(&self, id: OrderId, attempt: Option<u32>) -> Result<u32, FenceError> {
+        let slot = *self.by_id.get(&id).ok_or(FenceError::Unknown)?;
+        let order = &self.entry(slot).order;
+        let stage = order.stage;
+        if stage != Stage::Brewing {
+            return Err(FenceError::NotBrewing { stage });
+        }
+        let current = order.current_attempt();
+        if attempt.is_some_and(|attempt| attempt != current) {
+            return Err(FenceError::Fenced { stage, current });
+        }
+        Ok(slot)
+    }
+
+    fn stop_brewing(&mut self, slot: u32) {
+        self.brewing -= 1;
+        self.set_deadline(slot, None);
+    }
+
+    fn return_to_line(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
+        self.stop_brewing(slot);
+        let order = &mut self.entry_mut(slot).order;
+        order.stage = Stage::Waiting;
+        if order.attempts == 0 {
+            order.started = None;
+            order.barista = None;
+        }
+        let offer = self.enter(now, slot);
+        if offer.is_none() {
+            // The customer may have gone while it was brewed: then nobody wants it back in line.
+            self.settle_unwanted(now, slot);
+        }
+        offer
+    }
+
+    /// An order in line that nobody wants leaves it: at once, or after the grace if it has a key.
+    fn settle_unwanted(&mut self, now: Now, slot: u32) -> Left {
+        let entry = self.entry(slot);
+        let wanted = entry.promised || entry.attached.iter().any(|attached| attached.customer);
+        if wanted {
+            return Left::Kept;
+        }
+        if entry.keyed.is_some() {
+            self.set_deadline(slot, Some(now.instant + self.rules.reconnect_grace));
+            return Left::Graced;
+        }
+        self.step_out(now, slot);
+        if self.entry(slot).order.attempts > 0 {
+            // A barista has seen it and may ask for it still.
+            self.conclude(now, slot, Stage::Cancelled);
+        } else {
+            self.forget(slot);
+        }
+        Left::Cancelled
+    }
+
+    fn step_out(&mut self, now: Now, slot: u32) {
+        let ticket = self.entry(slot).ticket;
+        self.places.remove(ticket);
+        if self.places.is_empty() {
+            self.drain.advance(now.instant, true);
+        }
+        self.set_deadline(slot, None);
+    }
+
+    fn set_deadline(&mut self, slot: u32, deadline: Option<Instant>) {
+        let entry = &mut self.entries[slot as usize];
+        if let Some(old) = std::mem::replace(&mut entry.deadline, deadline) {
+            self.deadlines.remove(&(old, slot));
+        }
+        if let Some(new) = deadline {
+            self.deadlines.insert((new, slot));
+        }
+    }
+
+    /// Makes the order final and remembers it; whoever is attached comes out, to be told.
+    fn conclude(&mut self, now: Now, slot: u32, stage: Stage) -> (Arc<Order>, Receivers<C>) {
+        let forget_at = now.instant + self.rules.replay;
+        let entry = self.entry_mut(slot);
+        entry.order.stage = stage;
+        entry.order.ended = Some(now);
+        entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
+        let receivers: Receivers<C> = entry
+            .attached
+            .drain(..)
+            .map(|attached| attached.receiver)
+            .collect();
+        let order = Arc::new(entry.order.clone());
+        self.held -= receivers.len();
+        self.remembered.push_back((forget_at, slot));
+        while self.remembered.len() > self.rules.remembered_max {
+            self.forget_oldest();
+        }
+        (order, receivers)
+    }
+
+    fn forget_until(&mut self, now: Instant) {
+        while self.remembered.front().is_some_and(|&(at, _)| at <= now) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, slot)) = self.remembered.pop_front() {
+            self.forget(slot);
+        }
+    }
+
+    /// Drops an order that is in neither the line nor anybody's hands.
+    fn forget(&mut self, slot: u32) {
+        let entry = self.entries.remove(slot as usize);
+        self.held -= entry.attached.len();
+        self.by_id.remove(&entry.order.id);
+        if let Some(keyed) = entry.keyed {
+            self.by_key.remove(&keyed.key);
+        }
+    }
+}
+
+fn slot_number(slot: usize) -> u32 {
+    u32::try_from(slot).expect("fewer orders than 2^32 are kept: each takes more than 200 bytes")
+}
+
+fn outcome_of(order: &Order) -> Option<Outcome> {
+    match order.stage {
+        Stage::Ready => Some(Outcome::Ready(Arc::new(order.clone()))),
+        Stage::Cancelled => Some(Outcome::Cancelled(Arc::new(order.clone()))),
+        Stage::Waiting | Stage::Brewing => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

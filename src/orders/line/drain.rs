@@ -1,0 +1,137 @@
+//! How fast the crew drains the line, measured from what it did, for the estimate a customer is shown.
+
+use std::time::{Duration, Instant};
+
+/// After this long, a past observation counts for 1/e of a fresh one. Minutes, because the crew changes over minutes.
+const MEMORY: Duration = Duration::from_secs(300);
+/// How much one brew moves the mean.
+const BREW_WEIGHT: f64 = 1.0 / 16.0;
+
+/// Finishes per second over the time in which somebody was waiting, old times fading out, and the mean brew.
+///
+/// Only time with somebody in line counts: then the crew is fully used, and what it finishes is what it can do.
+#[derive(Debug)]
+pub struct Drain {
+    busy_secs: f64,
+    finishes: f64,
+    brew_secs: Option<f64>,
+    seen: Option<Instant>,
+}
+
+impl Drain {
+    /// Nothing measured yet.
+    pub fn new() -> Self {
+        Self {
+            busy_secs: 0.0,
+            finishes: 0.0,
+            brew_secs: None,
+            seen: None,
+        }
+    }
+
+    /// Time has come to `now`; `waited` says whether somebody was in line all the time since the last call.
+    pub fn advance(&mut self, now: Instant, waited: bool) {
+        let passed = self
+            .seen
+            .map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
+        self.seen = Some(now);
+        if waited && !passed.is_zero() {
+            let secs = passed.as_secs_f64();
+            let keep = (-secs / MEMORY.as_secs_f64()).exp();
+            self.busy_secs = self.busy_secs * keep + secs;
+            self.finishes *= keep;
+        }
+    }
+
+    /// An order was finished after `brew`; `waiting` says whether somebody was in line meanwhile.
+    pub fn finished(&mut self, brew: Duration, waiting: bool) {
+        if waiting {
+            self.finishes += 1.0;
+        }
+        let secs = brew.as_secs_f64();
+        self.brew_secs = Some(match self.brew_secs {
+            None => secs,
+            Some(mean) => mean + (secs - mean) * BREW_WEIGHT,
+        });
+    }
+
+    /// How long until an order with `before` others ahead of it in line is ready, `brewing` being at work now.
+    /// Nothing before the first finish.
+    pub fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
+        let brew = self.brew_secs?;
+        #[expect(clippy::cast_precision_loss, reason = "a crew is far smaller than 2^52")]
+        let per_order = if self.finishes > 0.0 {
+            self.busy_secs / self.finishes
+        } else {
+            brew / brewing.max(1) as f64
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a line is far shorter than 2^52")]
+        let turn = (before + 1) as f64 * per_order;
+        Duration::try_from_secs_f64(turn + brew).ok()
+    }
+
+    /// How much longer a brew that has taken `so_far` goes on: until the mean brew, if that is still to come.
+    pub fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
+        let brew = Duration::try_from_secs_f64(self.brew_secs?).ok()?;
+        Some(brew.saturating_sub(so_far))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crew_that_finishes_one_every_5_seconds_is_measured_so() {
+        let start = Instant::now();
+        let mut drain = Drain::new();
+        assert_eq!(drain.estimate(0, 1), None, "nothing is promised before the first finish");
+        drain.advance(start, true);
+        for n in 1..=100 {
+            drain.advance(start + Duration::from_secs(5 * n), true);
+            drain.finished(Duration::from_secs(45), true);
+        }
+        let estimate = drain.estimate(9, 10).unwrap().as_secs_f64();
+        assert!((94.0..96.0).contains(&estimate), "10 turns of 5 s and a brew of 45 s, got {estimate}");
+        assert_eq!(drain.estimate_brewing(Duration::from_secs(40)), Some(Duration::from_secs(5)));
+        assert_eq!(drain.estimate_brewing(Duration::from_secs(50)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn before_a_line_was_ever_drained_the_crew_at_work_is_the_measure() {
+        let mut drain = Drain::new();
+        drain.finished(Duration::from_secs(40), false);
+        assert_eq!(drain.estimate(9, 10), Some(Duration::from_secs(10 * 4 + 40)));
+    }
+
+    #[test]
+    fn an_idle_night_does_not_slow_the_measured_pace() {
+        let start = Instant::now();
+        let mut drain = Drain::new();
+        drain.advance(start, true);
+        for n in 1..=20 {
+            drain.advance(start + Duration::from_secs(5 * n), true);
+            drain.finished(Duration::from_secs(30), true);
+        }
+        let evening = drain.estimate(0, 1);
+        drain.advance(start + Duration::from_secs(40_000), false);
+        assert_eq!(drain.estimate(0, 1), evening);
+    }
+
+    #[test]
+    fn a_crew_that_slows_down_is_noticed_within_minutes() {
+        let start = Instant::now();
+        let mut drain = Drain::new();
+        drain.advance(start, true);
+        for n in 1..=200_u64 {
+            drain.advance(start + Duration::from_secs(n), true);
+            drain.finished(Duration::from_secs(10), true);
+        }
+        for n in 1..=90_u64 {
+            drain.advance(start + Duration::from_secs(200 + 10 * n), true);
+            drain.finished(Duration::from_secs(10), true);
+        }
+        let turn = drain.estimate(0, 1).unwrap().as_secs_f64() - 10.0;
+        assert!((6.0..10.5).contains(&turn), "got {turn}");
+    }
+}

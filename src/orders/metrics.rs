@@ -1,0 +1,121 @@
+//! What the order line counts. Handles are made once; counting is an atomic addition.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use super::line::{Figures, Left};
+
+/// The desk's metric handles.
+#[derive(Clone)]
+pub struct Metrics {
+    pub(super) placed: Counter,
+    pub(super) attached: Counter,
+    pub(super) replayed: Counter,
+    pub(super) started: Counter,
+    pub(super) finished_delivered: Counter,
+    pub(super) finished_undelivered: Counter,
+    pub(super) cancelled_deleted: Counter,
+    pub(super) cancelled_left: Counter,
+    pub(super) cancelled_abandoned: Counter,
+    pub(super) expired: Counter,
+    pub(super) requeued_expired: Counter,
+    pub(super) requeued_moved_back: Counter,
+    pub(super) requeued_released: Counter,
+    pub(super) requeued_undelivered: Counter,
+    pub(super) wait: Histogram,
+    pub(super) brew: Histogram,
+    waiting: Gauge,
+    brewing: Gauge,
+    remembered: Gauge,
+    held: Gauge,
+    idle_baristas: Gauge,
+    oldest_waiting: Gauge,
+}
+
+/// Name of the histogram of times in line, seconds.
+pub const WAIT_SECONDS: &str = "odyssey_orders_wait_seconds";
+/// Name of the histogram of brewing times, seconds.
+pub const BREW_SECONDS: &str = "odyssey_orders_brew_seconds";
+/// Upper bounds of both histograms' buckets, in seconds: a brew takes 30-60 s, a line of 200 some 15 minutes.
+pub const BUCKETS_SECONDS: [f64; 14] = [
+    0.01, 0.1, 1.0, 5.0, 15.0, 30.0, 45.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0,
+];
+
+impl Metrics {
+    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    pub fn register() -> Self {
+        describe_counter!("odyssey_orders_placed_total", "Orders that joined the line");
+        describe_counter!("odyssey_orders_attached_total", "Requests that joined a pending order by its idempotency key");
+        describe_counter!("odyssey_orders_replayed_total", "Requests answered again from a final order by its idempotency key");
+        describe_counter!("odyssey_orders_started_total", "Hand-overs to a barista");
+        describe_counter!("odyssey_orders_finished_total", "Orders finished, by whether somebody was there to receive them");
+        describe_counter!("odyssey_orders_cancelled_total", "Orders that left the line unbrewed, by reason");
+        describe_counter!("odyssey_orders_expired_total", "Leases that ran out");
+        describe_counter!("odyssey_orders_requeued_total", "Orders that returned to the line, by reason");
+        describe_histogram!(WAIT_SECONDS, "Time in line of finished orders");
+        describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
+        describe_gauge!("odyssey_orders", "Orders by stage; ready counts those still remembered, cancelled ones included");
+        describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
+        describe_gauge!("odyssey_orders_idle_baristas", "Baristas waiting for an order");
+        describe_gauge!("odyssey_orders_oldest_waiting_seconds", "How long the first in line has stood there");
+        let finished = |delivered: &'static str| counter!("odyssey_orders_finished_total", "delivered" => delivered);
+        let cancelled = |reason: &'static str| counter!("odyssey_orders_cancelled_total", "reason" => reason);
+        let requeued = |reason: &'static str| counter!("odyssey_orders_requeued_total", "reason" => reason);
+        let orders = |stage: &'static str| gauge!("odyssey_orders", "stage" => stage);
+        Self {
+            placed: counter!("odyssey_orders_placed_total"),
+            attached: counter!("odyssey_orders_attached_total"),
+            replayed: counter!("odyssey_orders_replayed_total"),
+            started: counter!("odyssey_orders_started_total"),
+            finished_delivered: finished("true"),
+            finished_undelivered: finished("false"),
+            cancelled_deleted: cancelled("deleted"),
+            cancelled_left: cancelled("left"),
+            cancelled_abandoned: cancelled("abandoned"),
+            expired: counter!("odyssey_orders_expired_total"),
+            requeued_expired: requeued("expired"),
+            requeued_moved_back: requeued("moved_back"),
+            requeued_released: requeued("released"),
+            requeued_undelivered: requeued("undelivered"),
+            wait: histogram!(WAIT_SECONDS),
+            brew: histogram!(BREW_SECONDS),
+            waiting: orders("waiting"),
+            brewing: orders("brewing"),
+            remembered: orders("ready"),
+            held: gauge!("odyssey_orders_held_requests"),
+            idle_baristas: gauge!("odyssey_orders_idle_baristas"),
+            oldest_waiting: gauge!("odyssey_orders_oldest_waiting_seconds"),
+        }
+    }
+
+    pub(super) fn left(&self, left: Left) {
+        if left == Left::Cancelled {
+            self.cancelled_left.increment(1);
+        }
+    }
+
+    pub(super) fn finished(&self, delivered: bool, waited: Duration, brewed: Duration) {
+        if delivered {
+            self.finished_delivered.increment(1);
+        } else {
+            self.finished_undelivered.increment(1);
+        }
+        self.wait.record(waited);
+        self.brew.record(brewed);
+    }
+
+    pub(super) fn show(&self, figures: &Figures) {
+        self.waiting.set(as_gauge(figures.waiting));
+        self.brewing.set(as_gauge(figures.brewing));
+        self.remembered.set(as_gauge(figures.remembered));
+        self.held.set(as_gauge(figures.held));
+        self.idle_baristas.set(as_gauge(figures.idle_baristas));
+        self.oldest_waiting.set(figures.oldest_waiting);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
+fn as_gauge(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,404 @@
+//! The handle around the line: one lock, short sections without an await, and channels to whoever is held.
+//!
+//! Nothing is sent while the lock is held. What a channel does not deliver, because its receiver has left meanwhile,
+//! comes back here and returns to the line.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::error::{CancelError, FenceError, FinishError, PlaceError};
+use super::hold::{HandOver, Held, IdleBarista};
+use super::line::{Attachment, Figures, Finished, Idle, Left, Line, Offer, Placed, Pulled, Rules};
+use super::metrics::Metrics;
+use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, View};
+
+/// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
+/// configuration holds that), so a keeper that sleeps this long at most is never late for a new one.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// The line as the service keeps it: held requests and idle baristas are reached through one-shot channels.
+pub type Counter = Line<oneshot::Sender<Outcome>, oneshot::Sender<Handed>>;
+
+/// The one lock around the line. The standard mutex in the server; a model checker's in its tests.
+pub trait CounterLock: Send + Sync + 'static {
+    /// A lock around this line.
+    fn new(counter: Counter) -> Self;
+    /// Runs one step with the line to itself.
+    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R;
+}
+
+impl CounterLock for Mutex<Counter> {
+    fn new(counter: Counter) -> Self {
+        Self::new(counter)
+    }
+
+    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
+        let mut counter = self
+            .lock()
+            .expect("a panic inside a step would have left the line half changed: nothing may go on from there");
+        step(&mut counter)
+    }
+}
+
+/// The order desk's handle as the server uses it.
+pub type Orders = Desk<Mutex<Counter>>;
+
+/// A handle to the order desk; cheap to clone.
+pub struct Desk<X> {
+    shop: Arc<Shop<X>>,
+}
+
+struct Shop<X> {
+    counter: X,
+    lease: Duration,
+    metrics: Metrics,
+}
+
+impl<X> Clone for Desk<X> {
+    fn clone(&self) -> Self {
+        Self {
+            shop: Arc::clone(&self.shop),
+        }
+    }
+}
+
+impl<X> fmt::Debug for Desk<X> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+/// What a customer gets at once.
+#[derive(Debug)]
+pub enum Placement<X: CounterLock> {
+    /// A place in line, and the request held for it.
+    Held(Held<X>),
+    /// A place in line that nobody holds on to.
+    Promised(OrderId),
+    /// The answer the same request had before.
+    Replayed(Outcome),
+}
+
+/// What a barista gets who reports a coffee.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The order as it ended.
+    pub order: Arc<Order>,
+    /// It had been reported before.
+    pub already: bool,
+}
+
+impl<X: CounterLock> Desk<X> {
+    /// An empty line.
+    pub fn new(rules: Rules, metrics: Metrics) -> Self {
+        let lease = rules.lease;
+        Self {
+            shop: Arc::new(Shop {
+                counter: X::new(Line::new(rules)),
+                lease,
+                metrics,
+            }),
+        }
+    }
+
+    /// Places an order, or joins the one of the same key. `hold`: the request waits for it.
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn place(
+        &self,
+        customer: Option<Box<str>>,
+        keyed: Option<Keyed>,
+        hold: bool,
+    ) -> Result<Placement<X>, PlaceError> {
+        let (sender, receiver) = if hold {
+            let (sender, receiver) = oneshot::channel();
+            (Some(sender), Some(receiver))
+        } else {
+            (None, None)
+        };
+        let now = now();
+        let order = Order::new(OrderId(Uuid::now_v7()), customer, now);
+        let placed = self.counter(|line| line.place(now, order, keyed, sender))?;
+        let metrics = &self.shop.metrics;
+        let (id, attachment) = match placed {
+            Placed::New {
+                id,
+                attachment,
+                offer,
+            } => {
+                metrics.placed.increment(1);
+                debug!(order_id = %id, "an order joined the line");
+                self.send(offer);
+                (id, attachment)
+            }
+            Placed::Joined { id, attachment } => {
+                metrics.attached.increment(1);
+                debug!(order_id = %id, "a request joined its pending order");
+                (id, attachment)
+            }
+            Placed::Replayed(outcome, _) => {
+                metrics.replayed.increment(1);
+                return Ok(Placement::Replayed(outcome));
+            }
+        };
+        Ok(match (attachment, receiver) {
+            (Some(attachment), Some(receiver)) => {
+                Placement::Held(Held::new(self.clone(), attachment, receiver))
+            }
+            _ => Placement::Promised(id),
+        })
+    }
+
+    /// The order as it stands; nothing if it is unknown.
+    pub fn view(&self, id: OrderId) -> Option<View> {
+        let now = now();
+        self.counter(|line| line.view(now, id))
+    }
+
+    /// The order as it stands once it is final, or after `wait`, whichever comes first.
+    pub async fn view_within(&self, id: OrderId, wait: Duration) -> Option<View> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(attachment) = self.counter(|line| line.watch(id, sender)) {
+            let watch = Held::new(self.clone(), attachment, receiver);
+            // However it ends, the order as it stands then is the answer.
+            let _ = tokio::time::timeout(wait, watch).await;
+        }
+        self.view(id)
+    }
+
+    /// Takes an order out of the line; requests held for it are told.
+    ///
+    /// # Errors
+    /// See [`CancelError`].
+    pub fn cancel(&self, id: OrderId) -> Result<Arc<Order>, CancelError> {
+        let now = now();
+        let (order, receivers) = self.counter(|line| line.cancel(now, id))?;
+        if order.ended.is_some_and(|ended| ended.instant == now.instant) {
+            self.shop.metrics.cancelled_deleted.increment(1);
+            debug!(order_id = %id, "an order was cancelled");
+        }
+        tell(receivers, &Outcome::Cancelled(Arc::clone(&order)));
+        Ok(order)
+    }
+
+    /// The oldest order, if somebody waits.
+    pub fn pull(&self, barista: Option<Box<str>>) -> Option<HandOver<X>> {
+        let now = now();
+        match self.counter(|line| line.pull(now, barista, None)) {
+            Pulled::Order(handed) => Some(self.handed(handed)),
+            Pulled::Idle(_) | Pulled::Nothing => None,
+        }
+    }
+
+    /// The oldest order, as soon as somebody waits, or nothing after `wait`.
+    pub async fn pull_within(
+        &self,
+        barista: Option<Box<str>>,
+        wait: Duration,
+    ) -> Option<HandOver<X>> {
+        if wait.is_zero() {
+            return self.pull(barista);
+        }
+        match self.pull_or_wait(barista) {
+            Ok(hand_over) => hand_over,
+            Err(mut idle) => match tokio::time::timeout(wait, &mut idle).await {
+                Ok(hand_over) => hand_over,
+                Err(_) => idle.stop(),
+            },
+        }
+    }
+
+    /// The oldest order, or a place among the idle baristas.
+    ///
+    /// # Errors
+    /// The place among the idle, to be awaited or dropped, if nobody waits.
+    pub fn pull_or_wait(
+        &self,
+        barista: Option<Box<str>>,
+    ) -> Result<Option<HandOver<X>>, IdleBarista<X>> {
+        let now = now();
+        let (sender, receiver) = oneshot::channel();
+        match self.counter(|line| line.pull(now, barista, Some(sender))) {
+            Pulled::Order(handed) => Ok(Some(self.handed(handed))),
+            Pulled::Idle(idle) => Err(IdleBarista::new(self.clone(), idle, receiver)),
+            Pulled::Nothing => Ok(None),
+        }
+    }
+
+    fn handed(&self, handed: Handed) -> HandOver<X> {
+        self.shop.metrics.started.increment(1);
+        HandOver::new(self.clone(), handed)
+    }
+
+    /// The coffee is ready; everybody held for it is told.
+    ///
+    /// # Errors
+    /// See [`FinishError`].
+    pub fn finish(&self, id: OrderId, attempt: Option<u32>) -> Result<Report, FinishError> {
+        let now = now();
+        let Finished {
+            order,
+            already,
+            receivers,
+        } = self.counter(|line| line.finish(now, id, attempt))?;
+        if !already {
+            let (waited, brewed) = (order.waited(now), order.brewed(now));
+            self.shop.metrics.finished(order.delivered, waited, brewed);
+            debug!(order_id = %id, delivered = order.delivered, "an order is ready");
+        }
+        tell(receivers, &Outcome::Ready(Arc::clone(&order)));
+        Ok(Report { order, already })
+    }
+
+    /// Renews the lease from now.
+    ///
+    /// # Errors
+    /// See [`FenceError`].
+    pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Result<Handed, FenceError> {
+        let now = now();
+        self.counter(|line| line.extend(now, id, attempt))
+    }
+
+    /// Gives the order back to its original place at once.
+    ///
+    /// # Errors
+    /// See [`FenceError`].
+    pub fn release(&self, id: OrderId, attempt: Option<u32>) -> Result<(), FenceError> {
+        let now = now();
+        let offer = self.counter(|line| line.release(now, id, attempt))?;
+        self.shop.metrics.requeued_released.increment(1);
+        debug!(order_id = %id, "a barista gave an order back");
+        self.send(offer);
+        Ok(())
+    }
+
+    /// Lets leases and graces run out, and forgets, for as long as it is polled.
+    pub async fn keep_time(&self) {
+        loop {
+            let tick = Instant::now() + TICK;
+            let next = self.counter(|line| line.next_deadline());
+            let until = next.map_or(tick, |next| Instant::from_std(next).min(tick));
+            tokio::time::sleep_until(until).await;
+            self.elapse(now());
+        }
+    }
+
+    /// Everything whose time has come by `now`.
+    pub fn elapse(&self, now: Now) {
+        let elapsed = self.counter(|line| line.elapse(now));
+        let metrics = &self.shop.metrics;
+        for expired in &elapsed.expired {
+            metrics.expired.increment(1);
+            let barista = expired.barista.as_deref().unwrap_or("unnamed");
+            let (order_id, attempt) = (expired.id, expired.attempt);
+            if expired.moved_back {
+                metrics.requeued_moved_back.increment(1);
+                warn!(%order_id, attempt, barista, "an order's lease ran out too often: it goes behind the line");
+            } else {
+                metrics.requeued_expired.increment(1);
+                debug!(%order_id, attempt, barista, "an order's lease ran out: it returns to its place");
+            }
+        }
+        metrics
+            .cancelled_abandoned
+            .increment(elapsed.abandoned as u64);
+        for offer in elapsed.offers {
+            self.send(Some(offer));
+        }
+    }
+
+    /// Closing time: every held request is told so, idle baristas go home, and nothing more is placed.
+    /// Returns how many requests were held.
+    pub fn close(&self) -> usize {
+        let (receivers, baristas) = self.counter(Line::close);
+        let held = receivers.len();
+        tell(receivers, &Outcome::Closing);
+        drop(baristas);
+        held
+    }
+
+    /// The figures of this moment.
+    pub fn figures(&self) -> Figures {
+        let now = Instant::now().into_std();
+        self.counter(|line| line.figures(now))
+    }
+
+    /// Sets the gauges to this moment's figures.
+    pub fn show_figures(&self) {
+        self.shop.metrics.show(&self.figures());
+    }
+
+    /// The lease a barista gets.
+    pub fn lease(&self) -> Duration {
+        self.shop.lease
+    }
+
+    pub(super) fn leave(&self, attachment: Attachment) {
+        let now = now();
+        let left = self.counter(|line| line.leave(now, attachment));
+        self.shop.metrics.left(left);
+        if left != Left::Kept {
+            debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer left the line");
+        }
+    }
+
+    pub(super) fn promise(&self, attachment: Attachment) -> bool {
+        self.counter(|line| line.promise(attachment))
+    }
+
+    pub(super) fn quit(&self, idle: Idle) -> bool {
+        self.counter(|line| line.quit(idle))
+    }
+
+    /// A hand-over that did not reach its barista never happened.
+    pub(super) fn give_back(&self, id: OrderId, attempt: u32) {
+        self.shop.metrics.requeued_undelivered.increment(1);
+        debug!(order_id = %id, attempt, "a hand-over did not reach its barista");
+        let now = now();
+        let offer = self.counter(|line| line.give_back(now, id, attempt));
+        self.send(offer);
+    }
+
+    /// Sends an order to the barista it was given to; if they have left, to the next one, until it is somewhere safe.
+    fn send(&self, offer: Option<Offer<oneshot::Sender<Handed>>>) {
+        let mut next = offer;
+        while let Some(Offer { barista, handed }) = next {
+            next = match barista.send(handed) {
+                Ok(()) => {
+                    self.shop.metrics.started.increment(1);
+                    None
+                }
+                Err(handed) => {
+                    let now = now();
+                    self.counter(|line| line.give_back(now, handed.id, handed.attempt))
+                }
+            };
+        }
+    }
+
+    fn counter<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
+        self.shop.counter.with(step)
+    }
+}
+
+fn now() -> Now {
+    Now {
+        instant: Instant::now().into_std(),
+        wall: Timestamp::now(),
+    }
+}
+
+/// Tells everybody. A receiver that has left has been taken care of by its own leaving.
+fn tell(receivers: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
+    for receiver in receivers {
+        let _ = receiver.send(outcome.clone());
+    }
+}

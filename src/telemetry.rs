@@ -1,0 +1,100 @@
+//! Logs and the metrics registry.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt as lines};
+
+use crate::config::{Log, LogFormat};
+
+/// How often histograms are folded together. Between folds each observation is kept by itself, so a server that nobody
+/// scrapes would otherwise grow.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// Logs go to standard error from now on, in the configured form.
+///
+/// # Errors
+/// A sentence, if the level does not parse or logging was set up before.
+pub fn init_logs(log: &Log) -> Result<(), String> {
+    let targets = log.targets()?;
+    let json = match log.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    };
+    let layer = if json {
+        lines::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed()
+    } else {
+        lines::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed()
+    };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(targets))
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+/// One process's metrics: what was registered inside [`Registry::register`], and how it is shown.
+#[derive(Clone)]
+pub struct Registry {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// A registry whose histograms of these names have these buckets.
+    ///
+    /// # Errors
+    /// If a histogram has no buckets.
+    pub fn new(histograms: &[(&str, &[f64])]) -> Result<Self, BuildError> {
+        let mut builder = PrometheusBuilder::new();
+        for (name, buckets) in histograms {
+            let name = Matcher::Full((*name).to_owned());
+            builder = builder.set_buckets_for_metric(name, buckets)?;
+        }
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        Ok(Self {
+            recorder: Arc::new(recorder),
+            handle,
+        })
+    }
+
+    /// Runs `register`; the handles it makes belong to this registry. There is no global one, so that several servers
+    /// can live in one process.
+    pub fn register<T>(&self, register: impl FnOnce() -> T) -> T {
+        metrics::with_local_recorder(&*self.recorder, register)
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps the memory of histograms bounded, for as long as it is polled.
+    pub async fn fold(&self) {
+        loop {
+            tokio::time::sleep(FOLD_EVERY).await;
+            self.handle.run_upkeep();
+        }
+    }
+}
