@@ -42,14 +42,17 @@ pub(crate) trait Talk {
     fn nudge(&mut self, _ledger: &mut Ledger, _out: &mut Vec<u8>) {}
 }
 
+/// Those on one side of the counter.
+pub(crate) type Side = Vec<Box<dyn Talk>>;
+
 /// The two sides of one measurement, before they connect.
 pub(crate) struct Crew {
     /// What both sides speak.
     pub(crate) framing: Framing,
     /// Those who ask, and where.
-    pub(crate) customers: (SocketAddr, Vec<Box<dyn Talk>>),
+    pub(crate) customers: (SocketAddr, Side),
     /// Those who do the work, and where.
-    pub(crate) workers: (SocketAddr, Vec<Box<dyn Talk>>),
+    pub(crate) workers: (SocketAddr, Side),
 }
 
 /// All connections of one measurement, and its books.

@@ -1,4 +1,5 @@
-//! Where and with what the numbers were taken: a number without that says nothing.
+//! Where and with what the numbers were taken, and whether the machine was left alone meanwhile: a number without that
+//! says nothing.
 
 use std::fs;
 use std::thread::available_parallelism;
@@ -34,6 +35,71 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[Program]) -> Result<S
     Ok(parts.join(", "))
 }
 
+/// Processor time, in the kernel's ticks: of the whole machine, and of the programs that were meant to use it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time {
+    all: u64,
+    busy: u64,
+    ours: u64,
+}
+
+impl Time {
+    /// Until now; `ours` are this program and the given ones.
+    pub(crate) fn now(servers: impl Iterator<Item = u32>) -> Result<Self> {
+        let machine =
+            fs::read_to_string("/proc/stat").context("reading the machine's processor time")?;
+        let (all, busy) = machine_time(&machine).context("the machine's processor time")?;
+        let mut ours = 0;
+        for pid in servers.chain([std::process::id()]) {
+            let process =
+                fs::read_to_string(format!("/proc/{pid}/stat")).context("a server is gone")?;
+            ours += process_time(&process).context("a server's processor time")?;
+        }
+        Ok(Time { all, busy, ours })
+    }
+
+    /// The share of the machine's time since `earlier` that was used by others: neither servers nor this program, nor
+    /// the kernel's own interrupts.
+    pub(crate) fn others_since(self, earlier: Time) -> f64 {
+        let others = (self.busy - earlier.busy).saturating_sub(self.ours - earlier.ours);
+        let share = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX));
+        share(others) / share((self.all - earlier.all).max(1))
+    }
+}
+
+/// All time, and that of programs and of a host that took the processor away.
+fn machine_time(stat: &str) -> Option<(u64, u64)> {
+    let ticks = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_ascii_whitespace();
+    let ticks: Vec<u64> = ticks.map_while(|ticks| ticks.parse().ok()).collect();
+    let [
+        user,
+        nice,
+        system,
+        _idle,
+        _waiting,
+        _irq,
+        _softirq,
+        steal,
+        ..,
+    ] = ticks[..]
+    else {
+        return None;
+    };
+    Some((ticks.iter().take(8).sum(), user + nice + system + steal))
+}
+
+/// A process's time, in its own code and in the kernel. Its name may contain anything, so what follows it is read.
+fn process_time(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text
@@ -58,12 +124,36 @@ fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::locked_version;
+    use super::*;
 
     #[test]
     fn the_version_stands_below_the_name() {
         let lock = "[[package]]\nname = \"hyper-util\"\nversion = \"0.1.2\"\n\n[[package]]\nname = \"hyper\"\nversion = \"1.2.3\"\n";
         assert_eq!(locked_version(lock, "hyper"), Some("1.2.3"));
         assert_eq!(locked_version(lock, "axum"), None);
+    }
+
+    #[test]
+    fn time_of_others_is_what_is_neither_ours_nor_idle() {
+        let before = Time {
+            all: 1000,
+            busy: 500,
+            ours: 100,
+        };
+        let after = Time {
+            all: 1200,
+            busy: 650,
+            ours: 200,
+        };
+        assert!((after.others_since(before) - 0.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn processor_time_is_read_from_the_kernels_lists() {
+        let machine = "cpu  10 20 30 40 50 60 70 80 5 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(machine_time(machine), Some((360, 140)));
+        let process = "7 (a) strange) name) S 1 7 7 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 3 0";
+        assert_eq!(process_time(process), Some(33));
+        assert!(Time::now(std::iter::empty()).is_ok());
     }
 }

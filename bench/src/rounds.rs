@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server};
 use crate::subject::Subject;
 use crate::table::{Row, Target, Unit};
@@ -174,6 +175,7 @@ fn speeds<const N: usize>(
     let mut series = [const { Series::new() }; N];
     for round in 1..=extent.rounds {
         let mut sums = [Speed::default(); N];
+        let before = Time::now(servers.iter().map(Server::pid))?;
         for _ in 0..slices {
             for ((subject, server), sum) in subjects.into_iter().zip(&servers).zip(&mut sums) {
                 let crew = subject.crew(server, CUSTOMERS, BARISTAS);
@@ -196,6 +198,12 @@ fn speeds<const N: usize>(
             )?;
             series.push(per_second);
         }
+        let others = Time::now(servers.iter().map(Server::pid))?.others_since(before) * 100.0;
+        writeln!(
+            io::stderr(),
+            "round {round} of {}: others used {others:.0} % of the machine",
+            extent.rounds
+        )?;
     }
     Ok(series)
 }

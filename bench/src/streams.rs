@@ -16,7 +16,7 @@ use crate::peers::Server;
 use crate::subject::Subject;
 
 /// For all streams to be opened, and for all to be answered.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// No answer waits for another to be read.
 const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 const BARISTAS: u32 = 10;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::client::{Crew, Talk};
+use crate::client::{Crew, Side, Talk};
 use crate::framing::Framing;
 use crate::http::{Barista, Customer, Guest, Habit, Releaser};
 use crate::peers::{Program, Server};
@@ -51,7 +51,7 @@ impl Subject {
     }
 
     /// The measured server's baristas alone, for customers who come in another way.
-    pub(crate) fn baristas(count: u32) -> (Framing, Vec<Box<dyn Talk>>) {
+    pub(crate) fn baristas(count: u32) -> (Framing, Side) {
         (
             Framing::Http,
             each(count, |_| Barista::new(Habit::Separate)),
@@ -60,7 +60,7 @@ impl Subject {
 
     /// The parties.
     pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
-        let (framing, asking, working): (_, Vec<Box<dyn Talk>>, Vec<Box<dyn Talk>>) = match self {
+        let (framing, asking, working): (_, Side, Side) = match self {
             Subject::Cycle => (
                 Framing::Http,
                 each(customers, |_| Customer),
@@ -111,7 +111,7 @@ impl fmt::Display for Subject {
     }
 }
 
-fn each<T: Talk + 'static>(count: u32, make: impl Fn(u32) -> T) -> Vec<Box<dyn Talk>> {
+fn each<T: Talk + 'static>(count: u32, make: impl Fn(u32) -> T) -> Side {
     (0..count)
         .map(|number| Box::new(make(number)) as Box<dyn Talk>)
         .collect()

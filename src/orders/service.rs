@@ -392,7 +392,9 @@ impl<X: CounterLock> Desk<X> {
 fn now() -> Now {
     Now {
         instant: Instant::now().into_std(),
-        wall: Timestamp::now(),
+        // Whole milliseconds are what is shown; more digits would only be noise on the wire.
+        wall: Timestamp::from_millisecond(Timestamp::now().as_millisecond())
+            .unwrap_or(Timestamp::UNIX_EPOCH),
     }
 }
 

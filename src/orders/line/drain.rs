@@ -11,7 +11,7 @@ const BREW_WEIGHT: f64 = 1.0 / 16.0;
 ///
 /// Only time with somebody in line counts: then the crew is fully used, and what it finishes is what it can do.
 #[derive(Debug)]
-pub struct Drain {
+pub(super) struct Drain {
     busy_secs: f64,
     finishes: f64,
     brew_secs: Option<f64>,
@@ -20,7 +20,7 @@ pub struct Drain {
 
 impl Drain {
     /// Nothing measured yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             busy_secs: 0.0,
             finishes: 0.0,
@@ -30,7 +30,7 @@ impl Drain {
     }
 
     /// Time has come to `now`; `waited` says whether somebody was in line all the time since the last call.
-    pub fn advance(&mut self, now: Instant, waited: bool) {
+    pub(super) fn advance(&mut self, now: Instant, waited: bool) {
         let passed = self
             .seen
             .map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
@@ -44,7 +44,7 @@ impl Drain {
     }
 
     /// An order was finished after `brew`; `waiting` says whether somebody was in line meanwhile.
-    pub fn finished(&mut self, brew: Duration, waiting: bool) {
+    pub(super) fn finished(&mut self, brew: Duration, waiting: bool) {
         if waiting {
             self.finishes += 1.0;
         }
@@ -57,7 +57,7 @@ impl Drain {
 
     /// How long until an order with `before` others ahead of it in line is ready, `brewing` being at work now.
     /// Nothing before the first finish.
-    pub fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
+    pub(super) fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
         let brew = self.brew_secs?;
         #[expect(clippy::cast_precision_loss, reason = "a crew is far smaller than 2^52")]
         let per_order = if self.finishes > 0.0 {
@@ -71,7 +71,7 @@ impl Drain {
     }
 
     /// How much longer a brew that has taken `so_far` goes on: until the mean brew, if that is still to come.
-    pub fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
+    pub(super) fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
         let brew = Duration::try_from_secs_f64(self.brew_secs?).ok()?;
         Some(brew.saturating_sub(so_far))
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 /// A place in the order of arrival.
-pub type Ticket = u64;
+pub(super) type Ticket = u64;
 
 const PAGE_BITS: u32 = 8;
 const PAGE_LEN: usize = 1 << PAGE_BITS;
@@ -16,7 +16,7 @@ const WORDS: usize = PAGE_LEN / 64;
 
 /// The sorted set of tickets in use, each with the number of whoever holds it.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     pages: BTreeMap<u64, Box<Page>>,
     len: usize,
 }
@@ -62,17 +62,17 @@ fn page_of(ticket: Ticket) -> (u64, usize) {
 
 impl Places {
     /// How many places are in use.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Nobody is in line.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Puts `holder` at `ticket`. The place must be free.
-    pub fn insert(&mut self, ticket: Ticket, holder: u32) {
+    pub(super) fn insert(&mut self, ticket: Ticket, holder: u32) {
         let (page, at) = page_of(ticket);
         let page = self
             .pages
@@ -86,7 +86,7 @@ impl Places {
     }
 
     /// Frees the place and says who stood there.
-    pub fn remove(&mut self, ticket: Ticket) -> Option<u32> {
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<u32> {
         let (number, at) = page_of(ticket);
         let page = self.pages.get_mut(&number)?;
         let bit = 1 << (at % 64);
@@ -103,14 +103,14 @@ impl Places {
     }
 
     /// The lowest ticket in use and its holder.
-    pub fn first(&self) -> Option<(Ticket, u32)> {
+    pub(super) fn first(&self) -> Option<(Ticket, u32)> {
         let (number, page) = self.pages.first_key_value()?;
         let at = page.first()?;
         Some(((number << PAGE_BITS) | at as u64, page.holders[at]))
     }
 
     /// How many tickets in use are lower than this one.
-    pub fn count_before(&self, ticket: Ticket) -> usize {
+    pub(super) fn count_before(&self, ticket: Ticket) -> usize {
         let (number, at) = page_of(ticket);
         let whole: usize = self
             .pages
