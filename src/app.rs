@@ -253,8 +253,12 @@ impl Door {
         http: &config::Http,
     ) -> anyhow::Result<Self> {
         let key = format!("{name}.listen");
-        let socket = listen(listener.listen, http.backlog)
-            .with_context(|| format!("configuration key `{key}`: cannot listen on {}", listener.listen))?;
+        let socket = listen(listener.listen, http.backlog).with_context(|| {
+            format!(
+                "configuration key `{key}`: cannot listen on {}",
+                listener.listen
+            )
+        })?;
         let address = socket.local_addr()?;
         info!(%address, connections_max = seats.max(), h2c = listener.h2c, "the {name} listener is open");
         let settings = Settings {
@@ -280,7 +284,9 @@ mod tests {
     #[test]
     fn connections_stay_below_the_limit_of_open_files() {
         let mut config = Config::load(None).unwrap();
-        for (open_files, customers, staff) in [(20_000, 18_744, 1000), (1024, 576, 192), (100, 1, 1)] {
+        for (open_files, customers, staff) in
+            [(20_000, 18_744, 1000), (1024, 576, 192), (100, 1, 1)]
+        {
             let [c, s] = seats(&config, open_files).unwrap();
             assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
         }
@@ -301,7 +307,12 @@ mod tests {
         );
         assert_eq!(
             paths(&staff),
-            [&["/extend/", "/finish/"], &health[..], &["/metrics", "/readyz", "/release/", "/start/"]].concat()
+            [
+                &["/extend/", "/finish/"],
+                &health[..],
+                &["/metrics", "/readyz", "/release/", "/start/"]
+            ]
+            .concat()
         );
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
-use jiff::fmt::friendly::{Designator, Spacing, SpanPrinter, SpanParser};
 use jiff::SignedDuration;
+use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
@@ -155,8 +155,8 @@ impl Config {
         file: Option<&Path>,
         environment: Option<config::Map<String, String>>,
     ) -> Result<Self, ConfigError> {
-        let mut sources = config::Config::builder()
-            .add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        let mut sources =
+            config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             sources = sources.add_source(File::from(path).format(FileFormat::Toml));
         }
@@ -194,9 +194,19 @@ impl Config {
         within("http.h2_streams_max", http.h2_streams_max, 1, 1_000_000)?;
         time_within("orders.lease", orders.lease, second, DAY)?;
         within("orders.attempts_max", orders.attempts_max, 1, 1000)?;
-        time_within("orders.reconnect_grace", orders.reconnect_grace, second, DAY)?;
+        time_within(
+            "orders.reconnect_grace",
+            orders.reconnect_grace,
+            second,
+            DAY,
+        )?;
         time_within("orders.replay", orders.replay, second, DAY)?;
-        within("orders.remembered_max", orders.remembered_max, 1, 10_000_000)?;
+        within(
+            "orders.remembered_max",
+            orders.remembered_max,
+            1,
+            10_000_000,
+        )?;
         within("orders.waiting_max", orders.waiting_max, 1, 10_000_000)?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
@@ -288,16 +298,18 @@ impl Serialize for ConnectionsMax {
 /// Durations as people write them: `90s`, `2m`, `1h 30m`.
 mod duration {
     use super::{
-        Deserialize, Deserializer, Designator, Duration, Serializer, SignedDuration, Spacing, SpanParser,
-        SpanPrinter, de,
+        Deserialize, Deserializer, Designator, Duration, Serializer, SignedDuration, Spacing,
+        SpanParser, SpanPrinter, de,
     };
 
     pub(super) fn text(duration: Duration) -> String {
         let printer = SpanPrinter::new()
             .designator(Designator::Compact)
             .spacing(Spacing::BetweenUnits);
-        SignedDuration::try_from(duration)
-            .map_or_else(|_| format!("{}s", duration.as_secs()), |d| printer.duration_to_string(&d))
+        SignedDuration::try_from(duration).map_or_else(
+            |_| format!("{}s", duration.as_secs()),
+            |d| printer.duration_to_string(&d),
+        )
     }
 
     pub(super) fn serialize<S: Serializer>(
@@ -316,7 +328,9 @@ mod duration {
             .ok()
             .and_then(|duration| Duration::try_from(duration).ok())
             .ok_or_else(|| {
-                de::Error::custom(format!("{text:?} is not a duration such as 90s, 2m or 1h 30m"))
+                de::Error::custom(format!(
+                    "{text:?} is not a duration such as 90s, 2m or 1h 30m"
+                ))
             })
     }
 }
@@ -368,7 +382,10 @@ mod tests {
         ])
         .unwrap();
         assert!(config.customers.h2c);
-        assert_eq!(config.customers.connections_max, ConnectionsMax::Exactly(77));
+        assert_eq!(
+            config.customers.connections_max,
+            ConnectionsMax::Exactly(77)
+        );
         assert_eq!(config.http.body_max_bytes, 1000);
         assert_eq!(config.log.format, LogFormat::Json);
         assert!(config.staff.listen.is_ipv6());
@@ -385,8 +402,16 @@ mod tests {
             ("ODYSSEY_ORDERS__WAITING_MAX", "0", "orders.waiting_max"),
             ("ODYSSEY_ORDERS__WAITING_MAX", "many", "orders.waiting_max"),
             ("ODYSSEY_CUSTOMERS__LISTEN", "localhost", "customers.listen"),
-            ("ODYSSEY_CUSTOMERS__CONNECTIONS_MAX", "0", "customers.connections_max"),
-            ("ODYSSEY_CUSTOMERS__CONNECTIONS_MAX", "lots", "customers.connections_max"),
+            (
+                "ODYSSEY_CUSTOMERS__CONNECTIONS_MAX",
+                "0",
+                "customers.connections_max",
+            ),
+            (
+                "ODYSSEY_CUSTOMERS__CONNECTIONS_MAX",
+                "lots",
+                "customers.connections_max",
+            ),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {
@@ -399,7 +424,9 @@ mod tests {
     fn what_is_printed_can_be_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("printed.toml");
-        let printed = with(&[("ODYSSEY_ORDERS__LEASE", "1h 30m")]).unwrap().to_toml();
+        let printed = with(&[("ODYSSEY_ORDERS__LEASE", "1h 30m")])
+            .unwrap()
+            .to_toml();
         std::fs::write(&file, &printed).unwrap();
         let again = Config::read(Some(&file), Some(config::Map::new())).unwrap();
         assert_eq!(again.to_toml(), printed);

@@ -29,7 +29,9 @@ enum Command {
     ///
     /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM or SIGINT stops it in
     /// order: held customers get their coffee first, for as long as shutdown.drain allows.
-    #[command(after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys.")]
+    #[command(
+        after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys."
+    )]
     Serve {
         #[command(flatten)]
         source: Source,
@@ -125,7 +127,8 @@ fn openapi(listener: Listener) -> anyhow::Result<String> {
         Listener::Both => {
             let mut both = staff.merge_from(customers);
             both.info.title = "Odyssey".to_owned();
-            both.info.description = Some("Customers' and staff's listeners in one document.".to_owned());
+            both.info.description =
+                Some("Customers' and staff's listeners in one document.".to_owned());
             both
         }
     };

@@ -96,13 +96,21 @@ impl Stopping {
         staff: JoinHandle<()>,
     ) {
         let held = orders.figures().held;
-        info!(signal, held, drain_s = self.drain.as_secs(), "stopping: no new customers");
+        info!(
+            signal,
+            held,
+            drain_s = self.drain.as_secs(),
+            "stopping: no new customers"
+        );
         self.readiness.stop();
         self.customers.cancel();
         let served = timeout(self.drain, nobody_is_held(orders)).await.is_ok();
         let sent_away = orders.close();
         if !served && sent_away > 0 {
-            warn!(sent_away, "the drain is over: the customers still held are sent away");
+            warn!(
+                sent_away,
+                "the drain is over: the customers still held are sent away"
+            );
         }
         self.staff.cancel();
         let flushed = timeout(FLUSH, async { tokio::join!(customers, staff) }).await;

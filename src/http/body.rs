@@ -157,7 +157,10 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result
     Ok(value)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the callers are done with the error")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the callers are done with the error"
+)]
 fn unfit(error: serde_json::Error, pointer: String) -> Problem {
     if error.is_data() {
         Problem::invalid(vec![FieldError {

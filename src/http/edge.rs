@@ -234,7 +234,10 @@ mod tests {
             (format!("00-{id}-00f067aa0ba902b7-01"), Some(id)),
             (format!("ff-{id}-00f067aa0ba902b7-01"), None),
             (format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), None),
-            (format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()), None),
+            (
+                format!("00-{}-00f067aa0ba902b7-01", id.to_uppercase()),
+                None,
+            ),
             ("00-short-00f067aa0ba902b7-01".to_owned(), None),
             ("nonsense".to_owned(), None),
         ] {

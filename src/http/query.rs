@@ -1,8 +1,8 @@
 //! Reading query strings, with a [`Problem`] for what does not fit.
 
 use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;

@@ -162,7 +162,9 @@ impl Server {
 
 /// The peer gave up while it was in the backlog (accept(2)); the next one may be fine.
 fn is_the_peers(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut,
+    };
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | TimedOut

@@ -150,7 +150,8 @@ fn swagger_file(path: &str, config: SwaggerConfig) -> Response {
     let mut bytes = file.bytes.into_owned();
     if path == "index.html" {
         // The page names its files relative to itself; with a base it works at /docs too, without a redirect.
-        let page = String::from_utf8_lossy(&bytes).replace("<head>", "<head>\n    <base href=\"/docs/\" />");
+        let page = String::from_utf8_lossy(&bytes)
+            .replace("<head>", "<head>\n    <base href=\"/docs/\" />");
         bytes = page.into_bytes();
     }
     ([(header::CONTENT_TYPE, file.content_type)], bytes).into_response()

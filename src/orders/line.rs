@@ -568,7 +568,10 @@ impl<C, B> Line<C, B> {
         }
         self.held = 0;
         let idle = std::mem::take(&mut self.idle);
-        (receivers, idle.into_values().map(|(reach, _)| reach).collect())
+        (
+            receivers,
+            idle.into_values().map(|(reach, _)| reach).collect(),
+        )
     }
 
     /// The figures of this moment.
@@ -799,4 +802,4 @@ fn outcome_of(order: &Order) -> Option<Outcome> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

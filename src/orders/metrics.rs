@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 
 use super::line::{Figures, Left};
 
@@ -46,22 +49,48 @@ impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!("odyssey_orders_placed_total", "Orders that joined the line");
-        describe_counter!("odyssey_orders_attached_total", "Requests that joined a pending order by its idempotency key");
-        describe_counter!("odyssey_orders_replayed_total", "Requests answered again from a final order by its idempotency key");
+        describe_counter!(
+            "odyssey_orders_attached_total",
+            "Requests that joined a pending order by its idempotency key"
+        );
+        describe_counter!(
+            "odyssey_orders_replayed_total",
+            "Requests answered again from a final order by its idempotency key"
+        );
         describe_counter!("odyssey_orders_started_total", "Hand-overs to a barista");
-        describe_counter!("odyssey_orders_finished_total", "Orders finished, by whether somebody was there to receive them");
-        describe_counter!("odyssey_orders_cancelled_total", "Orders that left the line unbrewed, by reason");
+        describe_counter!(
+            "odyssey_orders_finished_total",
+            "Orders finished, by whether somebody was there to receive them"
+        );
+        describe_counter!(
+            "odyssey_orders_cancelled_total",
+            "Orders that left the line unbrewed, by reason"
+        );
         describe_counter!("odyssey_orders_expired_total", "Leases that ran out");
-        describe_counter!("odyssey_orders_requeued_total", "Orders that returned to the line, by reason");
+        describe_counter!(
+            "odyssey_orders_requeued_total",
+            "Orders that returned to the line, by reason"
+        );
         describe_histogram!(WAIT_SECONDS, "Time in line of finished orders");
         describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
-        describe_gauge!("odyssey_orders", "Orders by stage; ready counts those still remembered, cancelled ones included");
+        describe_gauge!(
+            "odyssey_orders",
+            "Orders by stage; ready counts those still remembered, cancelled ones included"
+        );
         describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
-        describe_gauge!("odyssey_orders_idle_baristas", "Baristas waiting for an order");
-        describe_gauge!("odyssey_orders_oldest_waiting_seconds", "How long the first in line has stood there");
+        describe_gauge!(
+            "odyssey_orders_idle_baristas",
+            "Baristas waiting for an order"
+        );
+        describe_gauge!(
+            "odyssey_orders_oldest_waiting_seconds",
+            "How long the first in line has stood there"
+        );
         let finished = |delivered: &'static str| counter!("odyssey_orders_finished_total", "delivered" => delivered);
-        let cancelled = |reason: &'static str| counter!("odyssey_orders_cancelled_total", "reason" => reason);
-        let requeued = |reason: &'static str| counter!("odyssey_orders_requeued_total", "reason" => reason);
+        let cancelled =
+            |reason: &'static str| counter!("odyssey_orders_cancelled_total", "reason" => reason);
+        let requeued =
+            |reason: &'static str| counter!("odyssey_orders_requeued_total", "reason" => reason);
         let orders = |stage: &'static str| gauge!("odyssey_orders", "stage" => stage);
         Self {
             placed: counter!("odyssey_orders_placed_total"),

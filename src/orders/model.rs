@@ -147,9 +147,7 @@ impl Order {
             Stage::Brewing | Stage::Ready => self.started.unwrap_or(now),
             Stage::Cancelled => self.ended.unwrap_or(now),
         };
-        until
-            .instant
-            .saturating_duration_since(self.placed.instant)
+        until.instant.saturating_duration_since(self.placed.instant)
     }
 
     /// From the latest start to the end; until `now` if it has not ended; zero if it never started.

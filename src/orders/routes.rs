@@ -24,7 +24,8 @@ use uuid::Uuid;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::HandOver as Handing;
 use super::model::{
-    BARISTA_CHARS_MAX, CUSTOMER_CHARS_MAX, DRINK, Handed, IdempotencyKey, Keyed, Order, OrderId, Outcome, View,
+    BARISTA_CHARS_MAX, CUSTOMER_CHARS_MAX, DRINK, Handed, IdempotencyKey, Keyed, Order, OrderId,
+    Outcome, View,
 };
 use super::service::{Counter, Orders, Placement, Report};
 use crate::http::Problem;
@@ -218,7 +219,9 @@ async fn place_order(
         (Placement::Replayed(outcome), _) => {
             let mut response = outcome_response(&outcome);
             let replayed = HeaderValue::from_static("true");
-            response.headers_mut().insert("idempotency-replayed", replayed);
+            response
+                .headers_mut()
+                .insert("idempotency-replayed", replayed);
             response
         }
         (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
@@ -244,7 +247,10 @@ async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the request ends here; see place_order")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the request ends here; see place_order"
+)]
 fn placement(
     orders: &Orders,
     headers: HeaderMap,
@@ -307,9 +313,17 @@ fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
     };
     let headers = [
         (header::LOCATION, format!("/orders/{id}")),
-        (header::HeaderName::from_static("preference-applied"), applied),
+        (
+            header::HeaderName::from_static("preference-applied"),
+            applied,
+        ),
     ];
-    (StatusCode::ACCEPTED, headers, no_store(&OrderState::from(view))).into_response()
+    (
+        StatusCode::ACCEPTED,
+        headers,
+        no_store(&OrderState::from(view)),
+    )
+        .into_response()
 }
 
 fn outcome_response(outcome: &Outcome) -> Response {
@@ -576,7 +590,10 @@ async fn finish_order(
     _: Ignored,
 ) -> Result<Response, Problem> {
     let id = order_id(finish.order_id.as_deref().unwrap_or_default())?;
-    let next = finish.next.map(|next| bounded_wait("next", next)).transpose()?;
+    let next = finish
+        .next
+        .map(|next| bounded_wait("next", next))
+        .transpose()?;
     let barista = barista_name(finish.barista)?;
     let finished = FinishedOrder::of(&desk.orders.finish(id, finish.attempt)?);
     let Some(wait) = next else {
@@ -585,7 +602,9 @@ async fn finish_order(
     let hand_over = take(&desk.orders, barista, wait).await;
     let json = to_json(&FinishedAndNext {
         finished,
-        next: hand_over.as_ref().map(|next| StartedOrder::of(next.handed())),
+        next: hand_over
+            .as_ref()
+            .map(|next| StartedOrder::of(next.handed())),
     });
     Ok(handing_over(json, hand_over))
 }
@@ -795,8 +814,13 @@ fn conflict(slug: &str, title: &'static str, detail: String, state: &'static str
 
 fn fenced(state: &'static str, current: u32) -> Problem {
     let detail = format!("The order has moved on: its current attempt is {current}.");
-    conflict("attempt-outdated", "Another attempt is current", detail, state)
-        .with("current_attempt", current)
+    conflict(
+        "attempt-outdated",
+        "Another attempt is current",
+        detail,
+        state,
+    )
+    .with("current_attempt", current)
 }
 
 impl From<PlaceError> for Problem {
@@ -853,7 +877,8 @@ impl From<FenceError> for Problem {
             FenceError::Unknown => unknown_order(),
             FenceError::NotBrewing { stage } => {
                 let state = stage.as_str();
-                let detail = format!("Only an order that is being brewed has a lease; this one is {state}.");
+                let detail =
+                    format!("Only an order that is being brewed has a lease; this one is {state}.");
                 conflict("not-brewing", "Nobody is brewing the order", detail, state)
             }
             FenceError::Fenced { stage, current } => fenced(stage.as_str(), current),
@@ -900,11 +925,19 @@ mod tests {
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
 
         let again = orders.pull(None).unwrap();
-        assert_eq!(again.handed().attempt, 1, "a hand-over that did not happen is not counted");
+        assert_eq!(
+            again.handed().attempt,
+            1,
+            "a hand-over that did not happen is not counted"
+        );
         let response = handing_over(Bytes::from_static(b"{}"), Some(again));
         let body = http_body_util::BodyExt::collect(response.into_body());
         drop(body.await);
-        assert_eq!(orders.figures().brewing, 1, "the bytes were taken: now the lease decides");
+        assert_eq!(
+            orders.figures().brewing,
+            1,
+            "the bytes were taken: now the lease decides"
+        );
         drop(held);
     }
 }

@@ -181,7 +181,10 @@ impl<X: CounterLock> Desk<X> {
     pub fn cancel(&self, id: OrderId) -> Result<Arc<Order>, CancelError> {
         let now = now();
         let (order, receivers) = self.counter(|line| line.cancel(now, id))?;
-        if order.ended.is_some_and(|ended| ended.instant == now.instant) {
+        if order
+            .ended
+            .is_some_and(|ended| ended.instant == now.instant)
+        {
             self.shop.metrics.cancelled_deleted.increment(1);
             debug!(order_id = %id, "an order was cancelled");
         }
@@ -404,3 +407,8 @@ fn tell(receivers: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: 
         let _ = receiver.send(outcome.clone());
     }
 }
+
+#[cfg(test)]
+mod model_checked;
+#[cfg(test)]
+mod tests;

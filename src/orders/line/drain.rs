@@ -59,13 +59,19 @@ impl Drain {
     /// Nothing before the first finish.
     pub(super) fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
         let brew = self.brew_secs?;
-        #[expect(clippy::cast_precision_loss, reason = "a crew is far smaller than 2^52")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a crew is far smaller than 2^52"
+        )]
         let per_order = if self.finishes > 0.0 {
             self.busy_secs / self.finishes
         } else {
             brew / brewing.max(1) as f64
         };
-        #[expect(clippy::cast_precision_loss, reason = "a line is far shorter than 2^52")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a line is far shorter than 2^52"
+        )]
         let turn = (before + 1) as f64 * per_order;
         Duration::try_from_secs_f64(turn + brew).ok()
     }
@@ -85,23 +91,39 @@ mod tests {
     fn a_crew_that_finishes_one_every_5_seconds_is_measured_so() {
         let start = Instant::now();
         let mut drain = Drain::new();
-        assert_eq!(drain.estimate(0, 1), None, "nothing is promised before the first finish");
+        assert_eq!(
+            drain.estimate(0, 1),
+            None,
+            "nothing is promised before the first finish"
+        );
         drain.advance(start, true);
         for n in 1..=100 {
             drain.advance(start + Duration::from_secs(5 * n), true);
             drain.finished(Duration::from_secs(45), true);
         }
         let estimate = drain.estimate(9, 10).unwrap().as_secs_f64();
-        assert!((94.0..96.0).contains(&estimate), "10 turns of 5 s and a brew of 45 s, got {estimate}");
-        assert_eq!(drain.estimate_brewing(Duration::from_secs(40)), Some(Duration::from_secs(5)));
-        assert_eq!(drain.estimate_brewing(Duration::from_secs(50)), Some(Duration::ZERO));
+        assert!(
+            (94.0..96.0).contains(&estimate),
+            "10 turns of 5 s and a brew of 45 s, got {estimate}"
+        );
+        assert_eq!(
+            drain.estimate_brewing(Duration::from_secs(40)),
+            Some(Duration::from_secs(5))
+        );
+        assert_eq!(
+            drain.estimate_brewing(Duration::from_secs(50)),
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]
     fn before_a_line_was_ever_drained_the_crew_at_work_is_the_measure() {
         let mut drain = Drain::new();
         drain.finished(Duration::from_secs(40), false);
-        assert_eq!(drain.estimate(9, 10), Some(Duration::from_secs(10 * 4 + 40)));
+        assert_eq!(
+            drain.estimate(9, 10),
+            Some(Duration::from_secs(10 * 4 + 40))
+        );
     }
 
     #[test]

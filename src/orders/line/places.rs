@@ -38,7 +38,10 @@ impl Page {
     }
 
     fn count(&self) -> usize {
-        self.used.iter().map(|word| word.count_ones() as usize).sum()
+        self.used
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum()
     }
 
     /// How many are used before position `at` of this page.
@@ -139,7 +142,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         // Few tickets around page borders, so that steps meet.
-        let ticket = prop_oneof![0_u64..8, 250..260, 510..516, 100_000..100_004];
+        let ticket = prop_oneof![0_u64..8, 250_u64..260, 510_u64..516, 100_000_u64..100_004];
         prop_oneof![
             3 => ticket.clone().prop_map(Step::Insert),
             2 => ticket.prop_map(Step::Remove),

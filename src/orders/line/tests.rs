@@ -1,0 +1,575 @@
+//! The line by situations, and against a naive model.
+
+mod model_based;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+
+/// A line in the tests: receivers and baristas are numbers.
+type TestLine = Line<u32, u32>;
+
+pub(in crate::orders) fn rules() -> Rules {
+    Rules {
+        lease: Duration::from_secs(120),
+        attempts_max: 3,
+        reconnect_grace: Duration::from_secs(60),
+        replay: Duration::from_secs(600),
+        remembered_max: 100,
+        waiting_max: 1000,
+    }
+}
+
+/// A clock that the test turns.
+struct Clock(Now);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Now {
+            instant: Instant::now(),
+            wall: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn pass(&mut self, secs: u64) -> Now {
+        let ahead = Duration::from_secs(secs);
+        self.0 = Now {
+            instant: self.0.instant + ahead,
+            wall: self.0.wall_after(ahead),
+        };
+        self.0
+    }
+}
+
+fn id(n: u128) -> OrderId {
+    OrderId(Uuid::from_u128(n))
+}
+
+fn order(n: u128, now: Now) -> Order {
+    Order::new(id(n), None, now)
+}
+
+fn key(name: &str) -> Keyed {
+    Keyed {
+        key: IdempotencyKey::parse(name.as_bytes()).unwrap(),
+        fingerprint: 7,
+    }
+}
+
+/// Places order `n`, held by receiver `n`, in a line without idle baristas.
+fn place(line: &mut TestLine, now: Now, n: u128) -> Attachment {
+    let receiver = u32::try_from(n).unwrap();
+    match line.place(now, order(n, now), None, Some(receiver)) {
+        Ok(Placed::New {
+            attachment: Some(attachment),
+            offer: None,
+            ..
+        }) => attachment,
+        other => panic!("expected a held place in line, got {other:?}"),
+    }
+}
+
+fn place_keyed(line: &mut TestLine, now: Now, n: u128, name: &str) -> Placed<u32, u32> {
+    let receiver = u32::try_from(n).unwrap();
+    line.place(now, order(n, now), Some(key(name)), Some(receiver))
+        .unwrap()
+}
+
+fn pull(line: &mut TestLine, now: Now) -> Option<Handed> {
+    match line.pull(now, None, None) {
+        Pulled::Order(handed) => Some(handed),
+        Pulled::Nothing => None,
+        Pulled::Idle(_) => panic!("nobody asked to wait"),
+    }
+}
+
+fn pulled_ids(line: &mut TestLine, now: Now) -> Vec<OrderId> {
+    std::iter::from_fn(|| pull(line, now).map(|handed| handed.id)).collect()
+}
+
+fn idle(line: &mut TestLine, now: Now, barista: u32) -> Idle {
+    match line.pull(now, None, Some(barista)) {
+        Pulled::Idle(idle) => idle,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_oldest_order_is_taken_first() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    for n in 1..=5 {
+        place(&mut line, clock.0, n);
+    }
+    assert_eq!(
+        pulled_ids(&mut line, clock.0),
+        (1..=5).map(id).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_longest_idle_barista_is_served_first() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    for barista in 1..=3 {
+        idle(&mut line, clock.0, barista);
+    }
+    for n in 1..=3 {
+        let Placed::New {
+            offer: Some(offer), ..
+        } = line
+            .place(clock.0, order(u128::from(n), clock.0), None, Some(n))
+            .unwrap()
+        else {
+            panic!("an idle barista gets the order at once");
+        };
+        assert_eq!(offer.barista, n);
+        assert_eq!(offer.handed.id, id(u128::from(n)));
+    }
+    assert_eq!(line.figures(clock.0.instant).idle_baristas, 0);
+}
+
+#[test]
+fn a_finish_tells_everybody_attached_and_says_it_was_delivered() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    let Placed::New { id: first, .. } = place_keyed(&mut line, clock.0, 1, "k") else {
+        panic!()
+    };
+    let Placed::Joined { id: joined, .. } = place_keyed(&mut line, clock.0, 2, "k") else {
+        panic!()
+    };
+    assert_eq!(first, joined);
+    line.watch(first, 3).unwrap();
+    let started = clock.pass(10);
+    pull(&mut line, started).unwrap();
+    let now = clock.pass(40);
+    let finished = line.finish(now, first, Some(1)).unwrap();
+    assert_eq!(finished.receivers.as_slice(), [1, 2, 3]);
+    assert!(finished.order.delivered && !finished.already);
+    assert_eq!(finished.order.waited(now), Duration::from_secs(10));
+    assert_eq!(finished.order.brewed(now), Duration::from_secs(40));
+    assert_eq!(line.figures(now.instant).held, 0);
+}
+
+#[test]
+fn a_repeated_finish_changes_nothing_and_says_so() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    let first = line.finish(clock.pass(30), id(1), None).unwrap();
+    let again = line.finish(clock.pass(30), id(1), Some(1)).unwrap();
+    assert!(again.already && again.receivers.is_empty());
+    assert!(again.order.delivered);
+    assert_eq!(
+        again.order.ended.unwrap().wall,
+        first.order.ended.unwrap().wall
+    );
+    assert!(matches!(
+        line.finish(clock.0, id(1), Some(2)),
+        Err(FinishError::Fenced {
+            stage: Stage::Ready,
+            current: 1
+        })
+    ));
+}
+
+#[test]
+fn what_was_never_started_cannot_be_finished() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    assert!(matches!(
+        line.finish(clock.0, id(1), None),
+        Err(FinishError::NotStarted {
+            stage: Stage::Waiting
+        })
+    ));
+    assert!(matches!(
+        line.finish(clock.0, id(2), None),
+        Err(FinishError::Unknown)
+    ));
+    line.cancel(clock.0, id(1)).unwrap();
+    assert!(matches!(
+        line.finish(clock.0, id(1), None),
+        Err(FinishError::NotStarted {
+            stage: Stage::Cancelled
+        })
+    ));
+}
+
+#[test]
+fn a_customer_who_leaves_before_brewing_takes_the_order_along() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    let second = place(&mut line, clock.0, 2);
+    place(&mut line, clock.0, 3);
+    assert_eq!(line.leave(clock.0, second), Left::Cancelled);
+    assert_eq!(
+        line.leave(clock.0, second),
+        Left::Kept,
+        "leaving twice is harmless"
+    );
+    assert!(line.view(clock.0, id(2)).is_none());
+    assert_eq!(line.view(clock.0, id(3)).unwrap().position, Some(2));
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(3)]);
+}
+
+#[test]
+fn a_customer_who_leaves_while_it_is_brewed_is_missed_at_the_finish() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    let attachment = place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    assert_eq!(line.leave(clock.0, attachment), Left::Kept);
+    let finished = line.finish(clock.pass(30), id(1), None).unwrap();
+    assert!(!finished.order.delivered);
+}
+
+#[test]
+fn nobody_brews_again_for_a_customer_who_is_gone() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    let attachment = place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    line.leave(clock.0, attachment);
+    let elapsed = line.elapse(clock.pass(120));
+    assert_eq!(elapsed.expired.len(), 1);
+    assert!(pull(&mut line, clock.0).is_none());
+    assert_eq!(
+        line.view(clock.0, id(1)).unwrap().order.stage,
+        Stage::Cancelled
+    );
+}
+
+#[test]
+fn a_keyed_order_keeps_its_place_for_the_grace() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    let Placed::New {
+        attachment: Some(attachment),
+        ..
+    } = place_keyed(&mut line, clock.0, 1, "k")
+    else {
+        panic!()
+    };
+    place(&mut line, clock.0, 2);
+    assert_eq!(line.leave(clock.0, attachment), Left::Graced);
+    assert_eq!(line.elapse(clock.pass(59)).abandoned, 0);
+    let Placed::Joined { id: joined, .. } = place_keyed(&mut line, clock.0, 3, "k") else {
+        panic!("back in time")
+    };
+    assert_eq!(joined, id(1));
+    assert_eq!(
+        line.elapse(clock.pass(600)).abandoned,
+        0,
+        "coming back ends the grace"
+    );
+    assert_eq!(line.view(clock.0, id(1)).unwrap().position, Some(1));
+}
+
+#[test]
+fn a_keyed_order_nobody_comes_back_for_leaves_after_the_grace() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    let Placed::New {
+        attachment: Some(attachment),
+        ..
+    } = place_keyed(&mut line, clock.0, 1, "k")
+    else {
+        panic!()
+    };
+    line.leave(clock.0, attachment);
+    assert_eq!(line.elapse(clock.pass(60)).abandoned, 1);
+    assert!(line.view(clock.0, id(1)).is_none());
+    assert!(
+        matches!(place_keyed(&mut line, clock.0, 2, "k"), Placed::New { .. }),
+        "the key is free again"
+    );
+}
+
+#[test]
+fn a_key_gets_the_same_answer_until_it_is_forgotten() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place_keyed(&mut line, clock.0, 1, "k");
+    pull(&mut line, clock.0).unwrap();
+    line.finish(clock.0, id(1), None).unwrap();
+    line.elapse(clock.pass(599));
+    assert!(matches!(
+        place_keyed(&mut line, clock.0, 2, "k"),
+        Placed::Replayed(Outcome::Ready(order), Some(2)) if order.id == id(1)
+    ));
+    line.elapse(clock.pass(1));
+    assert!(matches!(
+        place_keyed(&mut line, clock.0, 3, "k"),
+        Placed::New { .. }
+    ));
+}
+
+#[test]
+fn a_key_with_another_body_is_refused() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place_keyed(&mut line, clock.0, 1, "k");
+    let other = Keyed {
+        fingerprint: 8,
+        ..key("k")
+    };
+    assert!(matches!(
+        line.place(clock.0, order(2, clock.0), Some(other), Some(2)),
+        Err(PlaceError::KeyReused { id }) if id == super::tests::id(1)
+    ));
+}
+
+#[test]
+fn a_promised_order_stays_whoever_leaves() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    let attachment = place(&mut line, clock.0, 1);
+    assert!(line.promise(attachment));
+    assert!(!line.promise(attachment), "its request is gone");
+    assert_eq!(line.leave(clock.0, attachment), Left::Kept);
+    line.place(clock.0, order(2, clock.0), None, None).unwrap();
+    let watcher = line.watch(id(2), 9).unwrap();
+    assert_eq!(line.leave(clock.0, watcher), Left::Kept);
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
+}
+
+#[test]
+fn a_full_line_refuses_until_somebody_is_served() {
+    let rules = Rules {
+        waiting_max: 2,
+        ..rules()
+    };
+    let (mut line, clock) = (TestLine::new(rules), Clock::new());
+    place(&mut line, clock.0, 1);
+    place(&mut line, clock.0, 2);
+    assert!(matches!(
+        line.place(clock.0, order(3, clock.0), None, Some(3)),
+        Err(PlaceError::Full { .. })
+    ));
+    pull(&mut line, clock.0).unwrap();
+    place(&mut line, clock.0, 3);
+}
+
+#[test]
+fn a_lease_that_runs_out_returns_the_order_to_its_original_place() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    place(&mut line, clock.0, 2);
+    assert!(line.elapse(clock.pass(119)).expired.is_empty());
+    assert_eq!(
+        line.next_deadline(),
+        Some(clock.0.instant + Duration::from_secs(1))
+    );
+    let elapsed = line.elapse(clock.pass(1));
+    assert_eq!(
+        (elapsed.expired[0].id, elapsed.expired[0].attempt),
+        (id(1), 1)
+    );
+    let again = pull(&mut line, clock.0).unwrap();
+    assert_eq!((again.id, again.attempt), (id(1), 2));
+}
+
+#[test]
+fn a_late_finish_counts_while_nobody_else_has_finished() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    line.elapse(clock.pass(120));
+    assert!(
+        matches!(
+            line.finish(clock.0, id(1), Some(1)),
+            Err(FinishError::Fenced {
+                stage: Stage::Waiting,
+                current: 2
+            })
+        ),
+        "who names an attempt is fenced off"
+    );
+    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
+    assert!(finished.order.delivered);
+    assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
+    assert!(pull(&mut line, clock.0).is_none(), "nobody brews it again");
+}
+
+#[test]
+fn an_order_that_wears_out_its_baristas_goes_behind_the_line() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    place(&mut line, clock.0, 2);
+    for attempt in 1..=3 {
+        let handed = pull(&mut line, clock.0).unwrap();
+        assert_eq!((handed.id, handed.attempt), (id(1), attempt));
+        let elapsed = line.elapse(clock.pass(120));
+        assert_eq!(elapsed.expired[0].moved_back, attempt == 3);
+    }
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(2), id(1)]);
+}
+
+#[test]
+fn an_extended_lease_counts_from_now() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    let handed = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
+    assert_eq!(
+        handed.lease_expires_at,
+        clock.0.wall_after(Duration::from_secs(120))
+    );
+    assert!(line.elapse(clock.pass(119)).expired.is_empty());
+    assert_eq!(line.elapse(clock.pass(1)).expired.len(), 1);
+    assert!(matches!(
+        line.extend(clock.0, id(1), None),
+        Err(FenceError::NotBrewing {
+            stage: Stage::Waiting
+        })
+    ));
+}
+
+#[test]
+fn a_released_order_goes_to_the_longest_idle_barista_or_its_own_place() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    pull(&mut line, clock.0).unwrap();
+    place(&mut line, clock.0, 2);
+    assert!(line.release(clock.0, id(1), None).unwrap().is_none());
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
+    idle(&mut line, clock.0, 5);
+    let offer = line.release(clock.0, id(1), Some(2)).unwrap().unwrap();
+    assert_eq!((offer.barista, offer.handed.attempt), (5, 3));
+    assert!(matches!(
+        line.release(clock.0, id(1), Some(2)),
+        Err(FenceError::Fenced { current: 3, .. })
+    ));
+}
+
+#[test]
+fn a_hand_over_that_did_not_happen_is_not_counted() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    place(&mut line, clock.0, 2);
+    let handed = pull(&mut line, clock.0).unwrap();
+    assert!(line.give_back(clock.0, handed.id, handed.attempt).is_none());
+    assert!(
+        line.give_back(clock.0, handed.id, handed.attempt).is_none(),
+        "twice is harmless"
+    );
+    let again = pull(&mut line, clock.0).unwrap();
+    assert_eq!((again.id, again.attempt), (id(1), 1));
+    assert!(matches!(
+        line.finish(clock.0, id(2), None),
+        Err(FinishError::NotStarted { .. })
+    ));
+}
+
+#[test]
+fn an_idle_barista_who_quits_is_not_offered_anything() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    let first = idle(&mut line, clock.0, 1);
+    idle(&mut line, clock.0, 2);
+    assert!(line.quit(first));
+    assert!(!line.quit(first));
+    let Placed::New {
+        offer: Some(offer), ..
+    } = line
+        .place(clock.0, order(1, clock.0), None, Some(1))
+        .unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(offer.barista, 2);
+}
+
+#[test]
+fn cancelling_tells_the_held_and_is_too_late_once_brewing() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    place(&mut line, clock.0, 2);
+    let (order, receivers) = line.cancel(clock.0, id(1)).unwrap();
+    assert_eq!(
+        (order.stage, receivers.as_slice()),
+        (Stage::Cancelled, &[1][..])
+    );
+    assert!(
+        line.cancel(clock.0, id(1)).unwrap().1.is_empty(),
+        "twice is harmless"
+    );
+    pull(&mut line, clock.0).unwrap();
+    assert!(matches!(
+        line.cancel(clock.0, id(2)),
+        Err(CancelError::TooLate {
+            stage: Stage::Brewing
+        })
+    ));
+    line.finish(clock.0, id(2), None).unwrap();
+    assert!(matches!(
+        line.cancel(clock.0, id(2)),
+        Err(CancelError::TooLate {
+            stage: Stage::Ready
+        })
+    ));
+    assert!(matches!(
+        line.cancel(clock.0, id(3)),
+        Err(CancelError::Unknown)
+    ));
+}
+
+#[test]
+fn only_so_many_finished_orders_are_remembered() {
+    let rules = Rules {
+        remembered_max: 2,
+        ..rules()
+    };
+    let (mut line, clock) = (TestLine::new(rules), Clock::new());
+    for n in 1..=3 {
+        place(&mut line, clock.0, n);
+        pull(&mut line, clock.0).unwrap();
+        line.finish(clock.0, id(n), None).unwrap();
+    }
+    assert!(
+        line.view(clock.0, id(1)).is_none(),
+        "the oldest is forgotten first"
+    );
+    assert!(line.view(clock.0, id(2)).is_some() && line.view(clock.0, id(3)).is_some());
+}
+
+#[test]
+fn closing_hands_out_everybody_and_takes_nobody() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    idle(&mut line, clock.0, 8);
+    let (receivers, baristas) = line.close();
+    assert_eq!((receivers, baristas), (vec![], vec![8]));
+    let mut line = TestLine::new(rules());
+    let attachment = place(&mut line, clock.0, 1);
+    assert_eq!(line.close().0, [1]);
+    assert_eq!(
+        line.leave(clock.0, attachment),
+        Left::Kept,
+        "their request was told already"
+    );
+    assert!(matches!(
+        line.place(clock.0, order(2, clock.0), None, Some(2)),
+        Err(PlaceError::Closing)
+    ));
+    assert!(
+        matches!(line.pull(clock.0, None, Some(1)), Pulled::Order(_)),
+        "what is in line may still be brewed"
+    );
+    assert!(
+        matches!(line.pull(clock.0, None, Some(1)), Pulled::Nothing),
+        "but nobody waits for more"
+    );
+}
+
+#[test]
+fn a_position_comes_with_an_estimate_once_the_pace_is_known() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    for n in 1..=30 {
+        place(&mut line, clock.0, n);
+    }
+    assert_eq!(line.view(clock.0, id(30)).unwrap().estimated_wait, None);
+    for n in 1..=10 {
+        pull(&mut line, clock.0).unwrap();
+        line.finish(clock.pass(20), id(n), None).unwrap();
+    }
+    let view = line.view(clock.0, id(30)).unwrap();
+    assert_eq!(view.position, Some(20));
+    let estimate = view.estimated_wait.unwrap().as_secs_f64();
+    assert!(
+        (419.0..421.0).contains(&estimate),
+        "20 turns of 20 s, and a brew of 20 s: got {estimate}"
+    );
+}

@@ -1,0 +1,570 @@
+//! Random sequences of operations, each answered by the line and by a model so plain that it can be seen to be right.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One customer, barista, operator, or the clock does something. Numbers pick among what there is.
+#[derive(Debug, Clone)]
+enum Step {
+    Place { key: Option<u8>, held: bool },
+    Watch(usize),
+    Leave(usize),
+    Promise(usize),
+    Cancel(usize),
+    Pull { wait: bool },
+    Quit(usize),
+    GiveBack(usize),
+    Finish { order: usize, attempt: Option<u32> },
+    Extend { order: usize, attempt: Option<u32> },
+    Release { order: usize, attempt: Option<u32> },
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = || 0_usize..64;
+    let attempt = || prop::option::weighted(0.3, 1_u32..4);
+    prop_oneof![
+        6 => (prop::option::weighted(0.4, 0_u8..4), prop::bool::weighted(0.8)).prop_map(|(key, held)| Step::Place { key, held }),
+        1 => pick().prop_map(Step::Watch),
+        3 => pick().prop_map(Step::Leave),
+        1 => pick().prop_map(Step::Promise),
+        1 => pick().prop_map(Step::Cancel),
+        5 => any::<bool>().prop_map(|wait| Step::Pull { wait }),
+        1 => pick().prop_map(Step::Quit),
+        1 => pick().prop_map(Step::GiveBack),
+        4 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Finish { order, attempt }),
+        1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Extend { order, attempt }),
+        1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Release { order, attempt }),
+        2 => (1_u64..80).prop_map(Step::Pass),
+    ]
+}
+
+/// What the model knows of an order: everything, in plain fields, found by walking.
+#[derive(Debug, Clone)]
+struct Known {
+    id: OrderId,
+    key: Option<u8>,
+    stage: Stage,
+    ticket: u64,
+    attempts: u32,
+    expiries: u32,
+    promised: bool,
+    customers: Vec<u32>,
+    watchers: Vec<u32>,
+    deadline: Option<u64>,
+    forget_at: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    secs: u64,
+    orders: Vec<Known>,
+    idle: Vec<u32>,
+    tickets: u64,
+}
+
+const LEASE: u64 = 120;
+const GRACE: u64 = 60;
+const REPLAY: u64 = 600;
+
+impl Model {
+    fn find(&mut self, id: OrderId) -> Option<&mut Known> {
+        self.orders.iter_mut().find(|order| order.id == id)
+    }
+
+    fn forget(&mut self, id: OrderId) {
+        self.orders.retain(|order| order.id != id);
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    fn waiting(&self) -> Vec<&Known> {
+        let mut waiting: Vec<_> = self
+            .orders
+            .iter()
+            .filter(|o| o.stage == Stage::Waiting)
+            .collect();
+        waiting.sort_by_key(|order| order.ticket);
+        waiting
+    }
+
+    fn hand_over(&mut self, id: OrderId) -> (OrderId, u32) {
+        let until = self.secs + LEASE;
+        let order = self.find(id).unwrap();
+        order.stage = Stage::Brewing;
+        order.attempts += 1;
+        order.deadline = Some(until);
+        (id, order.attempts)
+    }
+
+    /// A waiting order meets an idle barista, or is checked for whether anybody wants it.
+    fn meet(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
+        if !self.idle.is_empty() {
+            let barista = self.idle.remove(0);
+            let (id, attempt) = self.hand_over(id);
+            return Some((barista, id, attempt));
+        }
+        self.drop_if_unwanted(id);
+        None
+    }
+
+    fn drop_if_unwanted(&mut self, id: OrderId) {
+        let (now, order) = (self.secs, self.find(id).unwrap());
+        if order.promised || !order.customers.is_empty() {
+            return;
+        }
+        if order.key.is_some() {
+            order.deadline = Some(now + GRACE);
+        } else if order.attempts > 0 {
+            self.end(id, Stage::Cancelled);
+        } else {
+            self.forget(id);
+        }
+    }
+
+    fn end(&mut self, id: OrderId, stage: Stage) -> Vec<u32> {
+        let forget_at = self.secs + REPLAY;
+        let order = self.find(id).unwrap();
+        order.stage = stage;
+        order.deadline = None;
+        order.forget_at = Some(forget_at);
+        let mut receivers = std::mem::take(&mut order.customers);
+        receivers.append(&mut order.watchers);
+        receivers.sort_unstable();
+        receivers
+    }
+
+    fn back(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
+        let order = self.find(id).unwrap();
+        order.stage = Stage::Waiting;
+        order.deadline = None;
+        self.meet(id)
+    }
+
+    /// The offers made while time passes.
+    fn pass(&mut self, secs: u64) -> Vec<(u32, OrderId, u32)> {
+        self.secs += secs;
+        let now = self.secs;
+        let mut due: Vec<_> = self
+            .orders
+            .iter()
+            .filter(|order| order.deadline.is_some_and(|at| at <= now))
+            .map(|order| (order.ticket, order.id))
+            .collect();
+        due.sort_unstable();
+        let mut offers = Vec::new();
+        for (_, id) in due {
+            if self.find(id).unwrap().stage == Stage::Waiting {
+                self.forget(id);
+                continue;
+            }
+            let back = self.tickets + 1;
+            let order = self.find(id).unwrap();
+            order.expiries += 1;
+            if order.expiries == 3 {
+                order.expiries = 0;
+                order.ticket = back;
+                self.tickets = back;
+            }
+            offers.extend(self.back(id));
+        }
+        self.orders
+            .retain(|order| order.forget_at.is_none_or(|at| at > now));
+        offers
+    }
+}
+
+/// The line, the model, and what the world holds of both.
+struct World {
+    line: TestLine,
+    model: Model,
+    clock: Clock,
+    next: u32,
+    attachments: Vec<(Attachment, u32)>,
+    idles: Vec<(Idle, u32)>,
+    /// Hand-overs that were made and could be given back.
+    in_flight: Vec<(OrderId, u32)>,
+    ids: Vec<OrderId>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            line: TestLine::new(rules()),
+            model: Model::default(),
+            clock: Clock::new(),
+            next: 0,
+            attachments: Vec::new(),
+            idles: Vec::new(),
+            in_flight: Vec::new(),
+            ids: Vec::new(),
+        }
+    }
+
+    fn offered(&mut self, got: Option<Offer<u32>>, expected: Option<(u32, OrderId, u32)>) {
+        let got = got.map(|offer| (offer.barista, offer.handed.id, offer.handed.attempt));
+        assert_eq!(got, expected, "who is offered what");
+        if let Some((_, id, attempt)) = got {
+            self.in_flight.push((id, attempt));
+        }
+    }
+
+    fn pick(&self, at: usize) -> OrderId {
+        // Sometimes nobody's order.
+        self.ids
+            .get(at % (self.ids.len() + 1))
+            .copied()
+            .unwrap_or(id(0))
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Place { key, held } => self.place(key, held),
+            Step::Watch(at) => self.watch(at),
+            Step::Leave(at) => self.leave(at),
+            Step::Promise(at) => self.promise(at),
+            Step::Cancel(at) => self.cancel(at),
+            Step::Pull { wait } => self.pull(wait),
+            Step::Quit(at) => self.quit(at),
+            Step::GiveBack(at) => self.give_back(at),
+            Step::Finish { order, attempt } => self.finish(order, attempt),
+            Step::Extend { order, attempt } => self.extend(order, attempt),
+            Step::Release { order, attempt } => self.release(order, attempt),
+            Step::Pass(secs) => self.pass(secs),
+        }
+        self.compare();
+    }
+
+    fn place(&mut self, key: Option<u8>, held: bool) {
+        self.next += 1;
+        let (receiver, now) = (held.then_some(self.next), self.clock.0);
+        let new = order(u128::from(self.next), now);
+        let new_id = new.id;
+        let keyed = key.map(|key| super::key(&key.to_string()));
+        let placed = self.line.place(now, new, keyed, receiver).unwrap();
+        let known = key.and_then(|key| {
+            self.model
+                .orders
+                .iter_mut()
+                .find(|order| order.key == Some(key))
+        });
+        let attachment = match (placed, known) {
+            (Placed::Replayed(outcome, back), Some(known)) => {
+                assert!(known.stage.is_final());
+                assert_eq!(back, receiver);
+                let (Outcome::Ready(order) | Outcome::Cancelled(order)) = outcome else {
+                    panic!()
+                };
+                assert_eq!((order.id, order.stage), (known.id, known.stage));
+                None
+            }
+            (Placed::Joined { id, attachment }, Some(known)) => {
+                assert!(!known.stage.is_final());
+                assert_eq!(id, known.id);
+                known.customers.extend(receiver);
+                known.promised |= receiver.is_none();
+                if known.stage == Stage::Waiting {
+                    known.deadline = None;
+                }
+                attachment
+            }
+            (
+                Placed::New {
+                    id,
+                    attachment,
+                    offer,
+                },
+                None,
+            ) => {
+                assert_eq!(id, new_id);
+                self.ids.push(id);
+                let ticket = self.model.ticket();
+                self.model.orders.push(Known {
+                    id,
+                    key,
+                    stage: Stage::Waiting,
+                    ticket,
+                    attempts: 0,
+                    expiries: 0,
+                    promised: receiver.is_none(),
+                    customers: receiver.into_iter().collect(),
+                    watchers: Vec::new(),
+                    deadline: None,
+                    forget_at: None,
+                });
+                let expected = self.model.meet(id);
+                self.offered(offer, expected);
+                attachment
+            }
+            (placed, known) => panic!("the line says {placed:?}, the model knows {known:?}"),
+        };
+        self.attachments.extend(attachment.zip(receiver));
+    }
+
+    fn watch(&mut self, at: usize) {
+        self.next += 1;
+        let (id, receiver) = (self.pick(at), self.next);
+        let attachment = self.line.watch(id, receiver);
+        let known = self.model.find(id).filter(|order| !order.stage.is_final());
+        assert_eq!(attachment.is_some(), known.is_some());
+        if let Some(known) = known {
+            known.watchers.push(receiver);
+        }
+        self.attachments
+            .extend(attachment.map(|attachment| (attachment, receiver)));
+    }
+
+    fn leave(&mut self, at: usize) {
+        let Some(&(attachment, receiver)) = self.attachments.get(at) else {
+            return;
+        };
+        let left = self.line.leave(self.clock.0, attachment);
+        let before = self.model.orders.len();
+        let order = self.model.find(attachment.order());
+        let customer = order.is_some_and(|order| {
+            order.watchers.retain(|&watcher| watcher != receiver);
+            let count = order.customers.len();
+            order.customers.retain(|&customer| customer != receiver);
+            order.customers.len() < count && order.stage == Stage::Waiting
+        });
+        if customer {
+            self.model.drop_if_unwanted(attachment.order());
+        }
+        let gone = self.model.orders.len() < before
+            || customer
+                && self
+                    .model
+                    .find(attachment.order())
+                    .is_some_and(|o| o.stage == Stage::Cancelled);
+        assert_eq!(left == Left::Cancelled, gone);
+    }
+
+    fn promise(&mut self, at: usize) {
+        let Some(&(attachment, receiver)) = self.attachments.get(at) else {
+            return;
+        };
+        let promised = self.line.promise(attachment);
+        let expected = self.model.find(attachment.order()).is_some_and(|order| {
+            let attached =
+                order.customers.contains(&receiver) || order.watchers.contains(&receiver);
+            order.customers.retain(|&customer| customer != receiver);
+            order.watchers.retain(|&watcher| watcher != receiver);
+            order.promised |= attached;
+            attached
+        });
+        assert_eq!(promised, expected);
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let id = self.pick(at);
+        let got = self.line.cancel(self.clock.0, id);
+        match self.model.find(id).map(|order| order.stage) {
+            None => assert!(matches!(got, Err(CancelError::Unknown))),
+            Some(Stage::Waiting) => {
+                let mut receivers = got.unwrap().1.to_vec();
+                receivers.sort_unstable();
+                assert_eq!(receivers, self.model.end(id, Stage::Cancelled));
+            }
+            Some(Stage::Cancelled) => assert!(got.unwrap().1.is_empty()),
+            Some(stage) => {
+                assert!(matches!(got, Err(CancelError::TooLate { stage: s }) if s == stage))
+            }
+        }
+    }
+
+    fn pull(&mut self, wait: bool) {
+        self.next += 1;
+        let barista = self.next;
+        let got = self.line.pull(self.clock.0, None, wait.then_some(barista));
+        let first = self.model.waiting().first().map(|order| order.id);
+        match (got, first) {
+            (Pulled::Order(handed), Some(first)) => {
+                assert_eq!((handed.id, handed.attempt), self.model.hand_over(first));
+                let known = self.model.find(first).unwrap();
+                assert_eq!(
+                    handed.customer_waiting,
+                    !(known.customers.is_empty() && known.watchers.is_empty())
+                );
+                self.in_flight.push((handed.id, handed.attempt));
+            }
+            (Pulled::Idle(idle), None) if wait => {
+                self.model.idle.push(barista);
+                self.idles.push((idle, barista));
+            }
+            (Pulled::Nothing, None) if !wait => {}
+            (got, first) => panic!("pulled {got:?}, first in line is {first:?}"),
+        }
+    }
+
+    fn quit(&mut self, at: usize) {
+        let Some(&(idle, barista)) = self.idles.get(at) else {
+            return;
+        };
+        let was_idle = self.model.idle.contains(&barista);
+        assert_eq!(self.line.quit(idle), was_idle);
+        self.model.idle.retain(|&other| other != barista);
+    }
+
+    fn give_back(&mut self, at: usize) {
+        if at >= self.in_flight.len() {
+            return;
+        }
+        // Each hand-over fails at most once, and only before anybody knows of it.
+        let (id, attempt) = self.in_flight.remove(at);
+        let got = self.line.give_back(self.clock.0, id, attempt);
+        let theirs = self
+            .model
+            .find(id)
+            .filter(|order| order.stage == Stage::Brewing && order.attempts == attempt);
+        let expected = if let Some(order) = theirs {
+            order.attempts -= 1;
+            self.model.back(id)
+        } else {
+            None
+        };
+        self.offered(got, expected);
+    }
+
+    fn finish(&mut self, at: usize, attempt: Option<u32>) {
+        let id = self.pick(at);
+        let got = self.line.finish(self.clock.0, id, attempt);
+        let Some(order) = self.model.find(id) else {
+            assert!(matches!(got, Err(FinishError::Unknown)));
+            return;
+        };
+        let current = order.attempts + u32::from(order.stage == Stage::Waiting);
+        let never =
+            order.stage == Stage::Cancelled || order.stage == Stage::Waiting && order.attempts == 0;
+        if never {
+            assert!(matches!(got, Err(FinishError::NotStarted { .. })));
+        } else if attempt.is_some_and(|attempt| attempt != current) {
+            assert!(matches!(got, Err(FinishError::Fenced { current: c, .. }) if c == current));
+        } else if order.stage == Stage::Ready {
+            assert!(got.unwrap().already);
+        } else {
+            let attached = !(order.customers.is_empty() && order.watchers.is_empty());
+            let finished = got.unwrap();
+            assert_eq!(
+                (finished.already, finished.order.delivered),
+                (false, attached)
+            );
+            let mut receivers = finished.receivers.to_vec();
+            receivers.sort_unstable();
+            assert_eq!(
+                receivers,
+                self.model.end(id, Stage::Ready),
+                "everybody attached is told, once"
+            );
+        }
+    }
+
+    fn held_by_barista(&mut self, id: OrderId, attempt: Option<u32>) -> bool {
+        self.model.find(id).is_some_and(|order| {
+            order.stage == Stage::Brewing && attempt.is_none_or(|attempt| attempt == order.attempts)
+        })
+    }
+
+    fn extend(&mut self, at: usize, attempt: Option<u32>) {
+        let id = self.pick(at);
+        let theirs = self.held_by_barista(id, attempt);
+        assert_eq!(self.line.extend(self.clock.0, id, attempt).is_ok(), theirs);
+        if theirs {
+            let until = self.model.secs + LEASE;
+            self.model.find(id).unwrap().deadline = Some(until);
+        }
+    }
+
+    fn release(&mut self, at: usize, attempt: Option<u32>) {
+        let id = self.pick(at);
+        let theirs = self.held_by_barista(id, attempt);
+        let got = self.line.release(self.clock.0, id, attempt);
+        assert_eq!(got.is_ok(), theirs);
+        if let Ok(offer) = got {
+            let expected = self.model.back(id);
+            self.offered(offer, expected);
+        }
+    }
+
+    fn pass(&mut self, secs: u64) {
+        let now = self.clock.pass(secs);
+        let offers = self.line.elapse(now).offers;
+        let expected = self.model.pass(secs);
+        assert_eq!(offers.len(), expected.len());
+        for (offer, expected) in offers.into_iter().zip(expected) {
+            self.offered(Some(offer), Some(expected));
+        }
+    }
+
+    fn compare(&mut self) {
+        let now = self.clock.0;
+        let figures = self.line.figures(now.instant);
+        let at = |stage| {
+            self.model
+                .orders
+                .iter()
+                .filter(|order| order.stage == stage)
+                .count()
+        };
+        let held = self
+            .model
+            .orders
+            .iter()
+            .map(|o| o.customers.len() + o.watchers.len())
+            .sum();
+        assert_eq!(figures.waiting, at(Stage::Waiting));
+        assert_eq!(figures.brewing, at(Stage::Brewing));
+        assert_eq!(figures.remembered, at(Stage::Ready) + at(Stage::Cancelled));
+        assert_eq!(
+            (figures.held, figures.idle_baristas),
+            (held, self.model.idle.len())
+        );
+        assert!(
+            figures.waiting == 0 || figures.idle_baristas == 0,
+            "nobody waits while a barista is idle"
+        );
+        let positions: Vec<_> = self.model.waiting().iter().map(|order| order.id).collect();
+        for (before, id) in positions.into_iter().enumerate() {
+            assert_eq!(self.line.view(now, id).unwrap().position, Some(before + 1));
+        }
+        for id in &self.ids {
+            let stage = self.line.view(now, *id).map(|view| view.order.stage);
+            let known = self.model.orders.iter().find(|order| order.id == *id);
+            assert_eq!(stage, known.map(|order| order.stage));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_line_does_what_the_model_does(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        // In the end everybody goes home, and the line keeps nothing of them.
+        for at in 0..world.idles.len() {
+            world.step(Step::Quit(at));
+        }
+        for at in 0..world.attachments.len() {
+            world.step(Step::Leave(at));
+        }
+        world.step(Step::Pass(LEASE));
+        for at in 0..world.ids.len() {
+            world.step(Step::Cancel(at));
+        }
+        for _ in 0..4 {
+            let now = world.clock.pass(REPLAY + LEASE);
+            world.line.elapse(now);
+        }
+        prop_assert_eq!(world.line.entries.len(), 0);
+        prop_assert!(world.line.by_id.is_empty() && world.line.by_key.is_empty() && world.line.places.is_empty());
+        prop_assert!(world.line.deadlines.is_empty() && world.line.remembered.is_empty());
+        prop_assert_eq!((world.line.held, world.line.brewing), (0, 0));
+    }
+}

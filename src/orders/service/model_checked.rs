@@ -1,0 +1,373 @@
+//! Races, explored by a model checker: it runs each scenario under thousands of schedules and reports the one that
+//! fails. An order that gets lost shows as a deadlock, because somebody then waits for it for ever.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shuttle::future::block_on;
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::thread;
+
+use super::super::line::tests::rules;
+use super::super::model::{IdempotencyKey, Stage};
+use super::*;
+
+type Lock = shuttle::sync::Mutex<Counter>;
+type Shop = Desk<Lock>;
+
+impl CounterLock for Lock {
+    fn new(counter: Counter) -> Self {
+        Self::new(counter)
+    }
+
+    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
+        step(&mut self.lock().unwrap())
+    }
+}
+
+const SCHEDULES: usize = 3000;
+
+/// Runs the scenario under random schedules, and under schedules with few, well-placed preemptions, which find deep races
+/// that random ones miss.
+fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
+    shuttle::check_random(scenario, SCHEDULES);
+    shuttle::check_pct(scenario, SCHEDULES, 3);
+}
+
+fn shop() -> Shop {
+    Desk::new(rules(), Metrics::register())
+}
+
+fn place(shop: &Shop) -> Held<Lock> {
+    match shop.place(None, None, true) {
+        Ok(Placement::Held(held)) => held,
+        other => panic!("expected to be held, got {other:?}"),
+    }
+}
+
+fn place_keyed(shop: &Shop) -> Placement<Lock> {
+    let key = IdempotencyKey::parse(b"k").unwrap();
+    let keyed = Keyed {
+        key,
+        fingerprint: 0,
+    };
+    shop.place(None, Some(keyed), true).unwrap()
+}
+
+/// The next order, waiting for it if need be.
+fn pull(shop: &Shop) -> HandOver<Lock> {
+    match shop.pull_or_wait(None) {
+        Ok(hand_over) => hand_over,
+        Err(idle) => block_on(idle),
+    }
+    .expect("the shop is open")
+}
+
+fn later(secs: u64) -> Now {
+    let ahead = Duration::from_secs(secs);
+    let now = now();
+    Now {
+        instant: now.instant + ahead,
+        wall: now.wall_after(ahead),
+    }
+}
+
+fn assert_empty(shop: &Shop) {
+    let figures = shop.figures();
+    assert_eq!(
+        (
+            figures.waiting,
+            figures.brewing,
+            figures.held,
+            figures.idle_baristas
+        ),
+        (0, 0, 0, 0)
+    );
+}
+
+#[test]
+fn whoever_drops_a_hand_over_the_order_is_served_in_the_end() {
+    explore(|| {
+        let shop = shop();
+        let customers: Vec<_> = (0..2)
+            .map(|_| {
+                let shop = shop.clone();
+                thread::spawn(move || block_on(place(&shop)))
+            })
+            .collect();
+        // Two baristas whose connections break: while they are idle, or with an order already on its way or in hand.
+        let leavers: Vec<_> = (0..2)
+            .map(|_| {
+                let shop = shop.clone();
+                thread::spawn(move || match shop.pull_or_wait(None) {
+                    Ok(hand_over) => drop(hand_over),
+                    Err(idle) if thread_rng().gen_bool(0.5) => drop(idle.stop()),
+                    Err(idle) => drop(idle),
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            let hand_over = pull(&shop);
+            let handed = hand_over.handed().clone();
+            hand_over.confirm();
+            assert_eq!(
+                handed.attempt, 1,
+                "what did not reach a barista is not counted"
+            );
+            assert!(!shop.finish(handed.id, Some(1)).unwrap().already);
+        }
+        for leaver in leavers {
+            leaver.join().unwrap();
+        }
+        for customer in customers {
+            assert!(matches!(customer.join().unwrap(), Outcome::Ready(order) if order.delivered));
+        }
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn an_order_is_never_with_two_baristas_while_its_lease_holds() {
+    explore(|| {
+        let shop = shop();
+        let at_work = Arc::new(AtomicUsize::new(0));
+        let held = place(&shop);
+        let baristas: Vec<_> = (0..3)
+            .map(|_| {
+                let (shop, at_work) = (shop.clone(), Arc::clone(&at_work));
+                thread::spawn(move || {
+                    let Some(hand_over) = shop.pull(None) else {
+                        return 0;
+                    };
+                    assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                    thread::yield_now();
+                    let handed = hand_over.handed().clone();
+                    at_work.fetch_sub(1, Ordering::SeqCst);
+                    if thread_rng().gen_bool(0.5) {
+                        drop(hand_over);
+                        return 0;
+                    }
+                    hand_over.confirm();
+                    shop.finish(handed.id, Some(handed.attempt)).unwrap();
+                    1
+                })
+            })
+            .collect();
+        let finishes: usize = baristas
+            .into_iter()
+            .map(|barista| barista.join().unwrap())
+            .sum();
+        assert!(finishes <= 1);
+        if finishes == 1 {
+            assert!(matches!(block_on(held), Outcome::Ready(_)));
+        } else {
+            drop(held);
+        }
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn a_customer_who_leaves_is_either_gone_or_brewed_for_never_both() {
+    explore(|| {
+        let shop = shop();
+        let held = place(&shop);
+        let order = held.order();
+        let leaving = thread::spawn(move || drop(held));
+        let barista = {
+            let shop = shop.clone();
+            thread::spawn(move || {
+                let hand_over = shop.pull(None)?;
+                hand_over.confirm();
+                Some(shop.finish(order, None).unwrap())
+            })
+        };
+        leaving.join().unwrap();
+        match barista.join().unwrap() {
+            Some(report) => assert!(!report.already),
+            None => assert!(
+                shop.view(order).is_none(),
+                "it left the line with its customer"
+            ),
+        }
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn when_a_lease_runs_out_only_the_first_finish_counts_and_one_answer_is_given() {
+    explore(|| {
+        let shop = shop();
+        let held = place(&shop);
+        let order = held.order();
+        pull(&shop).confirm();
+        let slow = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.finish(order, None).unwrap().already)
+        };
+        let clock = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.elapse(later(121)))
+        };
+        let second = {
+            let shop = shop.clone();
+            thread::spawn(move || {
+                let hand_over = shop.pull(None)?;
+                let attempt = hand_over.handed().attempt;
+                hand_over.confirm();
+                assert_eq!(attempt, 2);
+                // Fenced or already done if the slow one was faster in the end.
+                Some(
+                    shop.finish(order, Some(2))
+                        .is_ok_and(|report| !report.already),
+                )
+            })
+        };
+        let first_counted = !slow.join().unwrap();
+        clock.join().unwrap();
+        let second_counted = second.join().unwrap().unwrap_or(false);
+        assert!(first_counted ^ second_counted, "exactly one finish counts");
+        assert!(matches!(block_on(held), Outcome::Ready(_)));
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn a_lease_that_runs_out_meets_an_idle_barista_who_leaves() {
+    explore(|| {
+        let shop = shop();
+        let held = place(&shop);
+        pull(&shop).confirm();
+        let clock = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.elapse(later(121)))
+        };
+        let leaver = {
+            let shop = shop.clone();
+            thread::spawn(move || drop(shop.pull_or_wait(None)))
+        };
+        clock.join().unwrap();
+        leaver.join().unwrap();
+        let again = pull(&shop);
+        assert_eq!(again.handed().attempt, 2);
+        again.confirm();
+        shop.finish(held.order(), Some(2)).unwrap();
+        assert!(matches!(block_on(held), Outcome::Ready(_)));
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn two_requests_with_one_key_make_one_order_and_get_one_answer_each() {
+    explore(|| {
+        let shop = shop();
+        let requests: Vec<_> = (0..2)
+            .map(|_| {
+                let shop = shop.clone();
+                thread::spawn(move || match place_keyed(&shop) {
+                    Placement::Held(held) => block_on(held),
+                    Placement::Replayed(outcome) => outcome,
+                    Placement::Promised(_) => panic!("nobody asked for that"),
+                })
+            })
+            .collect();
+        let hand_over = pull(&shop);
+        let id = hand_over.handed().id;
+        hand_over.confirm();
+        shop.finish(id, None).unwrap();
+        for request in requests {
+            assert!(matches!(request.join().unwrap(), Outcome::Ready(order) if order.id == id));
+        }
+        assert!(shop.pull(None).is_none(), "there was one order");
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn a_keyed_customer_who_leaves_and_one_who_comes_back_keep_the_order_alive() {
+    explore(|| {
+        let shop = shop();
+        let Placement::Held(first) = place_keyed(&shop) else {
+            panic!("new")
+        };
+        let id = first.order();
+        let leaving = thread::spawn(move || drop(first));
+        let back = {
+            let shop = shop.clone();
+            thread::spawn(move || match place_keyed(&shop) {
+                Placement::Held(held) => block_on(held),
+                other => panic!("the order is pending: {other:?}"),
+            })
+        };
+        let clock = {
+            let shop = shop.clone();
+            thread::spawn(move || shop.elapse(later(30)))
+        };
+        leaving.join().unwrap();
+        clock.join().unwrap();
+        // Within the grace, whoever left and came back in whichever order: it is one order, and it is served.
+        let hand_over = pull(&shop);
+        assert_eq!(hand_over.handed().id, id);
+        hand_over.confirm();
+        // The one who comes back may come after the finish: then the answer is replayed, which this scenario excludes by
+        // finishing only once they are attached.
+        while shop.figures().held == 0 {
+            thread::yield_now();
+        }
+        shop.finish(id, None).unwrap();
+        assert!(matches!(back.join().unwrap(), Outcome::Ready(_)));
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn a_promise_and_a_finish_at_once_give_one_of_the_two_answers() {
+    explore(|| {
+        let shop = shop();
+        let held = place(&shop);
+        let id = held.order();
+        pull(&shop).confirm();
+        let promising = thread::spawn(move || held.promise());
+        let report = shop.finish(id, None).unwrap();
+        match promising.join().unwrap() {
+            Some(Outcome::Ready(_)) => assert!(report.order.delivered),
+            None => assert!(!report.order.delivered, "they were told 202"),
+            other => panic!("neither answer: {other:?}"),
+        }
+        assert!(matches!(shop.view(id), Some(view) if view.order.stage == Stage::Ready));
+        assert_empty(&shop);
+    });
+}
+
+#[test]
+fn closing_leaves_nobody_held() {
+    explore(|| {
+        let shop = shop();
+        let customer = {
+            let shop = shop.clone();
+            thread::spawn(move || match shop.place(None, None, true) {
+                Ok(Placement::Held(held)) => block_on(held),
+                Ok(other) => panic!("expected to be held, got {other:?}"),
+                Err(_) => Outcome::Closing,
+            })
+        };
+        let barista = {
+            let shop = shop.clone();
+            thread::spawn(move || {
+                let hand_over = match shop.pull_or_wait(None) {
+                    Ok(hand_over) => hand_over,
+                    Err(idle) => block_on(idle),
+                }?;
+                let id = hand_over.handed().id;
+                hand_over.confirm();
+                shop.finish(id, None).ok()
+            })
+        };
+        shop.close();
+        let told = customer.join().unwrap();
+        let report = barista.join().unwrap();
+        if matches!(told, Outcome::Ready(_)) {
+            assert!(report.unwrap().order.delivered);
+        }
+        assert_eq!((shop.figures().held, shop.figures().idle_baristas), (0, 0));
+    });
+}
