@@ -237,7 +237,7 @@ impl Log {
     }
 }
 
-fn within<N: PartialOrd + std::fmt::Display>(
+fn within<N: Copy + PartialOrd + std::fmt::Display>(
     key: &str,
     value: N,
     least: N,

@@ -1,4 +1,4 @@
-//! Collecting routes together with their descriptions, so that a listener serves exactly what its OpenAPI document says.
+//! Collecting routes together with their descriptions, so that a listener serves exactly what its `OpenAPI` document says.
 
 use std::fmt;
 
@@ -45,6 +45,7 @@ impl Api {
     }
 
     /// Adds paths, each of which then answers with and without a trailing slash.
+    #[must_use]
     pub fn routes(self, routes: impl IntoIterator<Item = UtoipaMethodRouter>) -> Self {
         routes.into_iter().fold(self, Self::route)
     }

@@ -15,7 +15,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// ... and given up after so many questions without an answer.
 const KEEPALIVE_RETRIES: u32 = 3;
 /// A peer that does not acknowledge what was sent is given up after this long: the same minute.
-const USER_TIMEOUT: Duration = Duration::from_secs(60);
+const USER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Opens a listening socket. Accepted connections inherit its options (tcp(7)), which saves a system call for each
 /// option of each connection in a burst.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
     /// Stable name of the kind of problem.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", serialize_with = "as_urn")]
     #[schema(example = "urn:odyssey:problem:order-unknown")]
-    kind: String,
+    kind: &'static str,
     /// The kind of problem in words; the same for every occurrence.
     title: &'static str,
     /// The HTTP status.
@@ -24,16 +24,16 @@ pub struct Problem {
     /// What is wrong this time.
     detail: Cow<'static, str>,
     /// The places in the request that are wrong, if it can be pinned down.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
-    errors: Vec<FieldError>,
+    errors: Box<[FieldError]>,
     /// Further members, such as the present state in a conflict.
     #[serde(flatten)]
     #[schema(ignore)]
-    more: Map<String, Value>,
+    more: Option<Box<Map<String, Value>>>,
     #[serde(skip)]
     #[schema(ignore)]
-    retry_after: Option<Duration>,
+    retry_after_secs: Option<u32>,
     #[serde(skip)]
     #[schema(ignore)]
     allow: Option<&'static str>,
@@ -58,18 +58,18 @@ impl Problem {
     /// A problem of the kind `urn:odyssey:problem:<slug>`.
     pub fn new(
         status: StatusCode,
-        slug: &str,
+        slug: &'static str,
         title: &'static str,
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self {
-            kind: format!("urn:odyssey:problem:{slug}"),
+            kind: slug,
             title,
             status: status.as_u16(),
             detail: detail.into(),
-            errors: Vec::new(),
-            more: Map::new(),
-            retry_after: None,
+            errors: Box::default(),
+            more: None,
+            retry_after_secs: None,
             allow: None,
         }
     }
@@ -95,7 +95,7 @@ impl Problem {
         if let [error] = errors.as_slice() {
             problem.detail = error.detail.clone().into();
         }
-        problem.errors = errors;
+        problem.errors = errors.into();
         problem
     }
 
@@ -150,22 +150,32 @@ impl Problem {
     }
 
     /// Adds `Retry-After`: rounded up to whole seconds, at least 1.
+    #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        let whole = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        self.retry_after_secs = Some(u32::try_from(whole).unwrap_or(u32::MAX).max(1));
         self
     }
 
     /// Adds an `Allow` header, for a 405 that the router does not know of.
+    #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
         self.allow = Some(methods);
         self
     }
 
     /// Adds a member, such as the present state in a conflict.
+    #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(member.to_owned(), value.into());
+        self.more
+            .get_or_insert_default()
+            .insert(member.to_owned(), value.into());
         self
     }
+}
+
+fn as_urn<S: Serializer>(slug: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:odyssey:problem:{slug}"))
 }
 
 impl IntoResponse for Problem {
@@ -180,9 +190,8 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.retry_after {
-            let whole = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole.max(1)));
+        if let Some(secs) = self.retry_after_secs {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -4,21 +4,28 @@
 //! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first four bytes are
 //! looked at (not taken) to choose, so that HTTP/1.1 connections pay nothing else for it.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::edge::Edge;
+use super::edge::{Answer, Edge};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4); no HTTP/1.1 method begins so.
 const H2_PREFACE_START: &[u8; 4] = b"PRI ";
@@ -27,6 +34,8 @@ const PREFACE_POLL: Duration = Duration::from_millis(20);
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long an idle HTTP/2 connection gets to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How connections of one listener are served.
 #[derive(Debug, Clone)]
@@ -37,7 +46,7 @@ pub struct Settings {
     pub h2c: bool,
     /// Open connections.
     pub seats: Seats,
-    /// Time for a request's header, the first byte and idle keep-alive included.
+    /// Time for a request's header, the first byte and idle keep-alive included; over HTTP/2, time without a request.
     pub header_timeout: Duration,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
@@ -145,7 +154,9 @@ impl Server {
                 let until = Instant::now() + header_timeout;
                 match timeout_at(until, speaks_h2(&stream)).await {
                     // Boxed: a connection of the other kind does not pay for the larger future.
-                    Ok(Ok(true)) => Box::pin(serve_h2(stream, edge, streams_max, stop)).await,
+                    Ok(Ok(true)) => {
+                        Box::pin(serve_h2(stream, edge, streams_max, header_timeout, stop)).await;
+                    }
                     Ok(Ok(false)) => Box::pin(serve_h1(stream, edge, header_timeout, stop)).await,
                     // Gone, or silent for too long.
                     Ok(Err(_)) | Err(_) => {}
@@ -209,23 +220,116 @@ async fn serve_h1(
     }
 }
 
-async fn serve_h2(stream: TcpStream, edge: Edge, streams_max: u32, stop: CancellationToken) {
+async fn serve_h2(
+    stream: TcpStream,
+    edge: Edge,
+    streams_max: u32,
+    idle_timeout: Duration,
+    stop: CancellationToken,
+) {
+    let streams = Arc::new(Streams::default());
+    let counted = Counted {
+        edge,
+        streams: Arc::clone(&streams),
+    };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)
         // A vanished peer's streams must end too: TCP's own keepalive does the same for HTTP/1.1.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), edge);
+        .serve_connection(TokioIo::new(stream), counted);
     let mut connection = pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = connection.as_mut() => Ok(served),
+        () = streams.idle_for(idle_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(GOODBYE, connection).await
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            Ok(connection.await)
         }
     };
-    if let Err(error) = served {
+    if let Ok(Err(error)) = served {
         debug!(%error, "a connection ended early");
+    }
+}
+
+/// The open streams of one HTTP/2 connection: hyper bounds neither the handshake nor the time without any.
+#[derive(Debug, Default)]
+struct Streams {
+    open: AtomicUsize,
+    changed: Notify,
+}
+
+impl Streams {
+    /// Returns once no stream was open for so long.
+    async fn idle_for(&self, timeout: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            if self.open.load(Ordering::Relaxed) > 0 {
+                changed.await;
+            } else if tokio::time::timeout(timeout, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&AtomicUsize)) {
+        change(&self.open);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Counts the streams of one connection on their way to the edge.
+#[derive(Debug)]
+struct Counted {
+    edge: Edge,
+    streams: Arc<Streams>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Counted {
+    type Response = <Edge as hyper::service::Service<Request<Incoming>>>::Response;
+    type Error = Infallible;
+    type Future = CountedAnswer;
+
+    fn call(&self, request: Request<Incoming>) -> CountedAnswer {
+        self.streams.count(|open| {
+            open.fetch_add(1, Ordering::Relaxed);
+        });
+        CountedAnswer {
+            answer: self.edge.call(request),
+            stream: OpenStream(Arc::clone(&self.streams)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OpenStream(Arc<Streams>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.count(|open| {
+            open.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+pin_project! {
+    /// An answer on one stream; the stream counts as open until it is there, or dropped.
+    #[derive(Debug)]
+    struct CountedAnswer {
+        #[pin]
+        answer: Answer,
+        stream: OpenStream,
+    }
+}
+
+impl Future for CountedAnswer {
+    type Output = <Answer as Future>::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().answer.poll(cx)
     }
 }

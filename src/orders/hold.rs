@@ -44,13 +44,16 @@ impl<X: CounterLock> Held<X> {
         self.attachment.order()
     }
 
-    /// Lets the request go while the order stays in line (202). If the order is final already, the outcome instead.
-    pub fn promise(mut self) -> Option<Outcome> {
-        self.settled = true;
+    /// Lets the request go while the order stays in line (202).
+    ///
+    /// # Errors
+    /// Itself, if the order is final already: the outcome is on its way.
+    pub fn promise(mut self) -> Result<(), Self> {
         if self.desk.promise(self.attachment) {
-            return None;
+            self.settled = true;
+            return Ok(());
         }
-        Some(self.outcome.try_recv().unwrap_or(Outcome::Closing))
+        Err(self)
     }
 }
 

@@ -242,8 +242,8 @@ async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     }
     let id = held.order();
     match held.promise() {
-        None => accepted(&orders, id, Some(wait)),
-        Some(outcome) => outcome_response(&outcome),
+        Ok(()) => accepted(&orders, id, Some(wait)),
+        Err(held) => outcome_response(&held.await),
     }
 }
 
@@ -808,7 +808,12 @@ fn unknown_order() -> Problem {
     )
 }
 
-fn conflict(slug: &str, title: &'static str, detail: String, state: &'static str) -> Problem {
+fn conflict(
+    slug: &'static str,
+    title: &'static str,
+    detail: String,
+    state: &'static str,
+) -> Problem {
     Problem::new(StatusCode::CONFLICT, slug, title, detail).with("state", state)
 }
 

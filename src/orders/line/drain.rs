@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// After this long, a past observation counts for 1/e of a fresh one. Minutes, because the crew changes over minutes.
-const MEMORY: Duration = Duration::from_secs(300);
+const MEMORY: Duration = Duration::from_mins(5);
 /// How much one brew moves the mean.
 const BREW_WEIGHT: f64 = 1.0 / 16.0;
 

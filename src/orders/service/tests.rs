@@ -121,11 +121,7 @@ async fn who_watches_an_order_sees_it_ready_or_sees_it_as_it_is_in_the_end() {
         finish
     );
     assert_eq!(view.unwrap().order.stage.as_str(), "ready");
-    assert_eq!(
-        orders.figures().held,
-        1,
-        "the customer; the watcher is gone"
-    );
+    assert_eq!(orders.figures().held, 0, "everybody was told");
 }
 
 #[tokio::test(start_paused = true)]

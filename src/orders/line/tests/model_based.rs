@@ -34,9 +34,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => pick().prop_map(Step::Quit),
         1 => pick().prop_map(Step::GiveBack),
         4 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Finish { order, attempt }),
-        1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Extend { order, attempt }),
+        3 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Extend { order, attempt }),
         1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Release { order, attempt }),
-        2 => (1_u64..80).prop_map(Step::Pass),
+        2 => prop_oneof![1_u64..80, Just(LEASE)].prop_map(Step::Pass),
     ]
 }
 
