@@ -35,10 +35,10 @@ enum Command {
     Serve {
         #[command(flatten)]
         source: Source,
-        /// Write the addresses that were bound to this file, as JSON, once both listeners are open
+        /// Write the addresses that were bound to this file, once both listeners are open
         ///
-        /// {"customers": "http://127.0.0.1:8000", "staff": "http://127.0.0.1:8001"}; for whoever starts the server with
-        /// port 0 and has to find it.
+        /// As JSON with the members `customers` and `staff`, both URLs; for whoever starts the server with port 0 and has to
+        /// find it.
         #[arg(long, value_name = "FILE")]
         addresses: Option<PathBuf>,
     },
@@ -126,7 +126,7 @@ fn openapi(listener: Listener) -> anyhow::Result<String> {
         Listener::Staff => staff,
         Listener::Both => {
             let mut both = staff.merge_from(customers);
-            both.info.title = "Odyssey".to_owned();
+            "Odyssey".clone_into(&mut both.info.title);
             both.info.description =
                 Some("Customers' and staff's listeners in one document.".to_owned());
             both

@@ -135,11 +135,13 @@ impl Server {
     }
 
     async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let seat = Arc::clone(&self.settings.seats.free)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let free = &self.settings.seats.free;
+        // A seat is waited for before a connection is, and taken after it: an empty house shows no seat taken.
+        drop(free.acquire().await);
         let (stream, _) = self.listener.accept().await?;
+        let seat = Arc::clone(free)
+            .try_acquire_owned()
+            .expect("only this loop takes seats, and one was free");
         Ok((stream, seat))
     }
 
