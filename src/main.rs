@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -63,7 +64,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Source {
     /// Configuration file (TOML); its keys override the defaults
-    #[arg(long, value_name = "FILE", env = "ODYSSEY_CONFIG")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -77,8 +78,19 @@ enum Listener {
     Both,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line that can be read; logging may not be set up.
+            let _ = writeln!(std::io::stderr(), "odyssey: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Serve { source, addresses } => serve(&load(&source)?, addresses.as_deref()),
         Command::Config { defaults: true, .. } => print(odyssey::config::DEFAULTS),
         Command::Config { source, .. } => print(&load(&source)?.to_toml()),

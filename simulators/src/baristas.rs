@@ -434,6 +434,10 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use hyper::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::connection::TransportError;
@@ -486,6 +490,61 @@ mod tests {
             (1, 1, 1)
         );
         assert!(one.shop_reached);
+    }
+
+    /// Reads one request's head and answers it; the connection stays open.
+    async fn answer(stream: &mut TcpStream, body: &str) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let head = String::from_utf8(head).unwrap();
+        head.lines().next().unwrap().to_owned()
+    }
+
+    /// One barista at a shop that hands out one order; what the shop is asked after `then` happened to the hours
+    /// while the coffee was being brewed, and what the barista did.
+    async fn asked_after(brew_s: u64, then: impl Fn(&Hours)) -> (String, Tally) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shop = format!("http://{}", listener.local_addr().unwrap());
+        let progress = Progress::of_baristas();
+        let hours = Hours::until(CancellationToken::new());
+        let mut crew = crew(brew_s, brew_s);
+        crew.count = 1;
+        let pace = Pace {
+            speed: "1000".parse().unwrap(),
+            seed: 1,
+        };
+        let staff = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let asked = answer(&mut stream, r#"{"order_id": "a b", "attempt": 2}"#).await;
+            assert_eq!(asked, "GET /start/?wait=20&barista=barista-1 HTTP/1.1");
+            let mut brewing = progress.brewing().unwrap();
+            brewing.wait_for(|now| *now == 1).await.unwrap();
+            then(&hours);
+            answer(&mut stream, "{}").await
+        };
+        tokio::join!(
+            staff,
+            work(shop.parse().unwrap(), &crew, &pace, &progress, &hours)
+        )
+    }
+
+    #[tokio::test]
+    async fn a_barista_stopped_while_brewing_gives_the_order_back() {
+        let (asked, tally) = asked_after(24 * 3600, Hours::close).await;
+        assert_eq!(asked, "POST /release/?order_id=a%20b HTTP/1.1");
+        assert_eq!((tally.started, tally.given_back, tally.finished), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_barista_whose_shift_ends_while_brewing_finishes_the_coffee() {
+        let (asked, tally) = asked_after(100, |hours| hours.last_orders.cancel()).await;
+        assert_eq!(asked, "POST /finish/?order_id=a%20b&attempt=2 HTTP/1.1");
+        assert_eq!((tally.started, tally.given_back, tally.finished), (1, 0, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use fastrand::Rng;
+use jiff::Timestamp;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -96,8 +97,14 @@ pub(crate) async fn visit_all(
         });
     }
     let mut visits = waiting.join_all().await;
-    visits.sort_unstable_by_key(|(number, _)| *number);
+    visits.sort_unstable_by_key(|(number, visit)| (visit.arrived, noted(visit), *number));
     visits.into_iter().map(|(_, visit)| visit).collect()
+}
+
+/// Customers who come at the same moment have no order among themselves until the shop has noted them down;
+/// those whom it did not note come last.
+fn noted(visit: &Visit) -> Timestamp {
+    visit.receipt.placed_at.unwrap_or(Timestamp::MAX)
 }
 
 async fn wait_for_coffee(

@@ -43,6 +43,7 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 #[command(
     name = "simulators",
     version,
+    args_override_self = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 every customer who came got a 200; 1 one did not, or the run failed; 2 wrong usage."
 )]
@@ -77,7 +78,10 @@ impl Command {
     }
 }
 
-#[tokio::main]
+/// One thread is plenty for thousands of people who mostly wait. It also starts them in the order in which they come,
+/// so that a picture by order of arrival shows the shop's order and not a scheduler's, and leaves the other cores to a
+/// shop on the same machine.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let CommandLine { command } = CommandLine::parse();
     if let Err(contradiction) = command.check() {
@@ -138,6 +142,15 @@ mod tests {
         assert_eq!(options.crew.brew_min.as_secs(), 30);
         assert_eq!(options.crew.brew_max.as_secs(), 60);
         assert!(options.picture.prepare("rush").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_counts() {
+        let line = CommandLine::parse_from(["simulators", "rush", "--groups=2", "--groups=3"]);
+        let Command::Rush(options) = line.command else {
+            panic!("rush was asked for")
+        };
+        assert_eq!(options.crowd.groups, 3);
     }
 
     #[test]

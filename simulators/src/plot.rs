@@ -87,6 +87,16 @@ impl Display for Page<'_> {
 
         writeln!(f, "<h2>Waiting time by order of arrival</h2>")?;
         legend(f, visits)?;
+        if report
+            .customers
+            .as_ref()
+            .is_some_and(|customers| customers.out_of_turn.is_some())
+        {
+            writeln!(
+                f,
+                "<p class=\"faint\">Those who came at once stand in the order in which the shop noted them.</p>"
+            )?;
+        }
         open_panel(f, "Waiting time of each customer by order of arrival")?;
         axis.draw(f)?;
         by_arrival(f, visits, &axis)?;
@@ -410,7 +420,7 @@ fn tables(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     }
     let per_s = &customers.served_per_s;
     times("served", rate(per_s.simulated), rate(per_s.measured))?;
-    writeln!(f, "</table>\n<h2>Answers</h2>\n<table>")?;
+    writeln!(f, "</table>\n<h2>Customers</h2>\n<table>")?;
     let mut row =
         |label: &str, times: usize| writeln!(f, "<tr><th>{label}</th><td>{times}</td></tr>");
     for (status, times) in &customers.by_status {
@@ -419,8 +429,16 @@ fn tables(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     for (error, times) in &customers.by_transport_error {
         row(error, *times)?;
     }
-    if customers.unanswered > 0 {
-        row("unanswered when stopped", customers.unanswered)?;
+    for (label, times) in [
+        ("unanswered when stopped", customers.unanswered),
+        ("not yet come when stopped", customers.not_arrived),
+    ] {
+        if times > 0 {
+            row(label, times)?;
+        }
+    }
+    if let Some(out_of_turn) = customers.out_of_turn {
+        row("started out of turn", out_of_turn)?;
     }
     writeln!(f, "</table>\n</html>")
 }

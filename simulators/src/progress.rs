@@ -164,12 +164,12 @@ fn live_line(expected: u64) -> ProgressBar {
     let (bar, template) = if expected > 0 {
         (
             ProgressBar::new(expected),
-            "{elapsed_precise} {bar:24} {msg}",
+            "{elapsed:>4} {bar:10} {wide_msg}",
         )
     } else {
         (
             ProgressBar::new_spinner(),
-            "{elapsed_precise} {spinner} {msg}",
+            "{elapsed:>4} {spinner} {wide_msg}",
         )
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -185,6 +185,7 @@ async fn tick(progress: Arc<Progress>, bar: Option<ProgressBar>) {
         PLAIN_EVERY
     };
     let mut rate = Rate::default();
+    rate.per_s(began, progress.done());
     loop {
         tokio::time::sleep(every).await;
         let line = progress.line(rate.per_s(Instant::now(), progress.done()));

@@ -1,15 +1,15 @@
 //! What both listeners share; it knows no desk.
 //!
 //! A connection is accepted by [`server`], a request passes [`edge`] (request id, counting, logging, the last resort
-//! for panics) into a router. Desks read requests with [`body`] and [`query`], answer mistakes with [`problem`], and
+//! for panics) into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
 //! describe themselves through [`api`]. [`status`] has the pages that every listener serves.
 
 pub mod api;
 pub mod body;
 pub mod edge;
 pub mod listen;
+pub mod params;
 pub mod problem;
-pub mod query;
 pub mod server;
 pub mod status;
 

@@ -197,7 +197,9 @@ struct Attached<C> {
 pub struct Line<C, B> {
     rules: Rules,
     entries: Slab<Entry<C>>,
-    by_id: HashMap<OrderId, u32>,
+    /// Sorted on purpose: ids sort by the time of placing, so what is placed, started, finished and forgotten touches the
+    /// same few pages again and again, however long the line. A hash map would miss the cache each time.
+    by_id: BTreeMap<OrderId, u32>,
     by_key: HashMap<IdempotencyKey, u32>,
     places: Places,
     next_ticket: Ticket,
@@ -217,7 +219,7 @@ impl<C, B> Line<C, B> {
         Self {
             rules,
             entries: Slab::new(),
-            by_id: HashMap::new(),
+            by_id: BTreeMap::new(),
             by_key: HashMap::new(),
             places: Places::default(),
             next_ticket: 0,

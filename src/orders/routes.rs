@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRef, Path, State};
+use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ use super::model::{
 use super::service::{Counter, Orders, Placement, Report};
 use crate::http::Problem;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
-use crate::http::query::Query;
+use crate::http::params::{Path, Query};
 
 /// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
 pub const WAIT_SECS_MAX: u64 = 55;

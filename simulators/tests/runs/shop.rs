@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    net::TcpSocket,
     sync::{oneshot, watch},
     time::timeout,
 };
@@ -76,15 +76,15 @@ pub(crate) struct Shop {
 type Reply = Response<Full<Bytes>>;
 
 impl Shop {
-    pub(crate) async fn open(manners: Manners) -> Self {
+    pub(crate) fn open(manners: Manners) -> Self {
         let line = Arc::new(watch::Sender::new(Line::default()));
         let desk = Desk {
             line: Arc::clone(&line),
             manners,
         };
         Self {
-            customers: desk.clone().listen(Door::Customers).await,
-            staff: desk.listen(Door::Staff).await,
+            customers: desk.clone().listen(Door::Customers),
+            staff: desk.listen(Door::Staff),
             line,
         }
     }
@@ -120,10 +120,11 @@ struct Desk {
 
 impl Desk {
     /// Serves one door until the test's runtime ends; returns its base URL.
-    async fn listen(self, door: Door) -> String {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .unwrap();
+    fn listen(self, door: Door) -> String {
+        // The usual backlog of 128 overflows when a whole group comes at once, and costs them a second.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             loop {

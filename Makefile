@@ -1,0 +1,33 @@
+# Everything one does with Odyssey. `make help` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run check test demo bench
+
+CARGO ?= cargo
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
+	$(CARGO) run --release --locked -p odyssey -- serve
+
+check: ## Formatting, lints, documentation, dependencies, shell scripts; installs what is missing
+	scripts/install-tools.sh check
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	$(CARGO) deny --locked --log-level error check bans licenses sources
+	shellcheck $$(git ls-files '*.sh' .ci/run)
+	shfmt -d -i 2 $$(git ls-files '*.sh' .ci/run)
+
+test: ## Everything that can fail; installs what is missing
+	scripts/install-tools.sh test
+	$(CARGO) test --workspace --doc --locked
+	$(CARGO) nextest run --workspace --all-targets --locked
+
+demo: ## A rush of customers against ten baristas, a hundred times faster than life, with a report
+	simulators/demo.sh
+
+bench: ## Measure against real peers, side by side; installs them if they are missing
+	bench/install-peers.sh
+	$(CARGO) run --release --locked -p bench
