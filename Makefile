@@ -23,11 +23,13 @@ check: ## Formatting, lints, documentation, dependencies, shell scripts; install
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
 	$(CARGO) test --workspace --doc --locked
-	$(CARGO) nextest run --workspace --all-targets --locked
+	$(CARGO) nextest run --workspace --locked
 
 demo: ## A rush of customers against ten baristas, a hundred times faster than life, with a report
 	simulators/demo.sh
 
 bench: ## Measure against real peers, side by side; installs them if they are missing
 	bench/install-peers.sh
-	$(CARGO) run --release --locked -p bench
+	$(CARGO) bench --locked -p bench --bench line
+	$(CARGO) build --release --locked -p odyssey -p bench
+	$${CARGO_TARGET_DIR:-target}/release/bench run

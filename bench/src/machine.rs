@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 
-use crate::peers::{GEARMAND_THREADS, Program, Programs};
+use crate::peers::{Program, Programs};
 
 /// The lock file this program was built with: it knows which hyper the bare server is.
 const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
@@ -25,11 +25,7 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[Program]) -> Result<S
                 "bare hyper {}",
                 locked_version(LOCK, "hyper").unwrap_or("(unknown)")
             ),
-            Program::Gearmand => format!(
-                "{} with {GEARMAND_THREADS} threads",
-                programs.version(program)?
-            ),
-            Program::Odyssey | Program::Nats => programs.version(program)?,
+            Program::Odyssey | Program::Gearmand | Program::Nats => programs.version(program)?,
         });
     }
     Ok(parts.join(", "))

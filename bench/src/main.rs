@@ -30,7 +30,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::peers::{Program, Programs};
-use crate::rounds::Extent;
+use crate::rounds::{Extent, Section};
 use crate::table::Table;
 
 /// Measures the server side by side with real peers.
@@ -143,21 +143,27 @@ fn run(options: Options) -> Result<()> {
     };
 
     let mut table = Table::default();
-    let measured = parts
-        .iter()
-        .try_for_each(|part| measure(*part, &programs, &extent, &mut table));
+    let mut notes = Vec::new();
+    let measured = parts.iter().try_for_each(|part| {
+        let section = measure(*part, &programs, &extent)
+            .with_context(|| format!("measuring {part:?} failed"))?;
+        table.extend(section.rows);
+        notes.extend(section.note);
+        Ok(())
+    });
     if measured.is_ok() {
         table.extend(vec![rounds::line()]);
     }
     if !table.is_empty() {
-        let machine = machine::describe(&programs, &taking_part)?;
-        let report = format!(
-            "{table}\nMedians of {} rounds; {} s per measurement of speed; {} customers and {} baristas.\n{machine}\n",
+        notes.push(format!(
+            "Medians of {} rounds, {} s per measurement of speed; {} customers and {} baristas.",
             options.rounds,
             options.seconds,
             rounds::CUSTOMERS,
             rounds::BARISTAS
-        );
+        ));
+        notes.push(format!("{}.", machine::describe(&programs, &taking_part)?));
+        let report = format!("{table}\n- {}\n", notes.join("\n- "));
         io::stdout().write_all(report.as_bytes())?;
         if let Some(file) = options.markdown.filter(|_| measured.is_ok()) {
             fs::write(&file, report).with_context(|| format!("writing {}", file.display()))?;
@@ -166,13 +172,11 @@ fn run(options: Options) -> Result<()> {
     measured
 }
 
-fn measure(part: Part, programs: &Programs, extent: &Extent, table: &mut Table) -> Result<()> {
-    let rows = match part {
+fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> {
+    match part {
         Part::Cycles => rounds::cycles(programs, extent),
         Part::Next => rounds::next(programs, extent),
         Part::Memory => rounds::memory(programs, extent),
         Part::Streams => rounds::held_streams(programs, extent),
-    };
-    table.extend(rows.with_context(|| format!("the measurement of {part:?} failed"))?);
-    Ok(())
+    }
 }

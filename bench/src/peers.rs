@@ -19,8 +19,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Ends of a log are quoted this far.
 const LOG_TAIL_LINES: usize = 8;
 
-/// I/O threads of gearmand: its own default, and no other number was faster (0 to 4 were tried on two cores).
-pub(crate) const GEARMAND_THREADS: &str = "4";
 /// Room for a burst of connections, as all servers here have.
 const BACKLOG: &str = "4096";
 
@@ -56,6 +54,8 @@ pub(crate) enum Manner {
     Holding,
     /// Ready for HTTP/2 on plain connections.
     Streams,
+    /// With a single I/O thread.
+    OneThread,
 }
 
 /// Where the programs are.
@@ -134,7 +134,10 @@ impl Programs {
                     "--log-file",
                     "stderr",
                 ]);
-                command.args(["--threads", GEARMAND_THREADS, "--backlog", BACKLOG]);
+                command.args(["--backlog", BACKLOG]);
+                if manner == Manner::OneThread {
+                    command.args(["--threads", "1"]);
+                }
                 command.arg("--pid-file").arg(dir.path().join("pid"));
                 Some(port)
             }
@@ -253,7 +256,7 @@ fn odyssey_environment(command: &mut Command, manner: Manner) {
     }
     command.envs(ODYSSEY.iter().copied());
     match manner {
-        Manner::Usual => {}
+        Manner::Usual | Manner::OneThread => {}
         Manner::Holding => drop(command.envs(ODYSSEY_LONG_LINE.iter().copied())),
         Manner::Streams => drop(command.envs(ODYSSEY_STREAMS.iter().copied())),
     }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server};
 use crate::subject::Subject;
-use crate::table::{Row, Target, Unit};
+use crate::table::{Row, Spread, Target, Unit};
 use crate::throughput::{self, Pace, Speed};
 use crate::{memory, streams};
 
@@ -41,50 +41,62 @@ pub(crate) struct Extent {
 /// One subject's value of each round.
 type Series = Vec<f64>;
 
+/// What one part of the run adds to the report.
+pub(crate) struct Section {
+    /// Lines of the table.
+    pub(crate) rows: Vec<Row>,
+    /// What to keep in mind when reading them.
+    pub(crate) note: Option<String>,
+}
+
 /// Full cycles of three requests against a third of the bare server's requests.
-pub(crate) fn cycles(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
-    let [ours, bare] = speeds(programs, extent, [Subject::Cycle, Subject::Bare])?;
-    Ok(vec![Row::compared(
+pub(crate) fn cycles(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let ([ours, bare], note) = speeds(programs, extent, [Subject::Cycle, Subject::Bare])?;
+    let row = Row::compared(
         "1. cycles of 3 requests, to bare hyper's requests / 3",
         Unit::PerSecond,
         &ours,
         &bare,
         Some(Target::AtLeast(0.85)),
-    )])
+    );
+    Ok(Section {
+        rows: vec![row],
+        note: Some(format!("1: {note}")),
+    })
 }
 
 /// Cycles of two requests against the peers' jobs and requests.
-pub(crate) fn next(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
-    let [ours, gearmand, nats] = speeds(
-        programs,
-        extent,
-        [Subject::Next, Subject::Gearmand, Subject::Nats],
-    )?;
-    let row = |measure, peer: &[f64], bound| {
+pub(crate) fn next(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 4] = [
+        Subject::Next,
+        Subject::Gearmand,
+        Subject::GearmandOneThread,
+        Subject::Nats,
+    ];
+    let ([ours, gearmand, one_thread, nats], note) = speeds(programs, extent, SUBJECTS)?;
+    let row = |peer: &str, speed: &[f64], bound| {
+        let target = Some(Target::AtLeast(bound));
         Row::compared(
-            measure,
+            &format!("2. cycles with next, to {peer}"),
             Unit::PerSecond,
             &ours,
-            peer,
-            Some(Target::AtLeast(bound)),
+            speed,
+            target,
         )
     };
-    Ok(vec![
-        row(
-            "2. cycles with next, to gearmand's foreground jobs",
-            &gearmand,
-            1.3,
-        ),
-        row(
-            "2. cycles with next, to NATS requests in a queue group",
-            &nats,
-            0.9,
-        ),
-    ])
+    let rows = vec![
+        row("gearmand's foreground jobs", &gearmand, 1.3),
+        row("the same with 1 thread for 4", &one_thread, 1.3),
+        row("NATS requests in a queue group", &nats, 0.9),
+    ];
+    Ok(Section {
+        rows,
+        note: Some(format!("2: {note}")),
+    })
 }
 
 /// Memory per held connection.
-pub(crate) fn memory(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
+pub(crate) fn memory(programs: &Programs, extent: &Extent) -> Result<Section> {
     const SUBJECTS: [Subject; 4] = [
         Subject::Cycle,
         Subject::BareHeld,
@@ -117,7 +129,7 @@ pub(crate) fn memory(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
         )
     };
     let target = Some(Target::AtMost(10_000.0));
-    Ok(vec![
+    let rows = vec![
         Row::alone(
             &format!("3. memory per held order, {held} connections"),
             Unit::Bytes,
@@ -127,11 +139,12 @@ pub(crate) fn memory(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
         row("bare hyper", &bare),
         row("gearmand", &gearmand),
         row("NATS", &nats),
-    ])
+    ];
+    Ok(Section { rows, note: None })
 }
 
 /// Memory per held stream.
-pub(crate) fn held_streams(programs: &Programs, extent: &Extent) -> Result<Vec<Row>> {
+pub(crate) fn held_streams(programs: &Programs, extent: &Extent) -> Result<Section> {
     let mut bytes = Vec::new();
     for round in 1..=extent.rounds {
         let server = programs.start(Program::Odyssey, Manner::Streams)?;
@@ -145,7 +158,11 @@ pub(crate) fn held_streams(programs: &Programs, extent: &Extent) -> Result<Vec<R
         bytes.push(each);
     }
     let measure = format!("3. memory per held order, {} h2c streams", extent.streams);
-    Ok(vec![Row::alone(&measure, Unit::Bytes, &bytes, None)])
+    let row = Row::alone(&measure, Unit::Bytes, &bytes, None);
+    Ok(Section {
+        rows: vec![row],
+        note: None,
+    })
 }
 
 /// The line's own cost needs no server: it has a benchmark of its own, and its place in the table here.
@@ -157,15 +174,16 @@ pub(crate) fn line() -> Row {
     )
 }
 
-/// One server each, all running throughout: one that nobody asks does not disturb the others.
+/// Speeds round by round, and a note on who used the machine meanwhile. There is one server each, all running
+/// throughout: one that nobody asks does not disturb the others.
 fn speeds<const N: usize>(
     programs: &Programs,
     extent: &Extent,
     subjects: [Subject; N],
-) -> Result<[Series; N]> {
+) -> Result<([Series; N], String)> {
     let mut servers: Vec<Server> = Vec::new();
     for subject in subjects {
-        servers.push(programs.start(subject.program(), Manner::Usual)?);
+        servers.push(programs.start(subject.program(), subject.manner())?);
     }
     let pace = Pace {
         warm_up: WARM_UP,
@@ -173,6 +191,8 @@ fn speeds<const N: usize>(
     };
     let slices = extent.seconds * SLICES_PER_SECOND;
     let mut series = [const { Series::new() }; N];
+    let mut client_busy = [const { Series::new() }; N];
+    let mut others = Series::new();
     for round in 1..=extent.rounds {
         let mut sums = [Speed::default(); N];
         let before = Time::now(servers.iter().map(Server::pid))?;
@@ -182,30 +202,30 @@ fn speeds<const N: usize>(
                 *sum += server.explain(throughput::measure(crew, pace))?;
             }
         }
-        for ((subject, sum), series) in subjects.into_iter().zip(sums).zip(&mut series) {
-            let Speed {
-                answers_per_second,
-                client_busy,
-            } = sum / f64::from(slices);
-            let per_second = answers_per_second / f64::from(subject.answers_per_unit());
-            let speed = Unit::PerSecond.show(per_second);
-            let busy = client_busy * 100.0;
-            report(
-                round,
-                extent,
-                subject,
-                format_args!("{speed} (client busy {busy:.0} % of the time)"),
-            )?;
-            series.push(per_second);
+        others.push(Time::now(servers.iter().map(Server::pid))?.others_since(before));
+        for (at, (subject, sum)) in subjects.into_iter().zip(sums).enumerate() {
+            let speed = sum / f64::from(slices);
+            let per_second = speed.answers_per_second / f64::from(subject.answers_per_unit());
+            report(round, extent, subject, Unit::PerSecond.show(per_second))?;
+            series[at].push(per_second);
+            client_busy[at].push(speed.client_busy);
         }
-        let others = Time::now(servers.iter().map(Server::pid))?.others_since(before) * 100.0;
-        writeln!(
-            io::stderr(),
-            "round {round} of {}: others used {others:.0} % of the machine",
-            extent.rounds
-        )?;
     }
-    Ok(series)
+    let busy: Vec<String> = subjects
+        .into_iter()
+        .zip(&client_busy)
+        .map(|(subject, busy)| {
+            format!("{:.0} % with {subject}", Spread::new(busy).median() * 100.0)
+        })
+        .collect();
+    let others = Spread::new(&others);
+    let note = format!(
+        "the client used of its core {}. Other programs used {:.0}–{:.0} % of the machine.",
+        busy.join(", "),
+        others.low() * 100.0,
+        others.high() * 100.0
+    );
+    Ok((series, note))
 }
 
 /// Tells whoever watches how it goes; the table goes elsewhere.

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::client::{Crew, Side, Talk};
 use crate::framing::Framing;
 use crate::http::{Barista, Customer, Guest, Habit, Releaser};
-use crate::peers::{Program, Server};
+use crate::peers::{Manner, Program, Server};
 use crate::{gearman, nats};
 
 /// A program in one use.
@@ -19,8 +19,10 @@ pub(crate) enum Subject {
     Bare,
     /// Requests that the barest hyper server holds until they are released.
     BareHeld,
-    /// Foreground jobs.
+    /// Foreground jobs, with the four I/O threads gearmand has by default.
     Gearmand,
+    /// The same with one I/O thread, which is faster where cores are few and nobody else wants them.
+    GearmandOneThread,
     /// Requests to a queue group.
     Nats,
 }
@@ -31,8 +33,16 @@ impl Subject {
         match self {
             Subject::Cycle | Subject::Next => Program::Odyssey,
             Subject::Bare | Subject::BareHeld => Program::Bare,
-            Subject::Gearmand => Program::Gearmand,
+            Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
+        }
+    }
+
+    /// How the program is run when its speed is measured.
+    pub(crate) fn manner(self) -> Manner {
+        match self {
+            Subject::GearmandOneThread => Manner::OneThread,
+            _ => Manner::Usual,
         }
     }
 
@@ -41,7 +51,7 @@ impl Subject {
         match self {
             // A cycle is three requests.
             Subject::Bare | Subject::BareHeld => 3,
-            Subject::Cycle | Subject::Next | Subject::Gearmand | Subject::Nats => 1,
+            _ => 1,
         }
     }
 
@@ -81,7 +91,7 @@ impl Subject {
                 each(customers, |_| Guest),
                 each(1, |_| Releaser),
             ),
-            Subject::Gearmand => (
+            Subject::Gearmand | Subject::GearmandOneThread => (
                 Framing::Gearman,
                 each(customers, gearman::Submitter::new),
                 each(workers, |_| gearman::Worker),
@@ -106,6 +116,7 @@ impl fmt::Display for Subject {
             Subject::Cycle | Subject::Next => "odyssey",
             Subject::Bare | Subject::BareHeld => "bare hyper",
             Subject::Gearmand => "gearmand",
+            Subject::GearmandOneThread => "gearmand with 1 thread",
             Subject::Nats => "NATS",
         })
     }
