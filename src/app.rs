@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use metrics::{describe_gauge, gauge};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 use utoipa::openapi::OpenApi;
 
@@ -16,7 +15,7 @@ use crate::http::Api;
 use crate::http::body::BodyLimits;
 use crate::http::edge::Edge;
 use crate::http::listen::{listen, raise_open_files};
-use crate::http::server::{Seats, Server, Settings};
+use crate::http::server::{Seats, Server, Settings, Stop};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::shutdown::{Signals, Stopping};
@@ -59,7 +58,7 @@ struct Desks {
 struct Door {
     address: SocketAddr,
     server: Server,
-    stop: CancellationToken,
+    stop: Stop,
 }
 
 impl App {
@@ -268,7 +267,7 @@ impl Door {
             header_timeout: http.header_timeout,
             h2_streams_max: http.h2_streams_max,
         };
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         Ok(Self {
             address,
             server: Server::new(socket, edge, settings, stop.clone()),

@@ -167,9 +167,12 @@ impl Config {
         let merged = sources.add_source(environment).build()?;
         let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
+            // The library names the key too, at the end.
+            let said = error.into_inner().to_string();
+            let detail = said.split(" for key `").next().unwrap_or_default();
             ConfigError::Key {
                 key,
-                detail: error.into_inner().to_string(),
+                detail: detail.to_owned(),
             }
         })?;
         config.check()?;

@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::http::server::Stop;
 use crate::http::status::Readiness;
 use crate::orders::Orders;
 
@@ -61,9 +61,9 @@ pub struct Stopping {
     /// Told first.
     pub readiness: Readiness,
     /// Stops the customers' listener.
-    pub customers: CancellationToken,
+    pub customers: Stop,
     /// Stops the staff's listener.
-    pub staff: CancellationToken,
+    pub staff: Stop,
     /// How long held customers may still be served.
     pub drain: Duration,
 }
@@ -103,7 +103,7 @@ impl Stopping {
             "stopping: no new customers"
         );
         self.readiness.stop();
-        self.customers.cancel();
+        self.customers.stop();
         let served = timeout(self.drain, nobody_is_held(orders)).await.is_ok();
         let sent_away = orders.close();
         if !served && sent_away > 0 {
@@ -112,7 +112,7 @@ impl Stopping {
                 "the drain is over: the customers still held are sent away"
             );
         }
-        self.staff.cancel();
+        self.staff.stop();
         let flushed = timeout(FLUSH, async { tokio::join!(customers, staff) }).await;
         if flushed.is_err() {
             warn!("some connections did not end in time");

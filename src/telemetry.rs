@@ -44,7 +44,8 @@ pub fn init_logs(log: &Log) -> Result<(), String> {
             .boxed()
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(targets))
+        .with(targets)
+        .with(layer)
         .try_init()
         .map_err(|error| error.to_string())
 }

@@ -5,11 +5,11 @@
 //! looked at (not taken) to choose, so that HTTP/1.1 connections pay nothing else for it.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -59,7 +59,7 @@ pub struct Server {
     edge: Edge,
     settings: Settings,
     /// Told to stop: no new connections, and open ones end after the request they are at.
-    stop: CancellationToken,
+    stop: Stop,
     connections: TaskTracker,
 }
 
@@ -91,14 +91,57 @@ impl Seats {
     }
 }
 
+/// Tells a listener to stop; cheap to clone.
+///
+/// A cancellation token alone would do, but looking at one takes a lock that all connections share, at every poll of
+/// each. So a connection registers with the token once, to be woken, and from then on looks at a flag.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    token: CancellationToken,
+}
+
+impl Stop {
+    /// Stops the listener.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    fn told(self) -> Told {
+        Told {
+            flag: Some(self.flag),
+            woken: Box::pin(self.token.cancelled_owned()),
+            registered: false,
+        }
+    }
+}
+
+/// One connection's view of [`Stop`].
+struct Told {
+    /// Gone once the connection knows.
+    flag: Option<Arc<AtomicBool>>,
+    woken: Pin<Box<WaitForCancellationFutureOwned>>,
+    registered: bool,
+}
+
+impl Told {
+    /// True once: when the connection has to hear of it.
+    fn just_now(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.registered {
+            self.registered = true;
+            // Only to be woken; the flag tells.
+            let _ = self.woken.as_mut().poll(cx);
+        }
+        self.flag
+            .take_if(|flag| flag.load(Ordering::Acquire))
+            .is_some()
+    }
+}
+
 impl Server {
     /// Serves `edge` on `listener`.
-    pub fn new(
-        listener: TcpListener,
-        edge: Edge,
-        settings: Settings,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(listener: TcpListener, edge: Edge, settings: Settings, stop: Stop) -> Self {
         Self {
             listener,
             edge,
@@ -112,7 +155,7 @@ impl Server {
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
         // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
-        while let Some(accepted) = self.stop.run_until_cancelled(self.accept()).await {
+        while let Some(accepted) = self.stop.token.run_until_cancelled(self.accept()).await {
             match accepted {
                 Ok((stream, seat)) => {
                     pause = ACCEPT_PAUSE;
@@ -124,7 +167,7 @@ impl Server {
                 Err(error) => {
                     // No descriptors or no memory left. Waiting lets others end; the listeners do not wait for one another.
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
-                    self.stop.run_until_cancelled(sleep(pause)).await;
+                    self.stop.token.run_until_cancelled(sleep(pause)).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
@@ -199,25 +242,20 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_h1(
-    stream: TcpStream,
-    edge: Edge,
-    header_timeout: Duration,
-    stop: CancellationToken,
-) {
+async fn serve_h1(stream: TcpStream, edge: Edge, header_timeout: Duration, stop: Stop) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .serve_connection(TokioIo::new(stream), edge);
     let mut connection = pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+    let mut told = stop.told();
+    let served = poll_fn(|cx| {
+        if told.just_now(cx) {
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
-    if let Err(error) = served {
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = served.await {
         debug!(%error, "a connection ended early");
     }
 }
@@ -227,7 +265,7 @@ async fn serve_h2(
     edge: Edge,
     streams_max: u32,
     idle_timeout: Duration,
-    stop: CancellationToken,
+    stop: Stop,
 ) {
     let streams = Arc::new(Streams::default());
     let counted = Counted {
@@ -242,18 +280,25 @@ async fn serve_h2(
         .keep_alive_timeout(Duration::from_secs(30))
         .serve_connection(TokioIo::new(stream), counted);
     let mut connection = pin!(connection);
+    let mut told = stop.told();
+    let mut serving = poll_fn(|cx| {
+        if told.just_now(cx) {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    });
     let served = tokio::select! {
-        served = connection.as_mut() => Ok(served),
+        served = &mut serving => served,
         () = streams.idle_for(idle_timeout) => {
             connection.as_mut().graceful_shutdown();
-            timeout(GOODBYE, connection).await
-        }
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            Ok(connection.await)
+            // A request that crossed the goodbye is still served; only silence ends the connection.
+            tokio::select! {
+                served = connection.as_mut() => served,
+                () = streams.idle_for(GOODBYE) => Ok(()),
+            }
         }
     };
-    if let Ok(Err(error)) = served {
+    if let Err(error) = served {
         debug!(%error, "a connection ended early");
     }
 }
