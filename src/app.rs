@@ -10,12 +10,13 @@ use serde::Serialize;
 use tracing::info;
 use utoipa::openapi::OpenApi;
 
-use crate::config::{self, Config, ConnectionsMax};
+use crate::config::{self, Config, Count};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
+use crate::http::connection::Stop;
 use crate::http::edge::Edge;
 use crate::http::listen::{listen, raise_open_files};
-use crate::http::server::{Seats, Server, Settings, Stop};
+use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::shutdown::{Signals, Stopping};
@@ -226,12 +227,12 @@ fn count(connections: usize) -> f64 {
 fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
     let usable = open_files.saturating_sub(FILES_RESERVED).max(2);
     let staff = match config.staff.connections_max {
-        ConnectionsMax::Auto => STAFF_CONNECTIONS.min(usable / 4).max(1),
-        ConnectionsMax::Exactly(count) => count as u64,
+        Count::Auto => STAFF_CONNECTIONS.min(usable / 4).max(1),
+        Count::Exactly(count) => count as u64,
     };
     let customers = match config.customers.connections_max {
-        ConnectionsMax::Auto => usable.saturating_sub(staff).max(1),
-        ConnectionsMax::Exactly(count) => count as u64,
+        Count::Auto => usable.saturating_sub(staff).max(1),
+        Count::Exactly(count) => count as u64,
     };
     if staff.saturating_add(customers) > usable {
         bail!(
@@ -289,7 +290,7 @@ mod tests {
             let [c, s] = seats(&config, open_files).unwrap();
             assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
         }
-        config.customers.connections_max = ConnectionsMax::Exactly(900);
+        config.customers.connections_max = Count::Exactly(900);
         assert!(seats(&config, 1024).is_err());
         assert!(seats(&config, 2048).is_ok());
     }

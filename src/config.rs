@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
@@ -42,6 +43,8 @@ pub struct Config {
     pub staff: Listener,
     /// What both listeners share.
     pub http: Http,
+    /// The threads that serve.
+    pub runtime: Runtime,
     /// The order line.
     pub orders: Orders,
     /// Going down.
@@ -59,13 +62,13 @@ pub struct Listener {
     /// Whether HTTP/2 without TLS is spoken too.
     pub h2c: bool,
     /// Open connections at most.
-    pub connections_max: ConnectionsMax,
+    pub connections_max: Count,
 }
 
-/// A number of connections, or whatever the limit of open files allows.
+/// A number, or whatever suits the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionsMax {
-    /// As many as the limit of open files allows.
+pub enum Count {
+    /// Whatever suits the machine; the key's description says what that is.
     Auto,
     /// So many.
     Exactly(usize),
@@ -87,6 +90,14 @@ pub struct Http {
     pub backlog: u32,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
+}
+
+/// The threads that serve.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// How many there are.
+    pub workers: Count,
 }
 
 /// The order line.
@@ -185,9 +196,12 @@ impl Config {
         let minutes = Duration::from_mins(5);
         let (http, orders) = (&self.http, &self.orders);
         for (key, listener) in [("customers", &self.customers), ("staff", &self.staff)] {
-            if let ConnectionsMax::Exactly(count) = listener.connections_max {
+            if let Count::Exactly(count) = listener.connections_max {
                 within(&format!("{key}.connections_max"), count, 1, 10_000_000)?;
             }
+        }
+        if let Count::Exactly(count) = self.runtime.workers {
+            within("runtime.workers", count, 1, 1024)?;
         }
         time_within("http.header_timeout", http.header_timeout, second, minutes)?;
         let tenth = Duration::from_millis(100);
@@ -217,6 +231,14 @@ impl Config {
             detail,
         })?;
         Ok(())
+    }
+
+    /// How many threads serve.
+    pub fn workers(&self) -> usize {
+        match self.runtime.workers {
+            Count::Exactly(count) => count,
+            Count::Auto => available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        }
     }
 
     /// The configuration as TOML, every key in it.
@@ -271,7 +293,7 @@ fn time_within(
     })
 }
 
-impl<'de> Deserialize<'de> for ConnectionsMax {
+impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -289,7 +311,7 @@ impl<'de> Deserialize<'de> for ConnectionsMax {
     }
 }
 
-impl Serialize for ConnectionsMax {
+impl Serialize for Count {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Auto => serializer.serialize_str("auto"),
@@ -359,7 +381,7 @@ mod tests {
         assert_eq!(config.orders.reconnect_grace, Duration::from_secs(60));
         assert_eq!(config.orders.replay, Duration::from_secs(600));
         assert_eq!(config.shutdown.drain, Duration::from_secs(60));
-        assert_eq!(config.customers.connections_max, ConnectionsMax::Auto);
+        assert_eq!(config.customers.connections_max, Count::Auto);
     }
 
     #[test]
@@ -385,10 +407,7 @@ mod tests {
         ])
         .unwrap();
         assert!(config.customers.h2c);
-        assert_eq!(
-            config.customers.connections_max,
-            ConnectionsMax::Exactly(77)
-        );
+        assert_eq!(config.customers.connections_max, Count::Exactly(77));
         assert_eq!(config.http.body_max_bytes, 1000);
         assert_eq!(config.log.format, LogFormat::Json);
         assert!(config.staff.listen.is_ipv6());
@@ -415,6 +434,7 @@ mod tests {
                 "lots",
                 "customers.connections_max",
             ),
+            ("ODYSSEY_RUNTIME__WORKERS", "0", "runtime.workers"),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::http::server::Stop;
+use crate::http::connection::Stop;
 use crate::http::status::Readiness;
 use crate::orders::Orders;
 

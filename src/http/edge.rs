@@ -24,6 +24,7 @@ use tower::Service;
 use tracing::{Level, Span, debug, debug_span, enabled, error};
 use uuid::Uuid;
 
+use super::connection::{Activity, OpenRequest};
 use super::problem::Problem;
 use crate::telemetry::Registry;
 
@@ -60,6 +61,21 @@ impl Edge {
             }),
         }
     }
+
+    /// The way in for a connection, whose `activity` its requests keep.
+    pub fn entrance(self, activity: Arc<Activity>) -> Entrance {
+        Entrance {
+            edge: self,
+            activity,
+        }
+    }
+}
+
+/// One connection's way in.
+#[derive(Debug)]
+pub struct Entrance {
+    edge: Edge,
+    activity: Arc<Activity>,
 }
 
 const ANSWERS: &str = "odyssey_http_answers_total";
@@ -85,24 +101,27 @@ impl Answers {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Edge {
+impl hyper::service::Service<Request<Incoming>> for Entrance {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
+        let open = self.activity.request();
         let id = request_id(request.headers());
+        let answers = Arc::clone(&self.edge.answers);
         let span = if enabled!(Level::DEBUG) {
-            span(&id, self.answers.listener, &request)
+            span(&id, answers.listener, &request)
         } else {
             Span::none()
         };
-        let inner = span.in_scope(|| self.router.clone().call(request));
+        let inner = span.in_scope(|| self.edge.router.clone().call(request));
         Answer {
             inner,
             id: Some(id),
-            answers: Arc::clone(&self.answers),
+            answers,
             span,
+            open,
         }
     }
 }
@@ -136,7 +155,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 fn new_request_id() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
-    let text = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a header value")
 }
 
@@ -162,6 +181,7 @@ pin_project! {
         id: Option<HeaderValue>,
         answers: Arc<Answers>,
         span: Span,
+        open: OpenRequest,
     }
 }
 

@@ -4,28 +4,21 @@
 //! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first four bytes are
 //! looked at (not taken) to choose, so that HTTP/1.1 connections pay nothing else for it.
 
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::edge::{Answer, Edge};
+use super::connection::{Activity, Stop, serve_until_idle};
+use super::edge::Edge;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4); no HTTP/1.1 method begins so.
 const H2_PREFACE_START: &[u8; 4] = b"PRI ";
@@ -34,8 +27,6 @@ const PREFACE_POLL: Duration = Duration::from_millis(20);
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long an idle HTTP/2 connection gets to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How connections of one listener are served.
 #[derive(Debug, Clone)]
@@ -91,54 +82,6 @@ impl Seats {
     }
 }
 
-/// Tells a listener to stop; cheap to clone.
-///
-/// A cancellation token alone would do, but looking at one takes a lock that all connections share, at every poll of
-/// each. So a connection registers with the token once, to be woken, and from then on looks at a flag.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    flag: Arc<AtomicBool>,
-    token: CancellationToken,
-}
-
-impl Stop {
-    /// Stops the listener.
-    pub fn stop(&self) {
-        self.flag.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-
-    fn told(self) -> Told {
-        Told {
-            flag: Some(self.flag),
-            woken: Box::pin(self.token.cancelled_owned()),
-            registered: false,
-        }
-    }
-}
-
-/// One connection's view of [`Stop`].
-struct Told {
-    /// Gone once the connection knows.
-    flag: Option<Arc<AtomicBool>>,
-    woken: Pin<Box<WaitForCancellationFutureOwned>>,
-    registered: bool,
-}
-
-impl Told {
-    /// True once: when the connection has to hear of it.
-    fn just_now(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.registered {
-            self.registered = true;
-            // Only to be woken; the flag tells.
-            let _ = self.woken.as_mut().poll(cx);
-        }
-        self.flag
-            .take_if(|flag| flag.load(Ordering::Acquire))
-            .is_some()
-    }
-}
-
 impl Server {
     /// Serves `edge` on `listener`.
     pub fn new(listener: TcpListener, edge: Edge, settings: Settings, stop: Stop) -> Self {
@@ -155,7 +98,7 @@ impl Server {
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
         // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
-        while let Some(accepted) = self.stop.token.run_until_cancelled(self.accept()).await {
+        while let Some(accepted) = self.stop.unless_told(self.accept()).await {
             match accepted {
                 Ok((stream, seat)) => {
                     pause = ACCEPT_PAUSE;
@@ -167,7 +110,7 @@ impl Server {
                 Err(error) => {
                     // No descriptors or no memory left. Waiting lets others end; the listeners do not wait for one another.
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
-                    self.stop.token.run_until_cancelled(sleep(pause)).await;
+                    self.stop.unless_told(sleep(pause)).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
@@ -242,141 +185,23 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_h1(stream: TcpStream, edge: Edge, header_timeout: Duration, stop: Stop) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), edge);
-    let mut connection = pin!(connection);
-    let mut told = stop.told();
-    let served = poll_fn(|cx| {
-        if told.just_now(cx) {
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    });
-    if let Err(error) = served.await {
-        debug!(%error, "a connection ended early");
-    }
+async fn serve_h1(stream: TcpStream, edge: Edge, idle_max: Duration, stop: Stop) {
+    let activity = Arc::new(Activity::begin());
+    let service = edge.entrance(Arc::clone(&activity));
+    // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
 }
 
-async fn serve_h2(
-    stream: TcpStream,
-    edge: Edge,
-    streams_max: u32,
-    idle_timeout: Duration,
-    stop: Stop,
-) {
-    let streams = Arc::new(Streams::default());
-    let counted = Counted {
-        edge,
-        streams: Arc::clone(&streams),
-    };
+async fn serve_h2(stream: TcpStream, edge: Edge, streams_max: u32, idle_max: Duration, stop: Stop) {
+    let activity = Arc::new(Activity::begin());
+    let service = edge.entrance(Arc::clone(&activity));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)
         // A vanished peer's streams must end too: TCP's own keepalive does the same for HTTP/1.1.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), counted);
-    let mut connection = pin!(connection);
-    let mut told = stop.told();
-    let mut serving = poll_fn(|cx| {
-        if told.just_now(cx) {
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    });
-    let served = tokio::select! {
-        served = &mut serving => served,
-        () = streams.idle_for(idle_timeout) => {
-            connection.as_mut().graceful_shutdown();
-            // A request that crossed the goodbye is still served; only silence ends the connection.
-            tokio::select! {
-                served = connection.as_mut() => served,
-                () = streams.idle_for(GOODBYE) => Ok(()),
-            }
-        }
-    };
-    if let Err(error) = served {
-        debug!(%error, "a connection ended early");
-    }
-}
-
-/// The open streams of one HTTP/2 connection: hyper bounds neither the handshake nor the time without any.
-#[derive(Debug, Default)]
-struct Streams {
-    open: AtomicUsize,
-    changed: Notify,
-}
-
-impl Streams {
-    /// Returns once no stream was open for so long.
-    async fn idle_for(&self, timeout: Duration) {
-        loop {
-            let changed = self.changed.notified();
-            if self.open.load(Ordering::Relaxed) > 0 {
-                changed.await;
-            } else if tokio::time::timeout(timeout, changed).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn count(&self, change: impl FnOnce(&AtomicUsize)) {
-        change(&self.open);
-        self.changed.notify_waiters();
-    }
-}
-
-/// Counts the streams of one connection on their way to the edge.
-#[derive(Debug)]
-struct Counted {
-    edge: Edge,
-    streams: Arc<Streams>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Counted {
-    type Response = <Edge as hyper::service::Service<Request<Incoming>>>::Response;
-    type Error = Infallible;
-    type Future = CountedAnswer;
-
-    fn call(&self, request: Request<Incoming>) -> CountedAnswer {
-        self.streams.count(|open| {
-            open.fetch_add(1, Ordering::Relaxed);
-        });
-        CountedAnswer {
-            answer: self.edge.call(request),
-            stream: OpenStream(Arc::clone(&self.streams)),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct OpenStream(Arc<Streams>);
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.count(|open| {
-            open.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
-}
-
-pin_project! {
-    /// An answer on one stream; the stream counts as open until it is there, or dropped.
-    #[derive(Debug)]
-    struct CountedAnswer {
-        #[pin]
-        answer: Answer,
-        stream: OpenStream,
-    }
-}
-
-impl Future for CountedAnswer {
-    type Output = <Answer as Future>::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().answer.poll(cx)
-    }
+        .serve_connection(TokioIo::new(stream), service);
+    serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
 }

@@ -62,7 +62,8 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 2] {
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     let (schemas, paths, methods) = routes!(start_order);
     // Where there is GET, axum answers HEAD too, by calling the handler and dropping its body. Here that takes an order.
-    let methods = methods.head(async || Problem::no_such_method().allow("GET"));
+    let refuse = async || Problem::no_such_method().allow("GET");
+    let methods = methods.head(refuse).fallback(refuse);
     [
         (schemas, paths, methods),
         routes!(finish_order),
@@ -771,9 +772,11 @@ fn barista_name(name: Option<String>) -> Result<Option<Box<str>>, Problem> {
 }
 
 fn to_json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value)
-        .expect("structs of numbers and strings always serialize")
-        .into()
+    // Room for any of this desk's answers, so that writing one does not move it.
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, value)
+        .expect("structs of numbers and strings always serialize");
+    json.into()
 }
 
 fn no_store_header() -> [(header::HeaderName, HeaderValue); 1] {
