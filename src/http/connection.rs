@@ -256,11 +256,7 @@ mod tests {
     async fn one_that_does_not_end_when_asked_is_dropped() {
         let activity = Arc::new(Activity::begin());
         let lasted = lasted(&activity, Stop::default(), false).await;
-        assert_eq!(
-            lasted.as_millis(),
-            31_000 + 1,
-            "timers are a millisecond late at most"
-        );
+        assert!((31_000..31_010).contains(&lasted.as_millis()), "{lasted:?}");
     }
 
     #[tokio::test(start_paused = true)]
