@@ -4,7 +4,7 @@
 //! 1. `/readyz` says 503; the customers' listener stops accepting, idle connections there end.
 //! 2. The staff's listener goes on until nobody is held, or `shutdown.drain` is over.
 //! 3. Whoever is still held gets 503 with `Retry-After`; idle baristas get 204.
-//! 4. The staff's listener closes too, and answers on their way get [`FLUSH`] to leave.
+//! 4. The staff's listener closes too, and answers on their way get five seconds to leave.
 //!
 //! A second signal ends the process at once.
 

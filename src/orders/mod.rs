@@ -33,7 +33,7 @@
 //! - The server, told to stop: it goes on until nobody is held or `shutdown.drain` is over; then 503 for the rest.
 //!
 //! # The rooms
-//! Besides the usual ones: [`line`], the pure state machine; [`hold`], the futures whose dropping means leaving;
+//! Besides the usual ones: [`mod@line`], the pure state machine; [`hold`], the futures whose dropping means leaving;
 //! [`metrics`], what is counted.
 //!
 //! # Deliberately absent
