@@ -4,13 +4,15 @@
 //! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
 //! holds ([`memory`], [`streams`]). All of them are driven by one [`client`], whose connections differ only in what
 //! they say ([`http`], [`gearman`], [`nats`]) and in where a message ends ([`framing`]); what they saw is checked in
-//! the [`ledger`]. The result is a [`table`] with a line on the [`machine`].
+//! the [`ledger`]. What the [`line`] of orders itself costs was measured before, by its own benchmark. The result is a
+//! [`table`] with a line on the [`machine`].
 
 mod client;
 mod framing;
 mod gearman;
 mod http;
 mod ledger;
+mod line;
 mod machine;
 mod memory;
 mod nats;
@@ -87,6 +89,8 @@ enum Part {
     Memory,
     /// Memory per held HTTP/2 stream.
     Streams,
+    /// The line itself, from the samples of its benchmark.
+    Line,
 }
 
 impl Part {
@@ -102,6 +106,7 @@ impl Part {
                 Program::Nats,
             ],
             Part::Streams => &[Program::Odyssey],
+            Part::Line => &[],
         }
     }
 }
@@ -151,17 +156,16 @@ fn run(options: Options) -> Result<()> {
         notes.extend(section.note);
         Ok(())
     });
-    if measured.is_ok() {
-        table.extend(vec![rounds::line()]);
-    }
     if !table.is_empty() {
-        notes.push(format!(
-            "Medians of {} rounds, {} s per measurement of speed; {} customers and {} baristas.",
-            options.rounds,
-            options.seconds,
-            rounds::CUSTOMERS,
-            rounds::BARISTAS
-        ));
+        if !taking_part.is_empty() {
+            notes.push(format!(
+                "Medians of {} rounds, {} s per measurement of speed; {} customers and {} baristas.",
+                options.rounds,
+                options.seconds,
+                rounds::CUSTOMERS,
+                rounds::BARISTAS
+            ));
+        }
         notes.push(format!("{}.", machine::describe(&programs, &taking_part)?));
         let report = format!("{table}\n- {}\n", notes.join("\n- "));
         io::stdout().write_all(report.as_bytes())?;
@@ -178,5 +182,6 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Next => rounds::next(programs, extent),
         Part::Memory => rounds::memory(programs, extent),
         Part::Streams => rounds::held_streams(programs, extent),
+        Part::Line => line::section(),
     }
 }

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,6 +31,9 @@ const ODYSSEY: &[(&str, &str)] = &[
 const ODYSSEY_LONG_LINE: &[(&str, &str)] = &[("ODYSSEY_ORDERS__WAITING_MAX", "20000")];
 /// What orders over HTTP/2 need in addition.
 const ODYSSEY_STREAMS: &[(&str, &str)] = &[("ODYSSEY_CUSTOMERS__H2C", "true")];
+
+/// How many threads serve in a program on tokio that does not say so itself; without it, one per processor.
+const TOKIO_WORKERS: &str = "TOKIO_WORKER_THREADS";
 
 /// A program that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,13 @@ pub(crate) enum Manner {
     Streams,
     /// With a single I/O thread.
     OneThread,
+    /// With the threads of [`half_the_workers`].
+    HalfTheWorkers,
+}
+
+/// As many threads as serve in the measured server by default: half of the processors, rounded up.
+pub(crate) fn half_the_workers() -> usize {
+    available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 /// Where the programs are.
@@ -121,6 +131,10 @@ impl Programs {
                 command.arg("--addresses").arg(&announced);
                 if manner == Manner::Holding {
                     command.arg("--hold");
+                }
+                command.env_remove(TOKIO_WORKERS);
+                if manner == Manner::HalfTheWorkers {
+                    command.env(TOKIO_WORKERS, half_the_workers().to_string());
                 }
                 None
             }
@@ -256,7 +270,7 @@ fn odyssey_environment(command: &mut Command, manner: Manner) {
     }
     command.envs(ODYSSEY.iter().copied());
     match manner {
-        Manner::Usual | Manner::OneThread => {}
+        Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers => {}
         Manner::Holding => drop(command.envs(ODYSSEY_LONG_LINE.iter().copied())),
         Manner::Streams => drop(command.envs(ODYSSEY_STREAMS.iter().copied())),
     }
@@ -330,6 +344,12 @@ mod tests {
             read_addresses(&file),
             Some((([127, 0, 0, 1], 81).into(), ([127, 0, 0, 1], 82).into()))
         );
+    }
+
+    #[test]
+    fn half_the_workers_are_those_of_the_measured_server() {
+        let defaults = odyssey::config::Config::load(None).unwrap();
+        assert_eq!(half_the_workers(), defaults.workers());
     }
 
     #[test]

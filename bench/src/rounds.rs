@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::machine::Time;
-use crate::peers::{Manner, Program, Programs, Server};
+use crate::peers::{Manner, Program, Programs, Server, half_the_workers};
 use crate::subject::Subject;
 use crate::table::{Row, Spread, Target, Unit};
 use crate::throughput::{self, Pace, Speed};
@@ -51,16 +52,27 @@ pub(crate) struct Section {
 
 /// Full cycles of three requests against a third of the bare server's requests.
 pub(crate) fn cycles(programs: &Programs, extent: &Extent) -> Result<Section> {
-    let ([ours, bare], note) = speeds(programs, extent, [Subject::Cycle, Subject::Bare])?;
-    let row = Row::compared(
-        "1. cycles of 3 requests, to bare hyper's requests / 3",
-        Unit::PerSecond,
-        &ours,
-        &bare,
-        Some(Target::AtLeast(0.85)),
+    const SUBJECTS: [Subject; 3] = [Subject::Cycle, Subject::Bare, Subject::BareHalved];
+    let ([ours, bare, halved], note) = speeds(programs, extent, SUBJECTS)?;
+    let row = |peer: &str, speed: &[f64]| {
+        Row::compared(
+            &format!("1. cycles of 3 requests, to {peer}"),
+            Unit::PerSecond,
+            &ours,
+            speed,
+            Some(Target::AtLeast(0.85)),
+        )
+    };
+    let processors = available_parallelism().context("counting processors")?;
+    let fewer = format!(
+        "the same with {} of {processors} workers",
+        half_the_workers()
     );
     Ok(Section {
-        rows: vec![row],
+        rows: vec![
+            row("bare hyper's requests / 3", &bare),
+            row(&fewer, &halved),
+        ],
         note: Some(format!("1: {note}")),
     })
 }
@@ -163,15 +175,6 @@ pub(crate) fn held_streams(programs: &Programs, extent: &Extent) -> Result<Secti
         rows: vec![row],
         note: None,
     })
-}
-
-/// The line's own cost needs no server: it has a benchmark of its own, and its place in the table here.
-pub(crate) fn line() -> Row {
-    Row::elsewhere(
-        "4. the line itself, 1,000,000 waiting to 100",
-        Target::AtMost(2.0),
-        "its own benchmark",
-    )
 }
 
 /// Speeds round by round, and a note on who used the machine meanwhile. There is one server each, all running

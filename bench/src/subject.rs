@@ -17,6 +17,9 @@ pub(crate) enum Subject {
     Next,
     /// Requests to the barest hyper server, by as many clients as a cycle has parties.
     Bare,
+    /// The same, with as many worker threads as the measured server has by default instead of tokio's one per
+    /// processor.
+    BareHalved,
     /// Requests that the barest hyper server holds until they are released.
     BareHeld,
     /// Foreground jobs, with the four I/O threads gearmand has by default.
@@ -32,7 +35,7 @@ impl Subject {
     pub(crate) fn program(self) -> Program {
         match self {
             Subject::Cycle | Subject::Next => Program::Odyssey,
-            Subject::Bare | Subject::BareHeld => Program::Bare,
+            Subject::Bare | Subject::BareHalved | Subject::BareHeld => Program::Bare,
             Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
         }
@@ -41,6 +44,7 @@ impl Subject {
     /// How the program is run when its speed is measured.
     pub(crate) fn manner(self) -> Manner {
         match self {
+            Subject::BareHalved => Manner::HalfTheWorkers,
             Subject::GearmandOneThread => Manner::OneThread,
             _ => Manner::Usual,
         }
@@ -50,7 +54,7 @@ impl Subject {
     pub(crate) fn answers_per_unit(self) -> u32 {
         match self {
             // A cycle is three requests.
-            Subject::Bare | Subject::BareHeld => 3,
+            Subject::Bare | Subject::BareHalved | Subject::BareHeld => 3,
             _ => 1,
         }
     }
@@ -81,7 +85,7 @@ impl Subject {
                 each(customers, |_| Customer),
                 each(workers, |_| Barista::new(Habit::Next)),
             ),
-            Subject::Bare => (
+            Subject::Bare | Subject::BareHalved => (
                 Framing::Http,
                 each(customers + workers, |_| Guest),
                 Vec::new(),
@@ -115,6 +119,7 @@ impl fmt::Display for Subject {
         f.write_str(match self {
             Subject::Cycle | Subject::Next => "odyssey",
             Subject::Bare | Subject::BareHeld => "bare hyper",
+            Subject::BareHalved => "bare hyper with half the workers",
             Subject::Gearmand => "gearmand",
             Subject::GearmandOneThread => "gearmand with 1 thread",
             Subject::Nats => "NATS",

@@ -77,6 +77,8 @@ pub(crate) enum Unit {
     PerSecond,
     /// Memory, in bytes; judged in KB of 1000.
     Bytes,
+    /// A short time.
+    Nanoseconds,
     /// One number divided by another.
     Ratio,
 }
@@ -87,6 +89,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{}/s", grouped(value)),
             Unit::Bytes => format!("{:.1} KB ({:.1} KiB)", value / 1000.0, value / 1024.0),
+            Unit::Nanoseconds => format!("{} ns", grouped(value)),
             Unit::Ratio => format!("{value:.2} ×"),
         }
     }
@@ -94,7 +97,7 @@ impl Unit {
     /// The same, short.
     fn show_short(self, value: f64) -> String {
         match self {
-            Unit::PerSecond => grouped(value),
+            Unit::PerSecond | Unit::Nanoseconds => grouped(value),
             Unit::Bytes => format!("{:.1}", value / 1000.0),
             Unit::Ratio => format!("{value:.2}"),
         }
@@ -108,6 +111,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{sign} {}/s", grouped(bound)),
             Unit::Bytes => format!("{sign} {} KB", bound / 1000.0),
+            Unit::Nanoseconds => format!("{sign} {} ns", grouped(bound)),
             Unit::Ratio => format!("{sign} {bound} ×"),
         }
     }
@@ -138,9 +142,37 @@ impl Row {
                 unit.show(Spread::new(ours).median()),
                 unit.show(Spread::new(peers).median()),
                 Unit::Ratio.show(ratios.median()),
-                spread(Unit::Ratio, &ratios),
+                spread(Unit::Ratio, ratios.low(), ratios.high()),
                 target.map_or_else(nothing, |target| Unit::Ratio.show_target(target)),
-                verdict(&ratios, target),
+                verdict(ratios.median(), target),
+            ],
+        }
+    }
+
+    /// Ours against a peer that was not measured in the same rounds: the ratio of the medians is judged, and the spread
+    /// is as wide as any two values make it.
+    pub(crate) fn unpaired(
+        measure: &str,
+        unit: Unit,
+        ours: &[f64],
+        peers: &[f64],
+        target: Target,
+    ) -> Self {
+        let (ours, peers) = (Spread::new(ours), Spread::new(peers));
+        let ratio = ours.median() / peers.median();
+        Row {
+            cells: [
+                measure.to_owned(),
+                unit.show(ours.median()),
+                unit.show(peers.median()),
+                Unit::Ratio.show(ratio),
+                spread(
+                    Unit::Ratio,
+                    ours.low() / peers.high(),
+                    ours.high() / peers.low(),
+                ),
+                Unit::Ratio.show_target(target),
+                verdict(ratio, Some(target)),
             ],
         }
     }
@@ -154,19 +186,19 @@ impl Row {
                 unit.show(ours.median()),
                 nothing(),
                 nothing(),
-                spread(unit, &ours),
+                spread(unit, ours.low(), ours.high()),
                 target.map_or_else(nothing, |target| unit.show_target(target)),
-                verdict(&ours, target),
+                verdict(ours.median(), target),
             ],
         }
     }
 
-    /// A promise that is measured elsewhere.
-    pub(crate) fn elsewhere(measure: &str, target: Target, place: &str) -> Self {
+    /// A promise that could not be looked at, and what to do about it.
+    pub(crate) fn missing(measure: &str, target: Target, remedy: &str) -> Self {
         let mut cells = [const { String::new() }; 7].map(|_| nothing());
         measure.clone_into(&mut cells[0]);
         cells[5] = Unit::Ratio.show_target(target);
-        place.clone_into(&mut cells[6]);
+        remedy.clone_into(&mut cells[6]);
         Row { cells }
     }
 }
@@ -175,18 +207,14 @@ fn nothing() -> String {
     NOTHING.to_owned()
 }
 
-fn spread(unit: Unit, values: &Spread) -> String {
-    format!(
-        "{}–{}",
-        unit.show_short(values.low()),
-        unit.show_short(values.high())
-    )
+fn spread(unit: Unit, low: f64, high: f64) -> String {
+    format!("{}–{}", unit.show_short(low), unit.show_short(high))
 }
 
-fn verdict(values: &Spread, target: Option<Target>) -> String {
+fn verdict(value: f64, target: Option<Target>) -> String {
     match target {
         None => nothing(),
-        Some(target) if target.is_met(values.median()) => "met".to_owned(),
+        Some(target) if target.is_met(value) => "met".to_owned(),
         Some(_) => "MISSED".to_owned(),
     }
 }
@@ -335,6 +363,38 @@ mod tests {
     }
 
     #[test]
+    fn values_without_counterparts_are_compared_by_their_medians() {
+        let row = Row::unpaired(
+            "m",
+            Unit::Nanoseconds,
+            &[300.0, 320.0, 1_200.0],
+            &[200.0, 240.0],
+            Target::AtMost(1.4),
+        );
+        assert_eq!(
+            row.cells,
+            [
+                "m",
+                "320 ns",
+                "220 ns",
+                "1.45 ×",
+                "1.25–6.00",
+                "≤ 1.4 ×",
+                "MISSED"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_neither_met_nor_missed() {
+        let row = Row::missing("m", Target::AtMost(2.0), "measure it first");
+        assert_eq!(
+            row.cells,
+            ["m", "–", "–", "–", "–", "≤ 2 ×", "measure it first"]
+        );
+    }
+
+    #[test]
     fn thousands_stand_apart() {
         assert_eq!(grouped(0.4), "0");
         assert_eq!(grouped(999.0), "999");
@@ -347,7 +407,7 @@ mod tests {
         let mut table = Table::default();
         table.extend(vec![
             Row::alone("one", Unit::PerSecond, &[1e6], None),
-            Row::elsewhere("two", Target::AtMost(2.0), "elsewhere"),
+            Row::missing("two", Target::AtMost(2.0), "measure it first"),
         ]);
         let lengths: Vec<usize> = table
             .to_string()

@@ -3,7 +3,8 @@
 //! Every request gets the same 200 with the static body `ok`. The body is deliberately not padded to the size of an
 //! order's answer: with the smallest answer nobody has to believe a size, and the comparison is the harder one for
 //! the measured server. Like that server it runs on tokio's multi-threaded runtime, one task per connection, HTTP/1.1
-//! only, keep-alive, the system's allocator. There is no router, no timer, no log, no metric.
+//! only, keep-alive. It has the system's allocator, and tokio's one worker per processor unless `TOKIO_WORKER_THREADS`
+//! says otherwise. There is no router, no timer, no log, no metric.
 //!
 //! With `--hold` every request waits until somebody asks for `/release`: what a held connection costs at the least.
 
