@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRef, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use garde::Validate;
@@ -532,6 +532,7 @@ struct Pull {
 )]
 async fn start_order(
     State(desk): State<Desk>,
+    version: Version,
     Query(pull): Query<Pull>,
     _: Ignored,
 ) -> Result<Response, Problem> {
@@ -540,7 +541,7 @@ async fn start_order(
     Ok(match take(&desk.orders, barista, wait).await {
         Some(hand_over) => {
             let json = to_json(&StartedOrder::of(hand_over.handed()));
-            handing_over(json, Some(hand_over))
+            handing_over(json, Some(hand_over), version)
         }
         None => (no_store_header(), StatusCode::NO_CONTENT).into_response(),
     })
@@ -587,6 +588,7 @@ struct Finish {
 )]
 async fn finish_order(
     State(desk): State<Desk>,
+    version: Version,
     Query(finish): Query<Finish>,
     _: Ignored,
 ) -> Result<Response, Problem> {
@@ -607,7 +609,7 @@ async fn finish_order(
             .as_ref()
             .map(|next| StartedOrder::of(next.handed())),
     });
-    Ok(handing_over(json, hand_over))
+    Ok(handing_over(json, hand_over, version))
 }
 
 /// The answer to a finish: plain, or with `next`.
@@ -703,10 +705,15 @@ async fn release_order(
 
 // --- The answer that carries an order ------------------------------------------------------------------------------
 
-/// A body that carries an order to its barista. Until hyper has taken the bytes the order can still go back.
+/// A body that carries an order to its barista. Until the connection has taken the bytes the order can still go back.
+///
+/// Over HTTP/1.1 hyper asks for the bytes when it has room for them, and not again once it has them all: the moment it
+/// asks is the moment. Over HTTP/2 it asks before the client has granted any window, and asks again after the bytes have
+/// gone: there the second time is the moment.
 struct Carrying {
     json: Option<Bytes>,
     hand_over: Option<HandOver>,
+    asks_again: bool,
 }
 
 impl HttpBody for Carrying {
@@ -717,17 +724,17 @@ impl HttpBody for Carrying {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(json) = self.json.take() else {
-            return Poll::Ready(None);
-        };
-        if let Some(hand_over) = self.hand_over.take() {
-            hand_over.confirm();
+        let json = self.json.take();
+        if !self.asks_again || json.is_none() {
+            if let Some(hand_over) = self.hand_over.take() {
+                hand_over.confirm();
+            }
         }
-        Poll::Ready(Some(Ok(Frame::data(json))))
+        Poll::Ready(json.map(|json| Ok(Frame::data(json))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.json.is_none()
+        self.json.is_none() && self.hand_over.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -735,10 +742,11 @@ impl HttpBody for Carrying {
     }
 }
 
-fn handing_over(json: Bytes, hand_over: Option<HandOver>) -> Response {
+fn handing_over(json: Bytes, hand_over: Option<HandOver>, version: Version) -> Response {
     let carrying = Carrying {
         json: Some(json),
         hand_over,
+        asks_again: version == Version::HTTP_2,
     };
     json_response(Body::new(carrying))
 }
@@ -927,7 +935,7 @@ mod tests {
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
         let held = orders.place(None, None, true).unwrap();
         let hand_over = orders.pull(None).unwrap();
-        let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over));
+        let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);
         drop(response);
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
@@ -938,7 +946,7 @@ mod tests {
             1,
             "a hand-over that did not happen is not counted"
         );
-        let response = handing_over(Bytes::from_static(b"{}"), Some(again));
+        let response = handing_over(Bytes::from_static(b"{}"), Some(again), Version::HTTP_11);
         let body = http_body_util::BodyExt::collect(response.into_body());
         drop(body.await);
         assert_eq!(

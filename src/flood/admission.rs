@@ -1,0 +1,270 @@
+//! The handle that others ask, and the guard they hold while what they admitted is not over.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::client::Proxies;
+use super::metrics::Metrics;
+use super::table::{Limits, Reason, Refused, Table};
+
+/// How often idle addresses are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often a malformed header is worth a log line.
+const MALFORMED_LOG_EVERY_MS: u64 = 60_000;
+
+/// Whether refusals are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    Enforce,
+    /// Everybody is admitted; what would have been refused is counted, and cut-offs are logged.
+    Observe,
+    /// Nobody is even counted.
+    Off,
+}
+
+impl Mode {
+    /// The word the API and the configuration use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What flood control works with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether refusals are meant.
+    pub mode: Mode,
+    /// Who is asking.
+    pub proxies: Proxies,
+    /// Who is always admitted, uncounted.
+    pub exempt: Vec<IpNet>,
+    /// What an address may do.
+    pub limits: Limits,
+}
+
+/// A handle to flood control; cheap to clone.
+#[derive(Clone)]
+pub struct Flood {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mode: Mode,
+    proxies: Proxies,
+    exempt: Vec<IpNet>,
+    table: Table,
+    metrics: Metrics,
+    began: Instant,
+    malformed_logged_ms: AtomicU64,
+    on_cut_off: OnceLock<Box<dyn Fn(IpNet, Duration) -> usize + Send + Sync>>,
+}
+
+impl fmt::Debug for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flood").finish_non_exhaustive()
+    }
+}
+
+/// Something that was admitted and is not over. Dropping it ends it.
+#[derive(Debug)]
+pub struct Admission {
+    /// Nothing if nobody counts.
+    counted: Option<(Flood, IpNet)>,
+}
+
+impl Flood {
+    /// Flood control with nobody tracked.
+    pub fn new(settings: Settings, metrics: Metrics) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                mode: settings.mode,
+                proxies: settings.proxies,
+                exempt: settings.exempt,
+                table: Table::new(settings.limits),
+                metrics,
+                began: Instant::now(),
+                malformed_logged_ms: AtomicU64::new(0),
+                on_cut_off: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// What is done when an address is cut off: it is given the address and the time, takes away what the address has
+    /// waiting, and says how much that was. Set once.
+    pub fn on_cut_off(&self, purge: impl Fn(IpNet, Duration) -> usize + Send + Sync + 'static) {
+        let set = self.shared.on_cut_off.set(Box::new(purge));
+        debug_assert!(set.is_ok(), "there is one composition root");
+    }
+
+    /// Asks for admission.
+    ///
+    /// # Errors
+    /// [`Refused`], with the time after which to try again.
+    pub fn admit(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Admission, Refused> {
+        let shared = &*self.shared;
+        if shared.mode == Mode::Off {
+            return Ok(Admission { counted: None });
+        }
+        let origin = shared.proxies.origin(peer, headers);
+        if origin.malformed {
+            self.log_malformed(peer);
+        }
+        if shared.exempt.iter().any(|network| network.contains(&origin.address)) {
+            shared.metrics.exempt.increment(1);
+            return Ok(Admission { counted: None });
+        }
+        match shared.table.admit(origin.address) {
+            Ok(key) => {
+                shared.metrics.admitted.increment(1);
+                Ok(Admission {
+                    counted: Some((self.clone(), key)),
+                })
+            }
+            Err(refused) => self.refused(refused),
+        }
+    }
+
+    fn refused(&self, refused: Refused) -> Result<Admission, Refused> {
+        let shared = &*self.shared;
+        let enforce = shared.mode == Mode::Enforce;
+        shared.metrics.refused(refused.reason, enforce);
+        if refused.cut_off_now {
+            self.cut_off(refused.address, refused.retry_after);
+        }
+        if enforce {
+            return Err(refused);
+        }
+        Ok(Admission { counted: None })
+    }
+
+    /// Outside of any lock: the purge takes others.
+    fn cut_off(&self, address: IpNet, time: Duration) {
+        let enforced = self.shared.mode == Mode::Enforce;
+        let purged = if enforced { self.purge(address, time) } else { 0 };
+        let address = shown(address);
+        warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is cut off");
+    }
+
+    fn purge(&self, address: IpNet, time: Duration) -> usize {
+        let purged = self
+            .shared
+            .on_cut_off
+            .get()
+            .map_or(0, |purge| purge(address, time));
+        self.shared.metrics.purged.increment(purged as u64);
+        purged
+    }
+
+    fn log_malformed(&self, proxy: IpAddr) {
+        let shared = &*self.shared;
+        shared.metrics.malformed.increment(1);
+        let since_began = shared.began.elapsed().as_millis();
+        // From 1, so that 0 means never.
+        let now_ms = u64::try_from(since_began).unwrap_or(u64::MAX) + 1;
+        let last_ms = shared.malformed_logged_ms.load(Ordering::Relaxed);
+        let due = last_ms == 0 || now_ms - last_ms >= MALFORMED_LOG_EVERY_MS;
+        let exchanged = due
+            && shared
+                .malformed_logged_ms
+                .compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if exchanged {
+            warn!(%proxy, "a trusted proxy sends an X-Forwarded-For that cannot be read; its requests count for itself");
+        }
+    }
+
+    /// Whether refusals are meant.
+    pub fn mode(&self) -> Mode {
+        self.shared.mode
+    }
+
+    /// The tracked addresses.
+    pub fn table(&self) -> &Table {
+        &self.shared.table
+    }
+
+    /// Lets an address in again. False if it was not cut off.
+    pub fn let_back_in(&self, address: IpNet) -> bool {
+        // By the address that a client would be counted for, or by the entry's own name as it is listed.
+        let key = self.shared.proxies.key(address.addr());
+        let table = &self.shared.table;
+        let back = table.let_back_in(address) || table.let_back_in(key);
+        if back {
+            info!(address = %shown(address), "an address is let back in");
+        }
+        back
+    }
+
+    /// Forgets idle addresses, for as long as it is polled.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.shared.table.sweep();
+        }
+    }
+
+    /// Sets the gauges to this moment's figures.
+    pub fn show_figures(&self) {
+        let table = &self.shared.table;
+        self.shared.metrics.show(table.len(), table.cut_off().len());
+    }
+}
+
+impl Admission {
+    /// Whose it is; nothing if nobody counts.
+    pub fn address(&self) -> Option<IpNet> {
+        self.counted.as_ref().map(|&(_, address)| address)
+    }
+
+    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
+    /// purge may have come too early, and is repeated.
+    pub fn settled(&self) {
+        if let Some((flood, address)) = &self.counted
+            && flood.mode() == Mode::Enforce
+            && let Some(time) = flood.table().cut_off_for(*address)
+        {
+            flood.purge(*address, time);
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some((flood, address)) = self.counted.take() {
+            flood.table().release(address);
+        }
+    }
+}
+
+/// An address as people write it: a single one without its length.
+pub(super) fn shown(address: IpNet) -> String {
+    if address.prefix_len() == address.max_prefix_len() {
+        address.addr().to_string()
+    } else {
+        address.to_string()
+    }
+}
+
+impl Reason {
+    /// The word the metrics use.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Outstanding => "outstanding",
+            Self::Rate => "rate",
+            Self::CutOff => "cut_off",
+        }
+    }
+}

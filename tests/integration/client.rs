@@ -1,0 +1,345 @@
+//! Visitors. Each is one connection that no pool shares, so that a test decides when it is dropped.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderMap};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::shop::PATIENCE;
+
+/// A request, before it has a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+pub(crate) fn get(path: impl Into<String>) -> Ask {
+    Ask::new(Method::GET, path)
+}
+
+pub(crate) fn post(path: impl Into<String>) -> Ask {
+    Ask::new(Method::POST, path)
+}
+
+pub(crate) fn delete(path: impl Into<String>) -> Ask {
+    Ask::new(Method::DELETE, path)
+}
+
+/// `POST /order/` without a body.
+pub(crate) fn order() -> Ask {
+    post("/order/")
+}
+
+impl Ask {
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn key(self, key: impl Into<String>) -> Self {
+        self.header("Idempotency-Key", key)
+    }
+
+    pub(crate) fn prefer(self, preference: &str) -> Self {
+        self.header("Prefer", preference)
+    }
+
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub(crate) fn json(self, value: &Value) -> Self {
+        self.header("Content-Type", "application/json")
+            .body(value.to_string())
+    }
+
+    /// As hyper wants it: in origin form on HTTP/1.1, with the authority on HTTP/2.
+    pub(crate) fn request(&self, authority: Option<SocketAddr>) -> Request<Full<Bytes>> {
+        let uri = match authority {
+            Some(address) => format!("http://{address}{}", self.path),
+            None => self.path.clone(),
+        };
+        let mut request = Request::builder().method(self.method.clone()).uri(uri);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        request.body(Full::new(self.body.clone())).unwrap()
+    }
+}
+
+/// A complete answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {body}", self.status, self.headers)
+    }
+}
+
+impl Answer {
+    pub(crate) async fn read<B>(response: hyper::Response<B>) -> Result<Self, B::Error>
+    where
+        B: hyper::body::Body,
+    {
+        let (head, body) = response.into_parts();
+        Ok(Self {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.collect().await?.to_bytes(),
+        })
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {self}"))
+    }
+
+    /// The body of an answer that must have this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self}");
+        if self.body.is_empty() {
+            return Value::Null;
+        }
+        self.json()
+    }
+
+    /// Checks that it is a problem of this status and kind (RFC 9457), and returns its members.
+    #[track_caller]
+    pub(crate) fn expect_problem(&self, status: u16, kind: &str) -> Value {
+        assert_eq!(self.status, status, "{self}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json"),
+            "{self}"
+        );
+        assert_eq!(self.header("cache-control"), Some("no-store"), "{self}");
+        assert!(self.header("x-request-id").is_some(), "{self}");
+        let problem = self.json();
+        assert_eq!(
+            problem["type"],
+            format!("urn:odyssey:problem:{kind}"),
+            "{self}"
+        );
+        assert_eq!(problem["status"], status, "{self}");
+        for member in ["title", "detail"] {
+            let text = problem[member].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{member} is missing: {self}");
+        }
+        problem
+    }
+
+    /// `Retry-After` in seconds.
+    #[track_caller]
+    pub(crate) fn retry_after(&self) -> u64 {
+        let header = self.header("retry-after");
+        header
+            .and_then(|secs| secs.parse().ok())
+            .unwrap_or_else(|| panic!("no sane Retry-After: {self}"))
+    }
+}
+
+/// A listener's address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+}
+
+impl Door {
+    /// Bytes, without HTTP.
+    pub(crate) async fn raw(self) -> Raw {
+        Raw(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    pub(crate) async fn connect(self) -> Connection {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.over(stream).await
+    }
+
+    pub(crate) async fn over(self, stream: TcpStream) -> Connection {
+        stream.set_nodelay(true).unwrap();
+        let (requests, driver) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        Connection {
+            door: self,
+            requests,
+            // What goes wrong is told to whoever sent a request.
+            driver: tokio::spawn(async { drop(driver.await) }),
+        }
+    }
+
+    /// One request on a connection of its own, answered.
+    pub(crate) async fn ask(self, ask: Ask) -> Answer {
+        let what = format!("{ask:?} is answered");
+        // Boxed: tests ask often, and what they ask would otherwise make all of their futures large.
+        let answered = Box::pin(async { self.connect().await.ask(&ask).await });
+        within(&what, answered).await
+    }
+
+    /// One request on a connection of its own, which goes on while the test does something else.
+    pub(crate) fn hold(self, ask: Ask) -> Visitor {
+        let what = format!("{ask:?} is answered");
+        let task = tokio::spawn(async move { self.connect().await.try_ask(&ask).await });
+        Visitor { what, task }
+    }
+
+    /// Whether nobody listens here.
+    pub(crate) async fn refuses(self) -> bool {
+        match TcpStream::connect(self.address).await {
+            Ok(_) => false,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        }
+    }
+}
+
+/// An open HTTP/1.1 connection. Dropping it closes the socket.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    door: Door,
+    requests: http1::SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    pub(crate) async fn ask(&mut self, ask: &Ask) -> Answer {
+        let answer = self.try_ask(ask).await;
+        answer.unwrap_or_else(|error| panic!("no answer to {ask:?}: {error:?}"))
+    }
+
+    pub(crate) async fn try_ask(&mut self, ask: &Ask) -> Result<Answer, hyper::Error> {
+        self.requests.ready().await?;
+        let mut request = ask.request(None);
+        let host = self.door.address.to_string();
+        request.headers_mut().insert(HOST, host.parse().unwrap());
+        Answer::read(self.requests.send_request(request).await?).await
+    }
+
+    /// Waits until the server has closed it.
+    pub(crate) async fn closed(&mut self) {
+        within("the connection is closed", &mut self.driver)
+            .await
+            .unwrap();
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    what: String,
+    task: JoinHandle<Result<Answer, hyper::Error>>,
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Visitor {
+    pub(crate) async fn answer(mut self) -> Answer {
+        let what = self.what.clone();
+        let answer = within(&what, &mut self.task).await.unwrap();
+        answer.unwrap_or_else(|error| panic!("not so: {what}: {error:?}"))
+    }
+
+    /// Closes the connection, answered or not.
+    pub(crate) async fn leave(mut self) {
+        self.task.abort();
+        drop((&mut self.task).await);
+    }
+
+    /// Whether nothing has come back yet.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+/// A socket on which the test writes every byte itself.
+#[derive(Debug)]
+pub(crate) struct Raw(pub(crate) TcpStream);
+
+impl Raw {
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything until the server closes; a reset counts as closing.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // What came before a reset has been read.
+        drop(within("the server closes", self.0.read_to_end(&mut bytes)).await);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// One answer with a `Content-Length` (or without a body), as text.
+    pub(crate) async fn one_answer(&mut self) -> String {
+        within("an answer", async {
+            let mut bytes = Vec::new();
+            loop {
+                let text = String::from_utf8_lossy(&bytes);
+                if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                    let length = head
+                        .to_ascii_lowercase()
+                        .lines()
+                        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
+                        .unwrap_or(0);
+                    if body.len() >= length {
+                        return text.into_owned();
+                    }
+                }
+                let byte = self.0.read_u8().await;
+                bytes.push(byte.unwrap_or_else(|error| panic!("{error} after {text:?}")));
+            }
+        })
+        .await
+    }
+}
+
+/// Bounds a wait for something that must happen.
+pub(crate) async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    let happened = timeout(PATIENCE, happens).await;
+    happened.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}

@@ -1,0 +1,301 @@
+//! The command line: what each command prints, and what a mistake is answered with.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::client::get;
+use crate::shop::{Shop, odyssey, variable};
+
+fn run(command: &mut Command) -> Output {
+    // Expected failures are sentences, with or without backtraces.
+    command.env_remove("RUST_BACKTRACE").output().unwrap()
+}
+
+/// What a command prints that must succeed.
+fn printed(arguments: &[&str]) -> String {
+    let output = run(odyssey().args(arguments));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {} {stderr}",
+        output.status
+    );
+    assert_eq!(stderr, "", "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a command says that must fail.
+fn refused(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(!output.status.success(), "{command:?} should have failed");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{command:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_help_of_every_command_says_what_it_is_for() {
+    for (arguments, words) in [
+        (
+            &["--help"][..],
+            &["serve", "config", "openapi", "--version", "Usage: odyssey"][..],
+        ),
+        (&["-h"], &["serve", "config", "openapi"]),
+        (
+            &["serve", "--help"],
+            &[
+                "--config <FILE>",
+                "--addresses <FILE>",
+                "127.0.0.1:8000",
+                "127.0.0.1:8001",
+                "SIGTERM",
+                "ODYSSEY_ORDERS__LEASE",
+            ],
+        ),
+        (
+            &["config", "--help"],
+            &["--config <FILE>", "--defaults", "TOML"],
+        ),
+        (
+            &["openapi", "--help"],
+            &["--listener", "customers", "staff", "both"],
+        ),
+    ] {
+        let help = printed(arguments);
+        for word in words {
+            assert!(
+                help.contains(word),
+                "{arguments:?} does not mention {word}:\n{help}"
+            );
+        }
+    }
+    assert_eq!(
+        printed(&["--version"]),
+        format!("odyssey {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_command_that_does_not_exist_or_is_missing_is_told_what_there_is() {
+    for arguments in [
+        &[][..],
+        &["brew"],
+        &["serve", "--port", "80"],
+        &["openapi", "--listener", "nobody"],
+    ] {
+        let said = refused(odyssey().args(arguments));
+        assert!(
+            said.contains("Usage: odyssey") || said.contains("--help"),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn the_defaults_are_a_manual_that_can_be_read_back() {
+    let manual = printed(&["config", "--defaults"]);
+    for key in [
+        "[customers]",
+        "[staff]",
+        "listen =",
+        "h2c =",
+        "connections_max =",
+        "header_timeout =",
+        "body_timeout =",
+        "body_max_bytes =",
+        "backlog =",
+        "lease =",
+        "attempts_max =",
+        "reconnect_grace =",
+        "replay =",
+        "waiting_max =",
+        "drain =",
+        "format =",
+        "level =",
+    ] {
+        assert!(manual.contains(key), "{key} is missing");
+    }
+    // Every key has words before it.
+    let mut explained = false;
+    for line in manual.lines() {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(explained, "nothing explains {line}");
+            explained = false;
+        } else {
+            explained = line.starts_with('#');
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("manual.toml");
+    std::fs::write(&file, manual).unwrap();
+    assert_eq!(
+        printed(&["config", "--config", file.to_str().unwrap()]),
+        printed(&["config"])
+    );
+}
+
+#[test]
+fn the_effective_configuration_is_the_defaults_then_the_file_then_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shop.toml");
+    std::fs::write(&file, "[orders]\nlease = \"90s\"\nattempts_max = 7\n").unwrap();
+    let mut command = odyssey();
+    command.args(["config", "--config"]).arg(&file);
+    let output = run(command.env(variable("orders.lease"), "45s"));
+    let effective = String::from_utf8(output.stdout).unwrap();
+    for line in ["lease = \"45s\"", "attempts_max = 7", "waiting_max = 10000"] {
+        assert!(effective.contains(line), "{line} is missing:\n{effective}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let with = |key: &str, value: &str| {
+        let mut command = odyssey();
+        command.args(["serve"]).env(variable(key), value);
+        command
+    };
+    let with_file = |name: &str, text: &str| {
+        let mut command = odyssey();
+        command.args(["serve", "--config"]).arg(file(name, text));
+        command
+    };
+    for (mut command, named) in [
+        (with("orders.lease", "soon"), "`orders.lease`"),
+        (with("orders.lease", "10ms"), "`orders.lease`"),
+        (with("orders.leese", "1s"), "leese"),
+        (with("orders.waiting_max", "0"), "`orders.waiting_max`"),
+        (with("customers.listen", "somewhere"), "`customers.listen`"),
+        (
+            with("customers.connections_max", "many"),
+            "`customers.connections_max`",
+        ),
+        (
+            with("customers.connections_max", "900000000"),
+            "`customers.connections_max`",
+        ),
+        (
+            with("staff.connections_max", "900000000"),
+            "`staff.connections_max`",
+        ),
+        (with("log.level", "odyssey=loud"), "`log.level`"),
+        (with("shutdown.drain", "25h"), "`shutdown.drain`"),
+        (
+            with("customers.listen", "192.0.2.1:80"),
+            "`customers.listen`",
+        ),
+        (with_file("unknown.toml", "[orders]\nspeed = 9\n"), "speed"),
+        (
+            with_file("wrong.toml", "[http]\nbody_max_bytes = \"big\"\n"),
+            "`http.body_max_bytes`",
+        ),
+        (with_file("broken.toml", "[orders\n"), "broken.toml"),
+        (with_file("text.toml", "lease"), "text.toml"),
+    ] {
+        // Nothing may listen by accident.
+        if !named.contains("listen") {
+            command.env(variable("customers.listen"), "127.0.0.1:0");
+        }
+        command.env(variable("staff.listen"), "127.0.0.1:0");
+        let said = refused(&mut command);
+        let sentence = said.lines().last().unwrap_or_default();
+        assert!(said.contains(named), "{command:?} said: {said}");
+        assert!(
+            !said.contains("panicked") && sentence.len() > 20,
+            "{command:?} said: {said}"
+        );
+    }
+    let missing = dir.path().join("missing.toml");
+    let said = refused(odyssey().args(["serve", "--config"]).arg(&missing));
+    assert!(said.contains("missing.toml"), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_key() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (key, other) in [
+        ("customers.listen", "staff.listen"),
+        ("staff.listen", "customers.listen"),
+    ] {
+        let mut command = odyssey();
+        command
+            .arg("serve")
+            .env(variable(key), &address)
+            .env(variable(other), "127.0.0.1:0");
+        let said = refused(&mut command);
+        for word in [format!("`{key}`"), address.clone(), "in use".to_owned()] {
+            assert!(said.contains(&word), "{word} is missing: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_printed_description_is_the_served_one() {
+    let api = |listener: &str| -> Value {
+        serde_json::from_str(&printed(&["openapi", "--listener", listener])).unwrap()
+    };
+    let shop = Shop::open(&[]).await;
+    let [customers, staff] = [api("customers"), api("staff")];
+    assert_eq!(
+        shop.customers.ask(get("/openapi.json")).await.expect(200),
+        customers
+    );
+    assert_eq!(
+        shop.staff.ask(get("/openapi.json")).await.expect(200),
+        staff
+    );
+    let both = api("both");
+    assert_eq!(
+        serde_json::from_str::<Value>(&printed(&["openapi"])).unwrap(),
+        both
+    );
+    for api in [&customers, &staff] {
+        for path in api["paths"].as_object().unwrap().keys() {
+            assert!(both["paths"].get(path).is_some(), "{path} is missing");
+        }
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn logs_are_one_json_object_a_line_unless_told_otherwise() {
+    let shop = Shop::open(&[("log.format", "auto")]).await;
+    shop.customers
+        .ask(get("/healthz").header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ))
+        .await;
+    let log = shop.close().await;
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for line in &lines {
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
+        assert!(line["message"].is_string(), "{line}");
+    }
+    let traced = lines
+        .iter()
+        .find(|line| line["span"]["path"] == "/healthz")
+        .unwrap();
+    assert_eq!(
+        traced["span"]["trace_id"],
+        "4bf92f3577b34da6a3ce929d0e0e4736"
+    );
+
+    let shop = Shop::open(&[("log.format", "text"), ("log.level", "warn")]).await;
+    shop.customers.ask(get("/healthz")).await;
+    assert_eq!(shop.close().await, "", "nothing was worth a warning");
+}

@@ -1,0 +1,371 @@
+//! Connections in numbers, and connections that behave badly: slow ones, silent ones, more than there is room for.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, prlimit};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::client::{Connection, Door, Visitor, get, order, post, within};
+use crate::shop::{Shop, Started, eventually, need_open_files};
+
+const SLOW: usize = 1000;
+const HEADER: &[u8] = b"POST /order/ HTTP/1.1\r\nhost: shop\r\nx-slow: ";
+
+/// Sends a header that never ends, a byte now and then, until the server has had enough of it.
+async fn dribble(door: Door, sent: Arc<AtomicUsize>) {
+    let mut raw = door.raw().await;
+    for byte in HEADER.iter().chain(std::iter::repeat(&b'z')) {
+        let mut rest = [0; 256];
+        tokio::select! {
+            read = raw.0.read(&mut rest) => match read {
+                // A last word is fine.
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            },
+            () = sleep(Duration::from_millis(100)) => {
+                if raw.0.try_write(&[*byte]).is_err() {
+                    return;
+                }
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Everybody orders at once, and five baristas serve them.
+async fn serve_regulars(shop: &Shop, count: usize) {
+    let regulars: Vec<Visitor> = (0..count).map(|_| shop.customers.hold(order())).collect();
+    let mut baristas = JoinSet::new();
+    for _ in 0..5 {
+        let staff = shop.staff;
+        let share = count / 5;
+        baristas.spawn(async move {
+            let mut connection = staff.connect().await;
+            serve(&mut connection, share).await;
+        });
+    }
+    for regular in regulars {
+        regular.answer().await.expect(200);
+    }
+    within("the baristas go home", baristas.join_all()).await;
+}
+
+/// Serves so many orders on one connection.
+async fn serve(barista: &mut Connection, count: usize) {
+    for _ in 0..count {
+        let started = loop {
+            let answer = barista.ask(&get("/start/?wait=10")).await;
+            if answer.status == 200 {
+                break Started::of(&answer.json());
+            }
+        };
+        let finish = post(format!("/finish/?order_id={}", started.id));
+        barista.ask(&finish).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_connections_with_slow_headers_do_not_disturb_the_regulars() {
+    need_open_files(4096);
+    let shop = Shop::open(&[("log.level", "info")]).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut slow = JoinSet::new();
+    for _ in 0..SLOW {
+        slow.spawn(dribble(shop.customers, Arc::clone(&sent)));
+    }
+    shop.until("all of them are connected", |now| {
+        now.connections("customers") == SLOW
+    })
+    .await;
+    let mut served = 0;
+    // Until each of the slow ones has been at it for a while.
+    while sent.load(Ordering::Relaxed) < 5 * SLOW {
+        serve_regulars(&shop, 50).await;
+        served += 50;
+    }
+    let after = shop
+        .until("the regulars are gone", |now| {
+            now.connections("customers") <= SLOW
+        })
+        .await;
+    assert_eq!(
+        after.connections("customers"),
+        SLOW,
+        "the slow ones were there all the time"
+    );
+    assert_eq!((after.placed(), after.finished(true)), (served, served));
+    slow.shutdown().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_thousand_connections_that_finish_no_header_are_closed_while_held_customers_stay() {
+    need_open_files(4096);
+    let shop = Shop::open(&[("http.header_timeout", "1s"), ("log.level", "info")]).await;
+    let held = shop.customer(order()).await;
+    let brewed = shop.start().await;
+    let mut slow = JoinSet::new();
+    for number in 0..SLOW {
+        let door = shop.customers;
+        if number % 2 == 0 {
+            slow.spawn(dribble(door, Arc::default()));
+        } else {
+            // These say nothing at all.
+            slow.spawn(async move { drop(door.raw().await.rest().await) });
+        }
+    }
+    let mut used = shop.customers.connect().await;
+    used.ask(&get("/healthz")).await.expect(200);
+    serve_regulars(&shop, 50).await;
+    within("all of them are closed", slow.join_all()).await;
+    used.closed().await;
+    assert!(
+        held.is_held(),
+        "who has ordered may wait as long as it takes"
+    );
+    shop.finish(&brewed.id).await;
+    held.answer().await.expect(200);
+    assert_eq!(shop.metrics().await.placed(), 51);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_answered_408_and_orders_nothing() {
+    let shop = Shop::open(&[("http.body_timeout", "200ms")]).await;
+    let mut raw = shop.customers.raw().await;
+    raw.write("POST /order/ HTTP/1.1\r\nhost: shop\r\ncontent-length: 1000\r\n\r\n{")
+        .await;
+    let answer = raw.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(
+        answer.contains("urn:odyssey:problem:body-too-slow"),
+        "{answer}"
+    );
+    drop(raw);
+    assert_eq!(shop.metrics().await.placed(), 0);
+    shop.close().await;
+}
+
+// --- More than there is room for -----------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn beyond_the_cap_a_customer_waits_at_the_door_and_is_let_in_when_another_leaves() {
+    let shop = Shop::open(&[("customers.connections_max", "5")]).await;
+    let mut inside = Vec::new();
+    for _ in 0..5 {
+        inside.push(shop.customer(order()).await);
+    }
+    let sixth = shop.customers.hold(order());
+    let seventh = shop.customers.hold(order());
+    // The staff have a door of their own.
+    let started = shop.start().await;
+    shop.staff
+        .ask(post(format!("/release/?order_id={}", started.id)))
+        .await
+        .expect(200);
+    let full = shop.metrics().await;
+    assert_eq!((full.placed(), full.connections("customers")), (5, 5));
+    assert_eq!(
+        full.count("odyssey_connections_max{listener=\"customers\"}"),
+        5
+    );
+
+    inside.pop().unwrap().leave().await;
+    let one_in = shop
+        .until("one of them is let in", |now| now.placed() == 6)
+        .await;
+    assert!(one_in.connections("customers") <= 5);
+    let barista = async {
+        let mut connection = shop.staff.connect().await;
+        serve(&mut connection, 6).await;
+    };
+    let customers = async {
+        for customer in inside.into_iter().chain([sixth, seventh]) {
+            customer.answer().await.expect(200);
+        }
+    };
+    tokio::join!(barista, customers);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn with_few_open_files_the_staff_still_have_room_and_everybody_is_served() {
+    let shop = Shop::open_with_files(300, &[]).await;
+    let customers: Vec<Visitor> = (0..100).map(|_| shop.customers.hold(order())).collect();
+    let full = shop
+        .until("the shop is full", |now| {
+            now.connections("customers")
+                == now.count("odyssey_connections_max{listener=\"customers\"}")
+        })
+        .await;
+    let room = full.connections("customers");
+    assert!((1..100).contains(&room), "{room}");
+    let barista = async {
+        let mut connection = shop.staff.connect().await;
+        serve(&mut connection, 100).await;
+    };
+    let served = async {
+        for customer in customers {
+            customer.answer().await.expect(200);
+        }
+    };
+    tokio::join!(barista, served);
+    let log = shop.close().await;
+    assert!(
+        !log.contains("cannot accept"),
+        "it never came to that: {log}"
+    );
+}
+
+#[tokio::test]
+async fn out_of_open_files_the_server_goes_on_with_whom_it_has_and_recovers() {
+    let shop = Shop::open(&[("log.level", "info")]).await;
+    let mut barista = shop.staff.connect().await;
+    barista.ask(&get("/healthz")).await.expect(200);
+    let files = || {
+        std::fs::read_dir(format!("/proc/{}/fd", shop.pid()))
+            .unwrap()
+            .count() as u64
+    };
+    // Room for three more, whatever the configuration believed.
+    let tight = Rlimit {
+        current: Some(files() + 3),
+        maximum: Some(files() + 3),
+    };
+    prlimit(Some(shop.pid()), Resource::Nofile, tight).unwrap();
+    let customers: Vec<Visitor> = (0..20).map(|_| shop.customers.hold(order())).collect();
+    eventually("the server notices", || {
+        shop.log().contains("cannot accept").then_some(())
+    })
+    .await;
+    let served = async {
+        for customer in customers {
+            customer.answer().await.expect(200);
+        }
+    };
+    // Each who is served makes room for another.
+    tokio::join!(serve(&mut barista, 20), served);
+    drop(barista);
+    // The staff's listener has room again, too.
+    assert_eq!(shop.metrics().await.finished(true), 20);
+    shop.close().await;
+}
+
+// --- A burst -------------------------------------------------------------------------------------------------------
+
+const BURST: usize = THREADS * EACH as usize;
+
+/// Connections that the kernel dropped because nobody had accepted the ones before; of the whole machine.
+fn listen_drops() -> u64 {
+    let netstat = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = netstat
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let fields = names.split(' ').zip(values.split(' '));
+    fields
+        .filter(|(name, _)| ["ListenOverflows", "ListenDrops"].contains(name))
+        .map(|(_, value)| value.parse::<u64>().unwrap())
+        .sum()
+}
+
+/// How long the burst takes.
+const BURST_TAKES: Duration = Duration::from_secs(1);
+const THREADS: usize = 4;
+const EACH: u32 = 2500;
+
+struct Burst {
+    took: Duration,
+    slowest: Duration,
+    drops: u64,
+}
+
+/// Ten thousand connect within a second, and then each asks something. Plain threads: what a connect takes is then the
+/// kernel's time, not a runtime's.
+fn burst(door: Door) -> Burst {
+    let before = listen_drops();
+    let begin = Instant::now();
+    let connect = move || {
+        let mut slowest = Duration::ZERO;
+        let mut connections = Vec::with_capacity(EACH as usize);
+        for number in 0..EACH {
+            let due = BURST_TAKES * number / EACH;
+            std::thread::sleep(due.saturating_sub(begin.elapsed()));
+            let begin = Instant::now();
+            connections.push(TcpStream::connect(door.address).unwrap());
+            slowest = slowest.max(begin.elapsed());
+        }
+        (connections, slowest)
+    };
+    let threads: Vec<_> = (0..THREADS).map(|_| std::thread::spawn(connect)).collect();
+    let connected: Vec<_> = threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
+    let took = begin.elapsed();
+    let slowest = connected.iter().map(|(_, slowest)| *slowest).max().unwrap();
+    let mut connections: Vec<_> = connected
+        .into_iter()
+        .flat_map(|(connections, _)| connections)
+        .collect();
+    for connection in &mut connections {
+        connection
+            .set_read_timeout(Some(crate::shop::PATIENCE))
+            .unwrap();
+        connection
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: shop\r\n\r\n")
+            .unwrap();
+    }
+    for connection in &mut connections {
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).unwrap();
+        assert_eq!(status.as_slice(), b"HTTP/1.1 200");
+    }
+    Burst {
+        took,
+        slowest,
+        drops: listen_drops() - before,
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_who_connect_at_once_are_all_answered_and_none_has_to_knock_twice() {
+    need_open_files(BURST as u64 + 256);
+    let shop = Shop::open(&[("log.level", "info")]).await;
+    let door = shop.customers;
+    let mut drops = Vec::new();
+    // The counters are the whole machine's: a neighbour's drops are not held against this server, its own come again.
+    for _ in 0..3 {
+        let burst = tokio::task::spawn_blocking(move || burst(door))
+            .await
+            .unwrap();
+        assert!(
+            burst.took < Duration::from_secs(10),
+            "this was no burst: {:?}",
+            burst.took
+        );
+        drops.push((burst.drops, burst.slowest));
+        shop.until("they are gone", |now| now.connections("customers") == 0)
+            .await;
+        // A repeated SYN is sent after a second.
+        if burst.drops == 0 && burst.slowest < Duration::from_secs(1) {
+            break;
+        }
+    }
+    let last = *drops.last().unwrap();
+    assert!(
+        last.0 == 0 && last.1 < Duration::from_secs(1),
+        "dropped, slowest connect: {drops:?}"
+    );
+    assert_eq!(
+        shop.metrics().await.answers("customers", 200),
+        drops.len() * BURST
+    );
+    shop.close().await;
+}

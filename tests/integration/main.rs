@@ -1,0 +1,26 @@
+//! Odyssey as its users meet it: the real binary, on real sockets.
+//!
+//! Each test opens a [`shop::Shop`] of its own, on free ports, and closes it at the end; a shop refuses to close while
+//! somebody is left in it. Nothing here sleeps for luck: a test waits until what it waits for is so, and fails if that
+//! takes longer than [`shop::PATIENCE`].
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking, its fixture too"
+)]
+
+mod client;
+mod metrics;
+mod shop;
+
+mod configuration;
+mod connections;
+mod h2c;
+mod malformed;
+mod orders_baristas;
+mod orders_customers;
+mod orders_handover;
+mod orders_leaving;
+mod orders_line;
+mod shutdown;
+mod status;

@@ -1,0 +1,689 @@
+//! What a customer can ask for, and every answer to it.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::client::{Ask, delete, get, order, post};
+use crate::shop::{Shop, text};
+
+const UNKNOWN: &str = "0191d5c8-7a9b-7000-8000-000000000000";
+
+fn time(json: &Value) -> jiff::Timestamp {
+    text(json).parse().unwrap()
+}
+
+// --- Ordering ------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn an_order_is_held_until_it_is_finished_and_told_everything_about_itself() {
+    let shop = Shop::open(&[]).await;
+    let visitor = shop
+        .customer(order().json(&json!({"customer": "Ada", "unknown": [1]})))
+        .await;
+    let started = shop.start().await;
+    assert_eq!(started.customer.as_deref(), Some("Ada"));
+    assert!(visitor.is_held());
+    shop.finish(&started.id).await;
+
+    let answer = visitor.answer().await;
+    let ready = answer.expect(200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("idempotency-replayed"), None);
+    let id = Uuid::parse_str(&text(&ready["order_id"])).unwrap();
+    assert_eq!((id.get_version_num(), id.to_string()), (7, started.id));
+    for (field, value) in [
+        ("drink", json!("americano")),
+        ("status", json!("ready")),
+        ("customer", json!("Ada")),
+        ("attempts", json!(1)),
+    ] {
+        assert_eq!(ready[field], value, "{field} of {ready}");
+    }
+    let [placed, start, finish] =
+        ["placed_at", "started_at", "finished_at"].map(|at| time(&ready[at]));
+    assert!(placed <= start && start <= finish, "{ready}");
+    // The times are shown cut to milliseconds, the durations are measured on another clock.
+    let near = |shown: &Value, from: jiff::Timestamp, to: jiff::Timestamp| {
+        let apart = to.as_millisecond() - from.as_millisecond();
+        (shown.as_i64().unwrap() - apart).abs() <= 20
+    };
+    assert!(near(&ready["waited_ms"], placed, start), "{ready}");
+    assert!(near(&ready["brew_ms"], start, finish), "{ready}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_order_without_a_name_or_a_body_and_with_any_slash_is_as_good() {
+    let shop = Shop::open(&[]).await;
+    let json_type = |ask: Ask, kind: &str| ask.header("Content-Type", kind);
+    for ask in [
+        order(),
+        post("/order"),
+        order().header("Content-Length", "0"),
+        json_type(order(), "text/plain"),
+        order().json(&json!({})),
+        order().json(&json!({"customer": null})),
+        post("/order").json(&json!({"size": "large"})),
+        order().body("{}"),
+        json_type(order(), "application/json; charset=utf-8").body(" {} "),
+        json_type(order(), "Application/JSON").body("{}"),
+        json_type(order(), "application/vnd.shop+json").body("{}"),
+        post("/order/?size=large"),
+    ] {
+        let what = format!("{ask:?}");
+        let visitor = shop.customer(ask).await;
+        let started = shop.start().await;
+        assert_eq!(started.customer, None, "{what}");
+        shop.finish(&started.id).await;
+        let ready = visitor.answer().await.expect(200);
+        assert_eq!(ready.get("customer"), None, "{what}: a name nobody gave");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_name_of_any_letters_comes_back_as_it_was_and_is_bounded() {
+    let shop = Shop::open(&[]).await;
+    for name in [
+        "Ada",
+        " ",
+        "\u{1f980} \"quoted\" \\ \n",
+        &"\u{e9}".repeat(200),
+    ] {
+        let visitor = shop
+            .customer(order().json(&json!({"customer": name})))
+            .await;
+        let started = shop.start().await;
+        assert_eq!(started.customer.as_deref(), Some(name));
+        shop.finish(&started.id).await;
+        assert_eq!(visitor.answer().await.expect(200)["customer"], name);
+    }
+    for name in [json!(""), json!("x".repeat(201)), json!(7), json!(["Ada"])] {
+        let answer = shop
+            .customers
+            .ask(order().json(&json!({"customer": name})))
+            .await;
+        let problem = answer.expect_problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["pointer"], "/customer", "{problem}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_largest_size_is_taken() {
+    let shop = Shop::open(&[]).await;
+    let mut body = br#"{"customer":"Ada"}"#.to_vec();
+    body.resize(65_536, b' ');
+    let visitor = shop.customer(order().body(body.clone())).await;
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    visitor.answer().await.expect(200);
+
+    body.push(b' ');
+    let answer = shop.customers.ask(order().body(body)).await;
+    answer.expect_problem(413, "body-too-large");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_if_it_is_sane_and_made_otherwise() {
+    let shop = Shop::open(&[]).await;
+    let longest = "x".repeat(128);
+    let mut made = BTreeSet::new();
+    for (given, taken) in [
+        (Some("visit-42"), true),
+        (Some(longest.as_str()), true),
+        (Some("two words"), false),
+        (Some(""), false),
+        (None, false),
+        (None, false),
+    ] {
+        let mut ask = order();
+        if let Some(id) = given {
+            ask = ask.header("X-Request-Id", id);
+        }
+        let visitor = shop.customer(ask).await;
+        let started = shop.start().await;
+        shop.finish(&started.id).await;
+        let answer = visitor.answer().await;
+        let id = answer.header("x-request-id").unwrap();
+        if taken {
+            assert_eq!(Some(id), given);
+        } else {
+            assert!(Uuid::parse_str(id).is_ok(), "{id} for {given:?}");
+            made.insert(id.to_owned());
+        }
+    }
+    assert_eq!(made.len(), 4, "each is new: {made:?}");
+    let log = shop.close().await;
+    assert!(log.contains("visit-42"), "the log has the request's id");
+}
+
+#[tokio::test]
+async fn a_full_line_says_503_and_when_to_come_back_until_a_place_is_free() {
+    let shop = Shop::open(&[("orders.waiting_max", "2")]).await;
+    let first = shop.customer(order().key("first")).await;
+    let second = shop.customer(order()).await;
+    for _ in 0..3 {
+        let full = shop.customers.ask(order()).await;
+        full.expect_problem(503, "line-full");
+        assert!(full.retry_after() >= 1, "{full}");
+    }
+    // Whoever is in line already is not turned away.
+    let again = shop.customer(order().key("first")).await;
+    let started = shop.start().await;
+    let third = shop.customer(order()).await;
+    shop.finish(&started.id).await;
+    first.answer().await.expect(200);
+    again.answer().await.expect(200);
+    shop.serve_all().await;
+    second.answer().await.expect(200);
+    third.answer().await.expect(200);
+    assert_eq!(shop.metrics().await.placed(), 3);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_speaks_http_1_0_is_held_and_served_like_the_others() {
+    let shop = Shop::open(&[]).await;
+    let mut raw = shop.customers.raw().await;
+    raw.write("POST /order/ HTTP/1.0\r\n\r\n").await;
+    shop.until("the order is placed", |now| now.held() == 1)
+        .await;
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    let answer = raw.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.0 200") && answer.contains(&started.id),
+        "{answer}"
+    );
+    shop.close().await;
+}
+
+// --- Idempotency-Key -----------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_second_request_with_the_key_attaches_and_both_get_the_same_answer() {
+    let shop = Shop::open(&[]).await;
+    let ask = order().key("k-1").json(&json!({"customer": "Ada"}));
+    let first = shop.customer(ask.clone()).await;
+    let second = shop.customer(ask.clone()).await;
+    let started = shop.start().await;
+    // Attaching while it is brewed is the same.
+    let third = shop.customer(ask).await;
+    let metrics = shop.metrics().await;
+    assert_eq!(
+        (metrics.placed(), metrics.attached(), metrics.held()),
+        (1, 2, 3)
+    );
+    assert_eq!(shop.pull("").await.status, 204, "it is one order");
+    assert_eq!(shop.finish(&started.id).await["delivered"], true);
+    let first = first.answer().await;
+    first.expect(200);
+    for other in [second, third] {
+        let other = other.answer().await;
+        assert_eq!((other.status, &other.body), (200, &first.body));
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_replayed_for_its_key_and_says_so() {
+    let shop = Shop::open(&[]).await;
+    let ask = order().key("k-1").json(&json!({"customer": "Ada"}));
+    let first = shop.customer(ask.clone()).await;
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    let first = first.answer().await;
+    for ask in [
+        ask.clone(),
+        ask.clone().prefer("respond-async"),
+        ask.prefer("wait=5"),
+    ] {
+        let replayed = shop.customers.ask(ask).await;
+        assert_eq!((replayed.status, &replayed.body), (200, &first.body));
+        assert_eq!(replayed.header("idempotency-replayed"), Some("true"));
+        assert_ne!(
+            replayed.header("x-request-id"),
+            first.header("x-request-id")
+        );
+    }
+    let metrics = shop.metrics().await;
+    assert_eq!(metrics.count("odyssey_orders_replayed_total"), 3);
+    assert_eq!((metrics.placed(), metrics.waiting()), (1, 0));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_forgotten_after_the_replay_time_and_the_key_is_free_again() {
+    let shop = Shop::open(&[("orders.replay", "1s")]).await;
+    let visitor = shop.customer(order().key("k-1")).await;
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    visitor.answer().await.expect(200);
+    shop.until("the order is forgotten", |now| {
+        now.count("odyssey_orders{stage=\"ready\"}") == 0
+    })
+    .await;
+    let gone = shop
+        .customers
+        .ask(get(format!("/orders/{}", started.id)))
+        .await;
+    gone.expect_problem(404, "order-unknown");
+    shop.try_finish(&started.id, "")
+        .await
+        .expect_problem(404, "order-unknown");
+    let again = shop.customer(order().key("k-1")).await;
+    assert_eq!(shop.metrics().await.placed(), 2);
+    shop.serve_all().await;
+    assert_ne!(
+        text(&again.answer().await.expect(200)["order_id"]),
+        started.id
+    );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn of_more_finished_orders_than_can_be_remembered_the_oldest_is_forgotten_first() {
+    let shop = Shop::open(&[("orders.remembered_max", "2")]).await;
+    let ids = [
+        shop.promised().await,
+        shop.promised().await,
+        shop.promised().await,
+    ];
+    shop.serve_all().await;
+    let oldest = shop.customers.ask(get(format!("/orders/{}", ids[0]))).await;
+    oldest.expect_problem(404, "order-unknown");
+    for id in &ids[1..] {
+        assert_eq!(shop.state(id).await["status"], "ready");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_key_that_comes_with_another_body_is_refused_at_every_stage() {
+    let shop = Shop::open(&[]).await;
+    let ask = |name: &str| order().key("k-1").json(&json!({"customer": name}));
+    let visitor = shop.customer(ask("Ada")).await;
+    let refused = async || {
+        for other in [ask("Grace"), order().key("k-1")] {
+            let answer = shop.customers.ask(other).await;
+            answer.expect_problem(422, "idempotency-key-reused");
+        }
+    };
+    refused().await;
+    let started = shop.start().await;
+    refused().await;
+    shop.finish(&started.id).await;
+    refused().await;
+    visitor.answer().await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_key_is_1_to_255_visible_characters() {
+    let shop = Shop::open(&[]).await;
+    for key in [
+        String::new(),
+        "x".repeat(256),
+        "two words".to_owned(),
+        "t\tab".to_owned(),
+    ] {
+        let answer = shop.customers.ask(order().key(&key)).await;
+        answer.expect_problem(400, "unreadable");
+    }
+    for key in ["k".to_owned(), "x".repeat(255), "!~\"{}".to_owned()] {
+        let visitor = shop.customer(order().key(&key)).await;
+        shop.serve_all().await;
+        visitor.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+// --- Prefer --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_customer_who_prefers_to_wait_a_second_gets_202_and_the_order_is_made_without_them() {
+    let shop = Shop::open(&[]).await;
+    let accepted = shop
+        .customers
+        .ask(order().prefer("wait=1").json(&json!({"customer": "Ada"})))
+        .await;
+    let waiting = accepted.expect(202);
+    let id = text(&waiting["order_id"]);
+    assert_eq!(
+        accepted.header("location"),
+        Some(format!("/orders/{id}").as_str())
+    );
+    assert_eq!(accepted.header("preference-applied"), Some("wait=1"));
+    assert_eq!(accepted.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        (&waiting["status"], &waiting["position"]),
+        (&json!("waiting"), &json!(1))
+    );
+
+    let alone = shop
+        .until("nobody is attached", |now| {
+            now.connections("customers") == 0
+        })
+        .await;
+    assert_eq!((alone.waiting(), alone.held()), (1, 0), "it stays in line");
+    let started = shop.start().await;
+    assert_eq!(
+        (started.id.as_str(), started.customer_waiting),
+        (id.as_str(), false)
+    );
+    let finished = shop.finish(&id).await;
+    assert_eq!(finished["delivered"], false, "nobody was there");
+    let ready = shop
+        .customers
+        .ask(get(accepted.header("location").unwrap()))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&ready["status"], &ready["customer"]),
+        (&json!("ready"), &json!("Ada"))
+    );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_prefers_to_wait_but_is_served_sooner_gets_200() {
+    let shop = Shop::open(&[]).await;
+    let visitor = shop.customer(order().prefer("wait=30")).await;
+    shop.serve_all().await;
+    let answer = visitor.answer().await;
+    assert_eq!(answer.expect(200)["status"], "ready");
+    assert_eq!(answer.header("location"), None);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_customer_who_prefers_not_to_wait_gets_202_at_once() {
+    let shop = Shop::open(&[]).await;
+    for preference in ["respond-async", "wait=0", "handling=lenient, Respond-Async"] {
+        let answer = shop.customers.ask(order().prefer(preference)).await;
+        assert_eq!(answer.expect(202)["status"], "waiting", "{preference}");
+        assert_eq!(answer.header("preference-applied"), Some("respond-async"));
+    }
+    assert_eq!(shop.metrics().await.waiting(), 3);
+    assert_eq!(shop.serve_all().await.len(), 3);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_promised_order_can_be_attached_to_with_its_key() {
+    let shop = Shop::open(&[]).await;
+    let promised = shop
+        .customers
+        .ask(order().key("k-1").prefer("respond-async"))
+        .await;
+    let id = text(&promised.expect(202)["order_id"]);
+    let visitor = shop.customer(order().key("k-1")).await;
+    visitor.leave().await;
+    shop.until("nobody is attached", |now| now.held() == 0)
+        .await;
+    assert_eq!(
+        shop.state(&id).await["status"],
+        "waiting",
+        "a promise outlives whoever leaves"
+    );
+    let visitor = shop.customer(order().key("k-1")).await;
+    shop.start().await;
+    assert_eq!(shop.finish(&id).await["delivered"], true);
+    assert_eq!(visitor.answer().await.expect(200)["order_id"], id.as_str());
+    shop.close().await;
+}
+
+// --- Asking --------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn an_order_tells_its_place_and_stage_and_once_a_pace_is_known_its_time() {
+    let shop = Shop::open(&[]).await;
+    let ids = [
+        shop.promised().await,
+        shop.promised().await,
+        shop.promised().await,
+    ];
+    for (place, id) in ids.iter().enumerate() {
+        let state = shop.state(id).await;
+        assert_eq!(
+            (&state["status"], &state["position"]),
+            (&json!("waiting"), &json!(place + 1))
+        );
+        assert_eq!(
+            (&state["drink"], &state["attempts"]),
+            (&json!("americano"), &json!(0))
+        );
+        assert_eq!(
+            state.get("estimated_wait_ms"),
+            None,
+            "nothing was measured yet: {state}"
+        );
+        assert_eq!(
+            (state.get("started_at"), state.get("finished_at")),
+            (None, None)
+        );
+    }
+    assert_eq!(shop.start().await.id, ids[0]);
+    let brewing = shop.state(&ids[0]).await;
+    assert_eq!(
+        (&brewing["status"], brewing.get("position")),
+        (&json!("brewing"), None)
+    );
+    assert!(time(&brewing["placed_at"]) <= time(&brewing["started_at"]));
+    assert_eq!(
+        shop.state(&ids[1]).await["position"],
+        1,
+        "the next moved up"
+    );
+
+    shop.finish(&ids[0]).await;
+    let ready = shop.state(&ids[0]).await;
+    assert_eq!(
+        (&ready["status"], &ready["attempts"]),
+        (&json!("ready"), &json!(1))
+    );
+    assert!(time(&ready["started_at"]) <= time(&ready["finished_at"]));
+    let [second, third] = [shop.state(&ids[1]).await, shop.state(&ids[2]).await];
+    let estimate = |state: &Value| state["estimated_wait_ms"].as_u64().unwrap();
+    assert!(estimate(&second) <= estimate(&third), "{second} {third}");
+
+    let slashed = shop
+        .customers
+        .ask(get(format!("/orders/{}/", ids[2])))
+        .await;
+    assert_eq!(slashed.header("cache-control"), Some("no-store"));
+    assert_eq!(slashed.expect(200)["position"], 2);
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn somebody_who_asks_with_wait_is_held_until_the_order_is_ready() {
+    let shop = Shop::open(&[]).await;
+    let id = shop.promised().await;
+    let asking = shop.customers.hold(get(format!("/orders/{id}?wait=25")));
+    shop.until("the question is held", |now| now.held() == 1)
+        .await;
+    shop.start().await;
+    assert!(asking.is_held(), "brewing is not ready");
+    shop.finish(&id).await;
+    assert_eq!(asking.answer().await.expect(200)["status"], "ready");
+    let at_once = shop
+        .customers
+        .ask(get(format!("/orders/{id}?wait=25")))
+        .await;
+    assert_eq!(at_once.expect(200)["status"], "ready");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn somebody_who_asks_with_wait_is_told_how_it_stands_when_the_time_is_over() {
+    let shop = Shop::open(&[]).await;
+    let id = shop.promised().await;
+    let state = shop
+        .customers
+        .ask(get(format!("/orders/{id}?wait=1")))
+        .await;
+    assert_eq!(state.expect(200)["status"], "waiting");
+    assert_eq!(shop.metrics().await.held(), 0);
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn somebody_who_only_asks_neither_keeps_an_order_in_line_nor_takes_it_out() {
+    let shop = Shop::open(&[]).await;
+    let visitor = shop.customer(order()).await;
+    let started = shop.start().await;
+    let path = format!("/orders/{}?wait=25", started.id);
+    shop.staff
+        .ask(post(format!("/release/?order_id={}", started.id)))
+        .await
+        .expect(200);
+    let asking = shop.customers.hold(get(&path));
+    shop.until("both are held", |now| now.held() == 2).await;
+    asking.leave().await;
+    shop.until("the question is gone", |now| now.held() == 1)
+        .await;
+    assert_eq!(shop.state(&started.id).await["status"], "waiting");
+
+    let asking = shop.customers.hold(get(&path));
+    shop.until("both are held", |now| now.held() == 2).await;
+    visitor.leave().await;
+    assert_eq!(asking.answer().await.expect(200)["status"], "cancelled");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_unknown_order_is_404_and_a_malformed_one_400() {
+    let shop = Shop::open(&[]).await;
+    for path in [
+        format!("/orders/{UNKNOWN}"),
+        format!("/orders/{UNKNOWN}/?wait=5"),
+    ] {
+        shop.customers
+            .ask(get(&path))
+            .await
+            .expect_problem(404, "order-unknown");
+        shop.customers
+            .ask(delete(&path))
+            .await
+            .expect_problem(404, "order-unknown");
+    }
+    for id in ["1", "nobody", &UNKNOWN[1..], "%00", "%ff"] {
+        let path = format!("/orders/{id}");
+        shop.customers
+            .ask(get(&path))
+            .await
+            .expect_problem(400, "unreadable");
+        shop.customers
+            .ask(delete(&path))
+            .await
+            .expect_problem(400, "unreadable");
+    }
+    for (query, status, kind) in [
+        ("wait=56", 422, "invalid"),
+        ("wait=-1", 400, "unreadable"),
+        ("wait=soon", 400, "unreadable"),
+        ("wait=", 400, "unreadable"),
+        ("wait=1&wait=2", 400, "unreadable"),
+    ] {
+        let answer = shop
+            .customers
+            .ask(get(format!("/orders/{UNKNOWN}?{query}")))
+            .await;
+        answer.expect_problem(status, kind);
+    }
+    shop.close().await;
+}
+
+// --- Cancelling ----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_cancelled_order_leaves_the_line_and_whoever_is_held_for_it_gets_409() {
+    let shop = Shop::open(&[]).await;
+    let promised = shop
+        .customers
+        .ask(order().key("k-1").prefer("respond-async"))
+        .await;
+    let id = text(&promised.expect(202)["order_id"]);
+    let held = [
+        shop.customer(order().key("k-1")).await,
+        shop.customer(order().key("k-1")).await,
+    ];
+    let asking = shop.customers.hold(get(format!("/orders/{id}?wait=25")));
+    shop.until("all are held", |now| now.held() == 3).await;
+    let behind = shop.customer(order()).await;
+
+    let cancelled = shop
+        .customers
+        .ask(delete(format!("/orders/{id}")))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&cancelled["order_id"], &cancelled["status"]),
+        (&json!(id), &json!("cancelled"))
+    );
+    for visitor in held {
+        let problem = visitor
+            .answer()
+            .await
+            .expect_problem(409, "order-cancelled");
+        assert_eq!(
+            (&problem["state"], &problem["order_id"]),
+            (&json!("cancelled"), &json!(id))
+        );
+    }
+    assert_eq!(asking.answer().await.expect(200)["status"], "cancelled");
+    for _ in 0..2 {
+        let again = shop.customers.ask(delete(format!("/orders/{id}/"))).await;
+        assert_eq!(
+            again.expect(200)["status"],
+            "cancelled",
+            "cancelling twice is fine"
+        );
+    }
+    let replayed = shop.customers.ask(order().key("k-1")).await;
+    replayed.expect_problem(409, "order-cancelled");
+    assert_eq!(replayed.header("idempotency-replayed"), Some("true"));
+    let problem = shop
+        .try_finish(&id, "")
+        .await
+        .expect_problem(409, "not-started");
+    assert_eq!(problem["state"], "cancelled");
+
+    assert_ne!(shop.start().await.id, id, "the one behind is next");
+    let metrics = shop.metrics().await;
+    assert_eq!((metrics.waiting(), metrics.cancelled("deleted")), (0, 1));
+    behind.leave().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_order_that_is_brewed_or_ready_cannot_be_cancelled() {
+    let shop = Shop::open(&[]).await;
+    let visitor = shop.customer(order()).await;
+    let started = shop.start().await;
+    let path = format!("/orders/{}", started.id);
+    let problem = shop
+        .customers
+        .ask(delete(&path))
+        .await
+        .expect_problem(409, "too-late");
+    assert_eq!(problem["state"], "brewing");
+    assert!(visitor.is_held());
+    shop.finish(&started.id).await;
+    let problem = shop
+        .customers
+        .ask(delete(&path))
+        .await
+        .expect_problem(409, "too-late");
+    assert_eq!(problem["state"], "ready");
+    visitor.answer().await.expect(200);
+    shop.close().await;
+}

@@ -1,0 +1,496 @@
+//! The pages of both listeners: alive, ready, described, measured.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::client::{Ask, Door, get, order};
+use crate::shop::{Shop, text};
+
+#[tokio::test]
+async fn both_listeners_say_that_they_are_alive_and_ready() {
+    let shop = Shop::open(&[]).await;
+    for door in [shop.customers, shop.staff] {
+        for (path, word) in [("/healthz", "ok"), ("/health", "ok"), ("/readyz", "ready")] {
+            for path in [path.to_owned(), format!("{path}/"), format!("{path}?x=y")] {
+                let answer = door.ask(get(path)).await;
+                assert_eq!(answer.expect(200), json!({"status": word}));
+                assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
+                assert_eq!(
+                    answer.header("content-type"),
+                    Some("application/json"),
+                    "{answer}"
+                );
+                assert!(answer.header("x-request-id").is_some(), "{answer}");
+            }
+            let head = door.ask(Ask::new(Method::HEAD, path)).await;
+            assert_eq!((head.status, head.body.len()), (200, 0), "{head}");
+        }
+    }
+    shop.close().await;
+}
+
+// --- The description -----------------------------------------------------------------------------------------------
+
+async fn description(door: Door) -> Value {
+    let answer = door.ask(get("/openapi.json")).await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/json"),
+        "{answer}"
+    );
+    let slashed = door.ask(get("/openapi.json/")).await;
+    assert_eq!(answer.body, slashed.body);
+    answer.expect(200)
+}
+
+fn references(json: &Value, found: &mut BTreeSet<String>) {
+    match json {
+        Value::Object(members) => {
+            found.extend(
+                members
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
+            );
+            members
+                .values()
+                .for_each(|member| references(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn each_listener_describes_itself_in_openapi_3_1_and_does_what_it_says() {
+    let shop = Shop::open(&[]).await;
+    let id = shop.promised().await;
+    let common = ["/health", "/healthz", "/readyz"];
+    for (door, own) in [
+        (shop.customers, &["/order/", "/orders/{order_id}"][..]),
+        (
+            shop.staff,
+            &["/extend/", "/finish/", "/metrics", "/release/", "/start/"],
+        ),
+    ] {
+        let api = description(door).await;
+        assert!(
+            text(&api["openapi"]).starts_with("3.1"),
+            "{}",
+            api["openapi"]
+        );
+        for member in ["title", "version", "description"] {
+            assert!(
+                api["info"][member].is_string(),
+                "{member} of {}",
+                api["info"]
+            );
+        }
+        let paths = api["paths"].as_object().unwrap();
+        let described: BTreeSet<_> = paths.keys().map(String::as_str).collect();
+        let expected: BTreeSet<_> = own.iter().copied().chain(common).collect();
+        assert_eq!(described, expected);
+        let mut used = BTreeSet::new();
+        references(&api, &mut used);
+        for reference in used {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(api.pointer(pointer).is_some(), "{reference} leads nowhere");
+        }
+        for (path, methods) in paths {
+            for (method, operation) in methods.as_object().unwrap() {
+                let what = format!("{method} {path}");
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(
+                    !text(&operation["summary"]).is_empty(),
+                    "{what} has no summary"
+                );
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let mut ask = Ask::new(method, path.replace("{order_id}", &id));
+                if path == "/order/" {
+                    ask = ask.prefer("respond-async");
+                }
+                let answer = door.ask(ask).await;
+                let status = answer.status.to_string();
+                assert!(
+                    responses.contains_key(&status),
+                    "{what} does not mention {answer}"
+                );
+                let content = &responses[&status]["content"];
+                if let Some(kind) = answer.header("content-type") {
+                    let essence = |kind: &str| kind.split(';').next().unwrap().to_owned();
+                    let kinds: Vec<_> = content
+                        .as_object()
+                        .unwrap()
+                        .keys()
+                        .map(|kind| essence(kind))
+                        .collect();
+                    assert_eq!(kinds, [essence(kind)], "{what}");
+                }
+                let fields = answer.status < 300
+                    && answer.header("content-type") == Some("application/json");
+                if fields {
+                    let schema = &content["application/json"]["schema"];
+                    has_the_described_fields(&what, &api, schema, &answer.json());
+                }
+            }
+        }
+    }
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+/// Every field that is promised is there, and there is none that is not described.
+fn has_the_described_fields(what: &str, api: &Value, schema: &Value, answer: &Value) {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => api.pointer(&reference[1..]).unwrap(),
+        None => schema,
+    };
+    let described = schema["properties"].as_object();
+    let described = described.unwrap_or_else(|| panic!("{what} has no fields described: {schema}"));
+    for required in schema["required"].as_array().into_iter().flatten() {
+        let field = text(required);
+        assert!(
+            answer.get(&field).is_some(),
+            "{what}: {field} is missing in {answer}"
+        );
+    }
+    for field in answer.as_object().unwrap().keys() {
+        assert!(
+            described.contains_key(field),
+            "{what}: {field} is not described"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_description_can_be_read_as_pages_with_all_they_need() {
+    let shop = Shop::open(&[]).await;
+    for door in [shop.customers, shop.staff] {
+        let page = door.ask(get("/docs")).await;
+        assert_eq!(page.status, 200, "{page}");
+        assert!(
+            page.header("content-type")
+                .unwrap()
+                .starts_with("text/html")
+        );
+        let slashed = door.ask(get("/docs/")).await;
+        assert_eq!(page.body, slashed.body);
+        let html = page.text();
+        assert!(html.contains("<base href=\"/docs/\""), "{html}");
+        let linked = html
+            .split(['"', '\''])
+            .filter_map(|text| text.strip_prefix("./"));
+        let linked: BTreeSet<_> = linked.filter(|name| name.contains('.')).collect();
+        assert!(linked.len() >= 3, "styles and scripts: {linked:?}");
+        let mut names_the_description = false;
+        for name in linked {
+            let file = door.ask(get(format!("/docs/{name}"))).await;
+            assert_eq!(file.status, 200, "{name}: {:?}", file.headers);
+            names_the_description |= String::from_utf8_lossy(&file.body).contains("/openapi.json");
+        }
+        assert!(
+            names_the_description,
+            "no script says where the description is"
+        );
+        let none = door.ask(get("/docs/nothing.js")).await;
+        none.expect_problem(404, "no-such-path");
+    }
+    shop.close().await;
+}
+
+// --- What is not there ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
+    let shop = Shop::open(&[]).await;
+    for (door, name) in [(shop.customers, "customers"), (shop.staff, "staff")] {
+        let api = description(door).await;
+        let mut paths: Vec<String> = api["paths"].as_object().unwrap().keys().cloned().collect();
+        let more = [
+            "/",
+            "/docs",
+            "/openapi.json",
+            "/metrics",
+            "/nothing",
+            "/order",
+            "/docs/..",
+            "/*",
+        ];
+        paths.extend(more.map(str::to_owned));
+        for path in paths {
+            let bare = path.trim_end_matches('/');
+            for path in [bare.to_owned(), format!("{bare}/"), format!("{bare}//")] {
+                if path.is_empty() {
+                    continue;
+                }
+                for method in ["GET", "HEAD", "PUT", "OPTIONS", "BREW"] {
+                    let ask = Ask::new(method.parse().unwrap(), path.as_str());
+                    let answer = door.ask(ask).await;
+                    let what = format!("{name} {method} {path}: {answer}");
+                    assert!(!(300..400).contains(&answer.status), "{what}");
+                    assert!(answer.status < 500, "{what}");
+                    assert!(answer.header("x-request-id").is_some(), "{what}");
+                    if method == "HEAD" {
+                        continue;
+                    }
+                    match answer.status {
+                        404 if path.starts_with("/orders") => {}
+                        404 => {
+                            answer.expect_problem(404, "no-such-path");
+                        }
+                        405 => {
+                            answer.expect_problem(405, "no-such-method");
+                            let allow = answer.header("allow").unwrap_or_default();
+                            assert!(!allow.is_empty() && !allow.contains(method), "{what}");
+                        }
+                        status if status >= 400 => {
+                            answer.expect_problem(status, "unreadable");
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    shop.customers
+        .ask(get("/metrics"))
+        .await
+        .expect_problem(404, "no-such-path");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let shop = Shop::open(&[]).await;
+    for (door, path, allowed) in [
+        (shop.customers, "/order/", &["POST"][..]),
+        (shop.customers, "/order", &["POST"]),
+        (shop.customers, "/orders/1", &["DELETE", "GET", "HEAD"]),
+        (shop.customers, "/healthz", &["GET", "HEAD"]),
+        (shop.customers, "/docs", &["GET", "HEAD"]),
+        (shop.staff, "/start/", &["GET"]),
+        (shop.staff, "/start", &["GET"]),
+        (shop.staff, "/finish/", &["POST"]),
+        (shop.staff, "/extend/", &["POST"]),
+        (shop.staff, "/release", &["POST"]),
+        (shop.staff, "/metrics", &["GET", "HEAD"]),
+    ] {
+        let answer = door.ask(Ask::new(Method::PUT, path)).await;
+        answer.expect_problem(405, "no-such-method");
+        let allow = answer.header("allow").unwrap();
+        let allow: BTreeSet<_> = allow.split(',').map(str::trim).collect();
+        // RFC 9110, section 9.1: HEAD need not be listed for it to be there, but must not be where it is not.
+        let expected: BTreeSet<_> = allowed.iter().copied().collect();
+        assert_eq!(allow, expected, "{path}");
+    }
+    shop.close().await;
+}
+
+// --- Metrics -------------------------------------------------------------------------------------------------------
+
+/// What a reader of Prometheus' text format would make of it.
+struct Exposition {
+    /// Kind by metric.
+    kinds: BTreeMap<String, String>,
+    /// Name, labels, value.
+    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+}
+
+impl Exposition {
+    fn read(text: &str) -> Self {
+        assert!(text.ends_with('\n'), "the last line must end");
+        let mut read = Self {
+            kinds: BTreeMap::new(),
+            samples: Vec::new(),
+        };
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(typed) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = typed.split_once(' ').unwrap();
+                let before = read.kinds.insert(name.to_owned(), kind.to_owned());
+                assert_eq!(before, None, "{name} has two types");
+            } else if let Some(help) = line.strip_prefix("# HELP ") {
+                assert!(
+                    help.split_once(' ')
+                        .is_some_and(|(_, text)| !text.is_empty()),
+                    "{line}"
+                );
+            } else {
+                read.samples.push(Self::sample(line));
+            }
+        }
+        read
+    }
+
+    fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let (name, labels) = match series.split_once('{') {
+            Some((name, labels)) => (
+                name,
+                labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}")),
+            ),
+            None => (series, ""),
+        };
+        let is_name = |text: &str| {
+            let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            letters && !text.is_empty() && !text.as_bytes()[0].is_ascii_digit()
+        };
+        assert!(is_name(name), "{line}");
+        // No label value of this server holds a comma or a quote.
+        let labels = labels
+            .split(',')
+            .filter(|label| !label.is_empty())
+            .map(|label| {
+                let (label, value) = label.split_once('=').unwrap_or_else(|| panic!("{line}"));
+                let value = value
+                    .strip_prefix('"')
+                    .and_then(|value| value.strip_suffix('"'));
+                assert!(is_name(label), "{line}");
+                (
+                    label.to_owned(),
+                    value.unwrap_or_else(|| panic!("{line}")).to_owned(),
+                )
+            });
+        (name.to_owned(), labels.collect(), value)
+    }
+
+    fn of(&self, name: &str) -> Vec<(&BTreeMap<String, String>, f64)> {
+        let samples = self.samples.iter().filter(|(sample, ..)| sample == name);
+        samples.map(|(_, labels, value)| (labels, *value)).collect()
+    }
+
+    /// The values of a label that occur.
+    fn values(&self, name: &str, label: &str) -> BTreeSet<String> {
+        let samples = self.of(name);
+        samples
+            .iter()
+            .filter_map(|(labels, _)| labels.get(label).cloned())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
+    let shop = Shop::open(&[]).await;
+    let visitor = shop.customer(order()).await;
+    shop.serve_all().await;
+    visitor.answer().await.expect(200);
+    shop.promised().await;
+
+    let answer = shop.staff.ask(get("/metrics")).await;
+    let kind = answer.header("content-type").unwrap();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let metrics = Exposition::read(answer.text());
+    for (name, kind) in [
+        ("odyssey_orders", "gauge"),
+        ("odyssey_orders_oldest_waiting_seconds", "gauge"),
+        ("odyssey_orders_held_requests", "gauge"),
+        ("odyssey_orders_idle_baristas", "gauge"),
+        ("odyssey_orders_wait_seconds", "histogram"),
+        ("odyssey_orders_brew_seconds", "histogram"),
+        ("odyssey_orders_placed_total", "counter"),
+        ("odyssey_orders_started_total", "counter"),
+        ("odyssey_orders_finished_total", "counter"),
+        ("odyssey_orders_cancelled_total", "counter"),
+        ("odyssey_orders_expired_total", "counter"),
+        ("odyssey_orders_requeued_total", "counter"),
+        ("odyssey_orders_attached_total", "counter"),
+        ("odyssey_orders_replayed_total", "counter"),
+        ("odyssey_http_answers_total", "counter"),
+        ("odyssey_connections", "gauge"),
+        ("odyssey_connections_max", "gauge"),
+        ("odyssey_build_info", "gauge"),
+    ] {
+        assert_eq!(
+            metrics.kinds.get(name).map(String::as_str),
+            Some(kind),
+            "{name}"
+        );
+        let sample = if kind == "histogram" {
+            format!("{name}_count")
+        } else {
+            name.to_owned()
+        };
+        assert!(!metrics.of(&sample).is_empty(), "{name} has no value");
+    }
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(
+        metrics.values("odyssey_orders", "stage"),
+        words(&["brewing", "ready", "waiting"])
+    );
+    for name in ["odyssey_connections", "odyssey_connections_max"] {
+        assert_eq!(
+            metrics.values(name, "listener"),
+            words(&["customers", "staff"])
+        );
+    }
+    let version = metrics.values("odyssey_build_info", "version");
+    assert_eq!(version, words(&[env!("CARGO_PKG_VERSION")]));
+    let status = metrics.values("odyssey_http_answers_total", "status");
+    assert!(status.is_superset(&words(&["200", "202"])), "{status:?}");
+    let [(_, oldest)] = metrics.of("odyssey_orders_oldest_waiting_seconds")[..] else {
+        panic!("one value");
+    };
+    assert!(oldest > 0.0, "somebody is in line");
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_metrics_are_in_the_text_format_and_add_up() {
+    let shop = Shop::open(&[]).await;
+    for _ in 0..5 {
+        shop.promised().await;
+    }
+    shop.serve_all().await;
+    let answer = shop.staff.ask(get("/metrics/")).await;
+    let metrics = Exposition::read(answer.text());
+    let suffixes = ["_bucket", "_sum", "_count"];
+    let mut seen = BTreeSet::new();
+    for (name, labels, _) in &metrics.samples {
+        assert!(
+            seen.insert((name, labels)),
+            "{name} {labels:?} is there twice"
+        );
+        let base = suffixes.iter().find_map(|suffix| {
+            let base = name.strip_suffix(suffix)?;
+            (metrics.kinds.get(base)? == "histogram").then_some(base)
+        });
+        assert!(
+            metrics.kinds.contains_key(base.unwrap_or(name)),
+            "{name} has no type"
+        );
+    }
+    for name in ["odyssey_orders_wait_seconds", "odyssey_orders_brew_seconds"] {
+        let buckets = metrics.of(&format!("{name}_bucket"));
+        let bounds: Vec<f64> = buckets
+            .iter()
+            .map(|(labels, _)| labels["le"].parse().unwrap())
+            .collect();
+        let counts: Vec<f64> = buckets.iter().map(|(_, count)| *count).collect();
+        assert!(
+            bounds.is_sorted() && counts.is_sorted(),
+            "{name}: {bounds:?} {counts:?}"
+        );
+        assert_eq!(
+            (bounds.last(), counts.last()),
+            (Some(&f64::INFINITY), Some(&5.0)),
+            "{name}"
+        );
+        assert_eq!(
+            metrics.of(&format!("{name}_count"))[0].1.to_string(),
+            "5",
+            "{name}"
+        );
+        assert!(metrics.of(&format!("{name}_sum"))[0].1 > 0.0, "{name}");
+    }
+    shop.close().await;
+}
