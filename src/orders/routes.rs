@@ -725,10 +725,10 @@ impl HttpBody for Carrying {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let json = self.json.take();
-        if !self.asks_again || json.is_none() {
-            if let Some(hand_over) = self.hand_over.take() {
-                hand_over.confirm();
-            }
+        if (!self.asks_again || json.is_none())
+            && let Some(hand_over) = self.hand_over.take()
+        {
+            hand_over.confirm();
         }
         Poll::Ready(json.map(|json| Ok(Frame::data(json))))
     }

@@ -371,7 +371,7 @@ impl World {
             }
             Some(Stage::Cancelled) => assert!(got.unwrap().1.is_empty()),
             Some(stage) => {
-                assert!(matches!(got, Err(CancelError::TooLate { stage: s }) if s == stage))
+                assert!(matches!(got, Err(CancelError::TooLate { stage: s }) if s == stage));
             }
         }
     }
