@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// One customer, barista, operator, or the clock does something. Numbers pick among what there is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Step {
     Place { key: Option<u8>, held: bool },
     Watch(usize),
