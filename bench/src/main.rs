@@ -4,7 +4,7 @@
 //! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
 //! holds ([`memory`], [`streams`]). All of them are driven by one [`client`], whose connections differ only in what
 //! they say ([`http`], [`gearman`], [`nats`]) and in where a message ends ([`framing`]); what they saw is checked in
-//! the [`ledger`]. What the [`line`] of orders itself costs was measured before, by its own benchmark. The result is a
+//! the [`ledger`]. What the [`mod@line`] of orders itself costs was measured before, by its own benchmark. The result is a
 //! [`table`] with a line on the [`machine`].
 
 mod client;
