@@ -11,6 +11,7 @@ use tracing::info;
 use utoipa::openapi::OpenApi;
 
 use crate::config::{self, Config, Count};
+use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
 use crate::http::connection::Stop;
@@ -51,6 +52,7 @@ pub struct Addresses {
 #[derive(Debug, Clone)]
 struct Desks {
     orders: Orders,
+    flood: Flood,
     limits: BodyLimits,
 }
 
@@ -113,7 +115,11 @@ impl App {
             drain,
         };
         let background = async {
-            tokio::join!(desks.orders.keep_time(), registry.fold());
+            tokio::join!(
+                desks.orders.keep_time(),
+                desks.flood.sweep(),
+                registry.fold()
+            );
         };
         let customers = tokio::spawn(customers.server.run());
         let staff = tokio::spawn(staff.server.run());
@@ -158,14 +164,48 @@ impl Desks {
             waiting_max,
         };
         let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-        Self { orders, limits }
+        let flood = flood(&config.flood, registry);
+        // Whoever is cut off leaves the line.
+        let line = orders.clone();
+        flood.on_cut_off(move |address, time| line.purge(address, time));
+        Self {
+            orders,
+            flood,
+            limits,
+        }
     }
+}
+
+fn flood(config: &config::Flood, registry: &Registry) -> Flood {
+    let settings = flood::Settings {
+        mode: match config.mode {
+            config::FloodMode::Enforce => flood::Mode::Enforce,
+            config::FloodMode::Observe => flood::Mode::Observe,
+            config::FloodMode::Off => flood::Mode::Off,
+        },
+        proxies: flood::client::Proxies {
+            trusted: config.trusted_proxies.clone(),
+            ipv6_prefix: config.ipv6_prefix,
+        },
+        exempt: config.exempt.clone(),
+        limits: flood::table::Limits {
+            outstanding_max: config.outstanding_max,
+            burst: config.burst,
+            refill: config.refill,
+            cutoff_after: config.cutoff_after,
+            cutoff_window: config.cutoff_window,
+            cutoff_for: config.cutoff_for,
+            addresses_max: config.addresses_max,
+        },
+    };
+    Flood::new(settings, registry.register(flood::Metrics::register))
 }
 
 /// Both listeners' routes: customers, staff.
 fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
     let orders = orders::routes::Desk {
         orders: desks.orders.clone(),
+        flood: desks.flood.clone(),
         limits: desks.limits,
     };
     let customers = Api::new(
@@ -182,6 +222,7 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
             .routes(health_routes(readiness.clone())),
         staff
             .routes(orders::routes::staff_routes(&orders))
+            .routes(flood::routes::staff_routes(&desks.flood))
             .routes(health_routes(readiness.clone()))
             .routes([metrics_route(scrape)]),
     ]
@@ -209,9 +250,10 @@ fn scrape(registry: &Registry, desks: &Desks, customers: &Seats, staff: &Seats) 
             (gauge!(OPEN, "listener" => listener), seats.clone())
         })
     });
-    let orders = desks.orders.clone();
+    let desks = desks.clone();
     Scrape::new(registry.clone(), move || {
-        orders.show_figures();
+        desks.orders.show_figures();
+        desks.flood.show_figures();
         for (open, seats) in &doors {
             open.set(count(seats.taken()));
         }
@@ -308,7 +350,7 @@ mod tests {
         assert_eq!(
             paths(&staff),
             [
-                &["/extend/", "/finish/"],
+                &["/extend/", "/finish/", "/flood", "/flood/{address}"],
                 &health[..],
                 &["/metrics", "/readyz", "/release/", "/start/"]
             ]

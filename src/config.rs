@@ -1,11 +1,13 @@
 //! Configuration: `config.default.toml`, then a file, then the environment. The only reader of the environment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -16,6 +18,8 @@ use tracing_subscriber::filter::Targets;
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
 const PREFIX: &str = "ODYSSEY";
+/// Keys that hold lists; they are comma-separated in the environment.
+const LISTS: [&str; 2] = ["flood.trusted_proxies", "flood.exempt"];
 
 /// Why the program does not start.
 #[derive(Debug, Error)]
@@ -47,6 +51,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// The order line.
     pub orders: Orders,
+    /// Who may place how many orders.
+    pub flood: Flood,
     /// Going down.
     pub shutdown: Shutdown,
     /// What is logged, and how.
@@ -121,6 +127,51 @@ pub struct Orders {
     pub waiting_max: usize,
 }
 
+/// Who may place how many orders.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flood {
+    /// Whether refusals are meant.
+    pub mode: FloodMode,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    #[serde(with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who is never counted.
+    #[serde(with = "networks")]
+    pub exempt: Vec<IpNet>,
+    /// Bits of an IPv6 address that make one client.
+    pub ipv6_prefix: u8,
+    /// Held orders per address.
+    pub outstanding_max: u32,
+    /// Orders at once per address.
+    pub burst: NonZeroU32,
+    /// Time after which one more is admitted.
+    #[serde(with = "duration")]
+    pub refill: Duration,
+    /// Refusals that cut an address off.
+    pub cutoff_after: u32,
+    /// Time within which they count.
+    #[serde(with = "duration")]
+    pub cutoff_window: Duration,
+    /// Time for which the address is cut off.
+    #[serde(with = "duration")]
+    pub cutoff_for: Duration,
+    /// Addresses tracked.
+    pub addresses_max: usize,
+}
+
+/// Whether flood control's refusals are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloodMode {
+    /// They are.
+    Enforce,
+    /// They are counted and logged.
+    Observe,
+    /// Nobody is counted.
+    Off,
+}
+
 /// Going down.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -171,10 +222,15 @@ impl Config {
         if let Some(path) = file {
             sources = sources.add_source(File::from(path).format(FileFormat::Toml));
         }
-        let environment = Environment::with_prefix(PREFIX)
+        let mut environment = Environment::with_prefix(PREFIX)
             .prefix_separator("_")
             .separator("__")
-            .source(environment);
+            .source(environment)
+            .try_parsing(true)
+            .list_separator(",");
+        for key in LISTS {
+            environment = environment.with_list_parse_key(key);
+        }
         let merged = sources.add_source(environment).build()?;
         let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
@@ -225,6 +281,16 @@ impl Config {
             10_000_000,
         )?;
         within("orders.waiting_max", orders.waiting_max, 1, 10_000_000)?;
+        let flood = &self.flood;
+        within("flood.ipv6_prefix", flood.ipv6_prefix, 32, 128)?;
+        within("flood.outstanding_max", flood.outstanding_max, 1, 1_000_000)?;
+        within("flood.burst", flood.burst.get(), 1, 1_000_000)?;
+        let milli = Duration::from_millis(1);
+        time_within("flood.refill", flood.refill, milli, DAY)?;
+        within("flood.cutoff_after", flood.cutoff_after, 1, 1_000_000)?;
+        time_within("flood.cutoff_window", flood.cutoff_window, second, DAY)?;
+        time_within("flood.cutoff_for", flood.cutoff_for, second, DAY)?;
+        within("flood.addresses_max", flood.addresses_max, 16, 10_000_000)?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
             key: "log.level".to_owned(),
@@ -320,6 +386,39 @@ impl Serialize for Count {
     }
 }
 
+/// Networks as people write them: `10.0.0.0/8`, or a single address.
+mod networks {
+    use super::{Deserialize, Deserializer, IpAddr, IpNet, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(
+        networks: &[IpNet],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        networks.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<IpNet>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts
+            .iter()
+            .map(|text| text.trim())
+            // An empty variable is an empty list.
+            .filter(|text| !text.is_empty())
+            .map(|text| {
+                text.parse::<IpNet>()
+                    .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                    .map_err(|_| {
+                        de::Error::custom(format!(
+                            "{text:?} is neither an address nor a network such as 10.0.0.0/8"
+                        ))
+                    })
+            })
+            .collect()
+    }
+}
+
 /// Durations as people write them: `90s`, `2m`, `1h 30m`.
 mod duration {
     use super::{
@@ -411,6 +510,19 @@ mod tests {
         assert_eq!(config.http.body_max_bytes, 1000);
         assert_eq!(config.log.format, LogFormat::Json);
         assert!(config.staff.listen.is_ipv6());
+        let config = with(&[
+            ("ODYSSEY_FLOOD__TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
+            ("ODYSSEY_FLOOD__EXEMPT", ""),
+        ])
+        .unwrap();
+        assert_eq!(
+            config.flood.trusted_proxies,
+            [
+                "10.0.0.0/8".parse().unwrap(),
+                "192.0.2.1/32".parse().unwrap()
+            ]
+        );
+        assert!(config.flood.exempt.is_empty());
     }
 
     #[test]
@@ -435,6 +547,9 @@ mod tests {
                 "customers.connections_max",
             ),
             ("ODYSSEY_RUNTIME__WORKERS", "0", "runtime.workers"),
+            ("ODYSSEY_FLOOD__MODE", "panic", "flood.mode"),
+            ("ODYSSEY_FLOOD__EXEMPT", "10.0.0.0/8,nobody", "flood.exempt"),
+            ("ODYSSEY_FLOOD__BURST", "0", "flood.burst"),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {

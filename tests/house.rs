@@ -62,7 +62,8 @@ const DESKS: &[(&str, Arrows)] = &[(
 
 /// What a room may know outside its desk. A room that is not here may know nothing there.
 const ROOMS_OUTSIDE: Arrows = &[
-    ("routes", &["http"]),
+    // Who may come in is asked where requests come in.
+    ("routes", &["http", "flood"]),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
     ("dynamodb", &["storage"]),
@@ -651,7 +652,7 @@ fn check_arrows(source: &Source, fault: &mut impl FnMut(usize, String)) {
         let allowed = match permitted {
             Some((_, permitted)) => permitted.contains(&to.as_str()) || (top == "app" && to_desk),
             // Which room may is looked at there.
-            None => ["http", "storage"].contains(&to.as_str()),
+            None => ["http", "flood", "storage"].contains(&to.as_str()),
         };
         if !(allowed || excepted) {
             fault(

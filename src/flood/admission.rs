@@ -122,7 +122,11 @@ impl Flood {
         if origin.malformed {
             self.log_malformed(peer);
         }
-        if shared.exempt.iter().any(|network| network.contains(&origin.address)) {
+        if shared
+            .exempt
+            .iter()
+            .any(|network| network.contains(&origin.address))
+        {
             shared.metrics.exempt.increment(1);
             return Ok(Admission { counted: None });
         }
@@ -153,7 +157,11 @@ impl Flood {
     /// Outside of any lock: the purge takes others.
     fn cut_off(&self, address: IpNet, time: Duration) {
         let enforced = self.shared.mode == Mode::Enforce;
-        let purged = if enforced { self.purge(address, time) } else { 0 };
+        let purged = if enforced {
+            self.purge(address, time)
+        } else {
+            0
+        };
         let address = shown(address);
         warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is cut off");
     }

@@ -22,9 +22,18 @@ const DECISIONS: &str = "odyssey_flood_decisions_total";
 impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(DECISIONS, "Requests for admission, by decision and reason; observed ones would have been refused");
-        describe_counter!("odyssey_flood_purged_total", "What was taken away from addresses when they were cut off");
-        describe_counter!("odyssey_flood_malformed_total", "Requests whose X-Forwarded-For could not be read");
+        describe_counter!(
+            DECISIONS,
+            "Requests for admission, by decision and reason; observed ones would have been refused"
+        );
+        describe_counter!(
+            "odyssey_flood_purged_total",
+            "What was taken away from addresses when they were cut off"
+        );
+        describe_counter!(
+            "odyssey_flood_malformed_total",
+            "Requests whose X-Forwarded-For could not be read"
+        );
         describe_gauge!("odyssey_flood_addresses", "Tracked addresses");
         describe_gauge!("odyssey_flood_cut_off", "Addresses that are cut off");
         let decision = |decision: &'static str, reason: &'static str| counter!(DECISIONS, "decision" => decision, "reason" => reason);

@@ -51,12 +51,18 @@ impl Refusal {
             Reason::Outstanding => (
                 "too-many-outstanding",
                 "Too many orders at once",
-                format!("At most {} orders from one address may be open.", limits.outstanding_max),
+                format!(
+                    "At most {} orders from one address may be open.",
+                    limits.outstanding_max
+                ),
             ),
             Reason::Rate => (
                 "too-many-requests",
                 "Too many orders in too short a time",
-                format!("{} orders at once, then one every {:?}.", limits.burst, limits.refill),
+                format!(
+                    "{} orders at once, then one every {:?}.",
+                    limits.burst, limits.refill
+                ),
             ),
             Reason::CutOff => return cut_off(refused.retry_after, limits),
         };
@@ -110,7 +116,9 @@ impl IntoResponse for Refusal {
         let mut response = self.problem.into_response();
         for (name, value) in [("ratelimit-policy", self.policy), ("ratelimit", self.limit)] {
             if let Ok(value) = HeaderValue::try_from(value) {
-                response.headers_mut().insert(HeaderName::from_static(name), value);
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(name), value);
             }
         }
         response
@@ -153,7 +161,9 @@ async fn list(State(flood): State<Flood>) -> Response {
         .into_iter()
         .map(|entry| CutOffAddress {
             address: shown(entry.address),
-            until: wall.checked_add(entry.until - now).unwrap_or(Timestamp::MAX),
+            until: wall
+                .checked_add(entry.until - now)
+                .unwrap_or(Timestamp::MAX),
             refused: entry.refused,
         })
         .collect();
@@ -185,7 +195,10 @@ struct LetBackIn {
         (status = 404, description = "Not cut off", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn let_back_in(State(flood): State<Flood>, Path(address): Path<String>) -> Result<Response, Problem> {
+async fn let_back_in(
+    State(flood): State<Flood>,
+    Path(address): Path<String>,
+) -> Result<Response, Problem> {
     let parsed = address
         .parse::<IpNet>()
         .or_else(|_| address.parse::<IpAddr>().map(IpNet::from))
@@ -199,7 +212,11 @@ async fn let_back_in(State(flood): State<Flood>, Path(address): Path<String>) ->
         ));
     }
     let address = shown(parsed);
-    Ok(([("cache-control", "no-store")], axum::Json(LetBackIn { address })).into_response())
+    Ok((
+        [("cache-control", "no-store")],
+        axum::Json(LetBackIn { address }),
+    )
+        .into_response())
 }
 
 /// What the staff may do.

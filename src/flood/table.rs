@@ -161,8 +161,12 @@ impl Table {
                 Some((Reason::Outstanding, OUTSTANDING_RETRY))
             } else {
                 let checked = entry.rate.check();
-                let wait = |not_until: governor::NotUntil<Nanos, _>| not_until.wait_time_from(TokioClock.now());
-                checked.err().map(|not_until| (Reason::Rate, wait(not_until)))
+                let wait = |not_until: governor::NotUntil<Nanos>| {
+                    not_until.wait_time_from(TokioClock.now())
+                };
+                checked
+                    .err()
+                    .map(|not_until| (Reason::Rate, wait(not_until)))
             };
             let Some((reason, retry_after)) = refusal else {
                 return Ok(key);
@@ -172,7 +176,11 @@ impl Table {
             Err(Refused {
                 address: key,
                 reason,
-                retry_after: if cut_off_now { self.limits.cutoff_for } else { retry_after },
+                retry_after: if cut_off_now {
+                    self.limits.cutoff_for
+                } else {
+                    retry_after
+                },
                 cut_off_now,
             })
         })
@@ -272,7 +280,12 @@ impl Table {
     }
 
     /// Runs `step` on the entry of this address, or of the narrowest network around it that has an entry or room for one.
-    fn with_entry<R>(&self, address: IpNet, now: Instant, step: impl FnOnce(&mut Entry, IpNet) -> R) -> R {
+    fn with_entry<R>(
+        &self,
+        address: IpNet,
+        now: Instant,
+        step: impl FnOnce(&mut Entry, IpNet) -> R,
+    ) -> R {
         let most = self.limits.addresses_max;
         // An eighth of the room for each wider ring, so that a flood of addresses cannot take it all at one width; the two
         // last entries, everybody with IPv4 and everybody with IPv6, always have room.
@@ -299,7 +312,9 @@ impl Table {
     /// Counts one more entry if there are fewer than `room`.
     fn take_room(&self, room: usize) -> bool {
         self.len
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |len| (len < room).then_some(len + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |len| {
+                (len < room).then_some(len + 1)
+            })
             .is_ok()
     }
 

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -63,18 +64,24 @@ impl Edge {
     }
 
     /// The way in for a connection, whose `activity` its requests keep.
-    pub fn entrance(self, activity: Arc<Activity>) -> Entrance {
+    pub fn entrance(self, peer: IpAddr, activity: Arc<Activity>) -> Entrance {
         Entrance {
             edge: self,
+            peer: Peer(peer),
             activity,
         }
     }
 }
 
+/// Where a request's connection comes from; every request carries it in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// One connection's way in.
 #[derive(Debug)]
 pub struct Entrance {
     edge: Edge,
+    peer: Peer,
     activity: Arc<Activity>,
 }
 
@@ -106,7 +113,8 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
+        request.extensions_mut().insert(self.peer);
         let open = self.activity.request();
         let id = request_id(request.headers());
         let answers = Arc::clone(&self.edge.answers);

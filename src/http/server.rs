@@ -5,6 +5,7 @@
 //! looked at (not taken) to choose, so that HTTP/1.1 connections pay nothing else for it.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,9 +101,9 @@ impl Server {
         // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
         while let Some(accepted) = self.stop.unless_told(self.accept()).await {
             match accepted {
-                Ok((stream, seat)) => {
+                Ok((stream, peer, seat)) => {
                     pause = ACCEPT_PAUSE;
-                    self.serve(stream, seat);
+                    self.serve(stream, peer, seat);
                 }
                 Err(error) if is_the_peers(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
@@ -120,18 +121,18 @@ impl Server {
         self.connections.wait().await;
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         let free = &self.settings.seats.free;
         // A seat is waited for before a connection is, and taken after it: an empty house shows no seat taken.
         drop(free.acquire().await);
-        let (stream, _) = self.listener.accept().await?;
+        let (stream, peer) = self.listener.accept().await?;
         let seat = Arc::clone(free)
             .try_acquire_owned()
             .expect("only this loop takes seats, and one was free");
-        Ok((stream, seat))
+        Ok((stream, peer.ip(), seat))
     }
 
-    fn serve(&self, stream: TcpStream, seat: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, peer: IpAddr, seat: OwnedSemaphorePermit) {
         let edge = self.edge.clone();
         let stop = self.stop.clone();
         let header_timeout = self.settings.header_timeout;
@@ -143,9 +144,19 @@ impl Server {
                 match timeout_at(until, speaks_h2(&stream)).await {
                     // Boxed: a connection of the other kind does not pay for the larger future.
                     Ok(Ok(true)) => {
-                        Box::pin(serve_h2(stream, edge, streams_max, header_timeout, stop)).await;
+                        Box::pin(serve_h2(
+                            stream,
+                            peer,
+                            edge,
+                            streams_max,
+                            header_timeout,
+                            stop,
+                        ))
+                        .await;
                     }
-                    Ok(Ok(false)) => Box::pin(serve_h1(stream, edge, header_timeout, stop)).await,
+                    Ok(Ok(false)) => {
+                        Box::pin(serve_h1(stream, peer, edge, header_timeout, stop)).await;
+                    }
                     // Gone, or silent for too long.
                     Ok(Err(_)) | Err(_) => {}
                 }
@@ -153,7 +164,7 @@ impl Server {
         } else {
             self.connections.spawn(async move {
                 let _seat = seat;
-                serve_h1(stream, edge, header_timeout, stop).await;
+                serve_h1(stream, peer, edge, header_timeout, stop).await;
             });
         }
     }
@@ -185,17 +196,24 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_h1(stream: TcpStream, edge: Edge, idle_max: Duration, stop: Stop) {
+async fn serve_h1(stream: TcpStream, peer: IpAddr, edge: Edge, idle_max: Duration, stop: Stop) {
     let activity = Arc::new(Activity::begin());
-    let service = edge.entrance(Arc::clone(&activity));
+    let service = edge.entrance(peer, Arc::clone(&activity));
     // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
 }
 
-async fn serve_h2(stream: TcpStream, edge: Edge, streams_max: u32, idle_max: Duration, stop: Stop) {
+async fn serve_h2(
+    stream: TcpStream,
+    peer: IpAddr,
+    edge: Edge,
+    streams_max: u32,
+    idle_max: Duration,
+    stop: Stop,
+) {
     let activity = Arc::new(Activity::begin());
-    let service = edge.entrance(Arc::clone(&activity));
+    let service = edge.entrance(peer, Arc::clone(&activity));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)

@@ -11,10 +11,12 @@
 mod drain;
 mod places;
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -68,6 +70,9 @@ pub struct Offer<B> {
     /// What they get.
     pub handed: Handed,
 }
+
+/// Something that is dropped when a promised order becomes final: it no longer counts for whoever placed it.
+pub type Keep = Box<dyn Any + Send + Sync>;
 
 /// Who has to be told what, after an order became final.
 pub type Receivers<C> = SmallVec<[C; 1]>;
@@ -177,6 +182,8 @@ struct Entry<C> {
     expiries: u32,
     /// Somebody was told 202: the order stays whoever leaves.
     promised: bool,
+    /// What is kept for as long as a promised order is not final.
+    kept: Option<Keep>,
     keyed: Option<Keyed>,
     attached: SmallVec<[Attached<C>; 1]>,
     next_attachment: u32,
@@ -268,6 +275,7 @@ impl<C, B> Line<C, B> {
             ticket: self.next_ticket,
             expiries: 0,
             promised: receiver.is_none(),
+            kept: None,
             keyed,
             attached: SmallVec::new(),
             next_attachment: 0,
@@ -343,6 +351,41 @@ impl<C, B> Line<C, B> {
         };
         self.entry_mut(slot).promised = true;
         true
+    }
+
+    /// Keeps something with a promised order until it is final. If it is final already, or unknown, or something is kept
+    /// for it, what was to be kept comes back.
+    pub fn keep(&mut self, id: OrderId, keep: Keep) -> Option<Keep> {
+        let slot = self.by_id.get(&id).copied();
+        match slot.map(|slot| self.entry_mut(slot)) {
+            Some(entry)
+                if entry.promised && entry.kept.is_none() && !entry.order.stage.is_final() =>
+            {
+                entry.kept = Some(keep);
+                None
+            }
+            _ => Some(keep),
+        }
+    }
+
+    /// Takes every order of this origin out of the line that nobody has started. Whoever is attached comes out, to be
+    /// told, and how many orders it were.
+    pub fn purge(&mut self, now: Now, origin: IpNet) -> (Vec<C>, usize) {
+        let theirs: Vec<u32> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| {
+                entry.order.stage == Stage::Waiting && entry.order.origin == Some(origin)
+            })
+            .map(|(slot, _)| slot_number(slot))
+            .collect();
+        let mut receivers = Vec::new();
+        for &slot in &theirs {
+            self.step_out(now, slot);
+            let (_, attached) = self.conclude(now, slot, Stage::Cancelled);
+            receivers.extend(attached);
+        }
+        (receivers, theirs.len())
     }
 
     /// Takes an order out of the line, if nobody has started it.
@@ -754,6 +797,7 @@ impl<C, B> Line<C, B> {
         entry.order.stage = stage;
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
+        entry.kept = None;
         let receivers: Receivers<C> = entry
             .attached
             .drain(..)

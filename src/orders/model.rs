@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -108,6 +109,8 @@ pub struct Order {
     pub id: OrderId,
     /// The customer's name, if one was given.
     pub customer: Option<Box<str>>,
+    /// The network address it came from, if that counts.
+    pub origin: Option<IpNet>,
     /// Where it stands.
     pub stage: Stage,
     /// When it joined the line.
@@ -130,6 +133,7 @@ impl Order {
         Self {
             id,
             customer,
+            origin: None,
             stage: Stage::Waiting,
             placed: now,
             started: None,
@@ -175,6 +179,8 @@ pub enum Outcome {
     Ready(Arc<Order>),
     /// The order was taken out of the line.
     Cancelled(Arc<Order>),
+    /// Its address was cut off before anybody had started; for how long.
+    CutOff(Duration),
     /// The shop closes before the order was ready.
     Closing,
 }

@@ -28,6 +28,8 @@ use super::model::{
     Outcome, View,
 };
 use super::service::{Counter, Orders, Placement, Report};
+use crate::flood::routes::purged;
+use crate::flood::{Admission, Flood};
 use crate::http::Problem;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
 use crate::http::params::{Path, Query};
@@ -42,8 +44,16 @@ type HandOver = Handing<Mutex<Counter>>;
 pub struct Desk {
     /// The line.
     pub orders: Orders,
+    /// Who may place an order.
+    pub flood: Flood,
     /// Bounds of request bodies.
     pub limits: BodyLimits,
+}
+
+impl FromRef<Desk> for Flood {
+    fn from_ref(desk: &Desk) -> Self {
+        desk.flood.clone()
+    }
 }
 
 impl FromRef<Desk> for BodyLimits {
@@ -203,16 +213,20 @@ impl From<View> for OrderState {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is not acceptable, or the key came with another body", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many orders from this address, or it is cut off", body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds, at least 1"), ("RateLimit" = String), ("RateLimit-Policy" = String))),
         (status = 503, description = "The line is full, or the server is stopping", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn place_order(
+    // First, so that who is cut off costs least.
+    admission: Admission,
     State(desk): State<Desk>,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
-    let (placement, wait) = match placement(&desk.orders, headers, body) {
+    let (placement, wait) = match placement(&desk.orders, &admission, headers, body) {
         Ok(placed) => placed,
         Err(problem) => return problem.into_response(),
     };
@@ -225,25 +239,32 @@ async fn place_order(
                 .insert("idempotency-replayed", replayed);
             response
         }
-        (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
+        (Placement::Promised(id), wait) => promised(&desk.orders, admission, id, wait),
         (Placement::Held(held), None) => {
             // The handle is not needed while waiting.
             drop(desk);
             outcome_response(&held.await)
         }
-        (Placement::Held(held), Some(wait)) => Box::pin(held_for(desk.orders, held, wait)).await,
+        (Placement::Held(held), Some(wait)) => {
+            Box::pin(held_for(desk.orders, admission, held, wait)).await
+        }
     }
 }
 
 type Held = super::hold::Held<Mutex<Counter>>;
 
-async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
+async fn held_for(
+    orders: Orders,
+    admission: Admission,
+    mut held: Held,
+    wait: Duration,
+) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
         return outcome_response(&outcome);
     }
     let id = held.order();
     match held.promise() {
-        Ok(()) => accepted(&orders, id, Some(wait)),
+        Ok(()) => promised(&orders, admission, id, Some(wait)),
         Err(held) => outcome_response(&held.await),
     }
 }
@@ -254,6 +275,7 @@ async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
 )]
 fn placement(
     orders: &Orders,
+    admission: &Admission,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Result<(Placement<Mutex<Counter>>, Option<Duration>), Problem> {
@@ -264,7 +286,9 @@ fn placement(
         .and_then(|order| order.customer)
         .map(String::into_boxed_str);
     let hold = wait.is_none_or(|wait| !wait.is_zero());
-    let placement = orders.place(customer, keyed, hold)?;
+    let placement = orders.place(customer, admission.address(), keyed, hold)?;
+    // From here on a purge would find it; one that came between the admission and this moment did not.
+    admission.settled();
     Ok((placement, wait))
 }
 
@@ -303,6 +327,17 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .or(respond_async.then_some(Duration::ZERO))
 }
 
+/// The order goes on counting as its address's for as long as it is not ready, though nobody holds it.
+fn promised(
+    orders: &Orders,
+    admission: Admission,
+    id: OrderId,
+    wait: Option<Duration>,
+) -> Response {
+    orders.keep(id, Box::new(admission));
+    accepted(orders, id, wait)
+}
+
 fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
     let Some(view) = orders.view(id) else {
         // Promised, finished and forgotten, all within this call: the answer is where it would have been.
@@ -331,6 +366,7 @@ fn outcome_response(outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Ready(order) => no_store(&ReadyOrder::of(order)),
         Outcome::Cancelled(order) => cancelled(order).into_response(),
+        Outcome::CutOff(time) => purged(*time).into_response(),
         Outcome::Closing => Problem::stopping().into_response(),
     }
 }
@@ -933,7 +969,7 @@ mod tests {
         let registry = crate::telemetry::Registry::new(&[]).unwrap();
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
-        let held = orders.place(None, None, true).unwrap();
+        let held = orders.place(None, None, None, true).unwrap();
         let hand_over = orders.pull(None).unwrap();
         let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -15,7 +16,9 @@ use uuid::Uuid;
 
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{HandOver, Held, IdleBarista};
-use super::line::{Attachment, Figures, Finished, Idle, Left, Line, Offer, Placed, Pulled, Rules};
+use super::line::{
+    Attachment, Figures, Finished, Idle, Keep, Left, Line, Offer, Placed, Pulled, Rules,
+};
 use super::metrics::Metrics;
 use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, View};
 
@@ -115,6 +118,7 @@ impl<X: CounterLock> Desk<X> {
     pub fn place(
         &self,
         customer: Option<Box<str>>,
+        origin: Option<IpNet>,
         keyed: Option<Keyed>,
         hold: bool,
     ) -> Result<Placement<X>, PlaceError> {
@@ -125,7 +129,10 @@ impl<X: CounterLock> Desk<X> {
             (None, None)
         };
         let now = now();
-        let order = Order::new(OrderId(Uuid::now_v7()), customer, now);
+        let order = Order {
+            origin,
+            ..Order::new(OrderId(Uuid::now_v7()), customer, now)
+        };
         let placed = self.counter(|line| line.place(now, order, keyed, sender))?;
         let metrics = &self.shop.metrics;
         let (id, attachment) = match placed {
@@ -155,6 +162,23 @@ impl<X: CounterLock> Desk<X> {
             }
             _ => Placement::Promised(id),
         })
+    }
+
+    /// Keeps something with a promised order until it is final.
+    pub fn keep(&self, id: OrderId, keep: Keep) {
+        let back = self.counter(|line| line.keep(id, keep));
+        // Whatever came back is dropped out here, not under the lock.
+        drop(back);
+    }
+
+    /// Takes every order of this origin out of the line that nobody has started; requests held for them are told that
+    /// their address is cut off for so long. Returns how many orders it were.
+    pub fn purge(&self, origin: IpNet, cut_off_for: Duration) -> usize {
+        let now = now();
+        let (receivers, count) = self.counter(|line| line.purge(now, origin));
+        self.shop.metrics.cancelled_cut_off.increment(count as u64);
+        tell(receivers, &Outcome::CutOff(cut_off_for));
+        count
     }
 
     /// The order as it stands; nothing if it is unknown.

@@ -279,6 +279,16 @@ impl Drop for Visitor {
 }
 
 impl Visitor {
+    /// A request that this future makes.
+    pub(crate) fn new(
+        request: impl Future<Output = Result<Answer, hyper::Error>> + Send + 'static,
+    ) -> Self {
+        Self {
+            what: "a visitor is answered".to_owned(),
+            task: tokio::spawn(request),
+        }
+    }
+
     pub(crate) async fn answer(mut self) -> Answer {
         let what = self.what.clone();
         let answer = within(&what, &mut self.task).await.unwrap();

@@ -70,6 +70,7 @@ impl Connection {
 #[tokio::test]
 async fn a_thousand_orders_held_on_one_connection_are_all_served() {
     let shop = Shop::open(&[
+        ("flood.mode", "off"),
         ("customers.h2c", "true"),
         ("staff.h2c", "true"),
         ("log.level", "info"),

@@ -15,6 +15,7 @@ mod shop;
 
 mod configuration;
 mod connections;
+mod flood;
 mod h2c;
 mod malformed;
 mod orders_baristas;

@@ -1,0 +1,339 @@
+//! One address asks for too much: it is refused, then cut off; nobody else notices.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+use tokio::net::TcpSocket;
+
+use crate::client::{Answer, Ask, Connection, Visitor, delete, get, order};
+use crate::shop::{Shop, text};
+
+/// The whole 127.0.0.0/8 is this machine: each of its addresses can be somebody else.
+const FLOODER: &str = "127.0.66.6";
+const REGULAR: &str = "127.0.0.1";
+
+/// Small limits, so that a few requests are a flood.
+const SMALL: [(&str, &str); 3] = [
+    ("flood.outstanding_max", "5"),
+    ("flood.burst", "20"),
+    ("flood.cutoff_after", "10"),
+];
+
+async fn connect_from(shop: &Shop, from: &str) -> Connection {
+    let socket = TcpSocket::new_v4().unwrap();
+    let from: IpAddr = from.parse().unwrap();
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    let stream = socket.connect(shop.customers.address).await.unwrap();
+    shop.customers.over(stream).await
+}
+
+async fn ask_from(shop: &Shop, from: &str, ask: Ask) -> Answer {
+    connect_from(shop, from).await.ask(&ask).await
+}
+
+/// A customer from this address who is in line when this returns.
+async fn customer_from(shop: &Shop, from: &str, ask: Ask) -> Visitor {
+    let before = shop.metrics().await.placed();
+    let mut connection = connect_from(shop, from).await;
+    let visitor = Visitor::new(async move { connection.try_ask(&ask).await });
+    shop.until("the order is placed", |now| now.placed() > before)
+        .await;
+    visitor
+}
+
+async fn flood_until_cut_off(shop: &Shop) {
+    for _ in 0..10 {
+        let answer = ask_from(shop, FLOODER, order()).await;
+        assert_eq!(answer.status, 429, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_of_200_behind_one_address_passes_untouched() {
+    let shop = Shop::open(&[]).await;
+    let group: Vec<_> = (0..200).map(|_| shop.customers.hold(order())).collect();
+    shop.until("the group is in line", |now| now.waiting() == 200)
+        .await;
+    shop.serve_on_one_connection(200).await;
+    for customer in group {
+        customer.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn who_has_too_many_orders_open_is_told_when_to_come_back() {
+    let shop = Shop::open(&SMALL).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(customer_from(&shop, FLOODER, order()).await);
+    }
+    let refused = ask_from(&shop, FLOODER, order()).await;
+    refused.expect_problem(429, "too-many-outstanding");
+    assert!(refused.retry_after() >= 1);
+    assert_eq!(
+        refused.header("ratelimit-policy"),
+        Some("\"orders\";q=20;w=20")
+    );
+    assert!(
+        refused
+            .header("ratelimit")
+            .unwrap()
+            .starts_with("\"orders\";r=0;t=")
+    );
+    // Somebody else is not concerned, and one who leaves makes room.
+    let regular = customer_from(&shop, REGULAR, order()).await;
+    held.pop().unwrap().leave().await;
+    shop.until("one has left", |now| now.waiting() == 5).await;
+    held.push(customer_from(&shop, FLOODER, order()).await);
+    shop.serve_all().await;
+    regular.answer().await.expect(200);
+    for customer in held {
+        customer.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn who_orders_too_fast_is_refused_by_the_rate() {
+    let shop = Shop::open(&[("flood.burst", "3"), ("flood.refill", "1h")]).await;
+    for _ in 0..3 {
+        ask_from(&shop, FLOODER, order().prefer("respond-async"))
+            .await
+            .expect(202);
+    }
+    let refused = ask_from(&shop, FLOODER, order()).await;
+    refused.expect_problem(429, "too-many-requests");
+    assert!((3590..=3600).contains(&refused.retry_after()), "{refused}");
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_flooder_is_cut_off_his_waiting_orders_go_and_everybody_else_keeps_their_place() {
+    let shop = Shop::open(&SMALL).await;
+    let first = customer_from(
+        &shop,
+        FLOODER,
+        order().json(&json!({"customer": "brewing"})),
+    )
+    .await;
+    let started = shop.start().await;
+    let mut his = Vec::new();
+    let mut regulars = Vec::new();
+    for n in 0..4 {
+        his.push(customer_from(&shop, FLOODER, order()).await);
+        let name = json!({"customer": format!("regular {n}")});
+        regulars.push(customer_from(&shop, REGULAR, order().json(&name)).await);
+    }
+    flood_until_cut_off(&shop).await;
+    for customer in his {
+        let answer = customer.answer().await;
+        answer.expect_problem(429, "cut-off");
+        assert!(answer.retry_after() > 500);
+    }
+    let now = shop
+        .until("his orders have left", |now| now.waiting() == 4)
+        .await;
+    assert_eq!(now.count("odyssey_flood_purged_total"), 4);
+    assert_eq!(
+        (now.cancelled("cut_off"), now.count("odyssey_flood_cut_off")),
+        (4, 1)
+    );
+    // What was being brewed is finished.
+    assert!(first.is_held());
+    shop.finish(&started.id).await;
+    first.answer().await.expect(200);
+    // Nothing new of his comes in, and he is listed.
+    ask_from(&shop, FLOODER, order())
+        .await
+        .expect_problem(429, "cut-off");
+    let flood = shop.staff.ask(get("/flood")).await.expect(200);
+    assert_eq!(flood["mode"], "enforce");
+    assert_eq!(flood["cut_off"][0]["address"], FLOODER);
+    assert_eq!(flood["cut_off"][0]["refused"], 11);
+    // The others are served in their order.
+    let served = shop.serve_all().await;
+    assert_eq!(served, ["regular 0", "regular 1", "regular 2", "regular 3"]);
+    for regular in regulars {
+        regular.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn who_is_let_back_in_may_order_again_at_once() {
+    let shop = Shop::open(&SMALL).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(customer_from(&shop, FLOODER, order()).await);
+    }
+    flood_until_cut_off(&shop).await;
+    for customer in held {
+        customer.answer().await.expect(429);
+    }
+    let back = shop.staff.ask(delete(format!("/flood/{FLOODER}"))).await;
+    assert_eq!(back.expect(200)["address"], FLOODER);
+    shop.staff
+        .ask(delete(format!("/flood/{FLOODER}")))
+        .await
+        .expect_problem(404, "not-cut-off");
+    shop.staff
+        .ask(delete("/flood/nobody"))
+        .await
+        .expect_problem(400, "unreadable");
+    let again = customer_from(&shop, FLOODER, order()).await;
+    shop.serve_all().await;
+    again.answer().await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn whichever_way_an_order_ends_it_no_longer_counts() {
+    let shop = Shop::open(&[
+        ("flood.outstanding_max", "1"),
+        ("flood.cutoff_after", "1000"),
+    ])
+    .await;
+    // Each of these would be refused if the one before it still counted.
+    let served = customer_from(&shop, FLOODER, order()).await;
+    shop.serve_all().await;
+    served.answer().await.expect(200);
+    customer_from(&shop, FLOODER, order()).await.leave().await;
+    shop.until("they have left", |now| now.held() == 0).await;
+    ask_from(&shop, FLOODER, order().json(&json!({"customer": 1})))
+        .await
+        .expect(422);
+    ask_from(
+        &shop,
+        FLOODER,
+        order().header("Content-Type", "text/plain").body("x"),
+    )
+    .await
+    .expect(415);
+    ask_from(&shop, FLOODER, order().key("bad key"))
+        .await
+        .expect(400);
+    let promised = ask_from(&shop, FLOODER, order().prefer("respond-async"))
+        .await
+        .expect(202);
+    // A promised order is open until it is ready, though nobody is held for it.
+    ask_from(&shop, FLOODER, order())
+        .await
+        .expect_problem(429, "too-many-outstanding");
+    shop.customers
+        .ask(delete(format!("/orders/{}", text(&promised["order_id"]))))
+        .await
+        .expect(200);
+    let promised = ask_from(&shop, FLOODER, order().prefer("respond-async").key("k"))
+        .await
+        .expect(202);
+    let started = shop.start().await;
+    assert_eq!(started.id, text(&promised["order_id"]));
+    shop.finish(&started.id).await;
+    ask_from(&shop, FLOODER, order().key("k")).await.expect(200);
+    let last = customer_from(&shop, FLOODER, order()).await;
+    shop.serve_all().await;
+    last.answer().await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_counts_for_themselves_and_nobody_can_pretend() {
+    let settings = [
+        ("flood.outstanding_max", "1"),
+        ("flood.trusted_proxies", "127.0.0.9"),
+    ];
+    let shop = Shop::open(&settings).await;
+    let via = |forwarded: &str| {
+        order()
+            .header("X-Forwarded-For", forwarded)
+            .prefer("respond-async")
+    };
+    ask_from(&shop, "127.0.0.9", via("198.51.100.1"))
+        .await
+        .expect(202);
+    ask_from(&shop, "127.0.0.9", via("198.51.100.2"))
+        .await
+        .expect(202);
+    ask_from(&shop, "127.0.0.9", via("203.0.113.5, 198.51.100.1"))
+        .await
+        .expect(429);
+    // Without the proxy the header is nobody's word.
+    ask_from(&shop, FLOODER, via("198.51.100.3"))
+        .await
+        .expect(202);
+    ask_from(&shop, FLOODER, via("198.51.100.4"))
+        .await
+        .expect(429);
+    shop.serve_all().await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_sends_rubbish_counts_for_itself_and_is_logged_once() {
+    let settings = [
+        ("flood.outstanding_max", "1"),
+        ("flood.trusted_proxies", "127.0.0.9"),
+    ];
+    let shop = Shop::open(&settings).await;
+    let rubbish = || {
+        order()
+            .header("X-Forwarded-For", "unknown")
+            .prefer("respond-async")
+    };
+    ask_from(&shop, "127.0.0.9", rubbish()).await.expect(202);
+    for _ in 0..3 {
+        ask_from(&shop, "127.0.0.9", rubbish()).await.expect(429);
+    }
+    assert_eq!(
+        shop.metrics().await.count("odyssey_flood_malformed_total"),
+        4
+    );
+    shop.serve_all().await;
+    let log = shop.close().await;
+    assert_eq!(
+        log.matches("X-Forwarded-For that cannot be read").count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn when_only_observed_a_flood_is_counted_and_let_in() {
+    let settings = [&SMALL[..], &[("flood.mode", "observe")]].concat();
+    let shop = Shop::open(&settings).await;
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(customer_from(&shop, FLOODER, order()).await);
+    }
+    let now = shop.metrics().await;
+    let observed = |reason: &str| {
+        now.count(&format!(
+            "odyssey_flood_decisions_total{{decision=\"observed\",reason=\"{reason}\"}}"
+        ))
+    };
+    assert_eq!((observed("outstanding"), observed("cut_off")), (10, 1));
+    assert_eq!(
+        (now.waiting(), now.count("odyssey_flood_purged_total")),
+        (16, 0)
+    );
+    shop.serve_all().await;
+    for customer in held {
+        customer.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_exempt_are_never_counted() {
+    let settings = [&SMALL[..], &[("flood.exempt", "127.0.66.0/24")]].concat();
+    let shop = Shop::open(&settings).await;
+    for _ in 0..30 {
+        ask_from(&shop, FLOODER, order().prefer("respond-async"))
+            .await
+            .expect(202);
+    }
+    assert_eq!(shop.metrics().await.count("odyssey_flood_addresses"), 0);
+    shop.serve_all().await;
+    shop.close().await;
+}
