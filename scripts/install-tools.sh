@@ -36,7 +36,7 @@ check)
   subcommand deny '^0.20'
   ;;
 test)
-  debian cc gcc make make
+  debian cc gcc make make nginx nginx-light
   subcommand nextest '^0.9'
   ;;
 *)

@@ -4,6 +4,7 @@
 //! The map of the crate, from the outside in:
 //! - [`app`] puts everything together; the only module that sees everything.
 //! - [`config`], [`telemetry`], [`shutdown`]: how the process starts, what it tells, how it ends.
+//! - [`probe`]: asks a running server whether it is well.
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
 //! - [`orders`]: the order line, the first desk. Every desk has the same rooms; see its module.
@@ -15,5 +16,6 @@ pub mod config;
 pub mod flood;
 pub mod http;
 pub mod orders;
+pub mod probe;
 pub mod shutdown;
 pub mod telemetry;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use odyssey::app::{self, App};
 use odyssey::config::Config;
+use odyssey::probe::probe;
 use odyssey::shutdown::Signals;
 use odyssey::telemetry;
 
@@ -53,6 +54,14 @@ enum Command {
         #[arg(long)]
         defaults: bool,
     },
+    /// Ask a running server whether it is well
+    ///
+    /// Exit code 0 if the URL answers 2xx within 3 seconds, else 1 and a sentence. For containers' health checks.
+    Health {
+        /// What to ask for
+        #[arg(default_value = "http://127.0.0.1:8000/healthz")]
+        url: String,
+    },
     /// Print the API description, `OpenAPI` 3.1 as JSON
     Openapi {
         /// Whose API
@@ -94,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve { source, addresses } => serve(&load(&source)?, addresses.as_deref()),
         Command::Config { defaults: true, .. } => print(odyssey::config::DEFAULTS),
         Command::Config { source, .. } => print(&load(&source)?.to_toml()),
+        Command::Health { url } => health(&url),
         Command::Openapi { listener } => print(&openapi(listener)?),
     }
 }
@@ -122,6 +132,14 @@ fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
     // Whatever is still open after the deadline ends here, with the process.
     runtime.shutdown_background();
     Ok(())
+}
+
+fn health(url: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(probe(url))
 }
 
 /// Whoever waits for the file sees all of it or nothing.

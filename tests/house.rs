@@ -25,7 +25,8 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 /// The house, without its desks. `app` sees everything, desks included.
 const HOUSE: Arrows = &[
     ("lib", &[]),
-    ("main", &["app", "config", "shutdown", "telemetry"]),
+    ("main", &["app", "config", "probe", "shutdown", "telemetry"]),
+    ("probe", &[]),
     (
         "app",
         &[

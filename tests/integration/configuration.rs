@@ -39,7 +39,14 @@ fn the_help_of_every_command_says_what_it_is_for() {
     for (arguments, words) in [
         (
             &["--help"][..],
-            &["serve", "config", "openapi", "--version", "Usage: odyssey"][..],
+            &[
+                "serve",
+                "config",
+                "health",
+                "openapi",
+                "--version",
+                "Usage: odyssey",
+            ][..],
         ),
         (&["-h"], &["serve", "config", "openapi"]),
         (
@@ -56,6 +63,10 @@ fn the_help_of_every_command_says_what_it_is_for() {
         (
             &["config", "--help"],
             &["--config <FILE>", "--defaults", "TOML"],
+        ),
+        (
+            &["health", "--help"],
+            &["[URL]", "Exit code 0", "3 seconds"],
         ),
         (
             &["openapi", "--help"],

@@ -18,6 +18,7 @@ mod connections;
 mod flood;
 mod h2c;
 mod malformed;
+mod nginx;
 mod orders_baristas;
 mod orders_customers;
 mod orders_handover;

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Door, get, order};
-use crate::shop::{Shop, text};
+use crate::shop::{Shop, odyssey, text};
 
 #[tokio::test]
 async fn both_listeners_say_that_they_are_alive_and_ready() {
@@ -499,6 +499,31 @@ async fn the_metrics_are_in_the_text_format_and_add_up() {
             "{name}"
         );
         assert!(metrics.of(&format!("{name}_sum"))[0].1 > 0.0, "{name}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_health_check_tells_a_server_that_is_well_from_one_that_is_not() {
+    let shop = Shop::open(&[]).await;
+    let base = format!("http://{}", shop.customers.address);
+    let health = |url: String| {
+        let mut command = odyssey();
+        command.args(["health", &url]);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    let well = health(format!("{base}/healthz")).await.unwrap();
+    assert!(well.status.success() && well.stderr.is_empty(), "{well:?}");
+    for (url, said) in [
+        (format!("{base}/nowhere"), "404"),
+        ("http://127.0.0.1:1/healthz".to_owned(), "cannot connect"),
+        ("ftp://127.0.0.1/".to_owned(), "plain http://"),
+        ("/healthz".to_owned(), "plain http://"),
+    ] {
+        let unwell = health(url).await.unwrap();
+        assert!(!unwell.status.success());
+        let stderr = String::from_utf8(unwell.stderr).unwrap();
+        assert!(stderr.contains(said), "{stderr}");
     }
     shop.close().await;
 }
