@@ -285,8 +285,8 @@ impl Config {
         within("flood.ipv6_prefix", flood.ipv6_prefix, 32, 128)?;
         within("flood.outstanding_max", flood.outstanding_max, 1, 1_000_000)?;
         within("flood.burst", flood.burst.get(), 1, 1_000_000)?;
-        let milli = Duration::from_millis(1);
-        time_within("flood.refill", flood.refill, milli, DAY)?;
+        let micro = Duration::from_micros(1);
+        time_within("flood.refill", flood.refill, micro, DAY)?;
         within("flood.cutoff_after", flood.cutoff_after, 1, 1_000_000)?;
         time_within("flood.cutoff_window", flood.cutoff_window, second, DAY)?;
         time_within("flood.cutoff_for", flood.cutoff_for, second, DAY)?;

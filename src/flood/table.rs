@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::client::network;
 
-/// What an address may do. Times are at least a millisecond.
+/// What an address may do. Times are longer than nothing.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Admissions that are not over.
