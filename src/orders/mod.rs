@@ -30,6 +30,8 @@
 //! - A barista after the hand-over: the lease runs out, and the order returns to its original place, with the next
 //!   attempt. After `orders.attempts_max` times it goes behind the line, so that it cannot block everybody.
 //! - A customer who is gone when the order would return to the line: it is cancelled then.
+//! - Somebody whose address is cut off ([`crate::flood`]): their waiting orders leave the line and are answered 429; what is
+//!   being brewed is finished.
 //! - The server, told to stop: it goes on until nobody is held or `shutdown.drain` is over; then 503 for the rest.
 //!
 //! # The rooms
