@@ -25,7 +25,7 @@ use tower::Service;
 use tracing::{Level, Span, debug, debug_span, enabled, error};
 use uuid::Uuid;
 
-use super::connection::{Activity, OpenRequest};
+use super::activity::{Activity, OpenRequest};
 use super::problem::Problem;
 use crate::telemetry::Registry;
 

@@ -1,9 +1,10 @@
 //! What both listeners share; it knows no desk.
 //!
-//! A connection is accepted by [`server`] and lives in [`connection`]; a request passes [`edge`] (request id, counting, logging, the last resort
+//! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`]; a request passes [`edge`] (request id, counting, logging, the last resort
 //! for panics) into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
 //! describe themselves through [`api`]. [`status`] has the pages that every listener serves.
 
+pub mod activity;
 pub mod api;
 pub mod body;
 pub mod connection;

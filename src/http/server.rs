@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::connection::{Activity, Stop, serve_until_idle};
+use super::activity::Activity;
+use super::connection::{Stop, serve_until_idle};
 use super::edge::Edge;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4); no HTTP/1.1 method begins so.

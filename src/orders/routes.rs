@@ -1,33 +1,34 @@
-//! The order line over HTTP: paths, what goes over the wire, and which problem each error is.
+//! The order line over HTTP: paths and handlers. What goes over the wire is in `wire`, which problem each error is in
+//! `problems`, and how an order travels to its barista in `carrying`.
+
+mod carrying;
+mod problems;
+mod wire;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use garde::Validate;
 use http_body_util::Full;
-use hyper::body::{Frame, SizeHint};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::error::{CancelError, FenceError, FinishError, PlaceError};
-use super::hold::HandOver as Handing;
-use super::model::{
-    BARISTA_CHARS_MAX, CUSTOMER_CHARS_MAX, DRINK, Handed, IdempotencyKey, Keyed, Order, OrderId,
-    Outcome, View,
+use self::carrying::{HandOver, handing_over};
+use self::problems::{cancelled, unknown_order};
+use self::wire::{
+    ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, NewOrder, OrderState, ReadyOrder,
+    ReleasedOrder, StartedOrder,
 };
-use super::service::{Counter, Orders, Placement, Report};
+use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
+use super::service::{Counter, Orders, Placement};
 use crate::flood::routes::purged;
 use crate::flood::{Admission, Flood};
 use crate::http::Problem;
@@ -36,8 +37,6 @@ use crate::http::params::{Path, Query};
 
 /// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
 pub const WAIT_SECS_MAX: u64 = 55;
-
-type HandOver = Handing<Mutex<Counter>>;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -84,111 +83,6 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
 }
 
 // --- Customers -----------------------------------------------------------------------------------------------------
-
-/// An order, as a customer sends it.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
-struct NewOrder {
-    /// The customer's name, 1 to 200 characters.
-    #[garde(length(chars, min = 1, max = CUSTOMER_CHARS_MAX))]
-    #[schema(min_length = 1, max_length = 200, example = "Ada")]
-    customer: Option<String>,
-}
-
-/// A coffee that is ready.
-#[derive(Debug, Serialize, ToSchema)]
-struct ReadyOrder {
-    /// UUID version 7.
-    order_id: Uuid,
-    #[schema(example = "americano")]
-    drink: &'static str,
-    #[schema(example = "ready")]
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer: Option<Box<str>>,
-    /// How often it was handed to a barista.
-    #[schema(minimum = 1)]
-    attempts: u32,
-    #[schema(value_type = String, format = DateTime)]
-    placed_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    finished_at: Timestamp,
-    /// Time in line, milliseconds.
-    waited_ms: u64,
-    /// From the last start to the finish, milliseconds.
-    brew_ms: u64,
-}
-
-impl ReadyOrder {
-    fn of(order: &Order) -> Self {
-        // A ready order has both moments; its placing stands in for a moment that were missing.
-        let started = order.started.unwrap_or(order.placed);
-        let ended = order.ended.unwrap_or(order.placed);
-        Self {
-            order_id: order.id.0,
-            drink: DRINK,
-            status: order.stage.as_str(),
-            customer: order.customer.clone(),
-            attempts: order.attempts,
-            placed_at: order.placed.wall,
-            started_at: started.wall,
-            finished_at: ended.wall,
-            waited_ms: millis(order.waited(ended)),
-            brew_ms: millis(order.brewed(ended)),
-        }
-    }
-}
-
-/// An order, as somebody who asks sees it.
-#[derive(Debug, Serialize, ToSchema)]
-struct OrderState {
-    /// UUID version 7.
-    order_id: Uuid,
-    #[schema(example = "americano")]
-    drink: &'static str,
-    /// waiting, brewing, ready or cancelled.
-    #[schema(example = "waiting")]
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer: Option<Box<str>>,
-    /// Place in line while waiting; 1 is next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, nullable = false)]
-    position: Option<usize>,
-    /// Until it is ready, by the crew's measured pace, milliseconds; absent while nothing is measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    estimated_wait_ms: Option<u64>,
-    /// How often it was handed to a barista.
-    attempts: u32,
-    #[schema(value_type = String, format = DateTime)]
-    placed_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String, format = DateTime, nullable = false)]
-    started_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String, format = DateTime, nullable = false)]
-    finished_at: Option<Timestamp>,
-}
-
-impl From<View> for OrderState {
-    fn from(view: View) -> Self {
-        let order = view.order;
-        Self {
-            order_id: order.id.0,
-            drink: DRINK,
-            status: order.stage.as_str(),
-            customer: order.customer,
-            position: view.position,
-            estimated_wait_ms: view.estimated_wait.map(millis),
-            attempts: order.attempts,
-            placed_at: order.placed.wall,
-            started_at: order.started.map(|at| at.wall),
-            finished_at: order.ended.map(|at| at.wall),
-        }
-    }
-}
 
 /// Order an americano
 ///
@@ -371,17 +265,6 @@ fn outcome_response(outcome: &Outcome) -> Response {
     }
 }
 
-fn cancelled(order: &Order) -> Problem {
-    Problem::new(
-        StatusCode::CONFLICT,
-        "order-cancelled",
-        "The order was cancelled",
-        "The order was taken out of the line before anybody brewed it.",
-    )
-    .with("order_id", order.id.to_string())
-    .with("state", order.stage.as_str())
-}
-
 /// `wait` of a request that asks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -451,94 +334,6 @@ async fn delete_order(
 }
 
 // --- Baristas ------------------------------------------------------------------------------------------------------
-
-/// An order, as a barista gets it.
-#[derive(Debug, Serialize, ToSchema)]
-struct StartedOrder {
-    /// UUID version 7.
-    order_id: Uuid,
-    #[schema(example = "americano")]
-    drink: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    customer: Option<Box<str>>,
-    /// Which hand-over of this order it is.
-    #[schema(minimum = 1)]
-    attempt: u32,
-    #[schema(value_type = String, format = DateTime)]
-    placed_at: Timestamp,
-    /// Time in line, milliseconds.
-    waited_ms: u64,
-    /// Until then it is this barista's, unless extended.
-    #[schema(value_type = String, format = DateTime)]
-    lease_expires_at: Timestamp,
-    /// Whether somebody is waiting for it right now.
-    customer_waiting: bool,
-}
-
-impl StartedOrder {
-    fn of(handed: &Handed) -> Self {
-        Self {
-            order_id: handed.id.0,
-            drink: DRINK,
-            customer: handed.customer.clone(),
-            attempt: handed.attempt,
-            placed_at: handed.placed_at,
-            waited_ms: millis(handed.waited),
-            lease_expires_at: handed.lease_expires_at,
-            customer_waiting: handed.customer_waiting,
-        }
-    }
-}
-
-/// A coffee reported ready.
-#[derive(Debug, Serialize, ToSchema)]
-struct FinishedOrder {
-    /// UUID version 7.
-    order_id: Uuid,
-    #[schema(example = "ready")]
-    status: &'static str,
-    /// Whether somebody was there to receive it.
-    delivered: bool,
-    /// It had been reported before; nothing has changed.
-    already: bool,
-    /// How often it was handed to a barista.
-    #[schema(minimum = 1)]
-    attempts: u32,
-    /// The latest barista it was handed to, if they gave a name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    barista: Option<Box<str>>,
-    #[schema(value_type = String, format = DateTime)]
-    finished_at: Timestamp,
-    /// Time in line, milliseconds.
-    waited_ms: u64,
-    /// From the last start to the finish, milliseconds.
-    brew_ms: u64,
-}
-
-impl FinishedOrder {
-    fn of(Report { order, already }: &Report) -> Self {
-        let ended = order.ended.unwrap_or(order.placed);
-        Self {
-            order_id: order.id.0,
-            status: order.stage.as_str(),
-            delivered: order.delivered,
-            already: *already,
-            attempts: order.attempts,
-            barista: order.barista.clone(),
-            finished_at: ended.wall,
-            waited_ms: millis(order.waited(ended)),
-            brew_ms: millis(order.brewed(ended)),
-        }
-    }
-}
-
-/// The answer to a finish with `next`.
-#[derive(Debug, Serialize, ToSchema)]
-struct FinishedAndNext {
-    finished: FinishedOrder,
-    /// The next order, as from `/start/`; null if nobody waits.
-    next: Option<StartedOrder>,
-}
 
 /// Parameters of a pull.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -648,15 +443,6 @@ async fn finish_order(
     Ok(handing_over(json, hand_over, version))
 }
 
-/// The answer to a finish: plain, or with `next`.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "describes the two forms to readers of the API")]
-enum FinishAnswer {
-    Plain(FinishedOrder),
-    WithNext(FinishedAndNext),
-}
-
 /// Parameters that name a hand-over.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -667,20 +453,6 @@ struct Lease {
     /// Only if this hand-over is still the current one.
     #[param(minimum = 1)]
     attempt: Option<u32>,
-}
-
-/// A renewed lease.
-#[derive(Debug, Serialize, ToSchema)]
-struct ExtendedOrder {
-    /// UUID version 7.
-    order_id: Uuid,
-    /// Which hand-over of this order it is.
-    #[schema(minimum = 1)]
-    attempt: u32,
-    #[schema(value_type = String, format = DateTime)]
-    lease_expires_at: Timestamp,
-    /// Whether somebody is waiting for it right now.
-    customer_waiting: bool,
 }
 
 /// Renew the lease
@@ -710,13 +482,6 @@ async fn extend_order(
     }))
 }
 
-/// An order given back.
-#[derive(Debug, Serialize, ToSchema)]
-struct ReleasedOrder {
-    /// UUID version 7.
-    order_id: Uuid,
-}
-
 /// Give an order back
 ///
 /// It returns to its original place at once.
@@ -737,54 +502,6 @@ async fn release_order(
     let id = order_id(lease.order_id.as_deref().unwrap_or_default())?;
     desk.orders.release(id, lease.attempt)?;
     Ok(no_store(&ReleasedOrder { order_id: id.0 }))
-}
-
-// --- The answer that carries an order ------------------------------------------------------------------------------
-
-/// A body that carries an order to its barista. Until the connection has taken the bytes the order can still go back.
-///
-/// Over HTTP/1.1 hyper asks for the bytes when it has room for them, and not again once it has them all: the moment it
-/// asks is the moment. Over HTTP/2 it asks before the client has granted any window, and asks again after the bytes have
-/// gone: there the second time is the moment.
-struct Carrying {
-    json: Option<Bytes>,
-    hand_over: Option<HandOver>,
-    asks_again: bool,
-}
-
-impl HttpBody for Carrying {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let json = self.json.take();
-        if (!self.asks_again || json.is_none())
-            && let Some(hand_over) = self.hand_over.take()
-        {
-            hand_over.confirm();
-        }
-        Poll::Ready(json.map(|json| Ok(Frame::data(json))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.json.is_none() && self.hand_over.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
-    }
-}
-
-fn handing_over(json: Bytes, hand_over: Option<HandOver>, version: Version) -> Response {
-    let carrying = Carrying {
-        json: Some(json),
-        hand_over,
-        asks_again: version == Version::HTTP_2,
-    };
-    json_response(Body::new(carrying))
 }
 
 // --- Reading and writing -------------------------------------------------------------------------------------------
@@ -838,104 +555,6 @@ fn json_response(body: Body) -> Response {
     headers.insert(header::CONTENT_TYPE, json);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-// --- Errors --------------------------------------------------------------------------------------------------------
-
-fn unknown_order() -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "order-unknown",
-        "No such order",
-        "The order does not exist, or was finished too long ago to be remembered.",
-    )
-}
-
-fn conflict(
-    slug: &'static str,
-    title: &'static str,
-    detail: String,
-    state: &'static str,
-) -> Problem {
-    Problem::new(StatusCode::CONFLICT, slug, title, detail).with("state", state)
-}
-
-fn fenced(state: &'static str, current: u32) -> Problem {
-    let detail = format!("The order has moved on: its current attempt is {current}.");
-    conflict(
-        "attempt-outdated",
-        "Another attempt is current",
-        detail,
-        state,
-    )
-    .with("current_attempt", current)
-}
-
-impl From<PlaceError> for Problem {
-    fn from(error: PlaceError) -> Self {
-        match error {
-            PlaceError::KeyReused { .. } => Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency-key-reused",
-                "The idempotency key is taken",
-                "This Idempotency-Key came with a different body before; use a new key for a new order.",
-            ),
-            PlaceError::Full { retry_after } => Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "line-full",
-                "The line is full",
-                "As many orders are waiting as the shop can keep; try again later.",
-            )
-            .retry_after(retry_after.unwrap_or(Duration::from_secs(30))),
-            PlaceError::Closing => Problem::stopping(),
-        }
-    }
-}
-
-impl From<CancelError> for Problem {
-    fn from(error: CancelError) -> Self {
-        match error {
-            CancelError::Unknown => unknown_order(),
-            CancelError::TooLate { stage } => {
-                let state = stage.as_str();
-                let detail = format!("Only a waiting order can be cancelled; this one is {state}.");
-                conflict("too-late", "Too late to cancel", detail, state)
-            }
-        }
-    }
-}
-
-impl From<FinishError> for Problem {
-    fn from(error: FinishError) -> Self {
-        match error {
-            FinishError::Unknown => unknown_order(),
-            FinishError::NotStarted { stage } => {
-                let state = stage.as_str();
-                let detail = format!("No barista has started this order; it is {state}.");
-                conflict("not-started", "The order was never started", detail, state)
-            }
-            FinishError::Fenced { stage, current } => fenced(stage.as_str(), current),
-        }
-    }
-}
-
-impl From<FenceError> for Problem {
-    fn from(error: FenceError) -> Self {
-        match error {
-            FenceError::Unknown => unknown_order(),
-            FenceError::NotBrewing { stage } => {
-                let state = stage.as_str();
-                let detail =
-                    format!("Only an order that is being brewed has a lease; this one is {state}.");
-                conflict("not-brewing", "Nobody is brewing the order", detail, state)
-            }
-            FenceError::Fenced { stage, current } => fenced(stage.as_str(), current),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,112 @@
+//! Which problem each error of the order line is.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::super::error::{CancelError, FenceError, FinishError, PlaceError};
+use super::super::model::Order;
+use crate::http::Problem;
+
+pub(super) fn unknown_order() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "order-unknown",
+        "No such order",
+        "The order does not exist, or was finished too long ago to be remembered.",
+    )
+}
+
+fn conflict(
+    slug: &'static str,
+    title: &'static str,
+    detail: String,
+    state: &'static str,
+) -> Problem {
+    Problem::new(StatusCode::CONFLICT, slug, title, detail).with("state", state)
+}
+
+fn fenced(state: &'static str, current: u32) -> Problem {
+    let detail = format!("The order has moved on: its current attempt is {current}.");
+    conflict(
+        "attempt-outdated",
+        "Another attempt is current",
+        detail,
+        state,
+    )
+    .with("current_attempt", current)
+}
+
+impl From<PlaceError> for Problem {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::KeyReused { .. } => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The idempotency key is taken",
+                "This Idempotency-Key came with a different body before; use a new key for a new order.",
+            ),
+            PlaceError::Full { retry_after } => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "line-full",
+                "The line is full",
+                "As many orders are waiting as the shop can keep; try again later.",
+            )
+            .retry_after(retry_after.unwrap_or(Duration::from_secs(30))),
+            PlaceError::Closing => Problem::stopping(),
+        }
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::Unknown => unknown_order(),
+            CancelError::TooLate { stage } => {
+                let state = stage.as_str();
+                let detail = format!("Only a waiting order can be cancelled; this one is {state}.");
+                conflict("too-late", "Too late to cancel", detail, state)
+            }
+        }
+    }
+}
+
+impl From<FinishError> for Problem {
+    fn from(error: FinishError) -> Self {
+        match error {
+            FinishError::Unknown => unknown_order(),
+            FinishError::NotStarted { stage } => {
+                let state = stage.as_str();
+                let detail = format!("No barista has started this order; it is {state}.");
+                conflict("not-started", "The order was never started", detail, state)
+            }
+            FinishError::Fenced { stage, current } => fenced(stage.as_str(), current),
+        }
+    }
+}
+
+impl From<FenceError> for Problem {
+    fn from(error: FenceError) -> Self {
+        match error {
+            FenceError::Unknown => unknown_order(),
+            FenceError::NotBrewing { stage } => {
+                let state = stage.as_str();
+                let detail =
+                    format!("Only an order that is being brewed has a lease; this one is {state}.");
+                conflict("not-brewing", "Nobody is brewing the order", detail, state)
+            }
+            FenceError::Fenced { stage, current } => fenced(stage.as_str(), current),
+        }
+    }
+}
+
+pub(super) fn cancelled(order: &Order) -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "order-cancelled",
+        "The order was cancelled",
+        "The order was taken out of the line before anybody brewed it.",
+    )
+    .with("order_id", order.id.to_string())
+    .with("state", order.stage.as_str())
+}

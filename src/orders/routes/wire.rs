@@ -1,0 +1,240 @@
+//! What goes over the wire at the order line, and how the model becomes it.
+
+use std::time::Duration;
+
+use garde::Validate;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::super::model::{CUSTOMER_CHARS_MAX, DRINK, Handed, Order, View};
+use super::super::service::Report;
+
+/// An order, as a customer sends it.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+pub(super) struct NewOrder {
+    /// The customer's name, 1 to 200 characters.
+    #[garde(length(chars, min = 1, max = CUSTOMER_CHARS_MAX))]
+    #[schema(min_length = 1, max_length = 200, example = "Ada")]
+    pub(super) customer: Option<String>,
+}
+
+/// A coffee that is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReadyOrder {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+    #[schema(example = "americano")]
+    pub(super) drink: &'static str,
+    #[schema(example = "ready")]
+    pub(super) status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) customer: Option<Box<str>>,
+    /// How often it was handed to a barista.
+    #[schema(minimum = 1)]
+    pub(super) attempts: u32,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) placed_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) started_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) finished_at: Timestamp,
+    /// Time in line, milliseconds.
+    pub(super) waited_ms: u64,
+    /// From the last start to the finish, milliseconds.
+    pub(super) brew_ms: u64,
+}
+
+impl ReadyOrder {
+    pub(super) fn of(order: &Order) -> Self {
+        // A ready order has both moments; its placing stands in for a moment that were missing.
+        let started = order.started.unwrap_or(order.placed);
+        let ended = order.ended.unwrap_or(order.placed);
+        Self {
+            order_id: order.id.0,
+            drink: DRINK,
+            status: order.stage.as_str(),
+            customer: order.customer.clone(),
+            attempts: order.attempts,
+            placed_at: order.placed.wall,
+            started_at: started.wall,
+            finished_at: ended.wall,
+            waited_ms: millis(order.waited(ended)),
+            brew_ms: millis(order.brewed(ended)),
+        }
+    }
+}
+
+/// An order, as somebody who asks sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OrderState {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+    #[schema(example = "americano")]
+    pub(super) drink: &'static str,
+    /// waiting, brewing, ready or cancelled.
+    #[schema(example = "waiting")]
+    pub(super) status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) customer: Option<Box<str>>,
+    /// Place in line while waiting; 1 is next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, nullable = false)]
+    pub(super) position: Option<usize>,
+    /// Until it is ready, by the crew's measured pace, milliseconds; absent while nothing is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) estimated_wait_ms: Option<u64>,
+    /// How often it was handed to a barista.
+    pub(super) attempts: u32,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) placed_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, nullable = false)]
+    pub(super) started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, nullable = false)]
+    pub(super) finished_at: Option<Timestamp>,
+}
+
+impl From<View> for OrderState {
+    fn from(view: View) -> Self {
+        let order = view.order;
+        Self {
+            order_id: order.id.0,
+            drink: DRINK,
+            status: order.stage.as_str(),
+            customer: order.customer,
+            position: view.position,
+            estimated_wait_ms: view.estimated_wait.map(millis),
+            attempts: order.attempts,
+            placed_at: order.placed.wall,
+            started_at: order.started.map(|at| at.wall),
+            finished_at: order.ended.map(|at| at.wall),
+        }
+    }
+}
+
+/// An order, as a barista gets it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StartedOrder {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+    #[schema(example = "americano")]
+    pub(super) drink: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) customer: Option<Box<str>>,
+    /// Which hand-over of this order it is.
+    #[schema(minimum = 1)]
+    pub(super) attempt: u32,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) placed_at: Timestamp,
+    /// Time in line, milliseconds.
+    pub(super) waited_ms: u64,
+    /// Until then it is this barista's, unless extended.
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) lease_expires_at: Timestamp,
+    /// Whether somebody is waiting for it right now.
+    pub(super) customer_waiting: bool,
+}
+
+impl StartedOrder {
+    pub(super) fn of(handed: &Handed) -> Self {
+        Self {
+            order_id: handed.id.0,
+            drink: DRINK,
+            customer: handed.customer.clone(),
+            attempt: handed.attempt,
+            placed_at: handed.placed_at,
+            waited_ms: millis(handed.waited),
+            lease_expires_at: handed.lease_expires_at,
+            customer_waiting: handed.customer_waiting,
+        }
+    }
+}
+
+/// A coffee reported ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FinishedOrder {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+    #[schema(example = "ready")]
+    pub(super) status: &'static str,
+    /// Whether somebody was there to receive it.
+    pub(super) delivered: bool,
+    /// It had been reported before; nothing has changed.
+    pub(super) already: bool,
+    /// How often it was handed to a barista.
+    #[schema(minimum = 1)]
+    pub(super) attempts: u32,
+    /// The latest barista it was handed to, if they gave a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) barista: Option<Box<str>>,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) finished_at: Timestamp,
+    /// Time in line, milliseconds.
+    pub(super) waited_ms: u64,
+    /// From the last start to the finish, milliseconds.
+    pub(super) brew_ms: u64,
+}
+
+impl FinishedOrder {
+    pub(super) fn of(Report { order, already }: &Report) -> Self {
+        let ended = order.ended.unwrap_or(order.placed);
+        Self {
+            order_id: order.id.0,
+            status: order.stage.as_str(),
+            delivered: order.delivered,
+            already: *already,
+            attempts: order.attempts,
+            barista: order.barista.clone(),
+            finished_at: ended.wall,
+            waited_ms: millis(order.waited(ended)),
+            brew_ms: millis(order.brewed(ended)),
+        }
+    }
+}
+
+/// The answer to a finish with `next`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FinishedAndNext {
+    pub(super) finished: FinishedOrder,
+    /// The next order, as from `/start/`; null if nobody waits.
+    pub(super) next: Option<StartedOrder>,
+}
+
+/// The answer to a finish: plain, or with `next`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the two forms to readers of the API")]
+pub(super) enum FinishAnswer {
+    Plain(FinishedOrder),
+    WithNext(FinishedAndNext),
+}
+
+/// A renewed lease.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExtendedOrder {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+    /// Which hand-over of this order it is.
+    #[schema(minimum = 1)]
+    pub(super) attempt: u32,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) lease_expires_at: Timestamp,
+    /// Whether somebody is waiting for it right now.
+    pub(super) customer_waiting: bool,
+}
+
+/// An order given back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReleasedOrder {
+    /// UUID version 7.
+    pub(super) order_id: Uuid,
+}
+
+/// Whole milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
