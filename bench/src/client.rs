@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, Socket, Type};
 
 use crate::framing::Framing;
@@ -45,12 +45,24 @@ pub(crate) trait Talk {
 /// Those on one side of the counter.
 pub(crate) type Side = Vec<Box<dyn Talk>>;
 
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// For all that is said.
+    Stay,
+    /// For one question. The server closes it with its answer, and the next question comes on a new one. Because it is
+    /// the server that closes, no port of the client's is left waiting.
+    Once,
+}
+
 /// The two sides of one measurement, before they connect.
 pub(crate) struct Crew {
     /// What both sides speak.
     pub(crate) framing: Framing,
     /// Those who ask, and where.
     pub(crate) customers: (SocketAddr, Side),
+    /// How long they stay.
+    pub(crate) visit: Visit,
     /// Those who do the work, and where.
     pub(crate) workers: (SocketAddr, Side),
 }
@@ -68,6 +80,11 @@ pub(crate) struct Client {
 
 struct Connection {
     stream: TcpStream,
+    source: Ipv4Addr,
+    target: SocketAddr,
+    visit: Visit,
+    /// The server has closed it, as it should after a single visit.
+    closed: bool,
     talk: Box<dyn Talk>,
     /// A message of which only the beginning has arrived.
     inbox: Vec<u8>,
@@ -95,16 +112,25 @@ impl Client {
         target: SocketAddr,
         talk: Box<dyn Talk>,
     ) -> Result<()> {
-        let mut stream =
-            dial(source, target).with_context(|| format!("connecting {source} to {target}"))?;
+        self.visit(Visit::Stay, source, target, talk)
+    }
+
+    /// The same, for such a visit.
+    pub(crate) fn visit(
+        &mut self,
+        visit: Visit,
+        source: Ipv4Addr,
+        target: SocketAddr,
+        talk: Box<dyn Talk>,
+    ) -> Result<()> {
         let token = Token(self.connections.len());
-        self.poll.registry().register(
-            &mut stream,
-            token,
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
+        let stream = dial(source, target, self.poll.registry(), token)?;
         let mut connection = Connection {
             stream,
+            source,
+            target,
+            visit,
+            closed: false,
             talk,
             inbox: Vec::new(),
             outbox: Vec::new(),
@@ -123,7 +149,10 @@ impl Client {
         connection
             .talk
             .nudge(&mut self.ledger, &mut connection.outbox);
-        connection.flush()
+        match connection.visit {
+            Visit::Stay => connection.flush(),
+            Visit::Once => connection.come_again(self.poll.registry(), Token(index)),
+        }
     }
 
     /// Carries messages until the time has come.
@@ -162,11 +191,14 @@ impl Client {
         }
         for event in &self.events {
             let connection = &mut self.connections[event.token().0];
-            if event.is_writable() {
+            if event.is_writable() && connection.visit == Visit::Stay {
                 connection.flush()?;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 connection.read(self.framing, &mut self.ledger, &mut self.scratch)?;
+            }
+            if connection.visit == Visit::Once {
+                connection.come_again(self.poll.registry(), event.token())?;
             }
         }
         Ok(true)
@@ -178,9 +210,17 @@ impl Connection {
     fn read(&mut self, framing: Framing, ledger: &mut Ledger, scratch: &mut [u8]) -> Result<()> {
         loop {
             match self.stream.read(scratch) {
+                Ok(0) if self.visit == Visit::Once => {
+                    self.closed = true;
+                    return Ok(());
+                }
                 Ok(0) => bail!("the server has closed a connection"),
                 Ok(count) => {
                     self.take(framing, ledger, &scratch[..count])?;
+                    if self.visit == Visit::Once {
+                        // The end may have arrived together with the answer.
+                        continue;
+                    }
                     self.flush()?;
                     if count < scratch.len() {
                         return Ok(());
@@ -218,6 +258,22 @@ impl Connection {
         Ok(())
     }
 
+    /// Once the server has closed a single visit's connection, says what there is to say on a new one.
+    fn come_again(&mut self, registry: &Registry, token: Token) -> Result<()> {
+        if !self.closed || self.outbox.is_empty() {
+            return Ok(());
+        }
+        registry.deregister(&mut self.stream)?;
+        self.stream = dial(self.source, self.target, registry, token)?;
+        self.closed = false;
+        self.flush()?;
+        ensure!(
+            self.outbox.is_empty(),
+            "a new connection did not take a request"
+        );
+        Ok(())
+    }
+
     /// Writes what there is to say, as far as the socket takes it.
     fn flush(&mut self) -> Result<()> {
         while !self.outbox.is_empty() {
@@ -233,11 +289,90 @@ impl Connection {
     }
 }
 
-fn dial(source: Ipv4Addr, target: SocketAddr) -> Result<TcpStream> {
+fn dial(
+    source: Ipv4Addr,
+    target: SocketAddr,
+    registry: &Registry,
+    token: Token,
+) -> Result<TcpStream> {
+    let mut stream =
+        connected(source, target).with_context(|| format!("connecting {source} to {target}"))?;
+    let interests = Interest::READABLE | Interest::WRITABLE;
+    registry.register(&mut stream, token, interests)?;
+    Ok(stream)
+}
+
+fn connected(source: Ipv4Addr, target: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
     socket.connect_timeout(&target.into(), CONNECT_TIMEOUT)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     Ok(TcpStream::from_std(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Asks three times.
+    struct Asking(u32);
+
+    impl Talk for Asking {
+        fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>) {
+            self.0 += 1;
+            ledger.place();
+            out.extend_from_slice(b"?");
+        }
+
+        fn hear(
+            &mut self,
+            _: &[u8],
+            body: &[u8],
+            ledger: &mut Ledger,
+            out: &mut Vec<u8>,
+        ) -> Result<()> {
+            ensure!(body == b"!", "another answer");
+            ledger.answer_alike();
+            if self.0 < 3 {
+                self.open(ledger, out);
+            }
+            Ok(())
+        }
+    }
+
+    /// Answers one question on each of so many connections, and closes them.
+    fn answering_once(connections: u32) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for _ in 0..connections {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.read_exact(&mut [0]).unwrap();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n!")
+                    .unwrap();
+            }
+        });
+        address
+    }
+
+    fn three_answers(visit: Visit, target: SocketAddr) -> Result<()> {
+        let mut client = Client::new(Framing::Http)?;
+        client.visit(visit, Ipv4Addr::LOCALHOST, target, Box::new(Asking(0)))?;
+        client.run_while(Duration::from_secs(10), |ledger| ledger.answers() < 3)
+    }
+
+    #[test]
+    fn each_question_of_a_single_visit_has_a_connection_of_its_own() {
+        three_answers(Visit::Once, answering_once(3)).unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_is_to_stay_must_not_be_closed() {
+        assert!(three_answers(Visit::Stay, answering_once(3)).is_err());
+    }
 }

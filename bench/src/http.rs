@@ -8,7 +8,11 @@ use crate::framing::Frame;
 use crate::ledger::Ledger;
 
 /// Asks for a coffee, with nothing that could be left out.
-const ORDER: &[u8] = b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
+pub(crate) const ORDER: &[u8] =
+    b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
+/// The same, on a connection for nothing else.
+pub(crate) const ORDER_ONCE: &[u8] =
+    b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 /// Asks for the next order, and waits for it as long as the server allows.
 const START: &[u8] = b"GET /start/?wait=55 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 /// Reports an order as ready; the order's id comes between the two parts.
@@ -64,7 +68,8 @@ fn content_length(head: &[u8]) -> Result<Option<usize>> {
     Ok(None)
 }
 
-fn status(head: &[u8]) -> Result<u16> {
+/// An answer's status.
+pub(crate) fn status(head: &[u8]) -> Result<u16> {
     let digits = head
         .strip_prefix(b"HTTP/1.1 ")
         .and_then(|rest| rest.get(..3));
@@ -72,13 +77,13 @@ fn status(head: &[u8]) -> Result<u16> {
     Ok(str::from_utf8(digits)?.parse()?)
 }
 
-/// Orders, is held, is answered, orders again.
-pub(crate) struct Customer;
+/// Orders in these words, is held, is answered, orders again.
+pub(crate) struct Customer(pub(crate) &'static [u8]);
 
 impl Talk for Customer {
     fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>) {
         ledger.place();
-        out.extend_from_slice(ORDER);
+        out.extend_from_slice(self.0);
     }
 
     fn hear(

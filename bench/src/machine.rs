@@ -2,7 +2,9 @@
 //! says nothing.
 
 use std::fs;
+use std::io;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -61,6 +63,28 @@ impl Time {
         let share = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX));
         share(others) / share((self.all - earlier.all).max(1))
     }
+}
+
+/// Processor time that the threads of a program have used so far, to the nanosecond: the kernel's ticks are too coarse
+/// for half a second.
+pub(crate) fn time_on_processor(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("a server is gone")? {
+        match fs::read_to_string(thread?.path().join("schedstat")) {
+            // A thread that has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => {
+                let text = text.context("reading a thread's processor time")?;
+                nanoseconds += thread_time(&text).context("a thread's processor time")?;
+            }
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// A thread's time on a processor; its time in the queue for one and the number of its turns follow.
+fn thread_time(schedstat: &str) -> Option<u64> {
+    schedstat.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// All time, and that of programs and of a host that took the processor away.
@@ -151,5 +175,22 @@ mod tests {
         let process = "7 (a) strange) name) S 1 7 7 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 3 0";
         assert_eq!(process_time(process), Some(33));
         assert!(Time::now(std::iter::empty()).is_ok());
+    }
+
+    #[test]
+    fn a_threads_time_is_the_first_number_of_its_schedule() {
+        assert_eq!(thread_time("123456789 42 7\n"), Some(123_456_789));
+        assert_eq!(thread_time(""), None);
+        assert_eq!(thread_time("much 42 7\n"), None);
+    }
+
+    #[test]
+    fn time_on_the_processor_only_grows() {
+        let before = time_on_processor(std::process::id()).unwrap();
+        let mut sum = 0_u64;
+        while time_on_processor(std::process::id()).unwrap() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(before > Duration::ZERO);
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`]
 //! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
-//! holds ([`memory`], [`streams`]). All of them are driven by one [`client`], whose connections differ only in what
+//! holds ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. All of them are driven by one [`client`], whose connections differ only in what
 //! they say ([`http`], [`gearman`], [`nats`]) and in where a message ends ([`framing`]); what they saw is checked in
 //! the [`ledger`]. What the [`mod@line`] of orders itself costs was measured before, by its own benchmark. The result is a
 //! [`table`] with a line on the [`machine`].
 
+mod addresses;
 mod client;
 mod framing;
 mod gearman;
@@ -17,6 +18,7 @@ mod machine;
 mod memory;
 mod nats;
 mod peers;
+mod refusals;
 mod rounds;
 mod streams;
 mod subject;
@@ -91,6 +93,12 @@ enum Part {
     Streams,
     /// The line itself, from the samples of its benchmark.
     Line,
+    /// What flood control costs those it admits.
+    Check,
+    /// What an order costs that is refused.
+    Refusing,
+    /// Memory of flood control's tables.
+    Addresses,
 }
 
 impl Part {
@@ -105,7 +113,7 @@ impl Part {
                 Program::Gearmand,
                 Program::Nats,
             ],
-            Part::Streams => &[Program::Odyssey],
+            Part::Streams | Part::Check | Part::Refusing | Part::Addresses => &[Program::Odyssey],
             Part::Line => &[],
         }
     }
@@ -183,5 +191,8 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Memory => rounds::memory(programs, extent),
         Part::Streams => rounds::held_streams(programs, extent),
         Part::Line => line::section(),
+        Part::Check => rounds::check(programs, extent),
+        Part::Refusing => rounds::refusing(programs, extent),
+        Part::Addresses => rounds::many_addresses(programs, extent),
     }
 }

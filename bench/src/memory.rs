@@ -93,7 +93,8 @@ pub(crate) fn source(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(network + address / PER_NETWORK * 256 + address % PER_NETWORK)
 }
 
-fn settled(client: &mut Client, pid: u32) -> Result<u64> {
+/// A server's resident memory once it has come to rest.
+pub(crate) fn settled(client: &mut Client, pid: u32) -> Result<u64> {
     let mut rest = Rest::new();
     loop {
         let resident = resident_bytes(pid)?;

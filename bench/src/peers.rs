@@ -27,6 +27,19 @@ const ODYSSEY: &[(&str, &str)] = &[
     ("ODYSSEY_CUSTOMERS__LISTEN", "127.0.0.1:0"),
     ("ODYSSEY_STAFF__LISTEN", "127.0.0.1:0"),
 ];
+/// What nobody is refused with, whatever the speed, though everybody is counted and checked: all customers of a
+/// measurement of speed come from one address.
+const ODYSSEY_GENEROUS: &[(&str, &str)] = &[
+    ("ODYSSEY_FLOOD__BURST", "1000000"),
+    ("ODYSSEY_FLOOD__REFILL", "1us"),
+    ("ODYSSEY_FLOOD__OUTSTANDING_MAX", "1000000"),
+];
+/// What nobody is even counted with.
+const ODYSSEY_UNCHECKED: &[(&str, &str)] = &[("ODYSSEY_FLOOD__MODE", "off")];
+/// What keeps an address cut off for as long as anybody measures; what it takes to be cut off is the default.
+const ODYSSEY_UNFORGIVING: &[(&str, &str)] = &[("ODYSSEY_FLOOD__CUTOFF_FOR", "24h")];
+/// What makes the client a proxy, whose word is taken for where its customers come from.
+const ODYSSEY_BEHIND_PROXY: &[(&str, &str)] = &[("ODYSSEY_FLOOD__TRUSTED_PROXIES", "127.0.0.1/32")];
 /// What a longer line than the default needs in addition.
 const ODYSSEY_LONG_LINE: &[(&str, &str)] = &[("ODYSSEY_ORDERS__WAITING_MAX", "20000")];
 /// What orders over HTTP/2 need in addition.
@@ -53,6 +66,14 @@ pub(crate) enum Program {
 pub(crate) enum Manner {
     /// As it comes.
     Usual,
+    /// Checking everybody, refusing nobody.
+    Generous,
+    /// Checking nobody.
+    Unchecked,
+    /// Cutting off for long.
+    Unforgiving,
+    /// Believing the client where its customers come from.
+    BehindProxy,
     /// Ready to hold more requests than usual.
     Holding,
     /// Ready for HTTP/2 on plain connections.
@@ -269,11 +290,16 @@ fn odyssey_environment(command: &mut Command, manner: Manner) {
         }
     }
     command.envs(ODYSSEY.iter().copied());
-    match manner {
-        Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers => {}
-        Manner::Holding => drop(command.envs(ODYSSEY_LONG_LINE.iter().copied())),
-        Manner::Streams => drop(command.envs(ODYSSEY_STREAMS.iter().copied())),
-    }
+    let further: &[&[(&str, &str)]] = match manner {
+        Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers => &[],
+        Manner::Generous => &[ODYSSEY_GENEROUS],
+        Manner::Unchecked => &[ODYSSEY_UNCHECKED],
+        Manner::Unforgiving => &[ODYSSEY_UNFORGIVING],
+        Manner::BehindProxy => &[ODYSSEY_BEHIND_PROXY],
+        Manner::Holding => &[ODYSSEY_LONG_LINE],
+        Manner::Streams => &[ODYSSEY_GENEROUS, ODYSSEY_STREAMS],
+    };
+    command.envs(further.iter().copied().flatten().copied());
 }
 
 fn built(path: &Path, how: &str) -> Result<PathBuf> {

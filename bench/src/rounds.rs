@@ -12,7 +12,7 @@ use crate::peers::{Manner, Program, Programs, Server, half_the_workers};
 use crate::subject::Subject;
 use crate::table::{Row, Spread, Target, Unit};
 use crate::throughput::{self, Pace, Speed};
-use crate::{memory, streams};
+use crate::{addresses, memory, streams};
 
 /// Who stands at the counter and behind it.
 pub(crate) const CUSTOMERS: u32 = 64;
@@ -26,6 +26,9 @@ const SLICE: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_millis(250);
 /// Of each measurement, whatever is asked for.
 const SLICES_PER_SECOND: u32 = 2;
+
+/// The tables' memory is the same to a few percent whenever it is looked at, and a look takes half a minute.
+const ADDRESS_ROUNDS_MAX: u32 = 2;
 
 /// How much is measured.
 pub(crate) struct Extent {
@@ -53,7 +56,7 @@ pub(crate) struct Section {
 /// Full cycles of three requests against a third of the bare server's requests.
 pub(crate) fn cycles(programs: &Programs, extent: &Extent) -> Result<Section> {
     const SUBJECTS: [Subject; 3] = [Subject::Cycle, Subject::Bare, Subject::BareHalved];
-    let ([ours, bare, halved], note) = speeds(programs, extent, SUBJECTS)?;
+    let ([ours, bare, halved], note) = rates(programs, extent, SUBJECTS)?;
     let row = |peer: &str, speed: &[f64]| {
         Row::compared(
             &format!("1. cycles of 3 requests, to {peer}"),
@@ -85,7 +88,7 @@ pub(crate) fn next(programs: &Programs, extent: &Extent) -> Result<Section> {
         Subject::GearmandOneThread,
         Subject::Nats,
     ];
-    let ([ours, gearmand, one_thread, nats], note) = speeds(programs, extent, SUBJECTS)?;
+    let ([ours, gearmand, one_thread, nats], note) = rates(programs, extent, SUBJECTS)?;
     let row = |peer: &str, speed: &[f64], bound| {
         let target = Some(Target::AtLeast(bound));
         Row::compared(
@@ -177,24 +180,153 @@ pub(crate) fn held_streams(programs: &Programs, extent: &Extent) -> Result<Secti
     })
 }
 
+/// Cycles with flood control against cycles without.
+pub(crate) fn check(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 2] = [Subject::Cycle, Subject::Unchecked];
+    let ([checked, unchecked], note) = rates(programs, extent, SUBJECTS)?;
+    let row = Row::compared(
+        "5. cycles of 3 requests with flood control, to without",
+        Unit::PerSecond,
+        &checked,
+        &unchecked,
+        Some(Target::AtLeast(0.97)),
+    );
+    Ok(Section {
+        rows: vec![row],
+        note: Some(format!("5: {note}")),
+    })
+}
+
+/// What a refused order takes of the processor, against what an accepted one does.
+pub(crate) fn refusing(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 4] = [
+        Subject::Refused,
+        Subject::Cycle,
+        Subject::RefusedOnce,
+        Subject::CycleOnce,
+    ];
+    let (series, note) = speeds(programs, extent, SUBJECTS)?;
+    let [refused, cycle, refused_once, cycle_once] =
+        series.map(|speeds| values(&speeds, Speed::server_nanoseconds));
+    let accepted: Series = cycle.iter().map(|&cycle| order_of(cycle)).collect();
+    let accepted_once: Series = cycle_once
+        .iter()
+        .zip(&cycle)
+        .map(|(&once, &cycle)| order_once_of(once, cycle))
+        .collect();
+    let row = |measure: &str, refused: &[f64], accepted: &[f64]| {
+        Row::compared(
+            measure,
+            Unit::Nanoseconds,
+            refused,
+            accepted,
+            Some(Target::AtMost(0.5)),
+        )
+    };
+    Ok(Section {
+        rows: vec![
+            row(
+                "6. server's time per refused order, to an accepted one's",
+                &refused,
+                &accepted,
+            ),
+            row(
+                "the same, a new connection for each order",
+                &refused_once,
+                &accepted_once,
+            ),
+        ],
+        note: Some(format!(
+            "6: processor time; a cycle took {}, {} with a new connection for its order; {note}",
+            Unit::Nanoseconds.show(Spread::new(&cycle).median()),
+            Unit::Nanoseconds.show(Spread::new(&cycle_once).median())
+        )),
+    })
+}
+
+/// What the order has of a cycle's cost: it is one of its three requests.
+fn order_of(cycle: f64) -> f64 {
+    cycle / 3.0
+}
+
+/// The same for an order that brings a new connection: the other two requests have not become dearer.
+fn order_once_of(cycle_once: f64, cycle: f64) -> f64 {
+    cycle_once - (cycle - order_of(cycle))
+}
+
+/// Memory of the tables when very many addresses have come by.
+pub(crate) fn many_addresses(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let rounds = extent.rounds.min(ADDRESS_ROUNDS_MAX);
+    let (mut bytes, mut admitted) = (Series::new(), Series::new());
+    for round in 1..=rounds {
+        let server = programs.start(Program::Odyssey, Manner::BehindProxy)?;
+        let growth = server.explain(addresses::growth(&server))?;
+        report_of(
+            (round, rounds),
+            Subject::Cycle,
+            format_args!(
+                "{} after {} addresses, {} of them admitted",
+                Unit::Megabytes.show(growth.bytes),
+                addresses::COUNT,
+                growth.admitted
+            ),
+        )?;
+        bytes.push(growth.bytes);
+        admitted.push(f64::from(growth.admitted));
+    }
+    let row = Row::alone(
+        "7. memory of the tables after 1,000,000 addresses",
+        Unit::Megabytes,
+        &bytes,
+        Some(Target::AtMost(64e6)),
+    );
+    Ok(Section {
+        rows: vec![row],
+        note: Some(format!(
+            "7: {rounds} rounds; {:.0} of the addresses were admitted, the others shared an entry with too many. \
+             One that was known before got its coffee in their midst and after them.",
+            Spread::new(&admitted).median()
+        )),
+    })
+}
+
+/// Answers per second and unit of what is compared, round by round.
+fn rates<const N: usize>(
+    programs: &Programs,
+    extent: &Extent,
+    subjects: [Subject; N],
+) -> Result<([Series; N], String)> {
+    let (series, note) = speeds(programs, extent, subjects)?;
+    let mut rates = [const { Series::new() }; N];
+    for ((subject, speeds), rates) in subjects.into_iter().zip(&series).zip(&mut rates) {
+        *rates = values(speeds, |speed| per_second(subject, speed));
+    }
+    Ok((rates, note))
+}
+
+fn per_second(subject: Subject, speed: Speed) -> f64 {
+    speed.answers_per_second / f64::from(subject.answers_per_unit())
+}
+
 /// Speeds round by round, and a note on who used the machine meanwhile. There is one server each, all running
 /// throughout: one that nobody asks does not disturb the others.
 fn speeds<const N: usize>(
     programs: &Programs,
     extent: &Extent,
     subjects: [Subject; N],
-) -> Result<([Series; N], String)> {
+) -> Result<([Vec<Speed>; N], String)> {
     let mut servers: Vec<Server> = Vec::new();
     for subject in subjects {
-        servers.push(programs.start(subject.program(), subject.manner())?);
+        let server = programs.start(subject.program(), subject.manner())?;
+        server.explain(subject.prepare(&server))?;
+        servers.push(server);
     }
     let pace = Pace {
         warm_up: WARM_UP,
         window: SLICE,
     };
     let slices = extent.seconds * SLICES_PER_SECOND;
-    let mut series = [const { Series::new() }; N];
-    let mut client_busy = [const { Series::new() }; N];
+    let mut series = [const { Vec::new() }; N];
     let mut others = Series::new();
     for round in 1..=extent.rounds {
         let mut sums = [Speed::default(); N];
@@ -202,23 +334,34 @@ fn speeds<const N: usize>(
         for _ in 0..slices {
             for ((subject, server), sum) in subjects.into_iter().zip(&servers).zip(&mut sums) {
                 let crew = subject.crew(server, CUSTOMERS, BARISTAS);
-                *sum += server.explain(throughput::measure(crew, pace))?;
+                *sum += server.explain(throughput::measure(crew, server.pid(), pace))?;
             }
         }
         others.push(Time::now(servers.iter().map(Server::pid))?.others_since(before));
         for (at, (subject, sum)) in subjects.into_iter().zip(sums).enumerate() {
             let speed = sum / f64::from(slices);
-            let per_second = speed.answers_per_second / f64::from(subject.answers_per_unit());
-            report(round, extent, subject, Unit::PerSecond.show(per_second))?;
-            series[at].push(per_second);
-            client_busy[at].push(speed.client_busy);
+            report(
+                round,
+                extent,
+                subject,
+                format_args!(
+                    "{}, {} of the server's time per answer",
+                    Unit::PerSecond.show(per_second(subject, speed)),
+                    Unit::Nanoseconds.show(speed.server_nanoseconds())
+                ),
+            )?;
+            series[at].push(speed);
         }
     }
     let busy: Vec<String> = subjects
         .into_iter()
-        .zip(&client_busy)
-        .map(|(subject, busy)| {
-            format!("{:.0} % with {subject}", Spread::new(busy).median() * 100.0)
+        .zip(&series)
+        .map(|(subject, speeds)| {
+            let busy = values(speeds, |speed| speed.client_busy);
+            format!(
+                "{:.0} % with {subject}",
+                Spread::new(&busy).median() * 100.0
+            )
         })
         .collect();
     let others = Spread::new(&others);
@@ -231,12 +374,34 @@ fn speeds<const N: usize>(
     Ok((series, note))
 }
 
+/// One figure of each round's.
+fn values(speeds: &[Speed], figure: impl Fn(Speed) -> f64) -> Series {
+    speeds.iter().map(|&speed| figure(speed)).collect()
+}
+
 /// Tells whoever watches how it goes; the table goes elsewhere.
 fn report(round: u32, extent: &Extent, subject: Subject, result: impl Display) -> Result<()> {
+    report_of((round, extent.rounds), subject, result)
+}
+
+/// The same where the rounds are fewer.
+fn report_of((round, rounds): (u32, u32), subject: Subject, result: impl Display) -> Result<()> {
     writeln!(
         io::stderr(),
-        "round {round} of {}: {subject}: {result}",
-        extent.rounds
+        "round {round} of {rounds}: {subject}: {result}"
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_third_of_its_cycle_and_bears_its_connection_alone() {
+        assert!((order_of(30.0) - 10.0).abs() < 1e-9);
+        // Whatever a cycle with a new connection takes more is the order's.
+        assert!((order_once_of(50.0, 30.0) - 30.0).abs() < 1e-9);
+        assert!((order_once_of(30.0, 30.0) - order_of(30.0)).abs() < 1e-9);
+    }
 }

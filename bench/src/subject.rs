@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use crate::client::{Crew, Side, Talk};
+use anyhow::Result;
+
+use crate::client::{Crew, Side, Talk, Visit};
 use crate::framing::Framing;
-use crate::http::{Barista, Customer, Guest, Habit, Releaser};
+use crate::http::{Barista, Customer, Guest, Habit, ORDER, ORDER_ONCE, Releaser};
 use crate::peers::{Manner, Program, Server};
+use crate::refusals::{self, Outcast};
 use crate::{gearman, nats};
 
 /// A program in one use.
@@ -15,6 +18,14 @@ pub(crate) enum Subject {
     Cycle,
     /// Order, and finish with the next order in its answer: two requests.
     Next,
+    /// The same as [`Subject::Cycle`], by a server that counts nobody.
+    Unchecked,
+    /// The same as [`Subject::Cycle`], each order on a new connection.
+    CycleOnce,
+    /// Orders from an address that is cut off.
+    Refused,
+    /// The same, each on a new connection.
+    RefusedOnce,
     /// Requests to the barest hyper server, by as many clients as a cycle has parties.
     Bare,
     /// The same, with as many worker threads as the measured server has by default instead of tokio's one per
@@ -34,7 +45,12 @@ impl Subject {
     /// The program behind it.
     pub(crate) fn program(self) -> Program {
         match self {
-            Subject::Cycle | Subject::Next => Program::Odyssey,
+            Subject::Cycle
+            | Subject::Next
+            | Subject::Unchecked
+            | Subject::CycleOnce
+            | Subject::Refused
+            | Subject::RefusedOnce => Program::Odyssey,
             Subject::Bare | Subject::BareHalved | Subject::BareHeld => Program::Bare,
             Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
@@ -46,7 +62,18 @@ impl Subject {
         match self {
             Subject::BareHalved => Manner::HalfTheWorkers,
             Subject::GearmandOneThread => Manner::OneThread,
-            _ => Manner::Usual,
+            Subject::Cycle | Subject::Next | Subject::CycleOnce => Manner::Generous,
+            Subject::Unchecked => Manner::Unchecked,
+            Subject::Refused | Subject::RefusedOnce => Manner::Unforgiving,
+            Subject::Bare | Subject::BareHeld | Subject::Gearmand | Subject::Nats => Manner::Usual,
+        }
+    }
+
+    /// Brings a fresh server into the state in which it is measured.
+    pub(crate) fn prepare(self, server: &Server) -> Result<()> {
+        match self {
+            Subject::Refused | Subject::RefusedOnce => refusals::be_cut_off(server),
+            _ => Ok(()),
         }
     }
 
@@ -75,14 +102,29 @@ impl Subject {
     /// The parties.
     pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
         let (framing, asking, working): (_, Side, Side) = match self {
-            Subject::Cycle => (
+            Subject::Cycle | Subject::Unchecked => (
                 Framing::Http,
-                each(customers, |_| Customer),
+                each(customers, |_| Customer(ORDER)),
                 each(workers, |_| Barista::new(Habit::Separate)),
+            ),
+            Subject::CycleOnce => (
+                Framing::Http,
+                each(customers, |_| Customer(ORDER_ONCE)),
+                each(workers, |_| Barista::new(Habit::Separate)),
+            ),
+            Subject::Refused => (
+                Framing::Http,
+                each(customers, |_| Outcast(ORDER)),
+                Vec::new(),
+            ),
+            Subject::RefusedOnce => (
+                Framing::Http,
+                each(customers, |_| Outcast(ORDER_ONCE)),
+                Vec::new(),
             ),
             Subject::Next => (
                 Framing::Http,
-                each(customers, |_| Customer),
+                each(customers, |_| Customer(ORDER)),
                 each(workers, |_| Barista::new(Habit::Next)),
             ),
             Subject::Bare | Subject::BareHalved => (
@@ -109,6 +151,10 @@ impl Subject {
         Crew {
             framing,
             customers: (server.customers, asking),
+            visit: match self {
+                Subject::CycleOnce | Subject::RefusedOnce => Visit::Once,
+                _ => Visit::Stay,
+            },
             workers: (server.staff, working),
         }
     }
@@ -118,6 +164,10 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Subject::Cycle | Subject::Next => "odyssey",
+            Subject::Unchecked => "odyssey without flood control",
+            Subject::CycleOnce => "odyssey with new connections",
+            Subject::Refused => "refusals",
+            Subject::RefusedOnce => "refusals with new connections",
             Subject::Bare | Subject::BareHeld => "bare hyper",
             Subject::BareHalved => "bare hyper with half the workers",
             Subject::Gearmand => "gearmand",

@@ -77,6 +77,8 @@ pub(crate) enum Unit {
     PerSecond,
     /// Memory, in bytes; judged in KB of 1000.
     Bytes,
+    /// Much memory, in bytes; judged in MB of 1000 KB.
+    Megabytes,
     /// A short time.
     Nanoseconds,
     /// One number divided by another.
@@ -89,6 +91,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{}/s", grouped(value)),
             Unit::Bytes => format!("{:.1} KB ({:.1} KiB)", value / 1000.0, value / 1024.0),
+            Unit::Megabytes => format!("{:.1} MB ({:.1} MiB)", value / 1e6, value / 1_048_576.0),
             Unit::Nanoseconds => format!("{} ns", grouped(value)),
             Unit::Ratio => format!("{value:.2} ×"),
         }
@@ -99,6 +102,7 @@ impl Unit {
         match self {
             Unit::PerSecond | Unit::Nanoseconds => grouped(value),
             Unit::Bytes => format!("{:.1}", value / 1000.0),
+            Unit::Megabytes => format!("{:.1}", value / 1e6),
             Unit::Ratio => format!("{value:.2}"),
         }
     }
@@ -111,6 +115,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{sign} {}/s", grouped(bound)),
             Unit::Bytes => format!("{sign} {} KB", bound / 1000.0),
+            Unit::Megabytes => format!("{sign} {} MB", bound / 1e6),
             Unit::Nanoseconds => format!("{sign} {} ns", grouped(bound)),
             Unit::Ratio => format!("{sign} {bound} ×"),
         }
@@ -358,6 +363,24 @@ mod tests {
                 "9.7–9.9",
                 "≤ 10 KB",
                 "met"
+            ]
+        );
+    }
+
+    #[test]
+    fn much_memory_is_judged_in_millions_of_bytes() {
+        let target = Some(Target::AtMost(64e6));
+        let row = Row::alone("m", Unit::Megabytes, &[64_100_000.0, 65_300_000.0], target);
+        assert_eq!(
+            row.cells,
+            [
+                "m",
+                "64.7 MB (61.7 MiB)",
+                "–",
+                "–",
+                "64.1–65.3",
+                "≤ 64 MB",
+                "MISSED"
             ]
         );
     }

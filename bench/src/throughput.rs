@@ -12,6 +12,7 @@ use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::client::{Client, Crew};
+use crate::machine::time_on_processor;
 
 /// For what should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,12 +36,22 @@ pub(crate) struct Speed {
     pub(crate) answers_per_second: f64,
     /// The share of one core that the client used. Near 1, the client was the limit and not the server.
     pub(crate) client_busy: f64,
+    /// Processor time of the server per second, in seconds.
+    pub(crate) server_busy: f64,
+}
+
+impl Speed {
+    /// The server's processor time per answer, in nanoseconds.
+    pub(crate) fn server_nanoseconds(self) -> f64 {
+        self.server_busy * 1e9 / self.answers_per_second
+    }
 }
 
 impl AddAssign for Speed {
     fn add_assign(&mut self, other: Self) {
         self.answers_per_second += other.answers_per_second;
         self.client_busy += other.client_busy;
+        self.server_busy += other.server_busy;
     }
 }
 
@@ -51,12 +62,13 @@ impl Div<f64> for Speed {
         Speed {
             answers_per_second: self.answers_per_second / count,
             client_busy: self.client_busy / count,
+            server_busy: self.server_busy / count,
         }
     }
 }
 
-/// Measures one crew at its server.
-pub(crate) fn measure(crew: Crew, pace: Pace) -> Result<Speed> {
+/// Measures one crew at its server, which has this process id.
+pub(crate) fn measure(crew: Crew, server: u32, pace: Pace) -> Result<Speed> {
     let mut client = Client::new(crew.framing)?;
     client.ledger.open = true;
     let (address, workers) = crew.workers;
@@ -67,16 +79,18 @@ pub(crate) fn measure(crew: Crew, pace: Pace) -> Result<Speed> {
     client.run_while(PATIENCE, |ledger| ledger.ready < first_customer)?;
     let (address, customers) = crew.customers;
     for talk in customers {
-        client.connect(Ipv4Addr::LOCALHOST, address, talk)?;
+        client.visit(crew.visit, Ipv4Addr::LOCALHOST, address, talk)?;
     }
 
     client.run_until(Instant::now() + pace.warm_up)?;
+    let used = time_on_processor(server)?;
     let (begin, answers, worked) = (Instant::now(), client.ledger.answers(), own_time());
     client.run_until(begin + pace.window)?;
     let (elapsed, worked) = (
         begin.elapsed().as_secs_f64(),
         own_time().saturating_sub(worked),
     );
+    let used = time_on_processor(server)?.saturating_sub(used);
     let answers = u32::try_from(client.ledger.answers() - answers)?;
 
     last_orders(&mut client, first_customer)?;
@@ -84,6 +98,7 @@ pub(crate) fn measure(crew: Crew, pace: Pace) -> Result<Speed> {
     Ok(Speed {
         answers_per_second: f64::from(answers) / elapsed,
         client_busy: worked.as_secs_f64() / elapsed,
+        server_busy: used.as_secs_f64() / elapsed,
     })
 }
 
@@ -111,4 +126,22 @@ fn own_time() -> Duration {
         time.tv_sec.try_into().unwrap_or(0),
         time.tv_nsec.try_into().unwrap_or(0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Speed;
+
+    #[test]
+    fn an_answers_time_is_its_share_of_the_servers() {
+        let speed = Speed {
+            answers_per_second: 50_000.0,
+            client_busy: 1.0,
+            server_busy: 0.5,
+        };
+        assert!((speed.server_nanoseconds() - 10_000.0).abs() < 1e-6);
+        let mut sum = speed;
+        sum += speed;
+        assert!(((sum / 2.0).server_nanoseconds() - 10_000.0).abs() < 1e-6);
+    }
 }
