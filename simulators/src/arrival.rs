@@ -1,11 +1,11 @@
 //! Who comes when: the plan of arrivals, drawn from a seeded generator before the run starts.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use clap::ValueEnum;
 use fastrand::Rng;
 
-use crate::options::duration;
+use crate::{options::duration, sources::Sources};
 
 /// How the groups follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +42,10 @@ pub(crate) struct Crowd {
     /// Time over which one group trickles in, simulated, 0s to 24h; 0s is at once
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub(crate) spread: Duration,
+    /// Addresses of this machine that customers come from, one after the other: an IPv4 address or a network such as
+    /// 127.0.1.0/24 [default: whichever leads to the shop]
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) from: Option<Sources>,
 }
 
 impl Crowd {
@@ -67,10 +71,14 @@ impl Crowd {
             plan.extend((0..size).map(|_| Arrival {
                 group,
                 due: group_due + self.spread.mul_f64(rng.f64()),
+                from: None,
             }));
         }
         // Stable: customers due at the same moment keep the order in which they were drawn.
         plan.sort_by_key(|arrival| arrival.due);
+        for (number, arrival) in plan.iter_mut().enumerate() {
+            arrival.from = self.from.map(|sources| sources.of(number));
+        }
         plan
     }
 
@@ -92,6 +100,8 @@ pub(crate) struct Arrival {
     pub(crate) group: u32,
     /// Simulated time since the start of the run.
     pub(crate) due: Duration,
+    /// The address of ours that the customer comes from, where it matters.
+    pub(crate) from: Option<Ipv4Addr>,
 }
 
 #[cfg(test)]
@@ -106,6 +116,7 @@ mod tests {
             arrival,
             every: Duration::from_mins(1),
             spread: Duration::ZERO,
+            from: None,
         }
     }
 
@@ -173,5 +184,24 @@ mod tests {
         assert!(plan.is_sorted_by_key(|arrival| arrival.due));
         assert!(plan.last().unwrap().due <= Duration::from_secs(10));
         assert!(plan.last().unwrap().due > Duration::from_secs(8));
+    }
+
+    #[test]
+    fn customers_take_the_addresses_in_the_order_in_which_they_come() {
+        let mut crowd = crowd(2, Pattern::AtOnce);
+        crowd.spread = Duration::from_secs(10);
+        crowd.from = Some("127.0.1.0/24".parse().unwrap());
+        let plan = crowd.plan(&mut Rng::with_seed(1));
+        let hosts: Vec<_> = plan.iter().take(3).map(|arrival| arrival.from).collect();
+        let expected = [1, 2, 3].map(|host| Some(Ipv4Addr::new(127, 0, 1, host)));
+        assert_eq!(hosts, expected);
+        // Where they come from leaves alone when they come.
+        crowd.from = None;
+        let without = crowd.plan(&mut Rng::with_seed(1));
+        assert!(
+            plan.iter()
+                .map(|arrival| arrival.due)
+                .eq(without.iter().map(|arrival| arrival.due))
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! never shared, so a pool would have to be switched off rather than used; the socket's options stay in our hands;
 //! and a failure can be told by its kind (refused, reset, closed before the answer), which is what gets counted.
 
-use std::{error::Error as _, fmt, io, str::FromStr, time::Duration};
+use std::{error::Error as _, fmt, io, net::Ipv4Addr, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -15,8 +15,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream, lookup_host},
+};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::dribble::{Dribble, Slow};
 
 /// The shop's answers are small; anything larger is not the shop's.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -63,43 +68,47 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// Opens a connection of its own.
-    pub(crate) async fn connect(&self) -> Result<Connection, TransportError> {
-        let stream = self.open().await?;
-        let (requests, driver) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| TransportError::of_exchange(&error))?;
-        // The driver's own result repeats what the exchange was told.
-        let driver = tokio::spawn(async { drop(driver.await) });
-        Ok(Connection {
-            requests,
-            _driver: AbortOnDropHandle::new(driver),
-        })
+    /// Opens a connection of its own, from this address of ours if one is given.
+    pub(crate) async fn connect(
+        &self,
+        from: Option<Ipv4Addr>,
+    ) -> Result<Connection, TransportError> {
+        Connection::over(self.open(from).await?).await
     }
 
-    async fn open(&self) -> Result<TcpStream, TransportError> {
+    /// Opens a connection for one exchange, of which a part is done slowly: a byte, a pause, a byte.
+    pub(crate) async fn connect_slowly(
+        &self,
+        from: Option<Ipv4Addr>,
+        slow: Slow,
+        pause: Duration,
+    ) -> Result<Connection, TransportError> {
+        let stream = self.open(from).await?;
+        Connection::over(Dribble::new(stream, slow, pause)).await
+    }
+
+    async fn open(&self, from: Option<Ipv4Addr>) -> Result<TcpStream, TransportError> {
         let candidates = lookup_host((self.host.as_str(), self.port))
             .await
             .map_err(|_| TransportError::UnknownHost)?;
         let mut failure = TransportError::UnknownHost;
         for candidate in candidates {
+            if from.is_some() && !candidate.is_ipv4() {
+                failure = TransportError::ConnectFailed;
+                continue;
+            }
             let opened = async {
-                let socket = if candidate.is_ipv4() {
-                    TcpSocket::new_v4()?
-                } else {
-                    TcpSocket::new_v6()?
-                };
-                socket.set_nodelay(true)?;
-                let keepalive = TcpKeepalive::new()
-                    .with_time(KEEPALIVE_IDLE)
-                    .with_interval(KEEPALIVE_INTERVAL)
-                    .with_retries(KEEPALIVE_RETRIES);
-                SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-                socket.connect(candidate).await
+                let of_connect = |error: io::Error| TransportError::of_connect(&error);
+                let socket = prepared(candidate.is_ipv4()).map_err(of_connect)?;
+                if let Some(from) = from {
+                    let bound = socket.bind((from, 0).into());
+                    bound.map_err(|error| TransportError::of_bind(&error))?;
+                }
+                socket.connect(candidate).await.map_err(of_connect)
             };
             match opened.await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => failure = TransportError::of_connect(&error),
+                Err(error) => failure = error,
             }
         }
         Err(failure)
@@ -128,6 +137,22 @@ impl Address {
     }
 }
 
+/// A socket with the options that every visitor's has.
+fn prepared(is_ipv4: bool) -> io::Result<TcpSocket> {
+    let socket = if is_ipv4 {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
 /// A request as this crate sends it.
 pub(crate) type Outgoing = Request<Full<Bytes>>;
 
@@ -139,6 +164,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, TransportError> {
+        let (requests, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| TransportError::of_exchange(&error))?;
+        // The driver's own result repeats what the exchange was told.
+        let driver = tokio::spawn(async { drop(driver.await) });
+        Ok(Self {
+            requests,
+            _driver: AbortOnDropHandle::new(driver),
+        })
+    }
+
     /// Whether the other side has not closed it, as far as is known.
     pub(crate) fn is_open(&self) -> bool {
         !self.requests.is_closed()
@@ -180,6 +219,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum TransportError {
     UnknownHost,
+    NotOurAddress,
     Refused,
     ConnectTimedOut,
     OutOfFiles,
@@ -192,6 +232,27 @@ pub(crate) enum TransportError {
 }
 
 impl TransportError {
+    /// Whether there was never a connection, so that the other side said nothing at all.
+    pub(crate) fn is_of_connecting(self) -> bool {
+        match self {
+            Self::UnknownHost
+            | Self::NotOurAddress
+            | Self::Refused
+            | Self::ConnectTimedOut
+            | Self::OutOfFiles
+            | Self::OutOfPorts
+            | Self::ConnectFailed => true,
+            Self::Reset | Self::TimedOut | Self::Closed | Self::Malformed => false,
+        }
+    }
+
+    fn of_bind(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Self::NotOurAddress,
+            _ => Self::of_connect(error),
+        }
+    }
+
     fn of_connect(error: &io::Error) -> Self {
         let code = error
             .raw_os_error()
@@ -229,6 +290,7 @@ impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownHost => "host name not found",
+            Self::NotOurAddress => "not an address of this machine to come from",
             Self::Refused => "connection refused",
             Self::ConnectTimedOut => "connecting timed out",
             Self::OutOfFiles => "out of file descriptors here",
@@ -290,7 +352,7 @@ mod tests {
             answer(&mut stream).await;
         };
         let customer = async {
-            let mut connection = address.connect().await?;
+            let mut connection = address.connect(None).await?;
             connection
                 .exchange(address.request(Method::GET, "/", None))
                 .await
@@ -352,8 +414,31 @@ mod tests {
             .unwrap();
         drop(listener);
         assert_eq!(
-            address.connect().await.unwrap_err(),
+            address.connect(None).await.unwrap_err(),
             TransportError::Refused
         );
+    }
+
+    #[tokio::test]
+    async fn a_visitor_comes_from_the_address_that_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let from = Ipv4Addr::new(127, 9, 8, 7);
+        let slowly = address.connect_slowly(Some(from), Slow::Read, Duration::ZERO);
+        for connecting in [address.connect(Some(from)).await, slowly.await] {
+            connecting.unwrap();
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.ip(), from);
+        }
+    }
+
+    #[tokio::test]
+    async fn somebody_elses_address_is_told_from_a_shop_that_is_closed() {
+        let address: Address = "http://127.0.0.1:9".parse().unwrap();
+        // Reserved for documentation: no machine has it.
+        let connecting = address.connect(Some(Ipv4Addr::new(192, 0, 2, 1)));
+        assert_eq!(connecting.await.unwrap_err(), TransportError::NotOurAddress);
     }
 }

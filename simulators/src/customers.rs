@@ -3,7 +3,7 @@
 //! Each customer has a connection of their own, sends one order and waits without a time-out.
 //! A run ends when all have been answered, or when it is stopped: customers still waiting are then unanswered.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::Result;
 use clap::Args;
@@ -56,7 +56,7 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     let mut report = Report::new("customers", &options.pace, begun.elapsed());
     drop(shown);
     report.add_customers(&visits, planned);
-    report.draw(picture, &visits);
+    report.draw(picture, &visits, None);
     Ok(report)
 }
 
@@ -83,7 +83,8 @@ pub(crate) async fn visit_all(
         progress.customer_came();
         waiting.spawn(async move {
             let customer = format!("group-{}-customer-{}", arrival.group, number + 1);
-            let (outcome, receipt) = wait_for_coffee(&shop, &customer, &closing).await;
+            let (outcome, receipt) =
+                wait_for_coffee(&shop, arrival.from, &customer, &closing).await;
             let wait = due.elapsed();
             progress.customer_left(outcome.is_served());
             let visit = Visit {
@@ -101,20 +102,29 @@ pub(crate) async fn visit_all(
     visits.into_iter().map(|(_, visit)| visit).collect()
 }
 
-/// Customers who come at the same moment have no order among themselves until the shop has noted them down;
-/// those whom it did not note come last.
-fn noted(visit: &Visit) -> Timestamp {
-    visit.receipt.placed_at.unwrap_or(Timestamp::MAX)
+/// Customers who come at the same moment have no order among themselves until the shop has noted them down; those whom
+/// it noted within the same tick of its clock stand as they were started, and those whom it did not note come last.
+fn noted(visit: &Visit) -> (Timestamp, Timestamp) {
+    let Receipt {
+        placed_at,
+        started_at,
+        ..
+    } = visit.receipt;
+    (
+        placed_at.unwrap_or(Timestamp::MAX),
+        started_at.unwrap_or(Timestamp::MAX),
+    )
 }
 
 async fn wait_for_coffee(
     shop: &Address,
+    from: Option<Ipv4Addr>,
     customer: &str,
     closing: &CancellationToken,
 ) -> (Outcome, Receipt) {
     let answer = tokio::select! {
         biased;
-        answer = shop::order(shop, customer) => answer,
+        answer = shop::order(shop, from, customer) => answer,
         () = closing.cancelled() => return (Outcome::Unanswered, Receipt::default()),
     };
     match answer {

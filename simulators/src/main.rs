@@ -1,26 +1,37 @@
-//! `simulators`: customers and baristas for a running shop.
+//! `simulators`: customers, baristas and a flooder for a running shop.
 //!
 //! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `customers`, `baristas`, `rush` | the subcommands: options, behaviour |
+//! | `customers`, `baristas`, `rush`, `flood` | the subcommands: options, behaviour |
 //! | `options` | options that several subcommands share, and how they are read |
-//! | `arrival` | who comes when, planned before the run |
+//! | `arrival`, `sources` | who comes when and from which address, planned before the run |
+//! | `flooder` | the one who orders thousands of coffees at once |
+//! | `cut_off` | watches for the moment at which an address is cut off |
 //! | `pace` | measured and simulated time |
 //! | `shop` | the shop's HTTP contract as a client sees it |
 //! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
-//! | `visits` | what became of each customer, and the figures drawn from it |
+//! | `dribble` | a socket whose owner takes their time |
+//! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
+//! | `comparison` | the same rush without and with a flood |
 //! | `progress` | the live display |
 //! | `report`, `plot` | the report as text or JSON, and its picture |
 //! | `stop` | signals |
 //!
-//! Exit codes: 0 when every customer who came got a 200, 1 when one did not or the run failed, 2 for a wrong command line.
+//! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), 1 when one did not or the
+//! run failed, 2 for a wrong command line.
 
 mod arrival;
 mod baristas;
+mod comparison;
 mod connection;
 mod customers;
+mod cut_off;
+mod deeds;
+mod dribble;
+mod flood;
+mod flooder;
 mod options;
 mod pace;
 mod plot;
@@ -28,6 +39,7 @@ mod progress;
 mod report;
 mod rush;
 mod shop;
+mod sources;
 mod stop;
 mod visits;
 
@@ -35,7 +47,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-/// Customers and baristas for a running Odyssey.
+/// Customers, baristas and a flooder for a running Odyssey.
 ///
 /// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
 /// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
@@ -45,7 +57,8 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
     version,
     args_override_self = true,
     max_term_width = 100,
-    after_help = "Exit codes: 0 every customer who came got a 200; 1 one did not, or the run failed; 2 wrong usage."
+    after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off; 1 one did \
+                  not, or the run failed; 2 wrong usage."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -57,6 +70,7 @@ enum Command {
     Customers(customers::Options),
     Baristas(baristas::Options),
     Rush(rush::Options),
+    Flood(flood::Options),
 }
 
 impl Command {
@@ -65,6 +79,7 @@ impl Command {
             Self::Customers(_) => "customers",
             Self::Baristas(_) => "baristas",
             Self::Rush(_) => "rush",
+            Self::Flood(_) => "flood",
         }
     }
 
@@ -73,7 +88,8 @@ impl Command {
         match self {
             Self::Customers(options) => options.crowd.check(),
             Self::Baristas(options) => options.crew.check(),
-            Self::Rush(options) => options.crowd.check().and_then(|()| options.crew.check()),
+            Self::Rush(options) => options.check(),
+            Self::Flood(options) => options.flood.check(),
         }
     }
 }
@@ -103,6 +119,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Customers(options) => (customers::run(&options, closing).await?, options.output),
         Command::Baristas(options) => (baristas::run(&options, closing).await?, options.output),
         Command::Rush(options) => (rush::run(&options, closing).await?, options.output),
+        Command::Flood(options) => (flood::run(&options, closing).await?, options.output),
     };
     report.print(output.format)?;
     Ok(report.exit_code())

@@ -5,7 +5,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// How many simulated seconds pass in one measured second. 0.01 to 100,000.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -15,6 +15,9 @@ pub(crate) struct Speed(f64);
 impl Speed {
     const MIN: f64 = 0.01;
     const MAX: f64 = 100_000.0;
+
+    /// For what goes by the clock.
+    pub(crate) const REAL_TIME: Self = Self(1.0);
 
     /// From the shop's time to the clock's.
     pub(crate) fn measured(self, simulated: Duration) -> Duration {
@@ -75,9 +78,25 @@ impl Span {
     }
 }
 
-fn seconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// A duration as a number of seconds.
+pub(crate) fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // Microseconds are as fine as the histogram behind these figures.
     serializer.serialize_f64((span.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+/// A duration that there may not be.
+#[expect(
+    clippy::ref_option,
+    reason = "this is the form in which serde hands over a field"
+)]
+pub(crate) fn maybe_seconds<S: Serializer>(
+    span: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match span {
+        Some(span) => seconds(span, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// A duration as one would say it: `3.2 ms`, `450 ms`, `12.3 s`, `6 min 01 s`, `1 h 05 min`.

@@ -1,34 +1,21 @@
 //! The picture of the waiting times: one HTML page with inline SVG that needs nothing else to be viewed.
 //!
-//! Two panels over the same axis of waiting time: each customer by order of arrival, and the distribution.
+//! Panels over the same axis of waiting time: each customer by order of arrival, of a rush with a flood once without
+//! and once with it, and the distribution.
 //! Drawn by hand and not with a plotting crate, because the page follows the reader's light or dark colours,
 //! which takes CSS classes on every mark.
 
-use std::{
-    fmt::{self, Display},
-    time::Duration,
-};
+mod panels;
+mod ticks;
 
+use std::fmt::{self, Display};
+
+use self::panels::{CROSS, Moment, WaitAxis, by_arrival, class, distribution, open_panel};
 use crate::{
-    pace::{Span, Speed, spoken},
+    pace::spoken,
     report::{Report, rate, scales, status_name},
-    visits::{Outcome, Visit, Waits, count},
+    visits::{Visit, Waits},
 };
-
-/// Size and margins of a panel in SVG units.
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 88.0;
-const RIGHT: f64 = WIDTH - 88.0;
-const TOP: f64 = 30.0;
-const BOTTOM: f64 = HEIGHT - 54.0;
-
-/// More ticks than this crowd an axis.
-const TICKS_MAX: u128 = 7;
-/// More groups than this are not named: their names would touch.
-const GROUPS_NAMED_MAX: usize = 12;
-/// Above this many customers the marks shrink.
-const LARGE_MARKS_MAX: usize = 600;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1d2129; --faint: #6b7280; --grid: #e4e7ec;
@@ -44,26 +31,63 @@ svg text { fill: var(--ink); } svg .tick { fill: var(--faint); }
 .grid { stroke: var(--grid); } .axis { stroke: var(--faint); } .group { stroke: var(--faint); stroke-dasharray: 2 4; }
 .served { fill: var(--served); fill-opacity: .75; } .cross { fill: none; stroke-width: 2; }
 .refused { stroke: var(--refused); } .failed { stroke: var(--failed); } .unanswered { stroke: var(--unanswered); }
-.curve { fill: none; stroke: var(--served); stroke-width: 2; } .mark { fill: var(--served); }
+.moment { stroke: var(--refused); } svg .moment-name { fill: var(--refused); }
+.curve { fill: none; stroke: var(--served); stroke-width: 2; } .behind { stroke: var(--faint); } .mark { fill: var(--served); }
 table { border-collapse: collapse; margin-top: .3rem; } th { font-weight: 600; text-align: left; }
 th, td { padding: .15rem 1.6rem .15rem 0; } td { text-align: right; font-variant-numeric: tabular-nums; }
 thead th + th { text-align: right; }
 ";
 
-/// The whole page.
-pub(crate) fn page(report: &Report, visits: &[Visit]) -> String {
-    Page { report, visits }.to_string()
+/// The whole page. `without_flood` are the same visits in a run before the flood, if there was one.
+pub(crate) fn page(report: &Report, visits: &[Visit], without_flood: Option<&[Visit]>) -> String {
+    Page {
+        report,
+        visits,
+        without_flood,
+    }
+    .to_string()
 }
 
 struct Page<'a> {
     report: &'a Report,
     visits: &'a [Visit],
+    without_flood: Option<&'a [Visit]>,
 }
 
 impl Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { report, visits } = *self;
-        let axis = WaitAxis::new(visits, report.speed);
+        self.head(f)?;
+        let before = self.without_flood.unwrap_or_default();
+        let axis = WaitAxis::new(self.visits.iter().chain(before), self.report.speed);
+        let (mut which, mut moments) = ("", Vec::new());
+        if let Some(without) = self.without_flood {
+            self.arrivals(f, without, &axis, ", without the flood", &[])?;
+            which = ", with the flood";
+            moments = self.moments();
+        }
+        self.arrivals(f, self.visits, &axis, which, &moments)?;
+
+        writeln!(
+            f,
+            "<h2>Distribution of the waiting times of the served</h2>"
+        )?;
+        if self.without_flood.is_some() {
+            writeln!(
+                f,
+                "<p class=\"faint\">The faint curve is the run without the flood.</p>"
+            )?;
+        }
+        open_panel(f, "Waiting time by percentile of the served customers")?;
+        axis.draw(f)?;
+        distribution(f, self.visits, self.without_flood, &axis)?;
+        writeln!(f, "</svg>")?;
+        tables(f, self.report, which)
+    }
+}
+
+impl Page<'_> {
+    fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.report;
         writeln!(
             f,
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">"
@@ -74,24 +98,32 @@ impl Display for Page<'_> {
         )?;
         writeln!(f, "<title>Waiting times: {}</title>", report.command)?;
         writeln!(f, "<style>{STYLE}</style>\n<h1>{}</h1>", report.verdict())?;
-        let run = spoken(report.elapsed.measured);
-        write!(
-            f,
-            "<p class=\"faint\">simulators {}, seed {}, {run} measured",
-            report.command, report.seed
-        )?;
+        for finding in report.findings() {
+            writeln!(f, "<p>{finding}</p>")?;
+        }
+        write!(f, "<p class=\"faint\">simulators {}", report.command)?;
+        if let Some(seed) = report.seed {
+            write!(f, ", seed {seed}")?;
+        }
+        write!(f, ", {} measured", spoken(report.elapsed.measured))?;
         if let Some(scales) = scales(report.speed) {
             write!(f, "; {scales}")?;
         }
-        writeln!(f, "</p>")?;
+        writeln!(f, "</p>")
+    }
 
-        writeln!(f, "<h2>Waiting time by order of arrival</h2>")?;
+    fn arrivals(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        visits: &[Visit],
+        axis: &WaitAxis,
+        which: &str,
+        moments: &[Moment],
+    ) -> fmt::Result {
+        writeln!(f, "<h2>Waiting time by order of arrival{which}</h2>")?;
         legend(f, visits)?;
-        if report
-            .customers
-            .as_ref()
-            .is_some_and(|customers| customers.out_of_turn.is_some())
-        {
+        let customers = self.report.customers.as_ref();
+        if customers.is_some_and(|customers| customers.out_of_turn.is_some()) {
             writeln!(
                 f,
                 "<p class=\"faint\">Those who came at once stand in the order in which the shop noted them.</p>"
@@ -99,239 +131,23 @@ impl Display for Page<'_> {
         }
         open_panel(f, "Waiting time of each customer by order of arrival")?;
         axis.draw(f)?;
-        by_arrival(f, visits, &axis)?;
-        writeln!(f, "</svg>")?;
-
-        writeln!(
-            f,
-            "<h2>Distribution of the waiting times of the served</h2>"
-        )?;
-        open_panel(f, "Waiting time by percentile of the served customers")?;
-        axis.draw(f)?;
-        distribution(f, visits, &axis)?;
-        writeln!(f, "</svg>")?;
-        tables(f, report)
-    }
-}
-
-fn open_panel(f: &mut fmt::Formatter<'_>, label: &str) -> fmt::Result {
-    writeln!(
-        f,
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\">"
-    )
-}
-
-/// The vertical axis of both panels. Its grid is on the simulated scale, with the measured one on the right.
-struct WaitAxis {
-    speed: Speed,
-    /// Simulated.
-    top: Duration,
-    /// Simulated.
-    step: Duration,
-}
-
-impl WaitAxis {
-    fn new(visits: &[Visit], speed: Speed) -> Self {
-        let longest = visits
-            .iter()
-            .map(|visit| visit.wait)
-            .max()
-            .unwrap_or_default();
-        let longest = speed.simulated(longest).max(Duration::from_millis(1));
-        let step = nice_step(longest);
-        let steps = longest.as_nanos().div_ceil(step.as_nanos());
-        Self {
-            speed,
-            top: step * u32::try_from(steps).unwrap_or(u32::MAX),
-            step,
-        }
+        by_arrival(f, visits, axis, moments)?;
+        writeln!(f, "</svg>")
     }
 
-    /// The height of a simulated time.
-    fn y(&self, simulated: Duration) -> f64 {
-        BOTTOM - (BOTTOM - TOP) * simulated.div_duration_f64(self.top)
-    }
-
-    /// The height of a measured time.
-    fn y_of(&self, wait: Duration) -> f64 {
-        self.y(self.speed.simulated(wait))
-    }
-
-    fn draw(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for tick in ticks(self.top, self.step) {
-            let y = self.y(tick);
-            writeln!(
-                f,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
-            )?;
-            text(f, LEFT - 8.0, y + 4.0, "end", "tick", tick_label(tick))?;
-        }
-        let one_scale = self.speed.is_real_time();
-        let title = if one_scale {
-            "waiting time"
-        } else {
-            "waiting time, simulated"
+    fn moments(&self) -> Vec<Moment> {
+        let Some(comparison) = &self.report.comparison else {
+            return Vec::new();
         };
-        upright(f, 16.0, title)?;
-        if one_scale {
-            return Ok(());
-        }
-        let measured_top = self.speed.measured(self.top);
-        for tick in ticks(measured_top, nice_step(measured_top)) {
-            let y = self.y_of(tick);
-            let end = RIGHT + 5.0;
-            writeln!(
-                f,
-                "<line class=\"axis\" x1=\"{RIGHT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
-            )?;
-            text(f, RIGHT + 9.0, y + 4.0, "start", "tick", tick_label(tick))?;
-        }
-        upright(f, WIDTH - 8.0, "waiting time, measured")
+        let moments = [
+            (comparison.flood_came, "the flood comes"),
+            (comparison.cut_off, "the flooder is cut off"),
+        ];
+        let known = moments.into_iter();
+        known
+            .filter_map(|(span, happening)| Some((span?.measured, happening)))
+            .collect()
     }
-}
-
-fn by_arrival(f: &mut fmt::Formatter<'_>, visits: &[Visit], axis: &WaitAxis) -> fmt::Result {
-    let total = count(visits.len()).max(1.0);
-    // Each customer has a slot of the width; the mark stands in its middle.
-    let slot = (RIGHT - LEFT) / total;
-    let x = |index: usize| LEFT + slot * (count(index) + 0.5);
-    let radius = if visits.len() <= LARGE_MARKS_MAX {
-        3.0
-    } else {
-        1.8
-    };
-
-    group_bounds(f, visits, slot)?;
-    horizontal_axis(f, "customers in order of arrival")?;
-    let step = nice_count_step(visits.len());
-    for number in (0..=visits.len()).step_by(step).skip(1) {
-        text(f, x(number - 1), BOTTOM + 18.0, "middle", "tick", number)?;
-    }
-    for (index, visit) in visits.iter().enumerate() {
-        let (x, y) = (x(index), axis.y_of(visit.wait));
-        let class = class(visit.outcome);
-        if visit.outcome.is_served() {
-            write!(
-                f,
-                "<circle class=\"customer {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\">"
-            )?;
-        } else {
-            write!(
-                f,
-                "<path class=\"customer cross {class}\" d=\"M{x:.1} {y:.1}{CROSS}\">"
-            )?;
-        }
-        let tag = if visit.outcome.is_served() {
-            "circle"
-        } else {
-            "path"
-        };
-        writeln!(
-            f,
-            "<title>{}</title></{tag}>",
-            tip(index, visit, axis.speed)
-        )?;
-    }
-    Ok(())
-}
-
-/// A cross around the point moved to before.
-const CROSS: &str = "m-4 -4 8 8m0 -8 -8 8";
-
-/// Lines between the groups, where they came one after the other.
-fn group_bounds(f: &mut fmt::Formatter<'_>, visits: &[Visit], slot: f64) -> fmt::Result {
-    let runs: Vec<_> = visits.chunk_by(|a, b| a.group == b.group).collect();
-    if runs.len() < 2 || !runs.is_sorted_by(|a, b| a[0].group < b[0].group) {
-        return Ok(());
-    }
-    let mut before = 0;
-    for run in &runs {
-        let begin = LEFT + slot * count(before);
-        if before > 0 {
-            writeln!(
-                f,
-                "<line class=\"group\" x1=\"{begin:.1}\" x2=\"{begin:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>"
-            )?;
-        }
-        if runs.len() <= GROUPS_NAMED_MAX {
-            let middle = begin + slot * count(run.len()) / 2.0;
-            let name = format!("group {}", run[0].group);
-            text(f, middle, TOP - 10.0, "middle", "tick", name)?;
-        }
-        before += run.len();
-    }
-    Ok(())
-}
-
-fn distribution(f: &mut fmt::Formatter<'_>, visits: &[Visit], axis: &WaitAxis) -> fmt::Result {
-    let x = |share: f64| LEFT + (RIGHT - LEFT) * share;
-    horizontal_axis(f, "share of the served who waited no longer")?;
-    for percent in [0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 100.0] {
-        let label = format!("{percent} %");
-        text(
-            f,
-            x(percent / 100.0),
-            BOTTOM + 18.0,
-            "middle",
-            "tick",
-            label,
-        )?;
-    }
-    let mut waits: Vec<_> = visits
-        .iter()
-        .filter(|visit| visit.outcome.is_served())
-        .map(|visit| visit.wait)
-        .collect();
-    waits.sort_unstable();
-    let Some(shortest) = waits.first() else {
-        let middle = f64::midpoint(TOP, BOTTOM);
-        return text(f, x(0.5), middle, "middle", "tick", "nobody was served");
-    };
-    let total = count(waits.len());
-    write!(
-        f,
-        "<path class=\"curve\" d=\"M{LEFT} {:.1}",
-        axis.y_of(*shortest)
-    )?;
-    for (index, wait) in waits.iter().enumerate() {
-        write!(
-            f,
-            "V{:.1}H{:.1}",
-            axis.y_of(*wait),
-            x(count(index + 1) / total)
-        )?;
-    }
-    writeln!(f, "\"/>")?;
-    for (name, percent) in [("p50", 50), ("p90", 90), ("p99", 99)] {
-        let index = (waits.len() * percent).div_ceil(100).saturating_sub(1);
-        let at = x(f64::from(u8::try_from(percent).unwrap_or(100)) / 100.0);
-        let y = axis.y_of(waits[index]);
-        writeln!(
-            f,
-            "<line class=\"group\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>"
-        )?;
-        writeln!(
-            f,
-            "<circle class=\"mark\" cx=\"{at:.1}\" cy=\"{y:.1}\" r=\"4\"/>"
-        )?;
-        text(f, at, TOP - 10.0, "middle", "tick", name)?;
-    }
-    Ok(())
-}
-
-fn horizontal_axis(f: &mut fmt::Formatter<'_>, title: &str) -> fmt::Result {
-    writeln!(
-        f,
-        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>"
-    )?;
-    text(
-        f,
-        f64::midpoint(LEFT, RIGHT),
-        HEIGHT - 12.0,
-        "middle",
-        "title",
-        title,
-    )
 }
 
 /// What the marks mean, of those that occur.
@@ -359,44 +175,11 @@ fn legend(f: &mut fmt::Formatter<'_>, visits: &[Visit]) -> fmt::Result {
     writeln!(f, "</p>")
 }
 
-fn class(outcome: Outcome) -> &'static str {
-    match outcome {
-        served if served.is_served() => "served",
-        Outcome::Answered(_) => "refused",
-        Outcome::Failed(_) => "failed",
-        Outcome::Unanswered => "unanswered",
-    }
-}
-
-/// What is said about a customer when pointed at.
-fn tip(index: usize, visit: &Visit, speed: Speed) -> String {
-    let outcome = match visit.outcome {
-        Outcome::Answered(status) => status_name(status.as_u16()),
-        Outcome::Failed(error) => error.to_string(),
-        Outcome::Unanswered => "unanswered".to_owned(),
-    };
-    let wait = both_scales(Span::new(visit.wait, speed), speed);
-    format!(
-        "customer {} of group {}: {outcome} after {wait}",
-        index + 1,
-        visit.group
-    )
-}
-
-fn both_scales(span: Span, speed: Speed) -> String {
-    let measured = spoken(span.measured);
-    if speed.is_real_time() {
-        measured
-    } else {
-        format!("{} simulated, {measured} measured", spoken(span.simulated))
-    }
-}
-
-fn tables(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+fn tables(f: &mut fmt::Formatter<'_>, report: &Report, which: &str) -> fmt::Result {
     let Some(customers) = &report.customers else {
         return Ok(());
     };
-    writeln!(f, "<h2>Figures</h2>\n<table>")?;
+    writeln!(f, "<h2>Figures{which}</h2>\n<table>")?;
     let both = !report.speed.is_real_time();
     if both {
         writeln!(
@@ -420,7 +203,7 @@ fn tables(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     }
     let per_s = &customers.served_per_s;
     times("served", rate(per_s.simulated), rate(per_s.measured))?;
-    writeln!(f, "</table>\n<h2>Customers</h2>\n<table>")?;
+    writeln!(f, "</table>\n<h2>Customers{which}</h2>\n<table>")?;
     let mut row =
         |label: &str, times: usize| writeln!(f, "<tr><th>{label}</th><td>{times}</td></tr>");
     for (status, times) in &customers.by_status {
@@ -443,118 +226,6 @@ fn tables(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     writeln!(f, "</table>\n</html>")
 }
 
-fn text(
-    f: &mut fmt::Formatter<'_>,
-    x: f64,
-    y: f64,
-    anchor: &str,
-    class: &str,
-    label: impl Display,
-) -> fmt::Result {
-    writeln!(
-        f,
-        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{label}</text>"
-    )
-}
-
-/// The title of a vertical axis.
-fn upright(f: &mut fmt::Formatter<'_>, x: f64, label: &str) -> fmt::Result {
-    let y = f64::midpoint(TOP, BOTTOM);
-    writeln!(
-        f,
-        "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\" transform=\"rotate(-90 {x} {y})\">{label}</text>"
-    )
-}
-
-/// Multiples of `step` from zero up to `top`.
-fn ticks(top: Duration, step: Duration) -> impl Iterator<Item = Duration> {
-    (0..)
-        .map(move |number| step * number)
-        .take_while(move |tick| *tick <= top)
-}
-
-/// A step between ticks that people count in, for an axis up to `top`.
-fn nice_step(top: Duration) -> Duration {
-    const STEPS_MS: [u64; 31] = [
-        1,
-        2,
-        5,
-        10,
-        20,
-        50,
-        100,
-        200,
-        500,
-        1_000,
-        2_000,
-        5_000,
-        10_000,
-        15_000,
-        30_000,
-        60_000,
-        120_000,
-        300_000,
-        600_000,
-        900_000,
-        1_800_000,
-        3_600_000,
-        7_200_000,
-        14_400_000,
-        21_600_000,
-        43_200_000,
-        86_400_000,
-        172_800_000,
-        432_000_000,
-        864_000_000,
-        8_640_000_000,
-    ];
-    let step = STEPS_MS
-        .into_iter()
-        .find(|step| top.as_millis() <= u128::from(*step) * TICKS_MAX);
-    // Beyond two years of waiting the axis is crowded, and nobody is left to mind.
-    Duration::from_millis(step.unwrap_or(STEPS_MS[STEPS_MS.len() - 1]))
-}
-
-/// A step between counted ticks: 1, 2 or 5 times a power of ten.
-fn nice_count_step(top: usize) -> usize {
-    let mut power = 1;
-    loop {
-        if let Some(factor) = [1, 2, 5]
-            .into_iter()
-            .find(|factor| top <= factor * power * 10)
-        {
-            return factor * power;
-        }
-        power *= 10;
-    }
-}
-
-/// A tick's time without odd zeros: `500 ms`, `30 s`, `2 min`, `1 h 30 min`.
-fn tick_label(tick: Duration) -> String {
-    let millis = tick.as_millis();
-    if millis == 0 {
-        return "0".to_owned();
-    }
-    if millis < 1000 {
-        return format!("{millis} ms");
-    }
-    if millis < 60_000 && !millis.is_multiple_of(1000) {
-        return format!("{:.1} s", tick.as_secs_f64());
-    }
-    let seconds = tick.as_secs();
-    let parts = [
-        (seconds / 3600, "h"),
-        (seconds / 60 % 60, "min"),
-        (seconds % 60, "s"),
-    ];
-    let words: Vec<_> = parts
-        .into_iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, unit)| format!("{number} {unit}"))
-        .collect();
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::StatusCode;
@@ -562,12 +233,16 @@ mod tests {
     use super::*;
     use crate::{
         connection::TransportError,
-        report::tests::report,
-        visits::tests::{SERVED, visit},
+        deeds::tests::listed,
+        report::tests::{flooded, report},
+        visits::{
+            Outcome,
+            tests::{SERVED, visit},
+        },
     };
 
     fn page_of(factor: u32, visits: &[Visit]) -> String {
-        page(&report(factor, visits), visits)
+        page(&report(factor, visits), visits, None)
     }
 
     #[test]
@@ -614,46 +289,24 @@ mod tests {
         assert!(!real.contains("simulated"), "{real}");
     }
 
+    #[tokio::test]
+    async fn a_flooded_rush_shows_both_runs_and_when_the_flood_came() {
+        let visits = [visit(100, SERVED), visit(200, SERVED)];
+        let report = flooded(&visits, Some(listed(100)));
+        let page = page(&report, &visits, Some(&visits[..1]));
+        assert_eq!(page.matches("class=\"customer served\"").count(), 3);
+        assert_eq!(page.matches("class=\"moment\"").count(), 2);
+        assert_eq!(page.matches("class=\"curve behind\"").count(), 1);
+        assert!(page.contains("by order of arrival, without the flood"));
+        assert!(page.contains("by order of arrival, with the flood"));
+        assert!(page.contains("The flooder was cut off 100 ms after the first order."));
+        let calm = page_of(100, &visits);
+        assert!(!calm.contains("flood"), "{calm}");
+    }
+
     #[test]
     fn an_empty_run_and_one_without_service_are_drawn_too() {
         assert!(page_of(1, &[]).contains("nobody was served"));
         assert!(page_of(1, &[visit(0, Outcome::Unanswered)]).contains("nobody was served"));
-    }
-
-    #[test]
-    fn every_mark_lies_within_the_axes() {
-        let visits: Vec<_> = [0, 1, 59_999, 60_001].map(|ms| visit(ms, SERVED)).into();
-        for factor in [1, 7, 100] {
-            let axis = WaitAxis::new(&visits, crate::visits::tests::speed(factor));
-            for visit in &visits {
-                assert!((TOP..=BOTTOM).contains(&axis.y_of(visit.wait)));
-            }
-        }
-    }
-
-    #[test]
-    fn axes_have_a_handful_of_round_ticks() {
-        for (top_ms, step_ms) in [
-            (1, 1),
-            (8, 2),
-            (6_700, 1_000),
-            (400_000, 60_000),
-            (1_000_000, 300_000),
-        ] {
-            assert_eq!(
-                nice_step(Duration::from_millis(top_ms)),
-                Duration::from_millis(step_ms)
-            );
-        }
-        assert_eq!(
-            [7, 10, 150, 311, 5000].map(nice_count_step),
-            [1, 1, 20, 50, 500]
-        );
-        let labels = [0, 500, 1_500, 30_000, 90_000, 5_400_000]
-            .map(|ms| tick_label(Duration::from_millis(ms)));
-        assert_eq!(
-            labels,
-            ["0", "500 ms", "1.5 s", "30 s", "1 min 30 s", "1 h 30 min"]
-        );
     }
 }

@@ -24,6 +24,8 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 /// What is going on right now. Relaxed counters: they are for looking at, the report counts for itself.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// What this is, where there is more than one.
+    name: Option<&'static str>,
     /// Customers planned; zero when this run has none.
     expected: u64,
     arrived: AtomicU64,
@@ -35,8 +37,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn new(expected: usize, baristas: bool) -> Arc<Self> {
+    fn new(name: Option<&'static str>, expected: usize, baristas: bool) -> Arc<Self> {
         Arc::new(Self {
+            name,
             expected: u64::try_from(expected).unwrap_or(u64::MAX),
             arrived: AtomicU64::new(0),
             served: AtomicU64::new(0),
@@ -47,15 +50,20 @@ impl Progress {
     }
 
     pub(crate) fn of_customers(expected: usize) -> Arc<Self> {
-        Self::new(expected, false)
+        Self::new(None, expected, false)
     }
 
     pub(crate) fn of_baristas() -> Arc<Self> {
-        Self::new(0, true)
+        Self::new(None, 0, true)
     }
 
     pub(crate) fn of_both(expected: usize) -> Arc<Self> {
-        Self::new(expected, true)
+        Self::new(None, expected, true)
+    }
+
+    /// One of several runs of customers and baristas.
+    pub(crate) fn of_run(name: &'static str, expected: usize) -> Arc<Self> {
+        Self::new(Some(name), expected, true)
     }
 
     pub(crate) fn customer_came(&self) {
@@ -94,7 +102,7 @@ impl Progress {
     }
 
     fn line(&self, per_s: f64) -> String {
-        let mut parts = Vec::new();
+        let mut parts: Vec<_> = self.name.map(str::to_owned).into_iter().collect();
         if self.expected > 0 {
             let (served, failed) = (self.served.load(Relaxed), self.failed.load(Relaxed));
             let waiting = self.arrived.load(Relaxed).saturating_sub(served + failed);
@@ -246,6 +254,10 @@ mod tests {
         assert_eq!(
             Progress::of_customers(2).line(0.0),
             "waiting 0 · served 0/2 · 0.0/s measured"
+        );
+        assert_eq!(
+            Progress::of_run("without flood", 2).line(0.0),
+            "without flood · waiting 0 · brewing 0 · served 0/2 · 0.0/s measured"
         );
         assert_eq!(
             Progress::of_baristas().line(0.0),

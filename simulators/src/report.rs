@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use crate::{
     baristas::Tally,
+    comparison::Comparison,
+    deeds::Deeds,
     options::{Format, Pace},
     pace::{Span, Speed, spoken},
     plot,
@@ -20,7 +22,7 @@ use crate::{
 };
 
 /// Width of the column of labels, in characters.
-const LABEL_WIDTH: usize = 36;
+pub(crate) const LABEL_WIDTH: usize = 36;
 
 /// The outcome of a run. Every time in it is given on both scales, each under its name.
 #[derive(Debug, Serialize)]
@@ -29,12 +31,19 @@ pub(crate) struct Report {
     /// Whether the run was as it should be; decides the exit code.
     ok: bool,
     pub(crate) speed: Speed,
-    pub(crate) seed: u64,
+    /// None when nothing was left to chance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
     pub(crate) elapsed: Span,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) customers: Option<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) baristas: Option<Tally>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) flooder: Option<Deeds>,
+    /// Of the regulars with and without the flood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) comparison: Option<Comparison>,
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<PathBuf>,
 }
@@ -46,11 +55,25 @@ impl Report {
             command,
             ok: true,
             speed: pace.speed,
-            seed: pace.seed,
+            seed: Some(pace.seed),
             elapsed: Span::new(elapsed, pace.speed),
             customers: None,
             baristas: None,
+            flooder: None,
+            comparison: None,
             picture: None,
+        }
+    }
+
+    /// Of a run that goes by the clock and leaves nothing to chance. `elapsed` is measured.
+    pub(crate) fn of_clock(command: &'static str, elapsed: Duration) -> Self {
+        let pace = Pace {
+            speed: Speed::REAL_TIME,
+            seed: 0,
+        };
+        Self {
+            seed: None,
+            ..Self::new(command, &pace, elapsed)
         }
     }
 
@@ -69,10 +92,30 @@ impl Report {
         self.baristas = Some(tally);
     }
 
+    /// A flooder expects nothing but a shop that can be reached.
+    pub(crate) fn add_flooder(&mut self, deeds: Deeds) {
+        self.ok &= deeds.shop_reached;
+        self.flooder = Some(deeds);
+    }
+
+    /// A rush with a flood is in order only if the regulars were served without the flood too, and the flooder was
+    /// cut off.
+    pub(crate) fn add_comparison(&mut self, comparison: Comparison) {
+        let cut_off = self.flooder.as_ref().and_then(|deeds| deeds.cut_off);
+        self.ok &= comparison.without_flood.all_served() && cut_off.is_some();
+        self.comparison = Some(comparison);
+    }
+
     /// Draws the picture. A picture that cannot be written does not cost the report.
-    pub(crate) fn draw(&mut self, file: Option<PathBuf>, visits: &[Visit]) {
+    /// `without_flood` are the visits of the run before the flood, if there was one.
+    pub(crate) fn draw(
+        &mut self,
+        file: Option<PathBuf>,
+        visits: &[Visit],
+        without_flood: Option<&[Visit]>,
+    ) {
         let Some(file) = file else { return };
-        match std::fs::write(&file, plot::page(self, visits)) {
+        match std::fs::write(&file, plot::page(self, visits, without_flood)) {
             Ok(()) => self.picture = Some(file),
             Err(error) => {
                 complain(&format!("cannot write {}: {error}", file.display()));
@@ -103,19 +146,34 @@ impl Report {
         }
     }
 
-    /// The last line: the verdict in words.
+    /// The verdict in words.
     pub(crate) fn verdict(&self) -> String {
-        let Some(customers) = &self.customers else {
-            return if self.ok {
-                "The shift is over.".to_owned()
-            } else {
-                "The shop never answered.".to_owned()
-            };
-        };
-        match (customers.arrived, customers.arrived - customers.served) {
-            (0, _) => "Nobody came.".to_owned(),
-            (arrived, 0) => format!("Every customer got a 200 ({arrived} of {arrived})."),
-            (arrived, unserved) => format!("{unserved} of {arrived} customers did not get a 200."),
+        match (&self.customers, &self.flooder) {
+            (Some(customers), _) => {
+                let who = if self.comparison.is_some() {
+                    "regular"
+                } else {
+                    "customer"
+                };
+                match (customers.arrived, customers.arrived - customers.served) {
+                    (0, _) => "Nobody came.".to_owned(),
+                    (arrived, 0) => format!("Every {who} got a 200 ({arrived} of {arrived})."),
+                    (arrived, unserved) => {
+                        format!("{unserved} of {arrived} {who}s did not get a 200.")
+                    }
+                }
+            }
+            (None, Some(deeds)) if self.ok => deeds.verdict(),
+            (None, None) if self.ok => "The shift is over.".to_owned(),
+            (None, _) => "The shop never answered.".to_owned(),
+        }
+    }
+
+    /// What else is to be said of a rush with a flood, a sentence each.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        match &self.comparison {
+            Some(comparison) => comparison.findings(self.flooder.as_ref()),
+            None => Vec::new(),
         }
     }
 }
@@ -144,7 +202,10 @@ pub(crate) fn scales(speed: Speed) -> Option<String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "simulators {}, seed {}", self.command, self.seed)?;
+        write!(f, "simulators {}", self.command)?;
+        if let Some(seed) = self.seed {
+            write!(f, ", seed {seed}")?;
+        }
         match scales(self.speed) {
             Some(scales) => writeln!(f, ", speed {}: {scales}", self.speed.factor())?,
             None => writeln!(f)?,
@@ -155,17 +216,32 @@ impl fmt::Display for Report {
         if let Some(baristas) = &self.baristas {
             write_baristas(f, baristas)?;
         }
+        if let Some(deeds) = &self.flooder {
+            write!(f, "{deeds}")?;
+        }
+        if let Some(comparison) = &self.comparison {
+            write!(f, "{comparison}")?;
+        }
         self.write_times(f)?;
         if let Some(picture) = &self.picture {
             writeln!(f, "\nPicture: {}", picture.display())?;
         }
-        write!(f, "\n{}", self.verdict())
+        write!(f, "\n{}", self.verdict())?;
+        for finding in self.findings() {
+            write!(f, "\n{finding}")?;
+        }
+        Ok(())
     }
 }
 
 impl Report {
     fn write_customers(&self, f: &mut fmt::Formatter<'_>, customers: &Summary) -> fmt::Result {
-        writeln!(f, "\nCustomers")?;
+        let heading = if self.comparison.is_some() {
+            "Regulars, with the flood"
+        } else {
+            "Customers"
+        };
+        writeln!(f, "\n{heading}")?;
         for (status, times) in &customers.by_status {
             row(f, &status_name(*status), times)?;
         }
@@ -247,11 +323,20 @@ fn write_baristas(f: &mut fmt::Formatter<'_>, tally: &Tally) -> fmt::Result {
     Ok(())
 }
 
-fn row(f: &mut fmt::Formatter<'_>, label: &str, value: &dyn fmt::Display) -> fmt::Result {
+/// A label and its value, under one another in every part of the report.
+pub(crate) fn row(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    value: &dyn fmt::Display,
+) -> fmt::Result {
     writeln!(f, "  {label:<LABEL_WIDTH$}  {value:>12}")
 }
 
-fn row_unless_zero(f: &mut fmt::Formatter<'_>, label: &str, value: usize) -> fmt::Result {
+pub(crate) fn row_unless_zero(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    value: usize,
+) -> fmt::Result {
     if value == 0 {
         return Ok(());
     }
@@ -273,7 +358,13 @@ pub(crate) fn rate(per_s: f64) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
+        comparison::tests::comparison,
         connection::TransportError,
+        cut_off::Listed,
+        deeds::{
+            Beginning,
+            tests::{deeds, listed},
+        },
         visits::{
             Outcome,
             tests::{SERVED, speed, visit},
@@ -328,6 +419,27 @@ pub(crate) mod tests {
             .by_transport_error
             .insert("connection refused".to_owned(), 3);
         assert_eq!(judge(tally), ExitCode::FAILURE);
+    }
+
+    /// A rush with a flood in which the regulars fared like this, and the flooder was cut off or not.
+    pub(crate) fn flooded(visits: &[Visit], listed: Option<Listed>) -> Report {
+        let mut report = report(100, visits);
+        report.add_flooder(deeds(visits, Beginning::now(), Some(Ok(listed))));
+        report.add_comparison(comparison(listed.map(|_| 500)));
+        report
+    }
+
+    #[tokio::test]
+    async fn a_flooded_rush_is_in_order_if_the_regulars_were_served_and_the_flooder_cut_off() {
+        let served = [visit(1, SERVED)];
+        let report = flooded(&served, Some(listed(100)));
+        assert_eq!(report.exit_code(), ExitCode::SUCCESS, "{report}");
+        assert_eq!(report.verdict(), "Every regular got a 200 (1 of 1).");
+        let report = flooded(&served, None);
+        assert_eq!(report.exit_code(), ExitCode::FAILURE, "{report}");
+        let report = flooded(&[visit(1, Outcome::Unanswered)], Some(listed(100)));
+        assert_eq!(report.exit_code(), ExitCode::FAILURE, "{report}");
+        assert_eq!(report.verdict(), "1 of 1 regulars did not get a 200.");
     }
 
     #[test]

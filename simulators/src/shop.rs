@@ -1,16 +1,28 @@
 //! The shop's HTTP contract as its visitors see it: what is sent, and what the answers mean.
 
+use std::{fmt, net::Ipv4Addr};
+
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::connection::{Address, Answer, Connection, Outgoing, TransportError};
 
-/// `POST /order/` on a connection of its own; returns when the shop has answered.
-pub(crate) async fn order(shop: &Address, customer: &str) -> Result<Answer, TransportError> {
+/// `POST /order/` on a connection of its own, from this address of ours if one is given; returns when the shop has
+/// answered.
+pub(crate) async fn order(
+    shop: &Address,
+    from: Option<Ipv4Addr>,
+    customer: &str,
+) -> Result<Answer, TransportError> {
+    let request = order_request(shop, customer);
+    shop.connect(from).await?.exchange(request).await
+}
+
+/// `POST /order/`, to be sent on whatever connection.
+pub(crate) fn order_request(shop: &Address, customer: &str) -> Outgoing {
     let body = serde_json::json!({ "customer": customer }).to_string();
-    let request = shop.request(Method::POST, "/order/", Some(body.into()));
-    shop.connect().await?.exchange(request).await
+    shop.request(Method::POST, "/order/", Some(body.into()))
 }
 
 /// What a customer is told with a 200. All of it is optional here: the status is what counts,
@@ -79,32 +91,72 @@ impl Failure {
     }
 }
 
-/// One barista's side of the counter: a connection that is kept between calls and replaced when it has gone.
+/// Somebody of the staff with a connection that is kept between calls and replaced when it has gone.
 ///
 /// Every call may be dropped while it waits; the connection is then closed, so the shop notices.
 #[derive(Debug)]
-pub(crate) struct Counter {
+struct Caller {
     shop: Address,
-    barista: String,
     connection: Option<Connection>,
+}
+
+impl Caller {
+    fn new(shop: Address) -> Self {
+        Self {
+            shop,
+            connection: None,
+        }
+    }
+
+    async fn call(&mut self, method: Method, path: &str) -> Result<Answer, Failure> {
+        let request = self.shop.request(method, path, None);
+        // The connection is put back only after a whole answer, so an exchange that failed or
+        // was dropped half-way takes its connection with it.
+        let kept = self.connection.take().filter(Connection::is_open);
+        let exchange = async {
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.shop.connect(None).await?,
+            };
+            let answer = connection.exchange(request).await?;
+            Ok((connection, answer))
+        };
+        let (connection, answer) = exchange.await.map_err(Failure::Transport)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => write!(f, "{error}"),
+            Self::Status(status) => write!(f, "{status}"),
+            Self::Unreadable => f.write_str("unreadable answer"),
+        }
+    }
+}
+
+/// One barista's side of the counter.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    caller: Caller,
+    barista: String,
 }
 
 impl Counter {
     /// `barista` must be made of letters, digits and hyphens.
     pub(crate) fn new(shop: Address, barista: String) -> Self {
         Self {
-            shop,
+            caller: Caller::new(shop),
             barista,
-            connection: None,
         }
     }
 
     /// `GET /start/`: the oldest order, waiting up to `wait_s` for one. None when there was none.
     pub(crate) async fn start(&mut self, wait_s: u32) -> Result<Option<Order>, Failure> {
         let path = format!("/start/?wait={wait_s}&barista={}", self.barista);
-        let answer = self
-            .call(self.shop.request(Method::GET, &path, None))
-            .await?;
+        let answer = self.caller.call(Method::GET, &path).await?;
         match answer.status {
             StatusCode::OK => read(&answer).map(Some),
             StatusCode::NO_CONTENT => Ok(None),
@@ -115,9 +167,7 @@ impl Counter {
     /// `POST /finish/`.
     pub(crate) async fn finish(&mut self, order: &Order) -> Result<Finished, Failure> {
         let path = finish_path(order);
-        let answer = self
-            .call(self.shop.request(Method::POST, &path, None))
-            .await?;
+        let answer = self.caller.call(Method::POST, &path).await?;
         match answer.status {
             // The status is what counts; a shop that says no more is taken at its word.
             StatusCode::OK => Ok(read(&answer).unwrap_or_default()),
@@ -136,9 +186,7 @@ impl Counter {
             finish_path(order),
             self.barista
         );
-        let answer = self
-            .call(self.shop.request(Method::POST, &path, None))
-            .await?;
+        let answer = self.caller.call(Method::POST, &path).await?;
         match answer.status {
             StatusCode::OK => {
                 read::<FinishedAndNext>(&answer).map(|both| (both.finished, both.next))
@@ -150,30 +198,67 @@ impl Counter {
     /// `POST /release/`: gives an order back unbrewed.
     pub(crate) async fn release(&mut self, order: &Order) -> Result<(), Failure> {
         let path = format!("/release/?order_id={}", encoded(&order.id));
-        let answer = self
-            .call(self.shop.request(Method::POST, &path, None))
-            .await?;
+        let answer = self.caller.call(Method::POST, &path).await?;
         match answer.status {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
             other => Err(Failure::Status(other)),
         }
     }
+}
 
-    async fn call(&mut self, request: Outgoing) -> Result<Answer, Failure> {
-        // The connection is put back only after a whole answer, so an exchange that failed or
-        // was dropped half-way takes its connection with it.
-        let kept = self.connection.take().filter(Connection::is_open);
-        let exchange = async {
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => self.shop.connect().await?,
-            };
-            let answer = connection.exchange(request).await?;
-            Ok((connection, answer))
-        };
-        let (connection, answer) = exchange.await.map_err(Failure::Transport)?;
-        self.connection = Some(connection);
-        Ok(answer)
+/// What the shop tells about an address that it has cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct CutOff {
+    pub(crate) until: Timestamp,
+    /// Orders of this address that the shop has refused, where it counts them.
+    pub(crate) refused: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FloodList {
+    cut_off: Vec<FloodListEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FloodListEntry {
+    /// Not parsed: it may also name a network.
+    address: String,
+    #[serde(flatten)]
+    cut_off: CutOff,
+}
+
+/// An operator's side of the counter, who looks after floods.
+#[derive(Debug)]
+pub(crate) struct Operator(Caller);
+
+impl Operator {
+    pub(crate) fn new(shop: Address) -> Self {
+        Self(Caller::new(shop))
+    }
+
+    /// `GET /flood`: whether this address is cut off, and what is known about it.
+    pub(crate) async fn cut_off(&mut self, address: Ipv4Addr) -> Result<Option<CutOff>, Failure> {
+        let answer = self.0.call(Method::GET, "/flood").await?;
+        match answer.status {
+            StatusCode::OK => {
+                let list: FloodList = read(&answer)?;
+                let address = address.to_string();
+                let mut entries = list.cut_off.into_iter();
+                let entry = entries.find(|entry| entry.address == address);
+                Ok(entry.map(|entry| entry.cut_off))
+            }
+            other => Err(Failure::Status(other)),
+        }
+    }
+
+    /// `DELETE /flood/{address}`: lets it in again.
+    pub(crate) async fn let_in(&mut self, address: Ipv4Addr) -> Result<(), Failure> {
+        let path = format!("/flood/{address}");
+        let answer = self.0.call(Method::DELETE, &path).await?;
+        match answer.status {
+            StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),
+            other => Err(Failure::Status(other)),
+        }
     }
 }
 

@@ -99,13 +99,13 @@ impl Summary {
         } else {
             count(served) / busy.as_secs_f64()
         };
-        let mut summary = Self {
+        Self {
             arrived: visits.len(),
             not_arrived: planned.saturating_sub(visits.len()),
             served,
-            by_status: BTreeMap::new(),
-            by_transport_error: BTreeMap::new(),
-            unanswered: 0,
+            by_status: by_status(visits),
+            by_transport_error: by_transport_error(visits),
+            unanswered: unanswered(visits),
             waits: Waits::of(visits, speed),
             busy: Span::new(busy, speed),
             served_per_s: Rate {
@@ -113,22 +113,7 @@ impl Summary {
                 simulated: speed.simulated_rate(per_s),
             },
             out_of_turn: out_of_turn(visits),
-        };
-        for visit in visits {
-            match visit.outcome {
-                Outcome::Answered(status) => {
-                    *summary.by_status.entry(status.as_u16()).or_default() += 1;
-                }
-                Outcome::Failed(error) => {
-                    *summary
-                        .by_transport_error
-                        .entry(error.to_string())
-                        .or_default() += 1;
-                }
-                Outcome::Unanswered => summary.unanswered += 1,
-            }
         }
-        summary
     }
 
     /// Whether every customer who came got a 200.
@@ -137,8 +122,37 @@ impl Summary {
     }
 }
 
+/// How often each status was the answer.
+pub(crate) fn by_status(visits: &[Visit]) -> BTreeMap<u16, usize> {
+    let mut times = BTreeMap::new();
+    for visit in visits {
+        if let Outcome::Answered(status) = visit.outcome {
+            *times.entry(status.as_u16()).or_default() += 1;
+        }
+    }
+    times
+}
+
+/// How often there was no answer, by the reason.
+pub(crate) fn by_transport_error(visits: &[Visit]) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for visit in visits {
+        if let Outcome::Failed(error) = visit.outcome {
+            *times.entry(error.to_string()).or_default() += 1;
+        }
+    }
+    times
+}
+
+/// How many were still waiting when the run was stopped.
+pub(crate) fn unanswered(visits: &[Visit]) -> usize {
+    let waiting = |visit: &&Visit| visit.outcome == Outcome::Unanswered;
+    visits.iter().filter(waiting).count()
+}
+
 impl Waits {
-    fn of(visits: &[Visit], speed: Speed) -> Option<Self> {
+    /// Of the served; none when nobody was.
+    pub(crate) fn of(visits: &[Visit], speed: Speed) -> Option<Self> {
         let served = visits.iter().filter(|visit| visit.outcome.is_served());
         let max = served.clone().map(|visit| visit.wait).max()?;
         // Microseconds, to three significant figures.

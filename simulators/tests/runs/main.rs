@@ -6,6 +6,7 @@
     reason = "a test says what went wrong by panicking, in its helpers too"
 )]
 
+mod floods;
 mod program;
 mod shop;
 
@@ -84,6 +85,18 @@ async fn the_same_seed_sends_the_same_crowd() {
     }
     assert_eq!(crowds[0], crowds[1]);
     assert_ne!(crowds[0], crowds[2]);
+}
+
+#[tokio::test]
+async fn customers_come_from_the_addresses_of_a_network_in_turn() {
+    let shop = Shop::open(manners());
+    let ended = rush_of_twenty(&shop, &["--from=127.0.1.0/28"]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.stdout);
+    let line = shop.line();
+    let placed: Vec<_> = line.guests.values().map(|guest| guest.placed).collect();
+    assert_eq!(placed, [[2; 6].as_slice(), &[1; 8]].concat());
+    let first = line.guests.keys().next().unwrap();
+    assert_eq!(first.to_string(), "127.0.1.1");
 }
 
 /// A rush of twenty against this shop.
@@ -312,6 +325,10 @@ async fn wrong_usage_is_told_from_an_unhappy_customer() {
     for arguments in [
         &["rush", "--group-min=9", "--group-max=8"][..],
         &["customers", "--speed=0"],
+        &["flood", "--from=::1"],
+        &["flood", "--connections=kept", "--manner=slow-read"],
+        &["rush", "--flood-orders=5"],
+        &["rush", "--flood", "--flood-from=127.1.2.3"],
         &["open"],
         &[],
     ] {

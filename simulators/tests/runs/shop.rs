@@ -1,10 +1,14 @@
 //! A small shop that keeps the contract, so that the simulators can be watched without the real one:
 //! a line in order of arrival, held requests, finishes, releases, and a few bad manners on demand.
 
+mod guests;
+
+pub(crate) use guests::FloodControl;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -23,6 +27,8 @@ use tokio::{
     time::timeout,
 };
 
+use self::guests::Guest;
+
 /// What this shop does wrong. Orders are numbered from 1.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Manners {
@@ -38,6 +44,8 @@ pub(crate) struct Manners {
     pub(crate) loses_the_answer_to_the_finish_of: Option<u64>,
     /// Closes a barista's connection after every answer.
     pub(crate) closes_staff_connections: bool,
+    /// Refuses whoever holds too many orders; without it there is no list of those who are cut off either.
+    pub(crate) flood_control: Option<FloodControl>,
 }
 
 /// What has happened so far.
@@ -55,16 +63,19 @@ pub(crate) struct Line {
     pub(crate) customer_connections: u64,
     pub(crate) customers: BTreeSet<String>,
     pub(crate) baristas: BTreeSet<String>,
+    /// By the address they come from.
+    pub(crate) guests: BTreeMap<IpAddr, Guest>,
     held: BTreeMap<u64, Held>,
     answers_lost: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
 struct Held {
+    guest: IpAddr,
     placed_at: Timestamp,
     started_at: Option<Timestamp>,
     attempts: u32,
-    answer: oneshot::Sender<Value>,
+    answer: oneshot::Sender<Reply>,
 }
 
 pub(crate) struct Shop {
@@ -128,14 +139,14 @@ impl Desk {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, peer) = listener.accept().await.unwrap();
                 if door == Door::Customers {
                     self.line.send_modify(|line| line.customer_connections += 1);
                 }
                 let desk = self.clone();
                 let service = service_fn(move |request| {
                     let desk = desk.clone();
-                    async move { desk.answer(door, request).await }
+                    async move { desk.answer(door, peer.ip(), request).await }
                 });
                 let keep = door == Door::Customers || !self.manners.closes_staff_connections;
                 tokio::spawn(async move {
@@ -151,20 +162,28 @@ impl Desk {
     }
 
     /// An error makes hyper hang up without a word.
-    async fn answer(&self, door: Door, request: Request<Incoming>) -> io::Result<Reply> {
+    async fn answer(
+        &self,
+        door: Door,
+        guest: IpAddr,
+        request: Request<Incoming>,
+    ) -> io::Result<Reply> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let query = Query::of(head.uri.query().unwrap_or_default());
         match (door, &head.method, head.uri.path()) {
-            (Door::Customers, &Method::POST, "/order/") => self.order(&body).await,
+            (Door::Customers, &Method::POST, "/order/") => self.order(guest, &body).await,
             (Door::Staff, &Method::GET, "/start/") => Ok(self.start(&query).await),
             (Door::Staff, &Method::POST, "/finish/") => self.finish(&query).await,
             (Door::Staff, &Method::POST, "/release/") => Ok(self.release(&query)),
+            (Door::Staff, method, path) if self.manners.flood_control.is_some() => {
+                Ok(self.flood_list(method, path))
+            }
             _ => Ok(status(StatusCode::NOT_FOUND)),
         }
     }
 
-    async fn order(&self, body: &[u8]) -> io::Result<Reply> {
+    async fn order(&self, guest: IpAddr, body: &[u8]) -> io::Result<Reply> {
         let order: Value = serde_json::from_slice(body)?;
         let (answer, answered) = oneshot::channel();
         let mut number = 0;
@@ -173,6 +192,7 @@ impl Desk {
             number = line.placed;
             line.customers
                 .extend(order["customer"].as_str().map(str::to_owned));
+            line.guests.entry(guest).or_default().placed += 1;
         });
         if self.manners.refuses == Some(number) {
             return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
@@ -180,8 +200,17 @@ impl Desk {
         if self.manners.hangs_up_on == Some(number) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        if let Some(control) = &self.manners.flood_control {
+            let mut admitted = false;
+            self.line
+                .send_modify(|line| admitted = line.admits(guest, control));
+            if !admitted {
+                return Ok(status(StatusCode::TOO_MANY_REQUESTS));
+            }
+        }
         self.line.send_modify(|line| {
             let held = Held {
+                guest,
                 placed_at: Timestamp::now(),
                 started_at: None,
                 attempts: 0,
@@ -194,8 +223,7 @@ impl Desk {
             line: &self.line,
             number,
         };
-        let receipt = answered.await.map_err(io::Error::other)?;
-        Ok(json_reply(&receipt))
+        answered.await.map_err(io::Error::other)
     }
 
     async fn start(&self, query: &Query) -> Reply {
@@ -319,7 +347,7 @@ impl Line {
                 "placed_at": held.placed_at,
                 "started_at": held.started_at,
             });
-            held.answer.send(receipt).is_ok()
+            held.answer.send(json_reply(&receipt)).is_ok()
         });
         Ok(json!({ "order_id": id, "delivered": delivered, "already": false }))
     }

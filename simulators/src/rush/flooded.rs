@@ -1,0 +1,190 @@
+//! `simulators rush --flood`: the same rush twice, the second time with a flooder among the regulars.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+use fastrand::Rng;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Options, once};
+use crate::{
+    arrival::{Arrival, Crowd},
+    comparison::{Comparison, FloodTimes},
+    cut_off,
+    flood::let_loose,
+    flooder::{Connections, Flooder, Manner},
+    options::duration,
+    progress::Progress,
+    report::Report,
+    sources::Sources,
+};
+
+/// Where the regulars come from unless told otherwise: more addresses than any crowd here has people.
+const REGULARS_FROM: &str = "127.1.0.0/16";
+
+/// A flooder in the midst of the regulars.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Flood")]
+pub(crate) struct Flood {
+    /// Let the same rush happen twice, the second time with a flooder, and compare; regulars then come from addresses
+    /// of their own, those of 127.1.0.0/16 unless --from says otherwise
+    #[arg(long = "flood")]
+    pub(super) wanted: bool,
+    /// Orders that the flooder sends at once, 1 to 100000
+    #[arg(id = "flood_orders", long = "flood-orders", value_name = "N", requires = "wanted", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    orders: u32,
+    /// Address of this machine that the flooder comes from, IPv4
+    #[arg(
+        id = "flood_from",
+        long = "flood-from",
+        value_name = "ADDRESS",
+        requires = "wanted",
+        default_value = "127.0.66.6"
+    )]
+    from: Ipv4Addr,
+    /// When the flooder comes after the start, simulated, 0s to 24h [default: with the middle one of the regulars]
+    #[arg(id = "flood_after", long = "flood-after", value_name = "TIME", requires = "wanted", value_parser = duration)]
+    after: Option<Duration>,
+}
+
+impl Flood {
+    pub(super) fn check(&self, crowd: &Crowd) -> Result<(), String> {
+        let regulars_from = crowd.from.unwrap_or_else(regulars_from);
+        if self.wanted && regulars_from.contains(self.from) {
+            return Err(format!(
+                "--flood-from {} is one of the regulars' addresses, {regulars_from}",
+                self.from
+            ));
+        }
+        Ok(())
+    }
+
+    /// Simulated time of the flood since the start of the run.
+    fn due(&self, plan: &[Arrival]) -> Duration {
+        let middle = plan.get(plan.len() / 2).map(|arrival| arrival.due);
+        self.after.or(middle).unwrap_or_default()
+    }
+}
+
+fn regulars_from() -> Sources {
+    REGULARS_FROM.parse().expect("the constant is a network")
+}
+
+pub(super) async fn run(
+    options: &Options,
+    picture: Option<PathBuf>,
+    closing: &CancellationToken,
+) -> Result<Report> {
+    let crowd = Crowd {
+        from: Some(options.crowd.from.unwrap_or_else(regulars_from)),
+        ..options.crowd.clone()
+    };
+    let plan = crowd.plan(&mut Rng::with_seed(options.pace.seed));
+    let planned = plan.len();
+    let flooder = Flooder {
+        shop: options.customers_door.customers_address.clone(),
+        from: options.flood.from,
+        orders: options.flood.orders,
+        at_once: options.flood.orders,
+        connections: Connections::New,
+        manner: Manner::Plain,
+        pause: Duration::ZERO,
+    };
+    let staff = options.staff_door.staff_address.clone();
+    cut_off::forgive(staff.clone(), flooder.from).await;
+
+    let progress = Progress::of_run("without flood", planned);
+    let without = once(options, plan.clone(), progress, closing).await;
+
+    let flood_due = options.pace.speed.measured(options.flood.due(&plan));
+    let progress = Progress::of_run("with flood", planned);
+    let begun = Instant::now();
+    let over = closing.child_token();
+    let rush = async {
+        let rush = once(options, plan, progress, closing).await;
+        over.cancel();
+        rush
+    };
+    let flood = async {
+        over.run_until_cancelled(sleep_until(begun + flood_due))
+            .await?;
+        let came = begun.elapsed();
+        let progress = Progress::of_customers(0);
+        let deeds = let_loose(flooder, Some(staff), progress, over.clone()).await;
+        Some(deeds.map(|deeds| (came, deeds)))
+    };
+    let (with, flood) = tokio::join!(rush, flood);
+
+    let mut report = Report::new("rush", &options.pace, with.elapsed);
+    report.add_customers(&with.visits, planned);
+    report.add_baristas(with.tally);
+    let mut times = FloodTimes::default();
+    if let Some((came, deeds)) = flood.transpose()? {
+        let since_start = |after: Duration| came + after;
+        times = FloodTimes {
+            came: Some(came),
+            cut_off: deeds.cut_off.map(|listed| since_start(listed.after)),
+            last_coffee: deeds.coffees.last_served_after.map(since_start),
+        };
+        report.add_flooder(deeds);
+    }
+    report.add_comparison(Comparison::of(
+        &without.visits,
+        &with.visits,
+        planned,
+        times,
+        options.pace.speed,
+    ));
+    report.draw(picture, &with.visits, Some(&without.visits));
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        crowd: Crowd,
+        #[command(flatten)]
+        flood: Flood,
+    }
+
+    fn due(arguments: &[&str]) -> Duration {
+        let line = Line::parse_from([&["rush", "--flood"], arguments].concat());
+        let plan = line.crowd.plan(&mut Rng::with_seed(1));
+        line.flood.due(&plan)
+    }
+
+    #[test]
+    fn the_flooder_comes_with_the_middle_one_of_the_regulars() {
+        let steady = [
+            "--arrival=steady",
+            "--every=10m",
+            "--group-min=100",
+            "--group-max=100",
+        ];
+        let of_groups = |groups| due(&[&steady[..], &[groups]].concat());
+        assert_eq!(of_groups("--groups=1"), Duration::ZERO);
+        assert_eq!(of_groups("--groups=2"), Duration::from_mins(10));
+        assert_eq!(of_groups("--groups=3"), Duration::from_mins(10));
+        assert_eq!(due(&["--flood-after=7m"]), Duration::from_mins(7));
+    }
+
+    #[test]
+    fn a_flooder_among_the_regulars_addresses_is_a_contradiction() {
+        let check = |arguments: &[&str]| {
+            let line = Line::parse_from([&["rush", "--flood"], arguments].concat());
+            line.flood.check(&line.crowd)
+        };
+        assert!(check(&[]).is_ok());
+        assert!(check(&["--flood-from=127.1.0.9"]).is_err());
+        assert!(check(&["--from=127.0.0.0/16"]).is_err());
+        assert!(check(&["--from=127.0.1.0/24", "--flood-from=127.1.0.9"]).is_ok());
+    }
+}
