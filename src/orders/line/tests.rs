@@ -573,3 +573,69 @@ fn a_position_comes_with_an_estimate_once_the_pace_is_known() {
         "20 turns of 20 s, and a brew of 20 s: got {estimate}"
     );
 }
+
+fn place_from(line: &mut TestLine, now: Now, n: u128, from: &str) -> Attachment {
+    let placed = Order {
+        origin: Some(from.parse().unwrap()),
+        ..order(n, now)
+    };
+    match line.place(now, placed, None, Some(u32::try_from(n).unwrap())) {
+        Ok(Placed::New {
+            attachment: Some(attachment),
+            offer: None,
+            ..
+        }) => attachment,
+        other => panic!("expected a held place in line, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_purge_takes_what_nobody_has_started_and_leaves_everybody_elses_place() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    let (flooder, regular) = ("192.0.2.7/32", "192.0.2.8/32");
+    place_from(&mut line, clock.0, 1, flooder);
+    pull(&mut line, clock.0).unwrap();
+    place_from(&mut line, clock.0, 2, regular);
+    place_from(&mut line, clock.0, 3, flooder);
+    place_from(&mut line, clock.0, 4, regular);
+    place_from(&mut line, clock.0, 5, flooder);
+    let (receivers, count) = line.purge(clock.0, flooder.parse().unwrap());
+    assert_eq!((receivers.as_slice(), count), (&[3, 5][..], 2));
+    assert_eq!(line.purge(clock.0, flooder.parse().unwrap()).1, 0);
+    assert_eq!(line.view(clock.0, id(4)).unwrap().position, Some(2));
+    assert_eq!(
+        line.view(clock.0, id(3)).unwrap().order.stage,
+        Stage::Cancelled
+    );
+    assert!(
+        line.finish(clock.0, id(1), None).unwrap().order.delivered,
+        "what was started is finished"
+    );
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(2), id(4)]);
+}
+
+#[test]
+fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    let kept = Arc::new(());
+    let keep = |kept: &Arc<()>| -> Keep { Box::new(Arc::clone(kept)) };
+    for (n, ends) in [(1, true), (2, false)] {
+        line.place(clock.0, order(n, clock.0), None, None).unwrap();
+        assert!(line.keep(id(n), keep(&kept)).is_none());
+        assert!(line.keep(id(n), keep(&kept)).is_some(), "one is enough");
+        assert_eq!(Arc::strong_count(&kept), 2);
+        if ends {
+            pull(&mut line, clock.0).unwrap();
+            line.finish(clock.0, id(n), None).unwrap();
+        } else {
+            line.cancel(clock.0, id(n)).unwrap();
+        }
+        assert_eq!(Arc::strong_count(&kept), 1);
+        assert!(line.keep(id(n), keep(&kept)).is_some(), "too late");
+    }
+    place(&mut line, clock.0, 3);
+    assert!(
+        line.keep(id(3), keep(&kept)).is_some(),
+        "it is held, not promised"
+    );
+}
