@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use anyhow::Result;
 use clap::Args;
 use fastrand::Rng;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Options, once};
@@ -23,6 +23,9 @@ use crate::{
 
 /// Where the regulars come from unless told otherwise: more addresses than any crowd here has people.
 const REGULARS_FROM: &str = "127.1.0.0/16";
+
+/// How long the flooder may go on after the last regular was served: time enough to send it all and be cut off.
+const FLOOD_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A flooder in the midst of the regulars.
 #[derive(Debug, Clone, Args)]
@@ -102,8 +105,11 @@ pub(super) async fn run(
     let progress = Progress::of_run("with flood", planned);
     let begun = Instant::now();
     let over = closing.child_token();
+    let flood_over = closing.child_token();
     let rush = async {
         let rush = once(options, plan, progress, closing).await;
+        // On a busy machine the regulars may all be served before the flood has been sent.
+        let _late = timeout(FLOOD_ENDS_WITHIN, flood_over.cancelled()).await;
         over.cancel();
         rush
     };
@@ -113,6 +119,7 @@ pub(super) async fn run(
         let came = begun.elapsed();
         let progress = Progress::of_customers(0);
         let deeds = let_loose(flooder, Some(staff), progress, over.clone()).await;
+        flood_over.cancel();
         Some(deeds.map(|deeds| (came, deeds)))
     };
     let (with, flood) = tokio::join!(rush, flood);
