@@ -1,0 +1,50 @@
+# Odyssey and its simulators, each in a small image of its own:
+#   docker build -t odyssey .
+#   docker build -t odyssey-simulators --target simulators .
+# Needs BuildKit, which is Docker's default today (DOCKER_BUILDKIT=1 before version 23).
+
+FROM rust:1.95-bookworm AS sources
+WORKDIR /build
+COPY . .
+
+# The registry and everything compiled so far live in cache mounts, apart from the sources: a change compiles what it
+# touches, dependencies only when Cargo.lock changes.
+FROM sources AS build
+RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
+    cargo build --release --locked -p odyssey --bin odyssey && \
+    mkdir -p /out/data && \
+    cp target/release/odyssey /out/
+
+FROM sources AS build-simulators
+RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
+    cargo build --release --locked -p simulators --bin simulators && \
+    mkdir -p /out && \
+    cp target/release/simulators /out/
+
+# Customers and baristas, for trying the shop.
+FROM debian:bookworm-slim AS simulators
+COPY --from=build-simulators /out/simulators /usr/local/bin/
+USER 10001:10001
+ENTRYPOINT ["simulators"]
+CMD ["help"]
+
+# The server. Last, so that it is what is built when nothing is said.
+FROM debian:bookworm-slim AS odyssey
+COPY --from=build /out/odyssey /usr/local/bin/
+# What must last is kept here; owned by whom the server runs as, and so is a new volume in its place.
+COPY --from=build --chown=10001:10001 /out/data /var/lib/odyssey
+WORKDIR /var/lib/odyssey
+USER 10001:10001
+# Inside a container "this machine" is the container.
+ENV ODYSSEY_CUSTOMERS__LISTEN=0.0.0.0:8000 \
+    ODYSSEY_STAFF__LISTEN=0.0.0.0:8001
+EXPOSE 8000 8001
+VOLUME /var/lib/odyssey
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["odyssey", "health", "http://127.0.0.1:8000/healthz"]
+# SIGTERM: held customers get their coffee first, for up to shutdown.drain (60 s). Give it longer than that to stop.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["odyssey"]
+CMD ["serve"]
