@@ -25,7 +25,7 @@ test: ## Everything that can fail; installs what is missing
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) nextest run --workspace --locked
 
-demo: ## A rush of customers against ten baristas, a hundred times faster than life, with a report
+demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report
 	simulators/demo.sh
 
 bench: ## Measure against real peers, side by side; installs them if they are missing

@@ -76,15 +76,22 @@ impl Address {
         Connection::over(self.open(from).await?).await
     }
 
-    /// Opens a connection for one exchange, of which a part is done slowly: a byte, a pause, a byte.
-    pub(crate) async fn connect_slowly(
+    /// Opens a connection that is broken off instead of closed when it is dropped, so that its port is free again at
+    /// once: the kernel keeps closed ones for a minute, and among thousands of those it takes seconds to find a free
+    /// one. What is `slow` is done a byte at a time with this pause; then it is good for one exchange.
+    pub(crate) async fn connect_rudely(
         &self,
-        from: Option<Ipv4Addr>,
-        slow: Slow,
-        pause: Duration,
+        from: Ipv4Addr,
+        slow: Option<(Slow, Duration)>,
     ) -> Result<Connection, TransportError> {
-        let stream = self.open(from).await?;
-        Connection::over(Dribble::new(stream, slow, pause)).await
+        let stream = self.open(Some(from)).await?;
+        SockRef::from(&stream)
+            .set_linger(Some(Duration::ZERO))
+            .map_err(|error| TransportError::of_connect(&error))?;
+        match slow {
+            None => Connection::over(stream).await,
+            Some((slow, pause)) => Connection::over(Dribble::new(stream, slow, pause)).await,
+        }
     }
 
     async fn open(&self, from: Option<Ipv4Addr>) -> Result<TcpStream, TransportError> {
@@ -426,12 +433,30 @@ mod tests {
             .parse()
             .unwrap();
         let from = Ipv4Addr::new(127, 9, 8, 7);
-        let slowly = address.connect_slowly(Some(from), Slow::Read, Duration::ZERO);
-        for connecting in [address.connect(Some(from)).await, slowly.await] {
+        let slow = Some((Slow::Read, Duration::ZERO));
+        for connecting in [
+            address.connect(Some(from)).await,
+            address.connect_rudely(from, None).await,
+            address.connect_rudely(from, slow).await,
+        ] {
             connecting.unwrap();
             let (_, peer) = listener.accept().await.unwrap();
             assert_eq!(peer.ip(), from);
         }
+    }
+
+    #[tokio::test]
+    async fn a_rude_visitor_breaks_the_connection_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = format!("http://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let connecting = address.connect_rudely(Ipv4Addr::LOCALHOST, None);
+        let connection = connecting.await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(connection);
+        let end = stream.read_u8().await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]

@@ -170,10 +170,11 @@ impl Hand {
             ..
         } = &*self.flooder;
         let kept = self.connection.take().filter(Connection::is_open);
-        let mut connection = match (kept, manner.slow()) {
-            (Some(connection), _) => connection,
-            (None, None) => shop.connect(Some(*from)).await?,
-            (None, Some(slow)) => shop.connect_slowly(Some(*from), slow, *pause).await?,
+        let mut connection = if let Some(connection) = kept {
+            connection
+        } else {
+            let slow = manner.slow().map(|slow| (slow, *pause));
+            shop.connect_rudely(*from, slow).await?
         };
         let request = order_request(shop, &format!("flooder-order-{number}"));
         let answer = connection.exchange(request).await?;
