@@ -60,7 +60,6 @@ pub struct Desk<X> {
 
 struct Shop<X> {
     counter: X,
-    lease: Duration,
     metrics: Metrics,
 }
 
@@ -101,11 +100,9 @@ pub struct Report {
 impl<X: CounterLock> Desk<X> {
     /// An empty line.
     pub fn new(rules: Rules, metrics: Metrics) -> Self {
-        let lease = rules.lease;
         Self {
             shop: Arc::new(Shop {
                 counter: X::new(Line::new(rules)),
-                lease,
                 metrics,
             }),
         }
@@ -361,11 +358,6 @@ impl<X: CounterLock> Desk<X> {
     /// Sets the gauges to this moment's figures.
     pub fn show_figures(&self) {
         self.shop.metrics.show(&self.figures());
-    }
-
-    /// The lease a barista gets.
-    pub fn lease(&self) -> Duration {
-        self.shop.lease
     }
 
     pub(super) fn leave(&self, attachment: Attachment) {
