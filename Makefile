@@ -1,7 +1,7 @@
 # Everything one does with Odyssey. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test demo bench
+.PHONY: help run up check test demo bench
 
 CARGO ?= cargo
 
@@ -10,6 +10,9 @@ help: ## List the targets
 
 run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
 	$(CARGO) run --release --locked -p odyssey -- serve
+
+up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:8080
+	docker compose up --build
 
 check: ## Formatting, lints, documentation, dependencies, shell scripts; installs what is missing
 	scripts/install-tools.sh check

@@ -7,17 +7,34 @@ use super::*;
 /// One customer, barista, operator, or the clock does something. Numbers pick among what there is.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Place { key: Option<u8>, held: bool },
+    Place {
+        key: Option<u8>,
+        held: bool,
+        from: usize,
+    },
     Watch(usize),
     Leave(usize),
     Promise(usize),
     Cancel(usize),
-    Pull { wait: bool },
+    Pull {
+        wait: bool,
+    },
     Quit(usize),
     GiveBack(usize),
-    Finish { order: usize, attempt: Option<u32> },
-    Extend { order: usize, attempt: Option<u32> },
-    Release { order: usize, attempt: Option<u32> },
+    Finish {
+        order: usize,
+        attempt: Option<u32>,
+    },
+    Extend {
+        order: usize,
+        attempt: Option<u32>,
+    },
+    Release {
+        order: usize,
+        attempt: Option<u32>,
+    },
+    /// An address is cut off.
+    Purge(usize),
     Pass(u64),
 }
 
@@ -25,7 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     let pick = || 0_usize..64;
     let attempt = || prop::option::weighted(0.3, 1_u32..4);
     prop_oneof![
-        6 => (prop::option::weighted(0.4, 0_u8..4), prop::bool::weighted(0.8)).prop_map(|(key, held)| Step::Place { key, held }),
+        6 => (prop::option::weighted(0.4, 0_u8..4), prop::bool::weighted(0.8), 0..FROM.len())
+            .prop_map(|(key, held, from)| Step::Place { key, held, from }),
         1 => pick().prop_map(Step::Watch),
         3 => pick().prop_map(Step::Leave),
         1 => pick().prop_map(Step::Promise),
@@ -36,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Finish { order, attempt }),
         3 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Extend { order, attempt }),
         1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Release { order, attempt }),
+        1 => (0..FROM.len()).prop_map(Step::Purge),
         2 => prop_oneof![1_u64..80, Just(LEASE)].prop_map(Step::Pass),
     ]
 }
@@ -45,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Known {
     id: OrderId,
     key: Option<u8>,
+    from: usize,
     stage: Stage,
     ticket: u64,
     attempts: u32,
@@ -64,6 +84,8 @@ struct Model {
     tickets: u64,
 }
 
+/// Where orders come from; the one without an address was placed while nobody counted.
+const FROM: [Option<&str>; 3] = [None, Some("192.0.2.1/32"), Some("192.0.2.2/32")];
 const LEASE: u64 = 120;
 const GRACE: u64 = 60;
 const REPLAY: u64 = 600;
@@ -223,7 +245,7 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Place { key, held } => self.place(key, held),
+            Step::Place { key, held, from } => self.place(key, held, from),
             Step::Watch(at) => self.watch(at),
             Step::Leave(at) => self.leave(at),
             Step::Promise(at) => self.promise(at),
@@ -234,15 +256,17 @@ impl World {
             Step::Finish { order, attempt } => self.finish(order, attempt),
             Step::Extend { order, attempt } => self.extend(order, attempt),
             Step::Release { order, attempt } => self.release(order, attempt),
+            Step::Purge(from) => self.purge(from),
             Step::Pass(secs) => self.pass(secs),
         }
         self.compare();
     }
 
-    fn place(&mut self, key: Option<u8>, held: bool) {
+    fn place(&mut self, key: Option<u8>, held: bool, from: usize) {
         self.next += 1;
         let (receiver, now) = (held.then_some(self.next), self.clock.0);
-        let new = order(u128::from(self.next), now);
+        let mut new = order(u128::from(self.next), now);
+        new.origin = FROM[from].map(|network| network.parse().unwrap());
         let new_id = new.id;
         let keyed = key.map(|key| super::key(&key.to_string()));
         let placed = self.line.place(now, new, keyed, receiver).unwrap();
@@ -286,6 +310,7 @@ impl World {
                 self.model.orders.push(Known {
                     id,
                     key,
+                    from,
                     stage: Stage::Waiting,
                     ticket,
                     attempts: 0,
@@ -374,6 +399,23 @@ impl World {
                 assert!(matches!(got, Err(CancelError::TooLate { stage: s }) if s == stage));
             }
         }
+    }
+
+    fn purge(&mut self, from: usize) {
+        let Some(network) = FROM[from] else {
+            return;
+        };
+        let (mut receivers, purged) = self.line.purge(self.clock.0, network.parse().unwrap());
+        receivers.sort_unstable();
+        let waiting = self.model.waiting().into_iter();
+        let theirs = waiting.filter(|order| order.from == from);
+        let theirs: Vec<_> = theirs.map(|order| order.id).collect();
+        let told = theirs
+            .iter()
+            .flat_map(|&id| self.model.end(id, Stage::Cancelled));
+        let mut told: Vec<_> = told.collect();
+        told.sort_unstable();
+        assert_eq!((receivers, purged), (told, theirs.len()));
     }
 
     fn pull(&mut self, wait: bool) {
