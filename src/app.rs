@@ -2,6 +2,7 @@
 //! The only file that sees everything; reading it tells what the process is made of.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,6 +12,7 @@ use tracing::info;
 use utoipa::openapi::OpenApi;
 
 use crate::config::{self, Config, Count};
+use crate::deliveries::{self, Deliveries};
 use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
@@ -21,6 +23,8 @@ use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::shutdown::{Signals, Stopping};
+use crate::storage::directory::DataDirectory;
+use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
@@ -34,9 +38,18 @@ pub struct App {
     customers: Door,
     staff: Door,
     desks: Desks,
+    storage: Storage,
     registry: Registry,
     readiness: Readiness,
     drain: Duration,
+}
+
+/// What outlives the process.
+#[derive(Debug)]
+struct Storage {
+    deliveries: Database,
+    /// Kept until the databases are closed.
+    _directory: DataDirectory,
 }
 
 /// Where the server can be reached.
@@ -52,6 +65,9 @@ pub struct Addresses {
 #[derive(Debug, Clone)]
 struct Desks {
     orders: Orders,
+    deliveries: Deliveries,
+    /// Whether customers' drones may report.
+    deliveries_for_customers: bool,
     flood: Flood,
     limits: BodyLimits,
 }
@@ -68,22 +84,35 @@ impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If an address cannot be had, or more connections are configured than the limit of open files allows.
+    /// If the data directory or an address cannot be had, or more connections are configured than the limit of open files
+    /// allows.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let registry = registry()?;
-        let readiness = Readiness::default();
-        let desks = Desks::new(config, &registry);
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
-        let scrape = scrape(&registry, &desks, &customers_seats, &staff_seats);
+        let storage = Storage::open(config, &registry)?;
+        let readiness = storage.readiness();
+        let desks = Desks::new(config, storage.deliveries(config), &registry);
+        let scrape = scrape(
+            &registry,
+            &desks,
+            &storage,
+            [&customers_seats, &staff_seats],
+        );
         let [customers, staff] = apis(&desks, &readiness, scrape);
         let door = |name, listener, seats, api: Api| {
             let edge = Edge::new(name, api.into_router(), registry.clone());
             Door::open(name, listener, seats, edge, &config.http)
         };
         Ok(Self {
-            customers: door("customers", &config.customers, customers_seats, customers)?,
+            customers: door(
+                "customers",
+                &config.customers.listener(),
+                customers_seats,
+                customers,
+            )?,
             staff: door("staff", &config.staff, staff_seats, staff)?,
             desks,
+            storage,
             registry,
             readiness,
             drain: config.shutdown.drain,
@@ -104,6 +133,7 @@ impl App {
             customers,
             staff,
             desks,
+            storage,
             registry,
             readiness,
             drain,
@@ -127,6 +157,7 @@ impl App {
             () = background => {}
             () = stopping.run(signals, &desks.orders, customers, staff) => {}
         }
+        storage.deliveries.close().await;
     }
 }
 
@@ -136,13 +167,67 @@ impl App {
 /// If the metrics registry cannot be made.
 pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let registry = registry()?;
-    let desks = Desks::new(config, &registry);
+    let desks = Desks::new(config, Arc::new(deliveries::store::Closed), &registry);
     let scrape = Scrape::new(registry, || ());
-    Ok(apis(&desks, &Readiness::default(), scrape).map(|api| api.openapi()))
+    let readiness = Readiness::new(|| true);
+    Ok(apis(&desks, &readiness, scrape).map(|api| api.openapi()))
+}
+
+impl Storage {
+    fn open(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+        let directory = DataDirectory::open(&config.data_dir)?;
+        let database = |name, migrations| {
+            let settings = sqlite::Settings {
+                path: directory.file(name),
+                migrations,
+                queue_max: config.storage.queue_max,
+                batch_max: config.storage.batch_max,
+                readers: config.storage.readers,
+            };
+            let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
+            Database::open(settings, metrics)
+        };
+        Ok(Self {
+            deliveries: database("deliveries.db", deliveries::sqlite::MIGRATIONS)?,
+            _directory: directory,
+        })
+    }
+
+    fn readiness(&self) -> Readiness {
+        let deliveries = self.deliveries.clone();
+        Readiness::new(move || deliveries.is_well())
+    }
+
+    fn deliveries(&self, config: &Config) -> Arc<dyn deliveries::store::Store> {
+        let config::Deliveries {
+            kept,
+            ongoing_max,
+            events_max,
+            stale_after: _,
+            graph,
+        } = config.deliveries;
+        let rules = deliveries::model::Rules {
+            graph: match graph {
+                config::DeliveryGraph::Free => deliveries::model::Graph::Free,
+                config::DeliveryGraph::Strict => deliveries::model::Graph::Strict,
+            },
+            events_max,
+            ongoing_max,
+            kept,
+        };
+        Arc::new(deliveries::sqlite::Sqlite::new(
+            self.deliveries.clone(),
+            rules,
+        ))
+    }
 }
 
 impl Desks {
-    fn new(config: &Config, registry: &Registry) -> Self {
+    fn new(
+        config: &Config,
+        deliveries: Arc<dyn deliveries::store::Store>,
+        registry: &Registry,
+    ) -> Self {
         let limits = BodyLimits {
             max_bytes: config.http.body_max_bytes,
             timeout: config.http.body_timeout,
@@ -168,8 +253,15 @@ impl Desks {
         // Whoever is cut off leaves the line.
         let line = orders.clone();
         flood.on_cut_off(move |address, time| line.purge(address, time));
+        let deliveries = Deliveries::new(
+            deliveries,
+            config.deliveries.stale_after,
+            registry.register(deliveries::Metrics::register),
+        );
         Self {
             orders,
+            deliveries,
+            deliveries_for_customers: config.customers.deliveries,
             flood,
             limits,
         }
@@ -208,13 +300,17 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
         flood: desks.flood.clone(),
         limits: desks.limits,
     };
-    let customers = Api::new(
+    let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
+    let mut customers = Api::new(
         "Odyssey: customers",
         "The public side: orders are placed here, and held until they are ready.",
     );
+    if desks.deliveries_for_customers {
+        customers = customers.routes(deliveries::routes::customer_routes(&deliveries));
+    }
     let staff = Api::new(
         "Odyssey: staff",
-        "The inner side: baristas and operators. Not for the public network.",
+        "The inner side: baristas, drones and operators. Not for the public network.",
     );
     [
         customers
@@ -222,6 +318,7 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
             .routes(health_routes(readiness.clone())),
         staff
             .routes(orders::routes::staff_routes(&orders))
+            .routes(deliveries::routes::staff_routes(&deliveries))
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes(health_routes(readiness.clone()))
             .routes([metrics_route(scrape)]),
@@ -233,11 +330,24 @@ fn registry() -> anyhow::Result<Registry> {
     Registry::new(&[
         (orders::metrics::WAIT_SECONDS, buckets),
         (orders::metrics::BREW_SECONDS, buckets),
+        (
+            sqlite::metrics::OPERATIONS_PER_COMMIT,
+            &sqlite::metrics::BUCKETS_OPERATIONS,
+        ),
+        (
+            sqlite::metrics::COMMIT_SECONDS,
+            &sqlite::metrics::BUCKETS_SECONDS,
+        ),
     ])
     .context("cannot set up the metrics")
 }
 
-fn scrape(registry: &Registry, desks: &Desks, customers: &Seats, staff: &Seats) -> Scrape {
+fn scrape(
+    registry: &Registry,
+    desks: &Desks,
+    storage: &Storage,
+    [customers, staff]: [&Seats; 2],
+) -> Scrape {
     const OPEN: &str = "odyssey_connections";
     const MOST: &str = "odyssey_connections_max";
     let doors = registry.register(|| {
@@ -251,9 +361,11 @@ fn scrape(registry: &Registry, desks: &Desks, customers: &Seats, staff: &Seats) 
         })
     });
     let desks = desks.clone();
+    let deliveries = storage.deliveries.clone();
     Scrape::new(registry.clone(), move || {
         desks.orders.show_figures();
         desks.flood.show_figures();
+        deliveries.show_figures();
         for (open, seats) in &doors {
             open.set(count(seats.taken()));
         }
@@ -350,7 +462,17 @@ mod tests {
         assert_eq!(
             paths(&staff),
             [
-                &["/extend/", "/finish/", "/flood", "/flood/{address}"],
+                &[
+                    "/counts",
+                    "/deliveries",
+                    "/deliveries/{delivery_id}",
+                    "/deliveries/{delivery_id}/events",
+                    "/deliveries/{delivery_id}/events/{sequence}",
+                    "/extend/",
+                    "/finish/",
+                    "/flood",
+                    "/flood/{address}",
+                ],
                 &health[..],
                 &["/metrics", "/readyz", "/release/", "/start/"]
             ]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -41,22 +41,53 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where what must last is kept.
+    pub data_dir: PathBuf,
     /// The customers' listener.
-    pub customers: Listener,
+    pub customers: Customers,
     /// The staff's listener.
     pub staff: Listener,
     /// What both listeners share.
     pub http: Http,
     /// The threads that serve.
     pub runtime: Runtime,
+    /// The databases in the data directory.
+    pub storage: Storage,
     /// The order line.
     pub orders: Orders,
+    /// Drone deliveries.
+    pub deliveries: Deliveries,
     /// Who may place how many orders.
     pub flood: Flood,
     /// Going down.
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// The customers' listener.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Customers {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Whether HTTP/2 without TLS is spoken too.
+    pub h2c: bool,
+    /// Open connections at most.
+    pub connections_max: Count,
+    /// Whether drones may report here too.
+    pub deliveries: bool,
+}
+
+impl Customers {
+    /// What it has in common with the staff's.
+    pub fn listener(&self) -> Listener {
+        Listener {
+            listen: self.listen,
+            h2c: self.h2c,
+            connections_max: self.connections_max,
+        }
+    }
 }
 
 /// One listener.
@@ -104,6 +135,45 @@ pub struct Http {
 pub struct Runtime {
     /// How many there are.
     pub workers: Count,
+}
+
+/// The databases in the data directory.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    /// Operations that may wait.
+    pub queue_max: usize,
+    /// Operations that share a commit at most.
+    pub batch_max: usize,
+    /// Threads that read.
+    pub readers: usize,
+}
+
+/// Drone deliveries.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deliveries {
+    /// Deliveries that are kept after they are over.
+    pub kept: u64,
+    /// Ongoing deliveries.
+    pub ongoing_max: u64,
+    /// Events of one delivery.
+    pub events_max: u32,
+    /// Silence after which an ongoing delivery is stale.
+    #[serde(with = "duration")]
+    pub stale_after: Duration,
+    /// Which event may follow which.
+    pub graph: DeliveryGraph,
+}
+
+/// Which event of a delivery may follow which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryGraph {
+    /// Any, between the first and the final one.
+    Free,
+    /// What a drone can really do.
+    Strict,
 }
 
 /// The order line.
@@ -251,8 +321,12 @@ impl Config {
         let second = Duration::from_secs(1);
         let minutes = Duration::from_mins(5);
         let (http, orders) = (&self.http, &self.orders);
-        for (key, listener) in [("customers", &self.customers), ("staff", &self.staff)] {
-            if let Count::Exactly(count) = listener.connections_max {
+        let connections = [
+            ("customers", self.customers.connections_max),
+            ("staff", self.staff.connections_max),
+        ];
+        for (key, connections_max) in connections {
+            if let Count::Exactly(count) = connections_max {
                 within(&format!("{key}.connections_max"), count, 1, 10_000_000)?;
             }
         }
@@ -291,12 +365,37 @@ impl Config {
         time_within("flood.cutoff_window", flood.cutoff_window, second, DAY)?;
         time_within("flood.cutoff_for", flood.cutoff_for, second, DAY)?;
         within("flood.addresses_max", flood.addresses_max, 16, 10_000_000)?;
+        self.check_kept()?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
             key: "log.level".to_owned(),
             detail,
         })?;
         Ok(())
+    }
+
+    /// Of what is kept in the data directory.
+    fn check_kept(&self) -> Result<(), ConfigError> {
+        const DAYS_1000: Duration = Duration::from_hours(24_000);
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::Key {
+                key: "data_dir".to_owned(),
+                detail: "it must name a directory".to_owned(),
+            });
+        }
+        let storage = &self.storage;
+        within("storage.queue_max", storage.queue_max, 1, 1_000_000)?;
+        within("storage.batch_max", storage.batch_max, 1, 100_000)?;
+        within("storage.readers", storage.readers, 1, 64)?;
+        let deliveries = &self.deliveries;
+        within("deliveries.kept", deliveries.kept, 1, 10_000_000)?;
+        let ongoing = deliveries.ongoing_max;
+        within("deliveries.ongoing_max", ongoing, 1, 1_000_000)?;
+        let events = deliveries.events_max;
+        within("deliveries.events_max", events, 2, 1_000_000)?;
+        let stale_after = deliveries.stale_after;
+        let second = Duration::from_secs(1);
+        time_within("deliveries.stale_after", stale_after, second, DAYS_1000)
     }
 
     /// How many threads serve.
@@ -550,6 +649,15 @@ mod tests {
             ("ODYSSEY_FLOOD__MODE", "panic", "flood.mode"),
             ("ODYSSEY_FLOOD__EXEMPT", "10.0.0.0/8,nobody", "flood.exempt"),
             ("ODYSSEY_FLOOD__BURST", "0", "flood.burst"),
+            ("ODYSSEY_DATA_DIR", "", "data_dir"),
+            ("ODYSSEY_STORAGE__READERS", "0", "storage.readers"),
+            ("ODYSSEY_DELIVERIES__KEPT", "0", "deliveries.kept"),
+            ("ODYSSEY_DELIVERIES__GRAPH", "loose", "deliveries.graph"),
+            (
+                "ODYSSEY_DELIVERIES__STALE_AFTER",
+                "0s",
+                "deliveries.stale_after",
+            ),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {

@@ -7,15 +7,19 @@
 //! - [`probe`]: asks a running server whether it is well.
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
-//! - [`orders`]: the order line, the first desk. Every desk has the same rooms; see its module.
+//! - [`storage`]: what outlives the process; knows no desk.
+//! - [`orders`], the order line, and [`deliveries`], drone deliveries: the desks. Every desk has the same rooms; see its
+//!   module.
 //!
 //! `ARCHITECTURE.md` tells why.
 
 pub mod app;
 pub mod config;
+pub mod deliveries;
 pub mod flood;
 pub mod http;
 pub mod orders;
 pub mod probe;
 pub mod shutdown;
+pub mod storage;
 pub mod telemetry;

@@ -47,19 +47,34 @@ const HOUSE: Arrows = &[
 ];
 
 /// The desks, each with its rooms and whom they may know inside it.
-const DESKS: &[(&str, Arrows)] = &[(
-    "orders",
-    &[
-        ("routes", &["service", "hold", "model", "error"]),
-        ("service", &["hold", "line", "metrics", "model", "error"]),
-        // What is held leaves through the service it came from: the one circle in the house.
-        ("hold", &["service", "line", "model"]),
-        ("metrics", &["line"]),
-        ("line", &["model", "error"]),
-        ("error", &["model"]),
-        ("model", &[]),
-    ],
-)];
+const DESKS: &[(&str, Arrows)] = &[
+    (
+        "orders",
+        &[
+            ("routes", &["service", "hold", "model", "error"]),
+            ("service", &["hold", "line", "metrics", "model", "error"]),
+            // What is held leaves through the service it came from: the one circle among the orders.
+            ("hold", &["service", "line", "model"]),
+            ("metrics", &["line"]),
+            ("line", &["model", "error"]),
+            ("error", &["model"]),
+            ("model", &[]),
+        ],
+    ),
+    (
+        "deliveries",
+        &[
+            ("routes", &["service", "store", "model", "error"]),
+            ("service", &["store", "metrics", "model", "error"]),
+            ("sqlite", &["store", "model", "error"]),
+            ("metrics", &["store", "model", "error"]),
+            ("store", &["model", "error"]),
+            ("model", &["error"]),
+            // An error names a state, and a transition an error.
+            ("error", &["model"]),
+        ],
+    ),
+];
 
 /// What a room may know outside its desk. A room that is not here may know nothing there.
 const ROOMS_OUTSIDE: Arrows = &[

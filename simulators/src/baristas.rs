@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::Backoff,
     connection::Address,
     options::{Output, Pace, StaffDoor, duration},
     pace::Speed,
@@ -31,9 +32,6 @@ use crate::{
     shop::{Counter, Failure, Finished, Order},
 };
 
-/// Measured time between two tries when the shop is unwell: from the first to the second, doubling.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// A shop that does not hold `/start/` is asked this often at most.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Measured time for the last calls when everything stops.
@@ -417,20 +415,6 @@ async fn goodbye_is_over(closing: &CancellationToken) {
     sleep(GOODBYE_MAX).await;
 }
 
-/// Pauses between tries, doubling up to a bound. Measured time: it is the shop here that needs the rest.
-#[derive(Debug, Default)]
-struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let pause = BACKOFF_FIRST.saturating_mul(1 << self.tries.min(16));
-        self.tries += 1;
-        pause.min(BACKOFF_MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::StatusCode;
@@ -461,13 +445,6 @@ mod tests {
         assert!(times[0] >= Duration::from_secs(30) && times[0] < Duration::from_secs(31));
         assert!(times[999] <= Duration::from_mins(1) && times[999] > Duration::from_secs(59));
         assert!((44..=46).contains(&times[500].as_secs()));
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..8).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{error::Error as _, fmt, io, net::Ipv4Addr, str::FromStr, time::Duratio
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
-    Method, Request, StatusCode, Uri,
+    HeaderMap, Method, Request, StatusCode, Uri,
     client::conn::http1,
     header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
 };
@@ -199,8 +199,8 @@ impl Connection {
             .send_request(request)
             .await
             .map_err(of_exchange)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES);
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_MAX_BYTES);
         let body = body.collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 return TransportError::Malformed;
@@ -209,7 +209,8 @@ impl Connection {
             of_body.unwrap_or(TransportError::Closed)
         })?;
         Ok(Answer {
-            status,
+            status: head.status,
+            headers: head.headers,
             body: body.to_bytes(),
         })
     }
@@ -219,6 +220,7 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 

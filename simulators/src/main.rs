@@ -1,35 +1,39 @@
-//! `simulators`: customers, baristas and a flooder for a running shop.
+//! `simulators`: customers, baristas, a flooder and delivery drones for a running shop.
 //!
 //! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `customers`, `baristas`, `rush`, `flood` | the subcommands: options, behaviour |
+//! | `customers`, `baristas`, `rush`, `flood`, `drones` | the subcommands: options, behaviour |
 //! | `options` | options that several subcommands share, and how they are read |
 //! | `arrival`, `sources` | who comes when and from which address, planned before the run |
 //! | `flooder` | the one who orders thousands of coffees at once |
 //! | `cut_off` | watches for the moment at which an address is cut off |
 //! | `pace` | measured and simulated time |
-//! | `shop` | the shop's HTTP contract as a client sees it |
+//! | `shop`, `deliveries` | the HTTP contract as a client sees it: orders, and deliveries |
 //! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
 //! | `dribble` | a socket whose owner takes their time |
 //! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
+//! | `backoff` | pauses between tries |
 //! | `comparison` | the same rush without and with a flood |
 //! | `progress` | the live display |
 //! | `report`, `plot` | the report as text or JSON, and its picture |
 //! | `stop` | signals |
 //!
-//! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), 1 when one did not or the
-//! run failed, 2 for a wrong command line.
+//! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), or every drone's event
+//! was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong command line.
 
 mod arrival;
+mod backoff;
 mod baristas;
 mod comparison;
 mod connection;
 mod customers;
 mod cut_off;
 mod deeds;
+mod deliveries;
 mod dribble;
+mod drones;
 mod flood;
 mod flooder;
 mod options;
@@ -47,7 +51,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-/// Customers, baristas and a flooder for a running Odyssey.
+/// Customers, baristas, a flooder and delivery drones for a running Odyssey.
 ///
 /// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
 /// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
@@ -57,8 +61,9 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
     version,
     args_override_self = true,
     max_term_width = 100,
-    after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off; 1 one did \
-                  not, or the run failed; 2 wrong usage."
+    after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off, and every \
+                  event of a drone was acknowledged and every check of them holds; 1 it is not so, or the run \
+                  failed; 2 wrong usage."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -71,6 +76,7 @@ enum Command {
     Baristas(baristas::Options),
     Rush(rush::Options),
     Flood(flood::Options),
+    Drones(drones::Options),
 }
 
 impl Command {
@@ -80,6 +86,7 @@ impl Command {
             Self::Baristas(_) => "baristas",
             Self::Rush(_) => "rush",
             Self::Flood(_) => "flood",
+            Self::Drones(_) => "drones",
         }
     }
 
@@ -90,6 +97,7 @@ impl Command {
             Self::Baristas(options) => options.crew.check(),
             Self::Rush(options) => options.check(),
             Self::Flood(options) => options.flood.check(),
+            Self::Drones(_) => Ok(()),
         }
     }
 }
@@ -120,6 +128,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Baristas(options) => (baristas::run(&options, closing).await?, options.output),
         Command::Rush(options) => (rush::run(&options, closing).await?, options.output),
         Command::Flood(options) => (flood::run(&options, closing).await?, options.output),
+        Command::Drones(options) => (drones::run(&options, closing).await?, options.output),
     };
     report.print(output.format)?;
     Ok(report.exit_code())
@@ -162,6 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn drones_fly_at_a_hundredfold_speed_unless_told_otherwise() {
+        for (line, speed) in [
+            (&["simulators", "drones"][..], 100.0),
+            (&["simulators", "drones", "--speed=2"], 2.0),
+        ] {
+            let Command::Drones(options) = CommandLine::parse_from(line).command else {
+                panic!("drones were asked for")
+            };
+            assert!((options.pace.speed.factor() - speed).abs() < f64::EPSILON);
+        }
+    }
+
+    #[test]
     fn the_last_of_a_repeated_option_counts() {
         let line = CommandLine::parse_from(["simulators", "rush", "--groups=2", "--groups=3"]);
         let Command::Rush(options) = line.command else {
@@ -192,6 +214,10 @@ mod tests {
             ["baristas", "--wait=56"],
             ["baristas", "--count=0"],
             ["baristas", "--for=-1s"],
+            ["drones", "--missions=0"],
+            ["drones", "--fleet=0"],
+            ["drones", "--hops=0"],
+            ["drones", "--crashes=5"],
         ] {
             let line = std::iter::once("simulators").chain(arguments);
             let refused = CommandLine::try_parse_from(line).expect_err(arguments[1]);

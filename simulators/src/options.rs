@@ -123,6 +123,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a share such as `5%` or `0.05`; none to all.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse::<f64>().map(|share| share / 100.0),
+        None => text.parse(),
+    };
+    match share {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a share from 0% to 100%, such as 5% or 0.05".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +152,17 @@ mod tests {
         }
         for text in ["", "30", "-1s", "25h", "a while"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_read_as_percentages_or_fractions() {
+        for (text, expected) in [("5%", 0.05), ("0.05", 0.05), ("0", 0.0), ("100 %", 1.0)] {
+            let read = share(text).unwrap();
+            assert!((read - expected).abs() < 1e-12, "{text}");
+        }
+        for text in ["", "5", "101%", "-1%", "NaN", "%"] {
+            assert!(share(text).is_err(), "{text}");
         }
     }
 }

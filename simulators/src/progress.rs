@@ -34,19 +34,27 @@ pub(crate) struct Progress {
     /// Coffees being brewed by this run's baristas; none when it has no baristas.
     brewing: Option<watch::Sender<u32>>,
     brewed: AtomicU64,
+    /// Events acknowledged; none when this run has no drones.
+    events: Option<AtomicU64>,
 }
 
 impl Progress {
     fn new(name: Option<&'static str>, expected: usize, baristas: bool) -> Arc<Self> {
-        Arc::new(Self {
+        let expected = u64::try_from(expected).unwrap_or(u64::MAX);
+        Arc::new(Self::blank(name, expected, baristas))
+    }
+
+    fn blank(name: Option<&'static str>, expected: u64, baristas: bool) -> Self {
+        Self {
             name,
-            expected: u64::try_from(expected).unwrap_or(u64::MAX),
+            expected,
             arrived: AtomicU64::new(0),
             served: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             brewing: baristas.then(|| watch::Sender::new(0)),
             brewed: AtomicU64::new(0),
-        })
+            events: None,
+        }
     }
 
     pub(crate) fn of_customers(expected: usize) -> Arc<Self> {
@@ -64,6 +72,29 @@ impl Progress {
     /// One of several runs of customers and baristas.
     pub(crate) fn of_run(name: &'static str, expected: usize) -> Arc<Self> {
         Self::new(Some(name), expected, true)
+    }
+
+    /// Drones in the place of customers, a mission each; zero expected when there is no end of them.
+    pub(crate) fn of_drones(expected: u64) -> Arc<Self> {
+        Arc::new(Self {
+            events: Some(AtomicU64::new(0)),
+            ..Self::blank(None, expected, false)
+        })
+    }
+
+    pub(crate) fn mission_began(&self) {
+        self.arrived.fetch_add(1, Relaxed);
+    }
+
+    /// Its last event was acknowledged, or it was given up.
+    pub(crate) fn mission_ended(&self, given_up: bool) {
+        self.customer_left(!given_up);
+    }
+
+    pub(crate) fn event_acknowledged(&self) {
+        if let Some(events) = &self.events {
+            events.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn customer_came(&self) {
@@ -92,9 +123,12 @@ impl Progress {
         self.brewing.as_ref().map(watch::Sender::subscribe)
     }
 
-    /// The count whose growth is the rate: customers served, or coffees brewed when there are no customers.
+    /// The count whose growth is the rate: events acknowledged, or customers served, or coffees brewed when there are
+    /// neither drones nor customers.
     fn done(&self) -> u64 {
-        if self.expected > 0 {
+        if let Some(events) = &self.events {
+            events.load(Relaxed)
+        } else if self.expected > 0 {
             self.served.load(Relaxed)
         } else {
             self.brewed.load(Relaxed)
@@ -103,9 +137,20 @@ impl Progress {
 
     fn line(&self, per_s: f64) -> String {
         let mut parts: Vec<_> = self.name.map(str::to_owned).into_iter().collect();
-        if self.expected > 0 {
-            let (served, failed) = (self.served.load(Relaxed), self.failed.load(Relaxed));
-            let waiting = self.arrived.load(Relaxed).saturating_sub(served + failed);
+        let (served, failed) = (self.served.load(Relaxed), self.failed.load(Relaxed));
+        let waiting = self.arrived.load(Relaxed).saturating_sub(served + failed);
+        if let Some(events) = &self.events {
+            parts.push(format!("flying {waiting}"));
+            let of = match self.expected {
+                0 => String::new(),
+                expected => format!("/{expected}"),
+            };
+            parts.push(format!("missions ended {served}{of}"));
+            if failed > 0 {
+                parts.push(format!("given up {failed}"));
+            }
+            parts.push(format!("events {}", events.load(Relaxed)));
+        } else if self.expected > 0 {
             parts.push(format!("waiting {waiting}"));
             if let Some(brewing) = &self.brewing {
                 parts.push(format!("brewing {}", *brewing.borrow()));
@@ -198,7 +243,7 @@ async fn tick(progress: Arc<Progress>, bar: Option<ProgressBar>) {
         tokio::time::sleep(every).await;
         let line = progress.line(rate.per_s(Instant::now(), progress.done()));
         if let Some(bar) = &bar {
-            bar.set_position(progress.done());
+            bar.set_position(progress.served.load(Relaxed));
             bar.set_message(line);
         } else {
             // Nobody reading the progress is no reason to stop the run.
@@ -258,6 +303,17 @@ mod tests {
         assert_eq!(
             Progress::of_run("without flood", 2).line(0.0),
             "without flood · waiting 0 · brewing 0 · served 0/2 · 0.0/s measured"
+        );
+        let drones = Progress::of_drones(2);
+        drones.mission_began();
+        drones.event_acknowledged();
+        assert_eq!(
+            drones.line(2.0),
+            "flying 1 · missions ended 0/2 · events 1 · 2.0/s measured"
+        );
+        assert_eq!(
+            Progress::of_drones(0).line(0.0),
+            "flying 0 · missions ended 0 · events 0 · 0.0/s measured"
         );
         assert_eq!(
             Progress::of_baristas().line(0.0),

@@ -15,6 +15,7 @@ use crate::{
     baristas::Tally,
     comparison::Comparison,
     deeds::Deeds,
+    drones::Summary as Missions,
     options::{Format, Pace},
     pace::{Span, Speed, spoken},
     plot,
@@ -45,6 +46,8 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) comparison: Option<Comparison>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    drones: Option<Missions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<PathBuf>,
 }
 
@@ -61,6 +64,7 @@ impl Report {
             baristas: None,
             flooder: None,
             comparison: None,
+            drones: None,
             picture: None,
         }
     }
@@ -106,6 +110,12 @@ impl Report {
         self.comparison = Some(comparison);
     }
 
+    /// A run of drones is in order only if every event was acknowledged and every check holds.
+    pub(crate) fn add_drones(&mut self, missions: Missions) {
+        self.ok &= missions.is_in_order();
+        self.drones = Some(missions);
+    }
+
     /// Draws the picture. A picture that cannot be written does not cost the report.
     /// `without_flood` are the visits of the run before the flood, if there was one.
     pub(crate) fn draw(
@@ -148,6 +158,9 @@ impl Report {
 
     /// The verdict in words.
     pub(crate) fn verdict(&self) -> String {
+        if let Some(missions) = &self.drones {
+            return missions.verdict();
+        }
         match (&self.customers, &self.flooder) {
             (Some(customers), _) => {
                 let who = if self.comparison.is_some() {
@@ -222,6 +235,9 @@ impl fmt::Display for Report {
         if let Some(comparison) = &self.comparison {
             write!(f, "{comparison}")?;
         }
+        if let Some(missions) = &self.drones {
+            self.write_drones(f, missions)?;
+        }
         self.write_times(f)?;
         if let Some(picture) = &self.picture {
             writeln!(f, "\nPicture: {}", picture.display())?;
@@ -265,12 +281,27 @@ impl Report {
         Ok(())
     }
 
+    fn write_drones(&self, f: &mut fmt::Formatter<'_>, missions: &Missions) -> fmt::Result {
+        missions.write_figures(f)?;
+        if let Some(waits) = missions.waits() {
+            self.write_scales(f, "From due to acknowledged")?;
+            for (name, span) in waits.named() {
+                self.write_span(f, name, span)?;
+            }
+        }
+        missions.write_checks(f)
+    }
+
     fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_scales(f, "Run")?;
         self.write_span(f, "duration", self.elapsed)?;
         if let Some(Summary { served_per_s, .. }) = &self.customers {
             let columns = self.columns(&rate(served_per_s.measured), &rate(served_per_s.simulated));
             row(f, "served, first arrival to last answer", &columns)?;
+        }
+        if let Some(per_s) = self.drones.as_ref().map(Missions::acknowledged_per_s) {
+            let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
+            row(f, "events acknowledged", &columns)?;
         }
         Ok(())
     }

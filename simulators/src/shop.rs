@@ -2,6 +2,7 @@
 
 use std::{fmt, net::Ipv4Addr};
 
+use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -95,21 +96,31 @@ impl Failure {
 ///
 /// Every call may be dropped while it waits; the connection is then closed, so the shop notices.
 #[derive(Debug)]
-struct Caller {
+pub(crate) struct Caller {
     shop: Address,
     connection: Option<Connection>,
 }
 
 impl Caller {
-    fn new(shop: Address) -> Self {
+    pub(crate) fn new(shop: Address) -> Self {
         Self {
             shop,
             connection: None,
         }
     }
 
-    async fn call(&mut self, method: Method, path: &str) -> Result<Answer, Failure> {
-        let request = self.shop.request(method, path, None);
+    /// Calls without a body.
+    pub(crate) async fn call(&mut self, method: Method, path: &str) -> Result<Answer, Failure> {
+        let request = self.request(method, path, None);
+        self.send(request).await.map_err(Failure::Transport)
+    }
+
+    /// A request that is yet to be sent; a body is JSON.
+    pub(crate) fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> Outgoing {
+        self.shop.request(method, path, body)
+    }
+
+    pub(crate) async fn send(&mut self, request: Outgoing) -> Result<Answer, TransportError> {
         // The connection is put back only after a whole answer, so an exchange that failed or
         // was dropped half-way takes its connection with it.
         let kept = self.connection.take().filter(Connection::is_open);
@@ -121,7 +132,7 @@ impl Caller {
             let answer = connection.exchange(request).await?;
             Ok((connection, answer))
         };
-        let (connection, answer) = exchange.await.map_err(Failure::Transport)?;
+        let (connection, answer) = exchange.await?;
         self.connection = Some(connection);
         Ok(answer)
     }
@@ -270,7 +281,8 @@ fn finish_path(order: &Order) -> String {
     }
 }
 
-fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
+/// An answer's JSON.
+pub(crate) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
     serde_json::from_slice(&answer.body).map_err(|_| Failure::Unreadable)
 }
 

@@ -67,10 +67,68 @@ pub(crate) struct Summary {
 }
 
 /// A rate per second of measured and of simulated time.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Rate {
     pub(crate) measured: f64,
     pub(crate) simulated: f64,
+}
+
+impl Rate {
+    /// So many within `busy`, measured; zero within no time.
+    pub(crate) fn of(times: usize, busy: Duration, speed: Speed) -> Self {
+        let per_s = if busy.is_zero() {
+            0.0
+        } else {
+            count(times) / busy.as_secs_f64()
+        };
+        Self {
+            measured: per_s,
+            simulated: speed.simulated_rate(per_s),
+        }
+    }
+}
+
+/// Waiting times as they come in; its size does not grow with their number.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    /// Microseconds, to three significant figures.
+    histogram: Histogram<u64>,
+    max: Option<Duration>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, WAIT_MAX_US, 3)
+            .expect("the bounds are in order and three figures are supported");
+        Self {
+            histogram,
+            max: None,
+        }
+    }
+}
+
+impl Recorder {
+    /// `wait` is measured.
+    pub(crate) fn record(&mut self, wait: Duration) {
+        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record(micros);
+        self.max = self.max.max(Some(wait));
+    }
+
+    /// None when nothing was recorded.
+    pub(crate) fn waits(&self, speed: Speed) -> Option<Waits> {
+        let max = self.max?;
+        // A bucket's upper end may lie beyond the longest wait that there was.
+        let at =
+            |quantile| Duration::from_micros(self.histogram.value_at_quantile(quantile)).min(max);
+        let span = |measured| Span::new(measured, speed);
+        Some(Waits {
+            p50: span(at(0.50)),
+            p90: span(at(0.90)),
+            p99: span(at(0.99)),
+            max: span(max),
+        })
+    }
 }
 
 /// Percentiles of the waiting times.
@@ -94,11 +152,6 @@ impl Summary {
         let busy = last
             .unwrap_or_default()
             .saturating_sub(first.unwrap_or_default());
-        let per_s = if busy.is_zero() {
-            0.0
-        } else {
-            count(served) / busy.as_secs_f64()
-        };
         Self {
             arrived: visits.len(),
             not_arrived: planned.saturating_sub(visits.len()),
@@ -108,10 +161,7 @@ impl Summary {
             unanswered: unanswered(visits),
             waits: Waits::of(visits, speed),
             busy: Span::new(busy, speed),
-            served_per_s: Rate {
-                measured: per_s,
-                simulated: speed.simulated_rate(per_s),
-            },
+            served_per_s: Rate::of(served, busy, speed),
             out_of_turn: out_of_turn(visits),
         }
     }
@@ -154,23 +204,11 @@ impl Waits {
     /// Of the served; none when nobody was.
     pub(crate) fn of(visits: &[Visit], speed: Speed) -> Option<Self> {
         let served = visits.iter().filter(|visit| visit.outcome.is_served());
-        let max = served.clone().map(|visit| visit.wait).max()?;
-        // Microseconds, to three significant figures.
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, WAIT_MAX_US, 3)
-            .expect("the bounds are in order and three figures are supported");
+        let mut recorder = Recorder::default();
         for visit in served {
-            let micros = u64::try_from(visit.wait.as_micros()).unwrap_or(u64::MAX);
-            histogram.saturating_record(micros);
+            recorder.record(visit.wait);
         }
-        // A bucket's upper end may lie beyond the longest wait that there was.
-        let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile)).min(max);
-        let span = |measured| Span::new(measured, speed);
-        Some(Self {
-            p50: span(at(0.50)),
-            p90: span(at(0.90)),
-            p99: span(at(0.99)),
-            max: span(max),
-        })
+        recorder.waits(speed)
     }
 
     /// With their names, in order.

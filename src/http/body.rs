@@ -54,6 +54,25 @@ where
     }
 }
 
+/// A body that is a JSON value which `T` accepts.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<S, T> FromRequest<S> for Json<T>
+where
+    BodyLimits: FromRef<S>,
+    S: Send + Sync,
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = OptionalJson::from_request(request, state).await?;
+        let missing = || Problem::unreadable("There is no body; it must be JSON.");
+        body.value.map(Self).ok_or_else(missing)
+    }
+}
+
 /// A body nobody reads, read to its end and dropped.
 #[derive(Debug)]
 pub struct Ignored;

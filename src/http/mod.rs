@@ -2,7 +2,7 @@
 //!
 //! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`]; a request passes [`edge`] (request id, counting, logging, the last resort
 //! for panics) into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
-//! describe themselves through [`api`]. [`status`] has the pages that every listener serves.
+//! describe themselves through [`api`]; what is asked for often and changes seldom is a [`page`]. [`status`] has the pages that every listener serves.
 
 pub mod activity;
 pub mod api;
@@ -10,6 +10,7 @@ pub mod body;
 pub mod connection;
 pub mod edge;
 pub mod listen;
+pub mod page;
 pub mod params;
 pub mod problem;
 pub mod server;

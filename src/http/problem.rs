@@ -149,6 +149,28 @@ impl Problem {
         .retry_after(Duration::from_secs(5))
     }
 
+    /// 503: more is to be kept than the storage takes; nothing of this request was.
+    pub fn storage_busy() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "storage-busy",
+            "The storage is busy",
+            "More is being kept than the disk takes; nothing of this request was. Try again in a moment.",
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+
+    /// 503: the storage does not work.
+    pub fn storage_down() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "storage-down",
+            "The storage does not work",
+            "What must be kept cannot be written or read for the moment; the log tells why.",
+        )
+        .retry_after(Duration::from_secs(5))
+    }
+
     /// Adds `Retry-After`: rounded up to whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {

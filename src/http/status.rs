@@ -19,12 +19,27 @@ use super::problem::Problem;
 use crate::telemetry::Registry;
 
 /// Whether the server is willing to take more work; shared by both listeners and the shutdown.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct Readiness {
     stopping: Arc<AtomicBool>,
+    able: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness").finish_non_exhaustive()
+    }
 }
 
 impl Readiness {
+    /// Willing, and as long as `able` says so, able: whether everything works that requests need.
+    pub fn new(able: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            stopping: Arc::default(),
+            able: Arc::new(able),
+        }
+    }
+
     /// From now on `/readyz` says 503.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -60,14 +75,16 @@ async fn health() -> Response {
 
 /// Ready?
 ///
-/// Willing and able to take work; not while the server is being stopped.
+/// Willing and able to take work; not while the server is being stopped, or cannot keep what it must.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
     (status = 200, body = Status),
-    (status = 503, description = "Being stopped", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Being stopped, or the storage does not work", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     if readiness.stopping.load(Ordering::Relaxed) {
         Problem::stopping().into_response()
+    } else if !(readiness.able)() {
+        Problem::storage_down().into_response()
     } else {
         no_store(axum::Json(Status { status: "ready" }))
     }

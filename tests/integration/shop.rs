@@ -101,6 +101,8 @@ impl Shop {
             command.env(variable(key), value);
         }
         command.args(["serve", "--addresses"]).arg(&addresses);
+        // The data directory is relative to it.
+        command.current_dir(dir.path());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(log).spawn().unwrap();
         // From here on its end is taken care of, whatever fails.

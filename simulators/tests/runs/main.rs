@@ -1,11 +1,13 @@
-//! The real program against a small shop, over real sockets.
+//! The real program against a small shop and a small delivery desk, over real sockets.
 //!
-//! Nothing here waits for a length of time: tests wait for what the shop has seen, or for the program's end.
+//! Nothing here waits for a length of time: tests wait for what was seen on the other side, or for the program's end.
 #![expect(
     clippy::unwrap_used,
     reason = "a test says what went wrong by panicking, in its helpers too"
 )]
 
+mod deliveries;
+mod drones;
 mod floods;
 mod program;
 mod shop;
@@ -328,6 +330,8 @@ async fn wrong_usage_is_told_from_an_unhappy_customer() {
         &["flood", "--from=::1"],
         &["flood", "--connections=kept", "--manner=slow-read"],
         &["rush", "--flood-orders=5"],
+        &["drones", "--missions=5", "--keep-flying"],
+        &["drones", "--crashes=5"],
         &["rush", "--flood", "--flood-from=127.1.2.3"],
         &["open"],
         &[],

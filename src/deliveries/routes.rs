@@ -1,0 +1,283 @@
+//! Drone deliveries over HTTP: paths and handlers. What goes over the wire is in `wire`, which problem each error is in
+//! `problems`.
+
+mod problems;
+mod wire;
+
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use self::problems::{unknown_delivery, unknown_event};
+use self::wire::{
+    DeliveryCounts, DeliveryEvents, DeliveryState, KeptEvent, NewEvent, OngoingDeliveries,
+};
+use super::model::{DeliveryId, ID_CHARS_MAX, KEY_BYTES_MAX};
+use super::service::Deliveries;
+use super::store::Recorded;
+use crate::http::Problem;
+use crate::http::body::{BodyLimits, Json};
+use crate::http::page::{Kept, Page};
+use crate::http::params::Path;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    deliveries: Deliveries,
+    limits: BodyLimits,
+    ongoing: Kept,
+    counts: Kept,
+}
+
+impl Desk {
+    /// The desk, and the bounds of request bodies.
+    pub fn new(deliveries: Deliveries, limits: BodyLimits) -> Self {
+        Self {
+            deliveries,
+            limits,
+            ongoing: Kept::default(),
+            counts: Kept::default(),
+        }
+    }
+}
+
+impl FromRef<Desk> for BodyLimits {
+    fn from_ref(desk: &Desk) -> Self {
+        desk.limits
+    }
+}
+
+/// What drones may do on the customers' listener, if they are let in there.
+pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
+    [routes!(record_event)].map(|routes| with_desk(routes, desk))
+}
+
+/// What drones and the staff may do.
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
+    [
+        routes!(record_event, list_events),
+        routes!(get_event),
+        routes!(get_delivery),
+        routes!(list_ongoing),
+        routes!(get_counts),
+    ]
+    .map(|routes| with_desk(routes, desk))
+}
+
+fn with_desk(
+    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
+    desk: &Desk,
+) -> UtoipaMethodRouter {
+    (schemas, paths, methods.with_state(desk.clone()))
+}
+
+/// Report an event
+///
+/// The answer is sent once the event is kept: no crash can take it away. With an `Idempotency-Key`, or an `event_id` in
+/// the body, the same event may be sent again, and gets the first answer.
+#[utoipa::path(
+    post, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
+    request_body(content = NewEvent, content_type = "application/json"),
+    params(
+        ("delivery_id" = String, Path, description = "The drone's name for its mission", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the event within its delivery; 1 to 255 visible ASCII characters",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 201, description = "Kept", body = KeptEvent, headers(
+            ("Location" = String, description = "Where to ask for the event"),
+            ("Idempotency-Replayed" = String, description = "\"true\" if it had been kept before"))),
+        (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It may not follow; `state` and `allowed` tell why", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An unknown type, an id that is none, or the key came with another event", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many deliveries are ongoing, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn record_event(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(event): Json<NewEvent>,
+) -> Result<Response, Problem> {
+    let id = delivery_id(&id)?;
+    let key = key(&headers)?.or(event.event_id.map(String::into_boxed_str));
+    let recorded = desk
+        .deliveries
+        .record(id.clone(), event.event_type.into(), key)
+        .await?;
+    let (event, replayed) = match recorded {
+        Recorded::New(event) => (event, false),
+        Recorded::Replayed(event) => (event, true),
+    };
+    let location = format!("/deliveries/{id}/events/{}", event.sequence);
+    let mut response = no_store(&KeptEvent::of(&id, &event));
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    let location = HeaderValue::try_from(location).expect("an id is made of URL characters");
+    headers.insert(header::LOCATION, location);
+    if replayed {
+        let name = HeaderName::from_static("idempotency-replayed");
+        headers.insert(name, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// A delivery's events
+///
+/// In order, whether it is ongoing or over.
+#[utoipa::path(
+    get, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
+    params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
+    responses(
+        (status = 200, body = DeliveryEvents),
+        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_events(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let history = desk.deliveries.history(delivery_id(&id)?).await?;
+    let history = history.ok_or_else(unknown_delivery)?;
+    Ok(no_store(&DeliveryEvents::from(history)))
+}
+
+/// One event
+#[utoipa::path(
+    get, path = "/deliveries/{delivery_id}/events/{sequence}", tag = "deliveries",
+    params(
+        ("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$"),
+        ("sequence" = u32, Path, description = "Its place in the delivery, from 1"),
+    ),
+    responses(
+        (status = 200, body = KeptEvent),
+        (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such event, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_event(
+    State(desk): State<Desk>,
+    Path((id, sequence)): Path<(String, u32)>,
+) -> Result<Response, Problem> {
+    let id = delivery_id(&id)?;
+    let event = desk.deliveries.event(id.clone(), sequence).await?;
+    let event = event.ok_or_else(unknown_event)?;
+    Ok(no_store(&KeptEvent::of(&id, &event)))
+}
+
+/// Where a delivery stands
+#[utoipa::path(
+    get, path = "/deliveries/{delivery_id}", tag = "deliveries",
+    params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
+    responses(
+        (status = 200, body = DeliveryState),
+        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_delivery(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let delivery = desk.deliveries.delivery(delivery_id(&id)?).await?;
+    let delivery = delivery.ok_or_else(unknown_delivery)?;
+    let stale_from = delivery.stale_from(desk.deliveries.stale_after());
+    let state = DeliveryState::of(&delivery, stale_from, Timestamp::now());
+    Ok(no_store(&state))
+}
+
+/// All ongoing deliveries
+///
+/// Oldest first. Those that are over are asked for by their ids.
+#[utoipa::path(
+    get, path = "/deliveries", tag = "deliveries",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
+    responses(
+        (status = 200, body = OngoingDeliveries, headers(("ETag" = String))),
+        (status = 304, description = "The client has it"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
+    let (version, now) = (desk.deliveries.version(), Timestamp::now());
+    if let Some(page) = desk.ongoing.get(version, now) {
+        return Ok(page.answer(&headers));
+    }
+    let stale_after = desk.deliveries.stale_after();
+    // The list changes by itself when the next delivery becomes stale.
+    let mut until = Timestamp::MAX;
+    let deliveries = desk.deliveries.ongoing().await?;
+    let deliveries = deliveries.iter().map(|delivery| {
+        let stale_from = delivery.stale_from(stale_after);
+        if let Some(from) = stale_from.filter(|&from| from > now) {
+            until = until.min(from);
+        }
+        DeliveryState::of(delivery, stale_from, now)
+    });
+    let deliveries = deliveries.collect();
+    let page = Page::render(&OngoingDeliveries { deliveries });
+    desk.ongoing.keep(version, until, &page);
+    Ok(page.answer(&headers))
+}
+
+/// How many deliveries there are
+///
+/// Ongoing ones, and all since the beginning.
+#[utoipa::path(
+    get, path = "/counts", tag = "deliveries",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of counts that the client has")),
+    responses(
+        (status = 200, body = DeliveryCounts, headers(("ETag" = String))),
+        (status = 304, description = "The client has it"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
+    let (version, now) = (desk.deliveries.version(), Timestamp::now());
+    if let Some(page) = desk.counts.get(version, now) {
+        return Ok(page.answer(&headers));
+    }
+    let counts = desk.deliveries.counts().await?;
+    let page = Page::render(&DeliveryCounts::from(counts));
+    desk.counts.keep(version, Timestamp::MAX, &page);
+    Ok(page.answer(&headers))
+}
+
+fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
+    DeliveryId::parse(text).ok_or_else(|| {
+        Problem::invalid_parameter(
+            "delivery_id",
+            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-"),
+        )
+    })
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
+    match key.to_str() {
+        Ok(text) if fits && text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.into())),
+        _ => Err(Problem::unreadable(
+            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
+        )),
+    }
+}
+
+fn no_store(value: &impl Serialize) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    ([(header::CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
+}

@@ -1,0 +1,101 @@
+//! Which problem each error of the delivery desk is.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::Value;
+
+use super::super::error::{RecordError, Refusal, Unavailable};
+use super::super::model::EventType;
+use crate::http::Problem;
+
+/// A delivery takes minutes.
+const RETRY_ONGOING: Duration = Duration::from_secs(30);
+
+pub(super) fn unknown_delivery() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "delivery-unknown",
+        "No such delivery",
+        "No event of this delivery was ever received, or it is no longer kept.",
+    )
+}
+
+pub(super) fn unknown_event() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "event-unknown",
+        "No such event",
+        "The delivery has no event of this sequence, or it is no longer kept.",
+    )
+}
+
+fn illegal(state: Option<EventType>, allowed: &[EventType]) -> Problem {
+    let words: Vec<_> = allowed.iter().map(|allowed| allowed.as_str()).collect();
+    let detail = match (state, words.as_slice()) {
+        (None, [first, ..]) => format!("The delivery has not begun; it begins with {first}."),
+        (Some(state), []) => format!("{} is final; nothing follows it.", state.as_str()),
+        (state, words) => format!(
+            "After {} only {} may follow.",
+            state.map_or("nothing", EventType::as_str),
+            words.join(", ")
+        ),
+    };
+    Problem::new(
+        StatusCode::CONFLICT,
+        "event-out-of-order",
+        "The event may not follow",
+        detail,
+    )
+    .with(
+        "state",
+        state
+            .map(EventType::as_str)
+            .map_or(Value::Null, Value::from),
+    )
+    .with("allowed", words)
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Illegal { state, allowed } => illegal(state, &allowed),
+            Refusal::KeyReused { before } => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The key is taken",
+                format!(
+                    "This Idempotency-Key or event_id came with {} before; use a new one for a new event.",
+                    before.as_str()
+                ),
+            ),
+            Refusal::TooManyOngoing => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-ongoing",
+                "Too many deliveries are ongoing",
+                "As many deliveries are under way as the desk keeps an eye on; others must end first.",
+            )
+            .retry_after(RETRY_ONGOING),
+        }
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Busy => Problem::storage_busy(),
+            Unavailable::Down => Problem::storage_down(),
+            Unavailable::Closed => Problem::stopping(),
+            Unavailable::Bug => Problem::bug(),
+        }
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Refused(refusal) => refusal.into(),
+            RecordError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Deliveries in `SQLite`.
+//!
+//! A delivery's number is its place by first event; the total is the last number. What is pushed out leaves with the event
+//! that pushes it.
+
+use jiff::Timestamp;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::error::{RecordError, Refusal, Unavailable};
+use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History, Rules};
+use super::store::{Answer, NewEvent, Recorded, Store};
+use crate::storage::sqlite::{self, Database, Undone};
+
+/// The schema, step by step; see [`crate::storage::sqlite::Settings`].
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE deliveries (
+        number     INTEGER PRIMARY KEY,
+        id         TEXT NOT NULL UNIQUE,
+        state      INTEGER NOT NULL,
+        events     INTEGER NOT NULL,
+        started_at INTEGER NOT NULL,  -- microseconds since 1970
+        updated_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX deliveries_over ON deliveries (number) WHERE state >= 4;
+    CREATE TABLE events (
+        delivery    INTEGER NOT NULL,
+        sequence    INTEGER NOT NULL,
+        type        INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,  -- microseconds since 1970
+        key         TEXT,
+        PRIMARY KEY (delivery, sequence)
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX events_by_key ON events (delivery, key) WHERE key IS NOT NULL;
+    CREATE TABLE counts (
+        only    INTEGER PRIMARY KEY CHECK (only = 1),
+        ongoing INTEGER NOT NULL,
+        total   INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO counts VALUES (1, 0, 0);
+"];
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    database: Database,
+    rules: Rules,
+}
+
+impl Sqlite {
+    /// The store in this database, which was opened with [`MIGRATIONS`].
+    pub fn new(database: Database, rules: Rules) -> Self {
+        Self { database, rules }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        Ok(self.database.read(query).await?)
+    }
+}
+
+impl Store for Sqlite {
+    fn record(&self, event: NewEvent) -> Answer<'_, Recorded, RecordError> {
+        let rules = self.rules.clone();
+        Box::pin(async move {
+            let done = self
+                .database
+                .write(move |connection| record(connection, &rules, &event))
+                .await
+                .map_err(Unavailable::from)?;
+            Ok(done?)
+        })
+    }
+
+    fn ongoing(&self) -> Answer<'_, Vec<Delivery>> {
+        Box::pin(self.read(|connection| {
+            let mut deliveries = connection.prepare_cached(
+                "SELECT id, state, events, started_at, updated_at FROM deliveries WHERE state < 4 ORDER BY number",
+            )?;
+            deliveries.query_map([], delivery)?.collect()
+        }))
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Answer<'_, Option<Delivery>> {
+        Box::pin(self.read(move |connection| Ok(find(connection, &id)?.map(|found| found.1))))
+    }
+
+    fn history(&self, id: DeliveryId) -> Answer<'_, Option<History>> {
+        Box::pin(self.read(move |connection| {
+            let Some((number, delivery)) = find(connection, &id)? else {
+                return Ok(None);
+            };
+            let mut events = connection.prepare_cached(
+                "SELECT sequence, type, received_at FROM events WHERE delivery = ? ORDER BY sequence",
+            )?;
+            let events = events.query_map([number], event)?.collect::<Result<_, _>>()?;
+            Ok(Some(History { delivery, events }))
+        }))
+    }
+
+    fn event(&self, id: DeliveryId, sequence: u32) -> Answer<'_, Option<Event>> {
+        Box::pin(self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT sequence, type, received_at FROM events
+                     WHERE delivery = (SELECT number FROM deliveries WHERE id = ?) AND sequence = ?",
+                )?
+                .query_row(params![id.as_str(), sequence], event)
+                .optional()
+        }))
+    }
+
+    fn counts(&self) -> Answer<'_, Counts> {
+        Box::pin(self.read(counts))
+    }
+
+    fn version(&self) -> u64 {
+        self.database.version()
+    }
+}
+
+impl From<sqlite::Unavailable> for Unavailable {
+    fn from(unavailable: sqlite::Unavailable) -> Self {
+        match unavailable {
+            sqlite::Unavailable::Busy => Self::Busy,
+            sqlite::Unavailable::Engine => Self::Down,
+            sqlite::Unavailable::Failed => Self::Bug,
+            sqlite::Unavailable::Stopped => Self::Closed,
+        }
+    }
+}
+
+impl From<Refusal> for Undone<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Runs inside the transaction that keeps the event.
+fn record(
+    connection: &Connection,
+    rules: &Rules,
+    new: &NewEvent,
+) -> Result<Recorded, Undone<Refusal>> {
+    let Some((number, before)) = find(connection, &new.delivery)? else {
+        return begin(connection, rules, new);
+    };
+    if let Some(first) = sent_before(connection, number, new)? {
+        return if first.event_type == new.event_type {
+            Ok(Recorded::Replayed(first))
+        } else {
+            let before = first.event_type;
+            Err(Refusal::KeyReused { before }.into())
+        };
+    }
+    let event = Event {
+        sequence: rules.next(Some((before.state, before.events)), new.event_type)?,
+        event_type: new.event_type,
+        // Clocks are set back, and events overtake one another on their way here.
+        received_at: new.received_at.max(before.updated_at),
+    };
+    add(connection, number, &event, new.key.as_deref())?;
+    connection
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?, events = ?, updated_at = ? WHERE number = ?",
+        )?
+        .execute(params![
+            event.event_type,
+            event.sequence,
+            Micros(event.received_at),
+            number
+        ])?;
+    if event.event_type.is_final() {
+        connection
+            .prepare_cached("UPDATE counts SET ongoing = ongoing - 1")?
+            .execute([])?;
+    }
+    Ok(Recorded::New(event))
+}
+
+fn begin(
+    connection: &Connection,
+    rules: &Rules,
+    new: &NewEvent,
+) -> Result<Recorded, Undone<Refusal>> {
+    let sequence = rules.next(None, new.event_type)?;
+    let counts = counts(connection)?;
+    rules.begin(counts)?;
+    let number = counts.total + 1;
+    let event = Event {
+        sequence,
+        event_type: new.event_type,
+        received_at: new.received_at,
+    };
+    connection
+        .prepare_cached("INSERT INTO deliveries VALUES (?1, ?2, ?3, ?4, ?5, ?5)")?
+        .execute(params![
+            number,
+            new.delivery.as_str(),
+            event.event_type,
+            event.sequence,
+            Micros(event.received_at)
+        ])?;
+    add(connection, number, &event, new.key.as_deref())?;
+    connection
+        .prepare_cached("UPDATE counts SET ongoing = ongoing + 1, total = ?")?
+        .execute([number])?;
+    push_out(connection, rules.outlived(number))?;
+    Ok(Recorded::New(event))
+}
+
+/// Lets go of what is over and numbered up to here.
+fn push_out(connection: &Connection, outlived: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM events WHERE delivery IN
+                 (SELECT number FROM deliveries WHERE state >= 4 AND number <= ?)",
+        )?
+        .execute([outlived])?;
+    connection
+        .prepare_cached("DELETE FROM deliveries WHERE state >= 4 AND number <= ?")?
+        .execute([outlived])?;
+    Ok(())
+}
+
+fn add(
+    connection: &Connection,
+    number: u64,
+    event: &Event,
+    key: Option<&str>,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![
+            number,
+            event.sequence,
+            event.event_type,
+            Micros(event.received_at),
+            key
+        ])?;
+    Ok(())
+}
+
+fn sent_before(
+    connection: &Connection,
+    number: u64,
+    new: &NewEvent,
+) -> rusqlite::Result<Option<Event>> {
+    let Some(key) = &new.key else {
+        return Ok(None);
+    };
+    connection
+        .prepare_cached(
+            "SELECT sequence, type, received_at FROM events WHERE delivery = ? AND key = ?",
+        )?
+        .query_row(params![number, key], event)
+        .optional()
+}
+
+fn find(connection: &Connection, id: &DeliveryId) -> rusqlite::Result<Option<(u64, Delivery)>> {
+    connection
+        .prepare_cached(
+            "SELECT id, state, events, started_at, updated_at, number FROM deliveries WHERE id = ?",
+        )?
+        .query_row([id.as_str()], |row| Ok((row.get(5)?, delivery(row)?)))
+        .optional()
+}
+
+fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
+    connection
+        .prepare_cached("SELECT ongoing, total FROM counts")?
+        .query_row([], |row| {
+            Ok(Counts {
+                ongoing: row.get(0)?,
+                total: row.get(1)?,
+            })
+        })
+}
+
+fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let id = row.get_ref(0)?.as_str()?;
+    let (Micros(started_at), Micros(updated_at)) = (row.get(3)?, row.get(4)?);
+    Ok(Delivery {
+        id: DeliveryId::parse(id).ok_or(FromSqlError::InvalidType)?,
+        state: row.get(1)?,
+        events: row.get(2)?,
+        started_at,
+        updated_at,
+    })
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let Micros(received_at) = row.get(2)?;
+    Ok(Event {
+        sequence: row.get(0)?,
+        event_type: row.get(1)?,
+        received_at,
+    })
+}
+
+/// A time as the tables keep it: microseconds since 1970.
+struct Micros(Timestamp);
+
+impl ToSql for Micros {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.as_microsecond().into())
+    }
+}
+
+impl FromSql for Micros {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let micros = value.as_i64()?;
+        Timestamp::from_microsecond(micros)
+            .map(Self)
+            .map_err(|_| FromSqlError::OutOfRange(micros))
+    }
+}
+
+/// The numbers stand in files, so they stay as they are; final states are from 4 on.
+fn number(event_type: EventType) -> i64 {
+    match event_type {
+        EventType::ParcelCollected => 1,
+        EventType::TakenOff => 2,
+        EventType::Landed => 3,
+        EventType::Crashed => 4,
+        EventType::ParcelDelivered => 5,
+    }
+}
+
+impl ToSql for EventType {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(number(*self).into())
+    }
+}
+
+impl FromSql for EventType {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let found = value.as_i64()?;
+        Self::ALL
+            .into_iter()
+            .find(|&event_type| number(event_type) == found)
+            .ok_or(FromSqlError::OutOfRange(found))
+    }
+}
+
+#[cfg(test)]
+mod tests;

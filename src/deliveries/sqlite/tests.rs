@@ -1,0 +1,68 @@
+use std::path::Path;
+
+use super::super::model::Graph;
+use super::super::store::contract;
+use super::*;
+use crate::storage::sqlite::{Metrics, Settings};
+use crate::telemetry::Registry;
+
+fn open(directory: &Path, rules: Rules) -> Sqlite {
+    let settings = Settings {
+        path: directory.join("deliveries.db"),
+        migrations: MIGRATIONS,
+        queue_max: 1000,
+        batch_max: 64,
+        readers: 1,
+    };
+    let registry = Registry::new(&[]).unwrap();
+    let metrics = registry.register(|| Metrics::register(&settings.path));
+    Sqlite::new(Database::open(settings, metrics).unwrap(), rules)
+}
+
+contract::suite!(|rules| {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), rules);
+    (store, directory)
+});
+
+#[tokio::test]
+async fn what_was_recorded_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = contract::rules();
+    let before = open(directory.path(), rules.clone());
+    contract::record(&before, "a", EventType::ParcelCollected).await;
+    contract::record(&before, "a", EventType::TakenOff).await;
+    let history = before.history(contract::id("a")).await.unwrap();
+    before.database.close().await;
+    let after = open(directory.path(), rules);
+    assert_eq!(after.history(contract::id("a")).await.unwrap(), history);
+    let counts = Counts {
+        ongoing: 1,
+        total: 1,
+    };
+    assert_eq!(after.counts().await.unwrap(), counts);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_what_was_pushed_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = Rules {
+        kept: 2,
+        graph: Graph::Free,
+        ..contract::rules()
+    };
+    let store = open(directory.path(), rules);
+    for n in 0..10 {
+        let id = format!("d{n}");
+        contract::record(&store, &id, EventType::ParcelCollected).await;
+        contract::record(&store, &id, EventType::Crashed).await;
+    }
+    let rows = store.read(|connection| {
+        let count = |table| {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get::<_, u32>(0))
+        };
+        Ok((count("deliveries")?, count("events")?))
+    });
+    assert_eq!(rows.await.unwrap(), (2, 4));
+}

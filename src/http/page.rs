@@ -1,0 +1,147 @@
+//! Pages: JSON that is asked for more often than it changes. It is rendered once, and clients who have it already are told
+//! so (`ETag`, RFC 9110, section 8.8.3).
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// A page as it goes out.
+#[derive(Debug, Clone)]
+pub struct Page {
+    json: Bytes,
+    /// A header value: hexadecimal digits between quotation marks.
+    etag: Box<str>,
+}
+
+impl Page {
+    /// Renders a value. What cannot be JSON, such as a map with other keys than strings, is an empty page.
+    pub fn render(value: &impl Serialize) -> Self {
+        let json = serde_json::to_vec(value).unwrap_or_default();
+        let mut digest = DefaultHasher::new();
+        digest.write(&json);
+        let etag = format!("\"{:016x}\"", digest.finish());
+        Self {
+            json: json.into(),
+            etag: etag.into(),
+        }
+    }
+
+    /// 200 with the page, or 304 if the client says that it has it.
+    pub fn answer(&self, request: &HeaderMap) -> Response {
+        let mut response = if self.is_known(request) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let json_type = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, json_type)], self.json.clone()).into_response()
+        };
+        let headers = response.headers_mut();
+        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
+            headers.insert(header::ETAG, etag);
+        }
+        // It may be kept, and is asked about each time.
+        let no_cache = HeaderValue::from_static("no-cache");
+        headers.insert(header::CACHE_CONTROL, no_cache);
+        response
+    }
+
+    /// `If-None-Match` compares weakly (RFC 9110, section 13.1.2).
+    fn is_known(&self, request: &HeaderMap) -> bool {
+        let fields = request.get_all(header::IF_NONE_MATCH).iter();
+        let mut tags = fields
+            .filter_map(|field| field.to_str().ok())
+            .flat_map(|field| field.split(','))
+            .map(str::trim);
+        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*self.etag)
+    }
+}
+
+/// The latest page of one kind; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Kept {
+    latest: Arc<Mutex<Option<Latest>>>,
+}
+
+#[derive(Clone)]
+struct Latest {
+    version: u64,
+    until: Timestamp,
+    page: Page,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// The page, if it is still what this version has to show at this time.
+    pub fn get(&self, version: u64, now: Timestamp) -> Option<Page> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest
+            .as_ref()
+            .filter(|latest| latest.version == version && now < latest.until)
+            .map(|latest| latest.page.clone())
+    }
+
+    /// Keeps what was rendered of this version, to be shown before `until`. An older version does not replace a newer one.
+    pub fn keep(&self, version: u64, until: Timestamp, page: &Page) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.as_ref().is_none_or(|kept| kept.version <= version) {
+            *latest = Some(Latest {
+                version,
+                until,
+                page: page.clone(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_who_has_the_page_is_not_sent_it_again() {
+        let page = Page::render(&["a"]);
+        let etag = &*page.etag;
+        assert_ne!(&*Page::render(&["b"]).etag, etag);
+        for (said, known) in [
+            (None, false),
+            (Some(etag.to_owned()), true),
+            (Some(format!("W/{etag}")), true),
+            (Some(format!("\"other\", {etag}")), true),
+            (Some("*".to_owned()), true),
+            (Some("\"other\"".to_owned()), false),
+        ] {
+            let mut request = HeaderMap::new();
+            if let Some(said) = &said {
+                request.insert(header::IF_NONE_MATCH, said.parse().unwrap());
+            }
+            let response = page.answer(&request);
+            let status = if known { 304 } else { 200 };
+            assert_eq!(response.status(), status, "{said:?}");
+            assert_eq!(response.headers()[header::ETAG], etag);
+        }
+    }
+
+    #[test]
+    fn a_page_is_kept_for_its_version_and_its_time() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let kept = Kept::default();
+        assert!(kept.get(0, second(0)).is_none());
+        kept.keep(3, second(10), &Page::render(&3));
+        assert!(kept.get(3, second(9)).is_some());
+        assert!(kept.get(3, second(10)).is_none());
+        assert!(kept.get(4, second(9)).is_none());
+        kept.keep(2, second(10), &Page::render(&2));
+        assert!(kept.get(3, second(9)).is_some());
+        assert!(kept.get(2, second(9)).is_none());
+    }
+}

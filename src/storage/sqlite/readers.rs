@@ -1,0 +1,104 @@
+//! The threads that read. Each has its own connection; all take from one queue.
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+use tracing::error;
+
+use super::connection::{File, connected, execute};
+use super::error::Unavailable;
+use super::health::Health;
+use super::queue::Exit;
+use super::work::{Broken, Query};
+
+/// The readers' queue: one of them at a time waits for work, the others wait for their turn to wait.
+pub(super) type Queries = Arc<Mutex<Exit<Box<dyn Query>>>>;
+
+/// One reader.
+pub(super) struct Reader {
+    file: File,
+    /// Nothing after a failure, until the next query.
+    connection: Option<Connection>,
+    queries: Queries,
+    health: Arc<Health>,
+    /// The last query found the engine failing, and the log says so.
+    failing: bool,
+}
+
+impl Reader {
+    pub(super) fn new(
+        file: File,
+        connection: Connection,
+        queries: Queries,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            file,
+            connection: Some(connection),
+            queries,
+            health,
+            failing: false,
+        }
+    }
+
+    /// Reads until the queue is closed.
+    pub(super) fn run(mut self) {
+        while let Some(query) = self.next() {
+            if !query.is_abandoned() {
+                self.read(query);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Box<dyn Query>> {
+        let queries = self.queries.lock();
+        let queries = queries.expect("taking work out of a queue does not panic");
+        queries.next()
+    }
+
+    fn read(&mut self, query: Box<dyn Query>) {
+        let connection = match self.begin() {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.failed(&error);
+                query.turn_away(Unavailable::Engine);
+                return;
+            }
+        };
+        let ran = query.run(connection);
+        // Nothing to keep; it ends the view of one state, so that the log can be cut.
+        let ended = execute(connection, "COMMIT");
+        match ran {
+            Ok(()) => {}
+            Err(Broken::Engine(error)) => {
+                self.failed(&error);
+                return;
+            }
+            Err(Broken::Statement(error)) => {
+                error!(database = self.health.name, %error, "a query was not done");
+            }
+            Err(Broken::Panicked(said)) => {
+                error!(database = self.health.name, said, "a query panicked");
+            }
+        }
+        match ended {
+            Ok(()) => self.failing = false,
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The connection, in a read transaction: however many statements follow, they see one state.
+    fn begin(&mut self) -> rusqlite::Result<&Connection> {
+        let connection = connected(&mut self.connection, || self.file.reader())?;
+        execute(connection, "BEGIN")?;
+        Ok(connection)
+    }
+
+    fn failed(&mut self, error: &rusqlite::Error) {
+        self.connection = None;
+        if !self.failing {
+            self.failing = true;
+            error!(database = self.health.name, %error, "the storage cannot be read");
+        }
+    }
+}

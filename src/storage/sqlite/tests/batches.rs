@@ -1,0 +1,241 @@
+//! What waits together is kept together, and nobody pays for a neighbour.
+
+use super::*;
+
+#[tokio::test]
+async fn fifty_that_wait_share_one_commit() {
+    let shop = Shop::open();
+    let held = shop.hold().await;
+    let before = shop.commits();
+    let waiting: Vec<_> = (0..50)
+        .map(|i| add(&shop.database, format!("{i:02}")))
+        .collect();
+    shop.waiting(50).await;
+    assert_eq!(shop.metric("odyssey_storage_queue_depth"), 50);
+    assert!(waiting.iter().all(|one| !one.is_finished()));
+    held.release().await;
+    for one in waiting {
+        one.await.unwrap().unwrap().unwrap();
+        // The first answer comes after the one commit of all.
+        assert_eq!(shop.commits(), before + 1);
+        assert_eq!(shop.names().len(), 50);
+    }
+    assert_eq!(shop.metric("odyssey_storage_operations_total"), 51);
+    assert_eq!(shop.metric("odyssey_storage_queue_depth"), 0);
+}
+
+#[tokio::test]
+async fn a_batch_has_an_end() {
+    let shop = Shop::with(|settings| settings.batch_max = 8);
+    let held = shop.hold().await;
+    let waiting: Vec<_> = (0..20)
+        .map(|i| add(&shop.database, i.to_string()))
+        .collect();
+    shop.waiting(20).await;
+    held.release().await;
+    for one in waiting {
+        one.await.unwrap().unwrap().unwrap();
+    }
+    assert_eq!(shop.commits(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_comes_after_the_commit() {
+    let shop = Shop::open();
+    for i in 0..20 {
+        add(&shop.database, format!("{i:02}"))
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(shop.names().len(), i + 1);
+    }
+}
+
+#[tokio::test]
+async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
+    let shop = Shop::open();
+    add(&shop.database, "taken")
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let held = shop.hold().await;
+    let first = add(&shop.database, "first");
+    let refused = write::<()>(&shop.database, |connection| {
+        insert(connection, "refused")?;
+        Err(Undone::Refused("no"))
+    });
+    let second = add(&shop.database, "second");
+    let broken = write(&shop.database, |connection| {
+        insert(connection, "broken")?;
+        Ok(insert(connection, "taken")?)
+    });
+    let third = add(&shop.database, "third");
+    let nonsense = write(&shop.database, |connection| {
+        insert(connection, "nonsense")?;
+        Ok(connection.execute_batch("SELECT nothing FROM nowhere")?)
+    });
+    let panicking = write::<()>(&shop.database, |connection| {
+        insert(connection, "panicking")?;
+        panic!("the cup fell");
+    });
+    let last = add(&shop.database, "last");
+    shop.waiting(8).await;
+    let before = shop.commits();
+    held.release().await;
+    assert_eq!(refused.await.unwrap(), Ok(Err("no")));
+    for failed in [broken, nonsense, panicking] {
+        assert_eq!(failed.await.unwrap(), Err(Unavailable::Failed));
+    }
+    for kept in [first, second, third, last] {
+        assert_eq!(kept.await.unwrap(), Ok(Ok(())));
+    }
+    assert_eq!(shop.names(), ["first", "last", "second", "taken", "third"]);
+    assert_eq!(shop.commits(), before + 1);
+    assert!(shop.database.is_well());
+    // The thread is still there.
+    add(&shop.database, "after")
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_operation_that_ends_the_transaction_fails_the_batch_and_no_other() {
+    let shop = Shop::open();
+    let rogue = write(&shop.database, |connection| {
+        Ok(connection.execute_batch("ROLLBACK")?)
+    });
+    assert_eq!(rogue.await.unwrap(), Err(Unavailable::Engine));
+    add(&shop.database, "after")
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(shop.database.is_well());
+}
+
+#[tokio::test]
+async fn when_the_queue_is_full_nothing_is_lost() {
+    let shop = Shop::with(|settings| settings.queue_max = 5);
+    let held = shop.hold().await;
+    let waiting: Vec<_> = (0..5).map(|i| add(&shop.database, i.to_string())).collect();
+    shop.waiting(5).await;
+    for _ in 0..3 {
+        let busy = add(&shop.database, "late").await.unwrap();
+        assert_eq!(busy, Err(Unavailable::Busy));
+    }
+    held.release().await;
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), Ok(Ok(())));
+    }
+    assert_eq!(shop.names(), ["0", "1", "2", "3", "4"]);
+    add(&shop.database, "late").await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn whoever_leaves_before_it_began_leaves_no_trace() {
+    let shop = Shop::open();
+    let held = shop.hold().await;
+    let gone = add(&shop.database, "gone");
+    shop.waiting(1).await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    let stays = add(&shop.database, "stays");
+    shop.waiting(2).await;
+    held.release().await;
+    assert_eq!(stays.await.unwrap(), Ok(Ok(())));
+    assert_eq!(shop.names(), ["stays"]);
+}
+
+#[tokio::test]
+async fn whoever_leaves_after_it_began_is_kept_like_the_others() {
+    let shop = Shop::open();
+    let (release, wait) = mpsc::channel::<Infallible>();
+    let (started, has_started) = oneshot::channel();
+    let gone = write(&shop.database, move |connection| {
+        insert(connection, "gone")?;
+        started.send(()).unwrap();
+        let _ = wait.recv();
+        Ok(())
+    });
+    has_started.await.unwrap();
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    drop(release);
+    add(&shop.database, "next").await.unwrap().unwrap().unwrap();
+    assert_eq!(shop.names(), ["gone", "next"]);
+}
+
+#[tokio::test]
+async fn the_version_grows_with_what_is_kept_and_only_then() {
+    let shop = Shop::open();
+    assert_eq!(shop.database.version(), 0);
+    for i in 1..=5 {
+        add(&shop.database, i.to_string())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(shop.database.version(), i);
+    }
+    let looked = write(&shop.database, |connection| Ok(names(connection)?.len()));
+    assert_eq!(looked.await.unwrap(), Ok(Ok(5)));
+    assert_eq!((shop.database.version(), shop.commits()), (5, 5));
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_queued_and_leaves_one_file() {
+    let shop = Shop::open();
+    let held = shop.hold().await;
+    let waiting: Vec<_> = (0..100)
+        .map(|i| add(&shop.database, i.to_string()))
+        .collect();
+    shop.waiting(100).await;
+    let closing = tokio::spawn({
+        let database = shop.database.clone();
+        async move { database.close().await }
+    });
+    held.release().await;
+    closing.await.unwrap();
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), Ok(Ok(())));
+    }
+    assert!(!shop.database.is_well());
+    let late = add(&shop.database, "late").await.unwrap();
+    assert_eq!(late, Err(Unavailable::Stopped));
+    let read = shop.database.read(names).await;
+    assert_eq!(read.unwrap_err(), Unavailable::Stopped);
+    shop.database.close().await;
+    let files = std::fs::read_dir(shop.directory.path()).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["cups.db"]);
+    assert_eq!(shop.names().len(), 100);
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_finishes_what_is_queued() {
+    let shop = Shop::open();
+    let held = shop.hold().await;
+    // The caller has taken its answer's end away with it, but not the operation.
+    let Shop {
+        database,
+        directory,
+        ..
+    } = shop;
+    let (done, is_done) = oneshot::channel();
+    let waiting = write(&database, |connection| {
+        insert(connection, "queued")?;
+        done.send(()).unwrap();
+        Ok(())
+    });
+    until(|| database.inner.operations.waiting() == 1).await;
+    drop(database);
+    held.release().await;
+    waiting.await.unwrap().unwrap().unwrap();
+    is_done.await.unwrap();
+    until(|| !directory.path().join("cups.db-wal").exists()).await;
+    assert_eq!(names_in(&directory.path().join("cups.db")), ["queued"]);
+}
