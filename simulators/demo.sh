@@ -92,7 +92,7 @@ rm -f "$addresses"
 set -m
 # All settings but these are the defaults: nginx tells the server who its customers are.
 ODYSSEY_CUSTOMERS__LISTEN=127.0.0.1:0 ODYSSEY_STAFF__LISTEN=127.0.0.1:0 \
-  ODYSSEY_FLOOD__TRUSTED_PROXIES=127.0.0.1/32 \
+  ODYSSEY_FLOOD__TRUSTED_PROXIES=127.0.0.1/32 ODYSSEY_DATA_DIR="$demo/data" \
   "$target/release/odyssey" serve --addresses "$addresses" >"$log" 2>&1 &
 server=$!
 set +m

@@ -176,6 +176,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
 impl Storage {
     fn open(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(&config.data_dir)?;
+        info!(path = %directory.path().display(), "the data directory is ours");
         let database = |name, migrations| {
             let settings = sqlite::Settings {
                 path: directory.file(name),

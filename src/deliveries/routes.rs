@@ -259,7 +259,7 @@ fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
     DeliveryId::parse(text).ok_or_else(|| {
         Problem::invalid_parameter(
             "delivery_id",
-            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-"),
+            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-."),
         )
     })
 }
