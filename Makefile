@@ -1,7 +1,7 @@
 # Everything one does with Odyssey. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up check test demo bench
+.PHONY: help run up check test soak demo bench
 
 CARGO ?= cargo
 
@@ -27,6 +27,9 @@ test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) nextest run --workspace --locked
+
+soak: ## A thousand crashes instead of thirty
+	SOAK_ROUNDS=1000 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report
 	simulators/demo.sh

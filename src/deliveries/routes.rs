@@ -168,9 +168,12 @@ async fn list_events(
 )]
 async fn get_event(
     State(desk): State<Desk>,
-    Path((id, sequence)): Path<(String, u32)>,
+    Path((id, sequence)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let id = delivery_id(&id)?;
+    let digits = sequence.bytes().all(|b| b.is_ascii_digit());
+    let number = sequence.parse().ok().filter(|_| digits);
+    let sequence = number.ok_or_else(|| Problem::unreadable("A sequence is a number from 1."))?;
     let event = desk.deliveries.event(id.clone(), sequence).await?;
     let event = event.ok_or_else(unknown_event)?;
     Ok(no_store(&KeptEvent::of(&id, &event)))

@@ -156,12 +156,21 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// # Errors
 /// 400 if it is not JSON; 422 with pointers if it is JSON of the wrong shape, or breaks a rule of `T`.
 pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result<T, Problem> {
+    // The parser would fill the fields from an array, too, one after the other.
+    if raw.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::invalid(vec![FieldError {
+            pointer: Some(String::new()),
+            parameter: None,
+            detail: "The body must be an object.".to_owned(),
+        }]));
+    }
     let mut json = serde_json::Deserializer::from_slice(raw);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
-        unfit(error.into_inner(), pointer)
+        unfit(raw, error.into_inner(), pointer)
     })?;
-    json.end().map_err(|error| unfit(error, String::new()))?;
+    json.end()
+        .map_err(|error| unfit(raw, error, String::new()))?;
     value.validate().map_err(|report| {
         let errors = report
             .iter()
@@ -180,8 +189,9 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result
     clippy::needless_pass_by_value,
     reason = "the callers are done with the error"
 )]
-fn unfit(error: serde_json::Error, pointer: String) -> Problem {
-    if error.is_data() {
+fn unfit(raw: &[u8], error: serde_json::Error, pointer: String) -> Problem {
+    // Where a word of a few is expected, the parser calls null and numbers wrong syntax.
+    if error.is_data() || is_json(raw) {
         Problem::invalid(vec![FieldError {
             pointer: Some(pointer),
             parameter: None,
@@ -190,6 +200,10 @@ fn unfit(error: serde_json::Error, pointer: String) -> Problem {
     } else {
         Problem::unreadable(format!("The body is not JSON: {error}."))
     }
+}
+
+fn is_json(raw: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(raw).is_ok()
 }
 
 /// The JSON pointer (RFC 6901) of a path.

@@ -9,7 +9,7 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -41,6 +41,11 @@ pub(crate) fn delete(path: impl Into<String>) -> Ask {
 /// `POST /order/` without a body.
 pub(crate) fn order() -> Ask {
     post("/order/")
+}
+
+/// What a drone reports of its delivery.
+pub(crate) fn event(delivery: &str, event_type: &str) -> Ask {
+    post(format!("/deliveries/{delivery}/events")).json(&json!({"type": event_type}))
 }
 
 impl Ask {

@@ -109,9 +109,16 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
     for key in [
         "[customers]",
         "[staff]",
+        "[storage]",
+        "[deliveries]",
+        "data_dir =",
         "listen =",
         "h2c =",
         "connections_max =",
+        "deliveries =",
+        "queue_max =",
+        "batch_max =",
+        "readers =",
         "header_timeout =",
         "body_timeout =",
         "body_max_bytes =",
@@ -121,6 +128,11 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "reconnect_grace =",
         "replay =",
         "waiting_max =",
+        "kept =",
+        "ongoing_max =",
+        "events_max =",
+        "stale_after =",
+        "graph =",
         "drain =",
         "format =",
         "level =",
@@ -215,6 +227,7 @@ fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
             command.env(variable("customers.listen"), "127.0.0.1:0");
         }
         command.env(variable("staff.listen"), "127.0.0.1:0");
+        command.env(variable("data_dir"), dir.path().join("data"));
         let said = refused(&mut command);
         let sentence = said.lines().last().unwrap_or_default();
         assert!(said.contains(named), "{command:?} said: {said}");
@@ -229,7 +242,31 @@ fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
 }
 
 #[test]
+fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for (key, value) in [
+        ("storage.queue_max", "0"),
+        ("storage.batch_max", "some"),
+        ("storage.readers", "65"),
+        ("deliveries.kept", "0"),
+        ("deliveries.ongoing_max", "1000001"),
+        ("deliveries.events_max", "1"),
+        ("deliveries.stale_after", "999ms"),
+        ("deliveries.graph", "loose"),
+        ("customers.deliveries", "maybe"),
+    ] {
+        let mut command = odyssey();
+        command.arg("serve").env(variable(key), value);
+        let said = refused(command.env(variable("data_dir"), &data));
+        assert!(said.contains(&format!("`{key}`")), "{key}: {said}");
+        assert!(!data.exists(), "{key}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_named_with_its_key() {
+    let data = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (key, other) in [
@@ -240,7 +277,8 @@ fn a_port_that_is_taken_is_named_with_its_key() {
         command
             .arg("serve")
             .env(variable(key), &address)
-            .env(variable(other), "127.0.0.1:0");
+            .env(variable(other), "127.0.0.1:0")
+            .env(variable("data_dir"), data.path());
         let said = refused(&mut command);
         for word in [format!("`{key}`"), address.clone(), "in use".to_owned()] {
             assert!(said.contains(&word), "{word} is missing: {said}");

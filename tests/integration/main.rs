@@ -10,11 +10,14 @@
 )]
 
 mod client;
+mod fleet;
 mod metrics;
 mod shop;
 
 mod configuration;
 mod connections;
+mod deliveries;
+mod durability;
 mod flood;
 mod h2c;
 mod malformed;

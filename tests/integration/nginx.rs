@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,10 +36,19 @@ impl Drop for Nginx {
     }
 }
 
+/// An address for nginx, which cannot be told to take any port. Between finding it free and nginx taking it nobody else may
+/// get it: so it is none of those that the kernel gives out (from 32768 on), and each process looks in another place.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(16);
+    let candidates = std::iter::repeat_with(|| {
+        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        SocketAddr::from(([127, 0, 0, 1], 10_000 + u16::try_from(offset).unwrap()))
+    });
+    candidates
+        .take(20_000)
+        .find(|address| std::net::TcpListener::bind(address).is_ok())
+        .expect("some port is free")
 }
 
 fn variant(customers: SocketAddr, staff: SocketAddr, times: &[&str]) -> (TempDir, Door, Door) {

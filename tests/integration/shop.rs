@@ -28,6 +28,15 @@ pub(crate) fn odyssey() -> Command {
     command
 }
 
+/// The program, started by another one: it comes after these arguments, followed by its own.
+pub(crate) fn odyssey_by(starter: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(starter);
+    forget_environment(&mut command);
+    command.args(arguments);
+    command.arg(env!("CARGO_BIN_EXE_odyssey"));
+    command
+}
+
 /// `orders.lease` as `ODYSSEY_ORDERS__LEASE`.
 pub(crate) fn variable(key: &str) -> String {
     format!("ODYSSEY_{}", key.to_uppercase().replace('.', "__"))
@@ -80,14 +89,12 @@ impl Shop {
 
     /// A shop that may open so many files.
     pub(crate) async fn open_with_files(files: u32, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new("sh");
-        forget_environment(&mut command);
-        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
-        command.arg(env!("CARGO_BIN_EXE_odyssey"));
-        Self::run(command, settings).await
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        Self::run(odyssey_by("sh", &["-c", &script]), settings).await
     }
 
-    async fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
+    /// A shop that is started by this command; it becomes the server, whose arguments are still to come.
+    pub(crate) async fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let addresses = dir.path().join("addresses.json");
         let log = File::create(log_file(dir.path())).unwrap();
@@ -252,6 +259,13 @@ impl Shop {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
         eventually("the server ends", || child.try_wait().unwrap()).await
+    }
+
+    /// Ends it as a crash does: at once, in the middle of whatever it is doing.
+    pub(crate) async fn crash(mut self) {
+        self.signal(Signal::KILL);
+        let status = self.ended().await;
+        assert_eq!(status.code(), None, "it had ended by itself: {status}");
     }
 
     /// Waits for an orderly end, after which nothing in the log speaks of a bug.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Ask, Door, get, order};
+use crate::client::{Ask, Door, event, get, order};
 use crate::shop::{Shop, odyssey, text};
 
 #[tokio::test]
@@ -64,7 +64,12 @@ fn references(json: &Value, found: &mut BTreeSet<String>) {
 }
 
 /// What the staff's listener serves besides what both do.
-const STAFF_PATHS: [&str; 7] = [
+const STAFF_PATHS: [&str; 12] = [
+    "/counts",
+    "/deliveries",
+    "/deliveries/{delivery_id}",
+    "/deliveries/{delivery_id}/events",
+    "/deliveries/{delivery_id}/events/{sequence}",
     "/extend/",
     "/finish/",
     "/flood",
@@ -253,6 +258,10 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                             let allow = answer.header("allow").unwrap_or_default();
                             assert!(!allow.is_empty() && !allow.contains(method), "{what}");
                         }
+                        // The braces of a description's path make no id.
+                        422 if path.starts_with("/deliveries/") => {
+                            answer.expect_problem(422, "invalid");
+                        }
                         status if status >= 400 => {
                             answer.expect_problem(status, "unreadable");
                         }
@@ -284,6 +293,11 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (shop.staff, "/extend/", &["POST"]),
         (shop.staff, "/release", &["POST"]),
         (shop.staff, "/metrics", &["GET", "HEAD"]),
+        (shop.staff, "/counts/", &["GET", "HEAD"]),
+        (shop.staff, "/deliveries", &["GET", "HEAD"]),
+        (shop.staff, "/deliveries/1", &["GET", "HEAD"]),
+        (shop.staff, "/deliveries/1/events", &["GET", "HEAD", "POST"]),
+        (shop.staff, "/deliveries/1/events/1/", &["GET", "HEAD"]),
     ] {
         let answer = door.ask(Ask::new(Method::PUT, path)).await;
         answer.expect_problem(405, "no-such-method");
@@ -386,6 +400,8 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     shop.serve_all().await;
     visitor.answer().await.expect(200);
     shop.promised().await;
+    let collected = event("drone-7", "PARCEL_COLLECTED");
+    shop.staff.ask(collected).await.expect(201);
 
     let answer = shop.staff.ask(get("/metrics")).await;
     let kind = answer.header("content-type").unwrap();
@@ -407,6 +423,15 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
         ("odyssey_orders_requeued_total", "counter"),
         ("odyssey_orders_attached_total", "counter"),
         ("odyssey_orders_replayed_total", "counter"),
+        ("odyssey_deliveries_events_total", "counter"),
+        ("odyssey_deliveries_replayed_total", "counter"),
+        ("odyssey_deliveries_refused_total", "counter"),
+        ("odyssey_storage_commits_total", "counter"),
+        ("odyssey_storage_operations_total", "counter"),
+        ("odyssey_storage_operations_per_commit", "histogram"),
+        ("odyssey_storage_commit_seconds", "histogram"),
+        ("odyssey_storage_queue_depth", "gauge"),
+        ("odyssey_storage_well", "gauge"),
         ("odyssey_http_answers_total", "counter"),
         ("odyssey_connections", "gauge"),
         ("odyssey_connections_max", "gauge"),

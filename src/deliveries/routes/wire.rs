@@ -3,19 +3,33 @@
 use garde::Validate;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::super::model::{self, Counts, Delivery, DeliveryId, EventType, History, KEY_BYTES_MAX};
 
 /// What a drone reports.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", try_from = "serde_json::Value")]
 pub(super) enum Type {
     ParcelCollected,
     TakenOff,
     Landed,
     Crashed,
     ParcelDelivered,
+}
+
+impl TryFrom<Value> for Type {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        let mut types = EventType::ALL.into_iter();
+        let found = types.find(|event_type| value == event_type.as_str());
+        found.map(Self::from).ok_or_else(|| {
+            let known = EventType::ALL.map(EventType::as_str);
+            format!("The types are {}.", known.join(", "))
+        })
+    }
 }
 
 impl From<Type> for EventType {

@@ -1,0 +1,466 @@
+//! What was acknowledged is kept, whatever happens to the process or the disk; and what cannot be kept is said.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::client::{event, get, within};
+use crate::fleet::Fleet;
+use crate::shop::{Shop, odyssey, odyssey_by, variable};
+
+/// How often the server is killed. `make soak` wants a thousand.
+const ROUNDS: u64 = 30;
+/// Overrides [`ROUNDS`].
+const ROUNDS_VARIABLE: &str = "SOAK_ROUNDS";
+/// Repeats a run's random decisions; which event is on its way at which moment is the machine's.
+const SEED_VARIABLE: &str = "SOAK_SEED";
+/// So many that none is ever pushed out.
+const ALL: u64 = 10_000_000;
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}")))
+}
+
+/// Says with which seed a test has failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "a failed test says how to repeat it")]
+            {
+                eprintln!("--- {SEED_VARIABLE}={} decides the same again ---", self.0);
+            }
+        }
+    }
+}
+
+/// A shop that keeps its data here, with these settings.
+async fn open(data: &Path, settings: &[(&str, &str)]) -> Shop {
+    let data = ("data_dir", data.to_str().unwrap());
+    Shop::open(&[settings, &[data]].concat()).await
+}
+
+/// The program, about to be started on this data directory.
+fn serve(data: &Path) -> Command {
+    let mut command = odyssey();
+    command.arg("serve").env(variable("data_dir"), data);
+    command
+        .env(variable("customers.listen"), "127.0.0.1:0")
+        .env(variable("staff.listen"), "127.0.0.1:0")
+        .env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// What the program says that must not start here: its last line.
+#[track_caller]
+fn refused(data: &Path) -> String {
+    let output = serve(data).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let sentence = said.lines().last().unwrap_or_default().to_owned();
+    assert!(sentence.starts_with("odyssey: "), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    sentence
+}
+
+/// The files of a data directory with what is in them, but for the lock, which says who was there last.
+fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(data).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let others = paths.filter(|path| path.extension() != Some(OsStr::new("lock")));
+    let contents = others.map(|path| {
+        let content = fs::read(&path).unwrap();
+        (path, content)
+    });
+    contents.collect()
+}
+
+// --- Ends ----------------------------------------------------------------------------------------------------------
+
+/// A start that is killed before it has come to serve anybody, or soon afterwards.
+async fn start_that_is_cut_short(data: &Path, random: &mut fastrand::Rng) {
+    let mut command = serve(data);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    sleep(Duration::from_micros(random.u64(0..60_000))).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_again_and_again_keeps_what_it_acknowledged() {
+    let rounds = number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS);
+    let seed = Seed(number_from_environment(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..)));
+    let mut random = fastrand::Rng::with_seed(seed.0);
+    let data = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::default();
+    let mut kept = ALL;
+    for _ in 0..rounds {
+        if random.u8(..4) == 0 {
+            start_that_is_cut_short(data.path(), &mut random).await;
+        }
+        let kept_before = kept;
+        kept = random.choice([3, 20, ALL]).unwrap();
+        let setting = kept.to_string();
+        let shop = open(data.path(), &[("deliveries.kept", &setting)]).await;
+        fleet.check(&shop, kept_before).await;
+        fleet.resend(&shop).await;
+        let mut flying = fleet.take_off(&shop, &mut random).await;
+        fleet.acknowledged += flying.until(random.u64(0..100)).await;
+        sleep(Duration::from_micros(random.u64(0..5000))).await;
+        shop.crash().await;
+        fleet.land(flying).await;
+    }
+    let shop = open(data.path(), &[]).await;
+    fleet.check(&shop, kept).await;
+    fleet.resend(&shop).await;
+    assert!(fleet.acknowledged > rounds, "{fleet:?}");
+    let (acknowledged, replayed) = (fleet.acknowledged, fleet.replayed);
+    eprintln!(
+        "{rounds} crashes, {acknowledged} events acknowledged, {replayed} kept without an answer"
+    );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_in_the_midst_of_it_keeps_what_it_acknowledged() {
+    let mut random = fastrand::Rng::with_seed(1511);
+    let data = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::default();
+    for _ in 0..5 {
+        let shop = open(data.path(), &[]).await;
+        fleet.check(&shop, ALL).await;
+        fleet.resend(&shop).await;
+        let mut flying = fleet.take_off(&shop, &mut random).await;
+        fleet.acknowledged += flying.until(random.u64(1..100)).await;
+        shop.signal(Signal::TERM);
+        shop.ended_well().await;
+        fleet.land(flying).await;
+        let left: Vec<_> = files(data.path()).into_keys().collect();
+        assert_eq!(left, [data.path().join("deliveries.db")], "no log is left");
+    }
+    let shop = open(data.path(), &[]).await;
+    fleet.check(&shop, ALL).await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_second_server_is_told_who_has_the_directory_and_the_first_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &[]).await;
+    shop.staff
+        .ask(event("a", "PARCEL_COLLECTED"))
+        .await
+        .expect(201);
+    let sentence = refused(data.path());
+    let first = format!("in use by process {} on ", shop.pid().as_raw_nonzero());
+    for word in [data.path().to_str().unwrap(), &first] {
+        assert!(sentence.contains(word), "{word} is missing: {sentence}");
+    }
+    let answer = shop.staff.ask(event("a", "TAKEN_OFF")).await;
+    assert_eq!(answer.expect(201)["sequence"], 2);
+    // Even a crash gives it free.
+    shop.crash().await;
+    let shop = open(data.path(), &[]).await;
+    let answer = shop.staff.ask(event("a", "LANDED")).await;
+    assert_eq!(answer.expect(201)["sequence"], 3);
+    shop.close().await;
+}
+
+// --- Files that cannot be used -------------------------------------------------------------------------------------
+
+/// A data directory in which a server has kept something, and its file.
+async fn used() -> (TempDir, PathBuf) {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &[]).await;
+    for drone in 0..100 {
+        let collected = event(&format!("drone-{drone}"), "PARCEL_COLLECTED");
+        shop.staff.ask(collected).await.expect(201);
+    }
+    shop.close().await;
+    let file = data.path().join("deliveries.db");
+    (data, file)
+}
+
+/// The server does not start, says why in a sentence with these words, and touches nothing; reading may leave an empty log
+/// and its index behind.
+#[track_caller]
+fn refused_and_untouched(data: &Path, words: &[&str]) {
+    let before = files(data);
+    let sentence = refused(data);
+    let file = data.join("deliveries.db");
+    for word in [&[file.to_str().unwrap()], words].concat() {
+        assert!(sentence.contains(word), "{word} is missing: {sentence}");
+    }
+    let mut after = files(data);
+    after.retain(|path, content| {
+        let name = path.to_string_lossy();
+        let empty_log = name.ends_with("-shm") || name.ends_with("-wal") && content.is_empty();
+        before.contains_key(path) || !empty_log
+    });
+    assert!(after == before, "something was changed: {sentence}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_program_is_left_alone() {
+    let (data, file) = used().await;
+    let database = Connection::open(&file).unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    database.close().unwrap();
+    refused_and_untouched(data.path(), &["newer version", "schema 99"]);
+    // It was nothing but the number.
+    let database = Connection::open(&file).unwrap();
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database.close().unwrap();
+    let shop = open(data.path(), &[]).await;
+    let counts = shop.staff.ask(get("/counts")).await.expect(200);
+    assert_eq!(counts, json!({"ongoing": 100, "total": 100}));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_off_is_left_alone() {
+    let (data, file) = used().await;
+    let whole = fs::read(&file).unwrap();
+    for length in [whole.len() - 1, whole.len() / 2, 5000, 512] {
+        fs::write(&file, &whole[..length]).unwrap();
+        refused_and_untouched(data.path(), &["restore a backup"]);
+    }
+    fs::write(&file, &whole).unwrap();
+    open(data.path(), &[]).await.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_something_else_is_left_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("deliveries.db");
+    let letter = "Dear crew, ".repeat(1000);
+    for text in ["x", "hello\n", letter.as_str()] {
+        fs::write(&file, text).unwrap();
+        refused_and_untouched(data.path(), &["is not a database", "move it aside"]);
+    }
+    fs::remove_file(&file).unwrap();
+    let database = Connection::open(&file).unwrap();
+    database
+        .execute_batch("CREATE TABLE letters (text TEXT)")
+        .unwrap();
+    database.close().unwrap();
+    refused_and_untouched(data.path(), &["another program's database"]);
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_named() {
+    let around = tempfile::tempdir().unwrap();
+    let file = around.path().join("data");
+    fs::write(&file, "a letter").unwrap();
+    for data in [file.clone(), file.join("below")] {
+        let sentence = refused(&data);
+        for word in ["cannot create the data directory", data.to_str().unwrap()] {
+            assert!(sentence.contains(word), "{word} is missing: {sentence}");
+        }
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"a letter");
+}
+
+// --- Too little room -----------------------------------------------------------------------------------------------
+
+/// The server on a disk of 6 MB, which is mounted here for it alone, and gone when it ends.
+fn on_a_small_disk(at: &Path) -> Command {
+    const MOUNT: &str = "mount -t tmpfs -o size=6m odyssey \"$0\" && exec \"$@\"";
+    let at = at.to_str().unwrap();
+    let mut said = String::new();
+    // As root; as anybody else, where user namespaces are permitted.
+    for namespaces in ["-m", "-rm"] {
+        let tried = Command::new("unshare")
+            .args([namespaces, "sh", "-c", MOUNT, at, "true"])
+            .output()
+            .expect("unshare is installed (util-linux)");
+        if tried.status.success() {
+            return odyssey_by("unshare", &[namespaces, "sh", "-c", MOUNT, at]);
+        }
+        said.push_str(&String::from_utf8_lossy(&tried.stderr));
+    }
+    panic!(
+        "this test needs a small disk, and neither `unshare -m` nor `unshare -rm` may mount one: \
+         run it as root, or permit user namespaces. {said}"
+    );
+}
+
+/// Fills a disk to its last byte.
+fn fill(ballast: &Path) {
+    let mut file = fs::File::create(ballast).unwrap();
+    for size in [65536, 4096, 1] {
+        let lead = vec![7; size];
+        while file.write_all(&lead).is_ok() {}
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
+    let disk = tempfile::tempdir().unwrap();
+    let data = disk.path().to_str().unwrap();
+    let shop = Shop::run(on_a_small_disk(disk.path()), &[("data_dir", data)]).await;
+    // Only the server and what it starts see the disk; this is its view of it.
+    let root = format!("/proc/{}/root{data}", shop.pid().as_raw_nonzero());
+    let ballast = Path::new(&root).join("ballast");
+    let mut kept = Vec::new();
+    let mut collected = shop.staff.ask(event("a", "PARCEL_COLLECTED")).await;
+    for _ in 0..2 {
+        kept.push(collected.expect(201));
+        fill(&ballast);
+        // What the file and its log have left takes some more.
+        let refused = loop {
+            let answer = shop.staff.ask(event("a", "LANDED")).await;
+            if answer.status != 201 {
+                break answer;
+            }
+            kept.push(answer.expect(201));
+        };
+        refused.expect_problem(503, "storage-down");
+        assert!(refused.retry_after() >= 1);
+        for door in [shop.customers, shop.staff] {
+            let ready = door.ask(get("/readyz")).await;
+            ready.expect_problem(503, "storage-down");
+            assert!(ready.retry_after() >= 1);
+            door.ask(get("/healthz")).await.expect(200);
+        }
+        let well = "odyssey_storage_well{database=\"deliveries\"}";
+        assert_eq!(shop.metrics().await.count(well), 0);
+        expect_kept(&shop, &kept).await;
+        fs::remove_file(&ballast).unwrap();
+        // Nobody needs to report anything for that.
+        shop.until("the storage works again", |now| now.count(well) == 1)
+            .await;
+        shop.staff.ask(get("/readyz")).await.expect(200);
+        expect_kept(&shop, &kept).await;
+        collected = shop.staff.ask(event("a", "TAKEN_OFF")).await;
+    }
+    kept.push(collected.expect(201));
+    expect_kept(&shop, &kept).await;
+    shop.signal(Signal::TERM);
+    let mut shop = shop;
+    let status = shop.ended().await;
+    assert_eq!(status.code(), Some(0), "{status}");
+    let log = shop.log();
+    for said in [
+        "the storage does not work: nothing is kept until it does",
+        "the storage works again",
+    ] {
+        assert_eq!(log.matches(said).count(), 2, "{said}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// What the desk shows is exactly what it has acknowledged.
+async fn expect_kept(shop: &Shop, kept: &[serde_json::Value]) {
+    let history = shop.staff.ask(get("/deliveries/a/events")).await;
+    let mut history = history.expect(200);
+    for event in history["events"].as_array_mut().unwrap() {
+        event["delivery_id"] = json!("a");
+    }
+    assert_eq!(history["events"], json!(kept));
+    let list = shop.staff.ask(get("/deliveries")).await.expect(200);
+    assert_eq!(list["deliveries"][0]["events"], kept.len());
+}
+
+// --- Too much at once ----------------------------------------------------------------------------------------------
+
+const NO_ROOM: [(&str, &str); 2] = [("storage.queue_max", "1"), ("storage.batch_max", "1")];
+
+/// 64 drones report at once, each of a delivery of its own; how many were told to come back. `down`: being told that the
+/// storage does not work is permitted.
+async fn a_burst(shop: &Shop, name: &str, down: bool) -> usize {
+    let mut connections = Vec::new();
+    for _ in 0..64 {
+        connections.push(shop.staff.connect().await);
+    }
+    let drones: Vec<_> = connections
+        .into_iter()
+        .enumerate()
+        .map(|(drone, mut connection)| {
+            let id = format!("{name}-{drone}");
+            tokio::spawn(async move {
+                let answer = connection.ask(&event(&id, "PARCEL_COLLECTED")).await;
+                (id, answer)
+            })
+        })
+        .collect();
+    let mut busy = 0;
+    for drone in drones {
+        let (id, answer) = within("a drone is answered", drone).await.unwrap();
+        let found = shop.staff.ask(get(format!("/deliveries/{id}"))).await;
+        if answer.status == 201 {
+            found.expect(200);
+            continue;
+        }
+        found.expect_problem(404, "delivery-unknown");
+        assert!(answer.retry_after() >= 1, "{answer}");
+        if down && answer.json()["type"] == "urn:odyssey:problem:storage-down" {
+            continue;
+        }
+        answer.expect_problem(503, "storage-busy");
+        busy += 1;
+    }
+    busy
+}
+
+#[tokio::test]
+async fn when_the_queue_is_full_a_drone_is_told_and_what_was_acknowledged_is_kept() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &NO_ROOM).await;
+    let busy = a_burst(&shop, "drone", false).await;
+    let counts = shop.staff.ask(get("/counts")).await.expect(200);
+    assert_eq!(counts, json!({"ongoing": 64 - busy, "total": 64 - busy}));
+    let now = shop.metrics().await;
+    let refused = "odyssey_deliveries_refused_total{reason=\"unavailable\"}";
+    assert_eq!(now.count(refused), busy);
+    shop.close().await;
+    let shop = open(data.path(), &NO_ROOM).await;
+    assert_eq!(shop.staff.ask(get("/counts")).await.expect(200), counts);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn while_somebody_locks_the_file_the_queue_fills_and_it_works_again_afterwards() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &NO_ROOM).await;
+    let locker = Connection::open(data.path().join("deliveries.db")).unwrap();
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let fills = async {
+        let mut burst = 0;
+        while a_burst(&shop, &format!("locked-{burst}"), true).await == 0 {
+            burst += 1;
+        }
+    };
+    within("somebody finds the queue full", fills).await;
+    let counts = shop.staff.ask(get("/counts")).await.expect(200);
+    assert_eq!(counts, json!({"ongoing": 0, "total": 0}));
+    locker.execute_batch("COMMIT").unwrap();
+    locker.close().unwrap();
+    let ready = async {
+        while shop.staff.ask(get("/readyz")).await.status != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the storage works again", ready).await;
+    shop.staff
+        .ask(event("a", "PARCEL_COLLECTED"))
+        .await
+        .expect(201);
+    shop.signal(Signal::TERM);
+    let mut shop = shop;
+    assert_eq!(shop.ended().await.code(), Some(0));
+}
