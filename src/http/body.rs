@@ -167,10 +167,9 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result
     let mut json = serde_json::Deserializer::from_slice(raw);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
-        unfit(raw, error.into_inner(), pointer)
+        unfit(error.into_inner(), pointer)
     })?;
-    json.end()
-        .map_err(|error| unfit(raw, error, String::new()))?;
+    json.end().map_err(|error| unfit(error, String::new()))?;
     value.validate().map_err(|report| {
         let errors = report
             .iter()
@@ -189,9 +188,8 @@ pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result
     clippy::needless_pass_by_value,
     reason = "the callers are done with the error"
 )]
-fn unfit(raw: &[u8], error: serde_json::Error, pointer: String) -> Problem {
-    // Where a word of a few is expected, the parser calls null and numbers wrong syntax.
-    if error.is_data() || is_json(raw) {
+fn unfit(error: serde_json::Error, pointer: String) -> Problem {
+    if error.is_data() {
         Problem::invalid(vec![FieldError {
             pointer: Some(pointer),
             parameter: None,
@@ -200,10 +198,6 @@ fn unfit(raw: &[u8], error: serde_json::Error, pointer: String) -> Problem {
     } else {
         Problem::unreadable(format!("The body is not JSON: {error}."))
     }
-}
-
-fn is_json(raw: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(raw).is_ok()
 }
 
 /// The JSON pointer (RFC 6901) of a path.
