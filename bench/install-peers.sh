@@ -9,6 +9,7 @@ PATH="$PATH:/usr/sbin:/usr/local/sbin"
 missing=""
 command -v gearmand >/dev/null || missing="$missing gearman-job-server"
 command -v nats-server >/dev/null || missing="$missing nats-server"
+command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v setpriv >/dev/null || missing="$missing util-linux"
 
 if [ -z "$missing" ]; then

@@ -1,13 +1,13 @@
 //! Where one message ends and the next begins.
 //!
-//! The three protocols differ for the client in this alone: given the bytes that have arrived, is a whole message
+//! The protocols differ for the client in this alone: given the bytes that have arrived, is a whole message
 //! there, and which part of it is the body. Everything else the client does is the same for all of them.
 
 use std::ops::Range;
 
 use anyhow::Result;
 
-use crate::{gearman, http, nats};
+use crate::{gearman, http, nats, redis};
 
 /// A protocol's way to mark the end of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) enum Framing {
     Gearman,
     /// NATS's text protocol.
     Nats,
+    /// Redis' protocol, RESP2, as far as it answers one entry at a time.
+    Redis,
 }
 
 /// The extent of the first whole message in some bytes. What stands before the body is the head.
@@ -36,6 +38,7 @@ impl Framing {
             Framing::Http => http::first(bytes),
             Framing::Gearman => gearman::first(bytes),
             Framing::Nats => nats::first(bytes),
+            Framing::Redis => redis::first(bytes),
         }
     }
 }

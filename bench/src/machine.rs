@@ -22,12 +22,16 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[Program]) -> Result<S
         format!("Linux {}", kernel.trim()),
     ];
     for &program in taking_part {
+        if program == Program::Noop {
+            // It is the measured server's library.
+            continue;
+        }
         parts.push(match program {
             Program::Bare => format!(
                 "bare hyper {}",
                 locked_version(LOCK, "hyper").unwrap_or("(unknown)")
             ),
-            Program::Odyssey | Program::Gearmand | Program::Nats => programs.version(program)?,
+            _ => programs.version(program)?,
         });
     }
     Ok(parts.join(", "))

@@ -2,22 +2,29 @@
 //!
 //! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`]
 //! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
-//! holds ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. All of them are driven by one [`client`], whose connections differ only in what
-//! they say ([`http`], [`gearman`], [`nats`]) and in where a message ends ([`framing`]); what they saw is checked in
+//! holds ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
+//! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`], and on what [`disk`] stands below the
+//! table. All of them are driven by one [`client`], whose connections differ only in what they say ([`http`],
+//! [`gearman`], [`nats`], [`redis`]) and in where a message ends ([`framing`]); what they saw is checked in
 //! the [`ledger`]. What the [`mod@line`] of orders itself costs was measured before, by its own benchmark. The result is a
 //! [`table`] with a line on the [`machine`].
 
 mod addresses;
 mod client;
+mod disk;
+mod drones;
+mod endless;
 mod framing;
 mod gearman;
 mod http;
 mod ledger;
 mod line;
+mod lists;
 mod machine;
 mod memory;
 mod nats;
 mod peers;
+mod redis;
 mod refusals;
 mod rounds;
 mod streams;
@@ -73,6 +80,13 @@ struct Options {
     /// Streams to hold on one HTTP/2 connection.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     streams: u32,
+    /// Events of drones in all, when the delivery desk runs on and on.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000_000))]
+    events: u32,
+    /// Where the servers keep their data, each in a directory of its own that is gone afterwards; if not said, where
+    /// temporary files are.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// The server to measure, if not the one that was built beside this program.
     #[arg(long, value_name = "PROGRAM")]
     server: Option<PathBuf>,
@@ -99,9 +113,20 @@ enum Part {
     Refusing,
     /// Memory of flood control's tables.
     Addresses,
+    /// Durable events per second, next to a no-op of the same stack, a commit for each and Redis.
+    Deliveries,
+    /// Speed and size of the delivery desk after very many events.
+    Endless,
+    /// The delivery desk's lists, next to a no-op of the same stack.
+    Lists,
 }
 
 impl Part {
+    /// Whether the result depends on what it takes to keep something.
+    fn is_of_what_is_kept(self) -> bool {
+        matches!(self, Part::Deliveries | Part::Endless)
+    }
+
     /// The programs it takes.
     fn programs(self) -> &'static [Program] {
         match self {
@@ -113,7 +138,11 @@ impl Part {
                 Program::Gearmand,
                 Program::Nats,
             ],
-            Part::Streams | Part::Check | Part::Refusing | Part::Addresses => &[Program::Odyssey],
+            Part::Streams | Part::Check | Part::Refusing | Part::Addresses | Part::Endless => {
+                &[Program::Odyssey]
+            }
+            Part::Deliveries => &[Program::Odyssey, Program::Noop, Program::Redis],
+            Part::Lists => &[Program::Odyssey, Program::Noop],
             Part::Line => &[],
         }
     }
@@ -134,7 +163,7 @@ fn run(options: Options) -> Result<()> {
     } else {
         options.only
     };
-    let programs = Programs::locate(options.server)?;
+    let programs = Programs::locate(options.server, options.data)?;
     let mut taking_part = Vec::new();
     for program in parts.iter().flat_map(|part| part.programs()) {
         if !taking_part.contains(program) {
@@ -153,6 +182,7 @@ fn run(options: Options) -> Result<()> {
         seconds: options.seconds,
         held: options.held,
         streams: options.streams,
+        events: options.events,
     };
 
     let mut table = Table::default();
@@ -167,12 +197,15 @@ fn run(options: Options) -> Result<()> {
     if !table.is_empty() {
         if !taking_part.is_empty() {
             notes.push(format!(
-                "Medians of {} rounds, {} s per measurement of speed; {} customers and {} baristas.",
+                "Medians of {} rounds, {} s per measurement of speed; {} customers, drones or onlookers, and {} baristas.",
                 options.rounds,
                 options.seconds,
                 rounds::CUSTOMERS,
                 rounds::BARISTAS
             ));
+        }
+        if parts.iter().any(|part| part.is_of_what_is_kept()) {
+            notes.push(format!("8, 9: {}.", disk::describe(programs.data())?));
         }
         notes.push(format!("{}.", machine::describe(&programs, &taking_part)?));
         let report = format!("{table}\n- {}\n", notes.join("\n- "));
@@ -194,5 +227,8 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Check => rounds::check(programs, extent),
         Part::Refusing => rounds::refusing(programs, extent),
         Part::Addresses => rounds::many_addresses(programs, extent),
+        Part::Deliveries => rounds::deliveries(programs, extent),
+        Part::Endless => rounds::endless(programs, extent),
+        Part::Lists => rounds::pages(programs, extent),
     }
 }

@@ -45,6 +45,26 @@ const ODYSSEY_LONG_LINE: &[(&str, &str)] = &[("ODYSSEY_ORDERS__WAITING_MAX", "20
 /// What orders over HTTP/2 need in addition.
 const ODYSSEY_STREAMS: &[(&str, &str)] = &[("ODYSSEY_CUSTOMERS__H2C", "true")];
 
+/// What gives each operation a commit and a flush of its own.
+const ODYSSEY_COMMIT_EACH: &[(&str, &str)] = &[("ODYSSEY_STORAGE__BATCH_MAX", "1")];
+
+/// Redis keeps every entry before it answers, and does nothing else for what it keeps: no snapshots, and no rewriting of
+/// its log however long it becomes.
+const REDIS: &[&str] = &[
+    "--bind",
+    "127.0.0.1",
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "always",
+    "--auto-aof-rewrite-percentage",
+    "0",
+    "--save",
+    "",
+    "--tcp-backlog",
+    BACKLOG,
+];
+
 /// How many threads serve in a program on tokio that does not say so itself; without it, one per processor.
 const TOKIO_WORKERS: &str = "TOKIO_WORKER_THREADS";
 
@@ -59,6 +79,10 @@ pub(crate) enum Program {
     Gearmand,
     /// The NATS server.
     Nats,
+    /// The measured server's stack without a desk.
+    Noop,
+    /// Redis.
+    Redis,
 }
 
 /// How a program is to be run.
@@ -66,6 +90,8 @@ pub(crate) enum Program {
 pub(crate) enum Manner {
     /// As it comes.
     Usual,
+    /// With a commit for each operation.
+    CommitEach,
     /// Checking everybody, refusing nobody.
     Generous,
     /// Checking nobody.
@@ -93,17 +119,28 @@ pub(crate) fn half_the_workers() -> usize {
 pub(crate) struct Programs {
     odyssey: PathBuf,
     bare: PathBuf,
+    noop: PathBuf,
+    /// Where all servers have their directories.
+    data: PathBuf,
 }
 
 impl Programs {
-    /// The measured server as given, else beside this program, where the build puts both.
-    pub(crate) fn locate(server: Option<PathBuf>) -> Result<Self> {
+    /// The measured server as given, else beside this program, where the build puts all of them. Their data go where it
+    /// is said, else where temporary files are.
+    pub(crate) fn locate(server: Option<PathBuf>, data: Option<PathBuf>) -> Result<Self> {
         let own = env::current_exe().context("where this program is")?;
         let beside = |name: &str| own.with_file_name(name);
         Ok(Programs {
             odyssey: server.unwrap_or_else(|| beside("odyssey")),
             bare: beside("bare"),
+            noop: beside("noop"),
+            data: data.unwrap_or_else(env::temp_dir),
         })
+    }
+
+    /// Where all servers have their directories.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// The path of a program, or what to do to have it.
@@ -113,6 +150,8 @@ impl Programs {
             Program::Bare => built(&self.bare, "cargo build --release -p bench"),
             Program::Gearmand => installed("gearmand", "gearman-job-server"),
             Program::Nats => installed("nats-server", "nats-server"),
+            Program::Noop => built(&self.noop, "cargo build --release -p bench"),
+            Program::Redis => installed("redis-server", "redis-server"),
         }
     }
 
@@ -128,60 +167,23 @@ impl Programs {
             Program::Bare => "bare",
             Program::Gearmand => "gearmand",
             Program::Nats => "nats-server",
+            Program::Noop => "noop",
+            Program::Redis => "redis-server",
         };
-        let number = said
-            .split_ascii_whitespace()
-            .nth(1)
-            .unwrap_or("(version unknown)");
-        Ok(format!("{name} {}", number.trim_start_matches('v')))
+        Ok(format!(
+            "{name} {}",
+            version_in(&said).unwrap_or("(version unknown)")
+        ))
     }
 
     /// Starts a program and waits until it accepts connections.
     pub(crate) fn start(&self, program: Program, manner: Manner) -> Result<Server> {
         let path = self.path(program)?;
-        let dir = TempDir::with_prefix("odyssey-bench-")?;
+        let dir = TempDir::with_prefix_in("odyssey-bench-", &self.data);
+        let dir = dir.with_context(|| format!("in {}", self.data.display()))?;
         let announced = dir.path().join("addresses.json");
         let mut command = under_our_death(&path);
-        let port = match program {
-            Program::Odyssey => {
-                command.arg("serve").arg("--addresses").arg(&announced);
-                odyssey_environment(&mut command, manner);
-                None
-            }
-            Program::Bare => {
-                command.arg("--addresses").arg(&announced);
-                if manner == Manner::Holding {
-                    command.arg("--hold");
-                }
-                command.env_remove(TOKIO_WORKERS);
-                if manner == Manner::HalfTheWorkers {
-                    command.env(TOKIO_WORKERS, half_the_workers().to_string());
-                }
-                None
-            }
-            Program::Gearmand => {
-                let port = free_port()?;
-                command.args([
-                    "--listen",
-                    "127.0.0.1",
-                    "--port",
-                    &port.to_string(),
-                    "--log-file",
-                    "stderr",
-                ]);
-                command.args(["--backlog", BACKLOG]);
-                if manner == Manner::OneThread {
-                    command.args(["--threads", "1"]);
-                }
-                command.arg("--pid-file").arg(dir.path().join("pid"));
-                Some(port)
-            }
-            Program::Nats => {
-                let port = free_port()?;
-                command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
-                Some(port)
-            }
-        };
+        let port = instruct(&mut command, program, manner, dir.path(), &announced)?;
         let log = dir.path().join("log");
         let file = File::create(&log)?;
         command
@@ -204,6 +206,66 @@ impl Programs {
     }
 }
 
+/// Tells a program how to run. Returns the port, if it does not choose one itself and announce it.
+fn instruct(
+    command: &mut Command,
+    program: Program,
+    manner: Manner,
+    dir: &Path,
+    announced: &Path,
+) -> Result<Option<u16>> {
+    match program {
+        Program::Odyssey => {
+            command.arg("serve").arg("--addresses").arg(announced);
+            odyssey_environment(command, manner);
+            return Ok(None);
+        }
+        Program::Noop => {
+            command.arg("--addresses").arg(announced);
+            odyssey_environment(command, manner);
+            return Ok(None);
+        }
+        Program::Bare => {
+            command.arg("--addresses").arg(announced);
+            if manner == Manner::Holding {
+                command.arg("--hold");
+            }
+            command.env_remove(TOKIO_WORKERS);
+            if manner == Manner::HalfTheWorkers {
+                command.env(TOKIO_WORKERS, half_the_workers().to_string());
+            }
+            return Ok(None);
+        }
+        Program::Gearmand | Program::Nats | Program::Redis => {}
+    }
+    let port = free_port()?;
+    command.args(["--port", &port.to_string()]);
+    match program {
+        Program::Gearmand => {
+            command.args(["--listen", "127.0.0.1", "--log-file", "stderr"]);
+            command.args(["--backlog", BACKLOG]);
+            if manner == Manner::OneThread {
+                command.args(["--threads", "1"]);
+            }
+            command.arg("--pid-file").arg(dir.join("pid"));
+        }
+        Program::Redis => {
+            command.args(REDIS);
+        }
+        _ => {
+            command.args(["--addr", "127.0.0.1"]);
+        }
+    }
+    Ok(Some(port))
+}
+
+/// The first word in what a program says of its version that has a digit in it.
+fn version_in(said: &str) -> Option<&str> {
+    let mut words = said.split_ascii_whitespace();
+    let word = words.find(|word| word.contains(|char: char| char.is_ascii_digit()))?;
+    Some(word.trim_start_matches("v=").trim_start_matches('v'))
+}
+
 /// A running server. Dropping it stops it.
 pub(crate) struct Server {
     program: Program,
@@ -219,6 +281,11 @@ impl Server {
     /// Process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its directory; what it keeps is in it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Adds the end of the server's log to an error.
@@ -293,6 +360,7 @@ fn odyssey_environment(command: &mut Command, manner: Manner) {
     let further: &[&[(&str, &str)]] = match manner {
         Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers => &[],
         Manner::Generous => &[ODYSSEY_GENEROUS],
+        Manner::CommitEach => &[ODYSSEY_COMMIT_EACH],
         Manner::Unchecked => &[ODYSSEY_UNCHECKED],
         Manner::Unforgiving => &[ODYSSEY_UNFORGIVING],
         Manner::BehindProxy => &[ODYSSEY_BEHIND_PROXY],
@@ -376,6 +444,15 @@ mod tests {
     fn half_the_workers_are_those_of_the_measured_server() {
         let defaults = odyssey::config::Config::load(None).unwrap();
         assert_eq!(half_the_workers(), defaults.workers());
+    }
+
+    #[test]
+    fn a_version_is_found_whatever_stands_around_it() {
+        assert_eq!(version_in("odyssey 0.1.0\n"), Some("0.1.0"));
+        assert_eq!(version_in("nats-server: v2.9.10\n"), Some("2.9.10"));
+        let redis = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
+        assert_eq!(version_in(redis), Some("7.0.15"));
+        assert_eq!(version_in("unknown"), None);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server, half_the_workers};
 use crate::subject::Subject;
-use crate::table::{Row, Spread, Target, Unit};
+use crate::table::{Row, Spread, Target, Unit, grouped};
 use crate::throughput::{self, Pace, Speed};
-use crate::{addresses, memory, streams};
+use crate::{addresses, endless, lists, memory, streams};
 
 /// Who stands at the counter and behind it.
 pub(crate) const CUSTOMERS: u32 = 64;
@@ -40,6 +40,8 @@ pub(crate) struct Extent {
     pub(crate) held: u32,
     /// Held streams of one connection.
     pub(crate) streams: u32,
+    /// Events of drones in all, where the desk runs on and on.
+    pub(crate) events: u32,
 }
 
 /// One subject's value of each round.
@@ -290,6 +292,113 @@ pub(crate) fn many_addresses(programs: &Programs, extent: &Extent) -> Result<Sec
     })
 }
 
+/// Events that are kept against the same server without keeping, without sharing commits, and against Redis.
+pub(crate) fn deliveries(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 4] = [
+        Subject::Events,
+        Subject::EventsNoop,
+        Subject::EventsCommitEach,
+        Subject::EventsRedis,
+    ];
+    let ([ours, noop, each, redis], note) = rates(programs, extent, SUBJECTS)?;
+    let row = |peer: &str, speed: &[f64], bound| {
+        Row::compared(
+            &format!("8. durable events, to {peer}"),
+            Unit::PerSecond,
+            &ours,
+            speed,
+            Some(Target::AtLeast(bound)),
+        )
+    };
+    Ok(Section {
+        rows: vec![
+            row("the same stack's no-op", &noop, 0.6),
+            row("a commit for each", &each, 6.0),
+            row("Redis XADD, appendfsync always", &redis, 0.8),
+        ],
+        note: Some(format!("8: {note}")),
+    })
+}
+
+/// The last events of very many against the first, and what is left of all of them.
+pub(crate) fn endless(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let measured = endless::measure(programs, CUSTOMERS, extent.events)?;
+    let [window, events] = [measured.window, extent.events].map(|count| grouped(f64::from(count)));
+    let size = |what: &str, bytes| {
+        Row::alone(
+            &format!("9. {what} after {events} events"),
+            Unit::Megabytes,
+            &[bytes],
+            Some(Target::AtMost(20e6)),
+        )
+    };
+    Ok(Section {
+        rows: vec![
+            Row::compared(
+                &format!("9. events after {events}, to the first {window}"),
+                Unit::PerSecond,
+                &measured.last,
+                &measured.first,
+                Some(Target::AtLeast(0.9)),
+            ),
+            size("deliveries.db", measured.file),
+            size("the same with its log", measured.with_log),
+        ],
+        note: Some(format!(
+            "9: once, and both windows in {} slices in turn, on two servers; until then {} on the older one. Other programs used \
+             {:.0} % of the machine meanwhile.",
+            measured.last.len(),
+            Unit::PerSecond.show(measured.filling),
+            measured.others * 100.0
+        )),
+    })
+}
+
+/// Pages that are looked at again and again, against bytes that are there already.
+pub(crate) fn pages(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 5] = [
+        Subject::List,
+        Subject::Counts,
+        Subject::CountsNoop,
+        Subject::ListNoop,
+        Subject::ListMeanwhile,
+    ];
+    let servers = started(programs, SUBJECTS)?;
+    let [list, _, _, noop, _] = &servers;
+    let page = list.explain(lists::fetch(list))?;
+    noop.explain(lists::lay_out(noop, &page))?;
+    let (series, note) = speeds_of(&servers, extent, SUBJECTS)?;
+    let [list, counts, few, many, meanwhile] = rates_of(SUBJECTS, &series);
+    let row = |measure: &str, ours: &[f64], peer: &[f64], target| {
+        Row::compared(measure, Unit::PerSecond, ours, peer, target)
+    };
+    let target = Some(Target::AtLeast(0.5));
+    Ok(Section {
+        rows: vec![
+            row(
+                "10. GET /counts, to the same stack's no-op",
+                &counts,
+                &few,
+                target,
+            ),
+            row(
+                "10. GET /deliveries, 100 ongoing, to the same no-op",
+                &list,
+                &few,
+                target,
+            ),
+            row("the same, to a no-op of as many bytes", &list, &many, None),
+            row(
+                "10. GET /deliveries at 100 events/s, to without",
+                &meanwhile,
+                &list,
+                None,
+            ),
+        ],
+        note: Some(format!("10: the list has {} bytes; {note}", page.len())),
+    })
+}
+
 /// Answers per second and unit of what is compared, round by round.
 fn rates<const N: usize>(
     programs: &Programs,
@@ -297,11 +406,15 @@ fn rates<const N: usize>(
     subjects: [Subject; N],
 ) -> Result<([Series; N], String)> {
     let (series, note) = speeds(programs, extent, subjects)?;
+    Ok((rates_of(subjects, &series), note))
+}
+
+fn rates_of<const N: usize>(subjects: [Subject; N], series: &[Vec<Speed>; N]) -> [Series; N] {
     let mut rates = [const { Series::new() }; N];
-    for ((subject, speeds), rates) in subjects.into_iter().zip(&series).zip(&mut rates) {
+    for ((subject, speeds), rates) in subjects.into_iter().zip(series).zip(&mut rates) {
         *rates = values(speeds, |speed| per_second(subject, speed));
     }
-    Ok((rates, note))
+    rates
 }
 
 fn per_second(subject: Subject, speed: Speed) -> f64 {
@@ -315,12 +428,27 @@ fn speeds<const N: usize>(
     extent: &Extent,
     subjects: [Subject; N],
 ) -> Result<([Vec<Speed>; N], String)> {
+    speeds_of(&started(programs, subjects)?, extent, subjects)
+}
+
+/// One prepared server each.
+fn started<const N: usize>(programs: &Programs, subjects: [Subject; N]) -> Result<[Server; N]> {
     let mut servers: Vec<Server> = Vec::new();
     for subject in subjects {
         let server = programs.start(subject.program(), subject.manner())?;
         server.explain(subject.prepare(&server))?;
         servers.push(server);
     }
+    servers
+        .try_into()
+        .map_err(|_| anyhow!("not as many servers as subjects"))
+}
+
+fn speeds_of<const N: usize>(
+    servers: &[Server; N],
+    extent: &Extent,
+    subjects: [Subject; N],
+) -> Result<([Vec<Speed>; N], String)> {
     let pace = Pace {
         warm_up: WARM_UP,
         window: SLICE,
@@ -332,9 +460,13 @@ fn speeds<const N: usize>(
         let mut sums = [Speed::default(); N];
         let before = Time::now(servers.iter().map(Server::pid))?;
         for _ in 0..slices {
-            for ((subject, server), sum) in subjects.into_iter().zip(&servers).zip(&mut sums) {
+            for ((subject, server), sum) in subjects.into_iter().zip(servers).zip(&mut sums) {
                 let crew = subject.crew(server, CUSTOMERS, BARISTAS);
+                let aside = subject.aside(server);
                 *sum += server.explain(throughput::measure(crew, server.pid(), pace))?;
+                if let Some(aside) = aside {
+                    server.explain(aside.stop())?;
+                }
             }
         }
         others.push(Time::now(servers.iter().map(Server::pid))?.others_since(before));

@@ -5,11 +5,13 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::client::{Crew, Side, Talk, Visit};
+use crate::drones::{Drone, Rhythm, Sequences};
 use crate::framing::Framing;
 use crate::http::{Barista, Customer, Guest, Habit, ORDER, ORDER_ONCE, Releaser};
+use crate::lists::{self, Change, Onlooker, Trickle};
 use crate::peers::{Manner, Program, Server};
 use crate::refusals::{self, Outcast};
-use crate::{gearman, nats};
+use crate::{gearman, nats, redis};
 
 /// A program in one use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,24 @@ pub(crate) enum Subject {
     GearmandOneThread,
     /// Requests to a queue group.
     Nats,
+    /// Events of drones' missions, kept.
+    Events,
+    /// The same with a commit for each.
+    EventsCommitEach,
+    /// The same events, answered by the same stack without being kept.
+    EventsNoop,
+    /// The same events as entries of streams.
+    EventsRedis,
+    /// The list of a hundred ongoing deliveries.
+    List,
+    /// The same while somebody reports a hundred events a second.
+    ListMeanwhile,
+    /// How many deliveries there are.
+    Counts,
+    /// As few bytes as counts are, from the same stack without a desk.
+    CountsNoop,
+    /// The bytes of the same list, from the same stack without a desk.
+    ListNoop,
 }
 
 impl Subject {
@@ -50,10 +70,17 @@ impl Subject {
             | Subject::Unchecked
             | Subject::CycleOnce
             | Subject::Refused
-            | Subject::RefusedOnce => Program::Odyssey,
+            | Subject::RefusedOnce
+            | Subject::Events
+            | Subject::EventsCommitEach
+            | Subject::List
+            | Subject::ListMeanwhile
+            | Subject::Counts => Program::Odyssey,
             Subject::Bare | Subject::BareHalved | Subject::BareHeld => Program::Bare,
             Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
+            Subject::EventsNoop | Subject::CountsNoop | Subject::ListNoop => Program::Noop,
+            Subject::EventsRedis => Program::Redis,
         }
     }
 
@@ -65,7 +92,8 @@ impl Subject {
             Subject::Cycle | Subject::Next | Subject::CycleOnce => Manner::Generous,
             Subject::Unchecked => Manner::Unchecked,
             Subject::Refused | Subject::RefusedOnce => Manner::Unforgiving,
-            Subject::Bare | Subject::BareHeld | Subject::Gearmand | Subject::Nats => Manner::Usual,
+            Subject::EventsCommitEach => Manner::CommitEach,
+            _ => Manner::Usual,
         }
     }
 
@@ -73,8 +101,14 @@ impl Subject {
     pub(crate) fn prepare(self, server: &Server) -> Result<()> {
         match self {
             Subject::Refused | Subject::RefusedOnce => refusals::be_cut_off(server),
+            Subject::List | Subject::ListMeanwhile | Subject::Counts => lists::begin(server),
             _ => Ok(()),
         }
+    }
+
+    /// What goes on beside each measurement, until it is told to stop.
+    pub(crate) fn aside(self, server: &Server) -> Option<Trickle> {
+        (self == Subject::ListMeanwhile).then(|| Trickle::start(server))
     }
 
     /// How many customers' answers make one unit of what is compared.
@@ -99,8 +133,35 @@ impl Subject {
         )
     }
 
+    /// Drones and onlookers, who need nobody to work for them.
+    fn at_the_delivery_desk(self, count: u32) -> Option<(Framing, Side)> {
+        let drones = |sequences| {
+            let drone = |number| Drone::new(number, sequences, Rhythm::AtOnce);
+            (Framing::Http, each(count, drone))
+        };
+        let onlookers =
+            |words, change| (Framing::Http, each(count, |_| Onlooker::new(words, change)));
+        Some(match self {
+            Subject::Events | Subject::EventsCommitEach => drones(Sequences::Counted),
+            Subject::EventsNoop => drones(Sequences::AlwaysFirst),
+            Subject::EventsRedis => (Framing::Redis, each(count, redis::Recorder::new)),
+            Subject::List | Subject::ListNoop => onlookers(lists::LIST, Change::Never),
+            Subject::ListMeanwhile => onlookers(lists::LIST, Change::MayCome),
+            Subject::Counts | Subject::CountsNoop => onlookers(lists::COUNTS, Change::Never),
+            _ => return None,
+        })
+    }
+
     /// The parties.
     pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
+        if let Some((framing, asking)) = self.at_the_delivery_desk(customers) {
+            return Crew {
+                framing,
+                customers: (server.staff, asking),
+                visit: Visit::Stay,
+                workers: (server.staff, Vec::new()),
+            };
+        }
         let (framing, asking, working): (_, Side, Side) = match self {
             Subject::Cycle | Subject::Unchecked => (
                 Framing::Http,
@@ -147,6 +208,7 @@ impl Subject {
                 each(customers, nats::Requester::new),
                 each(workers, |_| nats::Worker::new()),
             ),
+            _ => unreachable!("all others come to the delivery desk"),
         };
         Crew {
             framing,
@@ -173,6 +235,15 @@ impl fmt::Display for Subject {
             Subject::Gearmand => "gearmand",
             Subject::GearmandOneThread => "gearmand with 1 thread",
             Subject::Nats => "NATS",
+            Subject::Events => "events",
+            Subject::EventsCommitEach => "events with a commit each",
+            Subject::EventsNoop => "the no-op",
+            Subject::EventsRedis => "Redis",
+            Subject::List => "the list",
+            Subject::ListMeanwhile => "the list while events come",
+            Subject::Counts => "the counts",
+            Subject::CountsNoop => "the no-op of few bytes",
+            Subject::ListNoop => "the no-op of the list",
         })
     }
 }

@@ -1,0 +1,215 @@
+//! The measured server without a desk: what its own stack costs for an answer that needs nothing kept or looked up.
+//!
+//! The same listener, connections, edge, router, extractors, allocator and number of workers, all from the measured
+//! server's library and with its configuration. A reported event is read and answered as the delivery desk does it, with
+//! sequence 1 each time; nothing is decided and nothing is kept. The lists are bytes that are there already.
+
+use std::fs;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use clap::Parser;
+use garde::Validate;
+use jiff::Timestamp;
+use odyssey::config::Config;
+use odyssey::http::body::{BodyLimits, Json};
+use odyssey::http::connection::Stop;
+use odyssey::http::edge::Edge;
+use odyssey::http::listen::{listen, raise_open_files};
+use odyssey::http::params::Path;
+use odyssey::http::server::{Seats, Server, Settings};
+use odyssey::http::{Api, Problem};
+use odyssey::telemetry::{self, Registry};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+/// The measured server's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// As many connections as the measured server's staff may have by default.
+const SEATS: usize = 1000;
+/// As long as the counts of a desk with a hundred ongoing deliveries.
+const COUNTS: &[u8] = br#"{"ongoing":100,"total":100}"#;
+
+/// The measured server without a desk.
+#[derive(Parser)]
+struct Options {
+    /// Where to write the addresses once the server accepts, in the form the measured server uses.
+    #[arg(long, value_name = "FILE")]
+    addresses: PathBuf,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Counter {
+    limits: BodyLimits,
+    list: Arc<OnceLock<Bytes>>,
+}
+
+impl FromRef<Counter> for BodyLimits {
+    fn from_ref(counter: &Counter) -> Self {
+        counter.limits
+    }
+}
+
+/// What a drone reports.
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum Type {
+    ParcelCollected,
+    TakenOff,
+    Landed,
+    Crashed,
+    ParcelDelivered,
+}
+
+/// An event, as a drone sends it.
+#[derive(Deserialize, ToSchema, Validate)]
+struct NewEvent {
+    #[serde(rename = "type")]
+    #[garde(skip)]
+    event_type: Type,
+    #[garde(length(bytes, min = 1, max = 255))]
+    event_id: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Serialize)]
+struct Kept {
+    delivery_id: String,
+    sequence: u32,
+    #[serde(rename = "type")]
+    event_type: Type,
+    received_at: Timestamp,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let config = Config::load(None)?;
+    telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers())
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(&config, &options.addresses))
+}
+
+async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
+    raise_open_files();
+    let listener = listen(config.staff.listen, config.http.backlog).context("cannot listen")?;
+    announce(addresses, &format!("http://{}", listener.local_addr()?))?;
+    let counter = Counter {
+        limits: BodyLimits {
+            max_bytes: config.http.body_max_bytes,
+            timeout: config.http.body_timeout,
+        },
+        list: Arc::default(),
+    };
+    let api = Api::new("No-op", "Answers that need nothing.").routes(
+        [
+            routes!(record_event),
+            routes!(list_ongoing, lay_out),
+            routes!(get_counts),
+        ]
+        .map(|routes| with_counter(routes, &counter)),
+    );
+    let registry = Registry::new(&[]).context("cannot set up the metrics")?;
+    let settings = Settings {
+        name: "staff",
+        h2c: config.staff.h2c,
+        seats: Seats::new(SEATS),
+        header_timeout: config.http.header_timeout,
+        h2_streams_max: config.http.h2_streams_max,
+    };
+    let edge = Edge::new("staff", api.into_router(), registry.clone());
+    let server = Server::new(listener, edge, settings, Stop::default());
+    // On a worker, as the measured server's listeners are.
+    let task = tokio::spawn(server.run());
+    tokio::select! {
+        ended = task => ended.context("serving ended"),
+        () = registry.fold() => Ok(()),
+    }
+}
+
+fn with_counter(
+    (schemas, paths, methods): UtoipaMethodRouter<Counter>,
+    counter: &Counter,
+) -> UtoipaMethodRouter {
+    (schemas, paths, methods.with_state(counter.clone()))
+}
+
+/// Writes the address under both names a server has, complete or not at all.
+fn announce(file: &FilePath, url: &str) -> anyhow::Result<()> {
+    let text = serde_json::json!({ "customers": url, "staff": url }).to_string();
+    let draft = file.with_extension("draft");
+    fs::write(&draft, text).with_context(|| format!("writing {}", draft.display()))?;
+    fs::rename(&draft, file).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Reads an event and answers as if it had been kept
+#[utoipa::path(post, path = "/deliveries/{delivery_id}/events", params(("delivery_id" = String, Path)), responses((status = 201)))]
+async fn record_event(
+    Path(delivery_id): Path<String>,
+    Json(event): Json<NewEvent>,
+) -> Result<Response, Problem> {
+    let kept = Kept {
+        delivery_id,
+        sequence: 1,
+        event_type: event.event_type,
+        received_at: Timestamp::now(),
+    };
+    let location = format!("/deliveries/{}/events/{}", kept.delivery_id, kept.sequence);
+    let location = HeaderValue::try_from(location)
+        .map_err(|_| Problem::unreadable("This is no delivery's id."))?;
+    let no_store = HeaderValue::from_static("no-store");
+    let headers = [
+        (header::CACHE_CONTROL, no_store),
+        (header::LOCATION, location),
+    ];
+    Ok((StatusCode::CREATED, headers, axum::Json(kept)).into_response())
+}
+
+/// Takes the list that is answered from now on
+#[utoipa::path(put, path = "/deliveries", request_body = String, responses((status = 200)))]
+async fn lay_out(State(counter): State<Counter>, list: Bytes) -> Response {
+    // The first stays: it is laid out once.
+    let list = counter.list.get_or_init(|| list);
+    page(list.clone())
+}
+
+/// That list
+#[utoipa::path(get, path = "/deliveries", responses((status = 200)))]
+async fn list_ongoing(State(counter): State<Counter>) -> Response {
+    page(counter.list.get().cloned().unwrap_or_default())
+}
+
+/// As few bytes as counts are
+#[utoipa::path(get, path = "/counts", responses((status = 200)))]
+async fn get_counts() -> Response {
+    page(Bytes::from_static(COUNTS))
+}
+
+/// With the headers of a page of the measured server.
+fn page(json: Bytes) -> Response {
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (
+            header::ETAG,
+            HeaderValue::from_static("\"0123456789abcdef\""),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, json).into_response()
+}
