@@ -22,11 +22,15 @@ use crate::http::listen::{listen, raise_open_files};
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
+use crate::packages::{self, Packages};
 use crate::shutdown::{Signals, Stopping};
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
 
+/// The databases' files in the data directory.
+const DELIVERIES_FILE: &str = "deliveries.db";
+const PACKAGES_FILE: &str = "packages.db";
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
 /// The staff's connections where nothing else is configured.
@@ -48,8 +52,15 @@ pub struct App {
 #[derive(Debug)]
 struct Storage {
     deliveries: Database,
+    packages: Database,
     /// Kept until the databases are closed.
     _directory: DataDirectory,
+}
+
+/// Where each desk keeps what it keeps.
+struct Stores {
+    deliveries: Arc<dyn deliveries::store::Store>,
+    packages: Arc<dyn packages::store::Store>,
 }
 
 /// Where the server can be reached.
@@ -68,6 +79,7 @@ struct Desks {
     deliveries: Deliveries,
     /// Whether customers' drones may report.
     deliveries_for_customers: bool,
+    packages: Packages,
     flood: Flood,
     limits: BodyLimits,
 }
@@ -91,7 +103,12 @@ impl App {
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
         let storage = Storage::open(config, &registry)?;
         let readiness = storage.readiness();
-        let desks = Desks::new(config, storage.deliveries(config), &registry);
+        let types = package_types(config)?;
+        let stores = Stores {
+            deliveries: storage.deliveries(config),
+            packages: storage.packages(config, &types),
+        };
+        let desks = Desks::new(config, stores, types, &registry);
         let scrape = scrape(
             &registry,
             &desks,
@@ -157,7 +174,7 @@ impl App {
             () = background => {}
             () = stopping.run(signals, &desks.orders, customers, staff) => {}
         }
-        storage.deliveries.close().await;
+        storage.close().await;
     }
 }
 
@@ -167,10 +184,32 @@ impl App {
 /// If the metrics registry cannot be made.
 pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let registry = registry()?;
-    let desks = Desks::new(config, Arc::new(deliveries::store::Closed), &registry);
+    let stores = Stores {
+        deliveries: Arc::new(deliveries::store::Closed),
+        packages: Arc::new(packages::store::Closed),
+    };
+    let desks = Desks::new(config, stores, package_types(config)?, &registry);
     let scrape = Scrape::new(registry, || ());
     let readiness = Readiness::new(|| true);
     Ok(apis(&desks, &readiness, scrape).map(|api| api.openapi()))
+}
+
+/// Counts the ledger of packages anew, in the data directory of this configuration. A server may be running on it.
+///
+/// # Errors
+/// If the ledger cannot be read.
+pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit> {
+    let path = config.data_dir.join(PACKAGES_FILE);
+    Ok(packages::sqlite::audit(&path)?)
+}
+
+fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>> {
+    let config::Packages { types, opt_in, .. } = &config.packages;
+    packages::model::Types::new(types, opt_in)
+        .map(Arc::new)
+        .map_err(|detail| {
+            anyhow::anyhow!("configuration keys `packages.types`, `packages.opt_in`: {detail}")
+        })
 }
 
 impl Storage {
@@ -189,14 +228,41 @@ impl Storage {
             Database::open(settings, metrics)
         };
         Ok(Self {
-            deliveries: database("deliveries.db", deliveries::sqlite::MIGRATIONS)?,
+            deliveries: database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?,
+            packages: database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?,
             _directory: directory,
         })
     }
 
     fn readiness(&self) -> Readiness {
-        let deliveries = self.deliveries.clone();
-        Readiness::new(move || deliveries.is_well())
+        let databases = self.databases();
+        Readiness::new(move || databases.iter().all(Database::is_well))
+    }
+
+    fn databases(&self) -> [Database; 2] {
+        [self.deliveries.clone(), self.packages.clone()]
+    }
+
+    async fn close(self) {
+        for database in self.databases() {
+            database.close().await;
+        }
+    }
+
+    fn packages(
+        &self,
+        config: &Config,
+        types: &Arc<packages::model::Types>,
+    ) -> Arc<dyn packages::store::Store> {
+        let remember = match config.packages.remember {
+            config::Time::Forever => None,
+            config::Time::For(time) => Some(time),
+        };
+        Arc::new(packages::sqlite::Sqlite::new(
+            self.packages.clone(),
+            Arc::clone(types),
+            remember,
+        ))
     }
 
     fn deliveries(&self, config: &Config) -> Arc<dyn deliveries::store::Store> {
@@ -226,7 +292,8 @@ impl Storage {
 impl Desks {
     fn new(
         config: &Config,
-        deliveries: Arc<dyn deliveries::store::Store>,
+        stores: Stores,
+        types: Arc<packages::model::Types>,
         registry: &Registry,
     ) -> Self {
         let limits = BodyLimits {
@@ -255,14 +322,20 @@ impl Desks {
         let line = orders.clone();
         flood.on_cut_off(move |address, time| line.purge(address, time));
         let deliveries = Deliveries::new(
-            deliveries,
+            stores.deliveries,
             config.deliveries.stale_after,
             registry.register(deliveries::Metrics::register),
+        );
+        let packages = Packages::new(
+            stores.packages,
+            types,
+            registry.register(packages::Metrics::register),
         );
         Self {
             orders,
             deliveries,
             deliveries_for_customers: config.customers.deliveries,
+            packages,
             flood,
             limits,
         }
@@ -302,9 +375,10 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
         limits: desks.limits,
     };
     let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
+    let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);
     let mut customers = Api::new(
         "Odyssey: customers",
-        "The public side: orders are placed here, and held until they are ready.",
+        "The public side: orders are placed and held until they are ready, packages are sent.",
     );
     if desks.deliveries_for_customers {
         customers = customers.routes(deliveries::routes::customer_routes(&deliveries));
@@ -316,10 +390,12 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
     [
         customers
             .routes(orders::routes::customer_routes(&orders))
+            .routes(packages::routes::customer_routes(&packages))
             .routes(health_routes(readiness.clone())),
         staff
             .routes(orders::routes::staff_routes(&orders))
             .routes(deliveries::routes::staff_routes(&deliveries))
+            .routes(packages::routes::staff_routes(&packages))
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes(health_routes(readiness.clone()))
             .routes([metrics_route(scrape)]),
@@ -362,11 +438,13 @@ fn scrape(
         })
     });
     let desks = desks.clone();
-    let deliveries = storage.deliveries.clone();
+    let databases = storage.databases();
     Scrape::new(registry.clone(), move || {
         desks.orders.show_figures();
         desks.flood.show_figures();
-        deliveries.show_figures();
+        for database in &databases {
+            database.show_figures();
+        }
         for (open, seats) in &doors {
             open.set(count(seats.taken()));
         }
@@ -458,7 +536,20 @@ mod tests {
         let health = ["/health", "/healthz"];
         assert_eq!(
             paths(&customers),
-            [&health[..], &["/order/", "/orders/{order_id}", "/readyz"]].concat()
+            [
+                &health[..],
+                &[
+                    "/order/",
+                    "/orders/{order_id}",
+                    "/packages",
+                    "/packages/{package_id}",
+                    "/preferences",
+                    "/preferences/{recipient_id}",
+                    "/readyz",
+                    "/statistics",
+                ]
+            ]
+            .concat()
         );
         assert_eq!(
             paths(&staff),
@@ -475,7 +566,7 @@ mod tests {
                     "/flood/{address}",
                 ],
                 &health[..],
-                &["/metrics", "/readyz", "/release/", "/start/"]
+                &["/metrics", "/readyz", "/release/", "/start/", "/statistics"]
             ]
             .concat()
         );

@@ -19,7 +19,12 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 
 const PREFIX: &str = "ODYSSEY";
 /// Keys that hold lists; they are comma-separated in the environment.
-const LISTS: [&str; 2] = ["flood.trusted_proxies", "flood.exempt"];
+const LISTS: [&str; 4] = [
+    "flood.trusted_proxies",
+    "flood.exempt",
+    "packages.types",
+    "packages.opt_in",
+];
 
 /// Why the program does not start.
 #[derive(Debug, Error)]
@@ -57,6 +62,8 @@ pub struct Config {
     pub orders: Orders,
     /// Drone deliveries.
     pub deliveries: Deliveries,
+    /// Packages.
+    pub packages: Packages,
     /// Who may place how many orders.
     pub flood: Flood,
     /// Going down.
@@ -164,6 +171,27 @@ pub struct Deliveries {
     pub stale_after: Duration,
     /// Which event may follow which.
     pub graph: DeliveryGraph,
+}
+
+/// Packages.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// The types there are.
+    pub types: Vec<String>,
+    /// Those which a recipient takes only after having said so.
+    pub opt_in: Vec<String>,
+    /// How long a package is known again.
+    pub remember: Time,
+}
+
+/// A time, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// Without end.
+    Forever,
+    /// So long.
+    For(Duration),
 }
 
 /// Which event of a delivery may follow which.
@@ -395,7 +423,11 @@ impl Config {
         within("deliveries.events_max", events, 2, 1_000_000)?;
         let stale_after = deliveries.stale_after;
         let second = Duration::from_secs(1);
-        time_within("deliveries.stale_after", stale_after, second, DAYS_1000)
+        time_within("deliveries.stale_after", stale_after, second, DAYS_1000)?;
+        if let Time::For(time) = self.packages.remember {
+            time_within("packages.remember", time, second, 10 * DAYS_1000)?;
+        }
+        Ok(())
     }
 
     /// How many threads serve.
@@ -456,6 +488,25 @@ fn time_within(
         key: key.to_owned(),
         detail: format!("{value} is out of bounds, it must be from {least} to {most}"),
     })
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        duration::parse(&text).map(Self::For)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Forever => serializer.serialize_str("forever"),
+            Self::For(time) => serializer.serialize_str(&duration::text(*time)),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Count {
@@ -545,13 +596,16 @@ mod duration {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        parse(&String::deserialize(deserializer)?)
+    }
+
+    pub(super) fn parse<E: de::Error>(text: &str) -> Result<Duration, E> {
         SpanParser::new()
-            .parse_duration(&text)
+            .parse_duration(text)
             .ok()
             .and_then(|duration| Duration::try_from(duration).ok())
             .ok_or_else(|| {
-                de::Error::custom(format!(
+                E::custom(format!(
                     "{text:?} is not a duration such as 90s, 2m or 1h 30m"
                 ))
             })
@@ -658,6 +712,8 @@ mod tests {
                 "0s",
                 "deliveries.stale_after",
             ),
+            ("ODYSSEY_PACKAGES__REMEMBER", "always", "packages.remember"),
+            ("ODYSSEY_PACKAGES__REMEMBER", "0s", "packages.remember"),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {

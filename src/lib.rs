@@ -8,8 +8,8 @@
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
 //! - [`storage`]: what outlives the process; knows no desk.
-//! - [`orders`], the order line, and [`deliveries`], drone deliveries: the desks. Every desk has the same rooms; see its
-//!   module.
+//! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages. Every desk has
+//!   the same rooms; see its module.
 //!
 //! `ARCHITECTURE.md` tells why.
 
@@ -19,6 +19,7 @@ pub mod deliveries;
 pub mod flood;
 pub mod http;
 pub mod orders;
+pub mod packages;
 pub mod probe;
 pub mod shutdown;
 pub mod storage;

@@ -62,11 +62,25 @@ enum Command {
         #[arg(default_value = "http://127.0.0.1:8000/healthz")]
         url: String,
     },
+    /// What concerns packages
+    #[command(subcommand)]
+    Packages(PackagesCommand),
     /// Print the API description, `OpenAPI` 3.1 as JSON
     Openapi {
         /// Whose API
         #[arg(long, value_enum, default_value_t = Listener::Both)]
         listener: Listener,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PackagesCommand {
+    /// Count the ledger anew and compare it with the statistics
+    ///
+    /// Exit code 0 if they agree. A server may be running on the same data directory.
+    Audit {
+        #[command(flatten)]
+        source: Source,
     },
 }
 
@@ -104,6 +118,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config { defaults: true, .. } => print(odyssey::config::DEFAULTS),
         Command::Config { source, .. } => print(&load(&source)?.to_toml()),
         Command::Health { url } => health(&url),
+        Command::Packages(PackagesCommand::Audit { source }) => audit_packages(&load(&source)?),
         Command::Openapi { listener } => print(&openapi(listener)?),
     }
 }
@@ -164,6 +179,16 @@ fn openapi(listener: Listener) -> anyhow::Result<String> {
         }
     };
     Ok(api.to_pretty_json()? + "\n")
+}
+
+fn audit_packages(config: &Config) -> anyhow::Result<()> {
+    let audit = app::audit_packages(config)?;
+    print(&format!("{audit}\n"))?;
+    anyhow::ensure!(
+        audit.agrees(),
+        "the statistics do not agree with the ledger"
+    );
+    Ok(())
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

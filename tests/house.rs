@@ -74,6 +74,19 @@ const DESKS: &[(&str, Arrows)] = &[
             ("error", &["model"]),
         ],
     ),
+    (
+        "packages",
+        &[
+            ("routes", &["service", "model", "error"]),
+            ("service", &["store", "metrics", "model", "error"]),
+            ("sqlite", &["store", "audit", "model", "error"]),
+            ("metrics", &["model", "error"]),
+            ("store", &["model", "error"]),
+            ("audit", &["model"]),
+            ("model", &[]),
+            ("error", &[]),
+        ],
+    ),
 ];
 
 /// What a room may know outside its desk. A room that is not here may know nothing there.

@@ -1,16 +1,17 @@
 //! The contract of deliveries as a drone sees it: what is sent, and what the answers mean.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use hyper::{
     Method, StatusCode,
-    header::{HeaderValue, LOCATION, RETRY_AFTER},
+    header::{HeaderValue, LOCATION},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    connection::{Address, Answer, TransportError},
+    connection::{Address, Answer},
+    resend::{self, Resender, Sent},
     shop::{Caller, Failure, read},
 };
 
@@ -61,24 +62,8 @@ pub(crate) struct Event {
     pub(crate) key: String,
 }
 
-/// What the server made of an event.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    /// 201.
-    Acknowledged(Acknowledgement),
-    /// Not now: 429 or a server error.
-    Later {
-        status: StatusCode,
-        /// None when the server did not say, or named a date.
-        retry_after: Option<Duration>,
-    },
-    /// Any other status: the same event will not be taken later either.
-    Refused {
-        status: StatusCode,
-        /// What the problem says.
-        problem: String,
-    },
-}
+/// What the server made of an event; a 201 acknowledges it.
+pub(crate) type Reply = resend::Reply<Acknowledgement>;
 
 /// A 201, as it was.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,45 +103,18 @@ impl Acknowledgement {
 
 impl Reply {
     fn of(answer: &Answer) -> Self {
-        let status = answer.status;
-        let header = |name| {
-            answer
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        if status == StatusCode::CREATED {
-            return Self::Acknowledged(Acknowledgement {
-                location: header(LOCATION.as_str()).map(str::to_owned),
+        if answer.status != StatusCode::CREATED {
+            return Self::unless_acknowledged(answer);
+        }
+        Self::Acknowledged {
+            status: answer.status,
+            answer: Acknowledgement {
+                location: answer.header(LOCATION.as_str()).map(str::to_owned),
                 body: read(answer).unwrap_or_default(),
-                replayed: header(IDEMPOTENCY_REPLAYED) == Some("true"),
-            });
-        }
-        if Failure::Status(status).is_temporary() {
-            let seconds = header(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-            return Self::Later {
-                status,
-                retry_after: seconds.map(Duration::from_secs),
-            };
-        }
-        Self::Refused {
-            status,
-            problem: problem(answer),
+                replayed: answer.header(IDEMPOTENCY_REPLAYED) == Some("true"),
+            },
         }
     }
-}
-
-/// What a problem+json says, in one line; empty when it is none.
-fn problem(answer: &Answer) -> String {
-    let body: Value = read(answer).unwrap_or_default();
-    let told = body["detail"].as_str().or_else(|| body["title"].as_str());
-    let mut parts: Vec<_> = told.map(str::to_owned).into_iter().collect();
-    for field in ["state", "allowed"] {
-        if !body[field].is_null() {
-            parts.push(format!("{field} {}", body[field]));
-        }
-    }
-    parts.join(", ")
 }
 
 /// `GET /counts`.
@@ -194,15 +152,18 @@ impl Link {
         Self(Caller::new(server))
     }
 
-    /// `POST /deliveries/{id}/events`, once.
-    pub(crate) async fn report(&mut self, event: &Event) -> Result<Reply, TransportError> {
+    /// `POST /deliveries/{id}/events`, until it is acknowledged or there is no hope.
+    pub(crate) async fn report(
+        &mut self,
+        event: &Event,
+        resender: &mut Resender,
+    ) -> Sent<Acknowledgement> {
         let path = format!("/deliveries/{}/events", event.delivery_id);
         let body = serde_json::json!({ "type": event.kind.name() }).to_string();
         let mut request = self.0.request(Method::POST, &path, Some(body.into()));
         let key = HeaderValue::from_str(&event.key).expect("a key is visible ASCII");
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
-        let answer = self.0.send(request).await?;
-        Ok(Reply::of(&answer))
+        resender.send(&mut self.0, &request, Reply::of).await
     }
 
     /// `GET /counts`, once.
@@ -228,6 +189,8 @@ impl Link {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use hyper::HeaderMap;
     use serde_json::json;
 
@@ -270,7 +233,7 @@ pub(crate) mod tests {
     fn an_acknowledgement_names_its_event_in_body_and_location() {
         let expected = acknowledgement(EventType::Landed, 3);
         let headers = [("location", "/deliveries/drone-1/events/3")];
-        let Reply::Acknowledged(read) = reply(201, &headers, &expected.body) else {
+        let Reply::Acknowledged { answer: read, .. } = reply(201, &headers, &expected.body) else {
             panic!("a 201 acknowledges")
         };
         assert_eq!(read, expected);
@@ -302,7 +265,7 @@ pub(crate) mod tests {
             ("location", "/deliveries/drone-1/events/3"),
             ("idempotency-replayed", "true"),
         ];
-        let Reply::Acknowledged(second) = reply(201, &headers, &first.body) else {
+        let Reply::Acknowledged { answer: second, .. } = reply(201, &headers, &first.body) else {
             panic!("a 201 acknowledges")
         };
         assert!(second.replayed && second.says_the_same_as(&first));

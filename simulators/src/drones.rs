@@ -11,29 +11,25 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use jiff::Timestamp;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::summary::Summary;
 use self::{
-    checks::{Compared, Counted},
-    flight::{ANSWER_WITHIN, Fleet},
+    checks::Compared,
+    flight::Fleet,
     ledger::Ledger,
     mission::{Planner, Traits},
 };
 use crate::{
-    backoff::Backoff,
-    connection::TransportError,
-    deliveries::{Counts, Link},
+    audit::Counted,
+    deliveries::Link,
     options::{Output, Pace, StaffDoor, duration, share},
     progress::{self, Progress},
     report::Report,
+    resend::{insist, patience_at_the_end, run_id},
     shop::Failure,
 };
-
-/// Patience with the server after ctrl-c, measured: whoever stops a run does not wait for long.
-const PATIENCE_WHEN_STOPPED: Duration = Duration::from_secs(5);
 
 /// Let delivery drones report their missions, and check that the server has kept what it acknowledged
 ///
@@ -144,35 +140,21 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     let ledger = fleet.fly(planner).await;
     let elapsed = begun.elapsed();
     drop(shown);
-    let patience = if closing.is_cancelled() {
-        sending.patience.min(PATIENCE_WHEN_STOPPED)
-    } else {
-        sending.patience
-    };
+    let patience = patience_at_the_end(sending.patience, &closing);
     let mut link = Link::new(server);
-    let counted = count(&mut link, before, patience).await;
+    let counted = match before {
+        None => Counted::NotCompared,
+        Some(before) => {
+            let after = insist(patience, async || link.counts().await).await;
+            Counted::of(before, after)
+        }
+    };
     let compared = compare(&mut link, &ledger, sending.shared, patience).await;
     let checks = checks::all(&ledger.tally, &counted, &compared);
     let speed = options.pace.speed;
     let mut report = Report::new("drones", &options.pace, elapsed);
     report.add_drones(Summary::of(run, missions, &ledger, checks, elapsed, speed));
     Ok(report)
-}
-
-/// Unlike that of any other run: the moment, and chance that no seed repeats.
-fn run_id() -> String {
-    let moment = Timestamp::now().as_millisecond();
-    format!("{moment:x}-{:06x}", fastrand::u32(..1 << 24))
-}
-
-async fn count(link: &mut Link, before: Option<Counts>, patience: Duration) -> Counted {
-    let Some(before) = before else {
-        return Counted::NotCompared;
-    };
-    match insist(patience, async || link.counts().await).await {
-        Ok(after) => Counted::BeforeAndAfter(before, after),
-        Err(failure) => Counted::Unreadable(failure.to_string()),
-    }
 }
 
 /// Looks up the histories of the last missions, until one cannot be looked up.
@@ -192,77 +174,4 @@ async fn compare(link: &mut Link, ledger: &Ledger, shared: bool, patience: Durat
         }
     }
     compared
-}
-
-/// Asks until there is an answer, or this one will not change, or the patience, measured, is at an end.
-async fn insist<T>(
-    patience: Duration,
-    mut ask: impl AsyncFnMut() -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let deadline = Instant::now() + patience;
-    let mut backoff = Backoff::default();
-    loop {
-        let silence = Err(Failure::Transport(TransportError::TimedOut));
-        let answer = timeout(ANSWER_WITHIN, ask()).await.unwrap_or(silence);
-        match answer {
-            Err(failure) if failure.is_temporary() && Instant::now() < deadline => {
-                sleep(backoff.next()).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hyper::StatusCode;
-
-    use super::*;
-
-    /// Asks a server that answers like this until the patience of 10 s is at an end; how often and for how long.
-    async fn asked(failure: Failure) -> (u32, Duration) {
-        let begun = Instant::now();
-        let mut times = 0;
-        let answer = insist(Duration::from_secs(10), async || {
-            times += 1;
-            Err::<(), _>(failure)
-        });
-        assert_eq!(answer.await, Err(failure));
-        (times, begun.elapsed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_may_come_back_is_asked_until_the_patience_is_at_an_end() {
-        for failure in [
-            Failure::Transport(TransportError::Refused),
-            Failure::Status(StatusCode::SERVICE_UNAVAILABLE),
-        ] {
-            let (times, elapsed) = asked(failure).await;
-            assert!(times > 5, "{times}");
-            assert!((10..=12).contains(&elapsed.as_secs()), "{elapsed:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_will_not_change_is_taken_at_once() {
-        let (times, elapsed) = asked(Failure::Status(StatusCode::FORBIDDEN)).await;
-        assert_eq!((times, elapsed), (1, Duration::ZERO));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_is_an_answer_after_a_while() {
-        let patience = Duration::ZERO;
-        let answer = insist(patience, async || {
-            std::future::pending::<Result<(), _>>().await
-        });
-        let silence = Failure::Transport(TransportError::TimedOut);
-        assert_eq!(answer.await, Err(silence));
-    }
-
-    #[test]
-    fn runs_have_names_of_their_own_that_leave_room_for_a_number() {
-        let (one, other) = (run_id(), run_id());
-        assert_ne!(one, other);
-        assert!(one.len() <= 90, "{one}");
-    }
 }

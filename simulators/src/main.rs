@@ -1,29 +1,32 @@
-//! `simulators`: customers, baristas, a flooder and delivery drones for a running shop.
+//! `simulators`: customers, baristas, a flooder, delivery drones and senders of packages for a running shop.
 //!
 //! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `customers`, `baristas`, `rush`, `flood`, `drones` | the subcommands: options, behaviour |
+//! | `customers`, `baristas`, `rush`, `flood`, `drones`, `senders` | the subcommands: options, behaviour |
 //! | `options` | options that several subcommands share, and how they are read |
 //! | `arrival`, `sources` | who comes when and from which address, planned before the run |
 //! | `flooder` | the one who orders thousands of coffees at once |
 //! | `cut_off` | watches for the moment at which an address is cut off |
 //! | `pace` | measured and simulated time |
-//! | `shop`, `deliveries` | the HTTP contract as a client sees it: orders, and deliveries |
+//! | `shop`, `deliveries`, `packages` | the HTTP contract as a client sees it: orders, deliveries, packages |
 //! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
 //! | `dribble` | a socket whose owner takes their time |
 //! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
-//! | `backoff` | pauses between tries |
+//! | `backoff`, `resend` | pauses between tries, and sending again with patience |
+//! | `audit` | what must hold after a run, and how it is told |
 //! | `comparison` | the same rush without and with a flood |
 //! | `progress` | the live display |
 //! | `report`, `plot` | the report as text or JSON, and its picture |
 //! | `stop` | signals |
 //!
 //! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), or every drone's event
-//! was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong command line.
+//! and every sender's request was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong
+//! command line.
 
 mod arrival;
+mod audit;
 mod backoff;
 mod baristas;
 mod comparison;
@@ -38,10 +41,13 @@ mod flood;
 mod flooder;
 mod options;
 mod pace;
+mod packages;
 mod plot;
 mod progress;
 mod report;
+mod resend;
 mod rush;
+mod senders;
 mod shop;
 mod sources;
 mod stop;
@@ -51,7 +57,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-/// Customers, baristas, a flooder and delivery drones for a running Odyssey.
+/// Customers, baristas, a flooder, delivery drones and senders of packages for a running Odyssey.
 ///
 /// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
 /// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
@@ -62,8 +68,8 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
     args_override_self = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off, and every \
-                  event of a drone was acknowledged and every check of them holds; 1 it is not so, or the run \
-                  failed; 2 wrong usage."
+                  event of a drone and request of a sender was acknowledged and every check of them holds; 1 it is \
+                  not so, or the run failed; 2 wrong usage."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -77,6 +83,7 @@ enum Command {
     Rush(rush::Options),
     Flood(flood::Options),
     Drones(drones::Options),
+    Senders(senders::Options),
 }
 
 impl Command {
@@ -87,6 +94,7 @@ impl Command {
             Self::Rush(_) => "rush",
             Self::Flood(_) => "flood",
             Self::Drones(_) => "drones",
+            Self::Senders(_) => "senders",
         }
     }
 
@@ -97,7 +105,7 @@ impl Command {
             Self::Baristas(options) => options.crew.check(),
             Self::Rush(options) => options.check(),
             Self::Flood(options) => options.flood.check(),
-            Self::Drones(_) => Ok(()),
+            Self::Drones(_) | Self::Senders(_) => Ok(()),
         }
     }
 }
@@ -111,7 +119,8 @@ async fn main() -> ExitCode {
     if let Err(contradiction) = command.check() {
         refuse(command.name(), contradiction);
     }
-    match run(command).await {
+    // Boxed: as large as the largest subcommand's.
+    match Box::pin(run(command)).await {
         Ok(code) => code,
         Err(error) => {
             report::complain(&format!("{error:#}"));
@@ -129,6 +138,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rush(options) => (rush::run(&options, closing).await?, options.output),
         Command::Flood(options) => (flood::run(&options, closing).await?, options.output),
         Command::Drones(options) => (drones::run(&options, closing).await?, options.output),
+        Command::Senders(options) => (senders::run(&options, closing).await?, options.output),
     };
     report.print(output.format)?;
     Ok(report.exit_code())
@@ -218,6 +228,10 @@ mod tests {
             ["drones", "--fleet=0"],
             ["drones", "--hops=0"],
             ["drones", "--crashes=5"],
+            ["senders", "--packages=0"],
+            ["senders", "--senders=0"],
+            ["senders", "--rate=0"],
+            ["senders", "--malformed=2"],
         ] {
             let line = std::iter::once("simulators").chain(arguments);
             let refused = CommandLine::try_parse_from(line).expect_err(arguments[1]);

@@ -46,7 +46,7 @@ pub(crate) struct Pace {
     #[arg(long, value_name = "FACTOR", default_value = "1")]
     pub(crate) speed: Speed,
     /// Seed of the random numbers, for a run that can be repeated [default: drawn, and reported]
-    #[arg(long, value_name = "NUMBER", default_value_t = fastrand::u64(..=999_999), hide_default_value = true)]
+    #[arg(long, value_name = "NUMBER", default_value_t = any_seed(), hide_default_value = true)]
     pub(crate) seed: u64,
 }
 
@@ -110,6 +110,11 @@ pub(crate) enum Display {
     Plain,
     /// Nothing.
     None,
+}
+
+/// A seed for who names none: short enough to be typed again.
+pub(crate) fn any_seed() -> u64 {
+    fastrand::u64(..=999_999)
 }
 
 const DURATION_MAX: SignedDuration = SignedDuration::from_hours(24);

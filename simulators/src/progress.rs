@@ -36,6 +36,8 @@ pub(crate) struct Progress {
     brewed: AtomicU64,
     /// Events acknowledged; none when this run has no drones.
     events: Option<AtomicU64>,
+    /// Whether those who come are requests of senders.
+    is_sending: bool,
 }
 
 impl Progress {
@@ -54,6 +56,7 @@ impl Progress {
             brewing: baristas.then(|| watch::Sender::new(0)),
             brewed: AtomicU64::new(0),
             events: None,
+            is_sending: false,
         }
     }
 
@@ -78,6 +81,14 @@ impl Progress {
     pub(crate) fn of_drones(expected: u64) -> Arc<Self> {
         Arc::new(Self {
             events: Some(AtomicU64::new(0)),
+            ..Self::blank(None, expected, false)
+        })
+    }
+
+    /// Requests in the place of customers.
+    pub(crate) fn of_senders(expected: u64) -> Arc<Self> {
+        Arc::new(Self {
+            is_sending: true,
             ..Self::blank(None, expected, false)
         })
     }
@@ -150,6 +161,12 @@ impl Progress {
                 parts.push(format!("given up {failed}"));
             }
             parts.push(format!("events {}", events.load(Relaxed)));
+        } else if self.is_sending {
+            parts.push(format!("under way {waiting}"));
+            parts.push(format!("acknowledged {served}/{}", self.expected));
+            if failed > 0 {
+                parts.push(format!("given up {failed}"));
+            }
         } else if self.expected > 0 {
             parts.push(format!("waiting {waiting}"));
             if let Some(brewing) = &self.brewing {
@@ -314,6 +331,17 @@ mod tests {
         assert_eq!(
             Progress::of_drones(0).line(0.0),
             "flying 0 · missions ended 0 · events 0 · 0.0/s measured"
+        );
+        let senders = Progress::of_senders(9);
+        senders.customer_came();
+        assert_eq!(
+            senders.line(1.0),
+            "under way 1 · acknowledged 0/9 · 1.0/s measured"
+        );
+        senders.customer_left(false);
+        assert_eq!(
+            senders.line(0.0),
+            "under way 0 · acknowledged 0/9 · given up 1 · 0.0/s measured"
         );
         assert_eq!(
             Progress::of_baristas().line(0.0),

@@ -19,7 +19,8 @@ use crate::{
     options::{Format, Pace},
     pace::{Span, Speed, spoken},
     plot,
-    visits::{Summary, Visit},
+    senders::Summary as Parcels,
+    visits::{Summary, Visit, Waits},
 };
 
 /// Width of the column of labels, in characters.
@@ -48,6 +49,8 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     drones: Option<Missions>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    senders: Option<Parcels>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<PathBuf>,
 }
 
@@ -65,6 +68,7 @@ impl Report {
             flooder: None,
             comparison: None,
             drones: None,
+            senders: None,
             picture: None,
         }
     }
@@ -112,8 +116,14 @@ impl Report {
 
     /// A run of drones is in order only if every event was acknowledged and every check holds.
     pub(crate) fn add_drones(&mut self, missions: Missions) {
-        self.ok &= missions.is_in_order();
+        self.ok &= missions.checks().all_hold();
         self.drones = Some(missions);
+    }
+
+    /// A run of senders is in order only if every request was acknowledged and every check holds.
+    pub(crate) fn add_senders(&mut self, parcels: Parcels) {
+        self.ok &= parcels.checks().all_hold();
+        self.senders = Some(parcels);
     }
 
     /// Draws the picture. A picture that cannot be written does not cost the report.
@@ -160,6 +170,9 @@ impl Report {
     pub(crate) fn verdict(&self) -> String {
         if let Some(missions) = &self.drones {
             return missions.verdict();
+        }
+        if let Some(parcels) = &self.senders {
+            return parcels.verdict();
         }
         match (&self.customers, &self.flooder) {
             (Some(customers), _) => {
@@ -236,7 +249,14 @@ impl fmt::Display for Report {
             write!(f, "{comparison}")?;
         }
         if let Some(missions) = &self.drones {
-            self.write_drones(f, missions)?;
+            missions.write_figures(f)?;
+            self.write_waits(f, "From due to acknowledged", missions.waits())?;
+            write!(f, "{}", missions.checks())?;
+        }
+        if let Some(parcels) = &self.senders {
+            parcels.write_figures(f)?;
+            self.write_waits(f, "From sent to acknowledged", parcels.waits())?;
+            write!(f, "{}", parcels.checks())?;
         }
         self.write_times(f)?;
         if let Some(picture) = &self.picture {
@@ -269,27 +289,25 @@ impl Report {
         if let Some(out_of_turn) = customers.out_of_turn {
             row(f, "started out of turn", &out_of_turn)?;
         }
-        if let Some(waits) = &customers.waits {
-            self.write_scales(
-                f,
-                &format!("Waiting time of the {} served", customers.served),
-            )?;
-            for (name, span) in waits.named() {
-                self.write_span(f, name, span)?;
-            }
-        }
-        Ok(())
+        let heading = format!("Waiting time of the {} served", customers.served);
+        self.write_waits(f, &heading, customers.waits)
     }
 
-    fn write_drones(&self, f: &mut fmt::Formatter<'_>, missions: &Missions) -> fmt::Result {
-        missions.write_figures(f)?;
-        if let Some(waits) = missions.waits() {
-            self.write_scales(f, "From due to acknowledged")?;
-            for (name, span) in waits.named() {
-                self.write_span(f, name, span)?;
-            }
+    /// Nothing when there are none.
+    fn write_waits(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        heading: &str,
+        waits: Option<Waits>,
+    ) -> fmt::Result {
+        let Some(waits) = waits else {
+            return Ok(());
+        };
+        self.write_scales(f, heading)?;
+        for (name, span) in waits.named() {
+            self.write_span(f, name, span)?;
         }
-        missions.write_checks(f)
+        Ok(())
     }
 
     fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -302,6 +320,10 @@ impl Report {
         if let Some(per_s) = self.drones.as_ref().map(Missions::acknowledged_per_s) {
             let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
             row(f, "events acknowledged", &columns)?;
+        }
+        if let Some(per_s) = self.senders.as_ref().map(Parcels::acknowledged_per_s) {
+            let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
+            row(f, "packages acknowledged", &columns)?;
         }
         Ok(())
     }

@@ -6,9 +6,8 @@ mod wire;
 
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use jiff::Timestamp;
-use serde::Serialize;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -21,7 +20,7 @@ use super::service::Deliveries;
 use super::store::Recorded;
 use crate::http::Problem;
 use crate::http::body::{BodyLimits, Json};
-use crate::http::page::{Kept, Page};
+use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
 
 /// What the handlers share.
@@ -117,7 +116,7 @@ async fn record_event(
         Recorded::Replayed(event) => (event, true),
     };
     let location = format!("/deliveries/{id}/events/{}", event.sequence);
-    let mut response = no_store(&KeptEvent::of(&id, &event));
+    let mut response = not_kept(&KeptEvent::of(&id, &event));
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
     let location = HeaderValue::try_from(location).expect("an id is made of URL characters");
@@ -148,7 +147,7 @@ async fn list_events(
 ) -> Result<Response, Problem> {
     let history = desk.deliveries.history(delivery_id(&id)?).await?;
     let history = history.ok_or_else(unknown_delivery)?;
-    Ok(no_store(&DeliveryEvents::from(history)))
+    Ok(not_kept(&DeliveryEvents::from(history)))
 }
 
 /// One event
@@ -176,7 +175,7 @@ async fn get_event(
     let sequence = number.ok_or_else(|| Problem::unreadable("A sequence is a number from 1."))?;
     let event = desk.deliveries.event(id.clone(), sequence).await?;
     let event = event.ok_or_else(unknown_event)?;
-    Ok(no_store(&KeptEvent::of(&id, &event)))
+    Ok(not_kept(&KeptEvent::of(&id, &event)))
 }
 
 /// Where a delivery stands
@@ -198,7 +197,7 @@ async fn get_delivery(
     let delivery = delivery.ok_or_else(unknown_delivery)?;
     let stale_from = delivery.stale_from(desk.deliveries.stale_after());
     let state = DeliveryState::of(&delivery, stale_from, Timestamp::now());
-    Ok(no_store(&state))
+    Ok(not_kept(&state))
 }
 
 /// All ongoing deliveries
@@ -278,9 +277,4 @@ fn key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
             "Idempotency-Key must be 1 to 255 visible ASCII characters.",
         )),
     }
-}
-
-fn no_store(value: &impl Serialize) -> Response {
-    let no_store = HeaderValue::from_static("no-store");
-    ([(header::CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
 }

@@ -3,14 +3,13 @@
 //! A delivery's number is its place by first event; the total is the last number. What is pushed out leaves with the event
 //! that pushes it.
 
-use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History, Rules};
 use super::store::{Answer, NewEvent, Recorded, Store};
-use crate::storage::sqlite::{self, Database, Undone};
+use crate::storage::sqlite::{self, Database, Micros, Undone};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`].
 pub const MIGRATIONS: &[&str] = &["
@@ -298,24 +297,6 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         event_type: row.get(1)?,
         received_at,
     })
-}
-
-/// A time as the tables keep it: microseconds since 1970.
-struct Micros(Timestamp);
-
-impl ToSql for Micros {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.as_microsecond().into())
-    }
-}
-
-impl FromSql for Micros {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let micros = value.as_i64()?;
-        Timestamp::from_microsecond(micros)
-            .map(Self)
-            .map_err(|_| FromSqlError::OutOfRange(micros))
-    }
 }
 
 /// The numbers stand in files, so they stay as they are; final states are from 4 on.

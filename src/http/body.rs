@@ -11,7 +11,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use garde::Validate;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
 
@@ -72,6 +74,11 @@ where
         body.value.map(Self).ok_or_else(missing)
     }
 }
+
+/// A JSON object of any members, for requests whose fields are not known beforehand.
+#[derive(Debug, Deserialize, Validate)]
+#[serde(transparent)]
+pub struct Object(#[garde(skip)] pub Map<String, Value>);
 
 /// A body nobody reads, read to its end and dropped.
 #[derive(Debug)]

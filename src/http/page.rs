@@ -11,6 +11,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
+/// 200 with a value that must not be kept by anybody.
+pub fn not_kept(value: &impl Serialize) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    ([(header::CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
+}
+
 /// A page as it goes out.
 #[derive(Debug, Clone)]
 pub struct Page {

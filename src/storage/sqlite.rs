@@ -23,11 +23,12 @@ pub mod metrics;
 mod migrations;
 mod queue;
 mod readers;
+mod values;
 mod work;
 mod writer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -36,6 +37,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use error::{OpenError, Unavailable, Undone};
 pub use metrics::Metrics;
+pub use values::Micros;
 
 use connection::File;
 use health::Health;
@@ -200,6 +202,21 @@ impl Database {
         self.inner.operations.close();
         self.inner.ended.closed().await;
     }
+}
+
+/// Reads a file that another process may be writing to: one query, which sees one state. Nothing is brought up to date.
+///
+/// # Errors
+/// [`OpenError::Unreadable`] and its likes, if the file is not there, not a database, or without what is asked for.
+pub fn look<T>(
+    path: &Path,
+    query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, OpenError> {
+    let looked = File::new(path.to_owned()).reader().and_then(|connection| {
+        connection.execute_batch("BEGIN")?;
+        query(&connection)
+    });
+    looked.map_err(|error| OpenError::of(path, error))
 }
 
 /// Starts a thread that is named after what it does. The kernel shows the first 15 bytes of the name.

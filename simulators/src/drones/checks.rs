@@ -1,49 +1,10 @@
 //! What must hold after a run: the server's account of it against what it has acknowledged.
 
-use std::fmt;
-
-use serde::Serialize;
-
-use super::ledger::{Expected, Faults, Ledger, Log, Tally};
-use crate::deliveries::{Counts, EventType, History};
-
-/// One thing that must hold.
-#[derive(Debug, Serialize)]
-pub(crate) struct Check {
-    pub(crate) name: &'static str,
-    pub(crate) outcome: Outcome,
-    /// The figures behind it.
-    pub(crate) finding: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    Ok,
-    Failed,
-    /// Not compared because others use the server too.
-    Skipped,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Failed => "FAILED",
-            Self::Skipped => "skipped",
-        })
-    }
-}
-
-/// What the server's counts were.
-#[derive(Debug)]
-pub(crate) enum Counted {
-    /// Others use the server too.
-    NotCompared,
-    BeforeAndAfter(Counts, Counts),
-    /// Why they could not be read at the end.
-    Unreadable(String),
-}
+use super::ledger::{Ledger, Log, Tally};
+use crate::{
+    audit::{Check, Counted, Faults, Figure},
+    deliveries::{Counts, EventType, History},
+};
 
 /// What the server told of the last missions.
 #[derive(Debug, Default)]
@@ -57,11 +18,17 @@ pub(crate) struct Compared {
 }
 
 /// All that must hold.
-pub(crate) fn all(tally: &Tally, counted: &Counted, compared: &Compared) -> Vec<Check> {
+pub(crate) fn all(tally: &Tally, counted: &Counted<Counts>, compared: &Compared) -> Vec<Check> {
     let [total, ongoing] = counts(tally, counted);
     let of = |name, faults: &Faults, all| Check::without(name, faults, all);
     vec![
-        every_event_acknowledged(tally),
+        Check::nothing_given_up(
+            "every event acknowledged",
+            "events",
+            tally.acknowledged,
+            &tally.given_up,
+            tally.fate_unknown,
+        ),
         of("sequences", &tally.out_of_sequence, tally.acknowledged),
         of("acknowledgements", &tally.misnamed, tally.acknowledged),
         of("duplicates", &tally.unequal, tally.repeated),
@@ -71,91 +38,28 @@ pub(crate) fn all(tally: &Tally, counted: &Counted, compared: &Compared) -> Vec<
     ]
 }
 
-impl Check {
-    fn new(name: &'static str, holds: bool, finding: String) -> Self {
-        let outcome = if holds { Outcome::Ok } else { Outcome::Failed };
-        Self {
-            name,
-            outcome,
-            finding,
-        }
-    }
-
-    /// Holds when none of `all` was at fault.
-    fn without(name: &'static str, faults: &Faults, all: u64) -> Self {
-        let finding = match &faults.first {
-            None => format!("{all} right"),
-            Some(first) => format!("{} of {all} wrong; first {first}", faults.times),
-        };
-        Self::new(name, faults.times == 0, finding)
-    }
-}
-
-fn every_event_acknowledged(tally: &Tally) -> Check {
-    let given_up = &tally.given_up;
-    let finding = match &given_up.first {
-        None => format!("{} events", tally.acknowledged),
-        Some(first) => format!(
-            "{} events, {} were not ({} may have been taken all the same); first {first}",
-            tally.acknowledged, given_up.times, tally.fate_unknown
-        ),
-    };
-    Check::new("every event acknowledged", given_up.times == 0, finding)
-}
-
 /// Total and ongoing.
-fn counts(tally: &Tally, counted: &Counted) -> [Check; 2] {
-    let names = ["total of deliveries", "ongoing deliveries"];
-    let expected = [tally.total_growth(), tally.ongoing_growth()];
-    let changes = match counted {
-        Counted::BeforeAndAfter(before, after) => {
-            [(before.total, after.total), (before.ongoing, after.ongoing)]
-        }
-        Counted::NotCompared => {
-            return names.map(|name| Check {
-                name,
-                outcome: Outcome::Skipped,
-                finding: "others use the server too".to_owned(),
-            });
-        }
-        Counted::Unreadable(why) => {
-            return names.map(|name| Check::new(name, false, format!("GET /counts: {why}")));
-        }
-    };
-    let check = |number: usize| {
-        let (before, after) = changes[number];
-        let (change, expected) = (i128::from(after) - i128::from(before), expected[number]);
-        let finding = format!("{before} to {after}: {change:+}, expected {expected}");
-        Check::new(names[number], expected.admits(change), finding)
-    };
-    [check(0), check(1)]
-}
-
-impl Expected {
-    fn admits(self, number: i128) -> bool {
-        (self.least..=self.most).contains(&number)
-    }
-}
-
-impl fmt::Display for Expected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { least, most } = self;
-        if least == most {
-            return write!(f, "{least:+}");
-        }
-        let unknown = most - least;
-        write!(f, "{least:+} to {most:+} ({unknown} of unknown fate)")
-    }
+fn counts(tally: &Tally, counted: &Counted<Counts>) -> [Check; 2] {
+    let total: Figure<Counts> = |counts| counts.total;
+    let ongoing: Figure<Counts> = |counts| counts.ongoing;
+    counted.changes(
+        "GET /counts",
+        [
+            ("total of deliveries", total, tally.total_growth()),
+            ("ongoing deliveries", ongoing, tally.ongoing_growth()),
+        ],
+    )
 }
 
 fn histories(compared: &Compared) -> Check {
-    let name = "histories of the last missions";
-    if let Some(why) = &compared.broken_off {
-        let finding = format!("GET /deliveries/…/events: {why}");
-        return Check::new(name, false, finding);
-    }
-    let mut check = Check::without(name, &compared.faults, compared.missions as u64);
-    if compared.gone > 0 {
+    let mut check = Check::looked_up(
+        "histories of the last missions",
+        "GET /deliveries/…/events",
+        &compared.faults,
+        compared.missions as u64,
+        compared.broken_off.as_deref(),
+    );
+    if compared.broken_off.is_none() && compared.gone > 0 {
         let gone = compared.gone;
         check.finding = format!("{}; {gone} no longer kept, as may be", check.finding);
     }
@@ -227,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        audit::Outcome,
         deliveries::{
             HistoryEvent,
             tests::{acknowledgement, event},
@@ -265,11 +170,15 @@ mod tests {
         }
     }
 
-    fn after(total: u64, ongoing: u64) -> Counted {
+    fn after(total: u64, ongoing: u64) -> Counted<Counts> {
         Counted::BeforeAndAfter(COUNTS, Counts { ongoing, total })
     }
 
-    fn failed(ledger: &Ledger, counted: &Counted, compared: &Compared) -> Vec<&'static str> {
+    fn failed(
+        ledger: &Ledger,
+        counted: &Counted<Counts>,
+        compared: &Compared,
+    ) -> Vec<&'static str> {
         let checks = all(&ledger.tally, counted, compared);
         let failed = checks
             .iter()

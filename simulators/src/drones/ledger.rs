@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use hyper::StatusCode;
-use serde::Serialize;
-
 use crate::{
-    connection::TransportError,
-    deliveries::{Acknowledgement, Event, EventType, Reply},
+    audit::{Expected, Faults},
+    deliveries::{Acknowledgement, Event, EventType},
+    resend::Tries,
     visits::Recorder,
 };
 
@@ -49,29 +47,8 @@ impl Log {
     }
 }
 
-/// How often something was wrong, and what it was the first time.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Faults {
-    pub(crate) times: u64,
-    pub(crate) first: Option<String>,
-}
-
-impl Faults {
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        self.times += 1;
-        self.first.get_or_insert_with(what);
-    }
-}
-
-/// A number that is known up to what nobody can know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Expected {
-    pub(crate) least: i128,
-    pub(crate) most: i128,
-}
-
 /// Counts of events and missions.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Missions whose first event was acknowledged.
     pub(crate) begun: u64,
@@ -82,11 +59,7 @@ pub(crate) struct Tally {
     /// Missions of which nobody knows whether they ended.
     pub(crate) end_unknown: u64,
     pub(crate) acknowledged: u64,
-    /// Answers to events, repetitions among them.
-    pub(crate) by_status: BTreeMap<u16, u64>,
-    pub(crate) by_transport_error: BTreeMap<String, u64>,
-    /// Times that an event was sent again because it had not been acknowledged.
-    pub(crate) retries: u64,
+    pub(crate) tries: Tries,
     /// Events whose acknowledgement was a replay: an earlier try had been taken after all.
     pub(crate) replays: u64,
     /// Events that were sent again although they had been acknowledged.
@@ -113,24 +86,6 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Counts an answer, or that there was none.
-    pub(crate) fn answered(&mut self, reply: &Result<Reply, TransportError>) {
-        let status = match reply {
-            Ok(Reply::Acknowledged(_)) => StatusCode::CREATED,
-            Ok(Reply::Later { status, .. } | Reply::Refused { status, .. }) => *status,
-            Err(error) => {
-                let times = &mut self.tally.by_transport_error;
-                *times.entry(error.to_string()).or_default() += 1;
-                return;
-            }
-        };
-        *self.tally.by_status.entry(status.as_u16()).or_default() += 1;
-    }
-
-    pub(crate) fn retried(&mut self) {
-        self.tally.retries += 1;
-    }
-
     /// `wait` is measured, from when the event was due. `may_be_replay`: an earlier try may have been taken.
     pub(crate) fn acknowledged(
         &mut self,
@@ -253,11 +208,7 @@ impl Tally {
 
     /// By how much the server's number of deliveries must have grown.
     pub(crate) fn total_growth(&self) -> Expected {
-        let least = i128::from(self.begun);
-        Expected {
-            least,
-            most: least + i128::from(self.begin_unknown),
-        }
+        Expected::of(self.begun, self.begin_unknown)
     }
 
     /// By how much the server's number of ongoing deliveries must have changed.

@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{
-    checks::{Check, Outcome},
-    ledger::Ledger,
-};
+use super::ledger::Ledger;
 use crate::{
+    audit::{Check, Checks},
     pace::Speed,
-    report::{LABEL_WIDTH, row, row_unless_zero, status_name},
+    report::{row, row_unless_zero, status_name},
     visits::{Rate, Waits},
 };
 
@@ -26,7 +24,7 @@ pub(crate) struct Summary {
     by_transport_error: BTreeMap<String, u64>,
     /// From when an event was due to its acknowledgement, retries among it; none when none was acknowledged.
     latencies: Option<Waits>,
-    checks: Vec<Check>,
+    checks: Checks,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,36 +76,27 @@ impl Summary {
                 acknowledged_per_s: Rate::of(acknowledged, elapsed, speed),
                 given_up: tally.given_up.times,
                 fate_unknown: tally.fate_unknown,
-                retries: tally.retries,
+                retries: tally.tries.retries,
                 replays: tally.replays,
                 duplicates: tally.repeated,
             },
-            by_status: tally.by_status.clone(),
-            by_transport_error: tally.by_transport_error.clone(),
+            by_status: tally.tries.by_status.clone(),
+            by_transport_error: tally.tries.by_transport_error.clone(),
             latencies: ledger.latencies.waits(speed),
-            checks,
+            checks: checks.into(),
         }
     }
 
-    /// Whether every event was acknowledged, which is the first of the checks, and the others hold too.
-    pub(crate) fn is_in_order(&self) -> bool {
-        self.failed().next().is_none()
-    }
-
-    fn failed(&self) -> impl Iterator<Item = &Check> {
-        let failed = |check: &&Check| check.outcome == Outcome::Failed;
-        self.checks.iter().filter(failed)
+    /// The first of them is whether every event was acknowledged.
+    pub(crate) fn checks(&self) -> &Checks {
+        &self.checks
     }
 
     pub(crate) fn verdict(&self) -> String {
-        let failed: Vec<_> = self.failed().map(|check| check.name).collect();
-        if failed.is_empty() {
-            let (events, missions) = (self.events.acknowledged, self.missions.begun);
-            return format!(
-                "Every event was acknowledged and every check holds ({events} events, {missions} missions)."
-            );
-        }
-        format!("FAILED: {}.", failed.join(", "))
+        let (events, missions) = (self.events.acknowledged, self.missions.begun);
+        self.checks.verdict(format!(
+            "Every event was acknowledged and every check holds ({events} events, {missions} missions)."
+        ))
     }
 
     pub(crate) fn waits(&self) -> Option<Waits> {
@@ -142,19 +131,6 @@ impl Summary {
         }
         for (error, times) in &self.by_transport_error {
             row(f, error, times)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn write_checks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nChecks")?;
-        for check in &self.checks {
-            let Check {
-                name,
-                outcome,
-                finding,
-            } = check;
-            writeln!(f, "  {name:<LABEL_WIDTH$}  {outcome:>12}  {finding}")?;
         }
         Ok(())
     }

@@ -9,19 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, StatusCode,
     body::Incoming,
     header::{HeaderValue, LOCATION, RETRY_AFTER},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
+
+use crate::server::{Reply, reply, serve};
 
 /// What this desk does wrong. Posts of events are numbered from 1, in the order in which they arrive.
 #[derive(Debug, Clone, Default)]
@@ -85,34 +83,22 @@ pub(crate) struct Desk {
     book: Arc<watch::Sender<Book>>,
 }
 
-type Reply = Response<Full<Bytes>>;
-
 impl Desk {
     pub(crate) async fn open(faults: Faults) -> Self {
         let book = Arc::new(watch::Sender::new(Book::default()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let staff = format!("--staff=http://{}", listener.local_addr().unwrap());
         let clerk = Clerk {
             book: Arc::clone(&book),
             faults,
         };
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                clerk.book.send_modify(|book| book.connections += 1);
-                let clerk = clerk.clone();
-                let service = service_fn(move |request| {
-                    let clerk = clerk.clone();
-                    async move { clerk.answer(request).await }
-                });
-                tokio::spawn(async move {
-                    let connection =
-                        http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                    // Drones that leave are part of the game.
-                    drop(connection.await);
-                });
-            }
+        let came = {
+            let book = Arc::clone(&book);
+            move || book.send_modify(|book| book.connections += 1)
+        };
+        let address = serve(came, move |request| {
+            let clerk = clerk.clone();
+            async move { clerk.answer(request).await }
         });
+        let staff = format!("--staff=http://{}", address.await);
         Self { staff, book }
     }
 
@@ -270,10 +256,4 @@ fn created(answer: &Value, is_replay: bool) -> Reply {
         headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
     created
-}
-
-fn reply(status: StatusCode, body: &Value) -> Reply {
-    let mut reply = Response::new(Full::new(body.to_string().into()));
-    *reply.status_mut() = status;
-    reply
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
+    audit,
     deliveries::{Desk, Faults},
     program::{Ended, run, start},
 };
@@ -27,18 +28,12 @@ async fn fly(desk: &Desk, more: &[&str]) -> Ended {
 
 /// The checks that failed.
 fn failed(report: &Value) -> Vec<&str> {
-    let checks = report["drones"]["checks"].as_array().unwrap();
-    let failed = checks.iter().filter(|check| check["outcome"] == "failed");
-    failed
-        .map(|check| check["name"].as_str().unwrap())
-        .collect()
+    audit::failed(&report["drones"])
 }
 
 /// The figures behind a check.
 fn finding<'a>(report: &'a Value, name: &str) -> &'a str {
-    let checks = report["drones"]["checks"].as_array().unwrap();
-    let check = checks.iter().find(|check| check["name"] == name).unwrap();
-    check["finding"].as_str().unwrap()
+    audit::finding(&report["drones"], name)
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The real program against a small shop and a small delivery desk, over real sockets.
+//! The real program against a small shop, a small delivery desk and a small package desk, over real sockets.
 //!
 //! Nothing here waits for a length of time: tests wait for what was seen on the other side, or for the program's end.
 #![expect(
@@ -6,10 +6,14 @@
     reason = "a test says what went wrong by panicking, in its helpers too"
 )]
 
+mod audit;
 mod deliveries;
 mod drones;
 mod floods;
+mod packages;
 mod program;
+mod senders;
+mod server;
 mod shop;
 
 use program::{run, start};
@@ -332,6 +336,7 @@ async fn wrong_usage_is_told_from_an_unhappy_customer() {
         &["rush", "--flood-orders=5"],
         &["drones", "--missions=5", "--keep-flying"],
         &["drones", "--crashes=5"],
+        &["senders", "--recipients=0"],
         &["rush", "--flood", "--flood-from=127.1.2.3"],
         &["open"],
         &[],

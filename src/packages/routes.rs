@@ -1,0 +1,241 @@
+//! Packages over HTTP: paths and handlers. What goes over the wire is in `wire`.
+
+mod wire;
+
+use axum::extract::{FromRef, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use self::wire::{
+    NewPackage, NewPreferences, PackageState, PackageStatistics, Preferences, SentPackage,
+};
+use super::error::Unavailable;
+use super::model::{ID_CHARS_MAX, Id};
+use super::service::Packages;
+use crate::http::Problem;
+use crate::http::body::{BodyLimits, Json, Object};
+use crate::http::page::{Kept, Page, not_kept};
+use crate::http::params::Path;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    packages: Packages,
+    limits: BodyLimits,
+    statistics: Kept,
+}
+
+impl Desk {
+    /// The desk, and the bounds of request bodies.
+    pub fn new(packages: Packages, limits: BodyLimits) -> Self {
+        Self {
+            packages,
+            limits,
+            statistics: Kept::default(),
+        }
+    }
+
+    /// Counts what was malformed.
+    async fn checked<T>(&self, read: Result<T, Problem>) -> Result<T, Problem> {
+        if read.is_err() {
+            self.packages.reject().await;
+        }
+        read
+    }
+}
+
+impl FromRef<Desk> for BodyLimits {
+    fn from_ref(desk: &Desk) -> Self {
+        desk.limits
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Busy => Self::storage_busy(),
+            Unavailable::Down => Self::storage_down(),
+            Unavailable::Closed => Self::stopping(),
+            Unavailable::Bug => Self::bug(),
+        }
+    }
+}
+
+/// What senders and recipients may do.
+pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
+    [
+        routes!(send_package),
+        routes!(get_package),
+        routes!(update_preferences),
+        routes!(get_preferences),
+        routes!(get_statistics),
+    ]
+    .map(|routes| with_desk(routes, desk))
+}
+
+/// What the staff may see.
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
+    [routes!(get_statistics)].map(|routes| with_desk(routes, desk))
+}
+
+fn with_desk(
+    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
+    desk: &Desk,
+) -> UtoipaMethodRouter {
+    (schemas, paths, methods.with_state(desk.clone()))
+}
+
+/// Send a package
+///
+/// Delivered, or dropped if its recipient has declined its type: 201. The `package_id` alone identifies it: sent again,
+/// by whomever, it is not processed again, and the answer is 200 with the first outcome.
+#[utoipa::path(
+    post, path = "/packages", tag = "packages",
+    request_body(content = NewPackage, content_type = "application/json"),
+    responses(
+        (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Where to ask for it"))),
+        (status = 200, description = "Processed before; its first outcome", body = SentPackage),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn send_package(
+    State(desk): State<Desk>,
+    body: Result<Json<Object>, Problem>,
+) -> Result<Response, Problem> {
+    let types = desk.packages.types();
+    let package = body.and_then(|Json(Object(object))| wire::package(&object, types));
+    let package = desk.checked(package).await?;
+    let id = package.id.clone();
+    let sent = desk.packages.send(package).await?;
+    let first = !sent.duplicate;
+    let mut response = not_kept(&SentPackage::of(&id, sent));
+    if first {
+        *response.status_mut() = StatusCode::CREATED;
+        let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
+        if let Ok(location) = HeaderValue::try_from(format!("/packages/{id}")) {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+    }
+    Ok(response)
+}
+
+/// What became of a package
+#[utoipa::path(
+    get, path = "/packages/{package_id}", tag = "packages",
+    params(("package_id" = String, Path, min_length = 1, max_length = 128)),
+    responses(
+        (status = 200, body = PackageState),
+        (status = 404, description = "Never sent, or forgotten", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_package(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parsed("package_id", &id)?;
+    let processed = desk.packages.package(id.clone()).await?;
+    let processed = processed.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "package-unknown",
+            "No such package",
+            "No package of this id was ever sent, or it is forgotten.",
+        )
+    })?;
+    Ok(not_kept(&PackageState::of(&id, processed)))
+}
+
+/// Say what is taken
+///
+/// The latest word holds by its `timestamp`, in whatever order words arrive; of two at the same time, the refusal. A type
+/// that is not named stays as it is; `personal_preference` and `marketing_preference` must be.
+#[utoipa::path(
+    put, path = "/preferences", tag = "packages",
+    request_body(content = NewPreferences, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What holds now", body = Preferences),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn update_preferences(
+    State(desk): State<Desk>,
+    body: Result<Json<Object>, Problem>,
+) -> Result<Response, Problem> {
+    let types = desk.packages.types();
+    let update = body.and_then(|Json(Object(object))| wire::update(&object, types));
+    let update = desk.checked(update).await?;
+    let recipient = update.recipient.clone();
+    let (taken, applied) = desk.packages.update(update).await?;
+    let preferences = wire::preferences(&recipient, types, taken, Some(applied));
+    Ok(not_kept(&preferences))
+}
+
+/// What a recipient takes
+///
+/// Of somebody who has said nothing: the defaults.
+#[utoipa::path(
+    get, path = "/preferences/{recipient_id}", tag = "packages",
+    params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
+    responses(
+        (status = 200, body = Preferences),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_preferences(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let recipient = parsed("recipient_id", &id)?;
+    let taken = desk.packages.preferences(recipient.clone()).await?;
+    let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
+    Ok(not_kept(&preferences))
+}
+
+/// How many there were
+///
+/// Since the beginning. What was dropped are valid packages that their recipients had declined.
+#[utoipa::path(
+    get, path = "/statistics", tag = "packages",
+    params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of statistics that the client has")),
+    responses(
+        (status = 200, body = PackageStatistics, headers(("ETag" = String))),
+        (status = 304, description = "The client has it"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
+    let version = desk.packages.version();
+    if let Some(page) = desk.statistics.get(version, Timestamp::now()) {
+        return Ok(page.answer(&headers));
+    }
+    let statistics = desk.packages.statistics().await?;
+    let page = Page::render(&PackageStatistics::from(statistics));
+    desk.statistics.keep(version, Timestamp::MAX, &page);
+    Ok(page.answer(&headers))
+}
+
+fn parsed(parameter: &'static str, text: &str) -> Result<Id, Problem> {
+    Id::parse(text).ok_or_else(|| {
+        Problem::invalid_parameter(
+            parameter,
+            format!("An id has 1 to {ID_CHARS_MAX} characters."),
+        )
+    })
+}

@@ -1,0 +1,366 @@
+//! Packages in `SQLite`.
+//!
+//! A package's row has its id, its kind (type and outcome in one number), a digest of its other fields, and the time of the
+//! preference that decided: some forty bytes beside the id. The statistics are rows of their own, counted in the transaction
+//! that adds the package.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::audit::{Audit, Line};
+use super::error::Unavailable;
+use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Update, Word, Words};
+use super::store::{Answer, Store};
+use crate::storage::sqlite::{self, Database, Micros, OpenError, Undone};
+
+/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice
+/// the type's number, and one more for what was dropped.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE types (
+        number INTEGER PRIMARY KEY,
+        name   TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE packages (
+        id            TEXT PRIMARY KEY,
+        kind          INTEGER NOT NULL,
+        digest        INTEGER NOT NULL,
+        preference_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE ages (
+        place        INTEGER PRIMARY KEY,
+        processed_at INTEGER NOT NULL,
+        id           TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE preferences (
+        recipient TEXT NOT NULL,
+        type      INTEGER NOT NULL,
+        said_at   INTEGER NOT NULL,
+        takes     INTEGER NOT NULL,
+        PRIMARY KEY (recipient, type)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE counts (
+        kind      INTEGER PRIMARY KEY,
+        packages  INTEGER NOT NULL,
+        forgotten INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE rejected (
+        only     INTEGER PRIMARY KEY CHECK (only = 1),
+        requests INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO rejected VALUES (1, 0);
+"];
+
+/// Rows that are forgotten with each new one, so that the ledger shrinks if `packages.remember` does.
+const FORGOTTEN_AT_ONCE: u32 = 4;
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    database: Database,
+    types: Arc<Types>,
+    remember: Option<Duration>,
+}
+
+impl Sqlite {
+    /// The store in this database, which was opened with [`MIGRATIONS`]. Rows are forgotten after `remember`, or never.
+    pub fn new(database: Database, types: Arc<Types>, remember: Option<Duration>) -> Self {
+        Self {
+            database,
+            types,
+            remember,
+        }
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let refusing_nothing =
+            |connection: &Connection| -> Result<T, Undone<Never>> { Ok(operation(connection)?) };
+        match self.database.write(refusing_nothing).await? {
+            Ok(done) => Ok(done),
+            Err(never) => match never {},
+        }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        Ok(self.database.read(query).await?)
+    }
+}
+
+/// Nothing here is refused by a decision.
+enum Never {}
+
+impl Store for Sqlite {
+    fn send(&self, package: Package) -> Answer<'_, Sent> {
+        let (types, remember) = (Arc::clone(&self.types), self.remember);
+        Box::pin(self.write(move |connection| {
+            let sent = send(connection, &types, &package)?;
+            if let Some(remember) = remember.filter(|_| !sent.duplicate) {
+                grow_older(connection, &package.id, remember)?;
+            }
+            Ok(sent)
+        }))
+    }
+
+    fn package(&self, id: Id) -> Answer<'_, Option<Processed>> {
+        Box::pin(self.read(move |connection| Ok(find(connection, &id)?.map(|found| found.0))))
+    }
+
+    fn update(&self, update: Update) -> Answer<'_, (Words, bool)> {
+        let types = Arc::clone(&self.types);
+        Box::pin(self.write(move |connection| {
+            let before = words(connection, &types, &update.recipient)?;
+            let (after, applied) = update.merged_into(&before);
+            for (package_type, word) in &after {
+                if before.get(package_type) != Some(word) {
+                    let number = type_number(connection, types.name(*package_type))?;
+                    connection
+                        .prepare_cached("INSERT OR REPLACE INTO preferences VALUES (?, ?, ?, ?)")?
+                        .execute(params![
+                            update.recipient.as_str(),
+                            number,
+                            Micros(word.timestamp),
+                            word.takes
+                        ])?;
+                }
+            }
+            Ok((after, applied))
+        }))
+    }
+
+    fn words(&self, recipient: Id) -> Answer<'_, Words> {
+        let types = Arc::clone(&self.types);
+        Box::pin(self.read(move |connection| words(connection, &types, &recipient)))
+    }
+
+    fn reject(&self) -> Answer<'_, ()> {
+        Box::pin(self.write(|connection| {
+            connection
+                .prepare_cached("UPDATE rejected SET requests = requests + 1")?
+                .execute([])?;
+            Ok(())
+        }))
+    }
+
+    fn statistics(&self) -> Answer<'_, Statistics> {
+        Box::pin(self.read(|connection| {
+            let mut statistics = Statistics::default();
+            let mut counts = connection.prepare_cached(
+                "SELECT name, kind % 2, packages FROM counts JOIN types ON number = kind / 2",
+            )?;
+            let mut rows = counts.query([])?;
+            while let Some(row) = rows.next()? {
+                let tally = statistics.by_type.entry(row.get(0)?).or_default();
+                match outcome(row.get(1)?) {
+                    Outcome::Delivered => tally.delivered = row.get(2)?,
+                    Outcome::Dropped => tally.dropped = row.get(2)?,
+                }
+            }
+            statistics.rejected = connection
+                .prepare_cached("SELECT requests FROM rejected")?
+                .query_row([], |row| row.get(0))?;
+            Ok(statistics)
+        }))
+    }
+
+    fn version(&self) -> u64 {
+        self.database.version()
+    }
+}
+
+impl From<sqlite::Unavailable> for Unavailable {
+    fn from(unavailable: sqlite::Unavailable) -> Self {
+        match unavailable {
+            sqlite::Unavailable::Busy => Self::Busy,
+            sqlite::Unavailable::Engine => Self::Down,
+            sqlite::Unavailable::Failed => Self::Bug,
+            sqlite::Unavailable::Stopped => Self::Closed,
+        }
+    }
+}
+
+/// Runs inside the transaction that keeps the package.
+fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::Result<Sent> {
+    let digest = package.digest(types).cast_signed();
+    if let Some((processed, first)) = find(connection, &package.id)? {
+        return Ok(Sent {
+            processed,
+            duplicate: true,
+            mismatch: digest != first,
+        });
+    }
+    let number = type_number(connection, types.name(package.package_type))?;
+    let word = connection
+        .prepare_cached("SELECT said_at, takes FROM preferences WHERE recipient = ? AND type = ?")?
+        .query_row(params![package.recipient.as_str(), number], word)
+        .optional()?;
+    let processed = Processed::decide(types, package.package_type, word);
+    let kind = 2 * number + i64::from(processed.outcome == Outcome::Dropped);
+    connection
+        .prepare_cached("INSERT INTO packages VALUES (?, ?, ?, ?)")?
+        .execute(params![
+            package.id.as_str(),
+            kind,
+            digest,
+            processed.preference_timestamp.map(Micros)
+        ])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO counts VALUES (?, 1, 0) ON CONFLICT DO UPDATE SET packages = packages + 1",
+        )?
+        .execute([kind])?;
+    Ok(Sent {
+        processed,
+        duplicate: false,
+        mismatch: false,
+    })
+}
+
+/// Notes the age of a new row, and forgets those that are too old.
+fn grow_older(connection: &Connection, id: &Id, remember: Duration) -> rusqlite::Result<()> {
+    let now = Timestamp::now();
+    connection
+        .prepare_cached("INSERT INTO ages (processed_at, id) VALUES (?, ?)")?
+        .execute(params![Micros(now), id.as_str()])?;
+    let remember = SignedDuration::try_from(remember).unwrap_or(SignedDuration::MAX);
+    let Ok(oldest) = now.checked_sub(remember) else {
+        return Ok(());
+    };
+    let old: Vec<(i64, String)> = connection
+        .prepare_cached("SELECT place, id, processed_at FROM ages ORDER BY place LIMIT ?")?
+        .query_map([FORGOTTEN_AT_ONCE], |row| {
+            let Micros(processed_at) = row.get(2)?;
+            Ok((processed_at < oldest).then_some((row.get(0)?, row.get(1)?)))
+        })?
+        .filter_map(Result::transpose)
+        .collect::<Result<_, _>>()?;
+    for (place, id) in old {
+        connection
+            .prepare_cached("DELETE FROM ages WHERE place = ?")?
+            .execute([place])?;
+        let kind: Option<i64> = connection
+            .prepare_cached("DELETE FROM packages WHERE id = ? RETURNING kind")?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        connection
+            .prepare_cached("UPDATE counts SET forgotten = forgotten + 1 WHERE kind = ?")?
+            .execute([kind])?;
+    }
+    Ok(())
+}
+
+/// The ledger's row of this id: what became of it, and the digest it came with.
+fn find(connection: &Connection, id: &Id) -> rusqlite::Result<Option<(Processed, i64)>> {
+    connection
+        .prepare_cached(
+            "SELECT kind % 2, name, preference_at, digest
+             FROM packages JOIN types ON number = kind / 2 WHERE id = ?",
+        )?
+        .query_row([id.as_str()], |row| {
+            let processed = Processed {
+                outcome: outcome(row.get(0)?),
+                type_name: row.get(1)?,
+                preference_timestamp: row.get::<_, Option<Micros>>(2)?.map(|Micros(at)| at),
+            };
+            Ok((processed, row.get(3)?))
+        })
+        .optional()
+}
+
+fn outcome(dropped: bool) -> Outcome {
+    if dropped {
+        Outcome::Dropped
+    } else {
+        Outcome::Delivered
+    }
+}
+
+fn word(row: &Row<'_>) -> rusqlite::Result<Word> {
+    let Micros(timestamp) = row.get(0)?;
+    Ok(Word {
+        timestamp,
+        takes: row.get(1)?,
+    })
+}
+
+/// What a recipient has said of the types there are; of others, nothing is lost.
+fn words(connection: &Connection, types: &Types, recipient: &Id) -> rusqlite::Result<Words> {
+    let mut said = connection.prepare_cached(
+        "SELECT said_at, takes, name FROM preferences JOIN types ON number = type WHERE recipient = ?",
+    )?;
+    let said = said.query_map([recipient.as_str()], |row| {
+        let package_type = types.find(row.get_ref(2)?.as_str()?);
+        Ok(package_type.zip(Some(word(row)?)))
+    })?;
+    said.filter_map(Result::transpose).collect()
+}
+
+/// The number by which the tables know a type; a new one gets the next.
+fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
+    let known = connection
+        .prepare_cached("SELECT number FROM types WHERE name = ?")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    if let Some(number) = known {
+        return Ok(number);
+    }
+    connection
+        .prepare_cached("INSERT INTO types (name) VALUES (?)")?
+        .execute([name])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Counts the ledger in this file anew, beside the statistics. A server may be using the file meanwhile.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn audit(path: &Path) -> Result<Audit, OpenError> {
+    sqlite::look(path, |connection| {
+        let mut lines: BTreeMap<i64, Line> = BTreeMap::new();
+        let mut counts = connection.prepare(
+            "SELECT kind, name, packages, forgotten FROM counts JOIN types ON number = kind / 2",
+        )?;
+        let mut rows = counts.query([])?;
+        while let Some(row) = rows.next()? {
+            let kind = row.get(0)?;
+            let mut line = line(kind, row.get(1)?);
+            line.counted = row.get(2)?;
+            line.forgotten = row.get(3)?;
+            lines.insert(kind, line);
+        }
+        let mut ledger = connection.prepare(
+            "SELECT kind, name, count(*) FROM packages JOIN types ON number = kind / 2 GROUP BY kind",
+        )?;
+        let mut rows = ledger.query([])?;
+        while let Some(row) = rows.next()? {
+            let kind = row.get(0)?;
+            let name = row.get(1)?;
+            lines.entry(kind).or_insert_with(|| line(kind, name)).ledger = row.get(2)?;
+        }
+        Ok(Audit {
+            lines: lines.into_values().collect(),
+        })
+    })
+}
+
+fn line(kind: i64, type_name: String) -> Line {
+    Line {
+        type_name,
+        outcome: outcome(kind % 2 == 1),
+        ledger: 0,
+        forgotten: 0,
+        counted: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! The contract of a store: each adapter runs [`suite!`] in its tests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::super::model::{Outcome, PackageType, Tally, Types, Word};
+use super::*;
+
+pub(in super::super) fn types() -> Arc<Types> {
+    let names = ["personal", "marketing"].map(str::to_owned);
+    Arc::new(Types::new(&names, &[]).unwrap())
+}
+
+const PERSONAL: PackageType = PackageType(0);
+const MARKETING: PackageType = PackageType(1);
+
+pub(in super::super) fn id(text: &str) -> Id {
+    Id::parse(text).unwrap()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+pub(in super::super) fn package(name: &str, package_type: PackageType) -> Package {
+    Package {
+        id: id(name),
+        timestamp: at(1000),
+        sender: id("sender"),
+        recipient: id("ada"),
+        package_type,
+    }
+}
+
+fn says(second: i64, personal: bool, marketing: bool) -> Update {
+    Update {
+        recipient: id("ada"),
+        timestamp: at(second),
+        takes: [(PERSONAL, personal), (MARKETING, marketing)].into(),
+    }
+}
+
+async fn outcome(store: &impl Store, package: Package) -> Outcome {
+    store.send(package).await.unwrap().processed.outcome
+}
+
+async fn tallies(store: &impl Store) -> (Tally, u64) {
+    let statistics = store.statistics().await.unwrap();
+    (statistics.total(), statistics.rejected)
+}
+
+pub(in super::super) async fn a_package_is_processed_once(store: impl Store) {
+    let before = store.version();
+    let first = store.send(package("p", PERSONAL)).await.unwrap();
+    assert!(!first.duplicate && !first.mismatch);
+    assert_eq!(first.processed.outcome, Outcome::Delivered);
+    assert_ne!(store.version(), before);
+    let again = store.send(package("p", PERSONAL)).await.unwrap();
+    assert!(again.duplicate && !again.mismatch);
+    assert_eq!(again.processed, first.processed);
+    assert_eq!(
+        store.package(id("p")).await.unwrap(),
+        Some(first.processed.clone())
+    );
+    assert_eq!(store.package(id("q")).await.unwrap(), None);
+    let one = Tally {
+        delivered: 1,
+        dropped: 0,
+    };
+    assert_eq!(tallies(&store).await, (one, 0));
+}
+
+pub(in super::super) async fn whatever_else_a_retry_says_the_id_identifies(store: impl Store) {
+    let first = store.send(package("p", PERSONAL)).await.unwrap();
+    let original = || package("p", PERSONAL);
+    let others = [
+        package("p", MARKETING),
+        Package {
+            timestamp: at(1001),
+            ..original()
+        },
+        Package {
+            sender: id("another"),
+            ..original()
+        },
+        Package {
+            recipient: id("bo"),
+            ..original()
+        },
+    ];
+    for other in others {
+        let sent = store.send(other).await.unwrap();
+        assert!(sent.duplicate && sent.mismatch);
+        assert_eq!(sent.processed, first.processed);
+    }
+    assert!(!store.send(original()).await.unwrap().mismatch);
+}
+
+pub(in super::super) async fn what_is_declined_is_dropped_and_stays_dropped(store: impl Store) {
+    let (words, applied) = store.update(says(7, true, false)).await.unwrap();
+    assert!(applied);
+    let word = |takes| Word {
+        timestamp: at(7),
+        takes,
+    };
+    assert_eq!(
+        words,
+        [(PERSONAL, word(true)), (MARKETING, word(false))].into()
+    );
+    assert_eq!(store.words(id("ada")).await.unwrap(), words);
+    assert!(store.words(id("stranger")).await.unwrap().is_empty());
+    let dropped = store.send(package("m", MARKETING)).await.unwrap();
+    assert_eq!(dropped.processed.outcome, Outcome::Dropped);
+    assert_eq!(dropped.processed.preference_timestamp, Some(at(7)));
+    assert_eq!(
+        outcome(&store, package("p", PERSONAL)).await,
+        Outcome::Delivered
+    );
+    // A change of mind is for the packages to come.
+    store.update(says(8, true, true)).await.unwrap();
+    let again = store.send(package("m", MARKETING)).await.unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.processed, dropped.processed);
+    assert_eq!(
+        outcome(&store, package("n", MARKETING)).await,
+        Outcome::Delivered
+    );
+    let statistics = store.statistics().await.unwrap();
+    let marketing = Tally {
+        delivered: 1,
+        dropped: 1,
+    };
+    assert_eq!(statistics.by_type["marketing"], marketing);
+}
+
+pub(in super::super) async fn an_older_word_changes_nothing(store: impl Store) {
+    store.update(says(7, false, true)).await.unwrap();
+    let (words, applied) = store.update(says(6, true, false)).await.unwrap();
+    assert!(!applied);
+    assert!(!words[&PERSONAL].takes && words[&MARKETING].takes);
+    // At the same time, the refusal holds: of each type by itself.
+    let (words, applied) = store.update(says(7, true, false)).await.unwrap();
+    assert!(!applied);
+    assert!(!words[&PERSONAL].takes && !words[&MARKETING].takes);
+    assert_eq!(store.words(id("ada")).await.unwrap(), words);
+}
+
+pub(in super::super) async fn malformed_requests_are_counted(store: impl Store) {
+    for _ in 0..3 {
+        store.reject().await.unwrap();
+    }
+    assert_eq!(tallies(&store).await, (Tally::default(), 3));
+}
+
+pub(in super::super) async fn of_many_at_once_one_is_the_first(
+    store: impl Store + Clone + 'static,
+) {
+    let senders: Vec<_> = (0..64)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.send(package("p", PERSONAL)).await.unwrap() })
+        })
+        .collect();
+    let mut firsts = 0;
+    for sender in senders {
+        firsts += u32::from(!sender.await.unwrap().duplicate);
+    }
+    assert_eq!(firsts, 1);
+    assert_eq!(tallies(&store).await.0.delivered, 1);
+}
+
+/// Something that is asked of a store.
+#[derive(Debug, Clone)]
+pub(in super::super) enum Step {
+    Send(Package),
+    Update(Update),
+    Reject,
+}
+
+fn recipient() -> impl Strategy<Value = Id> {
+    (0_u8..3).prop_map(|n| id(&format!("r{n}")))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let package_type = (0_usize..2).prop_map(PackageType);
+    let send = (0_u8..20, recipient(), package_type).prop_map(|(n, recipient, package_type)| {
+        Step::Send(Package {
+            recipient,
+            ..package(&format!("p{n}"), package_type)
+        })
+    });
+    let takes =
+        prop::collection::btree_map((0_usize..2).prop_map(PackageType), any::<bool>(), 1..3);
+    let update = (recipient(), 0_i64..5, takes).prop_map(|(recipient, second, takes)| {
+        Step::Update(Update {
+            recipient,
+            timestamp: at(second),
+            takes,
+        })
+    });
+    prop_oneof![4 => send, 3 => update, 1 => Just(Step::Reject)]
+}
+
+pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..60)
+}
+
+/// Everything that was ever said, and everything that was ever sent; looked through each time.
+#[derive(Debug, Default)]
+struct Naive {
+    said: Vec<Update>,
+    sent: Vec<(Package, Outcome)>,
+    rejected: u64,
+}
+
+impl Naive {
+    fn word(&self, recipient: &Id, package_type: PackageType) -> Option<(Timestamp, bool)> {
+        let words = self
+            .said
+            .iter()
+            .filter(|update| update.recipient == *recipient);
+        let words = words.filter_map(|update| {
+            let takes = *update.takes.get(&package_type)?;
+            Some((update.timestamp, takes))
+        });
+        // A refusal is less than a consent, so it comes last among those of one time.
+        words.max_by_key(|&(timestamp, takes)| (timestamp, !takes))
+    }
+
+    fn send(&mut self, package: &Package) -> (Outcome, bool, bool) {
+        if let Some((first, outcome)) = self.sent.iter().find(|sent| sent.0.id == package.id) {
+            return (*outcome, true, first != package);
+        }
+        let word = self.word(&package.recipient, package.package_type);
+        let outcome = if word.is_none_or(|word| word.1) {
+            Outcome::Delivered
+        } else {
+            Outcome::Dropped
+        };
+        self.sent.push((package.clone(), outcome));
+        (outcome, false, false)
+    }
+}
+
+pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: Vec<Step>) {
+    let types = types();
+    let mut naive = Naive::default();
+    for step in steps {
+        match step {
+            Step::Send(package) => {
+                let expected = naive.send(&package);
+                let sent = store.send(package).await.unwrap();
+                let told = (sent.processed.outcome, sent.duplicate, sent.mismatch);
+                assert_eq!(told, expected);
+            }
+            Step::Update(update) => {
+                naive.said.push(update.clone());
+                let (recipient, said) = (update.recipient.clone(), update.clone());
+                let (words, applied) = store.update(update).await.unwrap();
+                let holds = said.takes.iter().all(|(&package_type, &takes)| {
+                    naive.word(&recipient, package_type) == Some((said.timestamp, takes))
+                });
+                assert_eq!(applied, holds);
+                for (package_type, _) in types.all() {
+                    let word = words.get(&package_type);
+                    let word = word.map(|word| (word.timestamp, word.takes));
+                    assert_eq!(word, naive.word(&recipient, package_type));
+                }
+            }
+            Step::Reject => {
+                naive.rejected += 1;
+                store.reject().await.unwrap();
+            }
+        }
+    }
+    let mut by_type: BTreeMap<String, Tally> = BTreeMap::new();
+    for (package, outcome) in &naive.sent {
+        let tally = by_type
+            .entry(types.name(package.package_type).to_owned())
+            .or_default();
+        match outcome {
+            Outcome::Delivered => tally.delivered += 1,
+            Outcome::Dropped => tally.dropped += 1,
+        }
+    }
+    let statistics = store.statistics().await.unwrap();
+    assert_eq!(
+        (statistics.by_type, statistics.rejected),
+        (by_type, naive.rejected)
+    );
+}
+
+/// Runs the contract against the stores that `$open` makes: from nothing to a store, and something to be kept beside it.
+macro_rules! suite {
+    ($open:expr) => {
+        macro_rules! situation {
+            ($name:ident) => {
+                #[tokio::test]
+                async fn $name() {
+                    let open: fn() -> _ = $open;
+                    let (store, _beside) = open();
+                    contract::$name(store).await;
+                }
+            };
+        }
+        situation!(a_package_is_processed_once);
+        situation!(whatever_else_a_retry_says_the_id_identifies);
+        situation!(what_is_declined_is_dropped_and_stays_dropped);
+        situation!(an_older_word_changes_nothing);
+        situation!(malformed_requests_are_counted);
+        situation!(of_many_at_once_one_is_the_first);
+
+        proptest::proptest! {
+            #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+            #[test]
+            fn it_agrees_with_a_naive_one(steps in contract::steps()) {
+                let open: fn() -> _ = $open;
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let (store, _beside) = open();
+                runtime.block_on(contract::agrees_with_a_naive_one(store, steps));
+            }
+        }
+    };
+}
+pub(in super::super) use suite;
