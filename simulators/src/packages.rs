@@ -322,8 +322,11 @@ pub(crate) struct Preferences {
 #[derive(Debug)]
 pub(crate) struct Kept(pub(crate) Value);
 
+/// What a server may keep to itself.
+const UNTOLD: [&str; 2] = ["sender_id", "recipient_id"];
+
 impl Kept {
-    /// What of it is not as it was sent, or not as it was answered.
+    /// What of it is not as it was sent, or not as it was answered. A server need not tell who sent it to whom and when.
     pub(crate) fn difference(&self, package: &Package, fate: Fate) -> Option<&'static str> {
         let Self(body) = self;
         let fields = [
@@ -335,9 +338,11 @@ impl Kept {
         ];
         let wrong = fields
             .into_iter()
+            .filter(|(field, _)| !(UNTOLD.contains(field) && body[*field].is_null()))
             .find(|(field, sent)| body[*field] != sent.as_str());
         match wrong {
             Some((field, _)) => Some(field),
+            None if body["timestamp"].is_null() => None,
             None if package.timestamp.is(&body["timestamp"]) => None,
             None => Some("timestamp"),
         }
@@ -533,5 +538,10 @@ pub(crate) mod tests {
             other.0[field] = json!("other");
             assert_eq!(other.difference(&package, Fate::Dropped), Some(field));
         }
+        let told = json!({"package_id": package.package_id, "package_type": "marketing", "status": "dropped"});
+        assert_eq!(Kept(told).difference(&package, Fate::Dropped), None);
+        let silent = json!({"package_id": package.package_id, "status": "dropped"});
+        let difference = Kept(silent).difference(&package, Fate::Dropped);
+        assert_eq!(difference, Some("package_type"));
     }
 }

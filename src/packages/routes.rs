@@ -6,7 +6,7 @@ use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -20,6 +20,13 @@ use crate::http::Problem;
 use crate::http::body::{BodyLimits, Json, Object};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
+
+/// What does not stand for itself in a URL (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -120,7 +127,7 @@ async fn send_package(
     let mut response = not_kept(&SentPackage::of(&id, sent));
     if first {
         *response.status_mut() = StatusCode::CREATED;
-        let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
+        let id = utf8_percent_encode(id.as_str(), RESERVED);
         if let Ok(location) = HeaderValue::try_from(format!("/packages/{id}")) {
             response.headers_mut().insert(header::LOCATION, location);
         }
