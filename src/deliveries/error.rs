@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::model::EventType;
+pub use crate::storage::Unavailable;
 
 /// Why an event is not accepted. Nothing of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,23 +25,6 @@ pub enum Refusal {
     /// As many deliveries are ongoing as may be.
     #[error("too many deliveries are ongoing")]
     TooManyOngoing,
-}
-
-/// Why nobody could be asked. Nothing is lost that was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unavailable {
-    /// Too many are waiting already; worth trying again at once.
-    #[error("the store is busy")]
-    Busy,
-    /// The engine is down; worth trying again later.
-    #[error("the store is down")]
-    Down,
-    /// The server is being stopped.
-    #[error("the store is closed")]
-    Closed,
-    /// A mistake in the program; the log has it.
-    #[error("the store failed")]
-    Bug,
 }
 
 /// Why an event was not recorded.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History, Rules};
 use super::store::{Answer, NewEvent, Recorded, Store};
-use crate::storage::sqlite::{self, Database, Micros, Undone};
+use crate::storage::sqlite::{Database, Micros, Undone};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`].
 pub const MIGRATIONS: &[&str] = &["
@@ -56,7 +56,7 @@ impl Sqlite {
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        Ok(self.database.read(query).await?)
+        self.database.read(query).await
     }
 }
 
@@ -67,8 +67,7 @@ impl Store for Sqlite {
             let done = self
                 .database
                 .write(move |connection| record(connection, &rules, &event))
-                .await
-                .map_err(Unavailable::from)?;
+                .await?;
             Ok(done?)
         })
     }
@@ -117,17 +116,6 @@ impl Store for Sqlite {
 
     fn version(&self) -> u64 {
         self.database.version()
-    }
-}
-
-impl From<sqlite::Unavailable> for Unavailable {
-    fn from(unavailable: sqlite::Unavailable) -> Self {
-        match unavailable {
-            sqlite::Unavailable::Busy => Self::Busy,
-            sqlite::Unavailable::Engine => Self::Down,
-            sqlite::Unavailable::Failed => Self::Bug,
-            sqlite::Unavailable::Stopped => Self::Closed,
-        }
     }
 }
 

@@ -63,7 +63,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 pub struct Closed;
 
 fn closed<T: Send + 'static, E: From<Unavailable> + Send + 'static>() -> Answer<'static, T, E> {
-    Box::pin(std::future::ready(Err(Unavailable::Closed.into())))
+    Box::pin(std::future::ready(Err(Unavailable::Stopped.into())))
 }
 
 impl Store for Closed {

@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::storage::Unavailable;
+
 /// A problem, as `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Problem {
@@ -149,28 +151,6 @@ impl Problem {
         .retry_after(Duration::from_secs(5))
     }
 
-    /// 503: more is to be kept than the storage takes; nothing of this request was.
-    pub fn storage_busy() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "storage-busy",
-            "The storage is busy",
-            "More is being kept than the disk takes; nothing of this request was. Try again in a moment.",
-        )
-        .retry_after(Duration::from_secs(1))
-    }
-
-    /// 503: the storage does not work.
-    pub fn storage_down() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "storage-down",
-            "The storage does not work",
-            "What must be kept cannot be written or read for the moment; the log tells why.",
-        )
-        .retry_after(Duration::from_secs(5))
-    }
-
     /// Adds `Retry-After`: rounded up to whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
@@ -193,6 +173,33 @@ impl Problem {
             .get_or_insert_default()
             .insert(member.to_owned(), value.into());
         self
+    }
+}
+
+/// Whatever desk it was, and whatever engine.
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        let unavailable_for = |slug, title, detail: &'static str, secs| {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, slug, title, detail)
+                .retry_after(Duration::from_secs(secs))
+        };
+        match unavailable {
+            // A storm passes quickly; an engine that is down is looked after by somebody.
+            Unavailable::Busy => unavailable_for(
+                "storage-busy",
+                "The storage is busy",
+                "More is being kept than the disk takes; nothing of this request was. Try again in a moment.",
+                1,
+            ),
+            Unavailable::Engine => unavailable_for(
+                "storage-down",
+                "The storage does not work",
+                "What must be kept cannot be written or read for the moment; the log tells why.",
+                5,
+            ),
+            Unavailable::Failed => Self::bug(),
+            Unavailable::Stopped => Self::stopping(),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::params::Path;
 use super::problem::Problem;
+use crate::storage::Unavailable;
 use crate::telemetry::Registry;
 
 /// Whether the server is willing to take more work; shared by both listeners and the shutdown.
@@ -84,7 +85,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     if readiness.stopping.load(Ordering::Relaxed) {
         Problem::stopping().into_response()
     } else if !(readiness.able)() {
-        Problem::storage_down().into_response()
+        Problem::from(Unavailable::Engine).into_response()
     } else {
         no_store(axum::Json(Status { status: "ready" }))
     }

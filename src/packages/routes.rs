@@ -13,7 +13,6 @@ use utoipa_axum::routes;
 use self::wire::{
     NewPackage, NewPreferences, PackageState, PackageStatistics, Preferences, SentPackage,
 };
-use super::error::Unavailable;
 use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
 use crate::http::Problem;
@@ -58,17 +57,6 @@ impl Desk {
 impl FromRef<Desk> for BodyLimits {
     fn from_ref(desk: &Desk) -> Self {
         desk.limits
-    }
-}
-
-impl From<Unavailable> for Problem {
-    fn from(unavailable: Unavailable) -> Self {
-        match unavailable {
-            Unavailable::Busy => Self::storage_busy(),
-            Unavailable::Down => Self::storage_down(),
-            Unavailable::Closed => Self::stopping(),
-            Unavailable::Bug => Self::bug(),
-        }
     }
 }
 

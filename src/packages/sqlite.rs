@@ -92,7 +92,7 @@ impl Sqlite {
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        Ok(self.database.read(query).await?)
+        self.database.read(query).await
     }
 }
 
@@ -174,17 +174,6 @@ impl Store for Sqlite {
 
     fn version(&self) -> u64 {
         self.database.version()
-    }
-}
-
-impl From<sqlite::Unavailable> for Unavailable {
-    fn from(unavailable: sqlite::Unavailable) -> Self {
-        match unavailable {
-            sqlite::Unavailable::Busy => Self::Busy,
-            sqlite::Unavailable::Engine => Self::Down,
-            sqlite::Unavailable::Failed => Self::Bug,
-            sqlite::Unavailable::Stopped => Self::Closed,
-        }
     }
 }
 

@@ -39,7 +39,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 pub struct Closed;
 
 fn closed<T: Send + 'static>() -> Answer<'static, T> {
-    Box::pin(std::future::ready(Err(Unavailable::Closed)))
+    Box::pin(std::future::ready(Err(Unavailable::Stopped)))
 }
 
 impl Store for Closed {

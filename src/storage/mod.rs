@@ -21,7 +21,7 @@
 //! ```
 //!
 //! # Bounded
-//! Queues have an end ([`sqlite::Unavailable::Busy`]). Space that was freed is used again or given back, and the log before
+//! Queues have an end ([`Unavailable::Busy`]). Space that was freed is used again or given back, and the log before
 //! the file is cut to its size.
 //!
 //! # Deliberately absent
@@ -31,3 +31,7 @@
 
 pub mod directory;
 pub mod sqlite;
+
+mod unavailable;
+
+pub use unavailable::Unavailable;

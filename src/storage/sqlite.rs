@@ -35,7 +35,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
-pub use error::{OpenError, Unavailable, Undone};
+pub use error::{OpenError, Undone};
 pub use metrics::Metrics;
 pub use values::Micros;
 
@@ -45,6 +45,8 @@ use queue::{Entrance, queue};
 use readers::Reader;
 use work::{Operation, Query, Read, Write};
 use writer::Writer;
+
+use crate::storage::Unavailable;
 
 /// What a database is made of.
 #[derive(Debug, Clone)]

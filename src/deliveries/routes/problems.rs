@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use super::super::error::{RecordError, Refusal, Unavailable};
+use super::super::error::{RecordError, Refusal};
 use super::super::model::EventType;
 use crate::http::Problem;
 
@@ -76,17 +76,6 @@ impl From<Refusal> for Problem {
                 "As many deliveries are under way as the desk keeps an eye on; others must end first.",
             )
             .retry_after(RETRY_ONGOING),
-        }
-    }
-}
-
-impl From<Unavailable> for Problem {
-    fn from(unavailable: Unavailable) -> Self {
-        match unavailable {
-            Unavailable::Busy => Problem::storage_busy(),
-            Unavailable::Down => Problem::storage_down(),
-            Unavailable::Closed => Problem::stopping(),
-            Unavailable::Bug => Problem::bug(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Instant;
 
-use super::error::Unavailable;
+use crate::storage::Unavailable;
 
 /// Where work comes in.
 pub(super) struct Entrance<T> {

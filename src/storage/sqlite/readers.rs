@@ -6,10 +6,10 @@ use rusqlite::Connection;
 use tracing::error;
 
 use super::connection::{File, connected, execute};
-use super::error::Unavailable;
 use super::health::Health;
 use super::queue::Exit;
 use super::work::{Broken, Query};
+use crate::storage::Unavailable;
 
 /// The readers' queue: one of them at a time waits for work, the others wait for their turn to wait.
 pub(super) type Queries = Arc<Mutex<Exit<Box<dyn Query>>>>;

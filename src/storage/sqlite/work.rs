@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::error::{Unavailable, Undone, is_of_engine};
+use super::error::{Undone, is_of_engine};
+use crate::storage::Unavailable;
 
 /// An operation on its way through the writer.
 pub(super) trait Operation: Send {

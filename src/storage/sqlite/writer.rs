@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::connection::{File, LOG_MAX, connected, empty_log, execute};
-use super::error::{Unavailable, is_of_engine};
+use super::error::is_of_engine;
 use super::health::Health;
 use super::metrics::Metrics;
 use super::queue::Exit;
 use super::work::{Operation, Ran};
+use crate::storage::Unavailable;
 
 /// How often an engine that failed is tried again when nobody else tries.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
