@@ -273,10 +273,10 @@ impl Storage {
             stale_after: _,
             graph,
         } = config.deliveries;
-        let rules = deliveries::model::Rules {
+        let rules = deliveries::rules::Rules {
             graph: match graph {
-                config::DeliveryGraph::Free => deliveries::model::Graph::Free,
-                config::DeliveryGraph::Strict => deliveries::model::Graph::Strict,
+                config::DeliveryGraph::Free => deliveries::rules::Graph::Free,
+                config::DeliveryGraph::Strict => deliveries::rules::Graph::Strict,
             },
             events_max,
             ongoing_max,

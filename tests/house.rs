@@ -66,12 +66,12 @@ const DESKS: &[(&str, Arrows)] = &[
         &[
             ("routes", &["service", "store", "model", "error"]),
             ("service", &["store", "metrics", "model", "error"]),
-            ("sqlite", &["store", "model", "error"]),
+            ("sqlite", &["store", "rules", "model", "error"]),
             ("metrics", &["store", "model", "error"]),
-            ("store", &["model", "error"]),
-            ("model", &["error"]),
-            // An error names a state, and a transition an error.
+            ("store", &["rules", "model", "error"]),
+            ("rules", &["model", "error"]),
             ("error", &["model"]),
+            ("model", &[]),
         ],
     ),
     (
@@ -179,7 +179,7 @@ const CLOCKS: &[&str] = &[
 /// What a room may not name, whatever its desk.
 fn forbidden(room: &str) -> Vec<&'static [&'static str]> {
     match room {
-        "model" | "line" | "places" | "matching" => vec![HTTP, ENGINES, IMPURE, CLOCKS],
+        "model" | "rules" | "line" | "places" | "matching" => vec![HTTP, ENGINES, IMPURE, CLOCKS],
         "error" | "service" | "store" | "hold" | "metrics" => vec![HTTP, ENGINES],
         "routes" => vec![ENGINES],
         // Adapters know their engine, and no HTTP.
@@ -194,7 +194,7 @@ const USUAL_ROOMS: &[&str] = &[
 
 /// Rooms in which nothing waits.
 fn is_pure(room: &str) -> bool {
-    matches!(room, "model" | "line" | "error")
+    matches!(room, "model" | "rules" | "line" | "error")
 }
 
 // --- Reading -------------------------------------------------------------------------------------------------------

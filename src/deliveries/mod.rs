@@ -31,8 +31,8 @@
 //! `deliveries.events_max` events; beyond that only a final one is accepted.
 //!
 //! # The rooms
-//! The usual ones, and [`metrics`]. The decision on an event is [`model::Rules`]'; a store asks it inside the transaction
-//! that keeps the event.
+//! The usual ones, [`metrics`], and [`rules`], which decide on an event: a store asks them inside the transaction that keeps
+//! it.
 //!
 //! # Deliberately absent
 //! - Knowing a delivery again after it is no longer kept: its id may then begin anew. Drones choose ids that are unique.
@@ -42,6 +42,7 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod routes;
+pub mod rules;
 pub mod service;
 pub mod sqlite;
 pub mod store;

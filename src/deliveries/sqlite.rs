@@ -7,7 +7,8 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::{RecordError, Refusal, Unavailable};
-use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History, Rules};
+use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
+use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
 use crate::storage::sqlite::{Database, Micros, Undone};
 

@@ -33,7 +33,7 @@ pub enum Recorded {
     Replayed(Event),
 }
 
-/// Keeps deliveries. A store is made with the desk's [`Rules`](super::model::Rules), asks them whether an event is
+/// Keeps deliveries. A store is made with the desk's [`Rules`](super::rules::Rules), asks them whether an event is
 /// accepted, and keeps the event, the counts and what is pushed out together, or nothing of it.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Keeps an event; answers once no crash can take it away.

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::super::model::Graph;
+use super::super::rules::Graph;
 use super::super::store::contract;
 use super::*;
 use crate::storage::sqlite::{Metrics, Settings};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::error::Refusal;
 use super::super::model::EventType::{Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff};
-use super::super::model::{Graph, Rules};
+use super::super::rules::{Graph, Rules};
 use super::*;
 
 pub(in super::super) fn rules() -> Rules {

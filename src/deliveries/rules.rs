@@ -1,0 +1,174 @@
+//! Which event may follow which, how many deliveries there may be, and which are kept. Pure.
+
+use super::error::Refusal;
+use super::model::{Counts, EventType};
+
+/// Which event may follow which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graph {
+    /// Between the first and the final one, any.
+    Free,
+    /// Take-off first, landings and take-offs in turn, a crash in the air only, delivered on the ground only.
+    Strict,
+}
+
+/// What the desk goes by.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Which event may follow which.
+    pub graph: Graph,
+    /// Events of one delivery; beyond it only a final one.
+    pub events_max: u32,
+    /// Ongoing deliveries.
+    pub ongoing_max: u64,
+    /// Deliveries that are kept after they are over, counted from the latest by their first event.
+    pub kept: u64,
+}
+
+impl Rules {
+    /// The types of event that are accepted next: of a delivery that is in this state after so many events, or of one
+    /// that has not begun.
+    pub fn allowed(&self, so_far: Option<(EventType, u32)>) -> Vec<EventType> {
+        use EventType::{Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff};
+        let Some((state, events)) = so_far else {
+            return vec![ParcelCollected];
+        };
+        if state.is_final() {
+            return Vec::new();
+        }
+        if events >= self.events_max {
+            return vec![Crashed, ParcelDelivered];
+        }
+        match (self.graph, state) {
+            (Graph::Free, _) => vec![TakenOff, Landed, Crashed, ParcelDelivered],
+            (Graph::Strict, ParcelCollected) => vec![TakenOff],
+            (Graph::Strict, TakenOff) => vec![Landed, Crashed],
+            (Graph::Strict, _) => vec![TakenOff, ParcelDelivered],
+        }
+    }
+
+    /// The sequence this event gets.
+    ///
+    /// # Errors
+    /// [`Refusal::Illegal`] if it may not follow.
+    pub fn next(
+        &self,
+        so_far: Option<(EventType, u32)>,
+        event_type: EventType,
+    ) -> Result<u32, Refusal> {
+        let allowed = self.allowed(so_far);
+        if allowed.contains(&event_type) {
+            return Ok(so_far.map_or(0, |(_, events)| events) + 1);
+        }
+        Err(Refusal::Illegal {
+            state: so_far.map(|(state, _)| state),
+            allowed,
+        })
+    }
+
+    /// Whether one more delivery may begin.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyOngoing`] if not.
+    pub fn begin(&self, counts: Counts) -> Result<(), Refusal> {
+        if counts.ongoing < self.ongoing_max {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyOngoing)
+        }
+    }
+
+    /// Of deliveries numbered by their first event, from 1: the last number whose delivery is no longer kept once it is
+    /// over, when so many have begun.
+    pub fn outlived(&self, total: u64) -> u64 {
+        total.saturating_sub(self.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::EventType::{
+        Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff,
+    };
+    use super::*;
+
+    fn rules(graph: Graph) -> Rules {
+        Rules {
+            graph,
+            events_max: 10,
+            ongoing_max: 2,
+            kept: 1000,
+        }
+    }
+
+    #[test]
+    fn the_first_event_is_the_collection_and_nothing_follows_a_final_one() {
+        for graph in [Graph::Free, Graph::Strict] {
+            let rules = rules(graph);
+            assert_eq!(rules.allowed(None), [ParcelCollected]);
+            for state in [Crashed, ParcelDelivered] {
+                assert!(rules.allowed(Some((state, 3))).is_empty());
+            }
+            for state in EventType::ALL {
+                assert!(!rules.allowed(Some((state, 3))).contains(&ParcelCollected));
+            }
+        }
+    }
+
+    #[test]
+    fn the_free_graph_takes_any_order_and_the_strict_one_does_not() {
+        let free = rules(Graph::Free);
+        let strict = rules(Graph::Strict);
+        for (state, next, is_strict) in [
+            (ParcelCollected, TakenOff, true),
+            (ParcelCollected, Landed, false),
+            (ParcelCollected, Crashed, false),
+            (ParcelCollected, ParcelDelivered, false),
+            (TakenOff, Landed, true),
+            (TakenOff, Crashed, true),
+            (TakenOff, TakenOff, false),
+            (TakenOff, ParcelDelivered, false),
+            (Landed, TakenOff, true),
+            (Landed, ParcelDelivered, true),
+            (Landed, Landed, false),
+            (Landed, Crashed, false),
+        ] {
+            assert_eq!(free.next(Some((state, 4)), next), Ok(5));
+            let answer = strict.next(Some((state, 4)), next);
+            assert_eq!(answer.is_ok(), is_strict, "{state:?} -> {next:?}");
+            if let Err(Refusal::Illegal {
+                state: told,
+                allowed,
+            }) = answer
+            {
+                assert_eq!(told, Some(state));
+                assert!(!allowed.contains(&next));
+            }
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_has_too_much_to_tell_may_only_end() {
+        let rules = rules(Graph::Free);
+        assert_eq!(rules.next(Some((Landed, 9)), TakenOff), Ok(10));
+        assert_eq!(
+            rules.next(Some((TakenOff, 10)), Landed),
+            Err(Refusal::Illegal {
+                state: Some(TakenOff),
+                allowed: vec![Crashed, ParcelDelivered]
+            })
+        );
+        assert_eq!(rules.next(Some((TakenOff, 10)), Crashed), Ok(11));
+    }
+
+    #[test]
+    fn only_so_many_are_ongoing_and_only_so_many_are_kept() {
+        let rules = rules(Graph::Free);
+        let counts = |ongoing| Counts { ongoing, total: 7 };
+        assert_eq!(rules.begin(counts(1)), Ok(()));
+        assert_eq!(rules.begin(counts(2)), Err(Refusal::TooManyOngoing));
+        for (total, outlived) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
+            assert_eq!(rules.outlived(total), outlived);
+        }
+    }
+}
