@@ -28,7 +28,7 @@ test: ## Everything that can fail; installs what is missing
 	$(CARGO) test --workspace --doc --locked
 	$(CARGO) nextest run --workspace --locked
 
-soak: ## A thousand crashes instead of thirty
+soak: ## A thousand crashes of each desk instead of a few
 	SOAK_ROUNDS=1000 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report

@@ -101,9 +101,9 @@ impl App {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let registry = registry()?;
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
+        let types = package_types(config)?;
         let storage = Storage::open(config, &registry)?;
         let readiness = storage.readiness();
-        let types = package_types(config)?;
         let stores = Stores {
             deliveries: storage.deliveries(config),
             packages: storage.packages(config, &types),

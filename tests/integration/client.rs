@@ -34,6 +34,10 @@ pub(crate) fn post(path: impl Into<String>) -> Ask {
     Ask::new(Method::POST, path)
 }
 
+pub(crate) fn put(path: impl Into<String>) -> Ask {
+    Ask::new(Method::PUT, path)
+}
+
 pub(crate) fn delete(path: impl Into<String>) -> Ask {
     Ask::new(Method::DELETE, path)
 }
@@ -46,6 +50,11 @@ pub(crate) fn order() -> Ask {
 /// What a drone reports of its delivery.
 pub(crate) fn event(delivery: &str, event_type: &str) -> Ask {
     post(format!("/deliveries/{delivery}/events")).json(&json!({"type": event_type}))
+}
+
+/// What a sender sends.
+pub(crate) fn send(package: &Value) -> Ask {
+    post("/packages").json(package)
 }
 
 impl Ask {

@@ -43,12 +43,13 @@ fn the_help_of_every_command_says_what_it_is_for() {
                 "serve",
                 "config",
                 "health",
+                "packages",
                 "openapi",
                 "--version",
                 "Usage: odyssey",
             ][..],
         ),
-        (&["-h"], &["serve", "config", "openapi"]),
+        (&["-h"], &["serve", "config", "packages", "openapi"]),
         (
             &["serve", "--help"],
             &[
@@ -67,6 +68,11 @@ fn the_help_of_every_command_says_what_it_is_for() {
         (
             &["health", "--help"],
             &["[URL]", "Exit code 0", "3 seconds"],
+        ),
+        (&["packages", "--help"], &["audit", "ledger"]),
+        (
+            &["packages", "audit", "--help"],
+            &["--config <FILE>", "Exit code 0", "statistics"],
         ),
         (
             &["openapi", "--help"],
@@ -93,6 +99,8 @@ fn a_command_that_does_not_exist_or_is_missing_is_told_what_there_is() {
         &[][..],
         &["brew"],
         &["serve", "--port", "80"],
+        &["packages"],
+        &["packages", "deliver"],
         &["openapi", "--listener", "nobody"],
     ] {
         let said = refused(odyssey().args(arguments));
@@ -111,6 +119,7 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "[staff]",
         "[storage]",
         "[deliveries]",
+        "[packages]",
         "data_dir =",
         "listen =",
         "h2c =",
@@ -133,6 +142,9 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "events_max =",
         "stale_after =",
         "graph =",
+        "types =",
+        "opt_in =",
+        "remember =",
         "drain =",
         "format =",
         "level =",
@@ -255,6 +267,12 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
         ("deliveries.stale_after", "999ms"),
         ("deliveries.graph", "loose"),
         ("customers.deliveries", "maybe"),
+        ("packages.types", "Personal"),
+        ("packages.types", "personal,marketing,personal"),
+        ("packages.types", "personal,free gift"),
+        ("packages.opt_in", "newsletter"),
+        ("packages.remember", "0s"),
+        ("packages.remember", "always"),
     ] {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);

@@ -20,21 +20,27 @@ use crate::shop::{Shop, odyssey, odyssey_by, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 30;
-/// Overrides [`ROUNDS`].
-const ROUNDS_VARIABLE: &str = "SOAK_ROUNDS";
+/// Overrides the number of rounds.
+pub(crate) const ROUNDS_VARIABLE: &str = "SOAK_ROUNDS";
 /// Repeats a run's random decisions; which event is on its way at which moment is the machine's.
 const SEED_VARIABLE: &str = "SOAK_SEED";
 /// So many that none is ever pushed out.
 const ALL: u64 = 10_000_000;
 
-fn number_from_environment(name: &str) -> Option<u64> {
+pub(crate) fn number_from_environment(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     let number = value.parse();
     Some(number.unwrap_or_else(|_| panic!("{name} must be a number, not {value:?}")))
 }
 
 /// Says with which seed a test has failed.
-struct Seed(u64);
+pub(crate) struct Seed(pub(crate) u64);
+
+impl Seed {
+    pub(crate) fn from_environment() -> Self {
+        Self(number_from_environment(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..)))
+    }
+}
 
 impl Drop for Seed {
     fn drop(&mut self) {
@@ -48,7 +54,7 @@ impl Drop for Seed {
 }
 
 /// A shop that keeps its data here, with these settings.
-async fn open(data: &Path, settings: &[(&str, &str)]) -> Shop {
+pub(crate) async fn open(data: &Path, settings: &[(&str, &str)]) -> Shop {
     let data = ("data_dir", data.to_str().unwrap());
     Shop::open(&[settings, &[data]].concat()).await
 }
@@ -91,7 +97,7 @@ fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 // --- Ends ----------------------------------------------------------------------------------------------------------
 
 /// A start that is killed before it has come to serve anybody, or soon afterwards.
-async fn start_that_is_cut_short(data: &Path, random: &mut fastrand::Rng) {
+pub(crate) async fn start_that_is_cut_short(data: &Path, random: &mut fastrand::Rng) {
     let mut command = serve(data);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
@@ -103,7 +109,7 @@ async fn start_that_is_cut_short(data: &Path, random: &mut fastrand::Rng) {
 #[tokio::test]
 async fn a_server_that_is_killed_again_and_again_keeps_what_it_acknowledged() {
     let rounds = number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS);
-    let seed = Seed(number_from_environment(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..)));
+    let seed = Seed::from_environment();
     let mut random = fastrand::Rng::with_seed(seed.0);
     let data = tempfile::tempdir().unwrap();
     let mut fleet = Fleet::default();
@@ -150,7 +156,8 @@ async fn a_server_that_is_stopped_in_the_midst_of_it_keeps_what_it_acknowledged(
         shop.ended_well().await;
         fleet.land(flying).await;
         let left: Vec<_> = files(data.path()).into_keys().collect();
-        assert_eq!(left, [data.path().join("deliveries.db")], "no log is left");
+        let files = ["deliveries.db", "packages.db"].map(|file| data.path().join(file));
+        assert_eq!(left, files, "no log is left");
     }
     let shop = open(data.path(), &[]).await;
     fleet.check(&shop, ALL).await;

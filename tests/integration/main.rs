@@ -27,5 +27,8 @@ mod orders_customers;
 mod orders_handover;
 mod orders_leaving;
 mod orders_line;
+mod packages;
+mod packages_crash;
+mod packages_malformed;
 mod shutdown;
 mod status;

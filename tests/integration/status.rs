@@ -63,6 +63,16 @@ fn references(json: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
+/// What the customers' listener serves besides what both do.
+const CUSTOMER_PATHS: [&str; 6] = [
+    "/order/",
+    "/orders/{order_id}",
+    "/packages",
+    "/packages/{package_id}",
+    "/preferences",
+    "/preferences/{recipient_id}",
+];
+
 /// What the staff's listener serves besides what both do.
 const STAFF_PATHS: [&str; 12] = [
     "/counts",
@@ -83,9 +93,9 @@ const STAFF_PATHS: [&str; 12] = [
 async fn each_listener_describes_itself_in_openapi_3_1_and_does_what_it_says() {
     let shop = Shop::open(&[]).await;
     let id = shop.promised().await;
-    let common = ["/health", "/healthz", "/readyz"];
+    let common = ["/health", "/healthz", "/readyz", "/statistics"];
     for (door, own) in [
-        (shop.customers, &["/order/", "/orders/{order_id}"][..]),
+        (shop.customers, &CUSTOMER_PATHS[..]),
         (shop.staff, &STAFF_PATHS),
     ] {
         let api = description(door).await;
@@ -250,6 +260,10 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                     }
                     match answer.status {
                         404 if path.starts_with("/orders") => {}
+                        // The braces of a description's path make an id like any other, which nobody has sent.
+                        404 if path.starts_with("/packages/{") && !path.ends_with("//") => {
+                            answer.expect_problem(404, "package-unknown");
+                        }
                         404 => {
                             answer.expect_problem(404, "no-such-path");
                         }
@@ -260,6 +274,10 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                         }
                         // The braces of a description's path make no id.
                         422 if path.starts_with("/deliveries/") => {
+                            answer.expect_problem(422, "invalid");
+                        }
+                        // Between two slashes there is an id, but it is empty.
+                        422 if ["/packages//", "/preferences//"].contains(&path.as_str()) => {
                             answer.expect_problem(422, "invalid");
                         }
                         status if status >= 400 => {
@@ -285,6 +303,10 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (shop.customers, "/order/", &["POST"][..]),
         (shop.customers, "/order", &["POST"]),
         (shop.customers, "/orders/1", &["DELETE", "GET", "HEAD"]),
+        (shop.customers, "/packages", &["POST"]),
+        (shop.customers, "/packages/1", &["GET", "HEAD"]),
+        (shop.customers, "/preferences/1", &["GET", "HEAD"]),
+        (shop.customers, "/statistics", &["GET", "HEAD"]),
         (shop.customers, "/healthz", &["GET", "HEAD"]),
         (shop.customers, "/docs", &["GET", "HEAD"]),
         (shop.staff, "/start/", &["GET"]),
@@ -293,6 +315,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (shop.staff, "/extend/", &["POST"]),
         (shop.staff, "/release", &["POST"]),
         (shop.staff, "/metrics", &["GET", "HEAD"]),
+        (shop.staff, "/statistics/", &["GET", "HEAD"]),
         (shop.staff, "/counts/", &["GET", "HEAD"]),
         (shop.staff, "/deliveries", &["GET", "HEAD"]),
         (shop.staff, "/deliveries/1", &["GET", "HEAD"]),
@@ -393,6 +416,40 @@ impl Exposition {
     }
 }
 
+/// What is measured, and its kind.
+const METRICS: [(&str, &str); 30] = [
+    ("odyssey_orders", "gauge"),
+    ("odyssey_orders_oldest_waiting_seconds", "gauge"),
+    ("odyssey_orders_held_requests", "gauge"),
+    ("odyssey_orders_idle_baristas", "gauge"),
+    ("odyssey_orders_wait_seconds", "histogram"),
+    ("odyssey_orders_brew_seconds", "histogram"),
+    ("odyssey_orders_placed_total", "counter"),
+    ("odyssey_orders_started_total", "counter"),
+    ("odyssey_orders_finished_total", "counter"),
+    ("odyssey_orders_cancelled_total", "counter"),
+    ("odyssey_orders_expired_total", "counter"),
+    ("odyssey_orders_requeued_total", "counter"),
+    ("odyssey_orders_attached_total", "counter"),
+    ("odyssey_orders_replayed_total", "counter"),
+    ("odyssey_deliveries_events_total", "counter"),
+    ("odyssey_deliveries_replayed_total", "counter"),
+    ("odyssey_deliveries_refused_total", "counter"),
+    ("odyssey_packages_sent_total", "counter"),
+    ("odyssey_packages_rejected_total", "counter"),
+    ("odyssey_packages_preferences_total", "counter"),
+    ("odyssey_storage_commits_total", "counter"),
+    ("odyssey_storage_operations_total", "counter"),
+    ("odyssey_storage_operations_per_commit", "histogram"),
+    ("odyssey_storage_commit_seconds", "histogram"),
+    ("odyssey_storage_queue_depth", "gauge"),
+    ("odyssey_storage_well", "gauge"),
+    ("odyssey_http_answers_total", "counter"),
+    ("odyssey_connections", "gauge"),
+    ("odyssey_connections_max", "gauge"),
+    ("odyssey_build_info", "gauge"),
+];
+
 #[tokio::test]
 async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     let shop = Shop::open(&[]).await;
@@ -408,35 +465,7 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let metrics = Exposition::read(answer.text());
-    for (name, kind) in [
-        ("odyssey_orders", "gauge"),
-        ("odyssey_orders_oldest_waiting_seconds", "gauge"),
-        ("odyssey_orders_held_requests", "gauge"),
-        ("odyssey_orders_idle_baristas", "gauge"),
-        ("odyssey_orders_wait_seconds", "histogram"),
-        ("odyssey_orders_brew_seconds", "histogram"),
-        ("odyssey_orders_placed_total", "counter"),
-        ("odyssey_orders_started_total", "counter"),
-        ("odyssey_orders_finished_total", "counter"),
-        ("odyssey_orders_cancelled_total", "counter"),
-        ("odyssey_orders_expired_total", "counter"),
-        ("odyssey_orders_requeued_total", "counter"),
-        ("odyssey_orders_attached_total", "counter"),
-        ("odyssey_orders_replayed_total", "counter"),
-        ("odyssey_deliveries_events_total", "counter"),
-        ("odyssey_deliveries_replayed_total", "counter"),
-        ("odyssey_deliveries_refused_total", "counter"),
-        ("odyssey_storage_commits_total", "counter"),
-        ("odyssey_storage_operations_total", "counter"),
-        ("odyssey_storage_operations_per_commit", "histogram"),
-        ("odyssey_storage_commit_seconds", "histogram"),
-        ("odyssey_storage_queue_depth", "gauge"),
-        ("odyssey_storage_well", "gauge"),
-        ("odyssey_http_answers_total", "counter"),
-        ("odyssey_connections", "gauge"),
-        ("odyssey_connections_max", "gauge"),
-        ("odyssey_build_info", "gauge"),
-    ] {
+    for (name, kind) in METRICS {
         assert_eq!(
             metrics.kinds.get(name).map(String::as_str),
             Some(kind),
