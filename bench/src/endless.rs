@@ -7,16 +7,13 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::client::Client;
+use crate::crowd::{self, Crowd};
 use crate::drones::{Drone, Rhythm, Sequences};
-use crate::framing::Framing;
-use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server};
 use crate::table::Unit;
 
@@ -28,8 +25,6 @@ const SLICES: u32 = 10;
 const FILLING: u32 = 512;
 /// Between two lines on how far it is.
 const TOLD_EVERY: u32 = 1_000_000;
-/// For a slice, and for what is told in one line; a slow disk keeps a few hundred flushes a second.
-const PATIENCE: Duration = Duration::from_hours(1);
 
 /// What came of it.
 pub(crate) struct Endless {
@@ -55,25 +50,12 @@ pub(crate) fn measure(programs: &Programs, connections: u32, events: u32) -> Res
     let old = programs.start(Program::Odyssey, Manner::Usual)?;
     let filling = old.explain(fill(&old, events - window))?;
     let new = programs.start(Program::Odyssey, Manner::Usual)?;
-    let (mut last, mut first) = (Vec::new(), Vec::new());
-    let mut drones = [
-        Drones::start(&old, connections)?,
-        Drones::start(&new, connections)?,
+    let sides = [
+        (&old, drones(&old, connections)?),
+        (&new, drones(&new, connections)?),
     ];
-    let pids = [old.pid(), new.pid()];
-    let before = Time::now(pids.into_iter())?;
-    for _ in 0..SLICES {
-        for ((server, rates), drones) in [(&old, &mut last), (&new, &mut first)]
-            .into_iter()
-            .zip(&mut drones)
-        {
-            rates.push(server.explain(drones.report(window / SLICES))?);
-        }
-    }
-    let others = Time::now(pids.into_iter())?.others_since(before);
-    for drones in drones {
-        drones.end()?;
-    }
+    let turns = crowd::in_turn(sides, SLICES, window / SLICES)?;
+    let [last, first] = turns.rates;
     let database = old.directory().join("data/deliveries.db");
     let file = length(&database)?;
     let log = length(&database.with_extension("db-wal"))?;
@@ -82,7 +64,7 @@ pub(crate) fn measure(programs: &Programs, connections: u32, events: u32) -> Res
         last,
         first,
         filling,
-        others,
+        others: turns.others,
         file,
         with_log: file + log,
     })
@@ -91,11 +73,11 @@ pub(crate) fn measure(programs: &Programs, connections: u32, events: u32) -> Res
 /// Reports so many events as fast as it goes; returns how many a second.
 fn fill(server: &Server, events: u32) -> Result<f64> {
     let begin = Instant::now();
-    let mut drones = Drones::start(server, FILLING)?;
+    let mut drones = drones(server, FILLING)?;
     let mut left = events;
     while left > 0 {
         let piece = left.min(TOLD_EVERY);
-        let rate = drones.report(piece)?;
+        let rate = drones.hear(piece)?;
         left -= piece;
         writeln!(
             io::stderr(),
@@ -109,47 +91,18 @@ fn fill(server: &Server, events: u32) -> Result<f64> {
 }
 
 /// So many drones at one server.
-struct Drones {
-    client: Client,
+fn drones(server: &Server, count: u32) -> Result<Crowd> {
+    let drone = |number| Drone::new(number, Sequences::Counted, Rhythm::AtOnce);
+    Crowd::start(server.staff, count, drone)
 }
 
-impl Drones {
-    fn start(server: &Server, count: u32) -> Result<Self> {
-        let mut client = Client::new(Framing::Http)?;
-        client.ledger.open = true;
-        for number in 0..count {
-            let drone = Drone::new(number, Sequences::Counted, Rhythm::AtOnce);
-            client.connect(Ipv4Addr::LOCALHOST, server.staff, Box::new(drone))?;
-        }
-        Ok(Drones { client })
-    }
-
-    /// So many events; returns how many a second. Before and after it, each drone waits at most for one answer.
-    fn report(&mut self, events: u32) -> Result<f64> {
-        let (begin, before) = (Instant::now(), self.client.ledger.answers());
-        let enough = before + u64::from(events);
-        self.client
-            .run_while(PATIENCE, |ledger| ledger.answers() < enough)?;
-        let answers = u32::try_from(self.client.ledger.answers() - before)?;
-        Ok(f64::from(answers) / begin.elapsed().as_secs_f64())
-    }
-
-    /// All missions are ended, and every event was answered.
-    fn end(mut self) -> Result<()> {
-        self.client.ledger.open = false;
-        self.client
-            .run_while(PATIENCE, |ledger| !ledger.everybody_answered())?;
-        self.client.ledger.balance()
-    }
-}
-
-/// A file's length in bytes.
-fn length(file: &Path) -> Result<f64> {
+/// A file's length in bytes, in steps of 1024.
+pub(crate) fn length(file: &Path) -> Result<f64> {
     let bytes = fs::metadata(file).with_context(|| format!("looking at {}", file.display()))?;
     let bytes = bytes.len();
     ensure!(
         bytes > 0,
-        "{} is empty: it is not where events are kept",
+        "{} is empty: nothing is kept in it",
         file.display()
     );
     Ok(f64::from(u32::try_from(bytes.div_ceil(1024))?) * 1024.0)

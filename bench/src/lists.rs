@@ -110,7 +110,7 @@ pub(crate) fn begin(server: &Server) -> Result<()> {
 
 /// The list as it is now.
 pub(crate) fn fetch(server: &Server) -> Result<Vec<u8>> {
-    let list = said_once(server, LIST.to_vec())?;
+    let list = said_once(server.staff, LIST.to_vec())?;
     ensure!(
         count(&list) == ONGOING,
         "{} deliveries are on the list, not {ONGOING}",
@@ -126,20 +126,20 @@ pub(crate) fn lay_out(server: &Server, list: &[u8]) -> Result<()> {
         format!("PUT /deliveries HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n")
             .into_bytes();
     words.extend_from_slice(list);
-    let shown = said_once(server, words)?;
+    let shown = said_once(server.staff, words)?;
     ensure!(shown == list, "the no-op server shows another list");
     Ok(())
 }
 
 /// One request, and the body of its answer.
-fn said_once(server: &Server, words: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn said_once(address: SocketAddr, words: Vec<u8>) -> Result<Vec<u8>> {
     let heard = Rc::new(RefCell::new(Vec::new()));
     let mut client = Client::new(Framing::Http)?;
     let talk = Once {
         words,
         heard: Rc::clone(&heard),
     };
-    client.connect(Ipv4Addr::LOCALHOST, server.staff, Box::new(talk))?;
+    client.connect(Ipv4Addr::LOCALHOST, address, Box::new(talk))?;
     client.run_while(PATIENCE, |ledger| !ledger.everybody_answered())?;
     Ok(heard.take())
 }

@@ -1,22 +1,26 @@
 //! Measures the server side by side with real peers, and prints one table.
 //!
-//! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`]
-//! takes each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it
-//! holds ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
-//! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`], and on what [`disk`] stands below the
-//! table. All of them are driven by one [`client`], whose connections differ only in what they say ([`http`],
-//! [`gearman`], [`nats`], [`redis`]) and in where a message ends ([`framing`]); what they saw is checked in
-//! the [`ledger`]. What the [`mod@line`] of orders itself costs was measured before, by its own benchmark. The result is a
-//! [`table`] with a line on the [`machine`].
+//! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`] takes
+//! each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it holds
+//! ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
+//! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`]. The package desk has [`senders`],
+//! and a [`large`] ledger that takes [`filling`]. Where answers are counted instead of seconds they come to a [`crowd`].
+//! On what [`disk`] everything is kept stands below the table. All of them are driven by one [`client`], whose
+//! connections differ only in what they say ([`http`], [`gearman`], [`nats`], [`redis`]) and in where a message ends
+//! ([`framing`]); what they saw is checked in the [`ledger`]. What the [`mod@line`] of orders itself costs was measured
+//! before, by its own benchmark. The result is a [`table`] with a line on the [`machine`].
 
 mod addresses;
 mod client;
+mod crowd;
 mod disk;
 mod drones;
 mod endless;
+mod filling;
 mod framing;
 mod gearman;
 mod http;
+mod large;
 mod ledger;
 mod line;
 mod lists;
@@ -27,6 +31,7 @@ mod peers;
 mod redis;
 mod refusals;
 mod rounds;
+mod senders;
 mod streams;
 mod subject;
 mod table;
@@ -83,6 +88,9 @@ struct Options {
     /// Events of drones in all, when the delivery desk runs on and on.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000_000))]
     events: u32,
+    /// Packages in the ledger that is compared with an empty one.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000_000))]
+    packages: u32,
     /// Where the servers keep their data, each in a directory of its own that is gone afterwards; if not said, where
     /// temporary files are.
     #[arg(long, value_name = "DIR")]
@@ -119,12 +127,19 @@ enum Part {
     Endless,
     /// The delivery desk's lists, next to a no-op of the same stack.
     Lists,
+    /// Durable packages per second, next to a no-op of the same stack.
+    Packages,
+    /// Speed and size of the package desk with very many packages in its ledger.
+    Ledger,
 }
 
 impl Part {
     /// Whether the result depends on what it takes to keep something.
     fn is_of_what_is_kept(self) -> bool {
-        matches!(self, Part::Deliveries | Part::Endless)
+        matches!(
+            self,
+            Part::Deliveries | Part::Endless | Part::Packages | Part::Ledger
+        )
     }
 
     /// The programs it takes.
@@ -138,11 +153,14 @@ impl Part {
                 Program::Gearmand,
                 Program::Nats,
             ],
-            Part::Streams | Part::Check | Part::Refusing | Part::Addresses | Part::Endless => {
-                &[Program::Odyssey]
-            }
+            Part::Streams
+            | Part::Check
+            | Part::Refusing
+            | Part::Addresses
+            | Part::Endless
+            | Part::Ledger => &[Program::Odyssey],
             Part::Deliveries => &[Program::Odyssey, Program::Noop, Program::Redis],
-            Part::Lists => &[Program::Odyssey, Program::Noop],
+            Part::Lists | Part::Packages => &[Program::Odyssey, Program::Noop],
             Part::Line => &[],
         }
     }
@@ -183,6 +201,7 @@ fn run(options: Options) -> Result<()> {
         held: options.held,
         streams: options.streams,
         events: options.events,
+        packages: options.packages,
     };
 
     let mut table = Table::default();
@@ -197,7 +216,7 @@ fn run(options: Options) -> Result<()> {
     if !table.is_empty() {
         if !taking_part.is_empty() {
             notes.push(format!(
-                "Medians of {} rounds, {} s per measurement of speed; {} customers, drones or onlookers, and {} baristas.",
+                "Medians of {} rounds, {} s per measurement of speed; {} customers, drones, onlookers or senders, and {} baristas.",
                 options.rounds,
                 options.seconds,
                 rounds::CUSTOMERS,
@@ -205,7 +224,10 @@ fn run(options: Options) -> Result<()> {
             ));
         }
         if parts.iter().any(|part| part.is_of_what_is_kept()) {
-            notes.push(format!("8, 9: {}.", disk::describe(programs.data())?));
+            notes.push(format!(
+                "8, 9, 11, 12: {}.",
+                disk::describe(programs.data())?
+            ));
         }
         notes.push(format!("{}.", machine::describe(&programs, &taking_part)?));
         let report = format!("{table}\n- {}\n", notes.join("\n- "));
@@ -230,5 +252,7 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Deliveries => rounds::deliveries(programs, extent),
         Part::Endless => rounds::endless(programs, extent),
         Part::Lists => rounds::pages(programs, extent),
+        Part::Packages => rounds::packages(programs, extent),
+        Part::Ledger => rounds::large_ledger(programs, extent),
     }
 }

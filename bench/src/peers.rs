@@ -9,13 +9,17 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// A server that stops has its log to copy into its file.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Ends of a log are quoted this far.
 const LOG_TAIL_LINES: usize = 8;
 
@@ -178,10 +182,24 @@ impl Programs {
 
     /// Starts a program and waits until it accepts connections.
     pub(crate) fn start(&self, program: Program, manner: Manner) -> Result<Server> {
-        let path = self.path(program)?;
         let dir = TempDir::with_prefix_in("odyssey-bench-", &self.data);
         let dir = dir.with_context(|| format!("in {}", self.data.display()))?;
+        self.start_in(Arc::new(dir), program, manner)
+    }
+
+    /// The same, where another server may have left what it kept.
+    pub(crate) fn start_in(
+        &self,
+        dir: Arc<TempDir>,
+        program: Program,
+        manner: Manner,
+    ) -> Result<Server> {
+        let path = self.path(program)?;
         let announced = dir.path().join("addresses.json");
+        // It may tell of the server that was here before.
+        if announced.exists() {
+            fs::remove_file(&announced)?;
+        }
         let mut command = under_our_death(&path);
         let port = instruct(&mut command, program, manner, dir.path(), &announced)?;
         let log = dir.path().join("log");
@@ -203,6 +221,25 @@ impl Programs {
         };
         server.await_addresses(port, &announced)?;
         Ok(server)
+    }
+
+    /// Has the measured server's program count the ledger of packages in this directory anew. Fails if the statistics do
+    /// not agree with it.
+    pub(crate) fn audit_packages(&self, dir: &Path) -> Result<()> {
+        let mut command = Command::new(self.path(Program::Odyssey)?);
+        odyssey_environment(&mut command, Manner::Usual);
+        let audit = command
+            .args(["packages", "audit"])
+            .current_dir(dir)
+            .output()
+            .context("auditing")?;
+        ensure!(
+            audit.status.success(),
+            "the audit failed:\n{}{}",
+            String::from_utf8_lossy(&audit.stdout),
+            String::from_utf8_lossy(&audit.stderr)
+        );
+        Ok(())
     }
 }
 
@@ -270,7 +307,7 @@ fn version_in(said: &str) -> Option<&str> {
 pub(crate) struct Server {
     program: Program,
     child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     /// Where customers connect.
     pub(crate) customers: SocketAddr,
     /// Where workers connect.
@@ -286,6 +323,26 @@ impl Server {
     /// Its directory; what it keeps is in it.
     pub(crate) fn directory(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Stops it as an operator does, and waits until it has closed its files. Returns its directory.
+    pub(crate) fn stop(mut self) -> Result<Arc<TempDir>> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a server's process id")?, Signal::TERM)?;
+        let end = Instant::now() + STOP_TIMEOUT;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(Instant::now() < end, "{self} does not stop");
+            sleep(Duration::from_millis(20));
+        };
+        ensure!(
+            status.success(),
+            "{self} stopped with {status}; its log ends:\n{}",
+            self.log_tail()
+        );
+        Ok(Arc::clone(&self.dir))
     }
 
     /// Adds the end of the server's log to an error.

@@ -9,10 +9,11 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server, half_the_workers};
+use crate::senders::Ids;
 use crate::subject::Subject;
 use crate::table::{Row, Spread, Target, Unit, grouped};
 use crate::throughput::{self, Pace, Speed};
-use crate::{addresses, endless, lists, memory, streams};
+use crate::{addresses, endless, large, lists, memory, streams};
 
 /// Who stands at the counter and behind it.
 pub(crate) const CUSTOMERS: u32 = 64;
@@ -42,6 +43,8 @@ pub(crate) struct Extent {
     pub(crate) streams: u32,
     /// Events of drones in all, where the desk runs on and on.
     pub(crate) events: u32,
+    /// Packages in a large ledger.
+    pub(crate) packages: u32,
 }
 
 /// One subject's value of each round.
@@ -396,6 +399,70 @@ pub(crate) fn pages(programs: &Programs, extent: &Extent) -> Result<Section> {
             ),
         ],
         note: Some(format!("10: the list has {} bytes; {note}", page.len())),
+    })
+}
+
+/// Packages that are kept against the same server without keeping.
+pub(crate) fn packages(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 3] = [
+        Subject::Packages,
+        Subject::PackagesNoop,
+        Subject::PackagesRandom,
+    ];
+    let ([rising, noop, random], note) = rates(programs, extent, SUBJECTS)?;
+    let row = |measure: &str, ours: &[f64], target| {
+        Row::compared(measure, Unit::PerSecond, ours, &noop, target)
+    };
+    Ok(Section {
+        rows: vec![
+            row(
+                "11. durable packages, rising ids, to the same stack's no-op",
+                &rising,
+                Some(Target::AtLeast(0.5)),
+            ),
+            row("the same with random ids", &random, None),
+        ],
+        note: Some(format!("11: {note}")),
+    })
+}
+
+/// Packages with a large ledger against packages with an empty one, and what the large one takes.
+pub(crate) fn large_ledger(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let measure = |ids| large::measure(programs, CUSTOMERS, extent.packages, ids);
+    let (rising, random) = (measure(Ids::Rising)?, measure(Ids::Random)?);
+    let [window, packages] =
+        [rising.window, extent.packages].map(|count| grouped(f64::from(count)));
+    let speed = |measure: &str, measured: &large::Large, target| {
+        Row::compared(
+            measure,
+            Unit::PerSecond,
+            &measured.filled,
+            &measured.empty,
+            target,
+        )
+    };
+    let size = |measure: &str, measured: &large::Large| {
+        let target = Some(Target::AtMost(120.0));
+        Row::alone(measure, Unit::FewBytes, &[measured.bytes_each], target)
+    };
+    Ok(Section {
+        rows: vec![
+            speed(
+                &format!("12. packages with {packages} in the ledger, rising ids, to with none"),
+                &rising,
+                Some(Target::AtLeast(0.7)),
+            ),
+            speed("the same with random ids", &random, None),
+            size("12. packages.db per package, rising ids", &rising),
+            size("the same with random ids", &random),
+        ],
+        note: Some(format!(
+            "12: once for each kind of ids, {window} packages in {} slices in turn, on two servers. Other programs used {:.0} % of \
+             the machine meanwhile, {:.0} % with random ids.",
+            rising.filled.len(),
+            rising.others * 100.0,
+            random.others * 100.0
+        )),
     })
 }
 

@@ -11,6 +11,7 @@ use crate::http::{Barista, Customer, Guest, Habit, ORDER, ORDER_ONCE, Releaser};
 use crate::lists::{self, Change, Onlooker, Trickle};
 use crate::peers::{Manner, Program, Server};
 use crate::refusals::{self, Outcast};
+use crate::senders::{Ids, Sender};
 use crate::{gearman, nats, redis};
 
 /// A program in one use.
@@ -59,6 +60,12 @@ pub(crate) enum Subject {
     CountsNoop,
     /// The bytes of the same list, from the same stack without a desk.
     ListNoop,
+    /// Packages with rising ids, processed and kept.
+    Packages,
+    /// The same with random ids.
+    PackagesRandom,
+    /// The same packages as [`Subject::Packages`], answered by the same stack without being kept.
+    PackagesNoop,
 }
 
 impl Subject {
@@ -75,11 +82,16 @@ impl Subject {
             | Subject::EventsCommitEach
             | Subject::List
             | Subject::ListMeanwhile
-            | Subject::Counts => Program::Odyssey,
+            | Subject::Counts
+            | Subject::Packages
+            | Subject::PackagesRandom => Program::Odyssey,
             Subject::Bare | Subject::BareHalved | Subject::BareHeld => Program::Bare,
             Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
-            Subject::EventsNoop | Subject::CountsNoop | Subject::ListNoop => Program::Noop,
+            Subject::EventsNoop
+            | Subject::CountsNoop
+            | Subject::ListNoop
+            | Subject::PackagesNoop => Program::Noop,
             Subject::EventsRedis => Program::Redis,
         }
     }
@@ -152,12 +164,30 @@ impl Subject {
         })
     }
 
+    /// Senders of packages, who need nobody to work for them either.
+    fn at_the_package_desk(self, count: u32) -> Option<Side> {
+        let ids = match self {
+            Subject::Packages | Subject::PackagesNoop => Ids::Rising,
+            Subject::PackagesRandom => Ids::Random,
+            _ => return None,
+        };
+        Some(each(count, |_| Sender::new(ids)))
+    }
+
     /// The parties.
     pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
         if let Some((framing, asking)) = self.at_the_delivery_desk(customers) {
             return Crew {
                 framing,
                 customers: (server.staff, asking),
+                visit: Visit::Stay,
+                workers: (server.staff, Vec::new()),
+            };
+        }
+        if let Some(senders) = self.at_the_package_desk(customers) {
+            return Crew {
+                framing: Framing::Http,
+                customers: (server.customers, senders),
                 visit: Visit::Stay,
                 workers: (server.staff, Vec::new()),
             };
@@ -208,7 +238,7 @@ impl Subject {
                 each(customers, nats::Requester::new),
                 each(workers, |_| nats::Worker::new()),
             ),
-            _ => unreachable!("all others come to the delivery desk"),
+            _ => unreachable!("all others come to one of the desks above"),
         };
         Crew {
             framing,
@@ -244,6 +274,9 @@ impl fmt::Display for Subject {
             Subject::Counts => "the counts",
             Subject::CountsNoop => "the no-op of few bytes",
             Subject::ListNoop => "the no-op of the list",
+            Subject::Packages => "packages",
+            Subject::PackagesRandom => "packages with random ids",
+            Subject::PackagesNoop => "the no-op of packages",
         })
     }
 }

@@ -77,6 +77,8 @@ pub(crate) enum Unit {
     PerSecond,
     /// Memory, in bytes; judged in KB of 1000.
     Bytes,
+    /// A row's place on the disk, in bytes.
+    FewBytes,
     /// Much memory, in bytes; judged in MB of 1000 KB.
     Megabytes,
     /// A short time.
@@ -91,6 +93,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{}/s", grouped(value)),
             Unit::Bytes => format!("{:.1} KB ({:.1} KiB)", value / 1000.0, value / 1024.0),
+            Unit::FewBytes => format!("{value:.1} B"),
             Unit::Megabytes => format!("{:.1} MB ({:.1} MiB)", value / 1e6, value / 1_048_576.0),
             Unit::Nanoseconds => format!("{} ns", grouped(value)),
             Unit::Ratio => format!("{value:.2} ×"),
@@ -102,6 +105,7 @@ impl Unit {
         match self {
             Unit::PerSecond | Unit::Nanoseconds => grouped(value),
             Unit::Bytes => format!("{:.1}", value / 1000.0),
+            Unit::FewBytes => format!("{value:.1}"),
             Unit::Megabytes => format!("{:.1}", value / 1e6),
             Unit::Ratio => format!("{value:.2}"),
         }
@@ -115,6 +119,7 @@ impl Unit {
         match self {
             Unit::PerSecond => format!("{sign} {}/s", grouped(bound)),
             Unit::Bytes => format!("{sign} {} KB", bound / 1000.0),
+            Unit::FewBytes => format!("{sign} {bound} B"),
             Unit::Megabytes => format!("{sign} {} MB", bound / 1e6),
             Unit::Nanoseconds => format!("{sign} {} ns", grouped(bound)),
             Unit::Ratio => format!("{sign} {bound} ×"),
@@ -383,6 +388,14 @@ mod tests {
                 "MISSED"
             ]
         );
+    }
+
+    #[test]
+    fn few_bytes_are_judged_one_by_one() {
+        let target = Some(Target::AtMost(120.0));
+        let row = Row::alone("m", Unit::FewBytes, &[119.96], target);
+        assert_eq!(row.cells[1], "120.0 B");
+        assert_eq!(row.cells[5..], ["≤ 120 B", "met"]);
     }
 
     #[test]

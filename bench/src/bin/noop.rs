@@ -2,7 +2,8 @@
 //!
 //! The same listener, connections, edge, router, extractors, allocator and number of workers, all from the measured
 //! server's library and with its configuration. A reported event is read and answered as the delivery desk does it, with
-//! sequence 1 each time; nothing is decided and nothing is kept. The lists are bytes that are there already.
+//! sequence 1 each time, a sent package as the package desk does it, as delivered; nothing is decided and nothing is kept.
+//! The lists are bytes that are there already.
 
 use std::fs;
 use std::path::{Path as FilePath, PathBuf};
@@ -17,7 +18,7 @@ use clap::Parser;
 use garde::Validate;
 use jiff::Timestamp;
 use odyssey::config::Config;
-use odyssey::http::body::{BodyLimits, Json};
+use odyssey::http::body::{BodyLimits, Json, Object};
 use odyssey::http::connection::Stop;
 use odyssey::http::edge::Edge;
 use odyssey::http::listen::{listen, raise_open_files};
@@ -91,6 +92,15 @@ struct Kept {
     received_at: Timestamp,
 }
 
+/// The answer to a package.
+#[derive(Serialize)]
+struct Sent<'a> {
+    package_id: &'a str,
+    package_type: &'a str,
+    status: &'static str,
+    duplicate: bool,
+}
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let config = Config::load(None)?;
@@ -117,6 +127,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     let api = Api::new("No-op", "Answers that need nothing.").routes(
         [
             routes!(record_event),
+            routes!(send_package),
             routes!(list_ongoing, lay_out),
             routes!(get_counts),
         ]
@@ -176,6 +187,30 @@ async fn record_event(
         (header::LOCATION, location),
     ];
     Ok((StatusCode::CREATED, headers, axum::Json(kept)).into_response())
+}
+
+/// Reads a package and answers as if it had been delivered
+#[utoipa::path(post, path = "/packages", request_body = String, responses((status = 201)))]
+async fn send_package(Json(Object(package)): Json<Object>) -> Result<Response, Problem> {
+    let text = |name| package.get(name).and_then(serde_json::Value::as_str);
+    let (id, package_type) = text("package_id")
+        .zip(text("package_type"))
+        .ok_or_else(|| Problem::unreadable("This is no package."))?;
+    let sent = Sent {
+        package_id: id,
+        package_type,
+        status: "delivered",
+        duplicate: false,
+    };
+    // The measured server encodes whatever is neither a letter nor a digit; in these ids it is the hyphens.
+    let location = format!("/packages/{}", id.replace('-', "%2D"));
+    let location = HeaderValue::try_from(location)
+        .map_err(|_| Problem::unreadable("This is no package's id."))?;
+    let headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::LOCATION, location),
+    ];
+    Ok((StatusCode::CREATED, headers, axum::Json(sent)).into_response())
 }
 
 /// Takes the list that is answered from now on
