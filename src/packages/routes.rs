@@ -20,12 +20,8 @@ use crate::http::body::{BodyLimits, Json, Object};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
 
-/// What does not stand for itself in a URL (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+/// What does not stand for itself in a URL (RFC 3986, section 2.3), and the dot: two of them would lead elsewhere.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 /// What the handlers share.
 #[derive(Debug, Clone)]

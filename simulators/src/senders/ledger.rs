@@ -303,6 +303,7 @@ impl Ledger {
         };
         tally.updates += 1;
         let age = preference.age_of(update);
+        let is_unknown = preference.known().is_none();
         tally.outdated += u64::from(age == Ordering::Less);
         preference.apply(update);
         let is_right = body["recipient_id"] == update.recipient_id.as_str()
@@ -310,8 +311,11 @@ impl Ledger {
                 Ordering::Less => body["applied"] == false,
                 // The contract does not say whether one of the same time is applied.
                 Ordering::Equal => body["applied"].is_boolean(),
-                // An earlier try may have been, and this one is then of the same time.
-                Ordering::Greater if sent.may_be_taken() => body["applied"].is_boolean(),
+                // An earlier try may have been, and this one is then of the same time; or one of unknown fate, and this one
+                // may be older.
+                Ordering::Greater if sent.may_be_taken() || is_unknown => {
+                    body["applied"].is_boolean()
+                }
                 Ordering::Greater => {
                     body["applied"] == true
                         && body["personal_preference"] == update.personal
@@ -590,6 +594,10 @@ pub(crate) mod tests {
             );
             assert_eq!(preference.known(), known);
             assert_eq!(ledger.tally.given_up.times, 1);
+            // The lost one may be newer than the next.
+            let no = acknowledged(said(&json!(false), false, false));
+            ledger.updated(&mut preference, &update(0, false, false), &no);
+            assert_eq!(ledger.tally.misjudged.times, 1 - uncertain);
         }
     }
 
