@@ -8,12 +8,13 @@
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
 //! - [`storage`]: what outlives the process; knows no desk.
-//! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages. Every desk has
-//!   the same rooms; see its module.
+//! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages; [`assignments`],
+//!   the day's packages given to drivers. Every desk has the same rooms; see its module.
 //!
 //! `ARCHITECTURE.md` tells why.
 
 pub mod app;
+pub mod assignments;
 pub mod config;
 pub mod deliveries;
 pub mod flood;

@@ -87,6 +87,29 @@ const DESKS: &[(&str, Arrows)] = &[
             ("error", &[]),
         ],
     ),
+    (
+        "assignments",
+        &[
+            (
+                "routes",
+                &["service", "store", "matching", "rules", "model", "error"],
+            ),
+            (
+                "service",
+                &["store", "matching", "oplog", "metrics", "model", "error"],
+            ),
+            ("sqlite", &["store", "model", "error"]),
+            ("dynamodb", &["store", "model", "error"]),
+            ("metrics", &["model", "error"]),
+            ("store", &["model", "error"]),
+            ("oplog", &["model"]),
+            ("matching", &["rules", "model"]),
+            ("error", &["model"]),
+            // A driver has rules, and a rule judges packages.
+            ("model", &["rules"]),
+            ("rules", &["model"]),
+        ],
+    ),
 ];
 
 /// What a room may know outside its desk. A room that is not here may know nothing there.
@@ -98,6 +121,8 @@ const ROOMS_OUTSIDE: Arrows = &[
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
     ("dynamodb", &["storage"]),
+    // It is kept in a file, or in S3.
+    ("oplog", &["storage"]),
 ];
 
 /// Arrows against the plan, each with its reason. One that is no longer needed is a mistake, too.

@@ -1,0 +1,357 @@
+//! Drivers, packages, manifests and assignments. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+use super::rules::Rule;
+
+/// The longest name of a driver or a package, in characters.
+pub const ID_CHARS_MAX: usize = 128;
+/// The longest destination, in characters.
+pub const DESTINATION_CHARS_MAX: usize = 1000;
+/// The largest `max_per_driver`.
+pub const MAX_PER_DRIVER: u32 = 10_000;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name, or nothing if it is none.
+            pub fn parse(text: &str) -> Option<Self> {
+                is_name(text).then(|| Self(text.into()))
+            }
+
+            /// As it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character. Cheap to clone.
+    DriverId
+}
+name! {
+    /// A package's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character. Cheap to clone.
+    PackageId
+}
+
+fn is_name(text: &str) -> bool {
+    let chars = text.chars().take(ID_CHARS_MAX + 1);
+    (1..=ID_CHARS_MAX).contains(&chars.count()) && !text.chars().any(char::is_control)
+}
+
+/// Where a package goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// North.
+    North,
+    /// East.
+    East,
+    /// South.
+    South,
+    /// West.
+    West,
+}
+
+impl Region {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::North, Self::East, Self::South, Self::West];
+
+    /// The word the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::North => "north",
+            Self::East => "east",
+            Self::South => "south",
+            Self::West => "west",
+        }
+    }
+
+    /// The region of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|region| region.as_str() == word)
+    }
+}
+
+/// A package of the day. Numbers are finite, and not negative but for the temperature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    #[serde(rename = "package_id")]
+    pub id: PackageId,
+    /// Kilograms.
+    pub weight_kg: f64,
+    /// Whether it spoils.
+    pub is_perishable: bool,
+    /// Where it goes.
+    pub region: Region,
+    /// Kilometres from the logistics centre.
+    pub distance_km: f64,
+    /// Whether it is express.
+    pub is_express: bool,
+    /// Whether it breaks.
+    pub is_fragile: bool,
+    /// Class of dangerous goods (1 to 9, as the UN's model regulations number them), if it is any.
+    pub hazmat_class: Option<u8>,
+    /// Degrees Celsius at which it is carried.
+    pub temperature_c: f64,
+    /// The hour at which it is due, 0 to 23.
+    pub delivery_hour: u8,
+    /// Cubic metres.
+    pub volume_m3: f64,
+    /// Where it goes, as an address, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Box<str>>,
+}
+
+/// How much a package presses; the least presses most. Perishable ones first, then express ones, then by the hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Urgency(u8);
+
+impl Urgency {
+    /// How many there are.
+    pub const COUNT: usize = 4 * 24;
+
+    /// Its number, from 0.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Package {
+    /// How much it presses.
+    pub fn urgency(&self) -> Urgency {
+        let group = 2 * u8::from(!self.is_perishable) + u8::from(!self.is_express);
+        Urgency(24 * group + self.delivery_hour.min(23))
+    }
+}
+
+/// A driver of the day.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Driver {
+    /// Their name.
+    #[serde(rename = "driver_id")]
+    pub id: DriverId,
+    /// What a package must satisfy for them, all of it.
+    pub rules: Vec<NamedRule>,
+}
+
+/// A rule as a manifest has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NamedRule {
+    /// Its name, if it has one.
+    #[serde(rename = "rule_id", default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Box<str>>,
+    /// What it says.
+    #[serde(flatten)]
+    pub rule: Rule,
+}
+
+/// A day's lists. No driver and no package is in it twice.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Who drives.
+    pub drivers: Vec<Driver>,
+    /// What is to be delivered.
+    pub packages: Vec<Package>,
+}
+
+/// How far a package has come with its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Given to the driver.
+    Assigned,
+    /// The driver knows.
+    Accepted,
+    /// On the way.
+    InProgress,
+    /// Done.
+    Delivered,
+    /// Not done.
+    FailedToDeliver,
+}
+
+impl Status {
+    /// All of them, in the order in which a story goes.
+    pub const ALL: [Self; 5] = [
+        Self::Assigned,
+        Self::Accepted,
+        Self::InProgress,
+        Self::Delivered,
+        Self::FailedToDeliver,
+    ];
+
+    /// The word the API uses, and engines keep.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::InProgress => "in_progress",
+            Self::Delivered => "delivered",
+            Self::FailedToDeliver => "failed_to_deliver",
+        }
+    }
+
+    /// The status of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
+    /// Whether the story is over with it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Delivered | Self::FailedToDeliver)
+    }
+
+    /// Whether this one may follow. Any may, unless `strict`: then a final one stays. The same one again changes nothing,
+    /// and always may: it is a retry.
+    pub fn may_become(self, next: Self, strict: bool) -> bool {
+        !(strict && self.is_final()) || self == next
+    }
+}
+
+/// A package that was given to a driver.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// To whom.
+    pub driver: DriverId,
+    /// What, as the manifest described it then.
+    pub package: Package,
+    /// For which day.
+    pub date: Date,
+    /// How far it has come.
+    pub status: Status,
+    /// When it was given, to the microsecond.
+    pub assigned_at: Timestamp,
+    /// When its status was last said, to the microsecond.
+    pub updated_at: Timestamp,
+}
+
+/// What of a day is changed for one driver, together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DriverChange {
+    /// Whose.
+    pub driver: DriverId,
+    /// How many packages of the day they hold, as far as the planner knew.
+    pub held_before: u32,
+    /// Packages that are taken from them; only those that are still [`Status::Assigned`].
+    pub given_up: Vec<PackageId>,
+    /// Packages that are given to them, which nobody holds on that day once everything is given up.
+    pub given: Vec<Package>,
+}
+
+/// What of a day is changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Which day.
+    pub date: Date,
+    /// When it is done, to the microsecond.
+    pub at: Timestamp,
+    /// For whom; nobody is in it twice.
+    pub drivers: Vec<DriverChange>,
+}
+
+/// A word on how far a package has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// Who says it.
+    pub driver: DriverId,
+    /// Of what.
+    pub package: PackageId,
+    /// How far.
+    pub status: Status,
+    /// Whether a final status stays.
+    pub strict: bool,
+    /// When it is said, to the microsecond.
+    pub at: Timestamp,
+}
+
+/// Which assignments are asked for: those that fit all that is said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Of this driver.
+    pub driver: Option<DriverId>,
+    /// Of this package.
+    pub package: Option<PackageId>,
+    /// Of this status.
+    pub status: Option<Status>,
+    /// Of this day.
+    pub date: Option<Date>,
+}
+
+/// Where a list goes on: after this assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The last one's driver.
+    pub driver: DriverId,
+    /// The last one's package.
+    pub package: PackageId,
+}
+
+/// A planned day: by driver, and what nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// What each driver holds that was asked for, earlier ones of the day included; what presses most first.
+    pub assignments: BTreeMap<DriverId, Vec<PackageId>>,
+    /// Packages of the manifest that no driver holds; what presses most first.
+    pub unassigned: Vec<PackageId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_bounds() {
+        assert!(DriverId::parse("driver_1").is_some());
+        assert!(DriverId::parse("Zoë 7").is_some());
+        assert!(DriverId::parse(&"ü".repeat(ID_CHARS_MAX)).is_some());
+        for bad in ["", "a\nb", "\0", &"x".repeat(ID_CHARS_MAX + 1)] {
+            assert!(PackageId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_word_is_read_as_it_is_written() {
+        for status in Status::ALL {
+            assert_eq!(Status::parse(status.as_str()), Some(status));
+            let json = serde_json::to_value(status).unwrap();
+            assert_eq!(json, status.as_str());
+        }
+        for region in Region::ALL {
+            assert_eq!(Region::parse(region.as_str()), Some(region));
+            assert_eq!(serde_json::to_value(region).unwrap(), region.as_str());
+        }
+        assert_eq!(Status::parse("Delivered"), None);
+    }
+
+    #[test]
+    fn final_ones_stay_if_it_is_strict() {
+        for from in Status::ALL {
+            for to in Status::ALL {
+                assert!(from.may_become(to, false));
+                let stays = from.is_final() && from != to;
+                assert_eq!(from.may_become(to, true), !stays, "{from:?} to {to:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The contract of a store: each adapter runs `suite!` in its tests.
