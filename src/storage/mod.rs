@@ -29,6 +29,8 @@
 //! - Several processes on one directory: a file has one writer.
 //! - SQL: it lives with the desk whose tables it names.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod directory;
 pub mod sqlite;
 

@@ -1,0 +1,78 @@
+//! Amazon's services, or an emulator of them. Which, where, and as whom is said by the AWS SDK's own conventions: the
+//! variables `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` and their likes, the files in `~/.aws`, or the role of
+//! the machine.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+
+/// How long it may take to reach a service.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long one try of a call may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long a call may take with all its tries.
+const OPERATION: Duration = Duration::from_secs(20);
+/// Tries of a call. Between them the SDK waits: at first up to a second, then twice as long each time, by a random part of
+/// that.
+const ATTEMPTS: u32 = 5;
+
+/// What clients of the services are made of; cheap to clone.
+#[derive(Clone)]
+pub struct Aws {
+    config: SdkConfig,
+}
+
+impl fmt::Debug for Aws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aws").finish_non_exhaustive()
+    }
+}
+
+impl Aws {
+    /// Reads where the services are, and who we are there. Nothing is called yet but what tells this.
+    pub async fn find() -> Self {
+        let config = patiently().load().await;
+        Self { config }
+    }
+
+    /// A client of `DynamoDB`.
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        aws_sdk_dynamodb::Client::new(&self.config)
+    }
+
+    /// A client of S3.
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        // An emulator answers at one address; Amazon gives each bucket one of its own.
+        let emulated = self.config.endpoint_url().is_some();
+        let config = aws_sdk_s3::config::Builder::from(&self.config).force_path_style(emulated);
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// The services of an emulator at this address, for tests.
+    #[cfg(test)]
+    pub(crate) async fn emulated(endpoint: &str) -> Self {
+        use aws_sdk_dynamodb::config::{Credentials, Region};
+
+        let anybody = Credentials::new("test", "test", None, None, "test");
+        let config = patiently()
+            .credentials_provider(anybody)
+            .region(Region::from_static("eu-west-2"))
+            .endpoint_url(endpoint)
+            .load()
+            .await;
+        Self { config }
+    }
+}
+
+fn patiently() -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(OPERATION);
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .timeout_config(timeouts.build())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+}
