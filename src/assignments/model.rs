@@ -246,6 +246,15 @@ pub struct Assignment {
     pub updated_at: Timestamp,
 }
 
+/// A package that a driver has on some day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Who.
+    pub driver: DriverId,
+    /// What.
+    pub package: PackageId,
+}
+
 /// What of a day is changed for one driver, together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriverChange {

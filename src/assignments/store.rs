@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 
 use super::error::{Refusal, Unavailable};
-use super::model::{Assignment, Change, DriverId, Filter, PackageId, Place, Status, Update};
+use super::model::{Assignment, Change, DriverId, Filter, Held, Place, Status, Update};
 
 /// An answer that takes its time. Boxed, so that the service need not know which store it has.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
@@ -29,15 +29,6 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
-}
-
-/// A package that a driver has on some day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Held {
-    /// Who.
-    pub driver: DriverId,
-    /// What.
-    pub package: PackageId,
 }
 
 /// What became of a [`Change`].

@@ -1,0 +1,364 @@
+//! The best possible plan for a day. Pure.
+//!
+//! # What is best
+//! 1. **As many** packages have a driver as any plan could reach.
+//! 2. Of such plans, one whose load is **as even as possible**: nobody could have one less by giving it, directly or around
+//!    some corners, to somebody who has two less. What drivers hold already counts.
+//! 3. Of those, one that takes the **most urgent** packages: perishable ones first, then express ones, then those that are due
+//!    earliest.
+//!
+//! The plan depends on what is in the lists, not on their order.
+//!
+//! # Why 2 and 3 do not stand in one another's way
+//! Which packages a plan carries, and how many each driver has, can be chosen apart: if one largest plan carries the packages
+//! A, and another loads the drivers by B, then there is one that carries A and loads by B (Mendelsohn and Dulmage, 1958, with
+//! a driver standing for as many places as they have packages). So the packages are chosen first, then the load is evened out
+//! with those alone, and nothing is lost.
+//!
+//! # How
+//! - **Kinds** ([`catalogue`]): packages that pass the same rules are the same to every driver. A day of a hundred thousand
+//!   packages has some thousand kinds; a kind flows as a number.
+//! - **Crews**: drivers with the same rules are the same to every package.
+//! - **Choosing**: packages enter the network ([`flow`]) by urgency; what can be carried together with all that was chosen
+//!   before is chosen. That this greedy choice is the best is the matroid property of matchable sets (Edmonds and Fulkerson,
+//!   1965).
+//! - **Evening** ([`even`]): by flows whose loads are bounded, halving the bounds.
+//! - **Explaining** ([`explain`]): why the rest stays behind, and which one rule less would help most, by the minimum cut.
+
+mod catalogue;
+mod even;
+pub mod explain;
+mod flow;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fixedbitset::FixedBitSet;
+
+pub use catalogue::Catalogue;
+pub use explain::Explanation;
+
+use self::flow::{Flow, index};
+use super::model::{DriverId, Held, Package, PackageId, Plan, Urgency};
+
+/// What a plan is asked for.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Who drives; all of them are in the catalogue.
+    pub drivers: &'a BTreeSet<DriverId>,
+    /// Packages of one driver at most, with what they hold already.
+    pub max_per_driver: u32,
+    /// Packages that have a driver already, whoever that is.
+    pub held: &'a [Held],
+}
+
+/// A plan, and what is new in it.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// What was not held before, by driver; drivers without any are not in it.
+    pub given: BTreeMap<DriverId, Vec<Package>>,
+    network: Network,
+}
+
+/// Drivers with the same rules.
+#[derive(Debug, Clone)]
+struct Crew {
+    /// Distinct rules of the catalogue, ascending.
+    rules: Vec<usize>,
+    /// By name.
+    drivers: Vec<Member>,
+}
+
+/// A driver in a crew.
+#[derive(Debug, Clone)]
+struct Member {
+    id: DriverId,
+    /// What they hold before the plan.
+    held: u32,
+}
+
+impl Crew {
+    /// What they can take together so that none of them has more than `level`.
+    fn room(&self, level: u32) -> u32 {
+        let room = self
+            .drivers
+            .iter()
+            .map(|driver| level.saturating_sub(driver.held));
+        room.fold(0, u32::saturating_add)
+    }
+}
+
+/// Packages of one kind that nobody holds.
+#[derive(Debug, Clone)]
+struct Lot {
+    /// Their kind's number in the catalogue.
+    kind: usize,
+    /// Places in the catalogue's order of urgency, ascending.
+    packages: Vec<u32>,
+    /// The packages of it that are carried.
+    chosen: Vec<u32>,
+}
+
+/// The network of a request, with a maximum flow in it.
+#[derive(Debug, Clone)]
+struct Network {
+    crews: Vec<Crew>,
+    lots: Vec<Lot>,
+    takers: Arc<[FixedBitSet]>,
+    /// With as much supply left as there are packages without a driver.
+    flow: Flow,
+    max_per_driver: u32,
+}
+
+/// The best plan there is.
+pub fn plan(catalogue: &Catalogue, request: &Request<'_>) -> Planned {
+    let mut network = Network::new(catalogue, request);
+    network.choose(catalogue);
+    let given = network.share();
+    let plan = summarized(catalogue, request, &given);
+    let given = given.into_iter().filter(|(_, places)| !places.is_empty());
+    let packages = |places: Vec<u32>| {
+        places
+            .iter()
+            .map(|&place| catalogue.package(place).clone())
+            .collect()
+    };
+    let given = given
+        .map(|(driver, places)| (driver, packages(places)))
+        .collect();
+    Planned {
+        plan,
+        given,
+        network,
+    }
+}
+
+impl Network {
+    fn new(catalogue: &Catalogue, request: &Request<'_>) -> Self {
+        let mut holds: HashMap<&DriverId, u32> = HashMap::new();
+        let mut taken = FixedBitSet::with_capacity(catalogue.packages());
+        for Held { driver, package } in request.held {
+            *holds.entry(driver).or_default() += 1;
+            if let Some(place) = catalogue.place(package) {
+                taken.insert(place as usize);
+            }
+        }
+        let mut crews: BTreeMap<&[usize], Vec<Member>> = BTreeMap::new();
+        for id in request.drivers {
+            let held = holds.get(id).copied().unwrap_or_default();
+            let member = Member {
+                id: id.clone(),
+                held,
+            };
+            crews
+                .entry(catalogue.rules_of(id))
+                .or_default()
+                .push(member);
+        }
+        let crew = |(rules, drivers): (&[usize], _)| Crew {
+            rules: rules.to_vec(),
+            drivers,
+        };
+        let mut crews: Vec<Crew> = crews.into_iter().map(crew).collect();
+        // Rules are numbered as they were read; names are the same in whatever order they come.
+        crews.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
+        let lots: Vec<Lot> = catalogue
+            .kinds()
+            .enumerate()
+            .map(|(kind, packages)| Lot {
+                kind,
+                packages: packages
+                    .iter()
+                    .copied()
+                    .filter(|&place| !taken[place as usize])
+                    .collect(),
+                chosen: Vec::new(),
+            })
+            .filter(|lot| !lot.packages.is_empty())
+            .collect();
+        let takers = takers(catalogue, &crews, &lots);
+        let room = crews
+            .iter()
+            .map(|crew| crew.room(request.max_per_driver))
+            .collect();
+        let flow = Flow::new(Arc::clone(&takers), vec![0; lots.len()], room);
+        Self {
+            crews,
+            lots,
+            takers,
+            flow,
+            max_per_driver: request.max_per_driver,
+        }
+    }
+
+    /// Chooses the packages that are carried: by urgency, whatever can be carried with all that were chosen before.
+    fn choose(&mut self, catalogue: &Catalogue) {
+        let mut by_urgency: Vec<Vec<(u32, u32)>> = vec![Vec::new(); Urgency::COUNT];
+        for (lot, packages) in self.lots.iter().enumerate() {
+            for &place in &packages.packages {
+                let of_urgency = &mut by_urgency[catalogue.package(place).urgency().index()];
+                match of_urgency.last_mut() {
+                    Some((last, count)) if *last == index(lot) => *count += 1,
+                    _ => of_urgency.push((index(lot), 1)),
+                }
+            }
+        }
+        let mut from = vec![0; self.lots.len()];
+        let mut left = vec![0; self.lots.len()];
+        for supplies in by_urgency {
+            let lots: Vec<u32> = supplies.iter().map(|&(lot, _)| lot).collect();
+            for &(lot, count) in &supplies {
+                self.flow.supply[lot as usize] = count;
+            }
+            self.flow.saturate_and_close(&lots);
+            for (lot, count) in supplies {
+                let lot = lot as usize;
+                let without = std::mem::take(&mut self.flow.supply[lot]);
+                let Lot {
+                    packages, chosen, ..
+                } = &mut self.lots[lot];
+                let these = &packages[from[lot]..][..count as usize];
+                chosen.extend(&these[..(count - without) as usize]);
+                from[lot] += count as usize;
+                left[lot] += without;
+            }
+        }
+        self.flow.supply = left;
+        self.flow.reopen();
+    }
+
+    /// Shares what was chosen out: places in the order of urgency, by driver.
+    fn share(&self) -> BTreeMap<DriverId, Vec<u32>> {
+        let supply = self.lots.iter().map(|lot| index(lot.chosen.len()));
+        let supply: Vec<u32> = supply.collect();
+        let room = |crew: usize, level| self.crews[crew].room(level);
+        let most = self.max_per_driver;
+        let flows = even::even(&self.takers, &supply, self.crews.len(), room, most);
+        let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.crews.len()];
+        for (lot, outflow) in self.lots.iter().zip(flows) {
+            let mut chosen = lot.chosen.iter();
+            for (crew, amount) in outflow {
+                by_crew[crew as usize].extend(chosen.by_ref().take(amount as usize));
+            }
+        }
+        let mut shares = BTreeMap::new();
+        for (crew, mut places) in self.crews.iter().zip(by_crew) {
+            places.sort_unstable();
+            deal(crew, &places, &mut shares);
+        }
+        shares
+    }
+}
+
+/// By lot, the crews that take it: all but those with a rule that its kind does not pass.
+fn takers(catalogue: &Catalogue, crews: &[Crew], lots: &[Lot]) -> Arc<[FixedBitSet]> {
+    let mut with_rule = vec![FixedBitSet::with_capacity(crews.len()); catalogue.rules().len()];
+    for (number, crew) in crews.iter().enumerate() {
+        for &rule in &crew.rules {
+            with_rule[rule].insert(number);
+        }
+    }
+    let takers = lots.iter().map(|lot| {
+        let mut takers = FixedBitSet::with_capacity(crews.len());
+        for rule in catalogue.passes(lot.kind).zeroes() {
+            takers.union_with(&with_rule[rule]);
+        }
+        takers.toggle_range(..);
+        takers
+    });
+    takers.collect()
+}
+
+/// Deals a crew's packages out, most urgent first, in turn, so that its drivers end as even as can be; whoever holds less has
+/// more to get, and of those who hold as much the first by name gets what is over.
+fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
+    let all = index(places.len());
+    // The highest level to which everybody can be filled.
+    let (mut level, mut above) = (0, u32::MAX);
+    while above - level > 1 {
+        let middle = level + (above - level) / 2;
+        if crew.room(middle) <= all {
+            level = middle;
+        } else {
+            above = middle;
+        }
+    }
+    let mut over = all - crew.room(level);
+    let mut quotas: Vec<u32> = crew
+        .drivers
+        .iter()
+        .map(|driver| {
+            let one_more = u32::from(driver.held <= level && over > 0);
+            over -= one_more;
+            level.saturating_sub(driver.held) + one_more
+        })
+        .collect();
+    let mut hands: Vec<Vec<u32>> = vec![Vec::new(); crew.drivers.len()];
+    let mut places = places.iter();
+    while quotas.iter().any(|&quota| quota > 0) {
+        for (quota, hand) in quotas.iter_mut().zip(&mut hands) {
+            if *quota > 0 {
+                *quota -= 1;
+                hand.extend(places.next());
+            }
+        }
+    }
+    for (driver, hand) in crew.drivers.iter().zip(hands) {
+        shares.insert(driver.id.clone(), hand);
+    }
+}
+
+fn summarized(
+    catalogue: &Catalogue,
+    request: &Request<'_>,
+    given: &BTreeMap<DriverId, Vec<u32>>,
+) -> Plan {
+    let mut without = FixedBitSet::with_capacity(catalogue.packages());
+    without.toggle_range(..);
+    let mut hands: BTreeMap<&DriverId, (Vec<u32>, Vec<&PackageId>)> = request
+        .drivers
+        .iter()
+        .map(|driver| (driver, Default::default()))
+        .collect();
+    for Held { driver, package } in request.held {
+        let place = catalogue.place(package);
+        if let Some(place) = place {
+            without.remove(place as usize);
+        }
+        if let Some((places, elsewhere)) = hands.get_mut(driver) {
+            match place {
+                Some(place) => places.push(place),
+                // The lists were replaced since; it is still theirs.
+                None => elsewhere.push(package),
+            }
+        }
+    }
+    for (driver, new) in given {
+        if let Some((places, _)) = hands.get_mut(driver) {
+            places.extend(new);
+        }
+        for &place in new {
+            without.remove(place as usize);
+        }
+    }
+    let assignments = hands
+        .into_iter()
+        .map(|(driver, (mut places, mut elsewhere))| {
+            places.sort_unstable();
+            elsewhere.sort_unstable();
+            let known = places.into_iter().map(|place| &catalogue.package(place).id);
+            (driver.clone(), known.chain(elsewhere).cloned().collect())
+        });
+    Plan {
+        assignments: assignments.collect(),
+        unassigned: without
+            .ones()
+            .map(|place| catalogue.package(index(place)).id.clone())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

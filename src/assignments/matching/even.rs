@@ -1,0 +1,98 @@
+//! Evening out the load: of all ways to carry the same packages, one in which the loads are as even as possible.
+//!
+//! Loads are as even as possible when for each level the drivers, each counted up to that level, carry as many packages as
+//! any flow bounded by that level could. A flow bounded by a level in the middle splits the network by its minimum cut: on the
+//! one side are lots that need more than that level, and all crews that take them; on the other side that level is enough.
+//! Nothing flows between the two in any even plan, so each side is halved again by itself.
+
+use std::sync::Arc;
+
+use fixedbitset::FixedBitSet;
+
+use super::flow::{Flow, index};
+
+/// Lots and crews that have only one another.
+struct Part {
+    lots: Vec<u32>,
+    crews: FixedBitSet,
+    /// Everybody can be filled up to here.
+    low: u32,
+    /// Everything is carried if nobody has more than this.
+    high: u32,
+}
+
+/// What flows from each lot to which crews so that all of `supply`, which can be carried, is carried, and the loads are as even
+/// as possible. `room` is what a crew can take so that none of its drivers has more than a level; with `most` there is enough.
+pub(super) fn even(
+    takers: &Arc<[FixedBitSet]>,
+    supply: &[u32],
+    crews: usize,
+    room: impl Fn(usize, u32) -> u32,
+    most: u32,
+) -> Vec<Vec<(u32, u32)>> {
+    let rooms = |level| {
+        (0..crews)
+            .map(|crew| room(crew, level))
+            .collect::<Vec<u32>>()
+    };
+    let lots = (0..supply.len()).filter(|&lot| supply[lot] > 0).map(index);
+    let mut flows = vec![Vec::new(); supply.len()];
+    let mut everybody = FixedBitSet::with_capacity(crews);
+    everybody.toggle_range(..);
+    let mut parts = vec![Part {
+        lots: lots.collect(),
+        crews: everybody,
+        low: 0,
+        high: most,
+    }];
+    while let Some(part) = parts.pop() {
+        let Part {
+            lots,
+            crews,
+            low,
+            high,
+        } = &part;
+        let (low, high) = (*low, *high);
+        let last = high - low <= 1;
+        let level = if last { low } else { low + (high - low) / 2 };
+        let mut flow = Flow::new(Arc::clone(takers), supply.to_vec(), rooms(level));
+        let mut others = crews.clone();
+        others.toggle_range(..);
+        flow.close(&others);
+        flow.saturate(lots);
+        if last {
+            for crew in crews.ones() {
+                flow.room[crew] += room(crew, high) - room(crew, low);
+            }
+            flow.saturate(lots);
+            for &lot in lots {
+                flows[lot as usize] = flow.outflow(lot as usize).to_vec();
+            }
+            continue;
+        }
+        let above = flow.reach(lots);
+        let mut crews_below = crews.clone();
+        crews_below.difference_with(&above.crews);
+        let mut needs_more = FixedBitSet::with_capacity(supply.len());
+        needs_more.extend(above.lots.iter().map(|&lot| lot as usize));
+        let (lots_above, lots_below): (Vec<u32>, Vec<u32>) =
+            lots.iter().partition(|&&lot| needs_more[lot as usize]);
+        if !lots_above.is_empty() {
+            parts.push(Part {
+                lots: lots_above,
+                crews: above.crews,
+                low: level,
+                high,
+            });
+        }
+        if !lots_below.is_empty() {
+            parts.push(Part {
+                lots: lots_below,
+                crews: crews_below,
+                low,
+                high: level,
+            });
+        }
+    }
+    flows
+}
