@@ -12,7 +12,7 @@ COPY . .
 FROM sources AS build
 RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
-    cargo build --release --locked -p odyssey --bin odyssey && \
+    cargo build --release --locked -p odyssey --features aws --bin odyssey && \
     mkdir -p /out/data && \
     cp target/release/odyssey /out/
 
@@ -33,6 +33,8 @@ CMD ["help"]
 # The server. Last, so that it is what is built when nothing is said.
 FROM debian:bookworm-slim AS odyssey
 COPY --from=build /out/odyssey /usr/local/bin/
+# Whom to trust when Amazon is called; the slim image has none.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # What must last is kept here; owned by whom the server runs as, and so is a new volume in its place.
 COPY --from=build --chown=10001:10001 /out/data /var/lib/odyssey
 WORKDIR /var/lib/odyssey

@@ -1,12 +1,18 @@
 # Everything one does with Odyssey. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up check test soak demo bench
+.PHONY: help run up check test soak demo bench terraform-init terraform-apply
 
 CARGO ?= cargo
+# What is said to Terraform, a file in infra/: LocalStack, or one of yours.
+TFVARS ?= localstack.tfvars
+# Terraform asks nobody whether it is the newest.
+export CHECKPOINT_DISABLE = 1
+# The part of infra/ that needs no provider, and so no network.
+NAMES = TF_DATA_DIR=$(CURDIR)/target/terraform terraform -chdir=infra/names
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
 	$(CARGO) run --release --locked -p odyssey -- serve
@@ -14,19 +20,25 @@ run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staf
 up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:8080
 	docker compose up --build
 
-check: ## Formatting, lints, documentation, dependencies, shell scripts; installs what is missing
+check: ## Formatting, lints, documentation, dependencies, shell scripts, infrastructure; installs what is missing
 	scripts/install-tools.sh check
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	$(CARGO) clippy --workspace --all-targets --features odyssey/aws --locked -- -D warnings
+	$(CARGO) clippy -p odyssey --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --features odyssey/aws --no-deps --document-private-items --locked
 	$(CARGO) deny --locked --log-level error check bans licenses sources
 	shellcheck $$(git ls-files '*.sh' .ci/run)
 	shfmt -d -i 2 $$(git ls-files '*.sh' .ci/run)
+	terraform fmt -check -diff -recursive infra
+	$(NAMES) init -input=false -no-color >/dev/null
+	$(NAMES) validate -no-color
+	$(NAMES) test -no-color
+	target/checkov/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
 
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
-	$(CARGO) test --workspace --doc --locked
-	$(CARGO) nextest run --workspace --locked
+	$(CARGO) test --workspace --doc --features odyssey/aws --locked
+	scripts/with-emulator.sh $(CARGO) nextest run --workspace --features odyssey/aws --locked
 
 soak: ## A thousand crashes of each desk instead of a few
 	SOAK_ROUNDS=1000 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again)'
@@ -39,3 +51,9 @@ bench: ## Measure against real peers, side by side; installs them if they are mi
 	$(CARGO) bench --locked -p bench --bench line
 	$(CARGO) build --release --locked -p odyssey -p bench
 	$${CARGO_TARGET_DIR:-target}/release/bench run
+
+terraform-init: ## Get ready what infra/ needs; from the network
+	terraform -chdir=infra init -input=false
+
+terraform-apply: ## What infra/ describes, on LocalStack at once; elsewhere with TFVARS=prod.tfvars, and it asks before
+	terraform -chdir=infra apply -var-file=$(TFVARS) $(if $(filter localstack.tfvars,$(TFVARS)),-auto-approve)

@@ -2,9 +2,17 @@
 # Installs what `make check` or `make test` needs and this machine lacks. Usage: install-tools.sh check|test
 set -euo pipefail
 
-have() { command -v "$1" >/dev/null 2>&1; }
+cd "$(dirname "$0")/.."
 
-# Debian's packages by the command that each brings.
+# Whether there is a command; of Python, `python:MODULE`, a module.
+have() {
+  case $1 in
+  python:*) python3 -c "import ${1#python:}" >/dev/null 2>&1 ;;
+  *) command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
+
+# Debian's packages by the command, or module of Python, that each brings.
 debian() {
   local missing=()
   while (($#)); do
@@ -30,14 +38,35 @@ subcommand() {
   cargo install --quiet --locked "cargo-$1" --version "$2"
 }
 
+# A program of Python's package index, in a virtual environment of its own: target/NAME. Usage: virtual NAME REQUIREMENT
+virtual() {
+  local venv=target/$1
+  # Written last, so that an installation that was interrupted counts for nothing. A virtual environment cannot be moved.
+  [ "$(cat "$venv/installed" 2>/dev/null)" = "$2 in $PWD" ] && "$venv/bin/python" -c '' 2>/dev/null && return 0
+  echo "Installing $2 ..."
+  python3 -m venv --clear "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$2"
+  echo "$2 in $PWD" >"$venv/installed"
+}
+
+# Terraform is in none of the sources above.
+has_terraform() {
+  have terraform && return 0
+  echo "Missing: terraform, version 1.9 or later. See https://developer.hashicorp.com/terraform/install" >&2
+  exit 1
+}
+
 case ${1:-} in
 check)
-  debian cc gcc make make shellcheck shellcheck shfmt shfmt
+  has_terraform
+  debian cc gcc make make shellcheck shellcheck shfmt shfmt python3 python3 python:ensurepip python3-venv
   subcommand deny '^0.20'
+  virtual checkov 'checkov==3.3.30'
   ;;
 test)
-  debian cc gcc make make nginx nginx-light
+  debian cc gcc make make nginx nginx-light python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
+  virtual emulator 'moto[server]==5.2.5'
   ;;
 *)
   echo "usage: ${0##*/} check|test" >&2

@@ -2,6 +2,7 @@
 //! The only file that sees everything; reading it tells what the process is made of.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use serde::Serialize;
 use tracing::info;
 use utoipa::openapi::OpenApi;
 
+use crate::assignments::oplog::{self, Oplog};
+use crate::assignments::{self, Assignments};
 use crate::config::{self, Config, Count};
 use crate::deliveries::{self, Deliveries};
 use crate::flood::{self, Flood};
@@ -24,6 +27,8 @@ use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
 use crate::shutdown::{Signals, Stopping};
+#[cfg(feature = "aws")]
+use crate::storage::aws::Aws;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
@@ -31,6 +36,11 @@ use crate::telemetry::Registry;
 /// The databases' files in the data directory.
 const DELIVERIES_FILE: &str = "deliveries.db";
 const PACKAGES_FILE: &str = "packages.db";
+const ASSIGNMENTS_FILE: &str = "assignments.db";
+/// The operational log's directory there.
+const OPLOG_DIRECTORY: &str = "oplog";
+/// How long the operational log may take to leave once everything else has ended.
+const OPLOG_PATIENCE: Duration = Duration::from_secs(5);
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
 /// The staff's connections where nothing else is configured.
@@ -53,6 +63,9 @@ pub struct App {
 struct Storage {
     deliveries: Database,
     packages: Database,
+    /// Nothing if they are kept in `DynamoDB`.
+    assignments: Option<Database>,
+    oplog: Oplog,
     /// Kept until the databases are closed.
     _directory: DataDirectory,
 }
@@ -61,6 +74,8 @@ struct Storage {
 struct Stores {
     deliveries: Arc<dyn deliveries::store::Store>,
     packages: Arc<dyn packages::store::Store>,
+    assignments: Arc<dyn assignments::store::Store>,
+    oplog: Oplog,
 }
 
 /// Where the server can be reached.
@@ -80,8 +95,10 @@ struct Desks {
     /// Whether customers' drones may report.
     deliveries_for_customers: bool,
     packages: Packages,
+    assignments: Assignments,
     flood: Flood,
     limits: BodyLimits,
+    manifest_limits: BodyLimits,
 }
 
 /// A listener that is open.
@@ -96,19 +113,23 @@ impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If the data directory or an address cannot be had, or more connections are configured than the limit of open files
-    /// allows.
-    pub fn open(config: &Config) -> anyhow::Result<Self> {
+    /// If the data directory or an address cannot be had, more connections are configured than the limit of open files
+    /// allows, or the manifest that is to be loaded is not acceptable.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let registry = registry()?;
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
         let types = package_types(config)?;
-        let storage = Storage::open(config, &registry)?;
-        let readiness = storage.readiness();
+        let engines = Engines::find(config).await?;
+        let storage = Storage::open(config, &engines, &registry)?;
         let stores = Stores {
             deliveries: storage.deliveries(config),
             packages: storage.packages(config, &types),
+            assignments: storage.assignments(config, &engines),
+            oplog: storage.oplog.clone(),
         };
+        let readiness = storage.readiness(&stores);
         let desks = Desks::new(config, stores, types, &registry);
+        desks.load_manifest(config).await?;
         let scrape = scrape(
             &registry,
             &desks,
@@ -187,6 +208,8 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let stores = Stores {
         deliveries: Arc::new(deliveries::store::Closed),
         packages: Arc::new(packages::store::Closed),
+        assignments: Arc::new(assignments::store::Closed),
+        oplog: Oplog::nowhere(),
     };
     let desks = Desks::new(config, stores, package_types(config)?, &registry);
     let scrape = Scrape::new(registry, || ());
@@ -212,8 +235,74 @@ fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>>
         })
 }
 
+/// What is reached over the network.
+struct Engines {
+    #[cfg(feature = "aws")]
+    aws: Option<Aws>,
+}
+
+impl Engines {
+    #[cfg(not(feature = "aws"))]
+    #[expect(clippy::unused_async, reason = "with the feature `aws` it waits")]
+    async fn find(_: &Config) -> anyhow::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Finds what is configured, and creates what is missing there if that is wanted.
+    #[cfg(feature = "aws")]
+    async fn find(config: &Config) -> anyhow::Result<Self> {
+        let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
+        let bucket = config.oplog.sink == config::OplogSink::S3;
+        if !(tables || bucket) {
+            return Ok(Self { aws: None });
+        }
+        let aws = Aws::find().await;
+        if config.aws.provision && tables {
+            let names = Self::tables(config);
+            let made = assignments::dynamodb::provision(&aws.dynamodb(), &names).await;
+            made.context("cannot create the tables")?;
+        }
+        if config.aws.provision && bucket {
+            let made = oplog::provision(&aws.s3(), &config.oplog.bucket).await;
+            made.context("cannot create the bucket")?;
+        }
+        Ok(Self { aws: Some(aws) })
+    }
+
+    #[cfg(feature = "aws")]
+    fn tables(config: &Config) -> assignments::dynamodb::Tables {
+        assignments::dynamodb::Tables {
+            assignments: config.assignments.table.clone(),
+            packages: config.assignments.packages_table.clone(),
+        }
+    }
+
+    /// Where the operational log goes; nothing if nowhere.
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(
+            clippy::unused_self,
+            reason = "only the bucket is reached over the network"
+        )
+    )]
+    fn sink(&self, config: &Config) -> Option<oplog::Sink> {
+        match config.oplog.sink {
+            config::OplogSink::None => None,
+            config::OplogSink::Files => Some(oplog::Sink::Files),
+            #[cfg(not(feature = "aws"))]
+            config::OplogSink::S3 => None,
+            #[cfg(feature = "aws")]
+            config::OplogSink::S3 => self.aws.as_ref().map(|aws| oplog::Sink::S3 {
+                client: aws.s3(),
+                bucket: config.oplog.bucket.clone(),
+                prefix: config.oplog.prefix.clone(),
+            }),
+        }
+    }
+}
+
 impl Storage {
-    fn open(config: &Config, registry: &Registry) -> anyhow::Result<Self> {
+    fn open(config: &Config, engines: &Engines, registry: &Registry) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(&config.data_dir)?;
         info!(path = %directory.path().display(), "the data directory is ours");
         let database = |name, migrations| {
@@ -227,23 +316,61 @@ impl Storage {
             let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
             Database::open(settings, metrics)
         };
+        let assignments = match config.assignments.store {
+            config::AssignmentStore::DynamoDb => None,
+            config::AssignmentStore::Sqlite => {
+                Some(database(ASSIGNMENTS_FILE, assignments::sqlite::MIGRATIONS)?)
+            }
+        };
+        let oplog = match engines.sink(config) {
+            None => Oplog::nowhere(),
+            Some(sink) => {
+                let settings = oplog_settings(config, sink, directory.file(OPLOG_DIRECTORY));
+                let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));
+                opened.context("cannot open the operational log")?
+            }
+        };
         Ok(Self {
             deliveries: database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?,
             packages: database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?,
+            assignments,
+            oplog,
             _directory: directory,
         })
     }
 
-    fn readiness(&self) -> Readiness {
+    fn readiness(&self, stores: &Stores) -> Readiness {
         let databases = self.databases();
-        Readiness::new(move || databases.iter().all(Database::is_well))
+        let assignments = Arc::clone(&stores.assignments);
+        Readiness::new(move || databases.iter().all(Database::is_well) && assignments.is_well())
     }
 
-    fn databases(&self) -> [Database; 2] {
-        [self.deliveries.clone(), self.packages.clone()]
+    fn databases(&self) -> Vec<Database> {
+        let mut databases = vec![self.deliveries.clone(), self.packages.clone()];
+        databases.extend(self.assignments.clone());
+        databases
+    }
+
+    fn assignments(
+        &self,
+        config: &Config,
+        engines: &Engines,
+    ) -> Arc<dyn assignments::store::Store> {
+        if let Some(database) = &self.assignments {
+            return Arc::new(assignments::sqlite::Sqlite::new(database.clone()));
+        }
+        #[cfg(feature = "aws")]
+        if let Some(aws) = &engines.aws {
+            let tables = Engines::tables(config);
+            return Arc::new(assignments::dynamodb::DynamoDb::new(aws.dynamodb(), tables));
+        }
+        // Not reached: the configuration is refused without the feature.
+        let _ = (config, engines);
+        Arc::new(assignments::store::Closed)
     }
 
     async fn close(self) {
+        self.oplog.close(OPLOG_PATIENCE).await;
         for database in self.databases() {
             database.close().await;
         }
@@ -331,14 +458,59 @@ impl Desks {
             types,
             registry.register(packages::Metrics::register),
         );
+        let assignments = Assignments::new(
+            stores.assignments,
+            stores.oplog,
+            registry.register(assignments::Metrics::register),
+            config.assignments.strict,
+        );
         Self {
             orders,
             deliveries,
             deliveries_for_customers: config.customers.deliveries,
             packages,
+            assignments,
             flood,
             limits,
+            manifest_limits: BodyLimits {
+                max_bytes: config.assignments.manifest_max_bytes,
+                timeout: config.assignments.manifest_timeout,
+            },
         }
+    }
+
+    async fn load_manifest(&self, config: &Config) -> anyhow::Result<()> {
+        let path = &config.assignments.manifest;
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let load = async {
+            let mut file = std::fs::File::open(path)?;
+            let (date, manifest) = assignments::routes::read_manifest(&mut file)?;
+            let date = date.unwrap_or_else(assignments::service::today);
+            self.assignments.keep_manifest(date, manifest).await?;
+            anyhow::Ok(())
+        };
+        let of = || {
+            let path = path.display();
+            format!("configuration key `assignments.manifest`: cannot load `{path}`")
+        };
+        load.await.with_context(of)
+    }
+}
+
+fn oplog_settings(config: &Config, sink: oplog::Sink, directory: PathBuf) -> oplog::Settings {
+    let config = &config.oplog;
+    oplog::Settings {
+        directory,
+        sink,
+        instance: config.instance.clone(),
+        file_bytes_max: config.file_max_bytes,
+        files_max: config.files_max,
+        batch_bytes_max: config.batch_max_bytes,
+        batch_age: config.batch_age,
+        spool_bytes_max: config.spool_max_bytes,
+        waiting_max: config.waiting_max,
     }
 }
 
@@ -376,6 +548,11 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
     };
     let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
     let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);
+    let assignments = assignments::routes::Desk {
+        assignments: desks.assignments.clone(),
+        limits: desks.limits,
+        manifest_limits: desks.manifest_limits,
+    };
     let mut customers = Api::new(
         "Odyssey: customers",
         "The public side: orders are placed and held until they are ready, packages are sent.",
@@ -396,6 +573,7 @@ fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
             .routes(orders::routes::staff_routes(&orders))
             .routes(deliveries::routes::staff_routes(&deliveries))
             .routes(packages::routes::staff_routes(&packages))
+            .routes(assignments::routes::staff_routes(&assignments))
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes(health_routes(readiness.clone()))
             .routes([metrics_route(scrape)]),
@@ -407,6 +585,10 @@ fn registry() -> anyhow::Result<Registry> {
     Registry::new(&[
         (orders::metrics::WAIT_SECONDS, buckets),
         (orders::metrics::BREW_SECONDS, buckets),
+        (
+            assignments::metrics::PLAN_SECONDS,
+            &assignments::metrics::BUCKETS_SECONDS,
+        ),
         (
             sqlite::metrics::OPERATIONS_PER_COMMIT,
             &sqlite::metrics::BUCKETS_OPERATIONS,
@@ -439,9 +621,11 @@ fn scrape(
     });
     let desks = desks.clone();
     let databases = storage.databases();
+    let oplog = storage.oplog.clone();
     Scrape::new(registry.clone(), move || {
         desks.orders.show_figures();
         desks.flood.show_figures();
+        oplog.show_figures();
         for database in &databases {
             database.show_figures();
         }

@@ -64,6 +64,12 @@ pub struct Config {
     pub deliveries: Deliveries,
     /// Packages.
     pub packages: Packages,
+    /// Assignments.
+    pub assignments: Assignments,
+    /// The operational log.
+    pub oplog: Oplog,
+    /// Amazon's services.
+    pub aws: Aws,
     /// Who may place how many orders.
     pub flood: Flood,
     /// Going down.
@@ -183,6 +189,84 @@ pub struct Packages {
     pub opt_in: Vec<String>,
     /// How long a package is known again.
     pub remember: Time,
+}
+
+/// Assignments.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignments {
+    /// Where they are kept.
+    pub store: AssignmentStore,
+    /// The table of assignments, in `DynamoDB`.
+    pub table: String,
+    /// The table of who has which package, in `DynamoDB`.
+    pub packages_table: String,
+    /// A manifest that is loaded at the start; empty: none.
+    pub manifest: PathBuf,
+    /// Largest manifest, bytes.
+    pub manifest_max_bytes: usize,
+    /// Time for a manifest to arrive.
+    #[serde(with = "duration")]
+    pub manifest_timeout: Duration,
+    /// Whether a final status stays.
+    pub strict: bool,
+}
+
+/// Where assignments are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AssignmentStore {
+    /// In the data directory.
+    Sqlite,
+    /// In tables that several servers share.
+    DynamoDb,
+}
+
+/// The operational log.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oplog {
+    /// Where it goes.
+    pub sink: OplogSink,
+    /// This server's name in it.
+    pub instance: String,
+    /// A file's size, in bytes of lines.
+    pub file_max_bytes: u64,
+    /// Files that are kept.
+    pub files_max: usize,
+    /// The bucket.
+    pub bucket: String,
+    /// What keys in the bucket begin with.
+    pub prefix: String,
+    /// An object's size, in bytes of lines.
+    pub batch_max_bytes: u64,
+    /// An object's age.
+    #[serde(with = "duration")]
+    pub batch_age: Duration,
+    /// Bytes that may wait on the disk.
+    pub spool_max_bytes: u64,
+    /// Lines that may wait in memory.
+    pub waiting_max: usize,
+}
+
+/// Where the operational log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OplogSink {
+    /// To files in the data directory.
+    Files,
+    /// To a bucket.
+    S3,
+    /// Nowhere.
+    None,
+}
+
+/// Amazon's services.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aws {
+    /// Whether what is missing is created.
+    pub provision: bool,
 }
 
 /// A time, or for ever.
@@ -394,6 +478,7 @@ impl Config {
         time_within("flood.cutoff_for", flood.cutoff_for, second, DAY)?;
         within("flood.addresses_max", flood.addresses_max, 16, 10_000_000)?;
         self.check_kept()?;
+        self.check_assignments()?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
             key: "log.level".to_owned(),
@@ -406,10 +491,7 @@ impl Config {
     fn check_kept(&self) -> Result<(), ConfigError> {
         const DAYS_1000: Duration = Duration::from_hours(24_000);
         if self.data_dir.as_os_str().is_empty() {
-            return Err(ConfigError::Key {
-                key: "data_dir".to_owned(),
-                detail: "it must name a directory".to_owned(),
-            });
+            return Err(wrong("data_dir", "it must name a directory"));
         }
         let storage = &self.storage;
         within("storage.queue_max", storage.queue_max, 1, 1_000_000)?;
@@ -426,6 +508,51 @@ impl Config {
         time_within("deliveries.stale_after", stale_after, second, DAYS_1000)?;
         if let Time::For(time) = self.packages.remember {
             time_within("packages.remember", time, second, 10 * DAYS_1000)?;
+        }
+        Ok(())
+    }
+
+    fn check_assignments(&self) -> Result<(), ConfigError> {
+        const GIB: u64 = 1 << 30;
+        let (assignments, oplog) = (&self.assignments, &self.oplog);
+        for (key, name) in [
+            ("assignments.table", &assignments.table),
+            ("assignments.packages_table", &assignments.packages_table),
+        ] {
+            let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+            if !(3..=255).contains(&name.len()) || !name.bytes().all(known) {
+                let detail = "it must be 3 to 255 letters, digits, _ . or -";
+                return Err(wrong(key, detail));
+            }
+        }
+        if assignments.table == assignments.packages_table {
+            let detail = "it must be another table than `assignments.table`";
+            return Err(wrong("assignments.packages_table", detail));
+        }
+        let largest = assignments.manifest_max_bytes as u64;
+        within("assignments.manifest_max_bytes", largest, 1024, GIB)?;
+        let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
+        let timeout = assignments.manifest_timeout;
+        time_within("assignments.manifest_timeout", timeout, second, hour)?;
+        within("oplog.file_max_bytes", oplog.file_max_bytes, 4096, GIB)?;
+        within("oplog.files_max", oplog.files_max, 1, 100_000)?;
+        within("oplog.batch_max_bytes", oplog.batch_max_bytes, 4096, GIB)?;
+        let tenth = Duration::from_millis(100);
+        time_within("oplog.batch_age", oplog.batch_age, tenth, hour)?;
+        let spool = oplog.spool_max_bytes;
+        within("oplog.spool_max_bytes", spool, 65_536, 1024 * GIB)?;
+        within("oplog.waiting_max", oplog.waiting_max, 1, 100_000_000)?;
+        if oplog.sink == OplogSink::S3 && oplog.bucket.is_empty() {
+            return Err(wrong("oplog.bucket", "it must name a bucket"));
+        }
+        if cfg!(not(feature = "aws")) {
+            let detail = "this build is without the feature `aws`";
+            if assignments.store == AssignmentStore::DynamoDb {
+                return Err(wrong("assignments.store", detail));
+            }
+            if oplog.sink == OplogSink::S3 {
+                return Err(wrong("oplog.sink", detail));
+            }
         }
         Ok(())
     }
@@ -459,6 +586,13 @@ impl Log {
     }
 }
 
+fn wrong(key: &str, detail: &str) -> ConfigError {
+    ConfigError::Key {
+        key: key.to_owned(),
+        detail: detail.to_owned(),
+    }
+}
+
 fn within<N: Copy + PartialOrd + std::fmt::Display>(
     key: &str,
     value: N,
@@ -468,10 +602,8 @@ fn within<N: Copy + PartialOrd + std::fmt::Display>(
     if value >= least && value <= most {
         return Ok(());
     }
-    Err(ConfigError::Key {
-        key: key.to_owned(),
-        detail: format!("{value} is out of bounds, it must be from {least} to {most}"),
-    })
+    let detail = format!("{value} is out of bounds, it must be from {least} to {most}");
+    Err(wrong(key, &detail))
 }
 
 fn time_within(
@@ -484,10 +616,8 @@ fn time_within(
         return Ok(());
     }
     let [value, least, most] = [value, least, most].map(duration::text);
-    Err(ConfigError::Key {
-        key: key.to_owned(),
-        detail: format!("{value} is out of bounds, it must be from {least} to {most}"),
-    })
+    let detail = format!("{value} is out of bounds, it must be from {least} to {most}");
+    Err(wrong(key, &detail))
 }
 
 impl<'de> Deserialize<'de> for Time {
@@ -714,6 +844,16 @@ mod tests {
             ),
             ("ODYSSEY_PACKAGES__REMEMBER", "always", "packages.remember"),
             ("ODYSSEY_PACKAGES__REMEMBER", "0s", "packages.remember"),
+            ("ODYSSEY_ASSIGNMENTS__STORE", "paper", "assignments.store"),
+            ("ODYSSEY_ASSIGNMENTS__TABLE", "a b", "assignments.table"),
+            (
+                "ODYSSEY_ASSIGNMENTS__PACKAGES_TABLE",
+                "DeliveryAssignments",
+                "assignments.packages_table",
+            ),
+            ("ODYSSEY_OPLOG__SINK", "s3", "oplog.bucket"),
+            ("ODYSSEY_OPLOG__FILES_MAX", "0", "oplog.files_max"),
+            ("ODYSSEY_AWS__PROVISION", "perhaps", "aws.provision"),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),
         ] {

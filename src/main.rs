@@ -136,7 +136,7 @@ fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let signals = Signals::take_over().context("cannot listen for signals")?;
-        let app = App::open(config)?;
+        let app = App::open(config).await?;
         if let Some(file) = addresses {
             write_whole(file, &serde_json::to_vec(&app.addresses())?)
                 .with_context(|| format!("cannot write the addresses to {}", file.display()))?;

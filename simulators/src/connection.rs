@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::dribble::{Dribble, Slow};
 
-/// The shop's answers are small; anything larger is not the shop's.
+/// The shop's answers are small; anything larger is not the shop's, unless larger ones are asked for.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// Customers wait without a time-out, but a shop that vanished without a word is noticed within about a minute.
@@ -167,6 +167,7 @@ pub(crate) type Outgoing = Request<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Connection {
     requests: http1::SendRequest<Full<Bytes>>,
+    answer_max_bytes: usize,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -181,8 +182,15 @@ impl Connection {
         let driver = tokio::spawn(async { drop(driver.await) });
         Ok(Self {
             requests,
+            answer_max_bytes: ANSWER_MAX_BYTES,
             _driver: AbortOnDropHandle::new(driver),
         })
+    }
+
+    /// Larger answers, or smaller ones only, are the shop's too.
+    pub(crate) fn taking_answers_up_to(mut self, bytes: usize) -> Self {
+        self.answer_max_bytes = bytes;
+        self
     }
 
     /// Whether the other side has not closed it, as far as is known.
@@ -200,7 +208,7 @@ impl Connection {
             .await
             .map_err(of_exchange)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_MAX_BYTES);
+        let body = Limited::new(body, self.answer_max_bytes);
         let body = body.collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 return TransportError::Malformed;

@@ -1,16 +1,17 @@
-//! `simulators`: customers, baristas, a flooder, delivery drones and senders of packages for a running shop.
+//! `simulators`: customers, baristas, a flooder, delivery drones, senders of packages and a day's drivers for a running
+//! shop.
 //!
 //! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `customers`, `baristas`, `rush`, `flood`, `drones`, `senders` | the subcommands: options, behaviour |
+//! | `customers`, `baristas`, `rush`, `flood`, `drones`, `senders`, `day` | the subcommands: options, behaviour |
 //! | `options` | options that several subcommands share, and how they are read |
 //! | `arrival`, `sources` | who comes when and from which address, planned before the run |
 //! | `flooder` | the one who orders thousands of coffees at once |
 //! | `cut_off` | watches for the moment at which an address is cut off |
 //! | `pace` | measured and simulated time |
-//! | `shop`, `deliveries`, `packages` | the HTTP contract as a client sees it: orders, deliveries, packages |
+//! | `shop`, `deliveries`, `packages`, `assignments` | the HTTP contract as a client sees it |
 //! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
 //! | `dribble` | a socket whose owner takes their time |
 //! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
@@ -22,10 +23,11 @@
 //! | `stop` | signals |
 //!
 //! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), or every drone's event
-//! and every sender's request was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong
+//! and every request of the senders and of a day was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong
 //! command line.
 
 mod arrival;
+mod assignments;
 mod audit;
 mod backoff;
 mod baristas;
@@ -33,6 +35,7 @@ mod comparison;
 mod connection;
 mod customers;
 mod cut_off;
+mod day;
 mod deeds;
 mod deliveries;
 mod dribble;
@@ -57,7 +60,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-/// Customers, baristas, a flooder, delivery drones and senders of packages for a running Odyssey.
+/// Customers, baristas, a flooder, delivery drones, senders of packages and a day's drivers for a running Odyssey.
 ///
 /// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
 /// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
@@ -68,7 +71,8 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
     args_override_self = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off, and every \
-                  event of a drone and request of a sender was acknowledged and every check of them holds; 1 it is \
+                  event of a drone and request of a sender or of a day was acknowledged and every check of them \
+                  holds, or the lists were drawn; 1 it is \
                   not so, or the run failed; 2 wrong usage."
 )]
 struct CommandLine {
@@ -84,6 +88,7 @@ enum Command {
     Flood(flood::Options),
     Drones(drones::Options),
     Senders(senders::Options),
+    Day(day::Options),
 }
 
 impl Command {
@@ -95,6 +100,7 @@ impl Command {
             Self::Flood(_) => "flood",
             Self::Drones(_) => "drones",
             Self::Senders(_) => "senders",
+            Self::Day(_) => "day",
         }
     }
 
@@ -105,7 +111,7 @@ impl Command {
             Self::Baristas(options) => options.crew.check(),
             Self::Rush(options) => options.check(),
             Self::Flood(options) => options.flood.check(),
-            Self::Drones(_) | Self::Senders(_) => Ok(()),
+            Self::Drones(_) | Self::Senders(_) | Self::Day(_) => Ok(()),
         }
     }
 }
@@ -139,6 +145,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Flood(options) => (flood::run(&options, closing).await?, options.output),
         Command::Drones(options) => (drones::run(&options, closing).await?, options.output),
         Command::Senders(options) => (senders::run(&options, closing).await?, options.output),
+        Command::Day(options) => match day::run(&options, closing).await? {
+            Some(report) => (report, options.output),
+            None => return Ok(ExitCode::SUCCESS),
+        },
     };
     report.print(output.format)?;
     Ok(report.exit_code())
@@ -232,6 +242,14 @@ mod tests {
             ["senders", "--senders=0"],
             ["senders", "--rate=0"],
             ["senders", "--malformed=2"],
+            ["day", "--drivers=0"],
+            ["day", "--packages=0"],
+            ["day", "--rules=4..2"],
+            ["day", "--max-per-driver=10001"],
+            ["day", "--date=today"],
+            ["day", "--failures=2"],
+            ["day", "--shifts=0"],
+            ["day", "--concurrency=0"],
         ] {
             let line = std::iter::once("simulators").chain(arguments);
             let refused = CommandLine::try_parse_from(line).expect_err(arguments[1]);

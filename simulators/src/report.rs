@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     baristas::Tally,
     comparison::Comparison,
+    day::Summary as Day,
     deeds::Deeds,
     drones::Summary as Missions,
     options::{Format, Pace},
@@ -51,6 +52,8 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     senders: Option<Parcels>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    day: Option<Day>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<PathBuf>,
 }
 
@@ -69,6 +72,7 @@ impl Report {
             comparison: None,
             drones: None,
             senders: None,
+            day: None,
             picture: None,
         }
     }
@@ -126,6 +130,12 @@ impl Report {
         self.senders = Some(parcels);
     }
 
+    /// A day is in order only if every request was acknowledged and every check holds.
+    pub(crate) fn add_day(&mut self, day: Day) {
+        self.ok &= day.checks().all_hold();
+        self.day = Some(day);
+    }
+
     /// Draws the picture. A picture that cannot be written does not cost the report.
     /// `without_flood` are the visits of the run before the flood, if there was one.
     pub(crate) fn draw(
@@ -173,6 +183,9 @@ impl Report {
         }
         if let Some(parcels) = &self.senders {
             return parcels.verdict();
+        }
+        if let Some(day) = &self.day {
+            return day.verdict();
         }
         match (&self.customers, &self.flooder) {
             (Some(customers), _) => {
@@ -258,6 +271,13 @@ impl fmt::Display for Report {
             self.write_waits(f, "From sent to acknowledged", parcels.waits())?;
             write!(f, "{}", parcels.checks())?;
         }
+        if let Some(day) = &self.day {
+            day.write_figures(f)?;
+            let [plans, updates] = day.waits();
+            self.write_waits(f, "From asking for a plan to its answer", plans)?;
+            self.write_waits(f, "From update to acknowledgement", updates)?;
+            write!(f, "{}", day.checks())?;
+        }
         self.write_times(f)?;
         if let Some(picture) = &self.picture {
             writeln!(f, "\nPicture: {}", picture.display())?;
@@ -324,6 +344,10 @@ impl Report {
         if let Some(per_s) = self.senders.as_ref().map(Parcels::acknowledged_per_s) {
             let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
             row(f, "packages acknowledged", &columns)?;
+        }
+        if let Some(per_s) = self.day.as_ref().map(Day::updates_per_s) {
+            let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
+            row(f, "updates acknowledged", &columns)?;
         }
         Ok(())
     }

@@ -27,7 +27,8 @@ use crate::{
     shop::{Caller, Failure, read},
 };
 
-/// A server that keeps the connection and says nothing for this long, measured, has lost the request.
+/// A server that keeps the connection and says nothing for this long, measured, has lost the request, unless it is given
+/// more time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Measured time for the answers that are under way when everything stops.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -165,6 +166,8 @@ impl<T> Sent<T> {
 pub(crate) struct Resender {
     /// From the first try to giving up, measured.
     patience: Duration,
+    /// From sending to giving a try up, measured.
+    answer_within: Duration,
     closing: CancellationToken,
     /// Only for the jitter: what is sent is planned elsewhere.
     chance: Rng,
@@ -177,10 +180,17 @@ impl Resender {
     pub(crate) fn new(patience: Duration, closing: CancellationToken, number: u64) -> Self {
         Self {
             patience,
+            answer_within: ANSWER_WITHIN,
             closing,
             chance: Rng::with_seed(number),
             tries: Tries::default(),
         }
+    }
+
+    /// Of a server that may think so long about an answer, measured.
+    pub(crate) fn waiting_up_to(mut self, answer_within: Duration) -> Self {
+        self.answer_within = answer_within;
+        self
     }
 
     /// Sends a request until it is acknowledged or refused, or there is no more to be hoped for. `meaning` is what its
@@ -248,7 +258,7 @@ impl Resender {
         tokio::select! {
             biased;
             // Boxed: a future of kilobytes in everybody's who sends.
-            answer = timeout(ANSWER_WITHIN, Box::pin(caller.send(request))) => {
+            answer = timeout(self.answer_within, Box::pin(caller.send(request))) => {
                 answer.unwrap_or(Err(TransportError::TimedOut))
             }
             () = goodbye_is_over(&self.closing) => Err(TransportError::TimedOut),

@@ -99,6 +99,8 @@ impl Failure {
 pub(crate) struct Caller {
     shop: Address,
     connection: Option<Connection>,
+    /// None for the connection's own.
+    answer_max_bytes: Option<usize>,
 }
 
 impl Caller {
@@ -106,7 +108,14 @@ impl Caller {
         Self {
             shop,
             connection: None,
+            answer_max_bytes: None,
         }
+    }
+
+    /// Answers may be so large, and no larger.
+    pub(crate) fn taking_answers_up_to(mut self, bytes: usize) -> Self {
+        self.answer_max_bytes = Some(bytes);
+        self
     }
 
     /// Calls without a body.
@@ -127,7 +136,7 @@ impl Caller {
         let exchange = async {
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.shop.connect(None).await?,
+                None => self.connect().await?,
             };
             let answer = connection.exchange(request).await?;
             Ok((connection, answer))
@@ -135,6 +144,14 @@ impl Caller {
         let (connection, answer) = exchange.await?;
         self.connection = Some(connection);
         Ok(answer)
+    }
+
+    async fn connect(&self) -> Result<Connection, TransportError> {
+        let connection = self.shop.connect(None).await?;
+        Ok(match self.answer_max_bytes {
+            Some(bytes) => connection.taking_answers_up_to(bytes),
+            None => connection,
+        })
     }
 }
 
@@ -287,7 +304,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
 }
 
 /// Percent-encodes a query value; an order's id is the shop's and may hold anything.
-fn encoded(value: &str) -> String {
+pub(crate) fn encoded(value: &str) -> String {
     let encode = |byte: u8| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             char::from(byte).to_string()

@@ -247,7 +247,7 @@ pub struct Assignment {
 }
 
 /// A package that a driver has on some day.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Held {
     /// Who.
     pub driver: DriverId,
@@ -308,10 +308,12 @@ pub struct Filter {
 }
 
 /// Where a list goes on: after this assignment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The last one's driver.
     pub driver: DriverId,
+    /// The last one's day.
+    pub date: Date,
     /// The last one's package.
     pub package: PackageId,
 }

@@ -61,8 +61,8 @@ pub struct Listing {
 
 /// Keeps manifests and assignments. Whatever is answered is kept: no crash can take it away.
 ///
-/// A package has one driver a day at most. A driver and a package have one record: given again on a later day, the record is
-/// that day's.
+/// A package has one driver a day at most. A driver who is given the same package again on a later day has that day's record
+/// from then on; whether the earlier one can still be listed is the store's affair.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces the day's manifest.
     fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()>;

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::admission::{Admission, Flood, shown};
 use super::table::{Limits, Reason, Refused};
 use crate::http::Problem;
-use crate::http::edge::Peer;
+use crate::http::edge::Caller;
 use crate::http::params::Path;
 
 impl<S: Send + Sync> FromRequestParts<S> for Admission
@@ -29,7 +29,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let flood = Flood::from_ref(state);
-        let Some(&Peer(peer)) = parts.extensions.get() else {
+        let Some(&Caller { peer, .. }) = parts.extensions.get() else {
             unreachable!("the edge tells every request's peer")
         };
         let limits = |refused| Refusal::new(&refused, flood.table().limits());

@@ -3,6 +3,8 @@
 //! A body is always read to its end before a request is held: while unread bytes wait in a connection's buffer, hyper
 //! does not look whether the client is still there.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -14,8 +16,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use super::problem::{FieldError, Problem};
+
+/// Pieces of a large body that may wait for its parser.
+const CHUNKS_ON_THEIR_WAY: usize = 16;
 
 /// How large a body may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -106,29 +112,106 @@ pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body-too-large",
-            "The body is too large",
-            format!("At most {} bytes are accepted.", limits.max_bytes),
-        )
-    };
     if body.size_hint().lower() > limits.max_bytes as u64 {
-        return Err(too_large());
+        return Err(limits.too_large());
     }
     let collected = Limited::new(body, limits.max_bytes).collect();
     // Boxed: the timer is large, and most requests do without it.
     match Box::pin(tokio::time::timeout(limits.timeout, collected)).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::unreadable("The body broke off.")),
-        Err(_) => Err(Problem::new(
+        Ok(Err(error)) => Err(limits.broken_off(&*error)),
+        Err(_) => Err(limits.too_slow()),
+    }
+}
+
+impl BodyLimits {
+    fn too_large(self) -> Problem {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "The body is too large",
+            format!("At most {} bytes are accepted.", self.max_bytes),
+        )
+    }
+
+    fn too_slow(self) -> Problem {
+        Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "body-too-slow",
             "The body took too long",
-            format!("A body must be here within {:?}.", limits.timeout),
-        )),
+            format!("A body must be here within {:?}.", self.timeout),
+        )
+    }
+
+    /// Why a body ended before its end.
+    fn broken_off(self, error: &(dyn Error + 'static)) -> Problem {
+        if error.is::<LengthLimitError>() {
+            self.too_large()
+        } else {
+            Problem::unreadable("The body broke off.")
+        }
+    }
+}
+
+/// Reads a large body as it comes, on a thread that may wait: `parse` gets its bytes as they arrive, and no more of them are
+/// kept than are on their way. What `parse` leaves is read to its end all the same.
+///
+/// # Errors
+/// As for [`read`], and 415 if it is not JSON by its type; else whatever `parse` says.
+pub async fn stream<T: Send + 'static>(
+    request: Request,
+    limits: BodyLimits,
+    parse: impl FnOnce(&mut dyn io::Read) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    must_be_json(request.headers())?;
+    let body = request.into_body();
+    if body.size_hint().lower() > limits.max_bytes as u64 {
+        return Err(limits.too_large());
+    }
+    let (sender, receiver) = mpsc::channel(CHUNKS_ON_THEIR_WAY);
+    let parsing = tokio::task::spawn_blocking(move || {
+        let mut incoming = Incoming {
+            receiver,
+            chunk: Bytes::new(),
+        };
+        parse(&mut incoming)
+    });
+    let arrived = tokio::time::timeout(limits.timeout, pump(body, limits, sender)).await;
+    // Without the sender the parser comes to its end.
+    let parsed = parsing.await.unwrap_or_else(|_| Err(Problem::bug()));
+    arrived.unwrap_or_else(|_| Err(limits.too_slow()))?;
+    parsed
+}
+
+async fn pump(body: Body, limits: BodyLimits, sender: mpsc::Sender<Bytes>) -> Result<(), Problem> {
+    let mut body = Limited::new(body, limits.max_bytes);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| limits.broken_off(&*error))?;
+        if let Ok(chunk) = frame.into_data() {
+            // Nobody reads any more: the parser has seen enough.
+            let _ = sender.send(chunk).await;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a body as they arrive.
+struct Incoming {
+    receiver: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+}
+
+impl io::Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        buffer[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
     }
 }
 

@@ -67,21 +67,26 @@ impl Edge {
     pub fn entrance(self, peer: IpAddr, activity: Arc<Activity>) -> Entrance {
         Entrance {
             edge: self,
-            peer: Peer(peer),
+            peer,
             activity,
         }
     }
 }
 
-/// Where a request's connection comes from; every request carries it in its extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
+/// Who asks; every request carries it in its extensions.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Where the connection comes from.
+    pub peer: IpAddr,
+    /// The request's id, as the answer will carry it.
+    pub request_id: HeaderValue,
+}
 
 /// One connection's way in.
 #[derive(Debug)]
 pub struct Entrance {
     edge: Edge,
-    peer: Peer,
+    peer: IpAddr,
     activity: Arc<Activity>,
 }
 
@@ -114,9 +119,12 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     type Future = Answer;
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
-        request.extensions_mut().insert(self.peer);
         let open = self.activity.request();
         let id = request_id(request.headers());
+        request.extensions_mut().insert(Caller {
+            peer: self.peer,
+            request_id: id.clone(),
+        });
         let answers = Arc::clone(&self.edge.answers);
         let span = if enabled!(Level::DEBUG) {
             span(&id, answers.listener, &request)

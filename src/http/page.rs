@@ -31,10 +31,15 @@ impl Page {
         let json = serde_json::to_vec(value).unwrap_or_default();
         let mut digest = DefaultHasher::new();
         digest.write(&json);
-        let etag = format!("\"{:016x}\"", digest.finish());
+        let version = format!("{:016x}", digest.finish());
+        Self::of(json.into(), &version)
+    }
+
+    /// A page that is rendered already, and has a version: characters of hexadecimal digits.
+    pub fn of(json: Bytes, version: &impl fmt::Display) -> Self {
         Self {
-            json: json.into(),
-            etag: etag.into(),
+            json,
+            etag: format!("\"{version}\"").into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a client is told when something is wrong: RFC 9457 problem details.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -202,6 +203,24 @@ impl From<Unavailable> for Problem {
         }
     }
 }
+
+/// For the log, and for whoever meets a problem without HTTP.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.errors.is_empty() {
+            return f.write_str(&self.detail);
+        }
+        for (place, error) in self.errors.iter().enumerate() {
+            let separator = if place > 0 { "; " } else { "" };
+            let pointer = error.pointer.as_deref().or(error.parameter);
+            let pointer = pointer.unwrap_or_default();
+            write!(f, "{separator}{pointer}: {}", error.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}
 
 fn as_urn<S: Serializer>(slug: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("urn:odyssey:problem:{slug}"))

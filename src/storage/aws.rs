@@ -34,7 +34,8 @@ impl fmt::Debug for Aws {
 impl Aws {
     /// Reads where the services are, and who we are there. Nothing is called yet but what tells this.
     pub async fn find() -> Self {
-        let config = patiently().load().await;
+        // Boxed: the SDK's futures are large.
+        let config = Box::pin(patiently().load()).await;
         Self { config }
     }
 

@@ -20,6 +20,7 @@ mod deliveries;
 mod durability;
 mod flood;
 mod h2c;
+mod infra;
 mod malformed;
 mod nginx;
 mod orders_baristas;

@@ -1,4 +1,5 @@
-//! The real program against a small shop, a small delivery desk and a small package desk, over real sockets.
+//! The real program against a small shop, a small delivery desk, a small package desk and a small assignment
+//! desk, over real sockets.
 //!
 //! Nothing here waits for a length of time: tests wait for what was seen on the other side, or for the program's end.
 #![expect(
@@ -6,7 +7,9 @@
     reason = "a test says what went wrong by panicking, in its helpers too"
 )]
 
+mod assignments;
 mod audit;
+mod day;
 mod deliveries;
 mod drones;
 mod floods;

@@ -20,8 +20,8 @@ pub struct Explanation {
 pub struct LeftBehind {
     /// Which.
     pub package: PackageId,
-    /// How many of the drivers could take it, were they not full of packages that they alone can take.
-    pub full: usize,
+    /// How many of the drivers no rule keeps from it: they have as many as they may.
+    pub able: usize,
     /// How many of the drivers are kept from taking it by a rule of this code; one by several counts for each.
     pub refused: BTreeMap<&'static str, usize>,
 }
@@ -63,7 +63,7 @@ impl Planned {
             if lot.chosen.len() == lot.packages.len() {
                 continue;
             }
-            let (full, refused) = network.refusals(catalogue, lot.kind);
+            let (able, refused) = network.refusals(catalogue, lot.kind);
             let mut chosen = lot.chosen.iter().peekable();
             for &place in &lot.packages {
                 if chosen.next_if_eq(&&place).is_none() {
@@ -72,7 +72,7 @@ impl Planned {
                         place,
                         LeftBehind {
                             package,
-                            full,
+                            able,
                             refused: refused.clone(),
                         },
                     ));
@@ -104,7 +104,7 @@ impl Network {
         catalogue: &Catalogue,
         kind: usize,
     ) -> (usize, BTreeMap<&'static str, usize>) {
-        let (mut full, mut refused) = (0, BTreeMap::new());
+        let (mut able, mut refused) = (0, BTreeMap::new());
         for crew in &self.crews {
             let passes = catalogue.passes(kind);
             let failed = crew.rules.iter().filter(|&&rule| !passes[rule]);
@@ -112,13 +112,13 @@ impl Network {
             codes.sort_unstable();
             codes.dedup();
             if codes.is_empty() {
-                full += crew.drivers.len();
+                able += crew.drivers.len();
             }
             for code in codes {
                 *refused.entry(code).or_default() += crew.drivers.len();
             }
         }
-        (full, refused)
+        (able, refused)
     }
 
     fn best_relaxation(&self, catalogue: &Catalogue) -> Option<Relaxation> {

@@ -462,7 +462,7 @@ fn each_package_left_behind_knows_why() {
     let told: Vec<_> = told
         .packages
         .iter()
-        .map(|left| (left.package.as_str(), left.full, left.refused.clone()))
+        .map(|left| (left.package.as_str(), left.able, left.refused.clone()))
         .collect();
     assert_eq!(
         told,

@@ -1,0 +1,83 @@
+//! What the desk counts.
+
+use std::fmt;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+
+use super::error::UpdateError;
+use super::model::Status;
+
+/// How long planning takes, in seconds.
+pub const PLAN_SECONDS: &str = "odyssey_assignments_plan_seconds";
+/// Its buckets: a small day takes a millisecond, a hundred thousand packages some tenths of a second.
+pub const BUCKETS_SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
+/// The desk's metric handles.
+#[derive(Clone)]
+pub struct Metrics {
+    given: Counter,
+    given_up: Counter,
+    conflicts: Counter,
+    plan_seconds: Histogram,
+    updates: [Counter; Status::ALL.len()],
+    refused: Counter,
+    unavailable: Counter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+const GIVEN: &str = "odyssey_assignments_given_total";
+const GIVEN_UP: &str = "odyssey_assignments_given_up_total";
+const CONFLICTS: &str = "odyssey_assignments_conflicts_total";
+const UPDATES: &str = "odyssey_assignments_updates_total";
+
+impl Metrics {
+    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    pub fn register() -> Self {
+        describe_counter!(GIVEN, "Packages that were given to drivers");
+        describe_counter!(GIVEN_UP, "Packages that were taken from drivers again");
+        describe_counter!(
+            CONFLICTS,
+            "Plans that were made anew because somebody else had changed the day"
+        );
+        describe_counter!(UPDATES, "Updates of a status, by result");
+        describe_histogram!(PLAN_SECONDS, "Seconds that planning a day takes");
+        let updates = |result: &'static str| counter!(UPDATES, "result" => result);
+        Self {
+            given: counter!(GIVEN),
+            given_up: counter!(GIVEN_UP),
+            conflicts: counter!(CONFLICTS),
+            plan_seconds: histogram!(PLAN_SECONDS),
+            updates: Status::ALL.map(|status| updates(status.as_str())),
+            refused: updates("refused"),
+            unavailable: updates("unavailable"),
+        }
+    }
+
+    pub(super) fn planned(&self, took: Duration) {
+        self.plan_seconds.record(took);
+    }
+
+    pub(super) fn conflicted(&self) {
+        self.conflicts.increment(1);
+    }
+
+    pub(super) fn changed(&self, given: usize, given_up: usize) {
+        self.given.increment(given as u64);
+        self.given_up.increment(given_up as u64);
+    }
+
+    pub(super) fn updated(&self, result: Result<Status, &UpdateError>) {
+        match result {
+            Ok(status) => &self.updates[status as usize],
+            Err(UpdateError::Refused(_)) => &self.refused,
+            Err(UpdateError::Unavailable(_)) => &self.unavailable,
+        }
+        .increment(1);
+    }
+}

@@ -1,0 +1,415 @@
+//! The files: those that are written to, those that wait, and those that stay.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::name::{Found, Name, archived_age};
+
+/// What a file takes on a disk at least, in bytes. Files are counted in such blocks, so that many small ones are bounded too.
+pub(super) const BLOCK: u64 = 4096;
+/// How much is looked at together for the end of the last line, in bytes.
+const LOOK: u64 = 64 << 10;
+
+/// What a file of this length takes on a disk, in bytes.
+fn footprint(length: u64) -> u64 {
+    length.div_ceil(BLOCK) * BLOCK
+}
+
+/// The directory in which lines are written and wait. One thread writes to it; another may take packed files from it.
+#[derive(Debug)]
+pub(super) struct Spool {
+    directory: PathBuf,
+    /// Where packed files stay for good, if that is here.
+    archive: Option<Archive>,
+    bytes_max: u64,
+    held: Mutex<Held>,
+    /// A packed file is there.
+    pub(super) arrived: Notify,
+    /// A disk as small as a test wants it, in bytes that are left.
+    #[cfg(test)]
+    pub(super) room: std::sync::atomic::AtomicU64,
+}
+
+/// Where packed files stay.
+#[derive(Debug)]
+pub(super) struct Archive {
+    /// The directory above the days'.
+    pub(super) directory: PathBuf,
+    /// Beyond as many the oldest are removed.
+    pub(super) files_max: usize,
+}
+
+/// What the spool holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Held {
+    /// Bytes, in whole blocks.
+    pub(super) bytes: u64,
+    /// How often something went where it belongs, or was removed by somebody.
+    pub(super) freed: u64,
+}
+
+/// A file that is written to.
+#[derive(Debug)]
+pub(super) struct Segment {
+    name: Name,
+    file: File,
+    length: u64,
+    pub(super) lines: u64,
+    pub(super) began: Instant,
+}
+
+/// A file that is no longer written to.
+#[derive(Debug)]
+pub(super) struct Closed {
+    name: Name,
+    /// How much of it is whole lines, in bytes.
+    length: u64,
+    /// Lines that this process wrote to it.
+    pub(super) lines: u64,
+}
+
+impl Segment {
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn close(self) -> Closed {
+        Closed {
+            name: self.name,
+            length: self.length,
+            lines: self.lines,
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the spool `directory`, and makes it if it is missing. Half-packed files are removed: what they were made of is
+    /// still there. Returns the segments that were left behind, oldest first, and how many of them end in half a line.
+    ///
+    /// # Errors
+    /// If there is no directory that can be read and written to.
+    pub(super) fn open(
+        directory: PathBuf,
+        archive: Option<Archive>,
+        bytes_max: u64,
+    ) -> io::Result<(Self, Vec<Closed>, u64)> {
+        make_directory(&directory)?;
+        check_writable(&directory)?;
+        let spool = Self {
+            directory,
+            archive,
+            bytes_max,
+            held: Mutex::default(),
+            arrived: Notify::new(),
+            #[cfg(test)]
+            room: std::sync::atomic::AtomicU64::new(u64::MAX),
+        };
+        let (mut left, mut torn) = (Vec::new(), 0);
+        for file in spool.files()? {
+            match file {
+                Found::Part(name) => fs::remove_file(spool.directory.join(name.part()))?,
+                Found::Plain(name) => {
+                    let file = File::open(spool.directory.join(name.plain()))?;
+                    let length = whole_lines(&file)?;
+                    torn += u64::from(length < file.metadata()?.len());
+                    let lines = 0;
+                    left.push(Closed {
+                        name,
+                        length,
+                        lines,
+                    });
+                }
+                // Whoever keeps files here takes those along that were meant for somewhere else.
+                Found::Packed(name) => {
+                    if let Some(archive) = &spool.archive {
+                        archive.take(&spool.directory.join(name.packed()), &name)?;
+                    }
+                }
+            }
+        }
+        left.sort_unstable_by(|one, other| one.name.age().cmp(other.name.age()));
+        spool.measure()?;
+        Ok((spool, left, torn))
+    }
+
+    /// A new, empty file.
+    pub(super) fn begin(&self, name: Name) -> io::Result<Segment> {
+        // It may have been removed by somebody, or be on a disk that was away.
+        make_directory(&self.directory)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.directory.join(name.plain()))?;
+        Ok(Segment {
+            name,
+            file,
+            length: 0,
+            lines: 0,
+            began: Instant::now(),
+        })
+    }
+
+    /// Appends lines to the file, all or none. The kernel has them afterwards: no crash of this process takes them away.
+    pub(super) fn append(&self, segment: &mut Segment, lines: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.write_at(segment, lines) {
+            // A part may be there. If it cannot be cut off, the next lines still go over it.
+            let _ = segment.file.set_len(segment.length);
+            return Err(error);
+        }
+        let before = footprint(segment.length);
+        segment.length += lines.len() as u64;
+        self.held().bytes += footprint(segment.length) - before;
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "a test's disk has an end")]
+    fn write_at(&self, segment: &Segment, lines: &[u8]) -> io::Result<()> {
+        segment.file.write_all_at(lines, segment.length)
+    }
+
+    #[cfg(test)]
+    fn write_at(&self, segment: &Segment, lines: &[u8]) -> io::Result<()> {
+        use std::sync::atomic::Ordering;
+        let room = self.room.load(Ordering::SeqCst);
+        let fits = lines.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        segment.file.write_all_at(&lines[..fits], segment.length)?;
+        if fits < lines.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if room < u64::MAX {
+            self.room.store(room - fits as u64, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Packs a file's lines and removes it. Done twice, it comes to the same.
+    ///
+    /// # Errors
+    /// If that cannot be done; the file is still there then, unless the error is [`io::ErrorKind::NotFound`].
+    pub(super) fn pack(&self, closed: &Closed) -> io::Result<()> {
+        let plain = self.directory.join(closed.name.plain());
+        let mut lines = File::open(&plain)?;
+        let was = footprint(lines.metadata()?.len());
+        let mut now = 0;
+        if closed.length > 0 {
+            let part = self.directory.join(closed.name.part());
+            let packed = compress(&mut lines, closed.length, &part);
+            let kept = packed.and_then(|length| {
+                now = length;
+                self.keep_packed(&part, &closed.name)
+            });
+            if let Err(error) = kept {
+                let _ = fs::remove_file(&part);
+                // The file itself was found: something else is missing.
+                return Err(match error.kind() {
+                    io::ErrorKind::NotFound => io::Error::other(error),
+                    _ => error,
+                });
+            }
+        }
+        fs::remove_file(&plain)?;
+        let mut held = self.held();
+        held.bytes = held.bytes.saturating_sub(was);
+        if self.archive.is_some() {
+            held.freed += 1;
+        } else {
+            held.bytes += footprint(now);
+        }
+        drop(held);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Gives a packed file its name.
+    fn keep_packed(&self, part: &Path, name: &Name) -> io::Result<()> {
+        match &self.archive {
+            Some(archive) => archive.take(part, name),
+            None => move_file(part, &self.directory, &name.packed()),
+        }
+    }
+
+    /// Whether so many more bytes may be written.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.held().bytes + footprint(bytes as u64) <= self.bytes_max
+    }
+
+    /// What it holds now.
+    pub(super) fn holds(&self) -> Held {
+        *self.held()
+    }
+
+    /// A quarter of the spool is free again.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.held().bytes <= self.bytes_max / 4 * 3
+    }
+
+    /// Looks what is really there: somebody may have removed files by hand.
+    pub(super) fn measure(&self) -> io::Result<()> {
+        let mut held = self.held();
+        let mut bytes = 0;
+        for file in self.files()? {
+            let (Found::Plain(name) | Found::Part(name) | Found::Packed(name)) = &file;
+            let path = self.directory.join(match &file {
+                Found::Plain(_) => name.plain(),
+                Found::Part(_) => name.part(),
+                Found::Packed(_) => name.packed(),
+            });
+            bytes += fs::metadata(path).map_or(0, |file| footprint(file.len()));
+        }
+        held.freed += u64::from(bytes < held.bytes);
+        held.bytes = bytes;
+        Ok(())
+    }
+
+    /// All files of ours, in any order.
+    fn files(&self) -> io::Result<Vec<Found>> {
+        let mut files = Vec::new();
+        for file in fs::read_dir(&self.directory)? {
+            files.extend(file?.file_name().to_str().and_then(Found::of));
+        }
+        Ok(files)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For whoever takes packed files away.
+#[cfg(feature = "aws")]
+impl Spool {
+    /// The oldest packed files, `count` at most.
+    pub(super) fn oldest(&self, count: usize) -> io::Result<Vec<Name>> {
+        let packed = self.files()?.into_iter().filter_map(|file| match file {
+            Found::Packed(name) => Some(name),
+            Found::Plain(_) | Found::Part(_) => None,
+        });
+        let mut packed: Vec<Name> = packed.collect();
+        packed.sort_unstable_by(|one, other| one.age().cmp(other.age()));
+        packed.truncate(count);
+        Ok(packed)
+    }
+
+    /// A packed file's bytes.
+    pub(super) fn read(&self, name: &Name) -> io::Result<Vec<u8>> {
+        fs::read(self.directory.join(name.packed()))
+    }
+
+    /// Removes a packed file.
+    pub(super) fn remove(&self, name: &Name) -> io::Result<()> {
+        let path = self.directory.join(name.packed());
+        // Locked while the file goes: nobody measures in between.
+        let mut held = self.held();
+        let length = fs::metadata(&path)?.len();
+        fs::remove_file(&path)?;
+        held.bytes = held.bytes.saturating_sub(footprint(length));
+        held.freed += 1;
+        Ok(())
+    }
+}
+
+impl Archive {
+    /// Takes a packed file in, and removes the oldest if there are too many.
+    fn take(&self, from: &Path, name: &Name) -> io::Result<()> {
+        let day = self.directory.join(name.day());
+        make_directory(&day)?;
+        move_file(from, &day, &name.stem())?;
+        if let Err(error) = self.prune() {
+            warn!(%error, "cannot remove old files of the operational log");
+        }
+        Ok(())
+    }
+
+    fn prune(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for day in fs::read_dir(&self.directory)? {
+            let day = day?;
+            if !day.file_name().as_encoded_bytes().starts_with(b"dt=") {
+                continue;
+            }
+            for file in fs::read_dir(day.path())? {
+                let file = file?;
+                let name = file.file_name();
+                if let Some(age) = name.to_str().and_then(archived_age) {
+                    files.push((day.file_name(), age.to_owned(), file.path()));
+                }
+            }
+        }
+        files.sort_unstable();
+        let too_many = files.len().saturating_sub(self.files_max);
+        for (_, _, path) in &files[..too_many] {
+            fs::remove_file(path)?;
+            if let Some(day) = path.parent() {
+                // Only an empty one can be removed.
+                let _ = fs::remove_dir(day);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Whether files can be made there. A full disk is none of the reasons against it: it will not stay full.
+fn check_writable(directory: &Path) -> io::Result<()> {
+    let path = directory.join("writable");
+    match File::create(&path) {
+        Ok(_) => fs::remove_file(&path),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves a file that is on the disk to its final name, and returns when that is on the disk too.
+fn move_file(from: &Path, directory: &Path, name: &str) -> io::Result<()> {
+    fs::rename(from, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+/// Compresses the first `length` bytes into a file, and returns its length when it is on the disk.
+fn compress(lines: &mut File, length: u64, to: &Path) -> io::Result<u64> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to)?;
+    let mut packed = GzEncoder::new(file, Compression::default());
+    let copied = io::copy(&mut lines.take(length), &mut packed)?;
+    if copied < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let file = packed.finish()?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+/// How much of a file is whole lines, in bytes. What a crash cut off is left out: half a line is of no use, and whoever reads
+/// the file would stumble over it.
+fn whole_lines(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut block = Vec::new();
+    while end > 0 {
+        let begin = end.saturating_sub(LOOK);
+        block.resize(usize::try_from(end - begin).unwrap_or_default(), 0);
+        file.read_exact_at(&mut block, begin)?;
+        if let Some(last) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(begin + last as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
+}

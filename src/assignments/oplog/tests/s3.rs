@@ -1,0 +1,295 @@
+//! Against an emulator.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use aws_sdk_s3::Client;
+use uuid::Uuid;
+
+use super::*;
+use crate::storage::aws::Aws;
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run `make test`, which provides an emulator")
+    })
+}
+
+async fn shared() -> Client {
+    Aws::emulated(&variable("ODYSSEY_TEST_AWS")).await.s3()
+}
+
+/// A bucket of this test's own.
+fn bucket() -> String {
+    format!("oplog-{}", Uuid::new_v4())
+}
+
+fn s3(directory: &Path, client: &Client, bucket: &str) -> Settings {
+    Settings {
+        sink: Sink::S3 {
+            client: client.clone(),
+            bucket: bucket.to_owned(),
+            prefix: "logs".to_owned(),
+        },
+        ..files(directory)
+    }
+}
+
+/// The bucket's objects: key, entries; in the keys' order.
+async fn objects(client: &Client, bucket: &str) -> Vec<(String, Vec<usize>)> {
+    let mut found = Vec::new();
+    let mut pages = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .into_paginator()
+        .send();
+    while let Some(page) = pages.next().await {
+        for object in page.unwrap().contents() {
+            let key = object.key().unwrap();
+            let got = client.get_object().bucket(bucket).key(key).send().await;
+            let got = got.unwrap();
+            assert_eq!(got.content_type(), Some("application/x-ndjson"));
+            assert_eq!(got.content_encoding(), None);
+            let body = got.body.collect().await.unwrap().into_bytes();
+            found.push((key.to_owned(), numbers(&body[..])));
+        }
+    }
+    found
+}
+
+fn all_of(objects: &[(String, Vec<usize>)]) -> Vec<usize> {
+    let mut numbers: Vec<usize> = objects.iter().flat_map(|(_, all)| all.clone()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// An emulator of one test's own, which is killed at its end.
+struct Emulator {
+    port: u16,
+    process: Child,
+}
+
+impl Emulator {
+    /// Starts on this port, and returns once it answers.
+    async fn start(port: u16) -> Self {
+        let program = variable("ODYSSEY_TEST_MOTO");
+        let process = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let emulator = Self { port, process };
+        until("the emulator listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })
+        .await;
+        emulator
+    }
+
+    fn kill(mut self) -> u16 {
+        self.end();
+        self.port
+    }
+
+    fn end(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+async fn client_at(port: u16) -> Client {
+    Aws::emulated(&format!("http://127.0.0.1:{port}"))
+        .await
+        .s3()
+}
+
+#[tokio::test]
+async fn objects_are_where_the_hour_of_their_entries_says_and_have_every_line() {
+    let (client, bucket) = (shared().await, bucket());
+    provision(&client, &bucket).await.unwrap();
+    provision(&client, &bucket).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    let mut settings = s3(dir.path(), &client, &bucket);
+    settings.batch_age = PATIENCE;
+    let shop = Shop::open(settings);
+    shop.note(entries("2026-11-21T09:59:59.999999Z", 0..10));
+    shop.note(entries("2026-11-21T10:00:00Z", 10..20));
+    shop.note(entries("2142-01-01T00:00:00Z", 20..30));
+    shop.oplog.close(PATIENCE).await;
+    let objects = objects(&client, &bucket).await;
+    assert_eq!(objects.len(), 3);
+    for ((key, numbers), (hour, from)) in objects.iter().zip([
+        ("dt=2026-11-21/hr=09", 0),
+        ("dt=2026-11-21/hr=10", 10),
+        ("dt=2142-01-01/hr=00", 20),
+    ]) {
+        assert!(key.starts_with(&format!("logs/{hour}/shop-")), "{key}");
+        assert!(key.ends_with(".ndjson.gz"), "{key}");
+        assert_eq!(*numbers, Vec::from_iter(from..from + 10));
+    }
+    assert_eq!(spooled(dir.path()), [PathBuf::new(); 0]);
+    let stored = "odyssey_oplog_uploads_total{result=\"stored\"}";
+    assert_eq!(shop.figure(stored), 3);
+}
+
+#[tokio::test]
+async fn a_batch_is_uploaded_at_its_age_and_at_its_size() {
+    let (client, bucket) = (shared().await, bucket());
+    provision(&client, &bucket).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    let shop = Shop::open(s3(dir.path(), &client, &bucket));
+    shop.note(entries(&today(), 0..10));
+    let stored = "odyssey_oplog_uploads_total{result=\"stored\"}";
+    until("it is old enough", || shop.figure(stored) == 1).await;
+    shop.oplog.close(PATIENCE).await;
+
+    let mut settings = s3(dir.path(), &client, &bucket);
+    (settings.batch_age, settings.batch_bytes_max) = (PATIENCE, 1000);
+    let shop = Shop::open(settings);
+    shop.note(entries(&today(), 10..20));
+    until("it is large enough", || shop.figure(stored) == 1).await;
+    shop.oplog.close(PATIENCE).await;
+    let objects = objects(&client, &bucket).await;
+    assert_eq!(all_of(&objects), Vec::from_iter(0..20));
+}
+
+#[tokio::test]
+async fn an_outage_delays_lines_and_neither_loses_nor_doubles_any() {
+    let emulator = Emulator::start(free_port()).await;
+    let client = client_at(emulator.port).await;
+    provision(&client, "outage").await.unwrap();
+    let dir = TempDir::new().unwrap();
+    let shop = Shop::open(s3(dir.path(), &client, "outage"));
+    shop.note(entries(&today(), 0..100));
+    until("the first are uploaded", || {
+        shop.written() == 100 && spooled(dir.path()).is_empty()
+    })
+    .await;
+    // The emulator forgets when it is killed.
+    let mut seen = all_of(&objects(&client, "outage").await);
+
+    let port = emulator.kill();
+    let failed = "odyssey_oplog_uploads_total{result=\"failed\"}";
+    for number in 100..300 {
+        shop.note(vec![entry(&today(), number)]);
+    }
+    until("it fails again and again", || shop.figure(failed) >= 2).await;
+    let emulator = Emulator::start(port).await;
+    // There is no bucket yet: that is an outage, too.
+    let failures = shop.figure(failed);
+    shop.note(entries(&today(), 300..400));
+    until("it goes on failing", || shop.figure(failed) > failures).await;
+    provision(&client, "outage").await.unwrap();
+    shop.note(entries(&today(), 400..500));
+    until("all are uploaded", || {
+        shop.written() == 500 && spooled(dir.path()).is_empty()
+    })
+    .await;
+    shop.oplog.close(PATIENCE).await;
+    seen.extend(all_of(&objects(&client, "outage").await));
+    assert_eq!(seen, Vec::from_iter(0..500));
+    assert_eq!(shop.figure("odyssey_oplog_spooled_bytes"), 0);
+    drop(emulator);
+}
+
+#[tokio::test]
+async fn a_full_spool_keeps_the_oldest_and_counts_the_others() {
+    let (client, bucket) = (shared().await, bucket());
+    let dir = TempDir::new().unwrap();
+    let mut settings = s3(dir.path(), &client, &bucket);
+    // Ten blocks, of which a batch takes at least one.
+    (settings.spool_bytes_max, settings.batch_bytes_max) = (40 << 10, 2000);
+    let shop = Shop::open(settings);
+    let mut noted = 0;
+    until("the spool is full for long", || {
+        shop.note(entries(&today(), noted..noted + 10));
+        noted += 10;
+        shop.lost("spool_full") >= 100
+    })
+    .await;
+    until("all are written or lost", || {
+        shop.figure("odyssey_oplog_waiting_entries") == 0
+    })
+    .await;
+    assert!(shop.figure("odyssey_oplog_spooled_bytes") <= 40 << 10);
+    let (written, lost) = (shop.written(), shop.lost("spool_full"));
+    assert_eq!(written + lost, noted as u64);
+    // The bucket appears, and there is room again.
+    provision(&client, &bucket).await.unwrap();
+    until("the spool is empty", || spooled(dir.path()).is_empty()).await;
+    shop.note(entries(&today(), noted..noted + 10));
+    shop.oplog.close(PATIENCE).await;
+    let written = usize::try_from(written).unwrap();
+    let kept: Vec<usize> = (0..written).chain(noted..noted + 10).collect();
+    assert_eq!(all_of(&objects(&client, &bucket).await), kept);
+    assert_eq!(shop.lost("spool_full"), lost);
+}
+
+#[tokio::test]
+async fn what_cannot_be_uploaded_in_time_is_uploaded_by_the_next_start() {
+    // Takes connections, and never answers.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let nowhere = client_at(silent.local_addr().unwrap().port()).await;
+    let (client, bucket) = (shared().await, bucket());
+    let dir = TempDir::new().unwrap();
+    let shop = Shop::open(s3(dir.path(), &nowhere, &bucket));
+    shop.note(entries(&today(), 0..50));
+    let began = Instant::now();
+    shop.oplog.close(Duration::from_millis(300)).await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    until("the file is packed", || is_packed(dir.path())).await;
+
+    provision(&client, &bucket).await.unwrap();
+    let next = Shop::open(s3(dir.path(), &client, &bucket));
+    next.oplog.close(PATIENCE).await;
+    let objects = objects(&client, &bucket).await;
+    assert_eq!(all_of(&objects), Vec::from_iter(0..50));
+    assert_eq!(spooled(dir.path()), [PathBuf::new(); 0]);
+}
+
+#[tokio::test]
+async fn a_kill_after_an_upload_doubles_nothing() {
+    let (client, bucket) = (shared().await, bucket());
+    provision(&client, &bucket).await.unwrap();
+    let dir = TempDir::new().unwrap();
+    let mut settings = s3(dir.path(), &client, &bucket);
+    settings.batch_age = PATIENCE;
+    let shop = Shop::open(settings);
+    shop.note(entries(&today(), 0..50));
+    until("the lines are written", || shop.written() == 50).await;
+    let left = as_killed(dir.path());
+    // Here the file is uploaded, and there nobody knows.
+    shop.oplog.close(PATIENCE).await;
+    let next = Shop::open(s3(left.path(), &client, &bucket));
+    next.oplog.close(PATIENCE).await;
+    let objects = objects(&client, &bucket).await;
+    assert_eq!(objects.len(), 1);
+    assert_eq!(all_of(&objects), Vec::from_iter(0..50));
+}
+
+#[tokio::test]
+async fn files_that_waited_for_s3_are_archived_when_the_sink_is_files() {
+    let dir = TempDir::new().unwrap();
+    let away = client_at(free_port()).await;
+    let shop = Shop::open(s3(dir.path(), &away, "away"));
+    shop.note(entries("2026-11-21T10:00:00Z", 0..10));
+    shop.oplog.close(Duration::from_millis(300)).await;
+    until("the file is packed", || is_packed(dir.path())).await;
+    Shop::open(files(dir.path())).oplog.close(PATIENCE).await;
+    let archived = archived(dir.path());
+    assert_eq!(archived[0].0, "dt=2026-11-21");
+    assert_eq!(all(&archived), Vec::from_iter(0..10));
+}

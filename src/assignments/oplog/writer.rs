@@ -1,0 +1,387 @@
+//! The thread that writes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::entry::Entry;
+use super::metrics::{Lost, Metrics};
+use super::name::Name;
+use super::spool::{Closed, Segment, Spool};
+
+/// So many bytes of lines are written together at most, give or take a line.
+const CHUNK_BYTES: usize = 64 << 10;
+/// After a failure of the disk, how long until it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the day is over.
+const LOOK: Duration = Duration::from_secs(60);
+/// How often a full spool is measured: somebody may have emptied it by hand.
+const MEASURE: Duration = Duration::from_secs(10);
+
+/// When a file is complete.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rotation {
+    /// Entries of different periods do not share a file; seconds.
+    pub(super) period_s: i64,
+    /// From this length on, in bytes of lines.
+    pub(super) bytes_max: u64,
+    /// From this age on.
+    pub(super) age_max: Option<Duration>,
+}
+
+/// What the thread and those who bring entries have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) metrics: Metrics,
+    /// Entries in memory.
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    /// Some did not fit, and nobody has said yet that they do again.
+    overflowing: AtomicBool,
+    /// The log is being closed: nothing is waited for any more.
+    pub(super) closing: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(metrics: Metrics, waiting_max: usize) -> Self {
+        Self {
+            metrics,
+            waiting: AtomicUsize::new(0),
+            waiting_max,
+            overflowing: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Admits as many of so many entries as may wait; the others are counted as lost.
+    pub(super) fn admit(&self, entries: usize) -> usize {
+        let mut admitted = 0;
+        let admit = |waiting: usize| {
+            admitted = entries.min(self.waiting_max.saturating_sub(waiting));
+            Some(waiting + admitted)
+        };
+        // It always gives a number, so it is never refused.
+        let _ = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit);
+        let lost = entries - admitted;
+        if lost > 0 {
+            self.metrics.lost(Lost::QueueFull, lost as u64);
+            if !self.overflowing.swap(true, Ordering::Relaxed) {
+                warn!(
+                    "entries of the operational log are lost: too many are waiting to be written"
+                );
+            }
+        }
+        admitted
+    }
+
+    /// Entries are no longer in memory.
+    pub(super) fn left(&self, entries: usize) {
+        let before = self.waiting.fetch_sub(entries, Ordering::Relaxed);
+        let waiting = before - entries;
+        if waiting <= self.waiting_max / 2 && self.overflowing.swap(false, Ordering::Relaxed) {
+            info!(
+                "entries of the operational log are no longer lost: few are waiting to be written"
+            );
+        }
+    }
+
+    /// How many entries are in memory.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// Entries are being dropped because the spool is full.
+#[derive(Debug)]
+struct Full {
+    entries: u64,
+    /// [`Held::freed`](super::spool::Held::freed) when it began.
+    freed: u64,
+    measured: Instant,
+}
+
+/// Whether something does not work, so that it is said once when it begins, and once when it is over.
+#[derive(Debug, Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.0, true)
+    }
+
+    fn ends(&mut self) -> bool {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// Takes entries from the queue, and sees to the files.
+#[derive(Debug)]
+pub(super) struct Writer {
+    exit: Receiver<Vec<Entry>>,
+    shared: Arc<Shared>,
+    spool: Arc<Spool>,
+    rotation: Rotation,
+    instance: String,
+    /// Lines that are not in the file yet, the number of them, and when the first happened.
+    pending: Vec<u8>,
+    pending_lines: usize,
+    first: Timestamp,
+    /// The file, once something was written to it.
+    segment: Option<Segment>,
+    /// Of which period the file's lines and the pending ones are.
+    period: i64,
+    /// Files that are to be packed, oldest first.
+    closed: VecDeque<Closed>,
+    /// Nothing is packed before.
+    pack_again: Option<Instant>,
+    full: Option<Full>,
+    writing: Trouble,
+    packing: Trouble,
+}
+
+impl Writer {
+    /// `left` are files of an earlier process.
+    pub(super) fn new(
+        exit: Receiver<Vec<Entry>>,
+        shared: Arc<Shared>,
+        spool: Arc<Spool>,
+        rotation: Rotation,
+        instance: String,
+        left: Vec<Closed>,
+    ) -> Self {
+        Self {
+            exit,
+            shared,
+            spool,
+            rotation,
+            instance,
+            pending: Vec::new(),
+            pending_lines: 0,
+            first: Timestamp::UNIX_EPOCH,
+            segment: None,
+            period: 0,
+            closed: left.into(),
+            pack_again: None,
+            full: None,
+            writing: Trouble::default(),
+            packing: Trouble::default(),
+        }
+    }
+
+    /// Works until nobody can bring entries any more, and all are written.
+    pub(super) fn run(mut self) {
+        loop {
+            if self.is_due() {
+                self.rotate();
+            }
+            self.pack();
+            match self.exit.recv_timeout(self.patience()) {
+                Ok(entries) => {
+                    self.take(&entries);
+                    // Whatever else is waiting shares the write.
+                    while let Ok(entries) = self.exit.try_recv() {
+                        self.take(&entries);
+                    }
+                    self.flush();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.rotate();
+        self.pack_again = None;
+        self.pack();
+    }
+
+    /// How long nothing is to be done if nothing comes.
+    fn patience(&self) -> Duration {
+        let mut patience = match (&self.segment, self.rotation.age_max) {
+            (Some(segment), Some(age_max)) => age_max.saturating_sub(segment.began.elapsed()),
+            _ => LOOK,
+        };
+        if let Some(again) = self.pack_again {
+            patience = patience.min(again.saturating_duration_since(Instant::now()));
+        }
+        patience
+    }
+
+    /// Whether the file is complete though nothing comes.
+    fn is_due(&self) -> bool {
+        let Some(segment) = &self.segment else {
+            return false;
+        };
+        match self.rotation.age_max {
+            Some(age_max) => segment.began.elapsed() >= age_max,
+            None => self.period_of(Timestamp::now()) > self.period,
+        }
+    }
+
+    fn period_of(&self, at: Timestamp) -> i64 {
+        at.as_second().div_euclid(self.rotation.period_s)
+    }
+
+    fn take(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let period = self.period_of(entry.at);
+            if period != self.period {
+                self.flush();
+                self.rotate();
+                self.period = period;
+            }
+            if self.pending.is_empty() {
+                self.first = entry.at;
+            }
+            entry.write_line(&mut self.pending);
+            self.pending_lines += 1;
+            let written = self.segment.as_ref().map_or(0, Segment::length);
+            let complete = written + self.pending.len() as u64 >= self.rotation.bytes_max;
+            if complete || self.pending.len() >= CHUNK_BYTES || self.is_due() {
+                self.flush();
+            }
+        }
+    }
+
+    /// Brings the pending lines to the disk. Waits for a disk that fails: what comes meanwhile waits in memory, and is lost
+    /// only if that is too much.
+    fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        if self.is_full() {
+            self.lose(Lost::SpoolFull);
+        }
+        while !self.pending.is_empty() {
+            match self.write() {
+                Ok(()) => self.wrote(),
+                Err(error) => {
+                    if self.writing.begins() {
+                        warn!(%error, "cannot write the operational log; what happens waits in memory, as far as it fits");
+                    }
+                    if self.shared.closing.load(Ordering::Acquire) {
+                        self.lose(Lost::Disk);
+                    } else {
+                        thread::park_timeout(RETRY);
+                    }
+                }
+            }
+        }
+        let written = self.segment.as_ref().map_or(0, Segment::length);
+        if written >= self.rotation.bytes_max || self.is_due() {
+            self.rotate();
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.segment.is_none() {
+            let name = Name::new(self.first, &self.instance);
+            self.segment = Some(self.spool.begin(name)?);
+        }
+        if let Some(segment) = &mut self.segment {
+            self.spool.append(segment, &self.pending)?;
+            segment.lines += self.pending_lines as u64;
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self) {
+        self.shared.metrics.written(self.pending_lines as u64);
+        self.forget();
+        if self.writing.ends() {
+            info!("the operational log can be written again");
+        }
+    }
+
+    fn lose(&mut self, reason: Lost) {
+        self.shared.metrics.lost(reason, self.pending_lines as u64);
+        if let Some(full) = &mut self.full {
+            full.entries += self.pending_lines as u64;
+        }
+        self.forget();
+    }
+
+    /// The pending lines are no longer in memory.
+    fn forget(&mut self) {
+        self.pending.clear();
+        self.shared.left(std::mem::take(&mut self.pending_lines));
+    }
+
+    /// Whether the pending lines have no place. Once they have none, nothing has until something has gone where it belongs
+    /// and a quarter of the spool is free: what is kept has no holes, and the log does not say so at every line.
+    fn is_full(&mut self) -> bool {
+        let bytes = self.pending.len();
+        let Some(full) = &mut self.full else {
+            if self.spool.has_room_for(bytes) {
+                return false;
+            }
+            warn!(
+                "the spool of the operational log is full: entries are lost until the oldest are uploaded"
+            );
+            self.full = Some(Full {
+                entries: 0,
+                freed: self.spool.holds().freed,
+                measured: Instant::now(),
+            });
+            return true;
+        };
+        if full.measured.elapsed() >= MEASURE {
+            full.measured = Instant::now();
+            // If it cannot be looked at, it is as full as it was.
+            let _ = self.spool.measure();
+        }
+        let freed = self.spool.holds().freed > full.freed && self.spool.is_relieved();
+        if freed && self.spool.has_room_for(bytes) {
+            let lost = full.entries;
+            info!(lost, "the spool of the operational log has room again");
+            self.full = None;
+            return false;
+        }
+        true
+    }
+
+    /// The file is complete.
+    fn rotate(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            self.closed.push_back(segment.close());
+            self.pack();
+        }
+    }
+
+    /// Packs complete files, and tries again later what cannot be packed now.
+    fn pack(&mut self) {
+        if self.pack_again.is_some_and(|again| Instant::now() < again) {
+            return;
+        }
+        self.pack_again = None;
+        while let Some(closed) = self.closed.front() {
+            match self.spool.pack(closed) {
+                Ok(()) => {
+                    if self.packing.ends() {
+                        info!("files of the operational log can be packed again");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let entries = closed.lines;
+                    warn!(entries, "somebody removed a file of the operational log");
+                    self.shared.metrics.lost(Lost::Disk, entries);
+                }
+                Err(error) => {
+                    if self.packing.begins() {
+                        warn!(%error, "cannot pack a file of the operational log; it waits as it is");
+                    }
+                    self.pack_again = Some(Instant::now() + RETRY);
+                    return;
+                }
+            }
+            self.closed.pop_front();
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Assignments over HTTP: paths and handlers. How a manifest is read is in `manifest`, what else goes over the wire in `wire`,
+//! which problem each error is in `problems`.
+
+mod manifest;
+mod problems;
+mod wire;
+
+use std::io;
+
+use axum::extract::{FromRef, Request, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use jiff::civil::Date;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use self::problems::no_manifest;
+use self::wire::{
+    AssignQuery, AssignRequest, AssignmentPage, AssignmentState, DayPlan, KeptManifest, ListQuery,
+    NewManifest, NewStatus, ShownManifest,
+};
+use super::error::{Refusal, UpdateError};
+use super::model::Manifest;
+use super::service::{Assignments, today};
+use crate::http::Problem;
+use crate::http::body::{BodyLimits, Json, stream};
+use crate::http::page::{Page, not_kept};
+use crate::http::params::{Query, RequestId};
+
+/// Reads a manifest as it is sent: its day, if it names one, and its lists.
+///
+/// # Errors
+/// A problem that tells what is wrong with it, and where.
+pub fn read_manifest(json: &mut dyn io::Read) -> Result<(Option<Date>, Manifest), Problem> {
+    manifest::read(json)
+}
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The desk.
+    pub assignments: Assignments,
+    /// The bounds of request bodies.
+    pub limits: BodyLimits,
+    /// The bounds of a manifest.
+    pub manifest_limits: BodyLimits,
+}
+
+impl FromRef<Desk> for BodyLimits {
+    fn from_ref(desk: &Desk) -> Self {
+        desk.limits
+    }
+}
+
+/// What the staff may do.
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
+    [
+        routes!(put_manifest, get_manifest),
+        routes!(assign),
+        routes!(update),
+        routes!(list_assignments),
+    ]
+    .map(|(schemas, paths, methods): UtoipaMethodRouter<Desk>| {
+        (schemas, paths, methods.with_state(desk.clone()))
+    })
+}
+
+/// Say what a day's lists are
+///
+/// Replaces those of that day. What was given before stays given.
+#[utoipa::path(
+    put, path = "/manifest", tag = "assignments",
+    request_body(content = NewManifest, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Kept", body = KeptManifest),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something in it is not acceptable; `errors` tell what, up to 100 of them", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Response, Problem> {
+    let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
+    let date = date.unwrap_or_else(today);
+    let kept = desk.assignments.keep_manifest(date, manifest).await?;
+    Ok(not_kept(&KeptManifest::from(kept)))
+}
+
+/// A day's lists
+#[utoipa::path(
+    get, path = "/manifest", tag = "assignments",
+    params(
+        ("date" = Option<String>, Query, description = "The day; today (UTC) if nothing is said", format = Date),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of lists that the client has"),
+    ),
+    responses(
+        (status = 200, body = ShownManifest, headers(("ETag" = String))),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "There is none for the day", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not a date", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_manifest(
+    State(desk): State<Desk>,
+    Query(query): Query<ManifestQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let date = query.date.map(|text| wire::date("date", &text));
+    let date = date.transpose()?.unwrap_or_else(today);
+    let shown = desk.assignments.manifest(date).await?;
+    let shown = shown.ok_or_else(|| no_manifest(date))?;
+    let page = Page::of(shown.json.into(), &shown.version);
+    Ok(page.answer(&headers))
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct ManifestQuery {
+    date: Option<String>,
+}
+
+/// Plan the day, and give the packages to the drivers
+///
+/// As many packages as any plan could carry; of such plans one whose load is as even as possible; of those one that takes
+/// perishable, express and early packages first. What was given before stays, and counts. Asked again, the same is answered.
+#[utoipa::path(
+    post, path = "/assign", tag = "assignments",
+    request_body(content = AssignRequest, content_type = "application/json"),
+    params(("explain" = Option<bool>, Query, description = "Tell why packages stay behind, and what would help most")),
+    responses(
+        (status = 200, body = DayPlan),
+        (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn assign(
+    State(desk): State<Desk>,
+    Query(AssignQuery { explain }): Query<AssignQuery>,
+    RequestId(request_id): RequestId,
+    Json(body): Json<AssignRequest>,
+) -> Result<Response, Problem> {
+    let listed = body.driver_ids.clone();
+    let request = body.into_request(explain)?;
+    let assigned = desk.assignments.assign(request, &request_id).await;
+    let assigned = assigned.map_err(|error| problems::of_assign(error, &listed))?;
+    Ok(not_kept(&DayPlan::from(assigned)))
+}
+
+/// Say how far a package has come
+///
+/// With its driver; of a pair that was given on several days, the latest is meant.
+#[utoipa::path(
+    post, path = "/update", tag = "assignments",
+    request_body(content = NewStatus, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Kept; how it is now", body = AssignmentState),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The driver does not have the package", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The status is final (`assignments.strict`)", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing, or an unknown status", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn update(
+    State(desk): State<Desk>,
+    RequestId(request_id): RequestId,
+    Json(body): Json<NewStatus>,
+) -> Result<Response, Problem> {
+    let parts = body.into_parts()?;
+    let unknown = || UpdateError::Refused(Refusal::NoSuchAssignment);
+    let (driver, package, status) = parts.ok_or_else(unknown)?;
+    let updated = desk
+        .assignments
+        .update(driver, package, status, &request_id);
+    Ok(not_kept(&AssignmentState::from(updated.await?.assignment)))
+}
+
+/// What was given to whom
+///
+/// All that fits what is said, page by page.
+#[utoipa::path(
+    get, path = "/assignments", tag = "assignments",
+    params(
+        ("driver_id" = Option<String>, Query, description = "Of this driver"),
+        ("package_id" = Option<String>, Query, description = "Of this package"),
+        ("status" = Option<String>, Query, description = "Of this status: assigned, accepted, in_progress, delivered or failed_to_deliver"),
+        ("date" = Option<String>, Query, description = "Of this day", format = Date),
+        ("limit" = Option<u32>, Query, description = "On a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "Where the page begins: the `next` of the one before"),
+    ),
+    responses(
+        (status = 200, body = AssignmentPage),
+        (status = 422, description = "Not a status, a date, a limit or a cursor", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_assignments(
+    State(desk): State<Desk>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
+    let Some((filter, after, limit)) = query.into_wanted()? else {
+        return Ok(not_kept(&AssignmentPage::EMPTY));
+    };
+    let listing = desk.assignments.list(filter, after, limit).await?;
+    Ok(not_kept(&AssignmentPage::from(listing)))
+}

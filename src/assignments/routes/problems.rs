@@ -1,0 +1,64 @@
+//! Which problem each error of the desk is.
+
+use axum::http::StatusCode;
+use jiff::civil::Date;
+
+use super::super::error::{AssignError, Refusal, UpdateError};
+use super::super::model::DriverId;
+use crate::http::Problem;
+use crate::http::problem::FieldError;
+
+/// `listed` are the drivers of the request, as they stand there.
+pub(super) fn of_assign(error: AssignError, listed: &[String]) -> Problem {
+    match error {
+        AssignError::NoManifest(date) => Problem::new(
+            StatusCode::CONFLICT,
+            "manifest-missing",
+            "The day has no lists",
+            format!("There is no manifest for {date}; PUT /manifest first."),
+        )
+        .with("date", date.to_string()),
+        AssignError::UnknownDrivers(unknown) => unknown_drivers(&unknown, listed),
+        AssignError::Unavailable(unavailable) => unavailable.into(),
+    }
+}
+
+fn unknown_drivers(unknown: &[DriverId], listed: &[String]) -> Problem {
+    let place = |driver: &DriverId| listed.iter().position(|name| name == driver.as_str());
+    let error = |driver: &DriverId| FieldError {
+        pointer: place(driver).map(|place| format!("/driver_ids/{place}")),
+        parameter: None,
+        detail: format!("The driver {:?} is not in the day's list.", driver.as_str()),
+    };
+    Problem::invalid(unknown.iter().map(error).collect())
+}
+
+pub(super) fn no_manifest(date: Date) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "manifest-unknown",
+        "No such manifest",
+        format!("There is no manifest for {date}."),
+    )
+}
+
+impl From<UpdateError> for Problem {
+    fn from(error: UpdateError) -> Self {
+        match error {
+            UpdateError::Refused(Refusal::NoSuchAssignment) => Self::new(
+                StatusCode::NOT_FOUND,
+                "assignment-unknown",
+                "No such assignment",
+                "The driver does not have this package.",
+            ),
+            UpdateError::Refused(Refusal::Final { status }) => Self::new(
+                StatusCode::CONFLICT,
+                "status-final",
+                "The status is final",
+                format!("It is {}, and stays so.", status.as_str()),
+            )
+            .with("status", status.as_str()),
+            UpdateError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}

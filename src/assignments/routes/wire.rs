@@ -1,0 +1,499 @@
+//! What goes over the wire at the assignment desk, and how it becomes the model.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use garde::Validate;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::matching::explain::{Explanation, Relaxed};
+use super::super::model::{
+    Assignment, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId, Place, Status,
+};
+use super::super::service::{Assigned, Kept, Request, today};
+use super::super::store::Listing;
+use crate::http::Problem;
+use crate::http::problem::FieldError;
+
+/// Assignments on a page where nothing is said.
+const LIMIT: usize = 100;
+/// Assignments on a page at most.
+const LIMIT_MAX: usize = 1000;
+
+/// The lists of a day. Only described by this; they are read as they arrive.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read piece by piece")]
+pub(super) struct NewManifest {
+    /// The day; today (UTC) if nothing is said.
+    #[schema(value_type = String, format = Date, required = false)]
+    date: Option<Date>,
+    drivers: Vec<ListedDriver>,
+    packages: Vec<ListedPackage>,
+}
+
+/// A driver of the day.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read piece by piece")]
+pub(super) struct ListedDriver {
+    #[schema(min_length = 1, max_length = 128, example = "driver_1")]
+    driver_id: String,
+    /// All of them must be satisfied.
+    rules: Vec<ListedRule>,
+}
+
+/// What a driver may carry.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read piece by piece")]
+pub(super) struct ListedRule {
+    #[schema(max_length = 128, required = false)]
+    rule_id: Option<String>,
+    /// `MAX_WEIGHT`, `NO_PERISHABLE`, `REGION_ONLY`, `MAX_DISTANCE`, `EXPRESS_ONLY`, `FRAGILE_ONLY`, `HAZMAT_ALLOWED`,
+    /// `TEMP_CONTROL`, `TIME_WINDOW` or `OVERSIZED`.
+    #[schema(example = "MAX_WEIGHT")]
+    code: String,
+    /// By the code: `limit_kg`; `allowed_regions`; `max_km`; `allowed_classes`; `min_c` and `max_c`; `start_hour` and
+    /// `end_hour`; `min_volume_m3`; nothing.
+    #[schema(value_type = Object, required = false)]
+    params: (),
+}
+
+/// A package of the day.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read piece by piece")]
+pub(super) struct ListedPackage {
+    #[schema(min_length = 1, max_length = 128)]
+    package_id: String,
+    #[schema(minimum = 0)]
+    weight_kg: f64,
+    is_perishable: bool,
+    /// north, east, south or west.
+    #[schema(example = "north")]
+    region: String,
+    #[schema(minimum = 0)]
+    distance_km: f64,
+    is_express: bool,
+    is_fragile: bool,
+    /// Class of dangerous goods; null if it is none.
+    #[schema(minimum = 1, maximum = 9, required = false)]
+    hazmat_class: Option<u8>,
+    #[schema(minimum = -273.15)]
+    temperature_c: f64,
+    #[schema(minimum = 0, maximum = 23)]
+    delivery_hour: u8,
+    #[schema(minimum = 0)]
+    volume_m3: f64,
+    #[schema(max_length = 1000, required = false)]
+    destination: Option<String>,
+}
+
+/// The lists of a day, as they are kept.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is kept as it is shown")]
+pub(super) struct ShownManifest {
+    #[schema(value_type = String, format = Date)]
+    date: Date,
+    drivers: Vec<ListedDriver>,
+    packages: Vec<ListedPackage>,
+}
+
+/// A manifest that was kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeptManifest {
+    #[schema(value_type = String, format = Date)]
+    date: Date,
+    /// How many.
+    drivers: usize,
+    /// How many.
+    packages: usize,
+}
+
+impl From<Kept> for KeptManifest {
+    fn from(
+        Kept {
+            date,
+            drivers,
+            packages,
+        }: Kept,
+    ) -> Self {
+        Self {
+            date,
+            drivers,
+            packages,
+        }
+    }
+}
+
+/// What a plan is asked for.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+pub(super) struct AssignRequest {
+    /// Who drives; all of them in the day's list. Twice is as good as once.
+    #[garde(length(min = 1))]
+    #[schema(min_items = 1)]
+    pub(super) driver_ids: Vec<String>,
+    /// Packages of one driver that day at most, earlier ones included.
+    #[garde(range(max = MAX_PER_DRIVER))]
+    #[schema(minimum = 0, maximum = 10_000)]
+    max_per_driver: u32,
+    /// The day; today (UTC) if nothing is said.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = String, format = Date, required = false)]
+    date: Option<Date>,
+    /// Plan, and give nothing.
+    #[serde(default)]
+    #[garde(skip)]
+    dry_run: bool,
+    /// Give up first what these drivers have that is still `assigned`.
+    #[serde(default)]
+    #[garde(skip)]
+    reset: bool,
+}
+
+/// How a plan is told.
+#[derive(Debug, Deserialize)]
+pub(super) struct AssignQuery {
+    #[serde(default)]
+    pub(super) explain: bool,
+}
+
+impl AssignRequest {
+    /// # Errors
+    /// 422 for what is no driver's name; it is in no list.
+    pub(super) fn into_request(self, explain: bool) -> Result<Request, Problem> {
+        let mut errors = Vec::new();
+        let named = |(place, name): (usize, &String)| {
+            let parsed = DriverId::parse(name);
+            if parsed.is_none() {
+                errors.push(FieldError {
+                    pointer: Some(format!("/driver_ids/{place}")),
+                    parameter: None,
+                    detail: format!("A driver's name has 1 to {ID_CHARS_MAX} characters."),
+                });
+            }
+            parsed
+        };
+        let drivers = self
+            .driver_ids
+            .iter()
+            .enumerate()
+            .filter_map(named)
+            .collect();
+        if !errors.is_empty() {
+            return Err(Problem::invalid(errors));
+        }
+        Ok(Request {
+            drivers,
+            max_per_driver: self.max_per_driver,
+            date: self.date.unwrap_or_else(today),
+            dry_run: self.dry_run,
+            reset: self.reset,
+            explain,
+        })
+    }
+}
+
+/// A day's plan.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DayPlan {
+    /// Each driver that was asked for, with their packages of the day; what presses most first.
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    assignments: BTreeMap<DriverId, Vec<PackageId>>,
+    /// Packages of the day's list that nobody has; what presses most first.
+    #[schema(value_type = Vec<String>)]
+    unassigned_packages: Vec<PackageId>,
+    /// Drivers that were asked for and have nothing.
+    #[schema(value_type = Vec<String>)]
+    unassigned_drivers: Vec<DriverId>,
+    /// Why packages stay behind, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    explanation: Option<PlanExplanation>,
+}
+
+impl From<Assigned> for DayPlan {
+    fn from(Assigned { plan, explanation }: Assigned) -> Self {
+        let idle = plan
+            .assignments
+            .iter()
+            .filter(|(_, packages)| packages.is_empty());
+        Self {
+            unassigned_drivers: idle.map(|(driver, _)| driver.clone()).collect(),
+            assignments: plan.assignments,
+            unassigned_packages: plan.unassigned,
+            explanation: explanation.map(PlanExplanation::from),
+        }
+    }
+}
+
+/// Why packages stay behind.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PlanExplanation {
+    /// Each package that nobody has.
+    packages: Vec<PackageLeft>,
+    /// Which single relaxation would have the most further packages carried; null if none would.
+    relaxation: Option<PlanRelaxation>,
+}
+
+/// Why one package stays behind.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PackageLeft {
+    #[schema(value_type = String)]
+    package_id: PackageId,
+    /// "capacity": drivers could take it, but have as many as they may, and not by a mistake: in every best plan somebody has
+    /// to stay behind. "rules": no driver may take it.
+    #[schema(example = "rules")]
+    reason: &'static str,
+    /// Drivers whom no rule keeps from it.
+    able_drivers: usize,
+    /// Drivers whom a rule keeps from it, by the rule's code. A driver with several such rules counts for each.
+    #[schema(value_type = BTreeMap<String, usize>)]
+    refused_by: BTreeMap<&'static str, usize>,
+}
+
+/// One thing less to respect.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PlanRelaxation {
+    /// The driver who would have one rule less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    driver_id: Option<DriverId>,
+    /// That rule, if it has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rule_id: Option<Box<str>>,
+    /// That rule's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<&'static str>,
+    /// What everybody's `max_per_driver` would be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_per_driver: Option<u32>,
+    /// How many more packages would be carried.
+    gain: u64,
+}
+
+impl From<Explanation> for PlanExplanation {
+    fn from(explanation: Explanation) -> Self {
+        let packages = explanation.packages.into_iter().map(|left| PackageLeft {
+            package_id: left.package,
+            reason: if left.able > 0 { "capacity" } else { "rules" },
+            able_drivers: left.able,
+            refused_by: left.refused,
+        });
+        let relaxation = explanation.relaxation.map(|relaxation| {
+            let gain = relaxation.gain;
+            let mut told = PlanRelaxation {
+                driver_id: None,
+                rule_id: None,
+                code: None,
+                max_per_driver: None,
+                gain,
+            };
+            match relaxation.what {
+                Relaxed::MaxPerDriver { to } => told.max_per_driver = Some(to),
+                Relaxed::Rule { driver, rule, code } => {
+                    (told.driver_id, told.rule_id, told.code) = (Some(driver), rule, Some(code));
+                }
+            }
+            told
+        });
+        Self {
+            packages: packages.collect(),
+            relaxation,
+        }
+    }
+}
+
+/// How far a package has come.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+pub(super) struct NewStatus {
+    #[garde(skip)]
+    driver_id: String,
+    #[garde(skip)]
+    package_id: String,
+    /// assigned, accepted, `in_progress`, delivered or `failed_to_deliver`.
+    #[garde(skip)]
+    #[schema(example = "in_progress")]
+    status: String,
+}
+
+impl NewStatus {
+    /// # Errors
+    /// 422 for an unknown status. What is no name is nobody's: 404, as any other that is not there.
+    pub(super) fn into_parts(self) -> Result<Option<(DriverId, PackageId, Status)>, Problem> {
+        let status = Status::parse(&self.status).ok_or_else(|| {
+            Problem::invalid(vec![FieldError {
+                pointer: Some("/status".to_owned()),
+                parameter: None,
+                detail: known_statuses(),
+            }])
+        })?;
+        let driver = DriverId::parse(&self.driver_id);
+        let pair = driver.zip(PackageId::parse(&self.package_id));
+        Ok(pair.map(|(driver, package)| (driver, package, status)))
+    }
+}
+
+fn known_statuses() -> String {
+    let known = Status::ALL.map(Status::as_str).join(", ");
+    format!("The statuses are {known}.")
+}
+
+/// A package that a driver has.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AssignmentState {
+    #[schema(value_type = String)]
+    driver_id: DriverId,
+    #[schema(value_type = String, format = Date)]
+    date: Date,
+    #[schema(value_type = String, example = "assigned")]
+    status: Status,
+    #[schema(value_type = String, format = DateTime)]
+    assigned_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    #[serde(flatten)]
+    #[schema(value_type = ListedPackage)]
+    package: Package,
+}
+
+impl From<Assignment> for AssignmentState {
+    fn from(assignment: Assignment) -> Self {
+        Self {
+            driver_id: assignment.driver,
+            date: assignment.date,
+            status: assignment.status,
+            assigned_at: assignment.assigned_at,
+            updated_at: assignment.updated_at,
+            package: assignment.package,
+        }
+    }
+}
+
+/// Which assignments are asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    driver_id: Option<String>,
+    package_id: Option<String>,
+    status: Option<String>,
+    date: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// What is asked of the list; nothing if it fits nobody.
+pub(super) type Wanted = Option<(Filter, Option<Place>, usize)>;
+
+impl ListQuery {
+    /// # Errors
+    /// 422 for what is no status, day, limit or cursor.
+    pub(super) fn into_wanted(self) -> Result<Wanted, Problem> {
+        let status = self.status.map(|word| {
+            let wrong = || Problem::invalid_parameter("status", known_statuses());
+            Status::parse(&word).ok_or_else(wrong)
+        });
+        let limit = self.limit.map_or(Ok(LIMIT), |text| {
+            let limit = text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=LIMIT_MAX).contains(limit));
+            let detail = format!("It must be a number from 1 to {LIMIT_MAX}.");
+            limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
+        });
+        let after = self.cursor.map(|cursor| {
+            let detail = "It must be the `next` of an earlier answer.";
+            place(&cursor).ok_or_else(|| Problem::invalid_parameter("cursor", detail))
+        });
+        let filter = Filter {
+            driver: None,
+            package: None,
+            status: status.transpose()?,
+            date: self.date.map(|text| date("date", &text)).transpose()?,
+        };
+        let (limit, after) = (limit?, after.transpose()?);
+        // What is no name is nobody's.
+        let driver = self.driver_id.map(|name| DriverId::parse(&name).ok_or(()));
+        let package = self
+            .package_id
+            .map(|name| PackageId::parse(&name).ok_or(()));
+        let (Ok(driver), Ok(package)) = (driver.transpose(), package.transpose()) else {
+            return Ok(None);
+        };
+        Ok(Some((
+            Filter {
+                driver,
+                package,
+                ..filter
+            },
+            after,
+            limit,
+        )))
+    }
+}
+
+/// A day in a query.
+///
+/// # Errors
+/// 422 if it is none.
+pub(super) fn date(parameter: &'static str, text: &str) -> Result<Date, Problem> {
+    text.parse().map_err(|_| {
+        let detail = "A date is written as in RFC 3339, such as 2142-05-01.";
+        Problem::invalid_parameter(parameter, detail)
+    })
+}
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AssignmentPage {
+    assignments: Vec<AssignmentState>,
+    /// The `cursor` of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next: Option<String>,
+}
+
+impl AssignmentPage {
+    pub(super) const EMPTY: Self = Self {
+        assignments: Vec::new(),
+        next: None,
+    };
+}
+
+impl From<Listing> for AssignmentPage {
+    fn from(listing: Listing) -> Self {
+        Self {
+            assignments: listing
+                .assignments
+                .into_iter()
+                .map(AssignmentState::from)
+                .collect(),
+            next: listing.next.map(|place| cursor(&place)),
+        }
+    }
+}
+
+fn cursor(
+    Place {
+        driver,
+        date,
+        package,
+    }: &Place,
+) -> String {
+    let json = serde_json::json!([driver, date, package]);
+    URL_SAFE_NO_PAD.encode(json.to_string())
+}
+
+fn place(cursor: &str) -> Option<Place> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (driver, date, package): (String, Date, String) = serde_json::from_slice(&json).ok()?;
+    Some(Place {
+        driver: DriverId::parse(&driver)?,
+        date,
+        package: PackageId::parse(&package)?,
+    })
+}

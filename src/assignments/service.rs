@@ -1,0 +1,529 @@
+//! What one can do at the desk; a handle that is cheap to clone.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use siphasher::sip128::SipHasher13;
+use tracing::{error, info};
+
+use super::error::{AssignError, Unavailable, UpdateError};
+use super::matching::{self, Catalogue, Explanation};
+use super::metrics::Metrics;
+use super::model::{
+    Change, DriverChange, DriverId, Filter, Held, Manifest, Package, PackageId, Place, Plan,
+    Status, Update,
+};
+use super::oplog::{Entry, Kind, Oplog};
+use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
+
+/// Days whose lists are kept ready for planning.
+const READY_MAX: usize = 3;
+/// Plans that are made for a request while others change the day.
+const TRIES: u32 = 8;
+/// Longest pause after the first of them; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The desk.
+#[derive(Debug, Clone)]
+pub struct Assignments {
+    desk: Arc<Desk>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    store: Arc<dyn Store>,
+    oplog: Oplog,
+    metrics: Metrics,
+    /// Whether a final status stays.
+    strict: bool,
+    /// Held by whoever plans: a plan takes memory and a processor, and two for the same day would collide.
+    planning: tokio::sync::Mutex<()>,
+    /// The lists that were used last, the latest at the end.
+    ready: Mutex<Vec<Ready>>,
+}
+
+#[derive(Debug, Clone)]
+struct Ready {
+    date: Date,
+    version: Version,
+    catalogue: Arc<Catalogue>,
+}
+
+/// What a plan is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who drives, not empty.
+    pub drivers: BTreeSet<DriverId>,
+    /// Packages of one driver that day at most.
+    pub max_per_driver: u32,
+    /// Which day.
+    pub date: Date,
+    /// Plan only.
+    pub dry_run: bool,
+    /// What these drivers have that is still assigned is given up first.
+    pub reset: bool,
+    /// Tell why packages stay behind.
+    pub explain: bool,
+}
+
+/// A day's plan.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    /// What everybody has now.
+    pub plan: Plan,
+    /// Why the rest stays behind, if that was asked.
+    pub explanation: Option<Explanation>,
+}
+
+/// A manifest that was kept: how much is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Which day's.
+    pub date: Date,
+    /// Who drives.
+    pub drivers: usize,
+    /// What is to be delivered.
+    pub packages: usize,
+}
+
+/// A manifest as it is asked for.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Changes with the lists.
+    pub version: Version,
+    /// JSON: `date`, `drivers`, `packages`.
+    pub json: Vec<u8>,
+}
+
+/// Why a plan must be made anew, or cannot be.
+enum Missed {
+    Outdated,
+    Failed(AssignError),
+}
+
+impl From<AssignError> for Missed {
+    fn from(error: AssignError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unavailable> for Missed {
+    fn from(unavailable: Unavailable) -> Self {
+        Self::Failed(unavailable.into())
+    }
+}
+
+impl Assignments {
+    /// The desk, keeping everything in `store`, and telling `oplog`. If `strict`, a final status stays.
+    pub fn new(store: Arc<dyn Store>, oplog: Oplog, metrics: Metrics, strict: bool) -> Self {
+        let desk = Desk {
+            store,
+            oplog,
+            metrics,
+            strict,
+            planning: tokio::sync::Mutex::default(),
+            ready: Mutex::default(),
+        };
+        Self {
+            desk: Arc::new(desk),
+        }
+    }
+
+    /// Replaces a day's lists.
+    ///
+    /// # Errors
+    /// See [`Unavailable`]; the lists may be sent again.
+    pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
+        let prepared = off_the_runtime(move || {
+            let sheet = written(date, &manifest)?;
+            Ok::<_, io::Error>((sheet, Catalogue::new(manifest)))
+        });
+        let (sheet, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
+        let version = sheet.version;
+        self.desk.store.keep_manifest(date, sheet).await?;
+        let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
+        info!(%date, drivers, packages, "a manifest is kept");
+        self.make_ready(Ready {
+            date,
+            version,
+            catalogue: Arc::new(catalogue),
+        });
+        Ok(Kept {
+            date,
+            drivers,
+            packages,
+        })
+    }
+
+    /// A day's lists, if there are any.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn manifest(&self, date: Date) -> Result<Option<Shown>, Unavailable> {
+        let Some(sheet) = self.desk.store.manifest(date).await? else {
+            return Ok(None);
+        };
+        let version = sheet.version;
+        let json = off_the_runtime(move || unpacked(&sheet)).await?;
+        let json = json.map_err(|error| failed(&error))?;
+        Ok(Some(Shown { version, json }))
+    }
+
+    /// Plans a day, and gives. What was given before stays; asked again, the same is answered. `request_id` goes into the
+    /// operational log.
+    ///
+    /// # Errors
+    /// See [`AssignError`].
+    pub async fn assign(
+        &self,
+        request: Request,
+        request_id: &str,
+    ) -> Result<Assigned, AssignError> {
+        let _turn = self.desk.planning.lock().await;
+        let catalogue = self.catalogue(request.date).await?;
+        let unknown = request
+            .drivers
+            .iter()
+            .filter(|driver| !catalogue.has_driver(driver));
+        let unknown: Vec<DriverId> = unknown.cloned().collect();
+        if !unknown.is_empty() {
+            return Err(AssignError::UnknownDrivers(unknown));
+        }
+        let request = Arc::new(request);
+        for attempt in 0..TRIES {
+            match self.try_assign(&catalogue, &request, request_id).await {
+                Ok(assigned) => return Ok(assigned),
+                Err(Missed::Failed(error)) => return Err(error),
+                Err(Missed::Outdated) => {
+                    self.desk.metrics.conflicted();
+                    // Whoever was faster may still be at it. How long is left to chance, or both would meet again.
+                    let most = PAUSE * 2_u32.pow(attempt);
+                    tokio::time::sleep(most.mul_f64(chance())).await;
+                }
+            }
+        }
+        Err(Unavailable::Busy.into())
+    }
+
+    async fn try_assign(
+        &self,
+        catalogue: &Arc<Catalogue>,
+        request: &Arc<Request>,
+        request_id: &str,
+    ) -> Result<Assigned, Missed> {
+        let date = request.date;
+        let mut held = self.desk.store.held(date).await?;
+        let mut returned = HashSet::new();
+        if request.reset {
+            let drivers = request.drivers.iter().cloned().collect();
+            returned.extend(self.desk.store.still_assigned(date, drivers).await?);
+        }
+        let mut counts: BTreeMap<DriverId, u32> = BTreeMap::new();
+        for Held { driver, .. } in &held {
+            *counts.entry(driver.clone()).or_default() += 1;
+        }
+        held.retain(|held| !returned.contains(held));
+        let (catalogue, asked) = (Arc::clone(catalogue), Arc::clone(request));
+        let planned = off_the_runtime(move || planned(&catalogue, &asked, &held));
+        let (mut planned, explanation, took) = planned.await?;
+        self.desk.metrics.planned(took);
+        if !request.dry_run {
+            let given = std::mem::take(&mut planned.given);
+            let change = difference(date, &counts, returned, given);
+            self.keep(change, request_id).await?;
+        }
+        Ok(Assigned {
+            plan: planned.plan,
+            explanation,
+        })
+    }
+
+    async fn keep(&self, change: Change, request_id: &str) -> Result<(), Missed> {
+        if change.drivers.is_empty() {
+            return Ok(());
+        }
+        let entries = entries(&change, request_id);
+        let given = change.drivers.iter().map(|change| change.given.len()).sum();
+        match self.desk.store.change(change).await? {
+            Changed::Outdated => Err(Missed::Outdated),
+            Changed::Done => {
+                self.desk.metrics.changed(given, entries.len() - given);
+                self.desk.oplog.note(entries);
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps how far a package has come.
+    ///
+    /// # Errors
+    /// See [`UpdateError`].
+    pub async fn update(
+        &self,
+        driver: DriverId,
+        package: PackageId,
+        status: Status,
+        request_id: &str,
+    ) -> Result<Updated, UpdateError> {
+        let update = Update {
+            driver,
+            package,
+            status,
+            strict: self.desk.strict,
+            at: now(),
+        };
+        let entry = |updated: &Updated| Entry {
+            at: updated.assignment.updated_at,
+            request_id: request_id.into(),
+            kind: Kind::Update,
+            driver: updated.assignment.driver.clone(),
+            package: updated.assignment.package.id.clone(),
+            from: Some(updated.from),
+            to: Some(status),
+        };
+        let updated = self.desk.store.update(update).await;
+        let updated = updated
+            .map_err(UpdateError::from)
+            .and_then(|updated| Ok(updated?));
+        self.desk.metrics.updated(updated.as_ref().map(|_| status));
+        if let Ok(updated) = &updated {
+            self.desk.oplog.note(vec![entry(updated)]);
+        }
+        updated
+    }
+
+    /// Assignments that fit, from a place on, `limit` at most.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn list(
+        &self,
+        filter: Filter,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Listing, Unavailable> {
+        self.desk.store.list(filter, after, limit).await
+    }
+
+    /// Whether what must be kept can be.
+    pub fn is_well(&self) -> bool {
+        self.desk.store.is_well()
+    }
+
+    /// The day's lists, ready for planning.
+    async fn catalogue(&self, date: Date) -> Result<Arc<Catalogue>, AssignError> {
+        let missing = AssignError::NoManifest(date);
+        let version = self.desk.store.manifest_version(date).await?;
+        let version = version.ok_or(missing.clone())?;
+        if let Some(catalogue) = self.find_ready(date, version) {
+            return Ok(catalogue);
+        }
+        let sheet = self.desk.store.manifest(date).await?.ok_or(missing)?;
+        let version = sheet.version;
+        let catalogue = off_the_runtime(move || {
+            let manifest = serde_json::from_slice(&unpacked(&sheet)?)?;
+            Ok::<_, io::Error>(Arc::new(Catalogue::new(manifest)))
+        });
+        let catalogue = catalogue.await?.map_err(|error| failed(&error))?;
+        self.make_ready(Ready {
+            date,
+            version,
+            catalogue: Arc::clone(&catalogue),
+        });
+        Ok(catalogue)
+    }
+
+    fn find_ready(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
+        let mut ready = self
+            .desk
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let place = ready
+            .iter()
+            .position(|one| (one.date, one.version) == (date, version))?;
+        let found = ready.remove(place);
+        ready.push(found.clone());
+        Some(found.catalogue)
+    }
+
+    fn make_ready(&self, new: Ready) {
+        let mut ready = self
+            .desk
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ready.retain(|one| one.date != new.date);
+        ready.push(new);
+        let over = ready.len().saturating_sub(READY_MAX);
+        ready.drain(..over);
+    }
+}
+
+/// The day it is, in UTC.
+pub fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// As precisely as it is kept.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// From 0 to 1, by chance.
+fn chance() -> f64 {
+    let nanos = Timestamp::now().subsec_nanosecond();
+    f64::from(nanos % 1000) / 1000.0
+}
+
+/// Runs what takes a processor for a while where nobody waits for it.
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unavailable> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| {
+        error!(%error, "planning broke off");
+        Unavailable::Failed
+    })
+}
+
+fn failed(error: &io::Error) -> Unavailable {
+    error!(%error, "a kept manifest cannot be read or written");
+    Unavailable::Failed
+}
+
+fn planned(
+    catalogue: &Catalogue,
+    request: &Request,
+    held: &[Held],
+) -> (matching::Planned, Option<Explanation>, Duration) {
+    let begun = Instant::now();
+    let Request {
+        drivers,
+        max_per_driver,
+        ..
+    } = request;
+    let asked = matching::Request {
+        drivers,
+        max_per_driver: *max_per_driver,
+        held,
+    };
+    let planned = matching::plan(catalogue, &asked);
+    let took = begun.elapsed();
+    let explanation = request.explain.then(|| planned.explain(catalogue));
+    (planned, explanation, took)
+}
+
+/// What must be given up and given. What is given back to whom it was taken from is neither.
+fn difference(
+    date: Date,
+    counts: &BTreeMap<DriverId, u32>,
+    mut returned: HashSet<Held>,
+    given: BTreeMap<DriverId, Vec<Package>>,
+) -> Change {
+    let mut changes: BTreeMap<DriverId, DriverChange> = BTreeMap::new();
+    let change = |driver: &DriverId| DriverChange {
+        driver: driver.clone(),
+        held_before: counts.get(driver).copied().unwrap_or_default(),
+        given_up: Vec::new(),
+        given: Vec::new(),
+    };
+    for (driver, mut given) in given {
+        given.retain(|package| {
+            let again = Held {
+                driver: driver.clone(),
+                package: package.id.clone(),
+            };
+            !returned.remove(&again)
+        });
+        if !given.is_empty() {
+            changes.insert(
+                driver.clone(),
+                DriverChange {
+                    given,
+                    ..change(&driver)
+                },
+            );
+        }
+    }
+    let mut returned: Vec<Held> = returned.into_iter().collect();
+    returned.sort_unstable();
+    for Held { driver, package } in returned {
+        let of_driver = changes
+            .entry(driver.clone())
+            .or_insert_with(|| change(&driver));
+        of_driver.given_up.push(package);
+    }
+    Change {
+        date,
+        at: now(),
+        drivers: changes.into_values().collect(),
+    }
+}
+
+/// What the operational log is told of a change.
+fn entries(change: &Change, request_id: &str) -> Vec<Entry> {
+    let request_id: Arc<str> = request_id.into();
+    let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
+        at: change.at,
+        request_id: Arc::clone(&request_id),
+        kind,
+        driver: driver.clone(),
+        package: package.clone(),
+        from,
+        to,
+    };
+    let mut entries = Vec::new();
+    for DriverChange {
+        driver,
+        given_up,
+        given,
+        ..
+    } in &change.drivers
+    {
+        let assigned = Some(Status::Assigned);
+        let up = given_up.iter();
+        entries.extend(up.map(|package| entry(driver, package, Kind::GiveUp, assigned, None)));
+        let new = given.iter().map(|package| &package.id);
+        entries.extend(new.map(|package| entry(driver, package, Kind::Assign, None, assigned)));
+    }
+    entries
+}
+
+/// The lists of a day as they are kept, and shown.
+#[derive(Serialize)]
+struct Written<'a> {
+    date: Date,
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+}
+
+fn written(date: Date, manifest: &Manifest) -> io::Result<Sheet> {
+    let json = serde_json::to_vec(&Written { date, manifest })?;
+    let digest = SipHasher13::new().hash(&json);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&json)?;
+    Ok(Sheet {
+        version: Version(digest.into()),
+        body: gzip.finish()?.into(),
+    })
+}
+
+fn unpacked(sheet: &Sheet) -> io::Result<Vec<u8>> {
+    let mut json = Vec::new();
+    GzDecoder::new(&*sheet.body).read_to_end(&mut json)?;
+    Ok(json)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,490 @@
+//! Assignments in `SQLite`.
+//!
+//! A **hand** is what a driver was given at once, and one row: a plan for a hundred drivers adds a hundred rows, however many
+//! packages are in it. Packages stand in it as the manifest described them, in JSON. What was said of a package since is a
+//! row of its own; without one it is assigned.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::civil::Date;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Deserialize;
+
+use super::error::Refusal;
+use super::model::{
+    Assignment, Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Status,
+    Update,
+};
+use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use crate::storage::sqlite::{Database, Micros, Undone};
+
+/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in
+/// RFC 3339.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE manifests (
+        day     TEXT PRIMARY KEY,
+        version TEXT NOT NULL,
+        body    BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE hands (
+        number      INTEGER PRIMARY KEY,
+        day         TEXT NOT NULL,
+        driver      TEXT NOT NULL,
+        assigned_at INTEGER NOT NULL,
+        packages    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX hands_by_driver ON hands (driver, day);
+    CREATE INDEX hands_by_day ON hands (day, driver);
+    CREATE TABLE statuses (
+        day        TEXT NOT NULL,
+        driver     TEXT NOT NULL,
+        package    TEXT NOT NULL,
+        status     TEXT NOT NULL,
+        updated_at INTEGER NOT NULL,
+        PRIMARY KEY (day, driver, package)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    database: Database,
+}
+
+impl Sqlite {
+    /// The store in this database, which was opened with [`MIGRATIONS`].
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+impl Store for Sqlite {
+    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let kept = self.database.write(move |connection| {
+                connection
+                    .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
+                    .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
+                Ok::<_, Undone<Refused>>(())
+            });
+            kept.await?.unwrap_or_default();
+            Ok(())
+        })
+    }
+
+    fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
+        Box::pin(self.database.read(move |connection| {
+            connection
+                .prepare_cached("SELECT version FROM manifests WHERE day = ?")?
+                .query_row([Day(date)], version)
+                .optional()
+        }))
+    }
+
+    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+        Box::pin(self.database.read(move |connection| {
+            let sheet = |row: &Row<'_>| {
+                let body: Vec<u8> = row.get(1)?;
+                Ok(Sheet {
+                    version: version(row)?,
+                    body: body.into(),
+                })
+            };
+            connection
+                .prepare_cached("SELECT version, body FROM manifests WHERE day = ?")?
+                .query_row([Day(date)], sheet)
+                .optional()
+        }))
+    }
+
+    fn held(&self, date: Date) -> Answer<'_, Vec<Held>> {
+        Box::pin(self.database.read(move |connection| held(connection, date)))
+    }
+
+    fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>> {
+        Box::pin(self.database.read(move |connection| {
+            let asked: HashSet<DriverId> = drivers.into_iter().collect();
+            let mut held = held(connection, date)?;
+            held.retain(|held| asked.contains(&held.driver));
+            let moved_on = moved_on(connection, date)?;
+            held.retain(|held| !moved_on.contains(held));
+            Ok(held)
+        }))
+    }
+
+    fn change(&self, change: Change) -> Answer<'_, Changed> {
+        Box::pin(async move {
+            let changed = self
+                .database
+                .write(move |connection| apply(connection, &change));
+            Ok(match changed.await? {
+                Ok(()) => Changed::Done,
+                Err(Refused) => Changed::Outdated,
+            })
+        })
+    }
+
+    fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {
+        Box::pin(
+            self.database
+                .write(move |connection| say(connection, update)),
+        )
+    }
+
+    fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing> {
+        Box::pin(
+            self.database
+                .read(move |connection| list(connection, &filter, after.as_ref(), limit)),
+        )
+    }
+
+    fn is_well(&self) -> bool {
+        self.database.is_well()
+    }
+}
+
+/// The day is no longer as the change took it to be.
+#[derive(Debug)]
+struct Refused;
+
+/// A day as the tables have it.
+struct Day(Date);
+
+impl ToSql for Day {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.to_string().into())
+    }
+}
+
+impl FromSql for Day {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let date = value.as_str()?.parse().map(Self);
+        date.map_err(|error| FromSqlError::Other(Box::new(error)))
+    }
+}
+
+fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
+    let text: String = row.get(0)?;
+    let version = u128::from_str_radix(&text, 16).map(Version);
+    version.map_err(|error| unreadable(0, error))
+}
+
+/// What is in a table is not what was written there.
+fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    let kind = rusqlite::types::Type::Text;
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+}
+
+/// A name that was checked before it was kept.
+fn name<T>(parsed: Option<T>) -> rusqlite::Result<T> {
+    parsed.ok_or(rusqlite::Error::InvalidQuery)
+}
+
+/// What a hand's packages are called; the rest of them is not read.
+#[derive(Deserialize)]
+struct Named {
+    package_id: PackageId,
+}
+
+fn packages<'a, T: Deserialize<'a>>(column: usize, json: &'a str) -> rusqlite::Result<Vec<T>> {
+    serde_json::from_str(json).map_err(|error| unreadable(column, error))
+}
+
+/// Everything that is held on a day.
+fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
+    let mut hands =
+        connection.prepare_cached("SELECT driver, packages FROM hands WHERE day = ?")?;
+    let mut rows = hands.query([Day(date)])?;
+    let mut held = Vec::new();
+    while let Some(row) = rows.next()? {
+        let driver = name(DriverId::parse(row.get_ref(0)?.as_str()?))?;
+        let packages: Vec<Named> = packages(1, row.get_ref(1)?.as_str()?)?;
+        let of_driver = |Named {
+                             package_id: package,
+                         }| Held {
+            driver: driver.clone(),
+            package,
+        };
+        held.extend(packages.into_iter().map(of_driver));
+    }
+    Ok(held)
+}
+
+/// What of a day is no longer assigned, but further.
+fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Held>> {
+    let assigned = Status::Assigned.as_str();
+    let sql = "SELECT driver, package FROM statuses WHERE day = ? AND status <> ?";
+    let held = |row: &Row<'_>| {
+        Ok(Held {
+            driver: name(DriverId::parse(row.get_ref(0)?.as_str()?))?,
+            package: name(PackageId::parse(row.get_ref(1)?.as_str()?))?,
+        })
+    };
+    connection
+        .prepare_cached(sql)?
+        .query_map(params![Day(date), assigned], held)?
+        .collect()
+}
+
+/// Runs inside the transaction that keeps the change.
+fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>> {
+    let held = held(connection, change.date)?;
+    let mut holders: HashMap<&PackageId, &DriverId> = HashMap::with_capacity(held.len());
+    let mut counts: HashMap<&DriverId, u32> = HashMap::new();
+    for Held { driver, package } in &held {
+        holders.insert(package, driver);
+        *counts.entry(driver).or_default() += 1;
+    }
+    let moved_on = moved_on(connection, change.date)?;
+    for of_driver in &change.drivers {
+        let DriverChange {
+            driver,
+            held_before,
+            given_up,
+            ..
+        } = of_driver;
+        let mut fits = counts.get(driver).copied().unwrap_or_default() == *held_before;
+        for package in given_up {
+            let (driver, package) = (driver.clone(), package.clone());
+            fits &= holders.remove(&package) == Some(&driver);
+            fits &= !moved_on.contains(&Held { driver, package });
+        }
+        if !fits {
+            return Err(Undone::Refused(Refused));
+        }
+    }
+    for DriverChange { driver, given, .. } in &change.drivers {
+        if given
+            .iter()
+            .any(|package| holders.insert(&package.id, driver).is_some())
+        {
+            return Err(Undone::Refused(Refused));
+        }
+    }
+    for of_driver in &change.drivers {
+        if !of_driver.given_up.is_empty() {
+            give_up(connection, change.date, of_driver)?;
+        }
+        if !of_driver.given.is_empty() {
+            let json = serde_json::to_string(&of_driver.given);
+            let json = json.map_err(|error| unreadable(3, error))?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO hands (day, driver, assigned_at, packages) VALUES (?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    Day(change.date),
+                    of_driver.driver.as_str(),
+                    Micros(change.at),
+                    json
+                ])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes packages out of a driver's hands.
+fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqlite::Result<()> {
+    let given_up: HashSet<&PackageId> = change.given_up.iter().collect();
+    let driver = change.driver.as_str();
+    let mut hands = connection
+        .prepare_cached("SELECT number, packages FROM hands WHERE driver = ? AND day = ?")?;
+    let numbered = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let hands = hands.query_map(params![driver, Day(date)], numbered)?;
+    let hands: Vec<(i64, String)> = hands.collect::<Result<_, _>>()?;
+    for (number, json) in hands {
+        let mut packages: Vec<Package> = packages(1, &json)?;
+        let before = packages.len();
+        packages.retain(|package| !given_up.contains(&package.id));
+        if packages.is_empty() {
+            connection
+                .prepare_cached("DELETE FROM hands WHERE number = ?")?
+                .execute([number])?;
+        } else if packages.len() < before {
+            let json = serde_json::to_string(&packages).map_err(|error| unreadable(1, error))?;
+            connection
+                .prepare_cached("UPDATE hands SET packages = ? WHERE number = ?")?
+                .execute(params![json, number])?;
+        }
+    }
+    for package in &change.given_up {
+        connection
+            .prepare_cached("DELETE FROM statuses WHERE day = ? AND driver = ? AND package = ?")?
+            .execute(params![Day(date), driver, package.as_str()])?;
+    }
+    Ok(())
+}
+
+/// Runs inside the transaction that keeps the status.
+fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusal>> {
+    let Update {
+        driver,
+        package,
+        status,
+        strict,
+        at,
+    } = update;
+    let found = latest(connection, &driver, &package)?;
+    let mut assignment = found.ok_or(Undone::Refused(Refusal::NoSuchAssignment))?;
+    let from = assignment.status;
+    if !from.may_become(status, strict) {
+        return Err(Undone::Refused(Refusal::Final { status: from }));
+    }
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO statuses VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![
+            Day(assignment.date),
+            driver.as_str(),
+            package.as_str(),
+            status.as_str(),
+            Micros(at)
+        ])?;
+    (assignment.status, assignment.updated_at) = (status, at);
+    Ok(Updated { from, assignment })
+}
+
+/// The latest day's assignment of a package to a driver.
+fn latest(
+    connection: &Connection,
+    driver: &DriverId,
+    package: &PackageId,
+) -> rusqlite::Result<Option<Assignment>> {
+    let filter = Filter {
+        driver: Some(driver.clone()),
+        package: Some(package.clone()),
+        ..Filter::default()
+    };
+    let mut hands = connection.prepare_cached(
+        "SELECT driver, day, assigned_at, packages FROM hands
+         WHERE driver = ?1 AND instr(packages, ?2) > 0 ORDER BY day DESC",
+    )?;
+    let mut rows = hands.query(params![driver.as_str(), quoted(package)])?;
+    while let Some(row) = rows.next()? {
+        let mut found = Vec::new();
+        read_hand(connection, row, &filter, &mut found)?;
+        if let Some(assignment) = found.pop() {
+            return Ok(Some(assignment));
+        }
+    }
+    Ok(None)
+}
+
+/// A name as it stands in JSON: hands without it need not be parsed.
+fn quoted(package: &PackageId) -> String {
+    serde_json::Value::from(package.as_str()).to_string()
+}
+
+/// Assignments by driver, then by day, then by package.
+fn list(
+    connection: &Connection,
+    filter: &Filter,
+    after: Option<&Place>,
+    limit: usize,
+) -> rusqlite::Result<Listing> {
+    // Each is answered by an index; `1` stands for nothing to fit.
+    let (only, from) = match (&filter.driver, filter.date) {
+        (Some(_), Some(_)) => ("driver = ?3 AND day = ?4", "1"),
+        (Some(_), None) => ("driver = ?3", "day >= ?2"),
+        (None, Some(_)) => ("day = ?4", "driver >= ?1"),
+        (None, None) => ("1", "(driver, day) >= (?1, ?2)"),
+    };
+    let mut hands = connection.prepare_cached(&format!(
+        "SELECT driver, day, assigned_at, packages FROM hands
+         WHERE {only} AND {from} AND (?5 IS NULL OR instr(packages, ?5) > 0)
+         ORDER BY driver, day",
+    ))?;
+    let mut rows = hands.query(params![
+        after.map_or("", |place| place.driver.as_str()),
+        after.map_or_else(String::new, |place| place.date.to_string()),
+        filter.driver.as_ref().map(DriverId::as_str),
+        filter.date.map(Day),
+        filter.package.as_ref().map(quoted)
+    ])?;
+    let mut found: Vec<Assignment> = Vec::new();
+    let mut group: Vec<Assignment> = Vec::new();
+    let end = |found: &mut Vec<Assignment>, group: &mut Vec<Assignment>| {
+        group.sort_unstable_by(|one, other| one.package.id.cmp(&other.package.id));
+        let seen = |assignment: &Assignment| after.is_some_and(|after| place(assignment) <= *after);
+        found.extend(group.drain(..).filter(|assignment| !seen(assignment)));
+    };
+    while let Some(row) = rows.next()? {
+        let mut hand = Vec::new();
+        read_hand(connection, row, filter, &mut hand)?;
+        let same = |one: &Assignment, other: &Assignment| {
+            (&one.driver, one.date) == (&other.driver, other.date)
+        };
+        if let (Some(old), Some(new)) = (group.first(), hand.first())
+            && !same(old, new)
+        {
+            end(&mut found, &mut group);
+            if found.len() > limit {
+                break;
+            }
+        }
+        group.append(&mut hand);
+    }
+    end(&mut found, &mut group);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(place);
+    Ok(Listing {
+        assignments: found,
+        next,
+    })
+}
+
+fn place(assignment: &Assignment) -> Place {
+    Place {
+        driver: assignment.driver.clone(),
+        date: assignment.date,
+        package: assignment.package.id.clone(),
+    }
+}
+
+/// What fits of a hand, whose row has the driver, the day, the time and the packages.
+fn read_hand(
+    connection: &Connection,
+    row: &Row<'_>,
+    filter: &Filter,
+    found: &mut Vec<Assignment>,
+) -> rusqlite::Result<()> {
+    let driver = name(DriverId::parse(row.get_ref(0)?.as_str()?))?;
+    let (Day(date), Micros(assigned_at)) = (row.get(1)?, row.get(2)?);
+    let mut said = connection.prepare_cached(
+        "SELECT package, status, updated_at FROM statuses WHERE day = ? AND driver = ?",
+    )?;
+    let mut words = BTreeMap::new();
+    let mut rows = said.query(params![Day(date), driver.as_str()])?;
+    while let Some(row) = rows.next()? {
+        let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
+        let Micros(updated_at) = row.get(2)?;
+        words.insert(row.get::<_, String>(0)?, (status, updated_at));
+    }
+    for package in packages::<Package>(3, row.get_ref(3)?.as_str()?)? {
+        let word = words.get(package.id.as_str()).copied();
+        let (status, updated_at) = word.unwrap_or((Status::Assigned, assigned_at));
+        let fits = filter
+            .package
+            .as_ref()
+            .is_none_or(|wanted| *wanted == package.id)
+            && filter.status.is_none_or(|wanted| wanted == status);
+        if fits {
+            found.push(Assignment {
+                driver: driver.clone(),
+                package,
+                date,
+                status,
+                assigned_at,
+                updated_at,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
