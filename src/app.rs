@@ -362,7 +362,8 @@ impl Storage {
         #[cfg(feature = "aws")]
         if let Some(aws) = &engines.aws {
             let tables = Engines::tables(config);
-            return Arc::new(assignments::dynamodb::DynamoDb::new(aws.dynamodb(), tables));
+            let patience = assignments::dynamodb::Patience::default();
+            return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
         // Not reached: the configuration is refused without the feature.
         let _ = (config, engines);

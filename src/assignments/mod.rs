@@ -31,6 +31,8 @@
 //! - A graph of statuses: the logistics centre has given none.
 //! - Routes, hours of work, the size of a van: no rule speaks of them.
 
+#[cfg(feature = "aws")]
+pub mod dynamodb;
 pub mod error;
 pub mod matching;
 pub mod metrics;

@@ -312,8 +312,8 @@ pub struct Filter {
 pub struct Place {
     /// The last one's driver.
     pub driver: DriverId,
-    /// The last one's day.
-    pub date: Date,
+    /// The last one's day, if the store's order goes by it.
+    pub date: Option<Date>,
     /// The last one's package.
     pub package: PackageId,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -247,19 +247,22 @@ impl Assignments {
         })
     }
 
+    /// Keeps a change, and tells of whatever part of it is kept. It is done even if whoever asked leaves meanwhile.
     async fn keep(&self, change: Change, request_id: &str) -> Result<(), Missed> {
         if change.drivers.is_empty() {
             return Ok(());
         }
-        let entries = entries(&change, request_id);
-        let given = change.drivers.iter().map(|change| change.given.len()).sum();
-        match self.desk.store.change(change).await? {
+        let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
+        let keeping = tokio::spawn(async move {
+            let at = change.at;
+            let (kept, parts) = mpsc::channel();
+            let changed = desk.store.change(change, kept).await;
+            desk.tell(at, &request_id, &parts.try_iter().collect::<Vec<_>>());
+            changed
+        });
+        match keeping.await.unwrap_or(Err(Unavailable::Failed))? {
             Changed::Outdated => Err(Missed::Outdated),
-            Changed::Done => {
-                self.desk.metrics.changed(given, entries.len() - given);
-                self.desk.oplog.note(entries);
-                Ok(())
-            }
+            Changed::Done => Ok(()),
         }
     }
 
@@ -281,24 +284,30 @@ impl Assignments {
             strict: self.desk.strict,
             at: now(),
         };
-        let entry = |updated: &Updated| Entry {
-            at: updated.assignment.updated_at,
-            request_id: request_id.into(),
-            kind: Kind::Update,
-            driver: updated.assignment.driver.clone(),
-            package: updated.assignment.package.id.clone(),
-            from: Some(updated.from),
-            to: Some(status),
-        };
-        let updated = self.desk.store.update(update).await;
-        let updated = updated
-            .map_err(UpdateError::from)
-            .and_then(|updated| Ok(updated?));
-        self.desk.metrics.updated(updated.as_ref().map(|_| status));
-        if let Ok(updated) = &updated {
-            self.desk.oplog.note(vec![entry(updated)]);
-        }
-        updated
+        let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
+        // Told even if whoever said it leaves meanwhile.
+        let saying = tokio::spawn(async move {
+            let updated = desk.store.update(update).await;
+            let updated = updated
+                .map_err(UpdateError::from)
+                .and_then(|updated| Ok(updated?));
+            desk.metrics.updated(updated.as_ref().map(|_| status));
+            if let Ok(updated) = &updated {
+                desk.oplog.note(vec![Entry {
+                    at: updated.assignment.updated_at,
+                    request_id,
+                    kind: Kind::Update,
+                    driver: updated.assignment.driver.clone(),
+                    package: updated.assignment.package.id.clone(),
+                    from: Some(updated.from),
+                    to: Some(status),
+                }]);
+            }
+            updated
+        });
+        saying
+            .await
+            .unwrap_or(Err(UpdateError::Unavailable(Unavailable::Failed)))
     }
 
     /// Assignments that fit, from a place on, `limit` at most.
@@ -366,6 +375,33 @@ impl Assignments {
         ready.push(new);
         let over = ready.len().saturating_sub(READY_MAX);
         ready.drain(..over);
+    }
+}
+
+impl Desk {
+    /// Counts what was kept of a change, and tells the operational log.
+    fn tell(&self, at: Timestamp, request_id: &Arc<str>, kept: &[DriverChange]) {
+        let assigned = Some(Status::Assigned);
+        let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
+            at,
+            request_id: Arc::clone(request_id),
+            kind,
+            driver: driver.clone(),
+            package: package.clone(),
+            from,
+            to,
+        };
+        let mut entries = Vec::new();
+        for part in kept {
+            let driver = &part.driver;
+            let up = part.given_up.iter();
+            entries.extend(up.map(|package| entry(driver, package, Kind::GiveUp, assigned, None)));
+            let new = part.given.iter().map(|package| &package.id);
+            entries.extend(new.map(|package| entry(driver, package, Kind::Assign, None, assigned)));
+        }
+        let given = kept.iter().map(|part| part.given.len()).sum();
+        self.metrics.changed(given, entries.len() - given);
+        self.oplog.note(entries);
     }
 }
 
@@ -469,35 +505,6 @@ fn difference(
         at: now(),
         drivers: changes.into_values().collect(),
     }
-}
-
-/// What the operational log is told of a change.
-fn entries(change: &Change, request_id: &str) -> Vec<Entry> {
-    let request_id: Arc<str> = request_id.into();
-    let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
-        at: change.at,
-        request_id: Arc::clone(&request_id),
-        kind,
-        driver: driver.clone(),
-        package: package.clone(),
-        from,
-        to,
-    };
-    let mut entries = Vec::new();
-    for DriverChange {
-        driver,
-        given_up,
-        given,
-        ..
-    } in &change.drivers
-    {
-        let assigned = Some(Status::Assigned);
-        let up = given_up.iter();
-        entries.extend(up.map(|package| entry(driver, package, Kind::GiveUp, assigned, None)));
-        let new = given.iter().map(|package| &package.id);
-        entries.extend(new.map(|package| entry(driver, package, Kind::Assign, None, assigned)));
-    }
-    entries
 }
 
 /// The lists of a day as they are kept, and shown.

@@ -5,6 +5,7 @@
 //! row of its own; without one it is assigned.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::mpsc::Sender;
 
 use jiff::civil::Date;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -113,13 +114,20 @@ impl Store for Sqlite {
         }))
     }
 
-    fn change(&self, change: Change) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
-            let changed = self
-                .database
-                .write(move |connection| apply(connection, &change));
+            let changed = self.database.write(move |connection| {
+                apply(connection, &change)?;
+                Ok(change.drivers)
+            });
             Ok(match changed.await? {
-                Ok(()) => Changed::Done,
+                Ok(drivers) => {
+                    // Whoever asked may have left; it is kept all the same.
+                    for part in drivers {
+                        drop(kept.send(part));
+                    }
+                    Changed::Done
+                }
                 Err(Refused) => Changed::Outdated,
             })
         })
@@ -388,9 +396,9 @@ fn list(
     // Each is answered by an index; `1` stands for nothing to fit.
     let (only, from) = match (&filter.driver, filter.date) {
         (Some(_), Some(_)) => ("driver = ?3 AND day = ?4", "1"),
-        (Some(_), None) => ("driver = ?3", "day >= ?2"),
+        (Some(_), None) => ("driver = ?3", "day >= coalesce(?2, '')"),
         (None, Some(_)) => ("day = ?4", "driver >= ?1"),
-        (None, None) => ("1", "(driver, day) >= (?1, ?2)"),
+        (None, None) => ("1", "(driver, day) >= (?1, coalesce(?2, ''))"),
     };
     let mut hands = connection.prepare_cached(&format!(
         "SELECT driver, day, assigned_at, packages FROM hands
@@ -399,7 +407,7 @@ fn list(
     ))?;
     let mut rows = hands.query(params![
         after.map_or("", |place| place.driver.as_str()),
-        after.map_or_else(String::new, |place| place.date.to_string()),
+        after.and_then(|place| place.date).map(Day),
         filter.driver.as_ref().map(DriverId::as_str),
         filter.date.map(Day),
         filter.package.as_ref().map(quoted)
@@ -440,7 +448,7 @@ fn list(
 fn place(assignment: &Assignment) -> Place {
     Place {
         driver: assignment.driver.clone(),
-        date: assignment.date,
+        date: Some(assignment.date),
         package: assignment.package.id.clone(),
     }
 }

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use jiff::civil::Date;
 
 use super::error::{Refusal, Unavailable};
-use super::model::{Assignment, Change, DriverId, Filter, Held, Place, Status, Update};
+use super::model::{
+    Assignment, Change, DriverChange, DriverId, Filter, Held, Place, Status, Update,
+};
 
 /// An answer that takes its time. Boxed, so that the service need not know which store it has.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
@@ -80,8 +83,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>>;
 
     /// Gives up and gives. It is kept if, for each driver in it, the day is as the change takes it to be: they hold as many
-    /// packages, what is given up is theirs and still assigned, and what is given is nobody's.
-    fn change(&self, change: Change) -> Answer<'_, Changed>;
+    /// packages, what is given up is theirs and still assigned, and what is given is nobody's. Whatever part of it is kept is
+    /// told to `kept`, also if the rest is not.
+    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed>;
 
     /// Keeps a status, if the driver has the package, and it [may follow](Status::may_become).
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>>;
@@ -122,7 +126,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn change(&self, _: Change) -> Answer<'_, Changed> {
+    fn change(&self, _: Change, _: Sender<DriverChange>) -> Answer<'_, Changed> {
         closed()
     }
 

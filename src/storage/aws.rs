@@ -62,8 +62,8 @@ impl Aws {
             .credentials_provider(anybody)
             .region(Region::from_static("eu-west-2"))
             .endpoint_url(endpoint)
-            .load()
-            .await;
+            .load();
+        let config = Box::pin(config).await;
         Self { config }
     }
 }

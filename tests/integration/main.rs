@@ -20,6 +20,7 @@ mod deliveries;
 mod durability;
 mod flood;
 mod h2c;
+#[cfg(feature = "aws")]
 mod infra;
 mod malformed;
 mod nginx;

@@ -490,7 +490,8 @@ fn cursor(
 
 fn place(cursor: &str) -> Option<Place> {
     let json = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-    let (driver, date, package): (String, Date, String) = serde_json::from_slice(&json).ok()?;
+    let (driver, date, package): (String, Option<Date>, String) =
+        serde_json::from_slice(&json).ok()?;
     Some(Place {
         driver: DriverId::parse(&driver)?,
         date,

@@ -1,6 +1,7 @@
 //! The service on a store in a file, and on one that others change at the same time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -284,7 +285,7 @@ impl Store for Contended {
         self.store.still_assigned(date, drivers)
     }
 
-    fn change(&self, change: Change) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
             let other = self
                 .others
@@ -308,9 +309,10 @@ impl Store for Contended {
                     at: change.at,
                     drivers: vec![taken],
                 };
-                self.store.change(theirs).await?;
+                let (nobody, _) = channel();
+                self.store.change(theirs, nobody).await?;
             }
-            self.store.change(change).await
+            self.store.change(change, kept).await
         })
     }
 

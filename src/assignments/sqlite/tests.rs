@@ -1,6 +1,6 @@
 use tempfile::TempDir;
 
-use super::super::store::contract;
+use super::super::store::contract::{self, Applies};
 use super::*;
 use crate::storage::sqlite::{Metrics, Settings};
 use crate::telemetry::Registry;
@@ -31,7 +31,7 @@ async fn a_restart_forgets_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let before = open(&directory);
     let given = vec![contract::part("ada", 0, &[], &["p", "q"])];
-    let changed = before.change(contract::change(given)).await.unwrap();
+    let changed = before.applied(contract::change(given)).await.unwrap();
     assert_eq!(changed, Changed::Done);
     let listed = contract::listed(&before, &Filter::default(), 10).await;
     before.database.close().await;

@@ -1,0 +1,266 @@
+//! Assignments in `DynamoDB`, for several instances at once.
+//!
+//! ```text
+//!   DeliveryAssignments   driver_id | package_id          what list and update see; the index `by_package` turns it round
+//!   DeliveryPackages      <date>#<shard> | package/<id>   who has the package on that day
+//!                         <date>#<shard> | driver/<id>    how many packages the driver holds on that day
+//!                         <date>#manifest | head          which manifest the day has
+//!                         <date>#manifest | <upload>/<n>  a piece of it
+//! ```
+//!
+//! - **One driver a day.** A package is given in the transaction that puts its item into `DeliveryPackages`, on the condition
+//!   that there is none. Whoever comes second is told that the day is [outdated](Changed::Outdated).
+//! - **As the planner knew it.** The same transaction moves the driver's count on, on the condition that it is what the
+//!   change says. Two planners that gave the same driver different packages would exceed what one of them allowed.
+//! - **Not all at once.** A transaction has a hundred actions at most, so a change is many of them: first everything is given
+//!   up, then everything is given, and a driver's larger part is cut. Each transaction is kept as a whole or not at all; what
+//!   was kept before another one failed stays.
+//! - **Shards.** A day's items are spread over [`SHARDS`] keys, because one key takes a thousand writes a second. There is no
+//!   index by status: its five keys would slow every write down. A list by status alone reads the table.
+//! - **Lost answers.** A call is repeated while that makes sense ([`Patience`]). Each transaction has a token by which the
+//!   engine knows it again, and which stands in what it wrote: if it is refused after an answer was lost, a look tells
+//!   whether it is its own first try that stands in the way.
+//! - **Days that were replaced.** Given again on another day, a driver's record of a package is that day's; the earlier day
+//!   still counts it as held.
+
+mod calls;
+mod changes;
+mod lists;
+mod manifests;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use jiff::civil::Date;
+
+use super::error::{Refusal, Unavailable};
+use super::model::{
+    Change, DriverChange, DriverId, Filter, Held, PackageId, Place, Status, Update,
+};
+use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use crate::storage::aws::Aws;
+
+pub use calls::Patience;
+pub use tables::{
+    ASSIGNMENTS, BY_PACKAGE, DRIVER_ID, ITEM, NotProvisioned, PACKAGE_ID, PACKAGES, SHARD, Tables,
+    provision,
+};
+pub use values::SHARDS;
+
+use calls::{Calls, Trouble, together, trouble};
+use tables::{DATE, PREVIOUS_STATUS, STATUS, UPDATED_AT};
+use values::{Item, PACKAGE_ITEM, assignment, key, missing, moment, text, text_of};
+
+/// Queries that run at once for one caller.
+const QUERIES_AT_ONCE: usize = 16;
+
+/// The store; cheap to clone.
+#[derive(Clone)]
+pub struct Dynamodb {
+    client: Client,
+    tables: Arc<Tables>,
+    calls: Calls,
+}
+
+impl fmt::Debug for Dynamodb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dynamodb")
+            .field("tables", &self.tables)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dynamodb {
+    /// The store in these tables, which exist. Nothing is called yet.
+    pub fn new(aws: &Aws, tables: Tables, patience: Patience) -> Self {
+        let client = calls::client(aws);
+        let calls = Calls::new(client.clone(), tables.packages.clone(), patience);
+        Self {
+            client,
+            tables: Arc::new(tables),
+            calls,
+        }
+    }
+
+    async fn all_held(&self, date: Date) -> Result<Vec<Held>, Unavailable> {
+        let shards = together(0..SHARDS, QUERIES_AT_ONCE, |shard| {
+            let store = self.clone();
+            async move { store.held_in(&values::shard(date, shard)).await }
+        });
+        Ok(shards.await?.concat())
+    }
+
+    async fn held_in(&self, shard: &str) -> Result<Vec<Held>, Unavailable> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.tables.packages)
+            .consistent_read(true)
+            .key_condition_expression("#shard = :shard AND begins_with(#item, :item)")
+            .projection_expression("#item, #driver")
+            .expression_attribute_names("#shard", SHARD)
+            .expression_attribute_names("#item", ITEM)
+            .expression_attribute_names("#driver", DRIVER_ID)
+            .expression_attribute_values(":shard", text(shard))
+            .expression_attribute_values(":item", text(PACKAGE_ITEM));
+        let items = self.calls.query(query).await?;
+        let held = items.iter().map(|item| {
+            let package = text_of(item, ITEM).and_then(|text| text.strip_prefix(PACKAGE_ITEM));
+            Some(Held {
+                driver: DriverId::parse(text_of(item, DRIVER_ID)?)?,
+                package: PackageId::parse(package?)?,
+            })
+        });
+        held.map(|held| held.ok_or_else(|| missing(&self.tables.packages)))
+            .collect()
+    }
+
+    async fn still_assigned_to(
+        &self,
+        date: Date,
+        driver: DriverId,
+    ) -> Result<Vec<Held>, Unavailable> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.tables.assignments)
+            .consistent_read(true)
+            .key_condition_expression("#driver = :driver")
+            .filter_expression("#date = :date AND #status = :assigned")
+            .projection_expression("#package")
+            .expression_attribute_names("#driver", DRIVER_ID)
+            .expression_attribute_names("#package", PACKAGE_ID)
+            .expression_attribute_names("#date", DATE)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_values(":driver", text(driver.as_str()))
+            .expression_attribute_values(":date", text(date.to_string()))
+            .expression_attribute_values(":assigned", text(Status::Assigned.as_str()));
+        let items = self.calls.query(query).await?;
+        let held = items.iter().map(|item| {
+            let package = text_of(item, PACKAGE_ID).and_then(PackageId::parse);
+            let package = package.ok_or_else(|| missing(&self.tables.assignments))?;
+            let driver = driver.clone();
+            Ok(Held { driver, package })
+        });
+        held.collect()
+    }
+
+    async fn say(&self, update: Update) -> Result<Result<Updated, Refusal>, Unavailable> {
+        let request = self.saying(&update);
+        let answer = self.calls.call(|| said(request.clone())).await?;
+        let old = match answer.done {
+            Ok(old) => old,
+            Err(None) => return Ok(Err(Refusal::NoSuchAssignment)),
+            Err(Some(old)) => {
+                let old = assignment(&old).ok_or_else(|| missing(&self.tables.assignments))?;
+                return Ok(Err(Refusal::Final { status: old.status }));
+            }
+        };
+        let unreadable = || missing(&self.tables.assignments);
+        let mut assignment = assignment(&old).ok_or_else(unreadable)?;
+        let mut from = assignment.status;
+        if answer.lost && from == update.status && assignment.updated_at == update.at {
+            // It is this update's first try, whose answer was lost, that this one found.
+            let previous = text_of(&old, PREVIOUS_STATUS).and_then(Status::parse);
+            from = previous.ok_or_else(unreadable)?;
+        }
+        assignment.status = update.status;
+        assignment.updated_at = update.at;
+        Ok(Ok(Updated { from, assignment }))
+    }
+
+    fn saying(&self, update: &Update) -> UpdateItemFluentBuilder {
+        let mut condition = "attribute_exists(#driver)".to_owned();
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(&self.tables.assignments)
+            .set_key(Some(key(&update.driver, &update.package)))
+            .update_expression(
+                "SET #previous = #status, #status = :status, #updated_at = :updated_at",
+            )
+            .expression_attribute_names("#driver", DRIVER_ID)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_names("#previous", PREVIOUS_STATUS)
+            .expression_attribute_names("#updated_at", UPDATED_AT)
+            .expression_attribute_values(":status", text(update.status.as_str()))
+            .expression_attribute_values(":updated_at", moment(update.at))
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let stays = |from: &Status| !from.may_become(update.status, update.strict);
+        for from in Status::ALL.into_iter().filter(stays) {
+            let name = format!(":{}", from.as_str());
+            condition = format!("{condition} AND #status <> {name}");
+            request = request.expression_attribute_values(name, text(from.as_str()));
+        }
+        request.condition_expression(condition)
+    }
+}
+
+/// The item before the update; or the one that stood against it, if there is one.
+async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<Item>>, Trouble> {
+    match Box::pin(request.send()).await {
+        Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
+        Err(error) => match error.as_service_error() {
+            Some(refused) if refused.is_conditional_check_failed_exception() => {
+                let refused = error.into_service_error();
+                Ok(Err(calls::standing(refused)))
+            }
+            _ => Err(trouble(error)),
+        },
+    }
+}
+
+impl Store for Dynamodb {
+    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
+        Box::pin(self.put_manifest(date, sheet))
+    }
+
+    fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
+        Box::pin(async move { Ok(self.head(date).await?.map(|head| head.version)) })
+    }
+
+    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+        Box::pin(self.get_manifest(date))
+    }
+
+    fn held(&self, date: Date) -> Answer<'_, Vec<Held>> {
+        Box::pin(self.all_held(date))
+    }
+
+    fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>> {
+        Box::pin(async move {
+            let drivers: BTreeSet<_> = drivers.into_iter().collect();
+            let each = together(drivers, QUERIES_AT_ONCE, |driver| {
+                let store = self.clone();
+                async move { store.still_assigned_to(date, driver).await }
+            });
+            Ok(each.await?.concat())
+        })
+    }
+
+    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
+        Box::pin(self.apply(change, kept))
+    }
+
+    fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {
+        Box::pin(self.say(update))
+    }
+
+    fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing> {
+        Box::pin(self.find(filter, after, limit))
+    }
+
+    fn is_well(&self) -> bool {
+        self.calls.is_well()
+    }
+}

@@ -1,0 +1,356 @@
+//! Calls that are repeated while that makes sense.
+//!
+//! | what happens                       | was it done? | repeated | at last                    |
+//! |------------------------------------|--------------|----------|----------------------------|
+//! | throttled, or two transactions met | no           | yes      | [`Unavailable::Busy`]      |
+//! | no answer, or a broken one         | who knows    | yes      | [`Unavailable::Engine`]    |
+//! | no such table, or not allowed      | no           | no       | [`Unavailable::Engine`]    |
+//! | the request makes no sense         | no           | no       | [`Unavailable::Failed`]    |
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::super::error::Unavailable;
+use super::values::{Item, place_of_day};
+use crate::storage::aws::Aws;
+
+/// How a call that fails is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Tries of a call; at least one.
+    pub tries: u32,
+    /// How long to wait before the second try, and twice as long before each further one; a random part of it.
+    pub backoff: Duration,
+    /// How long a call may take with all its tries.
+    pub limit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            tries: 6,
+            backoff: Duration::from_millis(100),
+            limit: Duration::from_secs(15),
+        }
+    }
+}
+
+/// How often it is tried whether an engine that was out of reach is back.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// A client that leaves repeating to [`Calls`], which must know whether an answer was lost.
+pub(super) fn client(aws: &Aws) -> Client {
+    let config = aws.dynamodb().config().to_builder();
+    Client::from_conf(config.retry_config(RetryConfig::disabled()).build())
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    kind: Kind,
+    cause: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Not now, and it was not done.
+    Busy,
+    /// Nobody knows whether it was done.
+    Lost,
+    /// It was not done, and will not be until somebody repairs something.
+    Down,
+    /// It makes no sense.
+    Mistake,
+}
+
+impl Trouble {
+    /// Not now, and it was not done.
+    pub(super) fn busy(cause: impl Into<String>) -> Self {
+        Self::of(Kind::Busy, cause)
+    }
+
+    /// It makes no sense.
+    pub(super) fn mistake(cause: impl Into<String>) -> Self {
+        Self::of(Kind::Mistake, cause)
+    }
+
+    fn of(kind: Kind, cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        Self { kind, cause }
+    }
+}
+
+/// What a failed call means.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it stands where an error is mapped"
+)]
+pub(super) fn trouble<E>(error: SdkError<E, HttpResponse>) -> Trouble
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let kind = match &error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code().unwrap_or_default();
+            kind_of(code, answer.raw().status().as_u16())
+        }
+        // Such as credentials that cannot be had at the moment: nothing was sent.
+        SdkError::ConstructionFailure(_) => Kind::Down,
+        _ => Kind::Lost,
+    };
+    Trouble::of(kind, told(&error))
+}
+
+fn kind_of(code: &str, status: u16) -> Kind {
+    match code {
+        "ProvisionedThroughputExceededException"
+        | "ReplicatedWriteConflictException"
+        | "RequestLimitExceeded"
+        | "ThrottlingException"
+        | "TransactionConflictException" => Kind::Busy,
+        // The first try of the same transaction still runs.
+        "TransactionInProgressException" => Kind::Lost,
+        _ if status >= 500 => Kind::Lost,
+        "IdempotentParameterMismatchException"
+        | "ItemCollectionSizeLimitExceededException"
+        | "SerializationException"
+        | "ValidationException" => Kind::Mistake,
+        _ => Kind::Down,
+    }
+}
+
+/// An error with its causes.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The item that stood against an update, if there is one.
+pub(super) fn standing(refused: UpdateItemError) -> Option<Item> {
+    match refused {
+        UpdateItemError::ConditionalCheckFailedException(refused) => refused.item,
+        _ => None,
+    }
+}
+
+/// A call that was answered.
+#[derive(Debug)]
+pub(super) struct Answered<T> {
+    /// With what.
+    pub(super) done: T,
+    /// Whether the answer to an earlier try was lost, so that this one may have found its traces.
+    pub(super) lost: bool,
+}
+
+/// Makes calls, and knows whether they are answered; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Calls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    /// The table that is written to on probe.
+    table: String,
+    patience: Patience,
+    state: AtomicU8,
+}
+
+/// How it goes. Each change is logged, once.
+const WELL: u8 = 0;
+const BUSY: u8 = 1;
+const DOWN: u8 = 2;
+
+impl Calls {
+    pub(super) fn new(client: Client, table: String, patience: Patience) -> Self {
+        let inner = Inner {
+            client,
+            table,
+            patience,
+            state: AtomicU8::new(WELL),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(super) fn is_well(&self) -> bool {
+        self.inner.state.load(Ordering::Relaxed) != DOWN
+    }
+
+    /// Makes a call, until it is answered or the patience ends.
+    pub(super) async fn call<T, F>(
+        &self,
+        attempt: impl Fn() -> F + Send,
+    ) -> Result<Answered<T>, Unavailable>
+    where
+        F: Future<Output = Result<T, Trouble>> + Send,
+    {
+        let Patience {
+            tries,
+            backoff,
+            limit,
+        } = self.inner.patience;
+        let deadline = Instant::now() + limit;
+        let (mut tried, mut lost) = (0, false);
+        loop {
+            let trouble = match timeout_at(deadline, attempt()).await {
+                Ok(Ok(done)) => {
+                    self.inner.answered();
+                    return Ok(Answered { done, lost });
+                }
+                Ok(Err(trouble)) => trouble,
+                Err(_) => Trouble::of(Kind::Lost, "there was no answer in time"),
+            };
+            tried += 1;
+            lost |= trouble.kind == Kind::Lost;
+            let wait = random_part(backoff.saturating_mul(1 << (tried - 1).min(16)));
+            let again = matches!(trouble.kind, Kind::Busy | Kind::Lost);
+            if !again || tried >= tries || Instant::now() + wait >= deadline {
+                return Err(self.give_up(&trouble, lost));
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// All items that a query finds.
+    pub(super) async fn query(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, Unavailable> {
+        let mut items = Vec::new();
+        let mut from = None;
+        loop {
+            let page = query.clone().set_exclusive_start_key(from);
+            let answer = self.call(|| {
+                let page = page.clone();
+                async move { Box::pin(page.send()).await.map_err(trouble) }
+            });
+            let page = Box::pin(answer).await?.done;
+            items.extend(page.items.unwrap_or_default());
+            from = page.last_evaluated_key;
+            if from.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    fn give_up(&self, trouble: &Trouble, lost: bool) -> Unavailable {
+        let cause = trouble.cause.as_str();
+        match trouble.kind {
+            Kind::Mistake => {
+                tracing::error!(cause, "DynamoDB does not accept a request");
+                Unavailable::Failed
+            }
+            // Not busy if an earlier try may have been done: the caller may not take it for nothing.
+            Kind::Busy if !lost => {
+                if self.inner.becomes(BUSY) {
+                    tracing::warn!(cause, "DynamoDB takes no more requests at the moment");
+                }
+                Unavailable::Busy
+            }
+            Kind::Busy | Kind::Lost | Kind::Down => {
+                if self.inner.becomes(DOWN) {
+                    tracing::error!(cause, "DynamoDB is out of reach");
+                    tokio::spawn(probe(Arc::downgrade(&self.inner)));
+                }
+                Unavailable::Engine
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Whether it was otherwise before.
+    fn becomes(&self, state: u8) -> bool {
+        self.state.swap(state, Ordering::Relaxed) != state
+    }
+
+    fn answered(&self) {
+        if self.becomes(WELL) {
+            tracing::info!("DynamoDB answers again");
+        }
+    }
+}
+
+/// Finds out when the engine is back: an instance that is not ready may get no request that would. It writes nothing, but
+/// where it may not write, or the table is missing, it fails.
+async fn probe(inner: Weak<Inner>) {
+    loop {
+        sleep(PROBE).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.state.load(Ordering::Relaxed) != DOWN {
+            return;
+        }
+        let nothing = place_of_day("probe".to_owned(), "probe".to_owned());
+        let delete = inner.client.delete_item().table_name(&inner.table);
+        let tried = Box::pin(delete.set_key(Some(nothing)).send()).await;
+        if !tried.is_err_and(|error| trouble(error).kind != Kind::Busy) {
+            return inner.answered();
+        }
+    }
+}
+
+fn random_part(whole: Duration) -> Duration {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    // The version and variant of an id stand in other bits.
+    let random = u32::try_from(random >> 32).unwrap_or(u32::MAX);
+    whole.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// Does something with each input, several at once; the results are in any order. If one fails, no further one is begun; those
+/// that run are waited for, so that nothing is still under way when this is answered.
+pub(super) async fn together<T, R, E, F>(
+    inputs: impl IntoIterator<Item = T> + Send,
+    at_once: usize,
+    work: impl Fn(T) -> F + Send,
+) -> Result<Vec<R>, E>
+where
+    T: Send,
+    R: Send + 'static,
+    E: From<Unavailable> + Send + 'static,
+    F: Future<Output = Result<R, E>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    let mut results = Vec::new();
+    let mut failed = None;
+    let mut note = |ended: Result<Result<R, E>, JoinError>| match ended {
+        Ok(Ok(result)) => results.push(result),
+        Ok(Err(error)) => failed = Some(error),
+        Err(_) => failed = Some(Unavailable::Failed.into()),
+    };
+    let mut any_failed = false;
+    for input in inputs {
+        if running.len() >= at_once
+            && let Some(ended) = running.join_next().await
+        {
+            any_failed |= !matches!(ended, Ok(Ok(_)));
+            note(ended);
+        }
+        if any_failed {
+            break;
+        }
+        running.spawn(work(input));
+    }
+    while let Some(ended) = running.join_next().await {
+        note(ended);
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(results),
+    }
+}

@@ -1,0 +1,399 @@
+mod emulator;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::super::model::{Assignment, DriverChange};
+use super::super::store::contract::{
+    self, Applies, at, change, consistent, day, driver, held, id, listed, package, part, says,
+};
+use super::*;
+use emulator::Fault::{Broken, Conflict, Throttled, ThrottledInside, Unanswered, Unheard};
+use emulator::{Emulator, Proxy, shared};
+
+const HASTY: Patience = Patience {
+    tries: 4,
+    backoff: Duration::from_millis(2),
+    limit: Duration::from_secs(20),
+};
+
+/// The emulator takes its time, and one at a time.
+const PATIENT: Patience = Patience {
+    tries: 6,
+    backoff: Duration::from_millis(10),
+    limit: Duration::from_secs(60),
+};
+
+fn names() -> Tables {
+    let unique = Uuid::new_v4().simple();
+    Tables {
+        assignments: format!("assignments-{unique}"),
+        packages: format!("packages-{unique}"),
+    }
+}
+
+/// A store in tables of its own.
+async fn open(endpoint: &str, patience: Patience) -> Dynamodb {
+    let aws = Aws::emulated(endpoint).await;
+    let tables = names();
+    provision(&aws.dynamodb(), &tables).await.unwrap();
+    Dynamodb::new(&aws, tables, patience)
+}
+
+/// A store in tables of its own, behind a proxy.
+async fn behind_a_proxy(emulator: &str, patience: Patience) -> (Dynamodb, Proxy) {
+    let direct = open(emulator, patience).await;
+    let proxy = Proxy::before(emulator).await;
+    let aws = Aws::emulated(&proxy.endpoint).await;
+    let store = Dynamodb::new(&aws, (*direct.tables).clone(), patience);
+    (store, proxy)
+}
+
+contract::suite!(async || behind_a_proxy(&shared(), PATIENT).await, 6);
+
+async fn until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not come true");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn day_is(store: &Dynamodb, expected: &[(&str, &str)]) {
+    let now = consistent(store).await;
+    let now: Vec<_> = now.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(now, expected);
+}
+
+async fn changed(store: &Dynamodb, part: DriverChange) -> Result<Changed, Unavailable> {
+    store.applied(change(vec![part])).await
+}
+
+const TRANSACTION: &str = "TransactWriteItems";
+
+#[tokio::test]
+async fn tables_that_exist_are_left_as_they_are() {
+    let store = open(&shared(), HASTY).await;
+    let given = part("ada", 0, &[], &["p"]);
+    assert_eq!(changed(&store, given).await, Ok(Changed::Done));
+    provision(&store.client, &store.tables).await.unwrap();
+    day_is(&store, &[("ada", "p")]).await;
+}
+
+#[tokio::test]
+async fn without_its_tables_it_does_not_work_and_says_so_at_once() {
+    let aws = Aws::emulated(&shared()).await;
+    let store = Dynamodb::new(&aws, names(), Patience::default());
+    assert!(store.is_well());
+    assert_eq!(store.held(day(0)).await, Err(Unavailable::Engine));
+    assert!(!store.is_well());
+    // Once they are there, it finds out by itself.
+    provision(&store.client, &store.tables).await.unwrap();
+    until(|| store.is_well()).await;
+    day_is(&store, &[]).await;
+}
+
+#[tokio::test]
+async fn what_passes_is_waited_for() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    for operation in [
+        TRANSACTION,
+        "UpdateItem",
+        "Query",
+        "Scan",
+        "PutItem",
+        "GetItem",
+    ] {
+        proxy.next(operation, &[Throttled, Broken, Unheard]);
+    }
+    proxy.next(TRANSACTION, &[Conflict, ThrottledInside, Conflict]);
+    let given = part("ada", 0, &[], &["p", "q"]);
+    assert_eq!(changed(&store, given).await, Ok(Changed::Done));
+    let said = says("ada", "p", Status::Delivered, 2);
+    store.update(said).await.unwrap().unwrap();
+    let still = store.still_assigned(day(0), vec![driver("ada")]).await;
+    assert_eq!(still.unwrap().len(), 1);
+    assert_eq!(listed(&store, &Filter::default(), 10).await.len(), 2);
+    let sheet = Sheet {
+        version: Version(7),
+        body: vec![1; 1000].into(),
+    };
+    store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+    assert_eq!(store.manifest(day(0)).await.unwrap(), Some(sheet));
+    let given = part("bo", 0, &[], &["r"]);
+    assert_eq!(changed(&store, given).await, Ok(Changed::Done));
+    assert!(proxy.is_over());
+    day_is(&store, &[("ada", "p"), ("ada", "q"), ("bo", "r")]).await;
+}
+
+#[tokio::test]
+async fn what_does_not_pass_is_said_and_nothing_is_kept() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let given = || part("ada", 0, &[], &["p"]);
+    for faults in [[Throttled; 4], [Conflict; 4], [ThrottledInside; 4]] {
+        proxy.next(TRANSACTION, &faults);
+        assert_eq!(changed(&store, given()).await, Err(Unavailable::Busy));
+        assert!(store.is_well(), "it is busy");
+    }
+    proxy.next(TRANSACTION, &[Broken, Unheard, Broken, Throttled]);
+    assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
+    assert!(!store.is_well());
+    assert!(proxy.is_over());
+    day_is(&store, &[]).await;
+    assert!(store.is_well());
+    assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
+    day_is(&store, &[("ada", "p")]).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_was_lost_is_made_once() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let steps = [
+        (part("ada", 0, &[], &["p", "q"]), &[Unanswered][..]),
+        (part("ada", 2, &["p"], &[]), &[Unanswered, Unheard]),
+        (
+            part("ada", 1, &["q"], &["r", "p"]),
+            &[Unanswered, Unanswered],
+        ),
+        (part("bo", 0, &[], &["q"]), &[Broken, Unanswered, Throttled]),
+    ];
+    for (part, faults) in steps {
+        proxy.next(TRANSACTION, faults);
+        assert_eq!(changed(&store, part).await, Ok(Changed::Done));
+        assert!(proxy.is_over());
+    }
+    day_is(&store, &[("ada", "p"), ("ada", "r"), ("bo", "q")]).await;
+    // What stands in the way is not taken for one's own because an answer was lost.
+    proxy.next(TRANSACTION, &[Unanswered]);
+    let taken = part("bo", 1, &[], &["s", "p"]);
+    assert_eq!(changed(&store, taken).await, Ok(Changed::Outdated));
+    let miscounted = part("bo", 0, &[], &["s"]);
+    proxy.next(TRANSACTION, &[Unanswered]);
+    assert_eq!(changed(&store, miscounted).await, Ok(Changed::Outdated));
+    assert!(proxy.is_over());
+    day_is(&store, &[("ada", "p"), ("ada", "r"), ("bo", "q")]).await;
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_tells_what_was_before() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let given = part("ada", 0, &[], &["p"]);
+    changed(&store, given).await.unwrap();
+    proxy.next("UpdateItem", &[Unanswered]);
+    let strictly = Update {
+        strict: true,
+        ..says("ada", "p", Status::Delivered, 2)
+    };
+    let updated = store.update(strictly.clone()).await.unwrap().unwrap();
+    assert_eq!(updated.from, Status::Assigned);
+    assert_eq!(updated.assignment.status, Status::Delivered);
+    // Said again later it is a retry, of which the store knows nothing.
+    let again = Update {
+        at: at(3),
+        ..strictly
+    };
+    let again = store.update(again).await.unwrap().unwrap();
+    assert_eq!(again.from, Status::Delivered);
+    assert!(proxy.is_over());
+}
+
+#[tokio::test]
+async fn a_large_change_that_was_interrupted_is_completed_by_asking_again() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let names: Vec<_> = (0..60).map(|n| format!("p{n:03}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    // The second of three transactions was done, but nobody is told, and then nothing is heard any more.
+    proxy.next(TRANSACTION, &[Conflict, Unheard]);
+    let whole = || part("ada", 0, &[], &names);
+    assert_eq!(changed(&store, whole()).await, Ok(Changed::Done));
+    let more: Vec<_> = (0..60).map(|n| format!("q{n:03}")).collect();
+    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    let handle = tokio::spawn({
+        let (store, part) = (store.clone(), part("bo", 0, &[], &more));
+        async move { changed(&store, part).await }
+    });
+    let mut seen = 0;
+    while seen == 0 {
+        let now = store.held(day(0)).await;
+        seen = now.map_or(1, |now| {
+            now.iter().filter(|it| it.driver == driver("bo")).count()
+        });
+        if handle.is_finished() {
+            break;
+        }
+    }
+    proxy.cut(true);
+    let outcome = handle.await.unwrap();
+    assert!(matches!(
+        outcome,
+        Ok(Changed::Done) | Err(Unavailable::Engine)
+    ));
+    proxy.cut(false);
+    completed(&store, "bo", &more).await;
+    assert_eq!(consistent(&store).await.len(), 120);
+}
+
+/// Asks as the service does: for what is not held yet, until all is.
+async fn completed(store: &Dynamodb, name: &str, wanted: &[&str]) {
+    for _ in 0..100 {
+        let now = held(store, day(0)).await;
+        let theirs = now.iter().filter(|pair| pair.0 == name);
+        let theirs: BTreeSet<_> = theirs.map(|pair| pair.1.as_str()).collect();
+        let rest = wanted.iter().filter(|package| !theirs.contains(*package));
+        let rest: Vec<_> = rest.copied().collect();
+        if rest.is_empty() {
+            return;
+        }
+        changed(store, part(name, theirs.len(), &[], &rest))
+            .await
+            .unwrap();
+    }
+    panic!("it comes to no end");
+}
+
+#[tokio::test]
+async fn an_engine_that_goes_and_comes_back_is_noticed() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let given = || part("ada", 0, &[], &["p"]);
+    proxy.cut(true);
+    assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
+    assert_eq!(store.manifest(day(0)).await, Err(Unavailable::Engine));
+    assert!(!store.is_well());
+    proxy.cut(false);
+    // Nobody asks it anything.
+    until(|| store.is_well()).await;
+    assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
+    day_is(&store, &[("ada", "p")]).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_stands_still_is_given_up_in_time_and_loses_nothing() {
+    let emulator = Emulator::start().await;
+    let patience = Patience {
+        limit: Duration::from_secs(2),
+        ..HASTY
+    };
+    let store = open(&emulator.endpoint, patience).await;
+    let given = part("ada", 0, &[], &["p"]);
+    assert_eq!(changed(&store, given).await, Ok(Changed::Done));
+    emulator.freeze();
+    let asked = Instant::now();
+    let given = part("ada", 1, &[], &["q"]);
+    assert_eq!(changed(&store, given).await, Err(Unavailable::Engine));
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert!(!store.is_well());
+    emulator.thaw();
+    until(|| store.is_well()).await;
+    // What was asked while it stood still may be done or not, and may even be done only now.
+    for _ in 0..100 {
+        let now = held(&store, day(0)).await.len();
+        let rest: &[&str] = if now == 1 { &["q"] } else { &[] };
+        if changed(&store, part("ada", now, &[], rest)).await == Ok(Changed::Done) {
+            break;
+        }
+    }
+    day_is(&store, &[("ada", "p"), ("ada", "q")]).await;
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_nothing_is_lost_or_doubled() {
+    for seed in 0..3 {
+        let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+        proxy.chance(seed, 20);
+        contract::plan_together(&store, |unavailable| unavailable != Unavailable::Failed).await;
+        proxy.chance(seed, 0);
+        contract::everything_is_planned_once(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_goes_on_beyond_the_engines_pages() {
+    let store = open(&shared(), HASTY).await;
+    let mut given = part("ada", 0, &[], &[]);
+    for n in 0..300 {
+        let mut package = package(&format!("p{n:03}"));
+        package.destination = Some("\u{1F4E6}".repeat(1000).into());
+        given.given.push(package);
+    }
+    assert_eq!(changed(&store, given).await, Ok(Changed::Done));
+    let first = id("p000");
+    let last = id("p299");
+    for name in [&first, &last] {
+        let said = says("ada", name.as_str(), Status::Delivered, 2);
+        store.update(said).await.unwrap().unwrap();
+    }
+    let delivered = |driver: Option<&str>| Filter {
+        driver: driver.map(contract::driver),
+        status: Some(Status::Delivered),
+        ..Filter::default()
+    };
+    for filter in [delivered(None), delivered(Some("ada"))] {
+        // The second one is a page away from the first.
+        let listing = store.list(filter.clone(), None, 1).await.unwrap();
+        let place = Place {
+            driver: driver("ada"),
+            date: None,
+            package: first.clone(),
+        };
+        assert_eq!(listing.next, Some(place));
+        let listing = store.list(filter, listing.next, 1).await.unwrap();
+        let names: Vec<_> = listing
+            .assignments
+            .iter()
+            .map(|it| &it.package.id)
+            .collect();
+        assert_eq!((names, listing.next), (vec![&last], None));
+    }
+    assert_eq!(listed(&store, &Filter::default(), 299).await.len(), 300);
+    let still = store.still_assigned(day(0), vec![driver("ada")]).await;
+    assert_eq!(still.unwrap().len(), 298);
+}
+
+#[tokio::test]
+async fn a_place_that_is_elsewhere_is_the_end() {
+    let store = open(&shared(), HASTY).await;
+    let given = part("ada", 0, &[], &["p", "q"]);
+    changed(&store, given).await.unwrap();
+    let place = Some(Place {
+        driver: driver("bo"),
+        date: None,
+        package: id("p"),
+    });
+    let filter = Filter {
+        driver: Some(driver("ada")),
+        ..Filter::default()
+    };
+    let listing = store.list(filter, place, 10).await.unwrap();
+    assert_eq!((listing.assignments, listing.next), (vec![], None));
+}
+
+proptest! {
+    #[test]
+    fn numbers_come_back_as_they_were(weight in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO) {
+        let mut package = package("p");
+        package.weight_kg = weight.abs();
+        package.temperature_c = weight;
+        let kept = Assignment {
+            driver: driver("ada"),
+            package,
+            date: day(0),
+            status: Status::InProgress,
+            assigned_at: at(1),
+            updated_at: at(2),
+        };
+        prop_assert_eq!(assignment(&values::item(&kept)), Some(kept));
+    }
+}
+
+/// Whoever changes it orphans what is kept.
+#[test]
+fn keys_are_what_they_were() {
+    let texts = |key: Item| [SHARD, ITEM].map(|name| text_of(&key, name).unwrap().to_owned());
+    let package = texts(values::package_key(day(0), &id("package_1")));
+    let driver = texts(values::driver_key(day(0), &driver("driver_1")));
+    assert_eq!(package, ["2142-01-31#0a", "package/package_1"]);
+    assert_eq!(driver, ["2142-01-31#0e", "driver/driver_1"]);
+}
