@@ -27,8 +27,8 @@ check: ## Formatting, lints, documentation, dependencies, shell scripts, infrast
 	$(CARGO) clippy -p odyssey --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --features odyssey/aws --no-deps --document-private-items --locked
 	$(CARGO) deny --locked --log-level error check bans licenses sources
-	shellcheck $$(git ls-files '*.sh' .ci/run)
-	shfmt -d -i 2 $$(git ls-files '*.sh' .ci/run)
+	shellcheck $$(git ls-files '*.sh' .ci/run scripts/emulator)
+	shfmt -d -i 2 $$(git ls-files '*.sh' .ci/run scripts/emulator)
 	terraform fmt -check -diff -recursive infra
 	$(NAMES) init -input=false -no-color >/dev/null
 	$(NAMES) validate -no-color

@@ -11,12 +11,12 @@ set -euo pipefail
 patience_s=60
 
 venv=$(cd "$(dirname "$0")/.." && pwd)/target/emulator
-moto=$venv/bin/moto_server
+moto=$(cd "$(dirname "$0")" && pwd)/emulator
 (($#)) || {
   echo "usage: ${0##*/} COMMAND..." >&2
   exit 2
 }
-[ -x "$moto" ] || {
+[ -x "$venv/bin/moto_server" ] || {
   echo "There is no emulator in target/emulator: scripts/install-tools.sh test puts it there." >&2
   exit 1
 }

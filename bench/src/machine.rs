@@ -22,8 +22,8 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[Program]) -> Result<S
         format!("Linux {}", kernel.trim()),
     ];
     for &program in taking_part {
-        if program == Program::Noop {
-            // It is the measured server's library.
+        if matches!(program, Program::Noop | Program::Planner) {
+            // They are the measured server's library.
             continue;
         }
         parts.push(match program {

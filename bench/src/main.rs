@@ -4,15 +4,17 @@
 //! each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it holds
 //! ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
 //! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`]. The package desk has [`senders`],
-//! and a [`large`] ledger that takes [`filling`]. Where answers are counted instead of seconds they come to a [`crowd`].
+//! and a [`large`] ledger that takes [`filling`]. The planner has [`plans`] of a [`mod@day`], and [`assigning`] over HTTP. Where answers are counted instead of seconds they come to a [`crowd`].
 //! On what [`disk`] everything is kept stands below the table. All of them are driven by one [`client`], whose
 //! connections differ only in what they say ([`http`], [`gearman`], [`nats`], [`redis`]) and in where a message ends
 //! ([`framing`]); what they saw is checked in the [`ledger`]. What the [`mod@line`] of orders itself costs was measured
 //! before, by its own benchmark. The result is a [`table`] with a line on the [`machine`].
 
 mod addresses;
+mod assigning;
 mod client;
 mod crowd;
+mod day;
 mod disk;
 mod drones;
 mod endless;
@@ -28,6 +30,7 @@ mod machine;
 mod memory;
 mod nats;
 mod peers;
+mod plans;
 mod redis;
 mod refusals;
 mod rounds;
@@ -131,6 +134,12 @@ enum Part {
     Packages,
     /// Speed and size of the package desk with very many packages in its ledger.
     Ledger,
+    /// Packages that the best plan carries, next to an independent solver.
+    Optimum,
+    /// The best plan of a large day, next to an independent solver on the explicit graph.
+    Plan,
+    /// A day assigned over HTTP and kept, next to first fit in Python.
+    Assign,
 }
 
 impl Part {
@@ -138,7 +147,7 @@ impl Part {
     fn is_of_what_is_kept(self) -> bool {
         matches!(
             self,
-            Part::Deliveries | Part::Endless | Part::Packages | Part::Ledger
+            Part::Deliveries | Part::Endless | Part::Packages | Part::Ledger | Part::Assign
         )
     }
 
@@ -162,6 +171,8 @@ impl Part {
             Part::Deliveries => &[Program::Odyssey, Program::Noop, Program::Redis],
             Part::Lists | Part::Packages => &[Program::Odyssey, Program::Noop],
             Part::Line => &[],
+            Part::Optimum | Part::Plan => &[Program::Planner, Program::Python],
+            Part::Assign => &[Program::Odyssey, Program::Python],
         }
     }
 }
@@ -225,7 +236,7 @@ fn run(options: Options) -> Result<()> {
         }
         if parts.iter().any(|part| part.is_of_what_is_kept()) {
             notes.push(format!(
-                "8, 9, 11, 12: {}.",
+                "8, 9, 11, 12, 15: {}.",
                 disk::describe(programs.data())?
             ));
         }
@@ -254,5 +265,8 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Lists => rounds::pages(programs, extent),
         Part::Packages => rounds::packages(programs, extent),
         Part::Ledger => rounds::large_ledger(programs, extent),
+        Part::Optimum => rounds::optimum(programs),
+        Part::Plan => rounds::plan(programs, extent),
+        Part::Assign => rounds::assign(programs, extent),
     }
 }

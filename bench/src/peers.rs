@@ -6,6 +6,7 @@
 use std::env;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -69,6 +70,12 @@ const REDIS: &[&str] = &[
     BACKLOG,
 ];
 
+/// Python with its packages, in the directory of the build, where `install-peers.sh` puts them.
+const PYTHON: &str = "peers/bin/python";
+/// What Python answers when it is asked for its version.
+const PYTHON_VERSIONS: &str = "import platform, numpy, scipy; \
+    print(f'{platform.python_version()}, numpy {numpy.__version__}, scipy {scipy.__version__}')";
+
 /// How many threads serve in a program on tokio that does not say so itself; without it, one per processor.
 const TOKIO_WORKERS: &str = "TOKIO_WORKER_THREADS";
 
@@ -87,6 +94,10 @@ pub(crate) enum Program {
     Noop,
     /// Redis.
     Redis,
+    /// The measured server's planner of days; it answers once and ends.
+    Planner,
+    /// Python with numpy and scipy; what it runs is given to it.
+    Python,
 }
 
 /// How a program is to be run.
@@ -124,6 +135,8 @@ pub(crate) struct Programs {
     odyssey: PathBuf,
     bare: PathBuf,
     noop: PathBuf,
+    planner: PathBuf,
+    python: PathBuf,
     /// Where all servers have their directories.
     data: PathBuf,
 }
@@ -134,10 +147,14 @@ impl Programs {
     pub(crate) fn locate(server: Option<PathBuf>, data: Option<PathBuf>) -> Result<Self> {
         let own = env::current_exe().context("where this program is")?;
         let beside = |name: &str| own.with_file_name(name);
+        // The directory of the whole build; this program lies one level below it.
+        let target = own.ancestors().nth(2).context("where the build is")?;
         Ok(Programs {
             odyssey: server.unwrap_or_else(|| beside("odyssey")),
             bare: beside("bare"),
             noop: beside("noop"),
+            planner: beside("planner"),
+            python: target.join(PYTHON),
             data: data.unwrap_or_else(env::temp_dir),
         })
     }
@@ -156,16 +173,23 @@ impl Programs {
             Program::Nats => installed("nats-server", "nats-server"),
             Program::Noop => built(&self.noop, "cargo build --release -p bench"),
             Program::Redis => installed("redis-server", "redis-server"),
+            Program::Planner => built(&self.planner, "cargo build --release -p bench"),
+            Program::Python => built(&self.python, "bench/install-peers.sh"),
         }
     }
 
     /// What a program says its version is.
     pub(crate) fn version(&self, program: Program) -> Result<String> {
-        let said = Command::new(self.path(program)?)
-            .arg("--version")
-            .output()
-            .context("asking for a version")?;
+        let mut command = Command::new(self.path(program)?);
+        match program {
+            Program::Python => command.args(["-c", PYTHON_VERSIONS]),
+            _ => command.arg("--version"),
+        };
+        let said = command.output().context("asking for a version")?;
         let said = String::from_utf8_lossy(&said.stdout);
+        if program == Program::Python {
+            return Ok(format!("Python {}", said.trim()));
+        }
         let name = match program {
             Program::Odyssey => "odyssey",
             Program::Bare => "bare",
@@ -173,11 +197,46 @@ impl Programs {
             Program::Nats => "nats-server",
             Program::Noop => "noop",
             Program::Redis => "redis-server",
+            Program::Planner => "planner",
+            Program::Python => "Python",
         };
         Ok(format!(
             "{name} {}",
             version_in(&said).unwrap_or("(version unknown)")
         ))
+    }
+
+    /// A program that is no server, to be given its arguments. It ends with this one.
+    pub(crate) fn command(&self, program: Program) -> Result<Command> {
+        Ok(under_our_death(&self.path(program)?))
+    }
+
+    /// What a program that is no server says until it ends. Nothing if it takes longer than `limit`: then it is stopped.
+    /// It must not say more than a pipe holds.
+    pub(crate) fn said(&self, mut command: Command, limit: Duration) -> Result<Option<String>> {
+        let mut child = command
+            .current_dir(&self.data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting a program through setpriv")?;
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() >= end {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
+            }
+            sleep(Duration::from_millis(20));
+        };
+        ensure!(status.success(), "{command:?} ended with {status}");
+        let mut said = String::new();
+        let mut output = child.stdout.take().context("a program's output")?;
+        output.read_to_string(&mut said)?;
+        Ok(Some(said))
     }
 
     /// Starts a program and waits until it accepts connections.
@@ -273,6 +332,7 @@ fn instruct(
             }
             return Ok(None);
         }
+        Program::Planner | Program::Python => bail!("{program:?} is no server"),
         Program::Gearmand | Program::Nats | Program::Redis => {}
     }
     let port = free_port()?;

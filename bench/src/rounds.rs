@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::machine::Time;
 use crate::peers::{Manner, Program, Programs, Server, half_the_workers};
@@ -13,7 +13,7 @@ use crate::senders::Ids;
 use crate::subject::Subject;
 use crate::table::{Row, Spread, Target, Unit, grouped};
 use crate::throughput::{self, Pace, Speed};
-use crate::{addresses, endless, large, lists, memory, streams};
+use crate::{addresses, assigning, day, endless, large, lists, memory, plans, streams};
 
 /// Who stands at the counter and behind it.
 pub(crate) const CUSTOMERS: u32 = 64;
@@ -466,6 +466,149 @@ pub(crate) fn large_ledger(programs: &Programs, extent: &Extent) -> Result<Secti
     })
 }
 
+/// As many packages carried as an independent solver says can be, on the days that are known.
+pub(crate) fn optimum(programs: &Programs) -> Result<Section> {
+    let checked = plans::check_all(programs)?;
+    let rows = checked.iter().map(|(known, planned, solved)| {
+        Row::compared(
+            &format!(
+                "13. packages carried, {}, to scipy's maximum flow",
+                known.name
+            ),
+            Unit::Packages,
+            &[f64::from(planned.carried)],
+            &[f64::from(solved.told.carried)],
+            Some(Target::AtLeast(1.0)),
+        )
+    });
+    let greedy: Vec<String> = checked
+        .iter()
+        .map(|(known, _, solved)| format!("{} on {}", solved.greedy, known.name))
+        .collect();
+    Ok(Section {
+        rows: rows.collect(),
+        note: Some(format!(
+            "13: once, with {} packages for each driver at most. First fit carries {}.",
+            day::CAP,
+            greedy.join(", ")
+        )),
+    })
+}
+
+/// The plan of a large day, against a solver on the explicit graph.
+pub(crate) fn plan(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let instance = plans::Instance::large(programs)?;
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for round in 1..=extent.rounds {
+        let (planned, solved) = (instance.plan(programs)?, instance.solve(programs)?);
+        ensure!(
+            planned.carried == solved.told.carried,
+            "the plan carries {} packages, and scipy's maximum flow {}",
+            planned.carried,
+            solved.told.carried
+        );
+        report_line(
+            (round, extent.rounds),
+            format_args!(
+                "a plan of {} packages: {} and {}, scipy's: {} and {}",
+                planned.carried,
+                Unit::Milliseconds.show(planned.seconds * 1e9),
+                Unit::Megabytes.show(planned.peak_bytes),
+                Unit::Milliseconds.show(solved.told.seconds * 1e9),
+                Unit::Megabytes.show(solved.told.peak_bytes)
+            ),
+        )?;
+        ours.push(planned);
+        peer.push(solved);
+    }
+    let last = peer[peer.len() - 1];
+    let limit = instance.try_other_method(programs, &last.told)?;
+    let row = |measure: &str, unit, figure: fn(plans::Told) -> f64, target| {
+        let ours: Series = ours.iter().map(|&told| figure(told)).collect();
+        let peer: Series = peer.iter().map(|solved| figure(solved.told)).collect();
+        Row::compared(measure, unit, &ours, &peer, target)
+    };
+    let graph: Series = peer
+        .iter()
+        .map(|solved| solved.graph_seconds / solved.told.seconds)
+        .collect();
+    Ok(Section {
+        rows: vec![
+            row(
+                "14. plan of 1,000 drivers and 100,000 packages, to scipy's maximum flow",
+                Unit::Milliseconds,
+                |told| told.seconds * 1e9,
+                Some(Target::AtMost(0.1)),
+            ),
+            row(
+                "14. peak memory of the process, to the same",
+                Unit::Megabytes,
+                |told| told.peak_bytes,
+                Some(Target::AtMost(0.2)),
+            ),
+            row(
+                "the same beyond what is resident once the manifest is read",
+                Unit::Megabytes,
+                plans::Told::growth_bytes,
+                None,
+            ),
+        ],
+        note: Some(format!(
+            "14: both carry {} of {} packages, first fit {}. The explicit graph has {} edges; building it took {:.0} % of scipy's \
+             time. Its other method was not faster (it was given {:.0} s).",
+            grouped(f64::from(last.told.carried)),
+            grouped(f64::from(plans::PACKAGES)),
+            grouped(f64::from(last.greedy)),
+            grouped(f64::from(last.edges)),
+            Spread::new(&graph).median() * 100.0,
+            limit.as_secs_f64()
+        )),
+    })
+}
+
+/// A day assigned over HTTP and kept, against first fit as a function in Python.
+pub(crate) fn assign(programs: &Programs, extent: &Extent) -> Result<Section> {
+    let measured = assigning::measure(programs, extent.rounds, |round, ours, greedy| {
+        report_line(
+            (round, extent.rounds),
+            format_args!(
+                "POST /assign: {}, first fit in Python: {}",
+                Unit::Milliseconds.show(ours),
+                Unit::Milliseconds.show(greedy)
+            ),
+        )
+    })?;
+    let row = |measure: &str, peer: &[f64], target| {
+        Row::compared(measure, Unit::Milliseconds, &measured.ours, peer, target)
+    };
+    let day::Known { best, greedy, .. } = assigning::DAY;
+    let others = Spread::new(&measured.others);
+    Ok(Section {
+        rows: vec![
+            row(
+                "15. POST /assign, 99 drivers and 990 packages, to first fit in Python",
+                &measured.greedy,
+                Some(Target::AtMost(0.05)),
+            ),
+            row(
+                "the same, to filtering for each driver",
+                &measured.filtering,
+                None,
+            ),
+            row(
+                "the same, to first fit and keeping the result",
+                &measured.keeping,
+                None,
+            ),
+        ],
+        note: Some(format!(
+            "15: {best} packages were assigned each time, {greedy} by first fit. Other programs used {:.0}–{:.0} % of the machine.",
+            others.low() * 100.0,
+            others.high() * 100.0
+        )),
+    })
+}
+
 /// Answers per second and unit of what is compared, round by round.
 fn rates<const N: usize>(
     programs: &Programs,
@@ -584,11 +727,13 @@ fn report(round: u32, extent: &Extent, subject: Subject, result: impl Display) -
 }
 
 /// The same where the rounds are fewer.
-fn report_of((round, rounds): (u32, u32), subject: Subject, result: impl Display) -> Result<()> {
-    writeln!(
-        io::stderr(),
-        "round {round} of {rounds}: {subject}: {result}"
-    )?;
+fn report_of(rounds: (u32, u32), subject: Subject, result: impl Display) -> Result<()> {
+    report_line(rounds, format_args!("{subject}: {result}"))
+}
+
+/// The same where nobody is at a counter.
+fn report_line((round, rounds): (u32, u32), result: impl Display) -> Result<()> {
+    writeln!(io::stderr(), "round {round} of {rounds}: {result}")?;
     Ok(())
 }
 

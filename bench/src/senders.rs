@@ -61,7 +61,7 @@ impl Ids {
 }
 
 /// The text of both halves; the variant's bits are set in the lower one.
-fn uuid(high: u64, low: u64) -> String {
+pub(crate) fn uuid(high: u64, low: u64) -> String {
     let low = low & !(3 << 62) | 1 << 63;
     let (first, second, third) = (high >> 32, high >> 16 & 0xffff, high & 0xffff);
     let (fourth, fifth) = (low >> 48, low & 0xffff_ffff_ffff);
@@ -69,7 +69,7 @@ fn uuid(high: u64, low: u64) -> String {
 }
 
 /// A number's digits, so mixed that they look random. No two numbers become one (the finalizer of `SplitMix64`).
-fn mixed(number: u64) -> u64 {
+pub(crate) fn mixed(number: u64) -> u64 {
     let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

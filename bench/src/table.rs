@@ -83,6 +83,10 @@ pub(crate) enum Unit {
     Megabytes,
     /// A short time.
     Nanoseconds,
+    /// A longer time, in nanoseconds; shown in milliseconds.
+    Milliseconds,
+    /// A whole number of packages.
+    Packages,
     /// One number divided by another.
     Ratio,
 }
@@ -96,6 +100,8 @@ impl Unit {
             Unit::FewBytes => format!("{value:.1} B"),
             Unit::Megabytes => format!("{:.1} MB ({:.1} MiB)", value / 1e6, value / 1_048_576.0),
             Unit::Nanoseconds => format!("{} ns", grouped(value)),
+            Unit::Milliseconds => format!("{:.2} ms", value / 1e6),
+            Unit::Packages => grouped(value),
             Unit::Ratio => format!("{value:.2} ×"),
         }
     }
@@ -103,7 +109,8 @@ impl Unit {
     /// The same, short.
     fn show_short(self, value: f64) -> String {
         match self {
-            Unit::PerSecond | Unit::Nanoseconds => grouped(value),
+            Unit::PerSecond | Unit::Nanoseconds | Unit::Packages => grouped(value),
+            Unit::Milliseconds => format!("{:.2}", value / 1e6),
             Unit::Bytes => format!("{:.1}", value / 1000.0),
             Unit::FewBytes => format!("{value:.1}"),
             Unit::Megabytes => format!("{:.1}", value / 1e6),
@@ -122,6 +129,8 @@ impl Unit {
             Unit::FewBytes => format!("{sign} {bound} B"),
             Unit::Megabytes => format!("{sign} {} MB", bound / 1e6),
             Unit::Nanoseconds => format!("{sign} {} ns", grouped(bound)),
+            Unit::Milliseconds => format!("{sign} {} ms", bound / 1e6),
+            Unit::Packages => format!("{sign} {}", grouped(bound)),
             Unit::Ratio => format!("{sign} {bound} ×"),
         }
     }

@@ -27,6 +27,9 @@
 //! [`sqlite`] for one server; `dynamodb` (feature `aws`) for tables that several servers share. In one, a plan is kept as a
 //! whole; in the other driver by driver, and what an outage cuts off is completed by asking again.
 //!
+//! # The rooms
+//! The usual ones, [`metrics`], and those named above.
+//!
 //! # Deliberately absent
 //! - A graph of statuses: the logistics centre has given none.
 //! - Routes, hours of work, the size of a van: no rule speaks of them.

@@ -39,8 +39,8 @@ impl fmt::Display for Version {
 pub enum Changed {
     /// All of it is kept.
     Done,
-    /// The day is no longer as the change took it to be. Of a store that cannot keep it all at once, some drivers' parts may
-    /// be kept, each as a whole.
+    /// The day is no longer as the change took it to be. Of a store that cannot keep it all at once, parts may be kept: what
+    /// some drivers gave up, or a number of what they were given.
     Outdated,
 }
 

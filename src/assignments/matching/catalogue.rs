@@ -6,7 +6,7 @@ use std::fmt;
 use fixedbitset::FixedBitSet;
 
 use super::flow::index;
-use crate::assignments::model::{Driver, DriverId, Manifest, Package, PackageId};
+use crate::assignments::model::{Driver, DriverId, Manifest, Package, PackageId, Urgency};
 use crate::assignments::rules::Rule;
 
 /// The lists of a day. Making it takes a moment for large ones, and is done once for many plans.
@@ -14,7 +14,8 @@ pub struct Catalogue {
     /// By urgency, then by name: the order of everything that is planned.
     packages: Vec<Package>,
     drivers: Vec<Driver>,
-    places: HashMap<PackageId, u32>,
+    /// Places in the order of names.
+    by_name: Vec<u32>,
     /// By driver: distinct rules, ascending.
     rules_of: HashMap<DriverId, Vec<usize>>,
     /// Rules of which no two say the same.
@@ -43,14 +44,8 @@ impl fmt::Debug for Catalogue {
 impl Catalogue {
     /// Makes the lists ready.
     pub fn new(manifest: Manifest) -> Self {
-        let Manifest {
-            drivers,
-            mut packages,
-        } = manifest;
-        packages.sort_by(|one, other| {
-            let urgency = one.urgency().cmp(&other.urgency());
-            urgency.then_with(|| one.id.cmp(&other.id))
-        });
+        let Manifest { drivers, packages } = manifest;
+        let (packages, by_name) = by_urgency(packages);
         let mut rules = Vec::new();
         let mut numbers: HashMap<(&str, String), usize> = HashMap::new();
         let mut rules_of = HashMap::with_capacity(drivers.len());
@@ -73,12 +68,10 @@ impl Catalogue {
             rules_of.insert(driver.id.clone(), own);
         }
         let kinds = kinds(&packages, &rules);
-        let named = |(place, package): (usize, &Package)| (package.id.clone(), index(place));
-        let places = packages.iter().enumerate().map(named).collect();
         Self {
             packages,
             drivers,
-            places,
+            by_name,
             rules_of,
             rules,
             kinds,
@@ -107,7 +100,9 @@ impl Catalogue {
 
     /// A package's place.
     pub(super) fn place(&self, package: &PackageId) -> Option<u32> {
-        self.places.get(package).copied()
+        let name = |&place: &u32| self.package(place).id.cmp(package);
+        let found = self.by_name.binary_search_by(name).ok()?;
+        Some(self.by_name[found])
     }
 
     /// A driver's distinct rules, ascending; none for a stranger.
@@ -131,23 +126,83 @@ impl Catalogue {
     }
 }
 
+/// Packages by urgency, then by name, and their places in the order of names.
+///
+/// Names are anywhere in memory, so what decides nearly every comparison stands beside the number: how the name begins.
+fn by_urgency(packages: Vec<Package>) -> (Vec<Package>, Vec<u32>) {
+    let mut names: Vec<(u64, u32)> = packages
+        .iter()
+        .enumerate()
+        .map(|(number, package)| (beginning(package.id.as_str()), index(number)))
+        .collect();
+    names.sort_unstable_by(|&(one, at), &(other, there)| {
+        let whole = || packages[at as usize].id.cmp(&packages[there as usize].id);
+        one.cmp(&other).then_with(whole)
+    });
+    // Counted out by urgency: names stay in order within each.
+    let mut next = [0; Urgency::COUNT];
+    for package in &packages {
+        next[package.urgency().index()] += 1;
+    }
+    let mut before = 0;
+    for next in &mut next {
+        before += std::mem::replace(next, before);
+    }
+    let mut numbers = vec![0; packages.len()];
+    let by_name = names.into_iter().map(|(_, number)| {
+        let next = &mut next[packages[number as usize].urgency().index()];
+        numbers[*next as usize] = number;
+        *next += 1;
+        *next - 1
+    });
+    let by_name = by_name.collect();
+    let mut packages: Vec<Option<Package>> = packages.into_iter().map(Some).collect();
+    let sorted = numbers
+        .into_iter()
+        .filter_map(|number| packages[number as usize].take());
+    (sorted.collect(), by_name)
+}
+
+/// The first eight bytes, in the order of names.
+fn beginning(name: &str) -> u64 {
+    let mut bytes = [0; 8];
+    for (byte, letter) in bytes.iter_mut().zip(name.bytes()) {
+        *byte = letter;
+    }
+    u64::from_be_bytes(bytes)
+}
+
 /// The kinds, in the order of their most urgent packages.
+///
+/// What a package passes is looked at for some rules at a time, as the bits of a number: packages that were of one kind so
+/// far are of different kinds if they differ in it.
 fn kinds(packages: &[Package], rules: &[Rule]) -> Vec<Kind> {
-    let mut numbers: HashMap<FixedBitSet, usize> = HashMap::new();
-    let mut kinds: Vec<Kind> = Vec::new();
-    for (place, package) in packages.iter().enumerate() {
-        let mut passes = FixedBitSet::with_capacity(rules.len());
-        for (number, rule) in rules.iter().enumerate() {
-            passes.set(number, rule.judge(package).is_ok());
+    let mut kind_of = vec![0_u32; packages.len()];
+    for rules in rules.chunks(u64::BITS as usize) {
+        let mut numbers: HashMap<(u32, u64), u32> = HashMap::new();
+        for (package, kind) in packages.iter().zip(&mut kind_of) {
+            let passes = |word, (bit, rule): (usize, &Rule)| {
+                word | u64::from(rule.judge(package).is_ok()) << bit
+            };
+            let word = rules.iter().enumerate().fold(0, passes);
+            let new = index(numbers.len());
+            *kind = *numbers.entry((*kind, word)).or_insert(new);
         }
-        let number = *numbers.entry(passes).or_insert_with_key(|passes| {
+    }
+    let mut kinds: Vec<Kind> = Vec::new();
+    for (place, (package, kind)) in packages.iter().zip(kind_of).enumerate() {
+        // Kinds are numbered as they are first met.
+        if kind as usize == kinds.len() {
+            let mut passes = FixedBitSet::with_capacity(rules.len());
+            for (number, rule) in rules.iter().enumerate() {
+                passes.set(number, rule.judge(package).is_ok());
+            }
             kinds.push(Kind {
-                passes: passes.clone(),
+                passes,
                 packages: Vec::new(),
             });
-            kinds.len() - 1
-        });
-        kinds[number].packages.push(index(place));
+        }
+        kinds[kind as usize].packages.push(index(place));
     }
     kinds
 }
