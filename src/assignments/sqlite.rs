@@ -1,8 +1,9 @@
 //! Assignments in `SQLite`.
 //!
 //! A **hand** is what a driver was given at once, and one row: a plan for a hundred drivers adds a hundred rows, however many
-//! packages are in it. Packages stand in it as the manifest described them, in JSON. What was said of a package since is a
-//! row of its own; without one it is assigned.
+//! packages are in it. Packages stand in it as the manifest described them, in JSON, each a list of its attributes: names
+//! would make up two thirds of what is flushed to the disk. What was said of a package since is a row of its own; without
+//! one it is assigned.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::mpsc::Sender;
@@ -10,12 +11,12 @@ use std::sync::mpsc::Sender;
 use jiff::civil::Date;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::Refusal;
 use super::model::{
-    Assignment, Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Status,
-    Update,
+    Assignment, Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Region,
+    Status, Update,
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
 use crate::storage::sqlite::{Database, Micros, Undone};
@@ -192,14 +193,70 @@ fn name<T>(parsed: Option<T>) -> rusqlite::Result<T> {
     parsed.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-/// What a hand's packages are called; the rest of them is not read.
-#[derive(Deserialize)]
-struct Named {
-    package_id: PackageId,
+/// A package as it stands in a hand.
+#[derive(Serialize, Deserialize)]
+struct Described(
+    PackageId,
+    f64,
+    bool,
+    Region,
+    f64,
+    bool,
+    bool,
+    Option<u8>,
+    f64,
+    u8,
+    f64,
+    Option<Box<str>>,
+);
+
+impl From<&Package> for Described {
+    fn from(package: &Package) -> Self {
+        Self(
+            package.id.clone(),
+            package.weight_kg,
+            package.is_perishable,
+            package.region,
+            package.distance_km,
+            package.is_express,
+            package.is_fragile,
+            package.hazmat_class,
+            package.temperature_c,
+            package.delivery_hour,
+            package.volume_m3,
+            package.destination.clone(),
+        )
+    }
 }
 
-fn packages<'a, T: Deserialize<'a>>(column: usize, json: &'a str) -> rusqlite::Result<Vec<T>> {
-    serde_json::from_str(json).map_err(|error| unreadable(column, error))
+impl From<Described> for Package {
+    fn from(described: Described) -> Self {
+        Self {
+            id: described.0,
+            weight_kg: described.1,
+            is_perishable: described.2,
+            region: described.3,
+            distance_km: described.4,
+            is_express: described.5,
+            is_fragile: described.6,
+            hazmat_class: described.7,
+            temperature_c: described.8,
+            delivery_hour: described.9,
+            volume_m3: described.10,
+            destination: described.11,
+        }
+    }
+}
+
+fn packages(column: usize, json: &str) -> rusqlite::Result<Vec<Package>> {
+    let described: Vec<Described> =
+        serde_json::from_str(json).map_err(|error| unreadable(column, error))?;
+    Ok(described.into_iter().map(Package::from).collect())
+}
+
+fn described(column: usize, packages: &[Package]) -> rusqlite::Result<String> {
+    let described: Vec<Described> = packages.iter().map(Described::from).collect();
+    serde_json::to_string(&described).map_err(|error| unreadable(column, error))
 }
 
 /// Everything that is held on a day.
@@ -210,12 +267,10 @@ fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
     let mut held = Vec::new();
     while let Some(row) = rows.next()? {
         let driver = name(DriverId::parse(row.get_ref(0)?.as_str()?))?;
-        let packages: Vec<Named> = packages(1, row.get_ref(1)?.as_str()?)?;
-        let of_driver = |Named {
-                             package_id: package,
-                         }| Held {
+        let packages = packages(1, row.get_ref(1)?.as_str()?)?;
+        let of_driver = |package: Package| Held {
             driver: driver.clone(),
-            package,
+            package: package.id,
         };
         held.extend(packages.into_iter().map(of_driver));
     }
@@ -278,8 +333,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             give_up(connection, change.date, of_driver)?;
         }
         if !of_driver.given.is_empty() {
-            let json = serde_json::to_string(&of_driver.given);
-            let json = json.map_err(|error| unreadable(3, error))?;
+            let json = described(3, &of_driver.given)?;
             connection
                 .prepare_cached(
                     "INSERT INTO hands (day, driver, assigned_at, packages) VALUES (?, ?, ?, ?)",
@@ -305,7 +359,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
     let hands = hands.query_map(params![driver, Day(date)], numbered)?;
     let hands: Vec<(i64, String)> = hands.collect::<Result<_, _>>()?;
     for (number, json) in hands {
-        let mut packages: Vec<Package> = packages(1, &json)?;
+        let mut packages = packages(1, &json)?;
         let before = packages.len();
         packages.retain(|package| !given_up.contains(&package.id));
         if packages.is_empty() {
@@ -313,7 +367,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
                 .prepare_cached("DELETE FROM hands WHERE number = ?")?
                 .execute([number])?;
         } else if packages.len() < before {
-            let json = serde_json::to_string(&packages).map_err(|error| unreadable(1, error))?;
+            let json = described(1, &packages)?;
             connection
                 .prepare_cached("UPDATE hands SET packages = ? WHERE number = ?")?
                 .execute(params![json, number])?;
@@ -472,7 +526,7 @@ fn read_hand(
         let Micros(updated_at) = row.get(2)?;
         words.insert(row.get::<_, String>(0)?, (status, updated_at));
     }
-    for package in packages::<Package>(3, row.get_ref(3)?.as_str()?)? {
+    for package in packages(3, row.get_ref(3)?.as_str()?)? {
         let word = words.get(package.id.as_str()).copied();
         let (status, updated_at) = word.unwrap_or((Status::Assigned, assigned_at));
         let fits = filter

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
+use smallvec::SmallVec;
 
 /// Far away: not reached.
 const NEVER: u32 = u32::MAX;
 
-/// What flows from one lot: crews ascending, amounts above 0.
-type Outflow = Vec<(u32, u32)>;
+/// What flows from one lot: crews ascending, amounts above 0. Most lots of a small day go to one crew or two.
+type Outflow = SmallVec<[(u32, u32); 2]>;
 
 /// The network, and the flow in it.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ impl Flow {
         let crews = room.len();
         Self {
             takers,
-            outflows: vec![Vec::new(); supply.len()],
+            outflows: vec![Outflow::new(); supply.len()],
             supply,
             room,
             sources: vec![Vec::new(); crews],
@@ -99,11 +100,12 @@ impl Flow {
 
     /// Lets flow as much as can. How much was added.
     pub(super) fn saturate(&mut self, lots: &[u32]) -> u64 {
-        let mut added = 0;
-        loop {
+        let mut added = self.saturate_directly(lots);
+        // Nothing is left: there is nothing to search for.
+        while lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
             let mut layers = self.search(lots);
             if !layers.found {
-                return added;
+                break;
             }
             for &lot in lots {
                 while self.supply[lot as usize] > 0 {
@@ -114,6 +116,35 @@ impl Flow {
                 }
             }
         }
+        added
+    }
+
+    /// Lets flow what finds a crew with room at once, which is most: the first layer's work, without a search.
+    fn saturate_directly(&mut self, lots: &[u32]) -> u64 {
+        let mut open = self.closed.clone();
+        open.toggle_range(..);
+        for (crew, &room) in self.room.iter().enumerate() {
+            if room == 0 {
+                open.remove(crew);
+            }
+        }
+        let mut added = 0;
+        for &lot in lots {
+            while self.supply[lot as usize] > 0 {
+                let Some(crew) = first_common(&open, &self.takers[lot as usize]) else {
+                    break;
+                };
+                let step = Step {
+                    lot,
+                    crew: index(crew),
+                };
+                added += u64::from(self.send(&[step]));
+                if self.room[crew] == 0 {
+                    open.remove(crew);
+                }
+            }
+        }
+        added
     }
 
     /// As [`Flow::saturate`]; what is left over then has no way, and never will have: whatever it could reach is full, and
