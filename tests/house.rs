@@ -839,7 +839,7 @@ fn the_reader_sees_the_house() {
     for (from, to) in [
         ("main", "app::App"),
         ("app", "config::Config"),
-        ("app", "orders::Orders"),
+        ("app::desks", "orders::Orders"),
         ("shutdown", "orders::Orders"),
         ("http::edge", "telemetry::Registry"),
         ("orders::routes", "http::Problem"),

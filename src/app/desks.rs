@@ -1,0 +1,189 @@
+//! The desks, made of their stores and their configuration, and what each shows on which listener.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::storage::Stores;
+use crate::assignments::{self, Assignments};
+use crate::config::{self, Config};
+use crate::deliveries::{self, Deliveries};
+use crate::flood::{self, Flood};
+use crate::http::Api;
+use crate::http::body::BodyLimits;
+use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
+use crate::orders::{self, Orders};
+use crate::packages::{self, Packages};
+use crate::telemetry::Registry;
+
+/// The desks, as handles.
+#[derive(Debug, Clone)]
+pub(super) struct Desks {
+    pub(super) orders: Orders,
+    pub(super) deliveries: Deliveries,
+    /// Whether customers' drones may report.
+    pub(super) deliveries_for_customers: bool,
+    pub(super) packages: Packages,
+    pub(super) assignments: Assignments,
+    pub(super) flood: Flood,
+    pub(super) limits: BodyLimits,
+    pub(super) manifest_limits: BodyLimits,
+}
+
+impl Desks {
+    pub(super) fn new(
+        config: &Config,
+        stores: Stores,
+        types: Arc<packages::model::Types>,
+        registry: &Registry,
+    ) -> Self {
+        let limits = BodyLimits {
+            max_bytes: config.http.body_max_bytes,
+            timeout: config.http.body_timeout,
+        };
+        let config::Orders {
+            lease,
+            attempts_max,
+            reconnect_grace,
+            replay,
+            remembered_max,
+            waiting_max,
+        } = config.orders;
+        let rules = orders::Rules {
+            lease,
+            attempts_max,
+            reconnect_grace,
+            replay,
+            remembered_max,
+            waiting_max,
+        };
+        let orders = Orders::new(rules, registry.register(orders::Metrics::register));
+        let flood = flood(&config.flood, registry);
+        // Whoever is cut off leaves the line.
+        let line = orders.clone();
+        flood.on_cut_off(move |address, time| line.purge(address, time));
+        let deliveries = Deliveries::new(
+            stores.deliveries,
+            config.deliveries.stale_after,
+            registry.register(deliveries::Metrics::register),
+        );
+        let packages = Packages::new(
+            stores.packages,
+            types,
+            registry.register(packages::Metrics::register),
+        );
+        let assignments = Assignments::new(
+            stores.assignments,
+            stores.oplog,
+            registry.register(assignments::Metrics::register),
+            config.assignments.strict,
+        );
+        Self {
+            orders,
+            deliveries,
+            deliveries_for_customers: config.customers.deliveries,
+            packages,
+            assignments,
+            flood,
+            limits,
+            manifest_limits: BodyLimits {
+                max_bytes: config.assignments.manifest_max_bytes,
+                timeout: config.assignments.manifest_timeout,
+            },
+        }
+    }
+
+    pub(super) async fn load_manifest(&self, config: &Config) -> anyhow::Result<()> {
+        let path = &config.assignments.manifest;
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let load = async {
+            let mut file = std::fs::File::open(path)?;
+            let (date, manifest) = assignments::routes::read_manifest(&mut file)?;
+            let date = date.unwrap_or_else(assignments::service::today);
+            self.assignments.keep_manifest(date, manifest).await?;
+            anyhow::Ok(())
+        };
+        let of = || {
+            let path = path.display();
+            format!("configuration key `assignments.manifest`: cannot load `{path}`")
+        };
+        load.await.with_context(of)
+    }
+}
+
+fn flood(config: &config::Flood, registry: &Registry) -> Flood {
+    let settings = flood::Settings {
+        mode: match config.mode {
+            config::FloodMode::Enforce => flood::Mode::Enforce,
+            config::FloodMode::Observe => flood::Mode::Observe,
+            config::FloodMode::Off => flood::Mode::Off,
+        },
+        proxies: flood::client::Proxies {
+            trusted: config.trusted_proxies.clone(),
+            ipv6_prefix: config.ipv6_prefix,
+        },
+        exempt: config.exempt.clone(),
+        limits: flood::table::Limits {
+            outstanding_max: config.outstanding_max,
+            burst: config.burst,
+            refill: config.refill,
+            cutoff_after: config.cutoff_after,
+            cutoff_window: config.cutoff_window,
+            cutoff_for: config.cutoff_for,
+            addresses_max: config.addresses_max,
+        },
+    };
+    Flood::new(settings, registry.register(flood::Metrics::register))
+}
+
+/// Both listeners' routes: customers, staff.
+pub(super) fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
+    let orders = orders::routes::Desk {
+        orders: desks.orders.clone(),
+        flood: desks.flood.clone(),
+        limits: desks.limits,
+    };
+    let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
+    let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);
+    let assignments = assignments::routes::Desk {
+        assignments: desks.assignments.clone(),
+        limits: desks.limits,
+        manifest_limits: desks.manifest_limits,
+    };
+    let mut customers = Api::new(
+        "Odyssey: customers",
+        "The public side: orders are placed and held until they are ready, packages are sent.",
+    );
+    if desks.deliveries_for_customers {
+        customers = customers.routes(deliveries::routes::customer_routes(&deliveries));
+    }
+    let staff = Api::new(
+        "Odyssey: staff",
+        "The inner side: baristas, drones and operators. Not for the public network.",
+    );
+    [
+        customers
+            .routes(orders::routes::customer_routes(&orders))
+            .routes(packages::routes::customer_routes(&packages))
+            .routes(health_routes(readiness.clone())),
+        staff
+            .routes(orders::routes::staff_routes(&orders))
+            .routes(deliveries::routes::staff_routes(&deliveries))
+            .routes(packages::routes::staff_routes(&packages))
+            .routes(assignments::routes::staff_routes(&assignments))
+            .routes(flood::routes::staff_routes(&desks.flood))
+            .routes(health_routes(readiness.clone()))
+            .routes([metrics_route(scrape)]),
+    ]
+}
+
+pub(super) fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>> {
+    let config::Packages { types, opt_in, .. } = &config.packages;
+    packages::model::Types::new(types, opt_in)
+        .map(Arc::new)
+        .map_err(|detail| {
+            anyhow::anyhow!("configuration keys `packages.types`, `packages.opt_in`: {detail}")
+        })
+}

@@ -1,0 +1,181 @@
+//! What outlives the process, and where each desk keeps what it keeps.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::info;
+
+use super::engines::Engines;
+use crate::assignments::oplog::{self, Oplog};
+use crate::config::{self, Config};
+use crate::http::status::Readiness;
+use crate::storage::directory::DataDirectory;
+use crate::storage::sqlite::{self, Database};
+use crate::telemetry::Registry;
+use crate::{assignments, deliveries, packages};
+
+/// The databases' files in the data directory.
+const DELIVERIES_FILE: &str = "deliveries.db";
+pub(super) const PACKAGES_FILE: &str = "packages.db";
+const ASSIGNMENTS_FILE: &str = "assignments.db";
+/// The operational log's directory there.
+const OPLOG_DIRECTORY: &str = "oplog";
+/// How long the operational log may take to leave once everything else has ended.
+const OPLOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What outlives the process.
+#[derive(Debug)]
+pub(super) struct Storage {
+    pub(super) deliveries: Database,
+    pub(super) packages: Database,
+    /// Nothing if they are kept in `DynamoDB`.
+    pub(super) assignments: Option<Database>,
+    pub(super) oplog: Oplog,
+    /// Kept until the databases are closed.
+    _directory: DataDirectory,
+}
+
+/// Where each desk keeps what it keeps.
+pub(super) struct Stores {
+    pub(super) deliveries: Arc<dyn deliveries::store::Store>,
+    pub(super) packages: Arc<dyn packages::store::Store>,
+    pub(super) assignments: Arc<dyn assignments::store::Store>,
+    pub(super) oplog: Oplog,
+}
+
+impl Storage {
+    pub(super) fn open(
+        config: &Config,
+        engines: &Engines,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let directory = DataDirectory::open(&config.data_dir)?;
+        info!(path = %directory.path().display(), "the data directory is ours");
+        let database = |name, migrations| {
+            let settings = sqlite::Settings {
+                path: directory.file(name),
+                migrations,
+                queue_max: config.storage.queue_max,
+                batch_max: config.storage.batch_max,
+                readers: config.storage.readers,
+            };
+            let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
+            Database::open(settings, metrics)
+        };
+        let assignments = match config.assignments.store {
+            config::AssignmentStore::DynamoDb => None,
+            config::AssignmentStore::Sqlite => {
+                Some(database(ASSIGNMENTS_FILE, assignments::sqlite::MIGRATIONS)?)
+            }
+        };
+        let oplog = match engines.sink(config) {
+            None => Oplog::nowhere(),
+            Some(sink) => {
+                let settings = oplog_settings(config, sink, directory.file(OPLOG_DIRECTORY));
+                let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));
+                opened.context("cannot open the operational log")?
+            }
+        };
+        Ok(Self {
+            deliveries: database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?,
+            packages: database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?,
+            assignments,
+            oplog,
+            _directory: directory,
+        })
+    }
+
+    pub(super) fn readiness(&self, stores: &Stores) -> Readiness {
+        let databases = self.databases();
+        let assignments = Arc::clone(&stores.assignments);
+        Readiness::new(move || databases.iter().all(Database::is_well) && assignments.is_well())
+    }
+
+    pub(super) fn databases(&self) -> Vec<Database> {
+        let mut databases = vec![self.deliveries.clone(), self.packages.clone()];
+        databases.extend(self.assignments.clone());
+        databases
+    }
+
+    pub(super) fn assignments(
+        &self,
+        config: &Config,
+        engines: &Engines,
+    ) -> Arc<dyn assignments::store::Store> {
+        if let Some(database) = &self.assignments {
+            return Arc::new(assignments::sqlite::Sqlite::new(database.clone()));
+        }
+        #[cfg(feature = "aws")]
+        if let Some(aws) = &engines.aws {
+            let tables = Engines::tables(config);
+            let patience = assignments::dynamodb::Patience::default();
+            return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
+        }
+        // Not reached: the configuration is refused without the feature.
+        let _ = (config, engines);
+        Arc::new(assignments::store::Closed)
+    }
+
+    pub(super) async fn close(self) {
+        self.oplog.close(OPLOG_PATIENCE).await;
+        for database in self.databases() {
+            database.close().await;
+        }
+    }
+
+    pub(super) fn packages(
+        &self,
+        config: &Config,
+        types: &Arc<packages::model::Types>,
+    ) -> Arc<dyn packages::store::Store> {
+        let remember = match config.packages.remember {
+            config::Time::Forever => None,
+            config::Time::For(time) => Some(time),
+        };
+        Arc::new(packages::sqlite::Sqlite::new(
+            self.packages.clone(),
+            Arc::clone(types),
+            remember,
+        ))
+    }
+
+    pub(super) fn deliveries(&self, config: &Config) -> Arc<dyn deliveries::store::Store> {
+        let config::Deliveries {
+            kept,
+            ongoing_max,
+            events_max,
+            stale_after: _,
+            graph,
+        } = config.deliveries;
+        let rules = deliveries::rules::Rules {
+            graph: match graph {
+                config::DeliveryGraph::Free => deliveries::rules::Graph::Free,
+                config::DeliveryGraph::Strict => deliveries::rules::Graph::Strict,
+            },
+            events_max,
+            ongoing_max,
+            kept,
+        };
+        Arc::new(deliveries::sqlite::Sqlite::new(
+            self.deliveries.clone(),
+            rules,
+        ))
+    }
+}
+
+fn oplog_settings(config: &Config, sink: oplog::Sink, directory: PathBuf) -> oplog::Settings {
+    let config = &config.oplog;
+    oplog::Settings {
+        directory,
+        sink,
+        instance: config.instance.clone(),
+        file_bytes_max: config.file_max_bytes,
+        files_max: config.files_max,
+        batch_bytes_max: config.batch_max_bytes,
+        batch_age: config.batch_age,
+        spool_bytes_max: config.spool_max_bytes,
+        waiting_max: config.waiting_max,
+    }
+}
