@@ -3,8 +3,8 @@
 # command has ended. Its exit code is the command's, and its last words too. Usage: with-emulator.sh COMMAND...
 #
 # The command finds in its environment
-#   ODYSSEY_TEST_AWS   the emulator's address
-#   ODYSSEY_TEST_MOTO  the emulator's program, for starting further ones
+#   EMULATOR_ADDRESS   the emulator's address
+#   EMULATOR_PROGRAM  the emulator's program, for starting further ones
 set -euo pipefail
 
 # How long the emulator may take to answer. Only a failure takes that long.
@@ -69,5 +69,5 @@ start || start || start || {
   exit 1
 }
 
-export ODYSSEY_TEST_AWS=http://127.0.0.1:$port ODYSSEY_TEST_MOTO=$moto
+export EMULATOR_ADDRESS=http://127.0.0.1:$port EMULATOR_PROGRAM=$moto
 "$@"

@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn connections_stay_below_the_limit_of_open_files() {
-        let mut config = Config::load(None).unwrap();
+        let mut config = Config::defaults();
         for (open_files, customers, staff) in
             [(20_000, 18_744, 1000), (1024, 576, 192), (100, 1, 1)]
         {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn each_listener_describes_what_it_serves_and_nothing_else() {
-        let config = Config::load(None).unwrap();
+        let config = Config::defaults();
         let [customers, staff] = openapi(&config).unwrap();
         let paths = |api: &OpenApi| api.paths.paths.keys().cloned().collect::<Vec<_>>();
         let health = ["/health", "/healthz"];
@@ -342,6 +342,8 @@ mod tests {
             paths(&staff),
             [
                 &[
+                    "/assign",
+                    "/assignments",
                     "/counts",
                     "/deliveries",
                     "/deliveries/{delivery_id}",
@@ -353,7 +355,15 @@ mod tests {
                     "/flood/{address}",
                 ],
                 &health[..],
-                &["/metrics", "/readyz", "/release/", "/start/", "/statistics"]
+                &[
+                    "/manifest",
+                    "/metrics",
+                    "/readyz",
+                    "/release/",
+                    "/start/",
+                    "/statistics",
+                    "/update",
+                ]
             ]
             .concat()
         );

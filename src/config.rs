@@ -394,6 +394,12 @@ impl Config {
         Self::read(file, None)
     }
 
+    /// The defaults, whatever the environment says in which tests run.
+    #[cfg(test)]
+    pub(crate) fn defaults() -> Self {
+        Self::read(None, Some(config::Map::new())).unwrap()
+    }
+
     /// As [`Config::load`], with this environment instead of the process's.
     fn read(
         file: Option<&Path>,

@@ -64,6 +64,8 @@ impl Storage {
             let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
             Database::open(settings, metrics)
         };
+        let deliveries = database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?;
+        let packages = database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?;
         let assignments = match config.assignments.store {
             config::AssignmentStore::DynamoDb => None,
             config::AssignmentStore::Sqlite => {
@@ -79,8 +81,8 @@ impl Storage {
             }
         };
         Ok(Self {
-            deliveries: database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?,
-            packages: database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?,
+            deliveries,
+            packages,
             assignments,
             oplog,
             _directory: directory,

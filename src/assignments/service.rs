@@ -25,8 +25,8 @@ use super::model::{
 use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
 
-/// Days whose lists are kept ready for planning.
-const READY_MAX: usize = 3;
+/// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
+const READY_PACKAGES_MAX: usize = 300_000;
 /// Plans that are made for a request while others change the day.
 const TRIES: u32 = 8;
 /// Longest pause after the first of them; it doubles with each.
@@ -373,8 +373,10 @@ impl Assignments {
             .unwrap_or_else(PoisonError::into_inner);
         ready.retain(|one| one.date != new.date);
         ready.push(new);
-        let over = ready.len().saturating_sub(READY_MAX);
-        ready.drain(..over);
+        let packages = |one: &Ready| one.catalogue.packages();
+        while ready.len() > 1 && ready.iter().map(packages).sum::<usize>() > READY_PACKAGES_MAX {
+            ready.remove(0);
+        }
     }
 }
 

@@ -125,6 +125,11 @@ pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
 }
 
 impl BodyLimits {
+    /// How much of a large body is heard out, in bytes, even if it is refused.
+    fn heard_max(self) -> u64 {
+        self.max_bytes as u64 * 2
+    }
+
     fn too_large(self) -> Problem {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -164,8 +169,12 @@ pub async fn stream<T: Send + 'static>(
     parse: impl FnOnce(&mut dyn io::Read) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     must_be_json(request.headers())?;
+    // Whoever asks first whether to send it hears the answer without sending it.
+    let is_asked = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
-    if body.size_hint().lower() > limits.max_bytes as u64 {
+    let length = body.size_hint().lower();
+    let is_too_large = length > limits.max_bytes as u64;
+    if is_too_large && (is_asked || length > limits.heard_max()) {
         return Err(limits.too_large());
     }
     let (sender, receiver) = mpsc::channel(CHUNKS_ON_THEIR_WAY);
@@ -183,16 +192,33 @@ pub async fn stream<T: Send + 'static>(
     parsed
 }
 
-async fn pump(body: Body, limits: BodyLimits, sender: mpsc::Sender<Bytes>) -> Result<(), Problem> {
-    let mut body = Limited::new(body, limits.max_bytes);
+/// Passes on what arrives. What is too large is heard out all the same, unless it is much too large: a connection that is
+/// closed while bytes arrive is reset, and with it the answer that says why.
+async fn pump(
+    mut body: Body,
+    limits: BodyLimits,
+    sender: mpsc::Sender<Bytes>,
+) -> Result<(), Problem> {
+    let mut sender = (body.size_hint().lower() <= limits.max_bytes as u64).then_some(sender);
+    let mut arrived = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| limits.broken_off(&*error))?;
-        if let Ok(chunk) = frame.into_data() {
+        let frame = frame.map_err(|_| Problem::unreadable("The body broke off."))?;
+        let Ok(chunk) = frame.into_data() else {
+            continue;
+        };
+        arrived += chunk.len() as u64;
+        if arrived > limits.heard_max() {
+            break;
+        }
+        if arrived > limits.max_bytes as u64 {
+            sender = None;
+        }
+        if let Some(sender) = &sender {
             // Nobody reads any more: the parser has seen enough.
             let _ = sender.send(chunk).await;
         }
     }
-    Ok(())
+    sender.map(drop).ok_or_else(|| limits.too_large())
 }
 
 /// Bytes of a body as they arrive.

@@ -120,6 +120,9 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "[storage]",
         "[deliveries]",
         "[packages]",
+        "[assignments]",
+        "[oplog]",
+        "[aws]",
         "data_dir =",
         "listen =",
         "h2c =",
@@ -145,6 +148,23 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "types =",
         "opt_in =",
         "remember =",
+        "store =",
+        "table =",
+        "packages_table =",
+        "manifest =",
+        "manifest_max_bytes =",
+        "manifest_timeout =",
+        "strict =",
+        "sink =",
+        "instance =",
+        "file_max_bytes =",
+        "files_max =",
+        "bucket =",
+        "prefix =",
+        "batch_max_bytes =",
+        "batch_age =",
+        "spool_max_bytes =",
+        "provision =",
         "drain =",
         "format =",
         "level =",
@@ -273,11 +293,51 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
         ("packages.opt_in", "newsletter"),
         ("packages.remember", "0s"),
         ("packages.remember", "always"),
+        ("assignments.store", "paper"),
+        ("assignments.table", "a b"),
+        ("assignments.packages_table", "ab"),
+        ("assignments.packages_table", "DeliveryAssignments"),
+        ("assignments.manifest_max_bytes", "1023"),
+        ("assignments.manifest_timeout", "2h"),
+        ("assignments.strict", "a little"),
+        ("oplog.sink", "wall"),
+        ("oplog.file_max_bytes", "4095"),
+        ("oplog.files_max", "0"),
+        ("oplog.batch_max_bytes", "1"),
+        ("oplog.batch_age", "99ms"),
+        ("oplog.spool_max_bytes", "65535"),
+        ("oplog.waiting_max", "0"),
+        ("aws.provision", "perhaps"),
     ] {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);
         let said = refused(command.env(variable("data_dir"), &data));
         assert!(said.contains(&format!("`{key}`")), "{key}: {said}");
+        assert!(!data.exists(), "{key}");
+    }
+}
+
+#[test]
+fn a_sink_without_its_bucket_is_told_which_key_is_missing() {
+    let mut command = odyssey();
+    command.arg("serve").env(variable("oplog.sink"), "s3");
+    let said = refused(&mut command);
+    assert!(said.contains("`oplog.bucket`"), "{said}");
+}
+
+#[cfg(not(feature = "aws"))]
+#[test]
+fn what_needs_amazon_is_refused_by_a_build_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for (key, value) in [("assignments.store", "dynamodb"), ("oplog.sink", "s3")] {
+        let mut command = odyssey();
+        command.arg("serve").env(variable(key), value);
+        command.env(variable("oplog.bucket"), "log");
+        let said = refused(command.env(variable("data_dir"), &data));
+        for word in [format!("`{key}`"), "the feature `aws`".to_owned()] {
+            assert!(said.contains(&word), "{word} is missing: {said}");
+        }
         assert!(!data.exists(), "{key}");
     }
 }

@@ -72,7 +72,7 @@ fn serve(data: &Path) -> Command {
 
 /// What the program says that must not start here: its last line.
 #[track_caller]
-fn refused(data: &Path) -> String {
+pub(crate) fn refused(data: &Path) -> String {
     let output = serve(data).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -84,14 +84,17 @@ fn refused(data: &Path) -> String {
 
 /// The files of a data directory with what is in them, but for the lock, which says who was there last.
 fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = fs::read_dir(data).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let others = paths.filter(|path| path.extension() != Some(OsStr::new("lock")));
-    let contents = others.map(|path| {
-        let content = fs::read(&path).unwrap();
-        (path, content)
-    });
-    contents.collect()
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(data).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension() != Some(OsStr::new("lock")) {
+            let content = fs::read(&path).unwrap();
+            found.insert(path, content);
+        }
+    }
+    found
 }
 
 // --- Ends ----------------------------------------------------------------------------------------------------------
@@ -156,7 +159,8 @@ async fn a_server_that_is_stopped_in_the_midst_of_it_keeps_what_it_acknowledged(
         shop.ended_well().await;
         fleet.land(flying).await;
         let left: Vec<_> = files(data.path()).into_keys().collect();
-        let files = ["deliveries.db", "packages.db"].map(|file| data.path().join(file));
+        let files = ["assignments.db", "deliveries.db", "packages.db"];
+        let files = files.map(|file| data.path().join(file));
         assert_eq!(left, files, "no log is left");
     }
     let shop = open(data.path(), &[]).await;

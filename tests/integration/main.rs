@@ -14,6 +14,11 @@ mod fleet;
 mod metrics;
 mod shop;
 
+mod assignments;
+mod assignments_crash;
+#[cfg(feature = "aws")]
+mod assignments_dynamodb;
+mod assignments_manifest;
 mod configuration;
 mod connections;
 mod deliveries;

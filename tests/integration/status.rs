@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::assignments::{any_drivers, any_packages, assign, keep, lists, wanted};
 use crate::client::{Ask, Door, event, get, order};
 use crate::shop::{Shop, odyssey, text};
 
@@ -74,7 +75,9 @@ const CUSTOMER_PATHS: [&str; 6] = [
 ];
 
 /// What the staff's listener serves besides what both do.
-const STAFF_PATHS: [&str; 12] = [
+const STAFF_PATHS: [&str; 16] = [
+    "/assign",
+    "/assignments",
     "/counts",
     "/deliveries",
     "/deliveries/{delivery_id}",
@@ -84,9 +87,11 @@ const STAFF_PATHS: [&str; 12] = [
     "/finish/",
     "/flood",
     "/flood/{address}",
+    "/manifest",
     "/metrics",
     "/release/",
     "/start/",
+    "/update",
 ];
 
 #[tokio::test]
@@ -260,6 +265,12 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                     }
                     match answer.status {
                         404 if path.starts_with("/orders") => {}
+                        // Nobody has said what today's lists are.
+                        404 if ["/manifest", "/manifest/"].contains(&path.as_str())
+                            && name == "staff" =>
+                        {
+                            answer.expect_problem(404, "manifest-unknown");
+                        }
                         // The braces of a description's path make an id like any other, which nobody has sent.
                         404 if path.starts_with("/packages/{") && !path.ends_with("//") => {
                             answer.expect_problem(404, "package-unknown");
@@ -317,6 +328,9 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (shop.staff, "/metrics", &["GET", "HEAD"]),
         (shop.staff, "/statistics/", &["GET", "HEAD"]),
         (shop.staff, "/counts/", &["GET", "HEAD"]),
+        (shop.staff, "/assign", &["POST"]),
+        (shop.staff, "/update/", &["POST"]),
+        (shop.staff, "/assignments", &["GET", "HEAD"]),
         (shop.staff, "/deliveries", &["GET", "HEAD"]),
         (shop.staff, "/deliveries/1", &["GET", "HEAD"]),
         (shop.staff, "/deliveries/1/events", &["GET", "HEAD", "POST"]),
@@ -417,7 +431,7 @@ impl Exposition {
 }
 
 /// What is measured, and its kind.
-const METRICS: [(&str, &str); 30] = [
+const METRICS: [(&str, &str); 39] = [
     ("odyssey_orders", "gauge"),
     ("odyssey_orders_oldest_waiting_seconds", "gauge"),
     ("odyssey_orders_held_requests", "gauge"),
@@ -438,6 +452,15 @@ const METRICS: [(&str, &str); 30] = [
     ("odyssey_packages_sent_total", "counter"),
     ("odyssey_packages_rejected_total", "counter"),
     ("odyssey_packages_preferences_total", "counter"),
+    ("odyssey_assignments_given_total", "counter"),
+    ("odyssey_assignments_given_up_total", "counter"),
+    ("odyssey_assignments_conflicts_total", "counter"),
+    ("odyssey_assignments_updates_total", "counter"),
+    ("odyssey_assignments_plan_seconds", "histogram"),
+    ("odyssey_oplog_entries_written_total", "counter"),
+    ("odyssey_oplog_entries_lost_total", "counter"),
+    ("odyssey_oplog_waiting_entries", "gauge"),
+    ("odyssey_oplog_spooled_bytes", "gauge"),
     ("odyssey_storage_commits_total", "counter"),
     ("odyssey_storage_operations_total", "counter"),
     ("odyssey_storage_operations_per_commit", "histogram"),
@@ -459,6 +482,10 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     shop.promised().await;
     let collected = event("drone-7", "PARCEL_COLLECTED");
     shop.staff.ask(collected).await.expect(201);
+    let day = lists(&any_drivers(1), &any_packages(2));
+    shop.staff.ask(keep(&day)).await.expect(200);
+    let plan = assign(&wanted(&["d-00"], 1));
+    shop.staff.ask(plan).await.expect(200);
 
     let answer = shop.staff.ask(get("/metrics")).await;
     let kind = answer.header("content-type").unwrap();

@@ -57,7 +57,7 @@ impl From<UpdateError> for Problem {
                 "The status is final",
                 format!("It is {}, and stays so.", status.as_str()),
             )
-            .with("status", status.as_str()),
+            .with("current_status", status.as_str()),
             UpdateError::Unavailable(unavailable) => unavailable.into(),
         }
     }

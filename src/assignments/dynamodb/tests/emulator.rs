@@ -26,8 +26,8 @@ use tokio::time::{Instant, sleep};
 
 /// The shared emulator.
 pub(super) fn shared() -> String {
-    std::env::var("ODYSSEY_TEST_AWS")
-        .expect("ODYSSEY_TEST_AWS names an emulator of AWS: `make test` provides it")
+    std::env::var("EMULATOR_ADDRESS")
+        .expect("EMULATOR_ADDRESS names an emulator of AWS: `make test` provides it")
 }
 
 /// An emulator of our own, which can be frozen.
@@ -38,8 +38,8 @@ pub(super) struct Emulator {
 
 impl Emulator {
     pub(super) async fn start() -> Self {
-        let program = std::env::var("ODYSSEY_TEST_MOTO")
-            .expect("ODYSSEY_TEST_MOTO is the emulator of AWS: `make test` provides it");
+        let program = std::env::var("EMULATOR_PROGRAM")
+            .expect("EMULATOR_PROGRAM is the emulator of AWS: `make test` provides it");
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

@@ -16,7 +16,7 @@ fn variable(name: &str) -> String {
 }
 
 async fn shared() -> Client {
-    Aws::emulated(&variable("ODYSSEY_TEST_AWS")).await.s3()
+    Aws::emulated(&variable("EMULATOR_ADDRESS")).await.s3()
 }
 
 /// A bucket of this test's own.
@@ -72,7 +72,7 @@ struct Emulator {
 impl Emulator {
     /// Starts on this port, and returns once it answers.
     async fn start(port: u16) -> Self {
-        let program = variable("ODYSSEY_TEST_MOTO");
+        let program = variable("EMULATOR_PROGRAM");
         let process = Command::new(program)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())

@@ -1,0 +1,647 @@
+//! The day's lists: what is refused and where, how they are shown, and how large and how slow they may be.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::assignments::{
+    DAY, any_drivers, any_packages, assign, data_file, driver, expect_plan, keep, lists, names,
+    package, pointers, prepared, real_day, wanted,
+};
+use crate::client::{Answer, Ask, Door, get, put, within};
+use crate::durability::open;
+use crate::packages::with;
+use crate::shop::{Shop, odyssey, text, variable};
+
+/// The largest manifest unless something else is configured.
+const LARGEST: usize = 32 << 20;
+/// How long a manifest of that size may take here, without optimization, beside other tests.
+const LONG: Duration = Duration::from_secs(150);
+/// By how much of its size the largest manifest may make the server grow while it is read, prepared for planning, and
+/// compressed.
+const GROWTH_MAX: usize = 4;
+
+/// The lists with one place changed.
+fn changed(manifest: &Value, pointer: &str, value: Value) -> Value {
+    let mut changed = manifest.clone();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = changed.pointer_mut(parent).unwrap();
+    match name.parse::<usize>() {
+        Ok(place) => parent[place] = value,
+        Err(_) => parent[name] = value,
+    }
+    changed
+}
+
+fn without(manifest: &Value, pointer: &str) -> Value {
+    let mut changed = manifest.clone();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = changed.pointer_mut(parent).unwrap();
+    parent.as_object_mut().unwrap().remove(name).unwrap();
+    changed
+}
+
+fn three_and_three() -> Value {
+    let rules = [
+        ("MAX_WEIGHT", json!({"limit_kg": 5})),
+        ("NO_PERISHABLE", json!({})),
+    ];
+    let mut drivers = any_drivers(2);
+    drivers.push(driver("with rules", &rules));
+    lists(&drivers, &any_packages(3))
+}
+
+/// Places in [`three_and_three`], and values that are wrong there.
+fn mistakes() -> Vec<(&'static str, Vec<Value>)> {
+    let long = "x".repeat(129);
+    vec![
+        ("/date", vec![json!("today"), json!(7), json!("2142-02-30")]),
+        ("/drivers/1", vec![json!(null), json!("d-01"), json!([])]),
+        (
+            "/drivers/1/driver_id",
+            vec![
+                json!(""),
+                json!(7),
+                json!(long),
+                json!("a\nb"),
+                json!("d-00"),
+            ],
+        ),
+        (
+            "/drivers/1/rules",
+            vec![json!(null), json!({}), json!("none")],
+        ),
+        ("/drivers/2/rules/0", vec![json!(null), json!("MAX_WEIGHT")]),
+        ("/drivers/2/rules/0/rule_id", vec![json!(7), json!(long)]),
+        (
+            "/drivers/2/rules/0/code",
+            vec![json!("MAX_WEIGT"), json!(""), json!(7)],
+        ),
+        ("/drivers/2/rules/0/params", vec![json!([]), json!(5)]),
+        (
+            "/drivers/2/rules/0/params/limit_kg",
+            vec![json!(-1), json!("5"), json!(null)],
+        ),
+        ("/packages/2", vec![json!(null), json!(1)]),
+        (
+            "/packages/2/package_id",
+            vec![json!(""), json!(7), json!(long), json!("p-000")],
+        ),
+        (
+            "/packages/1/weight_kg",
+            vec![json!(-0.1), json!("1"), json!(null)],
+        ),
+        (
+            "/packages/1/is_perishable",
+            vec![json!(0), json!("no"), json!(null)],
+        ),
+        (
+            "/packages/1/region",
+            vec![json!("middle"), json!("North"), json!(1)],
+        ),
+        ("/packages/1/distance_km", vec![json!(-1), json!([])]),
+        ("/packages/1/is_express", vec![json!(1)]),
+        ("/packages/1/is_fragile", vec![json!({})]),
+        (
+            "/packages/1/hazmat_class",
+            vec![json!(0), json!(10), json!(1.5), json!("3")],
+        ),
+        (
+            "/packages/1/temperature_c",
+            vec![json!(-274), json!("cold")],
+        ),
+        (
+            "/packages/1/delivery_hour",
+            vec![json!(24), json!(-1), json!(7.5), json!("7")],
+        ),
+        ("/packages/1/volume_m3", vec![json!(-1), json!(true)]),
+        (
+            "/packages/1/destination",
+            vec![json!(7), json!("x".repeat(1001))],
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_manifest_is_pointed_at() {
+    let shop = Shop::open(&[]).await;
+    let mut connection = shop.staff.connect().await;
+    let valid = three_and_three();
+    for (pointer, wrong) in mistakes() {
+        for value in wrong {
+            let body = changed(&valid, pointer, value);
+            let answer = connection.ask(&keep(&body)).await;
+            assert_eq!(pointers(&answer), [pointer], "{body}");
+        }
+        let optional = ["/date", "rule_id", "hazmat_class", "destination"];
+        let is_place =
+            pointer.ends_with(|end: char| end.is_ascii_digit()) && !pointer.ends_with("m3");
+        if is_place || optional.iter().any(|name| pointer.ends_with(name)) {
+            continue;
+        }
+        let answer = connection.ask(&keep(&without(&valid, pointer))).await;
+        let told = pointers(&answer);
+        // Without parameters it is the parameter that is missing.
+        assert!(told.len() == 1 && told[0].starts_with(pointer), "{answer}");
+    }
+    for (body, expected) in [
+        (json!({}), &["/drivers", "/packages"][..]),
+        (without(&valid, "/packages"), &["/packages"]),
+        (json!(null), &[""]),
+        (json!([]), &[""]),
+        (json!("day"), &[""]),
+    ] {
+        let answer = connection.ask(&keep(&body)).await;
+        assert_eq!(pointers(&answer), expected, "{body}");
+    }
+    drop(connection);
+    expect_no_manifest(&shop, "").await;
+    shop.close().await;
+}
+
+async fn expect_no_manifest(shop: &Shop, query: &str) {
+    let answer = shop.staff.ask(get(format!("/manifest{query}"))).await;
+    answer.expect_problem(404, "manifest-unknown");
+}
+
+#[tokio::test]
+async fn all_mistakes_are_told_at_once_up_to_a_hundred() {
+    let shop = Shop::open(&[]).await;
+    let wrong = |count: usize| {
+        let packages = any_packages(count);
+        let packages: Vec<_> = packages
+            .iter()
+            .map(|package| with(package, "weight_kg", "heavy"))
+            .collect();
+        lists(&any_drivers(1), &packages)
+    };
+    for (count, told) in [(2, 2), (100, 100), (500, 100)] {
+        let answer = shop.staff.ask(keep(&wrong(count))).await;
+        let expected = (0..told).map(|place| format!("/packages/{place}/weight_kg"));
+        assert_eq!(pointers(&answer), expected.collect::<Vec<_>>());
+    }
+    let mut mixed = three_and_three();
+    mixed["drivers"][2]["rules"][0]["code"] = json!("FAST_ONLY");
+    mixed["packages"][1]["region"] = json!("up");
+    let answer = shop.staff.ask(keep(&mixed)).await;
+    let expected = ["/drivers/2/rules/0/code", "/packages/1/region"];
+    assert_eq!(pointers(&answer), expected);
+    let errors = &answer.json()["errors"];
+    // Both say what there is.
+    assert!(
+        text(&errors[0]["detail"]).contains("EXPRESS_ONLY"),
+        "{answer}"
+    );
+    assert!(text(&errors[1]["detail"]).contains("south"), "{answer}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_not_json_is_refused_and_changes_nothing() {
+    let valid = three_and_three();
+    let shop = prepared(&valid).await;
+    let before = shop.staff.ask(get("/manifest")).await;
+    let whole = valid.to_string();
+    let json_type = "application/json";
+    let twice = format!("{whole}{whole}");
+    for (content_type, body, status, kind) in [
+        (json_type, "", 400, "unreadable"),
+        (json_type, "hello", 400, "unreadable"),
+        (json_type, &whole[..whole.len() - 1], 400, "unreadable"),
+        (json_type, &whole[..whole.len() / 2], 400, "unreadable"),
+        (json_type, &twice, 400, "unreadable"),
+        ("text/plain", &whole, 415, "not-json"),
+        ("text/csv", "driver_id", 415, "not-json"),
+    ] {
+        let ask = put("/manifest").header("Content-Type", content_type);
+        let answer = shop.staff.ask(ask.body(body.to_owned())).await;
+        answer.expect_problem(status, kind);
+    }
+    // A list that is there twice could mean either.
+    let list = valid["packages"].to_string();
+    let twice = format!("{{\"drivers\":[],\"packages\":{list},\"packages\":{list}}}");
+    let ask = put("/manifest").body(twice);
+    assert_eq!(pointers(&shop.staff.ask(ask).await), ["/packages"]);
+    let after = shop.staff.ask(get("/manifest")).await;
+    assert_eq!(after.body, before.body);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_manifest_is_shown_as_it_was_kept_until_it_is_replaced() {
+    let shop = Shop::open(&[]).await;
+    expect_no_manifest(&shop, "").await;
+    let day = with(&real_day(), "date", DAY);
+    let kept = shop.staff.ask(keep(&day)).await;
+    assert_eq!(
+        kept.expect(200),
+        json!({"date": DAY, "drivers": 10, "packages": 60})
+    );
+    expect_no_manifest(&shop, "").await;
+    expect_no_manifest(&shop, "?date=2142-05-02").await;
+    let path = format!("/manifest?date={DAY}");
+    let shown = shop.staff.ask(get(path.as_str())).await;
+    let told = shown.expect(200);
+    assert_eq!(told["date"], DAY);
+    for list in ["drivers", "packages"] {
+        assert_eq!(names(&told, list), names(&day, list));
+    }
+    for (told, sent) in [
+        ("/packages/7", &day["packages"][7]),
+        ("/drivers/4", &day["drivers"][4]),
+    ]
+    .map(|(place, sent)| (told.pointer(place).unwrap(), sent))
+    {
+        for (field, value) in sent.as_object().unwrap() {
+            let same = value.as_f64().is_some() && value.as_f64() == told[field].as_f64();
+            assert!(
+                same || field == "rules" || told[field] == *value,
+                "{field}: {told}"
+            );
+        }
+    }
+    // What is shown can be sent.
+    shop.staff.ask(keep(&told)).await.expect(200);
+    let tag = shown.header("etag").unwrap().to_owned();
+    let known = |tag: &str| get(path.as_str()).header("If-None-Match", tag);
+    for tag in [
+        tag.clone(),
+        format!("W/{tag}"),
+        "*".to_owned(),
+        format!("\"x\", {tag}"),
+    ] {
+        let answer = shop.staff.ask(known(&tag)).await;
+        assert_eq!(
+            (answer.status, answer.body.len()),
+            (304, 0),
+            "{tag}: {answer}"
+        );
+    }
+    // Read on behalf of plans too, whose lists are then others.
+    let wanted = with(&wanted(&["driver_1"], 1), "date", DAY);
+    shop.staff.ask(assign(&wanted)).await.expect(200);
+    let other = with(&lists(&any_drivers(2), &any_packages(1)), "date", DAY);
+    shop.staff.ask(keep(&other)).await.expect(200);
+    let answer = shop.staff.ask(known(&tag)).await;
+    assert_eq!(names(&answer.expect(200), "drivers"), ["d-00", "d-01"]);
+    assert_eq!(
+        pointers(&shop.staff.ask(assign(&wanted)).await),
+        ["/driver_ids/0"]
+    );
+    let answer = shop.staff.ask(get("/manifest?date=tomorrow")).await;
+    let problem = answer.expect_problem(422, "invalid");
+    assert_eq!(problem["errors"][0]["parameter"], "date");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn what_was_given_by_an_earlier_manifest_stays_given() {
+    let shop = prepared(&lists(&any_drivers(2), &any_packages(4))).await;
+    let all = wanted(&["d-00", "d-01"], 2);
+    let first = shop.staff.ask(assign(&all)).await.expect(200);
+    // One package is new, one is gone, and so is a driver.
+    let mut packages = any_packages(4);
+    packages[0] = package("new");
+    shop.staff
+        .ask(keep(&lists(&any_drivers(1), &packages)))
+        .await
+        .expect(200);
+    let one = wanted(&["d-00"], 3);
+    let told = shop.staff.ask(assign(&one)).await.expect(200);
+    let mut has: Vec<Value> = first["assignments"]["d-00"].as_array().unwrap().clone();
+    has.push(json!("new"));
+    let mut now = told["assignments"]["d-00"].as_array().unwrap().clone();
+    for list in [&mut has, &mut now] {
+        list.sort_by_key(ToString::to_string);
+    }
+    assert_eq!(now, has);
+    assert_eq!(told["unassigned_packages"], json!([]));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_day_with_nothing_to_do_or_nobody_to_do_it_is_a_day() {
+    let shop = prepared(&lists(&any_drivers(1), &[])).await;
+    let one = wanted(&["d-00"], 3);
+    assert_eq!(
+        shop.staff.ask(assign(&one)).await.expect(200),
+        json!({"assignments": {"d-00": []}, "unassigned_packages": [], "unassigned_drivers": ["d-00"]})
+    );
+    shop.staff
+        .ask(keep(&lists(&[], &any_packages(2))))
+        .await
+        .expect(200);
+    assert_eq!(
+        pointers(&shop.staff.ask(assign(&one)).await),
+        ["/driver_ids/0"]
+    );
+    shop.close().await;
+}
+
+// --- Large ones ----------------------------------------------------------------------------------------------------
+
+/// A manifest of exactly so many bytes, with a thousand drivers.
+fn of_bytes(bytes: usize) -> (Bytes, usize) {
+    let drivers = (0..1000).map(|number| {
+        let limit = json!({"limit_kg": 10 + number % 7});
+        let region = ["north", "east", "south", "west"][number % 4];
+        let regions = json!({"allowed_regions": [region]});
+        driver(
+            &format!("driver_{number}"),
+            &[("MAX_WEIGHT", limit), ("REGION_ONLY", regions)],
+        )
+    });
+    let drivers = json!(drivers.collect::<Vec<_>>()).to_string();
+    let mut text = format!("{{\"date\":\"{DAY}\",\"drivers\":{drivers},\"packages\":[");
+    let mut count = 0;
+    while text.len() + 500 < bytes {
+        let comma = if count == 0 { "" } else { "," };
+        let region = ["north", "east", "south", "west"][count % 4];
+        write!(
+            text,
+            "{comma}{{\"package_id\":\"00000000-0000-4000-8000-{count:012}\",\"weight_kg\":{}.{:02},\
+             \"is_perishable\":false,\"region\":\"{region}\",\"distance_km\":{}.5,\"is_express\":false,\
+             \"is_fragile\":true,\"hazmat_class\":null,\"temperature_c\":18.25,\"delivery_hour\":{},\
+             \"volume_m3\":0.75}}",
+            1 + count % 20,
+            count % 100,
+            count % 90,
+            count % 24,
+        )
+        .unwrap();
+        count += 1;
+    }
+    text.push_str("]}");
+    let missing = bytes - text.len();
+    text.push_str(&" ".repeat(missing));
+    (text.into(), count)
+}
+
+/// The most memory that the server has ever had, in bytes.
+fn peak(shop: &Shop) -> usize {
+    let status = format!("/proc/{}/status", shop.pid().as_raw_nonzero());
+    let status = fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    kibibytes.parse::<usize>().unwrap() << 10
+}
+
+async fn ask_for_long(door: Door, ask: Ask) -> Answer {
+    let answered = async { door.connect().await.ask(&ask).await };
+    timeout(LONG, Box::pin(answered)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_manifest_of_32_mib_is_taken_without_being_held_in_memory_several_times() {
+    let shop = Shop::open(&[]).await;
+    let (body, count) = of_bytes(LARGEST);
+    assert!(count > 100_000, "{count}");
+    let before = peak(&shop);
+    let ask = put("/manifest").body(body);
+    let answer = ask_for_long(shop.staff, ask).await;
+    let kept = json!({"date": DAY, "drivers": 1000, "packages": count});
+    assert_eq!(answer.expect(200), kept);
+    let grown = peak(&shop) - before;
+    eprintln!("{count} packages in {LARGEST} bytes: the server grew by {grown} bytes");
+    assert!(grown < GROWTH_MAX * LARGEST, "{grown}");
+    let shown = ask_for_long(shop.staff, get(format!("/manifest?date={DAY}"))).await;
+    assert_eq!(
+        shown.expect(200)["packages"].as_array().unwrap().len(),
+        count
+    );
+    shop.close().await;
+}
+
+/// Sends this head and then this body, bit by bit, while listening; whatever was heard until the server closed.
+async fn heard_while_sending(door: Door, head: String, body: Bytes) -> String {
+    let (mut incoming, mut outgoing) = door.raw().await.0.into_split();
+    let sending = tokio::spawn(async move {
+        // A server that has heard enough may close.
+        if outgoing.write_all(head.as_bytes()).await.is_ok() {
+            drop(outgoing.write_all(&body).await);
+        }
+        outgoing
+    });
+    let mut answer = Vec::new();
+    let listening = async {
+        let mut piece = vec![0; 4096];
+        while let Ok(count @ 1..) = incoming.read(&mut piece).await {
+            answer.extend_from_slice(&piece[..count]);
+            if answer.ends_with(b"}") {
+                break;
+            }
+        }
+    };
+    timeout(LONG, Box::pin(listening)).await.unwrap();
+    sending.abort();
+    String::from_utf8(answer).unwrap()
+}
+
+#[track_caller]
+fn expect_too_large(heard: &str) {
+    assert!(heard.starts_with("HTTP/1.1 413 "), "{heard}");
+    assert!(
+        heard.contains("urn:odyssey:problem:body-too-large"),
+        "{heard}"
+    );
+}
+
+#[tokio::test]
+async fn a_larger_manifest_is_refused_in_words_that_reach_the_sender() {
+    let shop = Shop::open(&[]).await;
+    let (body, _) = of_bytes(LARGEST + 1);
+    let head = |length: &str| {
+        format!(
+            "PUT /manifest HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+        )
+    };
+    let sized = head(&format!("Content-Length: {}", body.len()));
+    expect_too_large(&heard_while_sending(shop.staff, sized, body.clone()).await);
+    // The usual client listens only once it has said everything.
+    let answer = ask_for_long(shop.staff, put("/manifest").body(body)).await;
+    answer.expect_problem(413, "body-too-large");
+    // Who asks first need not say anything.
+    let mut careful = shop.staff.raw().await;
+    careful
+        .write(head("Expect: 100-continue\r\nContent-Length: 34000000"))
+        .await;
+    expect_too_large(&careful.one_answer().await);
+    drop(careful);
+    expect_no_manifest(&shop, &format!("?date={DAY}")).await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_manifest_of_unknown_length_is_refused_once_it_is_too_large() {
+    let most = 1 << 20;
+    let setting = most.to_string();
+    let shop = Shop::open(&[("assignments.manifest_max_bytes", &setting)]).await;
+    for (bytes, is_taken) in [(most, true), (most + 1, false), (3 * most, false)] {
+        let (body, _) = of_bytes(bytes);
+        let mut chunks = Vec::new();
+        for chunk in body.chunks(60_000) {
+            chunks.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            chunks.extend_from_slice(chunk);
+            chunks.extend(b"\r\n");
+        }
+        chunks.extend(b"0\r\n\r\n");
+        let head = "PUT /manifest/ HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let said = heard_while_sending(shop.staff, head.to_owned(), chunks.into()).await;
+        if is_taken {
+            assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        } else {
+            expect_too_large(&said);
+        }
+        // As large, with its length said before.
+        let answer = ask_for_long(shop.staff, put("/manifest").body(body)).await;
+        assert_eq!(answer.status, if is_taken { 200 } else { 413 }, "{answer}");
+    }
+    shop.close().await;
+}
+
+// --- Slow ones -----------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_manifest_that_takes_too_long_is_given_up() {
+    let shop = Shop::open(&[("assignments.manifest_timeout", "1s")]).await;
+    let whole = three_and_three().to_string();
+    let head = format!(
+        "PUT /manifest HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n",
+        whole.len()
+    );
+    let mut slow = shop.staff.raw().await;
+    slow.write(&head).await;
+    slow.write(&whole[..whole.len() - 1]).await;
+    let answer = slow.one_answer().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(
+        answer.contains("urn:odyssey:problem:body-too-slow"),
+        "{answer}"
+    );
+    drop(slow);
+    expect_no_manifest(&shop, "").await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_breaks_off_leaves_no_trace() {
+    let before = three_and_three();
+    let shop = prepared(&before).await;
+    let (body, _) = of_bytes(200_000);
+    let body = std::str::from_utf8(&body)
+        .unwrap()
+        .replace(&format!("\"date\":\"{DAY}\","), "");
+    let whole = body.trim_end();
+    let length = format!("Content-Length: {}", whole.len() + 1);
+    for (header, body) in [
+        (length.as_str(), &whole[..whole.len() / 2]),
+        // All of the JSON, but not all of the body.
+        (length.as_str(), whole),
+        (
+            "Transfer-Encoding: chunked",
+            &format!("{:x}\r\n{whole}\r\n", whole.len()),
+        ),
+    ] {
+        let mut broken = shop.staff.raw().await;
+        broken
+            .write(format!(
+                "PUT /manifest HTTP/1.1\r\nHost: shop\r\n{header}\r\n\r\n"
+            ))
+            .await;
+        broken.write(body).await;
+        drop(broken);
+        shop.until("the sender's end is noticed", |now| {
+            now.left_in_the_shop() == 0
+        })
+        .await;
+        let shown = shop.staff.ask(get("/manifest")).await.expect(200);
+        assert_eq!(names(&shown, "packages"), names(&before, "packages"));
+    }
+    shop.close().await;
+}
+
+// --- At the start --------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_manifest_in_a_file_is_loaded_at_the_start() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data_file("day-10x60.json");
+    let setting = ("assignments.manifest", file.to_str().unwrap());
+    let day = real_day();
+    let shop = open(data.path(), &[setting]).await;
+    let wanted = wanted(&names(&day, "drivers"), 3);
+    let answer = shop.staff.ask(assign(&wanted)).await;
+    let plan = expect_plan(&day, &wanted, &answer);
+    // It takes the place of what was kept for its day, as if it were sent.
+    shop.staff.ask(keep(&three_and_three())).await.expect(200);
+    shop.close().await;
+    let shop = open(data.path(), &[setting]).await;
+    let answer = shop.staff.ask(assign(&wanted)).await;
+    assert_eq!(expect_plan(&day, &wanted, &answer), plan);
+    shop.close().await;
+    // With a date it is that day's.
+    let dated = data.path().join("dated.json");
+    fs::write(&dated, with(&day, "date", DAY).to_string()).unwrap();
+    let setting = ("assignments.manifest", dated.to_str().unwrap());
+    let shop = open(data.path(), &[setting]).await;
+    let shown = shop.staff.ask(get(format!("/manifest?date={DAY}"))).await;
+    assert_eq!(names(&shown.expect(200), "drivers"), names(&day, "drivers"));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_loaded_stops_the_start_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let wrong = changed(&three_and_three(), "/packages/1/weight_kg", json!("heavy"));
+    for (path, word) in [
+        (dir.path().join("missing.json"), "No such file"),
+        (dir.path().to_path_buf(), "directory"),
+        (file("empty.json", ""), "not JSON"),
+        (file("text.json", "hello"), "not JSON"),
+        (file("half.json", "{\"drivers\": ["), "not JSON"),
+        (
+            file("wrong.json", &wrong.to_string()),
+            "/packages/1/weight_kg",
+        ),
+        (file("other.json", "{\"people\": []}"), "/drivers"),
+    ] {
+        let said = within("the start fails", refused(path.clone(), dir.path())).await;
+        for word in [
+            "odyssey: ",
+            "`assignments.manifest`",
+            path.to_str().unwrap(),
+            word,
+        ] {
+            assert!(said.contains(word), "{word} is missing: {said}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+/// What the program says that must not start with this manifest.
+async fn refused(manifest: std::path::PathBuf, around: &Path) -> String {
+    let mut command = odyssey();
+    command
+        .arg("serve")
+        .env(variable("assignments.manifest"), manifest)
+        .env(variable("data_dir"), around.join("data"))
+        .env(variable("customers.listen"), "127.0.0.1:0")
+        .env(variable("staff.listen"), "127.0.0.1:0")
+        .env_remove("RUST_BACKTRACE");
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = run.await.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    said.lines().last().unwrap_or_default().to_owned()
+}
