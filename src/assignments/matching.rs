@@ -16,13 +16,13 @@
 //! with those alone, and nothing is lost.
 //!
 //! # How
-//! - **Kinds** ([`catalogue`]): packages that pass the same rules are the same to every driver. A day of a hundred thousand
+//! - **Kinds** (`catalogue`): packages that pass the same rules are the same to every driver. A day of a hundred thousand
 //!   packages has some thousand kinds; a kind flows as a number.
 //! - **Crews**: drivers with the same rules are the same to every package.
-//! - **Choosing**: packages enter the network ([`flow`]) by urgency; what can be carried together with all that was chosen
+//! - **Choosing**: packages enter the network (`flow`) by urgency; what can be carried together with all that was chosen
 //!   before is chosen. That this greedy choice is the best is the matroid property of matchable sets (Edmonds and Fulkerson,
 //!   1965).
-//! - **Evening** ([`even`]): by flows whose loads are bounded, halving the bounds.
+//! - **Evening** (`even`): by flows whose loads are bounded, halving the bounds.
 //! - **Explaining** ([`explain`]): why the rest stays behind, and which one rule less would help most, by the minimum cut.
 
 mod catalogue;
