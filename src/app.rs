@@ -45,7 +45,8 @@ pub struct App {
     desks: Desks,
     storage: Storage,
     registry: Registry,
-    readiness: Readiness,
+    /// Of customers and staff; they stop together.
+    readiness: [Readiness; 2],
     drain: Duration,
 }
 
@@ -93,7 +94,7 @@ impl App {
             &storage,
             [&customers_seats, &staff_seats],
         );
-        let [customers, staff] = apis(&desks, &readiness, scrape);
+        let [customers, staff] = apis(&desks, readiness.clone(), scrape);
         let door = |name, listener, seats, api: Api| {
             let edge = Edge::new(name, api.into_router(), registry.clone());
             Door::open(name, listener, seats, edge, &config.http)
@@ -133,6 +134,7 @@ impl App {
             readiness,
             drain,
         } = self;
+        let [readiness, _] = readiness;
         let stopping = Stopping {
             readiness,
             customers: customers.stop,
@@ -170,8 +172,8 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     };
     let desks = Desks::new(config, stores, package_types(config)?, &registry);
     let scrape = Scrape::new(registry, || ());
-    let readiness = Readiness::new(|| true);
-    Ok(apis(&desks, &readiness, scrape).map(|api| api.openapi()))
+    let readiness = [Readiness::new(|| true), Readiness::new(|| true)];
+    Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))
 }
 
 /// Counts the ledger of packages anew, in the data directory of this configuration. A server may be running on it.

@@ -139,7 +139,11 @@ fn flood(config: &config::Flood, registry: &Registry) -> Flood {
 }
 
 /// Both listeners' routes: customers, staff.
-pub(super) fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api; 2] {
+pub(super) fn apis(
+    desks: &Desks,
+    [of_customers, of_staff]: [Readiness; 2],
+    scrape: Scrape,
+) -> [Api; 2] {
     let orders = orders::routes::Desk {
         orders: desks.orders.clone(),
         flood: desks.flood.clone(),
@@ -147,11 +151,11 @@ pub(super) fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api
     };
     let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
     let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);
-    let assignments = assignments::routes::Desk {
-        assignments: desks.assignments.clone(),
-        limits: desks.limits,
-        manifest_limits: desks.manifest_limits,
-    };
+    let assignments = assignments::routes::Desk::new(
+        desks.assignments.clone(),
+        desks.limits,
+        desks.manifest_limits,
+    );
     let mut customers = Api::new(
         "Odyssey: customers",
         "The public side: orders are placed and held until they are ready, packages are sent.",
@@ -167,14 +171,14 @@ pub(super) fn apis(desks: &Desks, readiness: &Readiness, scrape: Scrape) -> [Api
         customers
             .routes(orders::routes::customer_routes(&orders))
             .routes(packages::routes::customer_routes(&packages))
-            .routes(health_routes(readiness.clone())),
+            .routes(health_routes(of_customers)),
         staff
             .routes(orders::routes::staff_routes(&orders))
             .routes(deliveries::routes::staff_routes(&deliveries))
             .routes(packages::routes::staff_routes(&packages))
             .routes(assignments::routes::staff_routes(&assignments))
             .routes(flood::routes::staff_routes(&desks.flood))
-            .routes(health_routes(readiness.clone()))
+            .routes(health_routes(of_staff))
             .routes([metrics_route(scrape)]),
     ]
 }

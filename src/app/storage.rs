@@ -89,10 +89,16 @@ impl Storage {
         })
     }
 
-    pub(super) fn readiness(&self, stores: &Stores) -> Readiness {
+    /// Of the customers' listener and of the staff's. What only the staff needs does not turn customers away.
+    pub(super) fn readiness(&self, stores: &Stores) -> [Readiness; 2] {
         let databases = self.databases();
         let assignments = Arc::clone(&stores.assignments);
-        Readiness::new(move || databases.iter().all(Database::is_well) && assignments.is_well())
+        let staff = Readiness::new(move || {
+            databases.iter().all(Database::is_well) && assignments.is_well()
+        });
+        let databases = [self.deliveries.clone(), self.packages.clone()];
+        let customers = staff.beside(move || databases.iter().all(Database::is_well));
+        [customers, staff]
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {

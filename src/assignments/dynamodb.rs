@@ -20,8 +20,9 @@
 //! - **Lost answers.** A call is repeated while that makes sense ([`Patience`]). Each transaction has a token by which the
 //!   engine knows it again, and which stands in what it wrote: if it is refused after an answer was lost, a look tells
 //!   whether it is its own first try that stands in the way.
-//! - **Days that were replaced.** Given again on another day, a driver's record of a package is that day's; the earlier day
-//!   still counts it as held.
+//! - **Days that were replaced.** The key of an assignment names no day: given again on another day, earlier or later, a
+//!   driver's record of a package is that day's, and `assigned`. The other day still counts it as held, and a reset of that
+//!   day does not give it up.
 
 mod calls;
 mod changes;
@@ -35,12 +36,12 @@ mod values;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::civil::Date;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Refusal, Unavailable};
 use super::model::{
@@ -248,7 +249,7 @@ impl Store for Dynamodb {
         })
     }
 
-    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(self.apply(change, kept))
     }
 

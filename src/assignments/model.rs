@@ -58,6 +58,12 @@ fn is_name(text: &str) -> bool {
     (1..=ID_CHARS_MAX).contains(&chars.count()) && !text.chars().any(char::is_control)
 }
 
+/// The day that is written so, as RFC 3339 has it: `2142-05-01`, and nothing else that means a day or a time.
+pub fn parse_day(text: &str) -> Option<Date> {
+    let plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    text.parse().ok().filter(|_| plain)
+}
+
 /// Where a package goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -338,6 +344,23 @@ mod tests {
         assert!(DriverId::parse(&"ü".repeat(ID_CHARS_MAX)).is_some());
         for bad in ["", "a\nb", "\0", &"x".repeat(ID_CHARS_MAX + 1)] {
             assert!(PackageId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_day_is_written_in_one_way() {
+        assert_eq!(parse_day("2142-05-01"), Some(jiff::civil::date(2142, 5, 1)));
+        for other in [
+            "2142-05-01T10:00:00+02:00",
+            "21420501",
+            "-009999-01-01",
+            "2142-5-1",
+            "2142-02-30",
+            "2142-05-01 ",
+            "tomorrow",
+            "",
+        ] {
+            assert_eq!(parse_day(other), None, "{other:?}");
         }
     }
 

@@ -6,11 +6,14 @@ mod problems;
 mod wire;
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRef, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use jiff::civil::Date;
+use tokio::sync::Semaphore;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -19,11 +22,11 @@ use self::wire::{
     AssignQuery, AssignRequest, AssignmentPage, AssignmentState, DayPlan, KeptManifest, ListQuery,
     NewManifest, NewStatus, ShownManifest,
 };
-use super::error::{Refusal, UpdateError};
+use super::error::{Refusal, Unavailable, UpdateError};
 use super::model::Manifest;
 use super::service::{Assignments, today};
 use crate::http::Problem;
-use crate::http::body::{BodyLimits, Json, stream};
+use crate::http::body::{self, BodyLimits, Json, stream};
 use crate::http::page::{Page, not_kept};
 use crate::http::params::{Query, RequestId};
 
@@ -35,15 +38,32 @@ pub fn read_manifest(json: &mut dyn io::Read) -> Result<(Option<Date>, Manifest)
     manifest::read(json)
 }
 
+/// Manifests that arrive at once at most.
+const MANIFESTS_AT_ONCE: usize = 2;
+/// How long a further one waits; then the desk is busy.
+const MANIFEST_TURN: Duration = Duration::from_secs(10);
+/// The largest request for a plan, in bytes: ten thousand drivers of the longest names.
+const ASSIGN_BYTES_MAX: usize = 2 << 20;
+
 /// What the handlers share.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    /// The desk.
-    pub assignments: Assignments,
-    /// The bounds of request bodies.
-    pub limits: BodyLimits,
-    /// The bounds of a manifest.
-    pub manifest_limits: BodyLimits,
+    assignments: Assignments,
+    limits: BodyLimits,
+    manifest_limits: BodyLimits,
+    manifests: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// The desk, the bounds of request bodies, and those of a manifest.
+    pub fn new(assignments: Assignments, limits: BodyLimits, manifest_limits: BodyLimits) -> Self {
+        Self {
+            assignments,
+            limits,
+            manifest_limits,
+            manifests: Arc::new(Semaphore::new(MANIFESTS_AT_ONCE)),
+        }
+    }
 }
 
 impl FromRef<Desk> for BodyLimits {
@@ -78,10 +98,17 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something in it is not acceptable; `errors` tell what, up to 100 of them", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Response, Problem> {
+    // Each takes memory and a thread for as long as it arrives.
+    let turn = tokio::time::timeout(MANIFEST_TURN, desk.manifests.acquire());
+    let _turn = turn
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .ok_or(Unavailable::Busy)?;
     let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
     let date = date.unwrap_or_else(today);
     let kept = desk.assignments.keep_manifest(date, manifest).await?;
@@ -144,8 +171,13 @@ async fn assign(
     State(desk): State<Desk>,
     Query(AssignQuery { explain }): Query<AssignQuery>,
     RequestId(request_id): RequestId,
-    Json(body): Json<AssignRequest>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let limits = BodyLimits {
+        max_bytes: desk.limits.max_bytes.max(ASSIGN_BYTES_MAX),
+        ..desk.limits
+    };
+    let body: AssignRequest = body::json(request, limits).await?;
     let listed = body.driver_ids.clone();
     let request = body.into_request(explain)?;
     let assigned = desk.assignments.assign(request, &request_id).await;
@@ -187,7 +219,7 @@ async fn update(
 
 /// What was given to whom
 ///
-/// All that fits what is said, page by page.
+/// All that fits what is said, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
 #[utoipa::path(
     get, path = "/assignments", tag = "assignments",
     params(

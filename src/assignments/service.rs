@@ -1,8 +1,8 @@
 //! What one can do at the desk; a handle that is cheap to clone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -13,6 +13,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use siphasher::sip128::SipHasher13;
+use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::error::{AssignError, Unavailable, UpdateError};
@@ -27,6 +28,10 @@ use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
 
 /// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
 const READY_PACKAGES_MAX: usize = 300_000;
+/// Parts of a change that are told together.
+const PARTS_AT_ONCE: usize = 1000;
+/// How long a plan waits for its turn on a day; then it says that the desk is busy.
+const TURN: Duration = Duration::from_secs(30);
 /// Plans that are made for a request while others change the day.
 const TRIES: u32 = 8;
 /// Longest pause after the first of them; it doubles with each.
@@ -45,8 +50,8 @@ struct Desk {
     metrics: Metrics,
     /// Whether a final status stays.
     strict: bool,
-    /// Held by whoever plans: a plan takes memory and a processor, and two for the same day would collide.
-    planning: tokio::sync::Mutex<()>,
+    /// By day, held by whoever plans it: two for the same day would collide.
+    planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
     /// The lists that were used last, the latest at the end.
     ready: Mutex<Vec<Ready>>,
 }
@@ -130,7 +135,7 @@ impl Assignments {
             oplog,
             metrics,
             strict,
-            planning: tokio::sync::Mutex::default(),
+            planning: Mutex::default(),
             ready: Mutex::default(),
         };
         Self {
@@ -188,7 +193,10 @@ impl Assignments {
         request: Request,
         request_id: &str,
     ) -> Result<Assigned, AssignError> {
-        let _turn = self.desk.planning.lock().await;
+        if !self.desk.store.is_well() {
+            // Nobody waits in line for an engine that is away.
+            return Err(Unavailable::Engine.into());
+        }
         let catalogue = self.catalogue(request.date).await?;
         let unknown = request
             .drivers
@@ -198,10 +206,21 @@ impl Assignments {
         if !unknown.is_empty() {
             return Err(AssignError::UnknownDrivers(unknown));
         }
+        let turn = self.turn(request.date);
+        // What changes nothing collides with nobody.
+        let turn = if request.dry_run {
+            None
+        } else {
+            let turn = tokio::time::timeout(TURN, turn.lock_owned()).await;
+            Some(turn.map_err(|_| Unavailable::Busy)?)
+        };
         let request = Arc::new(request);
         for attempt in 0..TRIES {
             match self.try_assign(&catalogue, &request, request_id).await {
-                Ok(assigned) => return Ok(assigned),
+                Ok(planned) => {
+                    drop(turn);
+                    return Ok(told(planned, &catalogue, request.explain).await?);
+                }
                 Err(Missed::Failed(error)) => return Err(error),
                 Err(Missed::Outdated) => {
                     self.desk.metrics.conflicted();
@@ -219,7 +238,7 @@ impl Assignments {
         catalogue: &Arc<Catalogue>,
         request: &Arc<Request>,
         request_id: &str,
-    ) -> Result<Assigned, Missed> {
+    ) -> Result<matching::Planned, Missed> {
         let date = request.date;
         let mut held = self.desk.store.held(date).await?;
         let mut returned = HashSet::new();
@@ -234,17 +253,14 @@ impl Assignments {
         held.retain(|held| !returned.contains(held));
         let (catalogue, asked) = (Arc::clone(catalogue), Arc::clone(request));
         let planned = off_the_runtime(move || planned(&catalogue, &asked, &held));
-        let (mut planned, explanation, took) = planned.await?;
+        let (mut planned, took) = planned.await?;
         self.desk.metrics.planned(took);
         if !request.dry_run {
             let given = std::mem::take(&mut planned.given);
             let change = difference(date, &counts, returned, given);
             self.keep(change, request_id).await?;
         }
-        Ok(Assigned {
-            plan: planned.plan,
-            explanation,
-        })
+        Ok(planned)
     }
 
     /// Keeps a change, and tells of whatever part of it is kept. It is done even if whoever asked leaves meanwhile.
@@ -255,10 +271,16 @@ impl Assignments {
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
         let keeping = tokio::spawn(async move {
             let at = change.at;
-            let (kept, parts) = mpsc::channel();
-            let changed = desk.store.change(change, kept).await;
-            desk.tell(at, &request_id, &parts.try_iter().collect::<Vec<_>>());
-            changed
+            let (kept, mut parts) = mpsc::unbounded_channel();
+            // Told as it is kept: a change of many parts takes its time.
+            let telling = async {
+                let mut some = Vec::new();
+                while parts.recv_many(&mut some, PARTS_AT_ONCE).await > 0 {
+                    desk.tell(at, &request_id, &some);
+                    some.clear();
+                }
+            };
+            tokio::join!(desk.store.change(change, kept), telling).0
         });
         match keeping.await.unwrap_or(Err(Unavailable::Failed))? {
             Changed::Outdated => Err(Missed::Outdated),
@@ -349,6 +371,18 @@ impl Assignments {
             catalogue: Arc::clone(&catalogue),
         });
         Ok(catalogue)
+    }
+
+    /// The lock of a day.
+    fn turn(&self, date: Date) -> Arc<tokio::sync::Mutex<()>> {
+        let mut planning = self
+            .desk
+            .planning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Days that nobody plans or waits for are forgotten.
+        planning.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(planning.entry(date).or_default())
     }
 
     fn find_ready(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
@@ -444,7 +478,7 @@ fn planned(
     catalogue: &Catalogue,
     request: &Request,
     held: &[Held],
-) -> (matching::Planned, Option<Explanation>, Duration) {
+) -> (matching::Planned, Duration) {
     let begun = Instant::now();
     let Request {
         drivers,
@@ -457,9 +491,23 @@ fn planned(
         held,
     };
     let planned = matching::plan(catalogue, &asked);
-    let took = begun.elapsed();
-    let explanation = request.explain.then(|| planned.explain(catalogue));
-    (planned, explanation, took)
+    (planned, begun.elapsed())
+}
+
+/// A plan as it is told; with its explanation, which takes its time.
+async fn told(
+    mut planned: matching::Planned,
+    catalogue: &Arc<Catalogue>,
+    explain: bool,
+) -> Result<Assigned, Unavailable> {
+    let plan = std::mem::take(&mut planned.plan);
+    let explanation = if explain {
+        let catalogue = Arc::clone(catalogue);
+        Some(off_the_runtime(move || planned.explain(&catalogue)).await?)
+    } else {
+        None
+    };
+    Ok(Assigned { plan, explanation })
 }
 
 /// What must be given up and given. What is given back to whom it was taken from is neither.

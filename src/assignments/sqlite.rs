@@ -5,18 +5,19 @@
 //! would make up two thirds of what is flushed to the disk. What was said of a package since is a row of its own; without
 //! one it is assigned.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::mpsc::Sender;
+use std::collections::{HashMap, HashSet};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::Refusal;
 use super::model::{
-    Assignment, Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Region,
-    Status, Update,
+    Assignment, Change, DriverChange, DriverId, Filter, Held, ID_CHARS_MAX, Package, PackageId,
+    Place, Region, Status, Update,
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
 use crate::storage::sqlite::{Database, Micros, Undone};
@@ -47,6 +48,9 @@ pub const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (day, driver, package)
     ) STRICT, WITHOUT ROWID;
 "];
+
+/// Hands that are read for one page of a list; then the page ends, however much is on it.
+const HANDS_MAX: usize = 10_000;
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -115,7 +119,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
             let changed = self.database.write(move |connection| {
                 apply(connection, &change)?;
@@ -415,24 +419,53 @@ fn latest(
     driver: &DriverId,
     package: &PackageId,
 ) -> rusqlite::Result<Option<Assignment>> {
-    let filter = Filter {
-        driver: Some(driver.clone()),
-        package: Some(package.clone()),
-        ..Filter::default()
+    let found = connection
+        .prepare_cached(
+            "SELECT day, assigned_at, described.value
+             FROM hands JOIN json_each(hands.packages) AS described
+             WHERE driver = ?1 AND instr(packages, ?2) > 0
+               AND json_extract(described.value, '$[0]') = ?3
+             ORDER BY day DESC LIMIT 1",
+        )?
+        .query_row(
+            params![driver.as_str(), quoted(package), package.as_str()],
+            |row| {
+                let (Day(date), Micros(assigned_at)) = (row.get(0)?, row.get(1)?);
+                let described: Described = serde_json::from_str(row.get_ref(2)?.as_str()?)
+                    .map_err(|error| unreadable(2, error))?;
+                Ok((date, assigned_at, Package::from(described)))
+            },
+        )
+        .optional()?;
+    let Some((date, assigned_at, package)) = found else {
+        return Ok(None);
     };
-    let mut hands = connection.prepare_cached(
-        "SELECT driver, day, assigned_at, packages FROM hands
-         WHERE driver = ?1 AND instr(packages, ?2) > 0 ORDER BY day DESC",
-    )?;
-    let mut rows = hands.query(params![driver.as_str(), quoted(package)])?;
-    while let Some(row) = rows.next()? {
-        let mut found = Vec::new();
-        read_hand(connection, row, &filter, &mut found)?;
-        if let Some(assignment) = found.pop() {
-            return Ok(Some(assignment));
-        }
-    }
-    Ok(None)
+    let said = connection
+        .prepare_cached(
+            "SELECT package, status, updated_at FROM statuses
+             WHERE day = ? AND driver = ? AND package = ?",
+        )?
+        .query_row(
+            params![Day(date), driver.as_str(), package.id.as_str()],
+            word,
+        )
+        .optional()?;
+    let (status, updated_at) = said.map_or((Status::Assigned, assigned_at), |(_, word)| word);
+    Ok(Some(Assignment {
+        driver: driver.clone(),
+        package,
+        date,
+        status,
+        assigned_at,
+        updated_at,
+    }))
+}
+
+/// What was said of a package last, and when.
+fn word(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
+    let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
+    let Micros(updated_at) = row.get(2)?;
+    Ok((row.get(0)?, (status, updated_at)))
 }
 
 /// A name as it stands in JSON: hands without it need not be parsed.
@@ -467,27 +500,33 @@ fn list(
         filter.package.as_ref().map(quoted)
     ])?;
     let mut found: Vec<Assignment> = Vec::new();
+    // The hands of one driver and day are sorted together.
     let mut group: Vec<Assignment> = Vec::new();
+    let mut key: Option<(DriverId, Date)> = None;
+    let mut read = 0;
     let end = |found: &mut Vec<Assignment>, group: &mut Vec<Assignment>| {
         group.sort_unstable_by(|one, other| one.package.id.cmp(&other.package.id));
         let seen = |assignment: &Assignment| after.is_some_and(|after| place(assignment) <= *after);
         found.extend(group.drain(..).filter(|assignment| !seen(assignment)));
     };
     while let Some(row) = rows.next()? {
-        let mut hand = Vec::new();
-        read_hand(connection, row, filter, &mut hand)?;
-        let same = |one: &Assignment, other: &Assignment| {
-            (&one.driver, one.date) == (&other.driver, other.date)
-        };
-        if let (Some(old), Some(new)) = (group.first(), hand.first())
-            && !same(old, new)
-        {
+        let Day(date) = row.get(1)?;
+        let new = (name(DriverId::parse(row.get_ref(0)?.as_str()?))?, date);
+        if let Some(old) = key.replace(new.clone()).filter(|old| *old != new) {
             end(&mut found, &mut group);
             if found.len() > limit {
                 break;
             }
+            if read >= HANDS_MAX {
+                let next = Some(end_of(old));
+                return Ok(Listing {
+                    assignments: found,
+                    next,
+                });
+            }
         }
-        group.append(&mut hand);
+        read += 1;
+        read_hand(connection, row, filter, &mut group)?;
     }
     end(&mut found, &mut group);
     let more = found.len() > limit;
@@ -497,6 +536,16 @@ fn list(
         assignments: found,
         next,
     })
+}
+
+/// The place behind everything that a driver has on a day.
+fn end_of((driver, date): (DriverId, Date)) -> Place {
+    let last = char::MAX.to_string().repeat(ID_CHARS_MAX);
+    Place {
+        driver,
+        date: Some(date),
+        package: PackageId::parse(&last).expect("as many characters as a name may have"),
+    }
 }
 
 fn place(assignment: &Assignment) -> Place {
@@ -519,13 +568,8 @@ fn read_hand(
     let mut said = connection.prepare_cached(
         "SELECT package, status, updated_at FROM statuses WHERE day = ? AND driver = ?",
     )?;
-    let mut words = BTreeMap::new();
-    let mut rows = said.query(params![Day(date), driver.as_str()])?;
-    while let Some(row) = rows.next()? {
-        let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
-        let Micros(updated_at) = row.get(2)?;
-        words.insert(row.get::<_, String>(0)?, (status, updated_at));
-    }
+    let words = said.query_map(params![Day(date), driver.as_str()], word)?;
+    let words: HashMap<_, _> = words.collect::<Result<_, _>>()?;
     for package in packages(3, row.get_ref(3)?.as_str()?)? {
         let word = words.get(package.id.as_str()).copied();
         let (status, updated_at) = word.unwrap_or((Status::Assigned, assigned_at));

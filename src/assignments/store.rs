@@ -3,9 +3,9 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use jiff::civil::Date;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Refusal, Unavailable};
 use super::model::{
@@ -65,7 +65,8 @@ pub struct Listing {
 /// Keeps manifests and assignments. Whatever is answered is kept: no crash can take it away.
 ///
 /// A package has one driver a day at most. A driver who is given the same package again on a later day has that day's record
-/// from then on; whether the earlier one can still be listed is the store's affair.
+/// from then on; whether the earlier one can still be listed is the store's affair. Of a driver who is given it on an earlier
+/// day afterwards, it is the store's affair, too, which of the two records there is.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces the day's manifest.
     fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()>;
@@ -85,12 +86,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Gives up and gives. It is kept if, for each driver in it, the day is as the change takes it to be: they hold as many
     /// packages, what is given up is theirs and still assigned, and what is given is nobody's. Whatever part of it is kept is
     /// told to `kept`, also if the rest is not.
-    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed>;
+    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
 
     /// Keeps a status, if the driver has the package, and it [may follow](Status::may_become).
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>>;
 
-    /// Assignments that fit, from a place on, `limit` at most; each exactly once if the list is followed to its end.
+    /// Assignments that fit, from a place on, `limit` at most, or fewer where that took long; each exactly once if the list is
+    /// followed until there is no `next`.
     fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing>;
 
     /// Whether what must be kept can be.
@@ -126,7 +128,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn change(&self, _: Change, _: Sender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, _: Change, _: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         closed()
     }
 

@@ -75,10 +75,25 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = OptionalJson::from_request(request, state).await?;
-        let missing = || Problem::unreadable("There is no body; it must be JSON.");
-        body.value.map(Self).ok_or_else(missing)
+        json(request, BodyLimits::from_ref(state)).await.map(Self)
     }
+}
+
+/// A body that is a JSON value which `T` accepts, within limits of its own.
+///
+/// # Errors
+/// As for [`read`] and [`parse`]; 415 if it is not JSON by its type; 400 if there is none.
+pub async fn json<T>(request: Request, limits: BodyLimits) -> Result<T, Problem>
+where
+    T: DeserializeOwned + Validate<Context = ()>,
+{
+    let (parts, body) = request.into_parts();
+    let raw = read(body, limits).await?;
+    if raw.is_empty() {
+        return Err(Problem::unreadable("There is no body; it must be JSON."));
+    }
+    must_be_json(&parts.headers)?;
+    parse(&raw)
 }
 
 /// A JSON object of any members, for requests whose fields are not known beforehand.

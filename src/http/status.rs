@@ -41,6 +41,15 @@ impl Readiness {
         }
     }
 
+    /// Stops together with this one, but is able as long as `able` says so.
+    #[must_use]
+    pub fn beside(&self, able: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            stopping: Arc::clone(&self.stopping),
+            able: Arc::new(able),
+        }
+    }
+
     /// From now on `/readyz` says 503.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);

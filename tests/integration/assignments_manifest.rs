@@ -566,6 +566,56 @@ async fn a_manifest_that_breaks_off_leaves_no_trace() {
     shop.close().await;
 }
 
+/// Each takes memory and a thread, so they come two at a time; whoever plans does not feel it.
+#[tokio::test]
+async fn manifests_that_do_not_end_keep_nobody_from_planning() {
+    let lists = three_and_three();
+    let shop = prepared(&lists).await;
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut one = shop.staff.raw().await;
+        one.write(
+            "PUT /manifest HTTP/1.1\r\nHost: shop\r\nContent-Length: 1000\r\n\r\n{\"drivers\":[",
+        )
+        .await;
+        slow.push(one);
+    }
+    let plan = assign(&wanted(&names(&lists, "drivers"), 9));
+    shop.staff.ask(plan).await.expect(200);
+    shop.staff.ask(get("/manifest")).await.expect(200);
+    // Two have their turn, whoever they are; the others hear that the desk is busy.
+    let busy = slow.pop().unwrap().one_answer().await;
+    assert!(busy.starts_with("HTTP/1.1 503 "), "{busy}");
+    assert!(busy.to_lowercase().contains("retry-after: 1\r\n"), "{busy}");
+    drop(slow);
+    shop.until("the senders' end is noticed", |now| {
+        now.left_in_the_shop() == 0
+    })
+    .await;
+    shop.staff.ask(keep(&lists)).await.expect(200);
+    shop.close().await;
+}
+
+/// As a tree of values it would take a hundred times as much memory as it has bytes.
+#[tokio::test]
+async fn a_driver_who_is_too_large_is_refused_without_being_held_in_memory() {
+    let shop = Shop::open(&[]).await;
+    let rules = vec!["{\"a\":0}"; 2_000_000].join(",");
+    let body =
+        format!("{{\"drivers\":[{{\"driver_id\":\"d\",\"rules\":[{rules}]}}],\"packages\":[]}}");
+    let bytes = body.len();
+    let before = peak(&shop);
+    let ask = put("/manifest")
+        .header("content-type", "application/json")
+        .body(body);
+    let refused = ask_for_long(shop.staff, ask).await;
+    assert_eq!(refused.status, 422, "{refused}");
+    assert_eq!(pointers(&refused), ["/drivers/0"]);
+    let growth = peak(&shop) - before;
+    assert!(growth < GROWTH_MAX * bytes, "{growth} bytes for {bytes}");
+    shop.close().await;
+}
+
 // --- At the start --------------------------------------------------------------------------------------------------
 
 #[tokio::test]

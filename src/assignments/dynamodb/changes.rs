@@ -1,7 +1,5 @@
 //! Changes, as transactions.
 
-use std::sync::mpsc::Sender;
-
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::{
@@ -10,6 +8,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::{
 use aws_sdk_dynamodb::types::{CancellationReason, Delete, Put, TransactWriteItem, Update as Move};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::super::error::Unavailable;
@@ -75,7 +74,7 @@ impl Dynamodb {
     pub(super) async fn apply(
         &self,
         change: Change,
-        kept: Sender<DriverChange>,
+        kept: UnboundedSender<DriverChange>,
     ) -> Result<Changed, Unavailable> {
         let Some(phases) = steps(change) else {
             return Ok(Changed::Outdated);

@@ -8,11 +8,12 @@ use std::io;
 use jiff::civil::Date;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::model::{
     DESTINATION_CHARS_MAX, Driver, DriverId, ID_CHARS_MAX, Manifest, NamedRule, Package, PackageId,
-    Region,
+    Region, parse_day,
 };
 use super::super::rules::{Params, Rule, Wrong};
 use crate::http::Problem;
@@ -20,6 +21,10 @@ use crate::http::problem::FieldError;
 
 /// Mistakes that are told; what comes after them is not looked at.
 const MISTAKES_MAX: usize = 100;
+
+/// The largest driver or package, in bytes of JSON: a driver of a thousand rules. As a tree of values it takes a hundred times
+/// as much memory.
+const ELEMENT_BYTES_MAX: usize = 128 << 10;
 
 /// A manifest that was sent: its day, if it names one, and its lists.
 pub(super) type Sent = (Option<Date>, Manifest);
@@ -99,7 +104,7 @@ impl Reading {
     fn date(&mut self, value: &Value) {
         match value {
             Value::Null => {}
-            Value::String(text) if text.parse::<Date>().is_ok() => self.date = text.parse().ok(),
+            Value::String(text) if parse_day(text).is_some() => self.date = parse_day(text),
             _ => self.wrong(
                 "/date",
                 "A date is written as in RFC 3339, such as 2142-05-01.",
@@ -132,7 +137,7 @@ impl Reading {
         } else {
             self.wrong(
                 format!("{pointer}/driver_id"),
-                format!("There are two drivers {id:?}."),
+                format!("There are two drivers {:?}.", id.as_str()),
             );
         }
     }
@@ -145,7 +150,7 @@ impl Reading {
         if self.package_names.insert(package.id.clone()) {
             self.packages.get_or_insert_default().push(package);
         } else {
-            let detail = format!("There are two packages {:?}.", package.id);
+            let detail = format!("There are two packages {:?}.", package.id.as_str());
             self.wrong(format!("{pointer}/package_id"), detail);
         }
     }
@@ -343,7 +348,13 @@ impl<'de> Visitor<'de> for Whole<'_> {
         let Self(reading) = self;
         while let Some(name) = map.next_key::<String>()? {
             match name.as_str() {
-                "date" => reading.date(&map.next_value()?),
+                "date" => {
+                    let json = map.next_value::<Box<RawValue>>()?;
+                    let short = json.get().len() <= ELEMENT_BYTES_MAX;
+                    let value = short.then(|| serde_json::from_str(json.get()).ok());
+                    // What is no date at all, however large.
+                    reading.date(&value.flatten().unwrap_or(Value::Bool(false)));
+                }
                 "drivers" if reading.drivers.is_some() => {
                     reading.wrong("/drivers", "This list is there twice.");
                     map.next_value::<IgnoredAny>()?;
@@ -402,8 +413,18 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         let mut place = 0;
-        while let Some(value) = list.next_element::<Value>()? {
-            (self.take)(self.reading, place, &value);
+        while let Some(json) = list.next_element::<Box<RawValue>>()? {
+            let pointer = || format!("{}/{place}", self.name);
+            if json.get().len() > ELEMENT_BYTES_MAX {
+                let detail = format!("It is larger than {ELEMENT_BYTES_MAX} bytes.");
+                self.reading.wrong(pointer(), detail);
+            } else {
+                // It was read as JSON before; what is left is that it is nested too deeply.
+                match serde_json::from_str(json.get()) {
+                    Ok(value) => (self.take)(self.reading, place, &value),
+                    Err(error) => self.reading.wrong(pointer(), format!("{error}.")),
+                }
+            }
             place += 1;
             if self.reading.is_full() {
                 return Err(serde::de::Error::custom("there are too many mistakes"));

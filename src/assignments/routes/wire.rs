@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::super::matching::explain::{Explanation, Relaxed};
 use super::super::model::{
     Assignment, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId, Place, Status,
+    parse_day,
 };
 use super::super::service::{Assigned, Kept, Request, today};
 use super::super::store::Listing;
@@ -21,6 +22,8 @@ use crate::http::problem::FieldError;
 
 /// Assignments on a page where nothing is said.
 const LIMIT: usize = 100;
+/// What is said of a date that is none.
+const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
 /// Assignments on a page at most.
 const LIMIT_MAX: usize = 1000;
 
@@ -142,7 +145,7 @@ pub(super) struct AssignRequest {
     #[serde(default)]
     #[garde(skip)]
     #[schema(value_type = String, format = Date, required = false)]
-    date: Option<Date>,
+    date: Option<String>,
     /// Plan, and give nothing.
     #[serde(default)]
     #[garde(skip)]
@@ -182,13 +185,24 @@ impl AssignRequest {
             .enumerate()
             .filter_map(named)
             .collect();
-        if !errors.is_empty() {
-            return Err(Problem::invalid(errors));
+        let date = match &self.date {
+            None => Some(today()),
+            Some(text) => parse_day(text),
+        };
+        if date.is_none() {
+            errors.push(FieldError {
+                pointer: Some("/date".to_owned()),
+                parameter: None,
+                detail: NO_DAY.to_owned(),
+            });
         }
+        let Some(date) = date.filter(|_| errors.is_empty()) else {
+            return Err(Problem::invalid(errors));
+        };
         Ok(Request {
             drivers,
             max_per_driver: self.max_per_driver,
-            date: self.date.unwrap_or_else(today),
+            date,
             dry_run: self.dry_run,
             reset: self.reset,
             explain,
@@ -441,10 +455,8 @@ impl ListQuery {
 /// # Errors
 /// 422 if it is none.
 pub(super) fn date(parameter: &'static str, text: &str) -> Result<Date, Problem> {
-    text.parse().map_err(|_| {
-        let detail = "A date is written as in RFC 3339, such as 2142-05-01.";
-        Problem::invalid_parameter(parameter, detail)
-    })
+    let wrong = || Problem::invalid_parameter(parameter, NO_DAY);
+    parse_day(text).ok_or_else(wrong)
 }
 
 /// A part of a list.

@@ -1,10 +1,10 @@
 //! The service on a store in a file, and on one that others change at the same time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Sender, channel};
 
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::super::error::Refusal;
 use super::super::sqlite::{MIGRATIONS, Sqlite};
@@ -285,7 +285,7 @@ impl Store for Contended {
         self.store.still_assigned(date, drivers)
     }
 
-    fn change(&self, change: Change, kept: Sender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
             let other = self
                 .others
@@ -309,7 +309,7 @@ impl Store for Contended {
                     at: change.at,
                     drivers: vec![taken],
                 };
-                let (nobody, _) = channel();
+                let (nobody, _) = unbounded_channel();
                 self.store.change(theirs, nobody).await?;
             }
             self.store.change(change, kept).await

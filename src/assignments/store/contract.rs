@@ -6,10 +6,10 @@
 //! Left open: what an earlier day says of a driver and a package whose record became a later day's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
 
 use jiff::{Timestamp, ToSpan};
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 use super::super::model::{Package, PackageId, Region};
 use super::*;
@@ -17,7 +17,7 @@ use super::*;
 /// A change of which nobody is told what was kept.
 pub(in super::super) trait Applies: Store {
     fn applied(&self, change: Change) -> Answer<'_, Changed> {
-        let (kept, _) = mpsc::channel();
+        let (kept, _) = mpsc::unbounded_channel();
         self.change(change, kept)
     }
 }

@@ -147,6 +147,35 @@ fn what_is_there_twice_is_told() {
 }
 
 #[test]
+fn names_that_are_there_twice_are_told_as_they_are() {
+    let mut twice = manifest();
+    twice["drivers"][1]["driver_id"] = json!("d");
+    let problem = read(&mut twice.to_string().as_bytes()).unwrap_err();
+    assert_eq!(
+        problem.to_string(),
+        "/drivers/1/driver_id: There are two drivers \"d\"."
+    );
+}
+
+#[test]
+fn what_is_too_large_or_too_deep_is_told_with_its_place() {
+    let mut large = manifest();
+    large["packages"][0]["colour"] = json!("x".repeat(ELEMENT_BYTES_MAX));
+    assert_eq!(told(&large.to_string()), Ok(vec!["/packages/0".to_owned()]));
+    let deep = format!(
+        r#"{{"drivers": [{}{}], "packages": []}}"#,
+        "[".repeat(100),
+        "]".repeat(100)
+    );
+    assert_eq!(told(&deep), Ok(vec!["/drivers/0".to_owned()]));
+    let date = format!(
+        r#"{{"date": [{}], "drivers": [], "packages": []}}"#,
+        "0,".repeat(100_000) + "0"
+    );
+    assert_eq!(told(&date), Ok(vec!["/date".to_owned()]));
+}
+
+#[test]
 fn mistakes_are_told_up_to_a_number() {
     let packages = vec![json!({}); 1000];
     let manifest = json!({ "drivers": [], "packages": packages }).to_string();
