@@ -18,7 +18,7 @@ use utoipa::openapi::OpenApi;
 
 use self::desks::{Desks, apis, package_types};
 use self::engines::Engines;
-use self::storage::{PACKAGES_FILE, Storage, Stores};
+use self::storage::{COURIERS_FILE, PACKAGES_FILE, Storage, Stores, courier_join};
 use crate::assignments::oplog::Oplog;
 use crate::config::{self, Config, Count};
 use crate::http::Api;
@@ -30,7 +30,7 @@ use crate::http::status::{Readiness, Scrape};
 use crate::shutdown::{Signals, Stopping};
 use crate::storage::sqlite;
 use crate::telemetry::Registry;
-use crate::{assignments, deliveries, orders, packages};
+use crate::{assignments, couriers, deliveries, orders, packages};
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
@@ -83,6 +83,7 @@ impl App {
             deliveries: storage.deliveries(config),
             packages: storage.packages(config, &types),
             assignments: storage.assignments(config, &engines),
+            couriers: storage.couriers(config),
             oplog: storage.oplog.clone(),
         };
         let readiness = storage.readiness(&stores);
@@ -168,6 +169,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
         deliveries: Arc::new(deliveries::store::Closed),
         packages: Arc::new(packages::store::Closed),
         assignments: Arc::new(assignments::store::Closed),
+        couriers: Arc::new(couriers::store::Closed),
         oplog: Oplog::nowhere(),
     };
     let desks = Desks::new(config, stores, package_types(config)?, &registry);
@@ -183,6 +185,17 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
 pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit> {
     let path = config.data_dir.join(PACKAGES_FILE);
     Ok(packages::sqlite::audit(&path)?)
+}
+
+/// Reads the event log of the couriers again, in the data directory of this configuration, and compares what it comes to with
+/// what is kept. A server may be running on it.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn replay_couriers(config: &Config) -> anyhow::Result<couriers::replay::Comparison> {
+    let path = config.data_dir.join(COURIERS_FILE);
+    let join = courier_join(config);
+    Ok(couriers::sqlite::replay(&path, join)?)
 }
 
 fn registry() -> anyhow::Result<Registry> {
@@ -347,10 +360,16 @@ mod tests {
                     "/assign",
                     "/assignments",
                     "/counts",
+                    "/courier",
+                    "/courier/{courier_id}",
+                    "/couriers",
+                    "/couriers/events",
+                    "/couriers/parked",
                     "/deliveries",
                     "/deliveries/{delivery_id}",
                     "/deliveries/{delivery_id}/events",
                     "/deliveries/{delivery_id}/events/{sequence}",
+                    "/events",
                     "/extend/",
                     "/finish/",
                     "/flood",
@@ -360,10 +379,12 @@ mod tests {
                 &[
                     "/manifest",
                     "/metrics",
+                    "/orders",
                     "/readyz",
                     "/release/",
                     "/start/",
                     "/statistics",
+                    "/status",
                     "/update",
                 ]
             ]

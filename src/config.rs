@@ -66,6 +66,8 @@ pub struct Config {
     pub packages: Packages,
     /// Assignments.
     pub assignments: Assignments,
+    /// Couriers.
+    pub couriers: Couriers,
     /// The operational log.
     pub oplog: Oplog,
     /// Amazon's services.
@@ -220,6 +222,26 @@ pub enum AssignmentStore {
     Sqlite,
     /// In tables that several servers share.
     DynamoDb,
+}
+
+/// Couriers.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Couriers {
+    /// With which count a newcomer begins.
+    pub join: CourierJoin,
+    /// Largest request that tells of events, bytes.
+    pub events_max_bytes: usize,
+}
+
+/// With which count a newcomer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierJoin {
+    /// With none.
+    Zero,
+    /// With the least of their zone.
+    Min,
 }
 
 /// The operational log.
@@ -540,6 +562,8 @@ impl Config {
         let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
         let timeout = assignments.manifest_timeout;
         time_within("assignments.manifest_timeout", timeout, second, hour)?;
+        let events = self.couriers.events_max_bytes;
+        within("couriers.events_max_bytes", events, 1024, 64 << 20)?;
         within("oplog.file_max_bytes", oplog.file_max_bytes, 4096, GIB)?;
         within("oplog.files_max", oplog.files_max, 1, 100_000)?;
         within("oplog.batch_max_bytes", oplog.batch_max_bytes, 4096, GIB)?;

@@ -9,13 +9,14 @@
 //! - [`http`]: what both listeners share; knows no desk.
 //! - [`storage`]: what outlives the process; knows no desk.
 //! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages; [`assignments`],
-//!   the day's packages given to drivers. Every desk has the same rooms; see its module.
+//!   the day's packages given to drivers; [`couriers`], orders given to couriers. Every desk has the same rooms; see its module.
 //!
 //! `ARCHITECTURE.md` tells why.
 
 pub mod app;
 pub mod assignments;
 pub mod config;
+pub mod couriers;
 pub mod deliveries;
 pub mod flood;
 pub mod http;

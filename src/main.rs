@@ -65,6 +65,9 @@ enum Command {
     /// What concerns packages
     #[command(subcommand)]
     Packages(PackagesCommand),
+    /// What concerns couriers
+    #[command(subcommand)]
+    Couriers(CouriersCommand),
     /// Print the API description, `OpenAPI` 3.1 as JSON
     Openapi {
         /// Whose API
@@ -79,6 +82,17 @@ enum PackagesCommand {
     ///
     /// Exit code 0 if they agree. A server may be running on the same data directory.
     Audit {
+        #[command(flatten)]
+        source: Source,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CouriersCommand {
+    /// Read the event log again from its beginning and compare what it comes to with what is kept
+    ///
+    /// Exit code 0 if they agree. A server may be running on the same data directory.
+    Replay {
         #[command(flatten)]
         source: Source,
     },
@@ -119,6 +133,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config { source, .. } => print(&load(&source)?.to_toml()),
         Command::Health { url } => health(&url),
         Command::Packages(PackagesCommand::Audit { source }) => audit_packages(&load(&source)?),
+        Command::Couriers(CouriersCommand::Replay { source }) => replay_couriers(&load(&source)?),
         Command::Openapi { listener } => print(&openapi(listener)?),
     }
 }
@@ -188,6 +203,13 @@ fn audit_packages(config: &Config) -> anyhow::Result<()> {
         audit.agrees(),
         "the statistics do not agree with the ledger"
     );
+    Ok(())
+}
+
+fn replay_couriers(config: &Config) -> anyhow::Result<()> {
+    let comparison = app::replay_couriers(config)?;
+    print(&format!("{comparison}\n"))?;
+    anyhow::ensure!(comparison.agrees(), "the log does not come to what is kept");
     Ok(())
 }
 

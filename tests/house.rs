@@ -110,6 +110,20 @@ const DESKS: &[(&str, Arrows)] = &[
             ("rules", &["model"]),
         ],
     ),
+    (
+        "couriers",
+        &[
+            ("routes", &["service", "store", "model", "error"]),
+            ("service", &["store", "metrics", "model", "error"]),
+            ("sqlite", &["store", "dispatch", "replay", "model", "error"]),
+            ("metrics", &["model", "error"]),
+            ("store", &["model", "error"]),
+            ("replay", &["store", "dispatch", "model"]),
+            ("dispatch", &["model"]),
+            ("error", &[]),
+            ("model", &[]),
+        ],
+    ),
 ];
 
 /// What a room may know outside its desk. A room that is not here may know nothing there.
@@ -204,7 +218,9 @@ const CLOCKS: &[&str] = &[
 /// What a room may not name, whatever its desk.
 fn forbidden(room: &str) -> Vec<&'static [&'static str]> {
     match room {
-        "model" | "rules" | "line" | "places" | "matching" => vec![HTTP, ENGINES, IMPURE, CLOCKS],
+        "model" | "rules" | "line" | "places" | "matching" | "dispatch" | "replay" => {
+            vec![HTTP, ENGINES, IMPURE, CLOCKS]
+        }
         "error" | "service" | "store" | "hold" | "metrics" => vec![HTTP, ENGINES],
         "routes" => vec![ENGINES],
         // Adapters know their engine, and no HTTP.

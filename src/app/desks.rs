@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::storage::Stores;
 use crate::assignments::{self, Assignments};
 use crate::config::{self, Config};
+use crate::couriers::{self, Couriers};
 use crate::deliveries::{self, Deliveries};
 use crate::flood::{self, Flood};
 use crate::http::Api;
@@ -25,9 +26,11 @@ pub(super) struct Desks {
     pub(super) deliveries_for_customers: bool,
     pub(super) packages: Packages,
     pub(super) assignments: Assignments,
+    pub(super) couriers: Couriers,
     pub(super) flood: Flood,
     pub(super) limits: BodyLimits,
     pub(super) manifest_limits: BodyLimits,
+    pub(super) events_limits: BodyLimits,
 }
 
 impl Desks {
@@ -84,8 +87,16 @@ impl Desks {
             deliveries_for_customers: config.customers.deliveries,
             packages,
             assignments,
+            couriers: Couriers::new(
+                stores.couriers,
+                registry.register(couriers::Metrics::register),
+            ),
             flood,
             limits,
+            events_limits: BodyLimits {
+                max_bytes: config.couriers.events_max_bytes,
+                ..limits
+            },
             manifest_limits: BodyLimits {
                 max_bytes: config.assignments.manifest_max_bytes,
                 timeout: config.assignments.manifest_timeout,
@@ -156,6 +167,10 @@ pub(super) fn apis(
         desks.limits,
         desks.manifest_limits,
     );
+    let couriers = couriers::routes::Desk {
+        couriers: desks.couriers.clone(),
+        limits: desks.events_limits,
+    };
     let mut customers = Api::new(
         "Odyssey: customers",
         "The public side: orders are placed and held until they are ready, packages are sent.",
@@ -177,6 +192,7 @@ pub(super) fn apis(
             .routes(deliveries::routes::staff_routes(&deliveries))
             .routes(packages::routes::staff_routes(&packages))
             .routes(assignments::routes::staff_routes(&assignments))
+            .routes(couriers::routes::staff_routes(&couriers))
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes(health_routes(of_staff))
             .routes([metrics_route(scrape)]),

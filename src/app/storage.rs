@@ -14,12 +14,13 @@ use crate::http::status::Readiness;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
-use crate::{assignments, deliveries, packages};
+use crate::{assignments, couriers, deliveries, packages};
 
 /// The databases' files in the data directory.
 const DELIVERIES_FILE: &str = "deliveries.db";
 pub(super) const PACKAGES_FILE: &str = "packages.db";
 const ASSIGNMENTS_FILE: &str = "assignments.db";
+pub(super) const COURIERS_FILE: &str = "couriers.db";
 /// The operational log's directory there.
 const OPLOG_DIRECTORY: &str = "oplog";
 /// How long the operational log may take to leave once everything else has ended.
@@ -32,6 +33,7 @@ pub(super) struct Storage {
     pub(super) packages: Database,
     /// Nothing if they are kept in `DynamoDB`.
     pub(super) assignments: Option<Database>,
+    pub(super) couriers: Database,
     pub(super) oplog: Oplog,
     /// Kept until the databases are closed.
     _directory: DataDirectory,
@@ -42,6 +44,7 @@ pub(super) struct Stores {
     pub(super) deliveries: Arc<dyn deliveries::store::Store>,
     pub(super) packages: Arc<dyn packages::store::Store>,
     pub(super) assignments: Arc<dyn assignments::store::Store>,
+    pub(super) couriers: Arc<dyn couriers::store::Store>,
     pub(super) oplog: Oplog,
 }
 
@@ -72,6 +75,7 @@ impl Storage {
                 Some(database(ASSIGNMENTS_FILE, assignments::sqlite::MIGRATIONS)?)
             }
         };
+        let couriers = database(COURIERS_FILE, couriers::sqlite::MIGRATIONS)?;
         let oplog = match engines.sink(config) {
             None => Oplog::nowhere(),
             Some(sink) => {
@@ -84,6 +88,7 @@ impl Storage {
             deliveries,
             packages,
             assignments,
+            couriers,
             oplog,
             _directory: directory,
         })
@@ -102,7 +107,11 @@ impl Storage {
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {
-        let mut databases = vec![self.deliveries.clone(), self.packages.clone()];
+        let mut databases = vec![
+            self.deliveries.clone(),
+            self.packages.clone(),
+            self.couriers.clone(),
+        ];
         databases.extend(self.assignments.clone());
         databases
     }
@@ -124,6 +133,12 @@ impl Storage {
         // Not reached: the configuration is refused without the feature.
         let _ = (config, engines);
         Arc::new(assignments::store::Closed)
+    }
+
+    pub(super) fn couriers(&self, config: &Config) -> Arc<dyn couriers::store::Store> {
+        let database = self.couriers.clone();
+        let join = courier_join(config);
+        Arc::new(couriers::sqlite::Sqlite::new(database, join, false))
     }
 
     pub(super) async fn close(self) {
@@ -170,6 +185,14 @@ impl Storage {
             self.deliveries.clone(),
             rules,
         ))
+    }
+}
+
+/// With which count newcomers begin.
+pub(super) fn courier_join(config: &Config) -> couriers::model::Join {
+    match config.couriers.join {
+        config::CourierJoin::Zero => couriers::model::Join::Zero,
+        config::CourierJoin::Min => couriers::model::Join::Min,
     }
 }
 

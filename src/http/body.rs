@@ -96,6 +96,26 @@ where
     parse(&raw)
 }
 
+/// A JSON value of any kind.
+#[derive(Debug)]
+pub struct AnyJson(pub Value);
+
+impl<S> FromRequest<S> for AnyJson
+where
+    BodyLimits: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let raw = read(body, BodyLimits::from_ref(state)).await?;
+        must_be_json(&parts.headers)?;
+        let value = serde_json::from_slice(&raw);
+        value.map(Self).map_err(|error| unfit(error, String::new()))
+    }
+}
+
 /// A JSON object of any members, for requests whose fields are not known beforehand.
 #[derive(Debug, Deserialize, Validate)]
 #[serde(transparent)]

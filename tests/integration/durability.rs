@@ -159,7 +159,12 @@ async fn a_server_that_is_stopped_in_the_midst_of_it_keeps_what_it_acknowledged(
         shop.ended_well().await;
         fleet.land(flying).await;
         let left: Vec<_> = files(data.path()).into_keys().collect();
-        let files = ["assignments.db", "deliveries.db", "packages.db"];
+        let files = [
+            "assignments.db",
+            "couriers.db",
+            "deliveries.db",
+            "packages.db",
+        ];
         let files = files.map(|file| data.path().join(file));
         assert_eq!(left, files, "no log is left");
     }

@@ -21,6 +21,7 @@ mod assignments_dynamodb;
 mod assignments_manifest;
 mod configuration;
 mod connections;
+mod couriers;
 mod deliveries;
 mod durability;
 mod flood;

@@ -1,0 +1,70 @@
+//! What the desk counts.
+
+use std::fmt;
+
+use metrics::{Counter, counter, describe_counter};
+
+use super::error::Unavailable;
+use super::model::Outcome;
+
+/// The desk's metric handles.
+#[derive(Clone)]
+pub struct Metrics {
+    assigned: Counter,
+    parked: Counter,
+    updated: Counter,
+    duplicates: Counter,
+    unavailable: Counter,
+    unparked: Counter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+const EVENTS: &str = "odyssey_couriers_events_total";
+const UNPARKED: &str = "odyssey_couriers_unparked_total";
+
+impl Metrics {
+    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    pub fn register() -> Self {
+        describe_counter!(
+            EVENTS,
+            "Events of couriers and orders, by what they came to"
+        );
+        describe_counter!(
+            UNPARKED,
+            "Orders that had waited for a courier, and have one"
+        );
+        let events = |outcome: &'static str| counter!(EVENTS, "outcome" => outcome);
+        Self {
+            assigned: events("assigned"),
+            parked: events("parked"),
+            updated: events("updated"),
+            duplicates: events("duplicate"),
+            unavailable: events("unavailable"),
+            unparked: counter!(UNPARKED),
+        }
+    }
+
+    pub(super) fn taken_in(&self, outcomes: Result<&[Outcome], &Unavailable>) {
+        let Ok(outcomes) = outcomes else {
+            self.unavailable.increment(1);
+            return;
+        };
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Assigned(_) => &self.assigned,
+                Outcome::Parked => &self.parked,
+                Outcome::Updated { unparked } => {
+                    self.unparked.increment(*unparked);
+                    &self.updated
+                }
+                Outcome::Duplicate(_) => &self.duplicates,
+            }
+            .increment(1);
+        }
+    }
+}

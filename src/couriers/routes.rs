@@ -1,0 +1,253 @@
+//! Couriers over HTTP: paths and handlers. What goes over the wire is in `wire`.
+
+mod wire;
+
+use axum::extract::{FromRef, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use self::wire::{
+    CourierDeskStatus, CourierList, CourierPatch, CourierQuery, CourierState, EventOutcome,
+    EventPage, LogQuery, NewEvents, OrderQuery, ParkedOrders, ZoneQuery,
+};
+use super::model::{CourierId, OrderId, Whereabouts, Zone};
+use super::service::Couriers;
+use crate::http::Problem;
+use crate::http::body::{AnyJson, BodyLimits, Json, Object};
+use crate::http::page::not_kept;
+use crate::http::params::{Path, Query};
+
+/// Orders of a list at most.
+const PARKED_MAX: usize = 1000;
+/// Events of a page where nothing is said, and at most.
+const LOG_PAGE: usize = 100;
+const LOG_PAGE_MAX: usize = 1000;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The desk.
+    pub couriers: Couriers,
+    /// The bounds of request bodies.
+    pub limits: BodyLimits,
+}
+
+impl FromRef<Desk> for BodyLimits {
+    fn from_ref(desk: &Desk) -> Self {
+        desk.limits
+    }
+}
+
+/// What the staff may do.
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
+    [
+        routes!(take_in_events),
+        routes!(get_orders),
+        routes!(get_courier),
+        routes!(patch_courier),
+        routes!(list_couriers),
+        routes!(list_parked),
+        routes!(list_events),
+        routes!(get_status),
+    ]
+    .map(|(schemas, paths, methods): UtoipaMethodRouter<Desk>| {
+        (schemas, paths, methods.with_state(desk.clone()))
+    })
+}
+
+/// Tell of couriers and orders
+///
+/// One event, or a list of up to 1,000, which are applied one after the other. If one of them is malformed, none is. An order
+/// goes to the available courier of its zone who was given the fewest; without one it is parked until there is one. Sent
+/// again, an order stays with whom it was given to.
+#[utoipa::path(
+    post, path = "/events", tag = "couriers",
+    request_body(content = NewEvents, content_type = "application/json"),
+    responses(
+        (status = 202, description = "Kept; what each came to", body = Vec<EventOutcome>),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An event is not acceptable; none was applied", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn take_in_events(
+    State(desk): State<Desk>,
+    AnyJson(body): AnyJson,
+) -> Result<Response, Problem> {
+    let events = wire::events(&body)?;
+    let outcomes = desk.couriers.take_in(events).await?;
+    let outcomes: Vec<EventOutcome> = outcomes.into_iter().map(EventOutcome::from).collect();
+    let mut response = not_kept(&outcomes);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// The orders of a courier
+#[utoipa::path(
+    get, path = "/orders", tag = "couriers",
+    params(("courierId" = Uuid, Query)),
+    responses(
+        (status = 200, description = "Their ids; none if nobody is known by this id", body = Vec<Uuid>),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_orders(
+    State(desk): State<Desk>,
+    Query(query): Query<CourierQuery>,
+) -> Result<Response, Problem> {
+    let courier = CourierId(id("courierId", query.courier_id)?);
+    Ok(not_kept(&desk.couriers.orders_of(courier).await?))
+}
+
+/// The courier of an order
+#[utoipa::path(
+    get, path = "/courier", tag = "couriers",
+    params(("orderId" = Uuid, Query)),
+    responses(
+        (status = 200, description = "The courier's id", body = Uuid),
+        (status = 404, description = "The order waits for a courier, or is unknown; `state` tells which", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_courier(
+    State(desk): State<Desk>,
+    Query(query): Query<OrderQuery>,
+) -> Result<Response, Problem> {
+    let order = OrderId(id("orderId", query.order_id)?);
+    match desk.couriers.order(order).await? {
+        Some(Whereabouts::With(courier)) => Ok(not_kept(&courier)),
+        Some(Whereabouts::Parked) => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "order-parked",
+            "The order has no courier yet",
+            "The order is parked: nobody is available in its zone.",
+        )
+        .with("state", "parked")),
+        None => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            "courier-order-unknown",
+            "No such order",
+            "No order of this id was ever told of.",
+        )
+        .with("state", "unknown")),
+    }
+}
+
+/// Say how a courier is from now on
+///
+/// What is not said stays as it is; of somebody new, everything must be. The same as an event of this courier.
+#[utoipa::path(
+    patch, path = "/courier/{courier_id}", tag = "couriers",
+    params(("courier_id" = Uuid, Path)),
+    request_body(content = CourierPatch, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Kept", body = bool),
+        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Not an id, or a field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn patch_courier(
+    State(desk): State<Desk>,
+    Path(courier): Path<String>,
+    Json(Object(patch)): Json<Object>,
+) -> Result<Response, Problem> {
+    let courier = CourierId(id("courier_id", Some(courier))?);
+    let before = desk.couriers.courier(courier).await?;
+    let said = wire::patched(courier, &patch, before)?;
+    desk.couriers.say(said).await?;
+    Ok(not_kept(&true))
+}
+
+/// Everybody, or a zone's
+#[utoipa::path(
+    get, path = "/couriers", tag = "couriers",
+    params(("zone" = Option<String>, Query, description = "N, S, E or W")),
+    responses(
+        (status = 200, body = CourierList),
+        (status = 422, description = "Not a zone", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_couriers(
+    State(desk): State<Desk>,
+    Query(query): Query<ZoneQuery>,
+) -> Result<Response, Problem> {
+    let zone = query.zone.map(|letter| {
+        let known = Zone::ALL.map(Zone::as_str).join(", ");
+        let wrong = || Problem::invalid_parameter("zone", format!("The zones are {known}."));
+        Zone::parse(&letter).ok_or_else(wrong)
+    });
+    let couriers = desk.couriers.couriers(zone.transpose()?).await?;
+    let couriers = couriers.into_iter().map(CourierState::from).collect();
+    Ok(not_kept(&CourierList { couriers }))
+}
+
+/// Orders that wait for a courier
+#[utoipa::path(
+    get, path = "/couriers/parked", tag = "couriers",
+    responses(
+        (status = 200, body = ParkedOrders),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
+    let (orders, total) = desk.couriers.parked(PARKED_MAX).await?;
+    Ok(not_kept(&ParkedOrders::of(orders, total)))
+}
+
+/// What happened
+///
+/// Every event with what it came to, in the order in which they were applied.
+#[utoipa::path(
+    get, path = "/couriers/events", tag = "couriers",
+    params(
+        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 if nothing is said"),
+        ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+    ),
+    responses(
+        (status = 200, body = EventPage),
+        (status = 422, description = "Not a number", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_events(
+    State(desk): State<Desk>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Problem> {
+    let after = query.after.map_or(Ok(0), |text| {
+        let wrong = |_| Problem::invalid_parameter("after", "It must be a number from 0.");
+        text.parse().map_err(wrong)
+    })?;
+    let limit = query.limit.map_or(Ok(LOG_PAGE), |text| {
+        let limit = text.parse().ok();
+        let limit = limit.filter(|limit| (1..=LOG_PAGE_MAX).contains(limit));
+        let detail = format!("It must be a number from 1 to {LOG_PAGE_MAX}.");
+        limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
+    })?;
+    let events = desk.couriers.events(after, limit).await?;
+    Ok(not_kept(&EventPage::of(events, limit)))
+}
+
+/// Alive? (of the courier desk)
+#[utoipa::path(get, path = "/status", tag = "couriers", responses((status = 200, description = "`{\"status\":\"ok\"}`", body = CourierDeskStatus)))]
+async fn get_status() -> Response {
+    not_kept(&CourierDeskStatus { status: "ok" })
+}
+
+fn id(parameter: &'static str, text: Option<String>) -> Result<Uuid, Problem> {
+    let text = text.unwrap_or_default();
+    let wrong = |_| Problem::invalid_parameter(parameter, "It must be a UUID.");
+    text.parse().map_err(wrong)
+}

@@ -1,0 +1,435 @@
+//! Couriers in `SQLite`: an event, its decision and what is to be told of it are one transaction.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use super::dispatch;
+use super::error::Unavailable;
+use super::model::{
+    AddCourier, AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome,
+    Whereabouts, Zone,
+};
+use super::replay::{Comparison, Replay};
+use super::store::{Answer, Outgoing, Recorded, Store};
+use crate::storage::sqlite::{self, Database, Micros, OpenError, Undone};
+
+/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
+/// courier is parked.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE couriers (
+        id        BLOB PRIMARY KEY,
+        name      TEXT NOT NULL,
+        zone      TEXT NOT NULL,
+        available INTEGER NOT NULL,
+        count     INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX turns ON couriers (zone, count, id) WHERE available = 1;
+    CREATE TABLE orders (
+        id       BLOB PRIMARY KEY,
+        courier  BLOB,
+        details  TEXT NOT NULL,
+        zone     TEXT NOT NULL,
+        added_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX parked ON orders (zone, added_at, id) WHERE courier IS NULL;
+    CREATE INDEX orders_of ON orders (courier, id) WHERE courier IS NOT NULL;
+    CREATE TABLE events (
+        number  INTEGER PRIMARY KEY,
+        at      INTEGER NOT NULL,
+        event   TEXT NOT NULL,
+        outcome TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE outgoing (
+        number  INTEGER PRIMARY KEY AUTOINCREMENT,
+        placed  BLOB NOT NULL,
+        courier BLOB NOT NULL
+    ) STRICT;
+"];
+
+/// The store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    database: Database,
+    join: Join,
+    /// Whether assignments are told to others.
+    tells: bool,
+}
+
+/// Nothing here is refused by a decision.
+#[derive(Debug)]
+enum Never {}
+
+impl Sqlite {
+    /// The store in this database, which was opened with [`MIGRATIONS`]. If it `tells`, assignments wait to be told to others.
+    pub fn new(database: Database, join: Join, tells: bool) -> Self {
+        Self {
+            database,
+            join,
+            tells,
+        }
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let refusing_nothing =
+            |connection: &Connection| -> Result<T, Undone<Never>> { Ok(operation(connection)?) };
+        match self.database.write(refusing_nothing).await? {
+            Ok(done) => Ok(done),
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Store for Sqlite {
+    fn apply(&self, events: Vec<Event>, at: Timestamp) -> Answer<'_, Vec<Outcome>> {
+        let (join, tells) = (self.join, self.tells);
+        Box::pin(self.write(move |connection| {
+            let each = events.iter().map(|event| {
+                let (outcome, assignments) = apply(connection, event, join)?;
+                record(connection, event, at, outcome)?;
+                for assignment in assignments.iter().filter(|_| tells) {
+                    tell(connection, *assignment)?;
+                }
+                Ok(outcome)
+            });
+            each.collect()
+        }))
+    }
+
+    fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
+        Box::pin(
+            self.database
+                .read(move |connection| whereabouts(connection, order)),
+        )
+    }
+
+    fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
+        Box::pin(self.database.read(move |connection| {
+            connection
+                .prepare_cached("SELECT id FROM orders WHERE courier = ? ORDER BY id")?
+                .query_map([courier.0], |row| Ok(OrderId(row.get(0)?)))?
+                .collect()
+        }))
+    }
+
+    fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
+        Box::pin(
+            self.database
+                .read(move |connection| find(connection, courier)),
+        )
+    }
+
+    fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
+        Box::pin(self.database.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, name, zone, available, count FROM couriers
+                     WHERE ?1 IS NULL OR zone = ?1 ORDER BY id",
+                )?
+                .query_map([zone.map(Zone::as_str)], courier)?
+                .collect()
+        }))
+    }
+
+    fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
+        Box::pin(self.database.read(move |connection| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let orders = connection
+                .prepare_cached(
+                    "SELECT id, details, zone, added_at FROM orders WHERE courier IS NULL
+                     ORDER BY zone, added_at, id LIMIT ?",
+                )?
+                .query_map([limit], |row| {
+                    let Micros(added_at) = row.get(3)?;
+                    Ok(AddOrder {
+                        id: OrderId(row.get(0)?),
+                        details: row.get(1)?,
+                        zone: zone(row, 2)?,
+                        added_at,
+                    })
+                })?
+                .collect::<Result<_, _>>()?;
+            let count = connection
+                .prepare_cached("SELECT count(*) FROM orders WHERE courier IS NULL")?
+                .query_row([], |row| row.get(0))?;
+            Ok((orders, count))
+        }))
+    }
+
+    fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
+        Box::pin(self.database.read(move |connection| {
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            connection
+                .prepare_cached(
+                    "SELECT number, at, event, outcome FROM events WHERE number > ? ORDER BY number LIMIT ?",
+                )?
+                .query_map([after, limit], recorded)?
+                .collect()
+        }))
+    }
+
+    fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>> {
+        Box::pin(self.database.read(move |connection| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            connection
+                .prepare_cached(
+                    "SELECT number, placed, courier FROM outgoing ORDER BY number LIMIT ?",
+                )?
+                .query_map([limit], |row| {
+                    let assignment = Assignment {
+                        order_id: OrderId(row.get(1)?),
+                        courier_id: CourierId(row.get(2)?),
+                    };
+                    Ok(Outgoing {
+                        number: row.get(0)?,
+                        assignment,
+                    })
+                })?
+                .collect()
+        }))
+    }
+
+    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+        Box::pin(self.write(move |connection| {
+            for number in numbers {
+                connection
+                    .prepare_cached("DELETE FROM outgoing WHERE number = ?")?
+                    .execute([number])?;
+            }
+            Ok(())
+        }))
+    }
+
+    fn is_well(&self) -> bool {
+        self.database.is_well()
+    }
+
+    fn version(&self) -> u64 {
+        self.database.version()
+    }
+}
+
+/// Reads the log in a file again, which a server may be writing to, and compares what it comes to with what is kept there.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn replay(path: &Path, join: Join) -> Result<Comparison, OpenError> {
+    sqlite::look(path, |connection| {
+        let mut replay = Replay::new(join);
+        let mut events =
+            connection.prepare("SELECT number, at, event, outcome FROM events ORDER BY number")?;
+        let mut rows = events.query([])?;
+        while let Some(row) = rows.next()? {
+            replay.read(&recorded(row)?);
+        }
+        let mut couriers =
+            connection.prepare("SELECT id, name, zone, available, count FROM couriers")?;
+        let couriers: Vec<Courier> = couriers.query_map([], courier)?.collect::<Result<_, _>>()?;
+        let mut orders = connection.prepare("SELECT courier, id FROM orders")?;
+        let orders = orders.query_map([], |row| Ok((OrderId(row.get(1)?), place(row)?)))?;
+        let orders: Vec<(OrderId, Whereabouts)> = orders.collect::<Result<_, _>>()?;
+        Ok(replay.compare(couriers, orders))
+    })
+}
+
+fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    let Micros(at) = row.get(1)?;
+    Ok(Recorded {
+        number: row.get(0)?,
+        at,
+        event: json(row, 2)?,
+        outcome: json(row, 3)?,
+    })
+}
+
+/// Where an order is, whose courier is in the first column.
+fn place(row: &Row<'_>) -> rusqlite::Result<Whereabouts> {
+    let courier: Option<Uuid> = row.get(0)?;
+    let with = |courier| Whereabouts::With(CourierId(courier));
+    Ok(courier.map_or(Whereabouts::Parked, with))
+}
+
+/// Decides about an event and keeps what comes of it; runs inside the transaction that keeps the event.
+fn apply(
+    connection: &Connection,
+    event: &Event,
+    join: Join,
+) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
+    match event {
+        Event::Order(order) => add_order(connection, order),
+        Event::Courier(said) => add_courier(connection, said.clone(), join),
+    }
+}
+
+fn add_order(
+    connection: &Connection,
+    added: &AddOrder,
+) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
+    if let Some(outcome) = dispatch::duplicate(whereabouts(connection, added.id)?) {
+        return Ok((outcome, Vec::new()));
+    }
+    let outcome = dispatch::order(least(connection, added.zone)?);
+    let assignment = match outcome {
+        Outcome::Assigned(courier_id) => Some(Assignment {
+            order_id: added.id,
+            courier_id,
+        }),
+        _ => None,
+    };
+    connection
+        .prepare_cached("INSERT INTO orders VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![
+            added.id.0,
+            assignment.map(|assignment| assignment.courier_id.0),
+            added.details,
+            added.zone.as_str(),
+            Micros(added.added_at)
+        ])?;
+    if let Some(assignment) = assignment {
+        count_up(connection, assignment.courier_id)?;
+    }
+    Ok((outcome, assignment.into_iter().collect()))
+}
+
+fn add_courier(
+    connection: &Connection,
+    said: AddCourier,
+    join: Join,
+) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
+    let before = find(connection, said.id)?;
+    let least_count = connection
+        .prepare_cached(
+            "SELECT count FROM couriers WHERE available = 1 AND zone = ? AND id <> ?
+             ORDER BY count, id LIMIT 1",
+        )?
+        .query_row(params![said.zone.as_str(), said.id.0], |row| row.get(0))
+        .optional()?;
+    let Courier { said, count } = dispatch::courier(before.as_ref(), said, join, least_count);
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO couriers VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![
+            said.id.0,
+            said.name,
+            said.zone.as_str(),
+            said.is_available,
+            count
+        ])?;
+    let mut assignments = Vec::new();
+    while let Some(courier_id) = least(connection, said.zone)? {
+        let Some(order_id) = longest_parked(connection, said.zone)? else {
+            break;
+        };
+        connection
+            .prepare_cached("UPDATE orders SET courier = ? WHERE id = ?")?
+            .execute(params![courier_id.0, order_id.0])?;
+        count_up(connection, courier_id)?;
+        assignments.push(Assignment {
+            order_id,
+            courier_id,
+        });
+    }
+    let unparked = assignments.len() as u64;
+    Ok((Outcome::Updated { unparked }, assignments))
+}
+
+/// Whose turn it is in a zone.
+fn least(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<CourierId>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM couriers WHERE available = 1 AND zone = ? ORDER BY count, id LIMIT 1",
+        )?
+        .query_row([zone.as_str()], |row| Ok(CourierId(row.get(0)?)))
+        .optional()
+}
+
+fn longest_parked(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<OrderId>> {
+    connection
+        .prepare_cached(
+            "SELECT id FROM orders WHERE courier IS NULL AND zone = ?
+             ORDER BY added_at, id LIMIT 1",
+        )?
+        .query_row([zone.as_str()], |row| Ok(OrderId(row.get(0)?)))
+        .optional()
+}
+
+fn count_up(connection: &Connection, courier: CourierId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE couriers SET count = count + 1 WHERE id = ?")?
+        .execute([courier.0])?;
+    Ok(())
+}
+
+fn whereabouts(connection: &Connection, order: OrderId) -> rusqlite::Result<Option<Whereabouts>> {
+    connection
+        .prepare_cached("SELECT courier FROM orders WHERE id = ?")?
+        .query_row([order.0], place)
+        .optional()
+}
+
+fn find(connection: &Connection, id: CourierId) -> rusqlite::Result<Option<Courier>> {
+    connection
+        .prepare_cached("SELECT id, name, zone, available, count FROM couriers WHERE id = ?")?
+        .query_row([id.0], courier)
+        .optional()
+}
+
+fn courier(row: &Row<'_>) -> rusqlite::Result<Courier> {
+    Ok(Courier {
+        said: AddCourier {
+            id: CourierId(row.get(0)?),
+            name: row.get(1)?,
+            zone: zone(row, 2)?,
+            is_available: row.get(3)?,
+        },
+        count: row.get(4)?,
+    })
+}
+
+fn zone(row: &Row<'_>, column: usize) -> rusqlite::Result<Zone> {
+    let letter = row.get_ref(column)?.as_str()?;
+    Zone::parse(letter).ok_or(rusqlite::Error::InvalidQuery)
+}
+
+fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+    })
+}
+
+/// Appends an event to the log.
+fn record(
+    connection: &Connection,
+    event: &Event,
+    at: Timestamp,
+    outcome: Outcome,
+) -> rusqlite::Result<()> {
+    let written = |value: serde_json::Result<String>| {
+        value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    };
+    connection
+        .prepare_cached("INSERT INTO events (at, event, outcome) VALUES (?, ?, ?)")?
+        .execute(params![
+            Micros(at),
+            written(serde_json::to_string(event))?,
+            written(serde_json::to_string(&outcome))?
+        ])?;
+    Ok(())
+}
+
+fn tell(connection: &Connection, assignment: Assignment) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO outgoing (placed, courier) VALUES (?, ?)")?
+        .execute([assignment.order_id.0, assignment.courier_id.0])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

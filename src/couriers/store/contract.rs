@@ -1,0 +1,344 @@
+//! The contract of a store: each adapter runs [`suite!`] in its tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::super::dispatch::Board;
+use super::super::model::{AddCourier, Join};
+use super::super::replay::Replay;
+use super::*;
+
+pub(in super::super) fn courier(number: u128) -> CourierId {
+    CourierId(Uuid::from_u128(number))
+}
+
+pub(in super::super) fn order(number: u128) -> OrderId {
+    OrderId(Uuid::from_u128(0xFFFF_0000 + number))
+}
+
+pub(in super::super) fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+pub(in super::super) fn says(number: u128, zone: Zone, is_available: bool) -> Event {
+    Event::Courier(AddCourier {
+        id: courier(number),
+        name: format!("courier {number}").into(),
+        zone,
+        is_available,
+    })
+}
+
+pub(in super::super) fn placed(number: u128, zone: Zone, second: i64) -> Event {
+    Event::Order(AddOrder {
+        id: order(number),
+        details: "Buy \"something\", ü".into(),
+        zone,
+        added_at: at(second),
+    })
+}
+
+async fn comes_to(store: &impl Store, event: Event) -> Outcome {
+    let outcomes = store.apply(vec![event], at(9)).await.unwrap();
+    let [outcome] = outcomes[..] else {
+        panic!("one event, one outcome: {outcomes:?}")
+    };
+    outcome
+}
+
+async fn counts(store: &impl Store) -> Vec<(CourierId, u64)> {
+    let couriers = store.couriers(None).await.unwrap();
+    couriers
+        .iter()
+        .map(|known| (known.said.id, known.count))
+        .collect()
+}
+
+/// Counts equal assignments, every order is in one place, and the log comes to what is kept.
+pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders: &[OrderId]) {
+    let mut places = BTreeMap::new();
+    for &id in orders {
+        places.insert(id, store.order(id).await.unwrap().expect("it was told of"));
+    }
+    let mut given = BTreeMap::new();
+    for place in places.values() {
+        if let Whereabouts::With(courier) = place {
+            *given.entry(*courier).or_insert(0) += 1;
+        }
+    }
+    let couriers = store.couriers(None).await.unwrap();
+    for known in &couriers {
+        let id = known.said.id;
+        let of_courier = store.orders_of(id).await.unwrap();
+        assert_eq!(
+            of_courier.len() as u64,
+            given.get(&id).copied().unwrap_or_default()
+        );
+        assert!(
+            of_courier
+                .iter()
+                .all(|order| places[order] == Whereabouts::With(id))
+        );
+        if join == Join::Zero {
+            assert_eq!(known.count, of_courier.len() as u64, "{known:?}");
+        }
+        assert_eq!(store.courier(id).await.unwrap().as_ref(), Some(known));
+    }
+    let (parked, total) = store.parked(1000).await.unwrap();
+    let parked: BTreeSet<OrderId> = parked.iter().map(|order| order.id).collect();
+    let expected = places
+        .iter()
+        .filter(|(_, place)| **place == Whereabouts::Parked);
+    assert_eq!(parked, expected.map(|(id, _)| *id).collect());
+    assert_eq!(total, parked.len() as u64);
+    let mut replay = Replay::new(join);
+    let mut after = 0;
+    loop {
+        let events = store.events(after, 3).await.unwrap();
+        let Some(last) = events.last() else { break };
+        assert!(events.iter().is_sorted_by_key(|event| event.number));
+        assert!(events[0].number > after);
+        after = last.number;
+        for event in &events {
+            replay.read(event);
+        }
+    }
+    let comparison = replay.compare(couriers, places);
+    assert!(comparison.agrees(), "{comparison}");
+}
+
+pub(in super::super) async fn an_order_goes_to_whoever_was_given_least(store: impl Store) {
+    for (number, zone) in [(2, Zone::N), (1, Zone::N), (3, Zone::S)] {
+        let outcome = comes_to(&store, says(number, zone, true)).await;
+        assert_eq!(outcome, Outcome::Updated { unparked: 0 });
+    }
+    for (number, to) in [(1, 1), (2, 2), (3, 1), (4, 2)] {
+        let outcome = comes_to(&store, placed(number, Zone::N, 1)).await;
+        assert_eq!(outcome, Outcome::Assigned(courier(to)), "order {number}");
+    }
+    assert_eq!(
+        store.orders_of(courier(1)).await.unwrap(),
+        [order(1), order(3)]
+    );
+    assert_eq!(store.orders_of(courier(99)).await.unwrap(), []);
+    assert_eq!(
+        counts(&store).await,
+        [(courier(1), 2), (courier(2), 2), (courier(3), 0)]
+    );
+    consistent(&store, Join::Zero, &[1, 2, 3, 4].map(order)).await;
+}
+
+pub(in super::super) async fn orders_before_couriers_wait_in_their_order(store: impl Store) {
+    for (number, zone, second) in [(1, Zone::N, 30), (2, Zone::S, 20), (3, Zone::N, 10)] {
+        assert_eq!(
+            comes_to(&store, placed(number, zone, second)).await,
+            Outcome::Parked
+        );
+    }
+    let (parked, total) = store.parked(2).await.unwrap();
+    let ids: Vec<OrderId> = parked.iter().map(|order| order.id).collect();
+    assert_eq!((ids, total), (vec![order(3), order(1)], 3));
+    assert_eq!(
+        comes_to(&store, says(5, Zone::E, true)).await,
+        Outcome::Updated { unparked: 0 }
+    );
+    assert_eq!(
+        comes_to(&store, says(6, Zone::N, false)).await,
+        Outcome::Updated { unparked: 0 }
+    );
+    assert_eq!(
+        comes_to(&store, says(6, Zone::N, true)).await,
+        Outcome::Updated { unparked: 2 }
+    );
+    assert_eq!(
+        store.order(order(2)).await.unwrap(),
+        Some(Whereabouts::Parked)
+    );
+    assert_eq!(store.order(order(9)).await.unwrap(), None);
+    assert_eq!(
+        comes_to(&store, says(7, Zone::S, true)).await,
+        Outcome::Updated { unparked: 1 }
+    );
+    let outgoing = store.outgoing(10).await.unwrap();
+    let told: Vec<_> = outgoing
+        .iter()
+        .map(|it| (it.assignment.order_id, it.assignment.courier_id))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (order(3), courier(6)),
+            (order(1), courier(6)),
+            (order(2), courier(7))
+        ]
+    );
+    consistent(&store, Join::Zero, &[1, 2, 3].map(order)).await;
+}
+
+pub(in super::super) async fn what_is_told_again_changes_nothing(store: impl Store) {
+    assert_eq!(
+        comes_to(&store, placed(1, Zone::N, 1)).await,
+        Outcome::Parked
+    );
+    let again = comes_to(&store, placed(1, Zone::S, 2)).await;
+    assert_eq!(again, Outcome::Duplicate(Whereabouts::Parked));
+    comes_to(&store, says(1, Zone::N, true)).await;
+    comes_to(&store, says(2, Zone::N, true)).await;
+    let again = comes_to(&store, placed(1, Zone::N, 1)).await;
+    assert_eq!(again, Outcome::Duplicate(Whereabouts::With(courier(1))));
+    assert_eq!(counts(&store).await, [(courier(1), 1), (courier(2), 0)]);
+    consistent(&store, Join::Zero, &[order(1)]).await;
+}
+
+pub(in super::super) async fn a_courier_told_of_again_keeps_the_count(store: impl Store) {
+    comes_to(&store, says(1, Zone::N, true)).await;
+    comes_to(&store, placed(1, Zone::N, 1)).await;
+    // Elsewhere now: the count goes along, and the orders stay.
+    comes_to(&store, says(1, Zone::S, true)).await;
+    assert_eq!(
+        comes_to(&store, placed(2, Zone::N, 2)).await,
+        Outcome::Parked
+    );
+    comes_to(&store, says(2, Zone::S, true)).await;
+    assert_eq!(
+        comes_to(&store, placed(3, Zone::S, 3)).await,
+        Outcome::Assigned(courier(2))
+    );
+    // Not available: no new orders, those given stay.
+    comes_to(&store, says(1, Zone::S, false)).await;
+    comes_to(&store, says(2, Zone::S, false)).await;
+    assert_eq!(
+        comes_to(&store, placed(4, Zone::S, 4)).await,
+        Outcome::Parked
+    );
+    assert_eq!(store.orders_of(courier(1)).await.unwrap(), [order(1)]);
+    let known = store.courier(courier(1)).await.unwrap().unwrap();
+    assert_eq!(
+        (known.count, known.said.zone, known.said.is_available),
+        (1, Zone::S, false)
+    );
+    let of_south = store.couriers(Some(Zone::S)).await.unwrap();
+    assert_eq!(of_south.len(), 2);
+    assert!(store.couriers(Some(Zone::N)).await.unwrap().is_empty());
+    consistent(&store, Join::Zero, &[1, 2, 3, 4].map(order)).await;
+}
+
+pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store) {
+    comes_to(&store, says(1, Zone::N, true)).await;
+    let orders = (1..=5).map(|number| placed(number, Zone::N, 1)).collect();
+    store.apply(orders, at(9)).await.unwrap();
+    let outgoing = store.outgoing(3).await.unwrap();
+    assert_eq!(outgoing.len(), 3);
+    store
+        .told(outgoing.iter().map(|it| it.number).collect())
+        .await
+        .unwrap();
+    // Told again by somebody who was slow.
+    store
+        .told(outgoing.iter().map(|it| it.number).collect())
+        .await
+        .unwrap();
+    let rest = store.outgoing(9).await.unwrap();
+    let ids: Vec<OrderId> = rest.iter().map(|it| it.assignment.order_id).collect();
+    assert_eq!(ids, [order(4), order(5)]);
+}
+
+pub(in super::super) async fn a_hundred_couriers_share_evenly(store: impl Store) {
+    let couriers = (0..100).map(|number| says(number, Zone::W, true)).collect();
+    store.apply(couriers, at(1)).await.unwrap();
+    for batch in 0..5 {
+        let orders = (0..201)
+            .map(|number| placed(batch * 1000 + number, Zone::W, 1))
+            .collect();
+        store.apply(orders, at(2)).await.unwrap();
+    }
+    let counts: Vec<u64> = counts(&store)
+        .await
+        .iter()
+        .map(|&(_, count)| count)
+        .collect();
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 1, "{counts:?}");
+    assert_eq!(counts.iter().sum::<u64>(), 1005);
+}
+
+pub(in super::super) fn events() -> impl Strategy<Value = Vec<Event>> {
+    let zone = (0..4_usize).prop_map(|number| Zone::ALL[number]);
+    let courier = (0..6_u128, zone.clone(), any::<bool>());
+    let courier = courier.prop_map(|(number, zone, available)| says(number, zone, available));
+    let order = (0..25_u128, zone, 0..100_i64);
+    let order = order.prop_map(|(number, zone, second)| placed(number, zone, second));
+    proptest::collection::vec(prop_oneof![2 => courier, 5 => order], 0..60)
+}
+
+/// Whatever is told, in whatever pieces: the store comes to what the decisions come to in memory.
+pub(in super::super) async fn agrees_with_a_board(
+    store: impl Store,
+    join: Join,
+    events: Vec<Event>,
+) {
+    let mut board = Board::new(join);
+    let mut told = Vec::new();
+    for (number, piece) in events.chunks(7).enumerate() {
+        let outcomes = store
+            .apply(piece.to_vec(), at(number.try_into().unwrap()))
+            .await
+            .unwrap();
+        for (event, outcome) in piece.iter().zip(outcomes) {
+            let (expected, assignments) = board.apply(event);
+            assert_eq!(outcome, expected, "{event:?}");
+            told.extend(assignments);
+        }
+    }
+    let outgoing = store.outgoing(1000).await.unwrap();
+    let outgoing: Vec<Assignment> = outgoing.iter().map(|it| it.assignment).collect();
+    assert_eq!(outgoing, told);
+    let orders: Vec<OrderId> = board.orders().keys().copied().collect();
+    for (&id, &place) in board.orders() {
+        assert_eq!(store.order(id).await.unwrap(), Some(place));
+    }
+    let couriers: Vec<Courier> = board.couriers().values().cloned().collect();
+    assert_eq!(store.couriers(None).await.unwrap(), couriers);
+    consistent(&store, join, &orders).await;
+}
+
+/// Runs the contract against the stores that `$open` makes: an async closure from how newcomers begin to a store that tells
+/// of assignments, and something to be kept beside it. `$cases` is how often it is compared with a board.
+macro_rules! suite {
+    ($open:expr, $cases:expr) => {
+        macro_rules! situation {
+            ($name:ident) => {
+                #[tokio::test]
+                async fn $name() {
+                    let open = $open;
+                    let (store, _beside) = open(Join::Zero).await;
+                    contract::$name(store).await;
+                }
+            };
+        }
+        situation!(an_order_goes_to_whoever_was_given_least);
+        situation!(orders_before_couriers_wait_in_their_order);
+        situation!(what_is_told_again_changes_nothing);
+        situation!(a_courier_told_of_again_keeps_the_count);
+        situation!(what_was_told_is_not_told_again);
+        situation!(a_hundred_couriers_share_evenly);
+
+        proptest::proptest! {
+            #![proptest_config(proptest::prelude::ProptestConfig::with_cases($cases))]
+
+            #[test]
+            fn it_agrees_with_a_board(events in contract::events(), min: bool) {
+                let join = if min { Join::Min } else { Join::Zero };
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let open = $open;
+                    let (store, _beside) = open(join).await;
+                    contract::agrees_with_a_board(store, join, events).await;
+                });
+            }
+        }
+    };
+}
+pub(in super::super) use suite;

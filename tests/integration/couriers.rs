@@ -1,0 +1,372 @@
+//! Couriers and orders, told of over HTTP, by a server that may end at any moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::client::{Ask, Connection, Door, get, post, within};
+use crate::durability::{ROUNDS_VARIABLE, Seed, number_from_environment, open};
+use crate::shop::{Shop, eventually, odyssey, text};
+
+/// How often the server is killed. `make soak` wants a thousand.
+const ROUNDS: u64 = 10;
+/// How often the scenario is played.
+const SCENARIOS: u64 = 100;
+const ZONES: [&str; 4] = ["N", "S", "E", "W"];
+
+fn courier(id: Uuid, zone: &str, available: bool) -> Value {
+    json!({"courierId": id, "name": format!("courier {id}"), "zone": zone, "isAvailable": available})
+}
+
+fn order(id: Uuid, zone: &str) -> Value {
+    json!({"orderId": id, "details": "Buy something", "zone": zone, "addedAt": "2021-07-18T10:22:10.170682Z"})
+}
+
+fn tell(events: &Value) -> Ask {
+    post("/events").json(events)
+}
+
+fn patch(courier: Uuid, said: &Value) -> Ask {
+    Ask::new(Method::PATCH, format!("/courier/{courier}")).json(said)
+}
+
+/// What events come to.
+async fn told(door: Door, events: &Value) -> Vec<Value> {
+    let outcomes = door.ask(tell(events)).await.expect(202);
+    outcomes.as_array().unwrap().clone()
+}
+
+async fn courier_of(door: Door, order: Uuid) -> Value {
+    door.ask(get(format!("/courier?orderId={order}")))
+        .await
+        .expect(200)
+}
+
+async fn orders_of(door: Door, courier: Uuid) -> BTreeSet<String> {
+    let orders = door
+        .ask(get(format!("/orders?courierId={courier}")))
+        .await
+        .expect(200);
+    orders.as_array().unwrap().iter().map(text).collect()
+}
+
+/// What `odyssey couriers replay` says of this data directory, and whether it is content.
+fn replayed(data: &Path) -> (bool, String) {
+    let mut command = odyssey();
+    command
+        .args(["couriers", "replay"])
+        .env("ODYSSEY_DATA_DIR", data);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success(), said)
+}
+
+/// Four orders, two in the north and two in the south, before John and Fred.
+#[tokio::test]
+async fn orders_told_of_before_their_couriers_find_them_a_hundred_times_in_a_row() {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &[]).await;
+    for _ in 0..SCENARIOS {
+        let orders: [Uuid; 4] = std::array::from_fn(|_| Uuid::new_v4());
+        for (order_id, zone) in orders.iter().zip(["N", "S", "N", "S"]) {
+            let outcomes = told(shop.staff, &order(*order_id, zone)).await;
+            assert_eq!(outcomes, [json!({"outcome": "parked"})]);
+        }
+        let waiting = shop
+            .staff
+            .ask(get(format!("/courier?orderId={}", orders[0])))
+            .await;
+        waiting.expect_problem(404, "order-parked");
+        let [john, fred] = [Uuid::new_v4(), Uuid::new_v4()];
+        for (id, zone) in [(john, "N"), (fred, "S")] {
+            let outcomes = told(shop.staff, &courier(id, zone, true)).await;
+            assert_eq!(outcomes, [json!({"outcome": "updated", "unparked": 2})]);
+        }
+        for (place, id) in orders.iter().enumerate() {
+            let whose = [john, fred][place % 2];
+            assert_eq!(courier_of(shop.staff, *id).await, json!(whose));
+        }
+        let expected = |places: [usize; 2]| places.map(|place| orders[place].to_string()).into();
+        assert_eq!(orders_of(shop.staff, john).await, expected([0, 2]));
+        assert_eq!(orders_of(shop.staff, fred).await, expected([1, 3]));
+        for id in [john, fred] {
+            let done = shop
+                .staff
+                .ask(patch(id, &json!({"available": false})))
+                .await;
+            assert_eq!(done.expect(200), json!(true));
+        }
+    }
+    shop.close().await;
+    let (agrees, said) = replayed(data.path());
+    assert!(agrees, "{said}");
+    assert!(
+        said.starts_with("800 events: 200 couriers, 400 orders, 0 of them parked"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_list_of_events_is_applied_as_a_whole_and_in_its_order() {
+    let shop = Shop::open(&[]).await;
+    let [ada, bo] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    let orders: Vec<Uuid> = (10..13).map(Uuid::from_u128).collect();
+    let events = json!([
+        order(orders[0], "W"),
+        courier(bo, "W", true),
+        courier(ada, "W", true),
+        order(orders[1], "W"),
+        order(orders[2], "W"),
+        order(orders[1], "W"),
+    ]);
+    let outcomes = told(shop.staff, &events).await;
+    assert_eq!(
+        Value::from(outcomes),
+        json!([
+            {"outcome": "parked"},
+            {"outcome": "updated", "unparked": 1},
+            {"outcome": "updated", "unparked": 0},
+            {"outcome": "assigned", "courierId": ada},
+            {"outcome": "assigned", "courierId": ada},
+            {"outcome": "duplicate", "courierId": ada},
+        ])
+    );
+    let log = shop
+        .staff
+        .ask(get("/couriers/events?limit=4"))
+        .await
+        .expect(200);
+    assert_eq!(log["next"], 4);
+    assert_eq!(log["events"][3]["event"], events[3]);
+    assert_eq!(log["events"][3]["courierId"], json!(ada));
+    let rest = shop
+        .staff
+        .ask(get("/couriers/events?after=4&limit=4"))
+        .await
+        .expect(200);
+    assert_eq!(rest["events"].as_array().unwrap().len(), 2);
+    assert_eq!(rest.get("next"), None);
+    let west = shop.staff.ask(get("/couriers?zone=W")).await.expect(200);
+    assert_eq!(
+        west["couriers"],
+        json!([
+            {"courierId": ada, "name": format!("courier {ada}"), "zone": "W", "isAvailable": true, "count": 2},
+            {"courierId": bo, "name": format!("courier {bo}"), "zone": "W", "isAvailable": true, "count": 1},
+        ])
+    );
+    let none = shop.staff.ask(get("/couriers?zone=N")).await.expect(200);
+    assert_eq!(none, json!({"couriers": []}));
+    assert_eq!(
+        shop.staff.ask(get("/status")).await.expect(200),
+        json!({"status": "ok"})
+    );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn malformed_events_are_pointed_at_and_nothing_is_applied() {
+    let shop = Shop::open(&[]).await;
+    let good = courier(Uuid::from_u128(1), "N", true);
+    let place = |name: &str, value: Value| {
+        let mut event = order(Uuid::from_u128(2), "N");
+        event[name] = value;
+        event
+    };
+    for (event, name) in [
+        (json!(7), ""),
+        (json!({}), ""),
+        (
+            json!({"orderId": Uuid::nil(), "courierId": Uuid::nil()}),
+            "",
+        ),
+        (place("orderId", json!("no id")), "/orderId"),
+        (place("zone", json!("n")), "/zone"),
+        (place("zone", json!(null)), "/zone"),
+        (place("addedAt", json!("yesterday")), "/addedAt"),
+        (place("details", json!(5)), "/details"),
+        (place("details", json!("x".repeat(10_001))), "/details"),
+        (
+            json!({"courierId": Uuid::nil(), "name": "", "zone": "N", "isAvailable": true}),
+            "/name",
+        ),
+        (
+            json!({"courierId": Uuid::nil(), "name": "A", "zone": "N", "isAvailable": 1}),
+            "/isAvailable",
+        ),
+    ] {
+        for (body, pointer) in [
+            (event.clone(), name.to_owned()),
+            (json!([good, event]), format!("/1{name}")),
+        ] {
+            let refused = shop
+                .staff
+                .ask(tell(&body))
+                .await
+                .expect_problem(422, "invalid");
+            assert_eq!(refused["errors"][0]["pointer"], pointer, "{body}");
+        }
+    }
+    let many = json!(vec![good; 1001]);
+    shop.staff
+        .ask(tell(&many))
+        .await
+        .expect_problem(422, "invalid");
+    shop.staff
+        .ask(post("/events").body("nonsense"))
+        .await
+        .expect_problem(400, "unreadable");
+    let log = shop.staff.ask(get("/couriers/events")).await.expect(200);
+    assert_eq!(log, json!({"events": []}));
+    assert_eq!(told(shop.staff, &json!([])).await, Vec::<Value>::new());
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_says_and_needs_everything_of_a_stranger() {
+    let shop = Shop::open(&[]).await;
+    let id = Uuid::from_u128(7);
+    let missing = shop.staff.ask(patch(id, &json!({"name": "Ada"}))).await;
+    let missing = missing.expect_problem(422, "invalid");
+    let pointers: Vec<_> = missing["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| &error["pointer"])
+        .collect();
+    assert_eq!(pointers, ["/zone", "/available"]);
+    told(shop.staff, &order(Uuid::from_u128(8), "S")).await;
+    let said = json!({"name": "Ada", "zone": "S", "available": true});
+    assert_eq!(
+        shop.staff.ask(patch(id, &said)).await.expect(200),
+        json!(true)
+    );
+    assert_eq!(courier_of(shop.staff, Uuid::from_u128(8)).await, json!(id));
+    shop.staff
+        .ask(patch(id, &json!({"zone": "E"})))
+        .await
+        .expect(200);
+    let known = shop.staff.ask(get("/couriers")).await.expect(200);
+    let expected =
+        json!([{"courierId": id, "name": "Ada", "zone": "E", "isAvailable": true, "count": 1}]);
+    assert_eq!(known["couriers"], expected);
+    shop.staff
+        .ask(patch(id, &json!({"zone": "Z"})))
+        .await
+        .expect_problem(422, "invalid");
+    let nobody = Ask::new(Method::PATCH, "/courier/7").json(&said);
+    shop.staff.ask(nobody).await.expect_problem(422, "invalid");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn questions_that_make_no_sense_are_told_the_parameter() {
+    let shop = Shop::open(&[]).await;
+    for path in [
+        "/orders",
+        "/orders?courierId=7",
+        "/courier",
+        "/courier?orderId=x",
+        "/couriers?zone=X",
+        "/couriers/events?after=-1",
+        "/couriers/events?limit=0",
+        "/couriers/events?limit=1001",
+    ] {
+        shop.staff
+            .ask(get(path))
+            .await
+            .expect_problem(422, "invalid");
+    }
+    let unknown = format!("/courier?orderId={}", Uuid::nil());
+    let unknown = shop
+        .staff
+        .ask(get(unknown))
+        .await
+        .expect_problem(404, "courier-order-unknown");
+    assert_eq!(unknown["state"], "unknown");
+    assert!(orders_of(shop.staff, Uuid::nil()).await.is_empty());
+    shop.close().await;
+}
+
+/// What is known of orders: where they were said to be, the last time anybody was told.
+type Book = Arc<Mutex<BTreeMap<Uuid, Option<String>>>>;
+
+/// Tells of couriers and orders until the server is gone; what was answered is in the book.
+async fn work(mut connection: Connection, book: Book, mut random: fastrand::Rng) {
+    loop {
+        let events: Vec<Value> = (0..random.usize(1..5))
+            .map(|_| {
+                let zone = ZONES[random.usize(..4)];
+                if random.u8(..4) == 0 {
+                    courier(Uuid::from_u128(random.u128(1..9)), zone, random.bool())
+                } else {
+                    order(Uuid::from_u128(random.u128(1000..5000)), zone)
+                }
+            })
+            .collect();
+        let Ok(answer) = connection.try_ask(&tell(&json!(events))).await else {
+            return;
+        };
+        let outcomes = answer.expect(202);
+        let mut book = book.lock().unwrap();
+        for (event, outcome) in events.iter().zip(outcomes.as_array().unwrap()) {
+            if let Some(id) = event["orderId"].as_str() {
+                let courier = outcome["courierId"].as_str().map(str::to_owned);
+                let known = book.entry(id.parse().unwrap()).or_default();
+                if let (Some(known), Some(courier)) = (&known, &courier) {
+                    assert_eq!(known, courier, "the first courier of {id} stays");
+                }
+                *known = known.take().or(courier);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_couriers_of_a_server_that_is_killed_again_and_again_keep_their_orders() {
+    let rounds = number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS);
+    let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
+    let data = tempfile::tempdir().unwrap();
+    let book = Book::default();
+    for _ in 0..rounds {
+        let shop = open(data.path(), &[]).await;
+        let mut workers = Vec::new();
+        for _ in 0..8 {
+            let connection = shop.staff.connect().await;
+            workers.push(tokio::spawn(work(
+                connection,
+                Arc::clone(&book),
+                random.fork(),
+            )));
+        }
+        let target = book.lock().unwrap().len() + random.usize(1..60);
+        let look = || (book.lock().unwrap().len() >= target).then_some(());
+        eventually("so many orders are known", look).await;
+        sleep(Duration::from_micros(random.u64(0..5000))).await;
+        shop.crash().await;
+        for worker in workers {
+            within("a worker notices the end", worker).await.unwrap();
+        }
+        let (agrees, said) = replayed(data.path());
+        assert!(agrees, "{said}");
+    }
+    let shop = open(data.path(), &[]).await;
+    let known = book.lock().unwrap().clone();
+    assert!(known.len() as u64 > rounds);
+    for (id, courier) in known {
+        let answer = shop.staff.ask(get(format!("/courier?orderId={id}"))).await;
+        match courier {
+            Some(courier) => assert_eq!(answer.expect(200), json!(courier)),
+            None => assert!(
+                answer.status == 200 || answer.json()["state"] == "parked",
+                "{answer}"
+            ),
+        }
+    }
+    shop.close().await;
+}
