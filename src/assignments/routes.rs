@@ -26,6 +26,7 @@ use super::error::{Refusal, Unavailable, UpdateError};
 use super::model::Manifest;
 use super::service::{Assignments, today};
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::body::{self, BodyLimits, Json, stream};
 use crate::http::page::{Page, not_kept};
 use crate::http::params::{Query, RequestId};
@@ -74,15 +75,13 @@ impl FromRef<Desk> for BodyLimits {
 
 /// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
-    [
+    let routes = [
         routes!(put_manifest, get_manifest),
         routes!(assign),
         routes!(update),
         routes!(list_assignments),
-    ]
-    .map(|(schemas, paths, methods): UtoipaMethodRouter<Desk>| {
-        (schemas, paths, methods.with_state(desk.clone()))
-    })
+    ];
+    with_state(routes, desk)
 }
 
 /// Say what a day's lists are

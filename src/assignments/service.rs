@@ -345,11 +345,6 @@ impl Assignments {
         self.desk.store.list(filter, after, limit).await
     }
 
-    /// Whether what must be kept can be.
-    pub fn is_well(&self) -> bool {
-        self.desk.store.is_well()
-    }
-
     /// The day's lists, ready for planning.
     async fn catalogue(&self, date: Date) -> Result<Arc<Catalogue>, AssignError> {
         let missing = AssignError::NoManifest(date);

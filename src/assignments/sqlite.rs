@@ -67,16 +67,12 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        Box::pin(async move {
-            let kept = self.database.write(move |connection| {
-                connection
-                    .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
-                    .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
-                Ok::<_, Undone<Refused>>(())
-            });
-            kept.await?.unwrap_or_default();
+        Box::pin(self.database.keep(move |connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
+                .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
             Ok(())
-        })
+        }))
     }
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
@@ -306,7 +302,13 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
         holders.insert(package, driver);
         *counts.entry(driver).or_default() += 1;
     }
-    let moved_on = moved_on(connection, change.date)?;
+    let gives_up = change.drivers.iter().any(|part| !part.given_up.is_empty());
+    // Only what is given up must still be assigned.
+    let moved_on = if gives_up {
+        moved_on(connection, change.date)?
+    } else {
+        HashSet::new()
+    };
     for of_driver in &change.drivers {
         let DriverChange {
             driver,

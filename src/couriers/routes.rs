@@ -16,6 +16,7 @@ use self::wire::{
 use super::model::{CourierId, OrderId, Whereabouts, Zone};
 use super::service::Couriers;
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits, Json, Object};
 use crate::http::page::not_kept;
 use crate::http::params::{Path, Query};
@@ -43,7 +44,7 @@ impl FromRef<Desk> for BodyLimits {
 
 /// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
-    [
+    let routes = [
         routes!(take_in_events),
         routes!(get_orders),
         routes!(get_courier),
@@ -52,10 +53,8 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
         routes!(list_parked),
         routes!(list_events),
         routes!(get_status),
-    ]
-    .map(|(schemas, paths, methods): UtoipaMethodRouter<Desk>| {
-        (schemas, paths, methods.with_state(desk.clone()))
-    })
+    ];
+    with_state(routes, desk)
 }
 
 /// Tell of couriers and orders

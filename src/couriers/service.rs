@@ -90,11 +90,6 @@ impl Couriers {
     pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<Recorded>, Unavailable> {
         self.store.events(after, limit).await
     }
-
-    /// Whether what must be kept can be.
-    pub fn is_well(&self) -> bool {
-        self.store.is_well()
-    }
 }
 
 /// As precisely as it is kept.

@@ -8,14 +8,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::dispatch;
-use super::error::Unavailable;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome,
     Whereabouts, Zone,
 };
 use super::replay::{Comparison, Replay};
 use super::store::{Answer, Outgoing, Recorded, Store};
-use crate::storage::sqlite::{self, Database, Micros, OpenError, Undone};
+use crate::storage::sqlite::{self, Database, Micros, OpenError};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
 /// courier is parked.
@@ -59,10 +58,6 @@ pub struct Sqlite {
     tells: bool,
 }
 
-/// Nothing here is refused by a decision.
-#[derive(Debug)]
-enum Never {}
-
 impl Sqlite {
     /// The store in this database, which was opened with [`MIGRATIONS`]. If it `tells`, assignments wait to be told to others.
     pub fn new(database: Database, join: Join, tells: bool) -> Self {
@@ -72,24 +67,12 @@ impl Sqlite {
             tells,
         }
     }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let refusing_nothing =
-            |connection: &Connection| -> Result<T, Undone<Never>> { Ok(operation(connection)?) };
-        match self.database.write(refusing_nothing).await? {
-            Ok(done) => Ok(done),
-            Err(never) => match never {},
-        }
-    }
 }
 
 impl Store for Sqlite {
     fn apply(&self, events: Vec<Event>, at: Timestamp) -> Answer<'_, Vec<Outcome>> {
         let (join, tells) = (self.join, self.tells);
-        Box::pin(self.write(move |connection| {
+        Box::pin(self.database.keep(move |connection| {
             let each = events.iter().map(|event| {
                 let (outcome, assignments) = apply(connection, event, join)?;
                 record(connection, event, at, outcome)?;
@@ -197,7 +180,7 @@ impl Store for Sqlite {
     }
 
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
-        Box::pin(self.write(move |connection| {
+        Box::pin(self.database.keep(move |connection| {
             for number in numbers {
                 connection
                     .prepare_cached("DELETE FROM outgoing WHERE number = ?")?
@@ -205,14 +188,6 @@ impl Store for Sqlite {
             }
             Ok(())
         }))
-    }
-
-    fn is_well(&self) -> bool {
-        self.database.is_well()
-    }
-
-    fn version(&self) -> u64 {
-        self.database.version()
     }
 }
 

@@ -65,12 +65,6 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// These were told.
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
-
-    /// Whether what must be kept can be.
-    fn is_well(&self) -> bool;
-
-    /// A number that changes whenever something was kept.
-    fn version(&self) -> u64;
 }
 
 /// A store that was never opened: for describing the desk's API.
@@ -116,14 +110,6 @@ impl Store for Closed {
 
     fn told(&self, _: Vec<u64>) -> Answer<'_, ()> {
         closed()
-    }
-
-    fn is_well(&self) -> bool {
-        false
-    }
-
-    fn version(&self) -> u64 {
-        0
     }
 }
 

@@ -19,6 +19,7 @@ use super::model::{DeliveryId, ID_CHARS_MAX, KEY_BYTES_MAX};
 use super::service::Deliveries;
 use super::store::Recorded;
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
@@ -52,26 +53,19 @@ impl FromRef<Desk> for BodyLimits {
 
 /// What drones may do on the customers' listener, if they are let in there.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
-    [routes!(record_event)].map(|routes| with_desk(routes, desk))
+    with_state([routes!(record_event)], desk)
 }
 
 /// What drones and the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
-    [
+    let routes = [
         routes!(record_event, list_events),
         routes!(get_event),
         routes!(get_delivery),
         routes!(list_ongoing),
         routes!(get_counts),
-    ]
-    .map(|routes| with_desk(routes, desk))
-}
-
-fn with_desk(
-    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
-    desk: &Desk,
-) -> UtoipaMethodRouter {
-    (schemas, paths, methods.with_state(desk.clone()))
+    ];
+    with_state(routes, desk)
 }
 
 /// Report an event

@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 use super::admission::{Admission, Flood, shown};
 use super::table::{Limits, Reason, Refused};
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::edge::Caller;
 use crate::http::params::Path;
 
@@ -221,6 +222,5 @@ async fn let_back_in(
 
 /// What the staff may do.
 pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
-    [routes!(list), routes!(let_back_in)]
-        .map(|(schemas, paths, methods)| (schemas, paths, methods.with_state(flood.clone())))
+    with_state([routes!(list), routes!(let_back_in)], flood)
 }

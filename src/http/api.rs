@@ -81,6 +81,14 @@ impl Api {
     }
 }
 
+/// Routes whose handlers share this.
+pub fn with_state<S: Clone + Send + Sync + 'static, const N: usize>(
+    routes: [UtoipaMethodRouter<S>; N],
+    state: &S,
+) -> [UtoipaMethodRouter; N] {
+    routes.map(|(schemas, paths, methods)| (schemas, paths, methods.with_state(state.clone())))
+}
+
 fn other_form(path: &str) -> String {
     path.strip_suffix('/')
         .map_or_else(|| format!("{path}/"), ToOwned::to_owned)

@@ -32,6 +32,7 @@ use super::service::{Counter, Orders, Placement};
 use crate::flood::routes::purged;
 use crate::flood::{Admission, Flood};
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
 use crate::http::params::{Path, Query};
 
@@ -63,8 +64,8 @@ impl FromRef<Desk> for BodyLimits {
 
 /// What customers may do.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 2] {
-    [routes!(place_order), routes!(get_order, delete_order)]
-        .map(|(schemas, paths, methods)| (schemas, paths, methods.with_state(desk.clone())))
+    let routes = [routes!(place_order), routes!(get_order, delete_order)];
+    with_state(routes, desk)
 }
 
 /// What baristas may do.
@@ -73,13 +74,13 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     // Where there is GET, axum answers HEAD too, by calling the handler and dropping its body. Here that takes an order.
     let refuse = async || Problem::no_such_method().allow("GET");
     let methods = methods.head(refuse).fallback(refuse);
-    [
+    let routes = [
         (schemas, paths, methods),
         routes!(finish_order),
         routes!(extend_order),
         routes!(release_order),
-    ]
-    .map(|(schemas, paths, methods)| (schemas, paths, methods.with_state(desk.clone())))
+    ];
+    with_state(routes, desk)
 }
 
 // --- Customers -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ use self::wire::{
 use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
 use crate::http::Problem;
+use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json, Object};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
@@ -58,26 +59,19 @@ impl FromRef<Desk> for BodyLimits {
 
 /// What senders and recipients may do.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
-    [
+    let routes = [
         routes!(send_package),
         routes!(get_package),
         routes!(update_preferences),
         routes!(get_preferences),
         routes!(get_statistics),
-    ]
-    .map(|routes| with_desk(routes, desk))
+    ];
+    with_state(routes, desk)
 }
 
 /// What the staff may see.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
-    [routes!(get_statistics)].map(|routes| with_desk(routes, desk))
-}
-
-fn with_desk(
-    (schemas, paths, methods): UtoipaMethodRouter<Desk>,
-    desk: &Desk,
-) -> UtoipaMethodRouter {
-    (schemas, paths, methods.with_state(desk.clone()))
+    with_state([routes!(get_statistics)], desk)
 }
 
 /// Send a package

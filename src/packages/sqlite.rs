@@ -13,10 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::{Audit, Line};
-use super::error::Unavailable;
 use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Update, Word, Words};
 use super::store::{Answer, Store};
-use crate::storage::sqlite::{self, Database, Micros, OpenError, Undone};
+use crate::storage::sqlite::{self, Database, Micros, OpenError};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice
 /// the type's number, and one more for what was dropped.
@@ -75,34 +74,12 @@ impl Sqlite {
             remember,
         }
     }
-
-    async fn write<T: Send + 'static>(
-        &self,
-        operation: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let refusing_nothing =
-            |connection: &Connection| -> Result<T, Undone<Never>> { Ok(operation(connection)?) };
-        match self.database.write(refusing_nothing).await? {
-            Ok(done) => Ok(done),
-            Err(never) => match never {},
-        }
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        self.database.read(query).await
-    }
 }
-
-/// Nothing here is refused by a decision.
-enum Never {}
 
 impl Store for Sqlite {
     fn send(&self, package: Package) -> Answer<'_, Sent> {
         let (types, remember) = (Arc::clone(&self.types), self.remember);
-        Box::pin(self.write(move |connection| {
+        Box::pin(self.database.keep(move |connection| {
             let sent = send(connection, &types, &package)?;
             if let Some(remember) = remember.filter(|_| !sent.duplicate) {
                 grow_older(connection, &package.id, remember)?;
@@ -112,12 +89,15 @@ impl Store for Sqlite {
     }
 
     fn package(&self, id: Id) -> Answer<'_, Option<Processed>> {
-        Box::pin(self.read(move |connection| Ok(find(connection, &id)?.map(|found| found.0))))
+        Box::pin(
+            self.database
+                .read(move |connection| Ok(find(connection, &id)?.map(|found| found.0))),
+        )
     }
 
     fn update(&self, update: Update) -> Answer<'_, (Words, bool)> {
         let types = Arc::clone(&self.types);
-        Box::pin(self.write(move |connection| {
+        Box::pin(self.database.keep(move |connection| {
             let before = words(connection, &types, &update.recipient)?;
             let (after, applied) = update.merged_into(&before);
             for (package_type, word) in &after {
@@ -139,11 +119,14 @@ impl Store for Sqlite {
 
     fn words(&self, recipient: Id) -> Answer<'_, Words> {
         let types = Arc::clone(&self.types);
-        Box::pin(self.read(move |connection| words(connection, &types, &recipient)))
+        Box::pin(
+            self.database
+                .read(move |connection| words(connection, &types, &recipient)),
+        )
     }
 
     fn reject(&self) -> Answer<'_, ()> {
-        Box::pin(self.write(|connection| {
+        Box::pin(self.database.keep(|connection| {
             connection
                 .prepare_cached("UPDATE rejected SET requests = requests + 1")?
                 .execute([])?;
@@ -152,7 +135,7 @@ impl Store for Sqlite {
     }
 
     fn statistics(&self) -> Answer<'_, Statistics> {
-        Box::pin(self.read(|connection| {
+        Box::pin(self.database.read(|connection| {
             let mut statistics = Statistics::default();
             let mut counts = connection.prepare_cached(
                 "SELECT name, kind % 2, packages FROM counts JOIN types ON number = kind / 2",

@@ -27,6 +27,7 @@ mod values;
 mod work;
 mod writer;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -160,6 +161,22 @@ impl Database {
         let operation = Box::new(Write::new(operation, answer));
         self.inner.operations.push(operation)?;
         answered.await.unwrap_or(Err(Unavailable::Stopped))
+    }
+
+    /// As [`Database::write`], for an operation that never refuses itself.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn keep<T, F>(&self, operation: F) -> Result<T, Unavailable>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let kept = self.write(|connection| Ok::<T, Undone<Infallible>>(operation(connection)?));
+        match kept.await? {
+            Ok(kept) => Ok(kept),
+            Err(never) => match never {},
+        }
     }
 
     /// Runs `query` on a reader's thread. All its statements see one state, in which everything is that was answered

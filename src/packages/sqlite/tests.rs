@@ -1,5 +1,6 @@
 use tempfile::TempDir;
 
+use super::super::error::Unavailable;
 use super::super::model::PackageType;
 use super::super::store::contract;
 use super::*;
