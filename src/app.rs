@@ -2,6 +2,7 @@
 //! The only module that sees everything; reading it tells what the process is made of: `engines` are reached over the network,
 //! `storage` outlives the process, `desks` are made of both.
 
+mod commands;
 mod desks;
 mod engines;
 mod storage;
@@ -16,9 +17,10 @@ use serde::Serialize;
 use tracing::info;
 use utoipa::openapi::OpenApi;
 
+pub use self::commands::{audit_packages, replay_couriers};
 use self::desks::{Desks, apis, package_types};
 use self::engines::Engines;
-use self::storage::{COURIERS_FILE, PACKAGES_FILE, Storage, Stores, courier_join};
+use self::storage::{Storage, Stores};
 use crate::assignments::oplog::Oplog;
 use crate::config::{self, Config, Count};
 use crate::http::Api;
@@ -176,26 +178,6 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let scrape = Scrape::new(registry, || ());
     let readiness = [Readiness::new(|| true), Readiness::new(|| true)];
     Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))
-}
-
-/// Counts the ledger of packages anew, in the data directory of this configuration. A server may be running on it.
-///
-/// # Errors
-/// If the ledger cannot be read.
-pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit> {
-    let path = config.data_dir.join(PACKAGES_FILE);
-    Ok(packages::sqlite::audit(&path)?)
-}
-
-/// Reads the event log of the couriers again, in the data directory of this configuration, and compares what it comes to with
-/// what is kept. A server may be running on it.
-///
-/// # Errors
-/// If the log cannot be read.
-pub fn replay_couriers(config: &Config) -> anyhow::Result<couriers::replay::Comparison> {
-    let path = config.data_dir.join(COURIERS_FILE);
-    let join = courier_join(config);
-    Ok(couriers::sqlite::replay(&path, join)?)
 }
 
 fn registry() -> anyhow::Result<Registry> {

@@ -1,5 +1,7 @@
 //! Configuration: `config.default.toml`, then a file, then the environment. The only reader of the environment.
 
+mod couriers;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -14,12 +16,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
+pub use self::couriers::{CourierEvents, CourierJoin, CourierRole, CourierStore, Couriers, Redis};
+
 /// Every key, commented, with its default, unit and bounds.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
 const PREFIX: &str = "ODYSSEY";
 /// Keys that hold lists; they are comma-separated in the environment.
-const LISTS: [&str; 4] = [
+const LISTS: [&str; 5] = [
+    "couriers.roles",
     "flood.trusted_proxies",
     "flood.exempt",
     "packages.types",
@@ -68,6 +73,8 @@ pub struct Config {
     pub assignments: Assignments,
     /// Couriers.
     pub couriers: Couriers,
+    /// Redis.
+    pub redis: Redis,
     /// The operational log.
     pub oplog: Oplog,
     /// Amazon's services.
@@ -222,26 +229,6 @@ pub enum AssignmentStore {
     Sqlite,
     /// In tables that several servers share.
     DynamoDb,
-}
-
-/// Couriers.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Couriers {
-    /// With which count a newcomer begins.
-    pub join: CourierJoin,
-    /// Largest request that tells of events, bytes.
-    pub events_max_bytes: usize,
-}
-
-/// With which count a newcomer begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CourierJoin {
-    /// With none.
-    Zero,
-    /// With the least of their zone.
-    Min,
 }
 
 /// The operational log.
@@ -507,6 +494,8 @@ impl Config {
         within("flood.addresses_max", flood.addresses_max, 16, 10_000_000)?;
         self.check_kept()?;
         self.check_assignments()?;
+        self.couriers.check(self.aws.provision)?;
+        self.redis.check()?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
             key: "log.level".to_owned(),
@@ -562,8 +551,6 @@ impl Config {
         let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
         let timeout = assignments.manifest_timeout;
         time_within("assignments.manifest_timeout", timeout, second, hour)?;
-        let events = self.couriers.events_max_bytes;
-        within("couriers.events_max_bytes", events, 1024, 64 << 20)?;
         within("oplog.file_max_bytes", oplog.file_max_bytes, 4096, GIB)?;
         within("oplog.files_max", oplog.files_max, 1, 100_000)?;
         within("oplog.batch_max_bytes", oplog.batch_max_bytes, 4096, GIB)?;

@@ -11,6 +11,7 @@ use odyssey::config::Config;
 use odyssey::probe::probe;
 use odyssey::shutdown::Signals;
 use odyssey::telemetry;
+use tokio::runtime::Runtime;
 
 /// Held connections: each keeps two buffers of 8 KiB that are mostly untouched. This allocator leaves the untouched pages
 /// to the system, which is worth 4 KB per held customer against the system's (see ARCHITECTURE.md).
@@ -89,12 +90,15 @@ enum PackagesCommand {
 
 #[derive(Debug, Subcommand)]
 enum CouriersCommand {
-    /// Read the event log again from its beginning and compare what it comes to with what is kept
+    /// Tell the event log again, to a new store, and compare what it comes to with what is kept
     ///
-    /// Exit code 0 if they agree. A server may be running on the same data directory.
+    /// Exit code 0 if they agree. A server may be running meanwhile.
     Replay {
         #[command(flatten)]
         source: Source,
+        /// Keep the new store in this directory, as couriers.db: to go on with, should what is kept be lost or wrong
+        #[arg(long, value_name = "DIRECTORY")]
+        into: Option<PathBuf>,
     },
 }
 
@@ -133,7 +137,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config { source, .. } => print(&load(&source)?.to_toml()),
         Command::Health { url } => health(&url),
         Command::Packages(PackagesCommand::Audit { source }) => audit_packages(&load(&source)?),
-        Command::Couriers(CouriersCommand::Replay { source }) => replay_couriers(&load(&source)?),
+        Command::Couriers(CouriersCommand::Replay { source, into }) => {
+            replay_couriers(&load(&source)?, into.as_deref())
+        }
         Command::Openapi { listener } => print(&openapi(listener)?),
     }
 }
@@ -165,11 +171,16 @@ fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
 }
 
 fn health(url: &str) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    for_a_moment()?.block_on(probe(url))
+}
+
+/// A runtime for a command that ends by itself.
+fn for_a_moment() -> anyhow::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime
         .enable_all()
         .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(probe(url))
+        .context("cannot start the runtime")
 }
 
 /// Whoever waits for the file sees all of it or nothing.
@@ -206,8 +217,8 @@ fn audit_packages(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn replay_couriers(config: &Config) -> anyhow::Result<()> {
-    let comparison = app::replay_couriers(config)?;
+fn replay_couriers(config: &Config, into: Option<&Path>) -> anyhow::Result<()> {
+    let comparison = for_a_moment()?.block_on(app::replay_couriers(config, into))?;
     print(&format!("{comparison}\n"))?;
     anyhow::ensure!(comparison.agrees(), "the log does not come to what is kept");
     Ok(())

@@ -113,12 +113,22 @@ const DESKS: &[(&str, Arrows)] = &[
     (
         "couriers",
         &[
-            ("routes", &["service", "store", "model", "error"]),
-            ("service", &["store", "metrics", "model", "error"]),
-            ("sqlite", &["store", "dispatch", "replay", "model", "error"]),
+            ("routes", &["service", "store", "reading", "model", "error"]),
+            ("service", &["store", "topic", "metrics", "model", "error"]),
+            // Messages come in there as requests do at the routes, and events go out there.
+            (
+                "queues",
+                &[
+                    "service", "store", "topic", "reading", "metrics", "model", "error",
+                ],
+            ),
+            ("sqlite", &["store", "dispatch", "model", "error"]),
+            ("redis", &["store", "model", "error"]),
             ("metrics", &["model", "error"]),
+            ("topic", &["store", "model"]),
             ("store", &["model", "error"]),
-            ("replay", &["store", "dispatch", "model"]),
+            ("replay", &["store", "model", "error"]),
+            ("reading", &["model"]),
             ("dispatch", &["model"]),
             ("error", &[]),
             ("model", &[]),
@@ -134,6 +144,7 @@ const ROOMS_OUTSIDE: Arrows = &[
     ("error", &["storage::Unavailable"]),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
+    ("queues", &["storage"]),
     ("dynamodb", &["storage"]),
     // It is kept in a file, or in S3.
     ("oplog", &["storage"]),
@@ -218,7 +229,7 @@ const CLOCKS: &[&str] = &[
 /// What a room may not name, whatever its desk.
 fn forbidden(room: &str) -> Vec<&'static [&'static str]> {
     match room {
-        "model" | "rules" | "line" | "places" | "matching" | "dispatch" | "replay" => {
+        "model" | "rules" | "line" | "places" | "matching" | "dispatch" | "reading" => {
             vec![HTTP, ENGINES, IMPURE, CLOCKS]
         }
         "error" | "service" | "store" | "hold" | "metrics" => vec![HTTP, ENGINES],

@@ -98,8 +98,9 @@ impl Storage {
     pub(super) fn readiness(&self, stores: &Stores) -> [Readiness; 2] {
         let databases = self.databases();
         let assignments = Arc::clone(&stores.assignments);
+        let couriers = Arc::clone(&stores.couriers);
         let staff = Readiness::new(move || {
-            databases.iter().all(Database::is_well) && assignments.is_well()
+            databases.iter().all(Database::is_well) && assignments.is_well() && couriers.is_well()
         });
         let databases = [self.deliveries.clone(), self.packages.clone()];
         let customers = staff.beside(move || databases.iter().all(Database::is_well));

@@ -11,15 +11,17 @@
 //! - **count**: how many orders a courier was ever given. It goes with them to another zone.
 //! - **parked**: without a courier, waiting for one. The parked of a zone are given by the time at which they were added.
 //! - **outcome**: what an event came to: assigned, parked, updated, duplicate.
-//! - **event log**: every event with its outcome, in the order in which they were applied. Read again from its beginning it
-//!   comes to the same ([`replay`]).
+//! - **event log**: every event with its outcome, in the order in which they were applied. Told again from its beginning,
+//!   to a new store, it comes to the same ([`replay`]).
+//! - **learned**: assignments that another process decided.
 //!
 //! ```text
 //!   event -> one transaction: decision (`dispatch`), courier's count, order, place in the log -> outcome
 //! ```
 //!
 //! # The rooms
-//! The usual ones, [`metrics`], [`dispatch`], which decides, and [`replay`], which reads the log again.
+//! The usual ones, [`metrics`], [`dispatch`], which decides, [`reading`], which understands what is told, [`replay`], which
+//! tells the log again, and [`topic`], through which others are told of events.
 //!
 //! # Deliberately absent
 //! - Taking an order from a courier: those given stay given, also when the courier is no longer available.
@@ -29,11 +31,13 @@ pub mod dispatch;
 pub mod error;
 pub mod metrics;
 pub mod model;
+pub mod reading;
 pub mod replay;
 pub mod routes;
 pub mod service;
 pub mod sqlite;
 pub mod store;
+pub mod topic;
 
 pub use metrics::Metrics;
 pub use service::Couriers;

@@ -1,20 +1,13 @@
-//! Reading the event log again, from its beginning: does it come to what is kept?
+//! Telling the event log again, from its beginning, to a store that is new: does it come to what is kept?
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::dispatch::Board;
-use super::model::{Courier, Join, OrderId, Whereabouts};
-use super::store::Recorded;
+use jiff::Timestamp;
 
-/// What the log comes to, as far as it was read.
-#[derive(Debug)]
-pub struct Replay {
-    board: Board,
-    events: u64,
-    /// Events whose outcome is another one than was kept; the first of them.
-    differing: u64,
-    first_differing: Option<u64>,
-}
+use super::error::Unavailable;
+use super::model::{Courier, CourierId, Event, OrderId, Whereabouts};
+use super::store::{Recorded, Store};
 
 /// Whether the log and what is kept agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,34 +26,70 @@ pub struct Comparison {
 
 /// Differences that are told.
 const TOLD_MAX: usize = 10;
+/// Events that are read at once.
+const PAGE: usize = 1000;
+/// How often what is kept is read again because more happened meanwhile.
+const ATTEMPTS: u32 = 100;
 
-impl Replay {
-    /// An empty log.
-    pub fn new(join: Join) -> Self {
-        Self {
-            board: Board::new(join),
-            events: 0,
-            differing: 0,
-            first_differing: None,
+/// Tells `fresh`, an empty store, what is in the log of `live`, and compares what both keep then. What happens to `live` meanwhile
+/// is told, too.
+///
+/// # Errors
+/// See [`Unavailable`]; [`Unavailable::Busy`] if so much happens that what is kept could not be read between two events.
+pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, Unavailable> {
+    let mut log = Log::default();
+    log.read(live, fresh).await?;
+    for _ in 0..ATTEMPTS {
+        let kept = State::of(live).await?;
+        if !log.read(live, fresh).await? {
+            return Ok(log.compare(&kept, &State::of(fresh).await?));
+        }
+    }
+    Err(Unavailable::Busy)
+}
+
+/// How far the log was told again.
+#[derive(Debug, Default)]
+struct Log {
+    events: u64,
+    last: u64,
+    /// Events that came to something else than was kept; the first of them.
+    differing: u64,
+    first_differing: Option<u64>,
+}
+
+impl Log {
+    /// Tells what is in the log by now; whether there was anything.
+    async fn read(&mut self, live: &dyn Store, fresh: &dyn Store) -> Result<bool, Unavailable> {
+        let before = self.events;
+        loop {
+            let page = live.events(self.last, PAGE).await?;
+            let told: Vec<(Event, Timestamp)> = page
+                .iter()
+                .map(|recorded| (recorded.event.clone(), recorded.at))
+                .collect();
+            let outcomes = fresh.apply(told).await?;
+            for (
+                Recorded {
+                    number, outcome, ..
+                },
+                now,
+            ) in page.iter().zip(outcomes)
+            {
+                self.events += 1;
+                self.last = *number;
+                if *outcome != now {
+                    self.differing += 1;
+                    self.first_differing.get_or_insert(*number);
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(self.events > before);
+            }
         }
     }
 
-    /// The next event of the log.
-    pub fn read(&mut self, recorded: &Recorded) {
-        let (outcome, _) = self.board.apply(&recorded.event);
-        self.events += 1;
-        if outcome != recorded.outcome {
-            self.differing += 1;
-            self.first_differing.get_or_insert(recorded.number);
-        }
-    }
-
-    /// Compares what the log came to with what is kept.
-    pub fn compare(
-        &self,
-        couriers: impl IntoIterator<Item = Courier>,
-        orders: impl IntoIterator<Item = (OrderId, Whereabouts)>,
-    ) -> Comparison {
+    fn compare(&self, kept: &State, log: &State) -> Comparison {
         let mut differences = Vec::new();
         if let Some(first) = self.first_differing {
             let count = self.differing;
@@ -68,46 +97,54 @@ impl Replay {
                 "{count} events come to something else than was kept, event {first} first"
             ));
         }
-        let mut seen = 0;
-        for kept in couriers {
-            seen += 1;
-            let id = kept.said.id;
-            match self.board.couriers().get(&id) {
-                None => differences.push(format!("courier {id} is not in the log")),
-                Some(replayed) if *replayed != kept => {
-                    differences.push(format!("courier {id} is {kept:?}, by the log {replayed:?}"));
-                }
-                Some(_) => {}
-            }
-        }
-        let known = self.board.couriers().len();
-        if seen != known {
-            differences.push(format!("{seen} couriers are kept, by the log {known}"));
-        }
-        let mut seen = 0;
-        for (id, kept) in orders {
-            seen += 1;
-            match self.board.orders().get(&id) {
-                None => differences.push(format!("order {id} is not in the log")),
-                Some(&replayed) if replayed != kept => {
-                    differences.push(format!("order {id} is {kept:?}, by the log {replayed:?}"));
-                }
-                Some(_) => {}
-            }
-        }
-        let known = self.board.orders().len();
-        if seen != known {
-            differences.push(format!("{seen} orders are kept, by the log {known}"));
-        }
-        let parked = |place: &&Whereabouts| matches!(place, Whereabouts::Parked);
+        differ("courier", &kept.couriers, &log.couriers, &mut differences);
+        differ("order", &kept.orders, &log.orders, &mut differences);
         differences.truncate(TOLD_MAX);
+        let parked = |place: &&Whereabouts| matches!(place, Whereabouts::Parked);
         Comparison {
             events: self.events,
-            couriers: self.board.couriers().len(),
-            orders: known,
-            parked: self.board.orders().values().filter(parked).count(),
+            couriers: log.couriers.len(),
+            orders: log.orders.len(),
+            parked: log.orders.values().filter(parked).count(),
             differences,
         }
+    }
+}
+
+/// What a store keeps.
+struct State {
+    couriers: BTreeMap<CourierId, Courier>,
+    orders: BTreeMap<OrderId, Whereabouts>,
+}
+
+impl State {
+    async fn of(store: &dyn Store) -> Result<Self, Unavailable> {
+        let couriers = store.couriers(None).await?;
+        let couriers = couriers.into_iter().map(|known| (known.said.id, known));
+        Ok(Self {
+            couriers: couriers.collect(),
+            orders: store.orders().await?.into_iter().collect(),
+        })
+    }
+}
+
+fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
+    what: &str,
+    kept: &BTreeMap<K, V>,
+    log: &BTreeMap<K, V>,
+    differences: &mut Vec<String>,
+) {
+    for (id, kept) in kept {
+        match log.get(id) {
+            None => differences.push(format!("{what} {id} is kept, and not in the log")),
+            Some(by_log) if by_log != kept => {
+                differences.push(format!("{what} {id} is {kept:?}, by the log {by_log:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for id in log.keys().filter(|id| !kept.contains_key(id)) {
+        differences.push(format!("{what} {id} is in the log, and not kept"));
     }
 }
 

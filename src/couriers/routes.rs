@@ -14,7 +14,7 @@ use self::wire::{
     EventPage, LogQuery, NewEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
 use super::model::{CourierId, OrderId, Whereabouts, Zone};
-use super::service::Couriers;
+use super::service::{Couriers, TakenIn};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits, Json, Object};
@@ -80,8 +80,10 @@ async fn take_in_events(
     AnyJson(body): AnyJson,
 ) -> Result<Response, Problem> {
     let events = wire::events(&body)?;
-    let outcomes = desk.couriers.take_in(events).await?;
-    let outcomes: Vec<EventOutcome> = outcomes.into_iter().map(EventOutcome::from).collect();
+    let outcomes: Vec<EventOutcome> = match desk.couriers.take_in(events).await? {
+        TakenIn::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
+        TakenIn::Announced(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
+    };
     let mut response = not_kept(&outcomes);
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
@@ -164,7 +166,7 @@ async fn patch_courier(
 ) -> Result<Response, Problem> {
     let courier = CourierId(id("courier_id", Some(courier))?);
     let before = desk.couriers.courier(courier).await?;
-    let said = wire::patched(courier, &patch, before)?;
+    let said = wire::patched(courier, &patch, before.as_ref())?;
     desk.couriers.say(said).await?;
     Ok(not_kept(&true))
 }

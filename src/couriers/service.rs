@@ -3,35 +3,116 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::error::Unavailable;
 use super::metrics::Metrics;
 use super::model::{
-    AddCourier, AddOrder, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+    AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
+    Zone,
 };
-use super::store::{Recorded, Store};
+use super::store::{Outgoing, Recorded, Store};
+use super::topic::Topic;
 
 /// The desk.
 #[derive(Debug, Clone)]
 pub struct Couriers {
     store: Arc<dyn Store>,
     metrics: Metrics,
+    topic: Option<Arc<dyn Topic>>,
+    /// Whether this process decides.
+    dispatches: bool,
+    /// Told when there may be something to tell others.
+    decided: Arc<Notify>,
+}
+
+/// What became of events that were taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenIn {
+    /// They were applied: what each came to.
+    Applied(Vec<Outcome>),
+    /// So many were announced to whoever decides.
+    Announced(usize),
 }
 
 impl Couriers {
-    /// The desk, keeping everything in `store`.
+    /// The desk, keeping everything in `store`, deciding by itself and telling nobody.
     pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
-        Self { store, metrics }
+        Self {
+            store,
+            metrics,
+            topic: None,
+            dispatches: true,
+            decided: Arc::default(),
+        }
     }
 
-    /// Takes events in, one after the other: what each came to.
+    /// The same, hearing of events by a topic, too. Who couriers are is announced there; and if this process does not
+    /// dispatch, so is everything else.
+    #[must_use]
+    pub fn beside(self, topic: Arc<dyn Topic>, dispatches: bool) -> Self {
+        Self {
+            topic: Some(topic),
+            dispatches,
+            ..self
+        }
+    }
+
+    /// Takes events in, one after the other; or announces them, if others decide.
     ///
     /// # Errors
     /// See [`Unavailable`]. The first of them may have been taken in; sent again, they are duplicates, and nothing is doubled.
-    pub async fn take_in(&self, events: Vec<Event>) -> Result<Vec<Outcome>, Unavailable> {
-        let outcomes = self.store.apply(events, now()).await;
+    pub async fn take_in(&self, events: Vec<Event>) -> Result<TakenIn, Unavailable> {
+        match &self.topic {
+            Some(topic) if !self.dispatches => {
+                let count = events.len();
+                topic.announce(events).await?;
+                Ok(TakenIn::Announced(count))
+            }
+            _ => self.decide(events).await.map(TakenIn::Applied),
+        }
+    }
+
+    /// Decides about events, one after the other: what each came to.
+    ///
+    /// # Errors
+    /// As [`take_in`](Self::take_in).
+    pub async fn decide(&self, events: Vec<Event>) -> Result<Vec<Outcome>, Unavailable> {
+        let now = now();
+        let events = events.into_iter().map(|event| (event, now));
+        let outcomes = self.store.apply(events.collect()).await;
         self.metrics.taken_in(outcomes.as_deref());
+        self.decided.notify_one();
         outcomes
+    }
+
+    /// Waits until something was decided; at once, if that was so since it was waited for last.
+    pub async fn decided(&self) {
+        self.decided.notified().await;
+    }
+
+    /// Keeps assignments that were decided elsewhere.
+    ///
+    /// # Errors
+    /// See [`Unavailable`]; it may be told again.
+    pub async fn learn(&self, assignments: Vec<Assignment>) -> Result<(), Unavailable> {
+        self.store.learn(assignments).await
+    }
+
+    /// What is still to be told to others, oldest first, `limit` at most.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn outgoing(&self, limit: usize) -> Result<Vec<Outgoing>, Unavailable> {
+        self.store.outgoing(limit).await
+    }
+
+    /// These were told.
+    ///
+    /// # Errors
+    /// See [`Unavailable`]; they are told again then.
+    pub async fn told(&self, numbers: Vec<u64>) -> Result<(), Unavailable> {
+        self.store.told(numbers).await
     }
 
     /// Where an order is; nothing if nobody ever heard of it.
@@ -58,13 +139,16 @@ impl Couriers {
         self.store.courier(courier).await
     }
 
-    /// Says how a courier is from now on.
+    /// Says how a courier is from now on: to the topic if there is one, to the store otherwise.
     ///
     /// # Errors
     /// See [`Unavailable`]; it may be said again.
     pub async fn say(&self, courier: AddCourier) -> Result<(), Unavailable> {
-        self.take_in(vec![Event::Courier(courier)]).await?;
-        Ok(())
+        let events = vec![Event::Courier(courier)];
+        match &self.topic {
+            Some(topic) => topic.announce(events).await,
+            None => self.decide(events).await.map(drop),
+        }
     }
 
     /// The couriers of a zone, or all, by their ids.

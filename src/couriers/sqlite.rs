@@ -1,7 +1,5 @@
 //! Couriers in `SQLite`: an event, its decision and what is to be told of it are one transaction.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -12,13 +10,13 @@ use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome,
     Whereabouts, Zone,
 };
-use super::replay::{Comparison, Replay};
 use super::store::{Answer, Outgoing, Recorded, Store};
-use crate::storage::sqlite::{self, Database, Micros, OpenError};
+use crate::storage::sqlite::{Database, Micros};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
-/// courier is parked.
-pub const MIGRATIONS: &[&str] = &["
+/// courier is parked. What was decided elsewhere is `learned`.
+pub const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE couriers (
         id        BLOB PRIMARY KEY,
         name      TEXT NOT NULL,
@@ -47,7 +45,15 @@ pub const MIGRATIONS: &[&str] = &["
         placed  BLOB NOT NULL,
         courier BLOB NOT NULL
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE learned (
+        id      BLOB PRIMARY KEY,
+        courier BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX learned_of ON learned (courier, id);
+",
+];
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -70,12 +76,12 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn apply(&self, events: Vec<Event>, at: Timestamp) -> Answer<'_, Vec<Outcome>> {
+    fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
         let (join, tells) = (self.join, self.tells);
         Box::pin(self.database.keep(move |connection| {
-            let each = events.iter().map(|event| {
+            let each = events.iter().map(|(event, at)| {
                 let (outcome, assignments) = apply(connection, event, join)?;
-                record(connection, event, at, outcome)?;
+                record(connection, event, *at, outcome)?;
                 for assignment in assignments.iter().filter(|_| tells) {
                     tell(connection, *assignment)?;
                 }
@@ -85,17 +91,54 @@ impl Store for Sqlite {
         }))
     }
 
+    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Box::pin(self.database.keep(move |connection| {
+            for Assignment {
+                order_id,
+                courier_id,
+            } in &assignments
+            {
+                connection
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO learned SELECT ?1, ?2
+                         WHERE NOT EXISTS (SELECT 1 FROM orders WHERE id = ?1 AND courier IS NOT NULL)",
+                    )?
+                    .execute([order_id.0, courier_id.0])?;
+            }
+            Ok(())
+        }))
+    }
+
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
-        Box::pin(
-            self.database
-                .read(move |connection| whereabouts(connection, order)),
-        )
+        Box::pin(self.database.read(move |connection| {
+            let decided = whereabouts(connection, order)?;
+            if let Some(Whereabouts::With(_)) = decided {
+                return Ok(decided);
+            }
+            let learned = connection
+                .prepare_cached("SELECT courier FROM learned WHERE id = ?")?
+                .query_row([order.0], place)
+                .optional()?;
+            Ok(learned.or(decided))
+        }))
+    }
+
+    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
+        Box::pin(self.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT courier, id FROM orders ORDER BY id")?
+                .query_map([], |row| Ok((OrderId(row.get(1)?), place(row)?)))?
+                .collect()
+        }))
     }
 
     fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
         Box::pin(self.database.read(move |connection| {
             connection
-                .prepare_cached("SELECT id FROM orders WHERE courier = ? ORDER BY id")?
+                .prepare_cached(
+                    "SELECT id FROM orders WHERE courier = ?1 UNION SELECT id FROM learned WHERE courier = ?1
+                     ORDER BY id",
+                )?
                 .query_map([courier.0], |row| Ok(OrderId(row.get(0)?)))?
                 .collect()
         }))
@@ -189,29 +232,10 @@ impl Store for Sqlite {
             Ok(())
         }))
     }
-}
 
-/// Reads the log in a file again, which a server may be writing to, and compares what it comes to with what is kept there.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn replay(path: &Path, join: Join) -> Result<Comparison, OpenError> {
-    sqlite::look(path, |connection| {
-        let mut replay = Replay::new(join);
-        let mut events =
-            connection.prepare("SELECT number, at, event, outcome FROM events ORDER BY number")?;
-        let mut rows = events.query([])?;
-        while let Some(row) = rows.next()? {
-            replay.read(&recorded(row)?);
-        }
-        let mut couriers =
-            connection.prepare("SELECT id, name, zone, available, count FROM couriers")?;
-        let couriers: Vec<Courier> = couriers.query_map([], courier)?.collect::<Result<_, _>>()?;
-        let mut orders = connection.prepare("SELECT courier, id FROM orders")?;
-        let orders = orders.query_map([], |row| Ok((OrderId(row.get(1)?), place(row)?)))?;
-        let orders: Vec<(OrderId, Whereabouts)> = orders.collect::<Result<_, _>>()?;
-        Ok(replay.compare(couriers, orders))
-    })
+    fn is_well(&self) -> bool {
+        self.database.is_well()
+    }
 }
 
 fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {

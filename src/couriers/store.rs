@@ -39,13 +39,20 @@ pub struct Outgoing {
 /// away. A store is made with the desk's [`Join`](super::model::Join), by which newcomers begin.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Applies events one after the other: each with its decision, its place in the log and what is to be told of it at once
-    /// or not at all. If it fails, the first of them may be kept; applied again, they are duplicates.
-    fn apply(&self, events: Vec<Event>, at: Timestamp) -> Answer<'_, Vec<Outcome>>;
+    /// or not at all. If it fails, the first of them may be kept; applied again, they are duplicates. With each goes the
+    /// time at which it was heard of.
+    fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>>;
 
-    /// Where an order is; nothing if nobody ever heard of it.
+    /// Keeps assignments that were decided elsewhere. Of an order that has a courier already, the first one stands.
+    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()>;
+
+    /// Where an order is, decided here or learned; nothing if nobody ever heard of it.
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>>;
 
-    /// The orders of a courier, by their ids.
+    /// Where every order is that was decided about here, by their ids: for comparing stores.
+    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>>;
+
+    /// The orders of a courier, decided here or learned, by their ids.
     fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>>;
 
     /// A courier; nothing if nobody ever heard of them.
@@ -65,6 +72,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// These were told.
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
+
+    /// Whether the engine did its work the last time it was asked. Databases in the data directory are watched as such.
+    fn is_well(&self) -> bool;
 }
 
 /// A store that was never opened: for describing the desk's API.
@@ -76,7 +86,15 @@ fn closed<T: Send + 'static>() -> Answer<'static, T> {
 }
 
 impl Store for Closed {
-    fn apply(&self, _: Vec<Event>, _: Timestamp) -> Answer<'_, Vec<Outcome>> {
+    fn apply(&self, _: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
+        closed()
+    }
+
+    fn learn(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
+        closed()
+    }
+
+    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
         closed()
     }
 
@@ -110,6 +128,10 @@ impl Store for Closed {
 
     fn told(&self, _: Vec<u64>) -> Answer<'_, ()> {
         closed()
+    }
+
+    fn is_well(&self) -> bool {
+        false
     }
 }
 

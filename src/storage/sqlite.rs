@@ -238,6 +238,19 @@ pub fn look<T>(
     looked.map_err(|error| OpenError::of(path, error))
 }
 
+/// Copies a file that another process may be writing to: one state of it, into a file that is not there yet.
+///
+/// # Errors
+/// As [`look`]; or if the copy cannot be written.
+pub fn copy(path: &Path, to: &Path) -> Result<(), OpenError> {
+    let copied = File::new(path.to_owned()).reader().and_then(|connection| {
+        // Only what it reads is never written to.
+        connection.pragma_update(None, "query_only", false)?;
+        connection.execute("VACUUM INTO ?", [to.to_string_lossy()])
+    });
+    copied.map(drop).map_err(|error| OpenError::of(path, error))
+}
+
 /// Starts a thread that is named after what it does. The kernel shows the first 15 bytes of the name.
 fn start(
     file: &File,

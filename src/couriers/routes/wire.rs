@@ -6,18 +6,11 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::model::{
-    AddCourier, AddOrder, Courier, CourierId, DETAILS_CHARS_MAX, Event, NAME_CHARS_MAX, OrderId,
-    Outcome, Whereabouts, Zone,
-};
+use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
+use super::super::reading::{self, Mistake};
 use super::super::store::Recorded;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
-
-/// Events of one request at most.
-pub(super) const EVENTS_MAX: usize = 1000;
-/// Mistakes that are told at most.
-const MISTAKES_MAX: usize = 100;
 
 /// One event, or a list of up to 1,000 of them. Only described by this; they are read one by one.
 #[derive(Serialize, ToSchema)]
@@ -72,184 +65,28 @@ pub(super) struct NewOrder {
     added_at: Timestamp,
 }
 
-/// Reads the fields of one object, and tells what is wrong with them.
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    pointer: &'a str,
-    mistakes: &'a mut Vec<FieldError>,
-}
-
-impl<'a> Fields<'a> {
-    fn wrong<T>(&mut self, name: &str, detail: impl Into<String>) -> Option<T> {
-        let pointer = if name.is_empty() {
-            self.pointer.to_owned()
-        } else {
-            format!("{}/{name}", self.pointer)
-        };
-        if self.mistakes.len() < MISTAKES_MAX {
-            self.mistakes.push(FieldError {
-                pointer: Some(pointer),
-                parameter: None,
-                detail: detail.into(),
-            });
-        }
-        None
-    }
-
-    fn get(&mut self, name: &str) -> Option<&'a Value> {
-        let value = self.object.get(name);
-        if value.is_none() {
-            return self.wrong(name, "This field is missing.");
-        }
-        value
-    }
-
-    fn id(&mut self, name: &str) -> Option<Uuid> {
-        let id = self.get(name)?.as_str().and_then(|text| text.parse().ok());
-        if id.is_some() {
-            return id;
-        }
-        self.wrong(name, "It must be a UUID.")
-    }
-
-    fn text(&mut self, name: &str, least: usize, most: usize) -> Option<Box<str>> {
-        let text = self.get(name)?.as_str();
-        let fits = |text: &&str| (least..=most).contains(&text.chars().count());
-        if let Some(text) = text.filter(fits) {
-            return Some(text.into());
-        }
-        self.wrong(
-            name,
-            format!("It must be a text of {least} to {most} characters."),
-        )
-    }
-
-    fn zone(&mut self, name: &str) -> Option<Zone> {
-        let zone = self.get(name)?.as_str().and_then(Zone::parse);
-        if zone.is_some() {
-            return zone;
-        }
-        let known = Zone::ALL.map(Zone::as_str).join(", ");
-        self.wrong(name, format!("The zones are {known}."))
-    }
-
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.get(name)? {
-            Value::Bool(flag) => Some(*flag),
-            _ => self.wrong(name, "It must be true or false."),
-        }
-    }
-
-    fn moment(&mut self, name: &str) -> Option<Timestamp> {
-        let moment = self
-            .get(name)?
-            .as_str()
-            .and_then(|text| text.parse::<Timestamp>().ok());
-        // As precisely as it is kept.
-        let moment =
-            moment.and_then(|moment| Timestamp::from_microsecond(moment.as_microsecond()).ok());
-        if moment.is_some() {
-            return moment;
-        }
-        self.wrong(
-            name,
-            "A time is written as in RFC 3339, such as 2142-05-01T12:00:00Z.",
-        )
-    }
-
-    fn event(&mut self) -> Option<Event> {
-        let has = |name| self.object.contains_key(name);
-        match (has("courierId"), has("orderId")) {
-            (true, false) => {
-                let (id, name) = (self.id("courierId"), self.text("name", 1, NAME_CHARS_MAX));
-                let (zone, is_available) = (self.zone("zone"), self.flag("isAvailable"));
-                Some(Event::Courier(AddCourier {
-                    id: CourierId(id?),
-                    name: name?,
-                    zone: zone?,
-                    is_available: is_available?,
-                }))
-            }
-            (false, true) => {
-                let (id, details) = (
-                    self.id("orderId"),
-                    self.text("details", 0, DETAILS_CHARS_MAX),
-                );
-                let (zone, added_at) = (self.zone("zone"), self.moment("addedAt"));
-                Some(Event::Order(AddOrder {
-                    id: OrderId(id?),
-                    details: details?,
-                    zone: zone?,
-                    added_at: added_at?,
-                }))
-            }
-            (false, false) => self.wrong(
-                "",
-                "It is no event: it has neither `courierId` nor `orderId`.",
-            ),
-            (true, true) => {
-                self.wrong("", "It is no event: it has both `courierId` and `orderId`.")
-            }
-        }
-    }
-}
-
-fn read_event(value: &Value, pointer: &str, mistakes: &mut Vec<FieldError>) -> Option<Event> {
-    let Some(object) = value.as_object() else {
-        mistakes.push(FieldError {
-            pointer: Some(pointer.to_owned()),
-            parameter: None,
-            detail: "An event is an object.".to_owned(),
-        });
-        return None;
-    };
-    Fields {
-        object,
-        pointer,
-        mistakes,
-    }
-    .event()
-}
-
 /// The events in a request.
 ///
 /// # Errors
 /// 422 with pointers, if any of them is not acceptable.
 pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
-    let mut mistakes = Vec::new();
-    let events: Vec<Event> = match body {
-        Value::Array(list) if list.len() > EVENTS_MAX => {
-            mistakes.push(FieldError {
-                pointer: Some(String::new()),
-                parameter: None,
-                detail: format!("There may be {EVENTS_MAX} events at most."),
-            });
-            Vec::new()
-        }
-        Value::Array(list) => {
-            let mut events = Vec::with_capacity(list.len());
-            for (place, value) in list.iter().enumerate() {
-                events.extend(read_event(value, &format!("/{place}"), &mut mistakes));
-                if mistakes.len() >= MISTAKES_MAX {
-                    break;
-                }
-            }
-            events
-        }
-        value => read_event(value, "", &mut mistakes).into_iter().collect(),
+    reading::events(body).map_err(invalid)
+}
+
+fn invalid(mistakes: Vec<Mistake>) -> Problem {
+    let error = |mistake: Mistake| FieldError {
+        pointer: Some(mistake.pointer),
+        parameter: None,
+        detail: mistake.detail,
     };
-    if mistakes.is_empty() {
-        Ok(events)
-    } else {
-        Err(Problem::invalid(mistakes))
-    }
+    Problem::invalid(mistakes.into_iter().map(error).collect())
 }
 
 /// What an event came to.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventOutcome {
-    /// assigned, parked, updated or duplicate.
+    /// assigned, parked, updated or duplicate; announced, if another process decides.
     #[schema(example = "assigned")]
     outcome: &'static str,
     /// The order's courier, if it has one.
@@ -260,6 +97,17 @@ pub(super) struct EventOutcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     unparked: Option<u64>,
+}
+
+impl EventOutcome {
+    /// Another process decides, and will hear of it.
+    pub(super) fn announced() -> Self {
+        Self {
+            outcome: "announced",
+            courier_id: None,
+            unparked: None,
+        }
+    }
 }
 
 impl From<Outcome> for EventOutcome {
@@ -302,37 +150,9 @@ pub(super) struct CourierPatch {
 pub(super) fn patched(
     id: CourierId,
     patch: &Map<String, Value>,
-    before: Option<Courier>,
+    before: Option<&Courier>,
 ) -> Result<AddCourier, Problem> {
-    let mut mistakes = Vec::new();
-    let mut fields = Fields {
-        object: patch,
-        pointer: "",
-        mistakes: &mut mistakes,
-    };
-    let said = |name| patch.contains_key(name);
-    let before = before.map(|before| before.said);
-    let name = match &before {
-        Some(before) if !said("name") => Some(before.name.clone()),
-        _ => fields.text("name", 1, NAME_CHARS_MAX),
-    };
-    let zone = match &before {
-        Some(before) if !said("zone") => Some(before.zone),
-        _ => fields.zone("zone"),
-    };
-    let is_available = match &before {
-        Some(before) if !said("available") => Some(before.is_available),
-        _ => fields.flag("available"),
-    };
-    match (name, zone, is_available) {
-        (Some(name), Some(zone), Some(is_available)) => Ok(AddCourier {
-            id,
-            name,
-            zone,
-            is_available,
-        }),
-        _ => Err(Problem::invalid(mistakes)),
-    }
+    reading::patched(id, patch, before.map(|before| &before.said)).map_err(invalid)
 }
 
 /// A courier.

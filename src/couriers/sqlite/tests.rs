@@ -1,5 +1,6 @@
 use tempfile::TempDir;
 
+use super::super::replay::replay;
 use super::super::store::contract;
 use super::*;
 use crate::storage::sqlite::{Metrics, Settings};
@@ -34,7 +35,7 @@ async fn nothing_waits_to_be_told_where_nobody_listens() {
         contract::says(1, Zone::N, true),
         contract::placed(1, Zone::N, 1),
     ];
-    store.apply(events, contract::at(1)).await.unwrap();
+    contract::tell(&store, events, contract::at(1)).await;
     assert!(store.outgoing(9).await.unwrap().is_empty());
 }
 
@@ -46,9 +47,49 @@ async fn a_restart_forgets_nothing() {
         contract::placed(1, Zone::N, 1),
         contract::says(1, Zone::N, true),
     ];
-    before.apply(events, contract::at(1)).await.unwrap();
+    contract::tell(&before, events, contract::at(1)).await;
     before.database.close().await;
     let after = open(&directory, Join::Zero, true);
     assert_eq!(after.outgoing(9).await.unwrap().len(), 1);
     contract::consistent(&after, Join::Zero, &[contract::order(1)]).await;
+}
+
+#[tokio::test]
+async fn a_replay_tells_what_is_not_as_the_log_has_it() {
+    let [live, into, again] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let live = open(&live, Join::Min, true);
+    let events = vec![
+        contract::placed(1, Zone::N, 1),
+        contract::says(1, Zone::N, true),
+        contract::says(2, Zone::N, true),
+        contract::placed(2, Zone::N, 2),
+        contract::placed(3, Zone::S, 3),
+    ];
+    contract::tell(&live, events, contract::at(1)).await;
+    let fresh = open(&into, Join::Min, false);
+    let comparison = replay(&live, &fresh).await.unwrap();
+    assert!(comparison.agrees(), "{comparison}");
+    let counted = (comparison.events, comparison.couriers, comparison.orders);
+    assert_eq!((counted, comparison.parked), ((5, 2, 3), 1));
+    assert_eq!(
+        fresh.events(0, 9).await.unwrap(),
+        live.events(0, 9).await.unwrap()
+    );
+    let damage = |connection: &Connection| {
+        connection.execute_batch(
+            "UPDATE couriers SET count = 9 WHERE name = 'courier 2';
+             DELETE FROM orders WHERE zone = 'S';
+             UPDATE events SET outcome = '\"parked\"' WHERE number = 4;",
+        )
+    };
+    live.database.keep(damage).await.unwrap();
+    let fresh = open(&again, Join::Min, false);
+    let said = replay(&live, &fresh).await.unwrap().to_string();
+    for expected in [
+        "1 events come to something else than was kept, event 4 first",
+        "count: 9",
+        "is in the log, and not kept",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
 }

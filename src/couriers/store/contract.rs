@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::super::dispatch::Board;
 use super::super::model::{AddCourier, Join};
-use super::super::replay::Replay;
 use super::*;
 
 pub(in super::super) fn courier(number: u128) -> CourierId {
@@ -40,8 +39,17 @@ pub(in super::super) fn placed(number: u128, zone: Zone, second: i64) -> Event {
     })
 }
 
+pub(in super::super) async fn tell(
+    store: &impl Store,
+    events: Vec<Event>,
+    at: Timestamp,
+) -> Vec<Outcome> {
+    let events = events.into_iter().map(|event| (event, at)).collect();
+    store.apply(events).await.unwrap()
+}
+
 async fn comes_to(store: &impl Store, event: Event) -> Outcome {
-    let outcomes = store.apply(vec![event], at(9)).await.unwrap();
+    let outcomes = tell(store, vec![event], at(9)).await;
     let [outcome] = outcomes[..] else {
         panic!("one event, one outcome: {outcomes:?}")
     };
@@ -93,7 +101,7 @@ pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders:
         .filter(|(_, place)| **place == Whereabouts::Parked);
     assert_eq!(parked, expected.map(|(id, _)| *id).collect());
     assert_eq!(total, parked.len() as u64);
-    let mut replay = Replay::new(join);
+    let mut board = Board::new(join);
     let mut after = 0;
     loop {
         let events = store.events(after, 3).await.unwrap();
@@ -101,12 +109,17 @@ pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders:
         assert!(events.iter().is_sorted_by_key(|event| event.number));
         assert!(events[0].number > after);
         after = last.number;
-        for event in &events {
-            replay.read(event);
+        for recorded in &events {
+            assert_eq!(board.apply(&recorded.event).0, recorded.outcome);
         }
     }
-    let comparison = replay.compare(couriers, places);
-    assert!(comparison.agrees(), "{comparison}");
+    let by_log: Vec<Courier> = board.couriers().values().cloned().collect();
+    assert_eq!(by_log, couriers);
+    assert_eq!(*board.orders(), places);
+    assert_eq!(
+        store.orders().await.unwrap(),
+        places.into_iter().collect::<Vec<_>>()
+    );
 }
 
 pub(in super::super) async fn an_order_goes_to_whoever_was_given_least(store: impl Store) {
@@ -228,7 +241,7 @@ pub(in super::super) async fn a_courier_told_of_again_keeps_the_count(store: imp
 pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store) {
     comes_to(&store, says(1, Zone::N, true)).await;
     let orders = (1..=5).map(|number| placed(number, Zone::N, 1)).collect();
-    store.apply(orders, at(9)).await.unwrap();
+    tell(&store, orders, at(9)).await;
     let outgoing = store.outgoing(3).await.unwrap();
     assert_eq!(outgoing.len(), 3);
     store
@@ -245,14 +258,48 @@ pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store)
     assert_eq!(ids, [order(4), order(5)]);
 }
 
+pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl Store) {
+    fn learned(orders: &[u128], to: u128) -> impl Iterator<Item = Assignment> {
+        orders.iter().map(move |&number| Assignment {
+            order_id: order(number),
+            courier_id: courier(to),
+        })
+    }
+    let outcomes = tell(
+        &store,
+        vec![
+            placed(1, Zone::N, 1),
+            says(1, Zone::S, true),
+            placed(2, Zone::S, 1),
+        ],
+        at(1),
+    )
+    .await;
+    assert_eq!(outcomes[2], Outcome::Assigned(courier(1)));
+    // Two of them are decided here: one has its courier, of the other more is known now.
+    let assignments = learned(&[1, 2, 3], 7).chain(learned(&[4], 1));
+    store.learn(assignments.collect()).await.unwrap();
+    store.learn(learned(&[3], 8).collect()).await.unwrap();
+    for (number, with) in [(1, 7), (2, 1), (3, 7), (4, 1)] {
+        let place = store.order(order(number)).await.unwrap();
+        assert_eq!(place, Some(Whereabouts::With(courier(with))), "{number}");
+    }
+    let orders = store.orders_of(courier(7)).await.unwrap();
+    assert_eq!(orders, [order(1), order(3)]);
+    let orders = store.orders_of(courier(1)).await.unwrap();
+    assert_eq!(orders, [order(2), order(4)]);
+    assert!(store.orders_of(courier(8)).await.unwrap().is_empty());
+    assert_eq!(counts(&store).await, [(courier(1), 1)]);
+}
+
 pub(in super::super) async fn a_hundred_couriers_share_evenly(store: impl Store) {
     let couriers = (0..100).map(|number| says(number, Zone::W, true)).collect();
-    store.apply(couriers, at(1)).await.unwrap();
+    tell(&store, couriers, at(1)).await;
     for batch in 0..5 {
         let orders = (0..201)
             .map(|number| placed(batch * 1000 + number, Zone::W, 1))
             .collect();
-        store.apply(orders, at(2)).await.unwrap();
+        tell(&store, orders, at(2)).await;
     }
     let counts: Vec<u64> = counts(&store)
         .await
@@ -282,10 +329,8 @@ pub(in super::super) async fn agrees_with_a_board(
     let mut board = Board::new(join);
     let mut told = Vec::new();
     for (number, piece) in events.chunks(7).enumerate() {
-        let outcomes = store
-            .apply(piece.to_vec(), at(number.try_into().unwrap()))
-            .await
-            .unwrap();
+        let at = at(number.try_into().unwrap());
+        let outcomes = tell(&store, piece.to_vec(), at).await;
         for (event, outcome) in piece.iter().zip(outcomes) {
             let (expected, assignments) = board.apply(event);
             assert_eq!(outcome, expected, "{event:?}");
@@ -323,6 +368,7 @@ macro_rules! suite {
         situation!(what_is_told_again_changes_nothing);
         situation!(a_courier_told_of_again_keeps_the_count);
         situation!(what_was_told_is_not_told_again);
+        situation!(what_was_decided_elsewhere_is_known);
         situation!(a_hundred_couriers_share_evenly);
 
         proptest::proptest! {

@@ -1,0 +1,174 @@
+//! What is configured of the couriers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, within, wrong};
+
+/// Couriers.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Couriers {
+    /// Where they are kept.
+    pub store: CourierStore,
+    /// How events come.
+    pub events: CourierEvents,
+    /// What this process does about messages.
+    pub roles: Vec<CourierRole>,
+    /// Where events are announced; empty: by the name it is created with.
+    pub events_topic_arn: String,
+    /// Where the dispatcher hears of them.
+    pub events_queue_url: String,
+    /// Where assignments are announced.
+    pub assignments_topic_arn: String,
+    /// Where the directory hears of them.
+    pub assignments_queue_url: String,
+    /// Where messages go that nobody understands.
+    pub dead_letter_queue_url: String,
+    /// With which count a newcomer begins.
+    pub join: CourierJoin,
+    /// Largest request that tells of events, bytes.
+    pub events_max_bytes: usize,
+}
+
+/// Where couriers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierStore {
+    /// In the data directory.
+    Sqlite,
+    /// In Redis, which several servers share.
+    Redis,
+}
+
+/// How events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierEvents {
+    /// Over HTTP alone.
+    Http,
+    /// Through SNS and SQS, too.
+    Sqs,
+}
+
+/// What a process does about messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierRole {
+    /// Hears of events, decides, and tells of assignments.
+    Dispatcher,
+    /// Hears of assignments, and answers questions.
+    Directory,
+}
+
+/// With which count a newcomer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CourierJoin {
+    /// With none.
+    Zero,
+    /// With the least of their zone.
+    Min,
+}
+
+/// Redis.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is.
+    pub url: String,
+}
+
+impl Couriers {
+    /// Whether this process has this role.
+    pub fn has(&self, role: CourierRole) -> bool {
+        self.events == CourierEvents::Sqs && self.roles.contains(&role)
+    }
+
+    /// `provision`: whether what is not named is created by its own name.
+    pub(super) fn check(&self, provision: bool) -> Result<(), ConfigError> {
+        let largest = self.events_max_bytes;
+        within("couriers.events_max_bytes", largest, 1024, 64 << 20)?;
+        if self.roles.is_empty() {
+            let detail = "it must name \"dispatcher\", \"directory\", or both";
+            return Err(wrong("couriers.roles", detail));
+        }
+        for (key, arn) in [
+            ("couriers.events_topic_arn", &self.events_topic_arn),
+            (
+                "couriers.assignments_topic_arn",
+                &self.assignments_topic_arn,
+            ),
+        ] {
+            // arn:partition:sns:region:account:name
+            if !arn.is_empty() && (!arn.starts_with("arn:") || arn.split(':').count() != 6) {
+                let detail = "it must be like arn:aws:sns:eu-west-2:123450000001:events-topic";
+                return Err(wrong(key, detail));
+            }
+        }
+        for (key, url) in [
+            ("couriers.events_queue_url", &self.events_queue_url),
+            (
+                "couriers.assignments_queue_url",
+                &self.assignments_queue_url,
+            ),
+            (
+                "couriers.dead_letter_queue_url",
+                &self.dead_letter_queue_url,
+            ),
+        ] {
+            if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(wrong(key, "it must begin with https:// or http://"));
+            }
+        }
+        let needed = [
+            ("couriers.events_topic_arn", &self.events_topic_arn, true),
+            (
+                "couriers.events_queue_url",
+                &self.events_queue_url,
+                self.has(CourierRole::Dispatcher),
+            ),
+            (
+                "couriers.assignments_topic_arn",
+                &self.assignments_topic_arn,
+                self.has(CourierRole::Dispatcher),
+            ),
+            (
+                "couriers.assignments_queue_url",
+                &self.assignments_queue_url,
+                self.has(CourierRole::Directory),
+            ),
+            (
+                "couriers.dead_letter_queue_url",
+                &self.dead_letter_queue_url,
+                true,
+            ),
+        ];
+        for (key, value, needed) in needed {
+            if needed && value.is_empty() && self.events == CourierEvents::Sqs && !provision {
+                let detail =
+                    "with `couriers.events = \"sqs\"` it must be said, or `aws.provision` be true";
+                return Err(wrong(key, detail));
+            }
+        }
+        if cfg!(not(feature = "redis")) && self.store == CourierStore::Redis {
+            let detail = "this build is without the feature `redis`";
+            return Err(wrong("couriers.store", detail));
+        }
+        if cfg!(not(feature = "aws")) && self.events == CourierEvents::Sqs {
+            let detail = "this build is without the feature `aws`";
+            return Err(wrong("couriers.events", detail));
+        }
+        Ok(())
+    }
+}
+
+impl Redis {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let known = ["redis://", "redis+unix://", "unix://"];
+        if known.iter().any(|scheme| self.url.starts_with(scheme)) {
+            return Ok(());
+        }
+        let detail = "it must be like redis://127.0.0.1:6379 or redis+unix:///run/redis.sock";
+        Err(wrong("redis.url", detail))
+    }
+}
