@@ -1,21 +1,22 @@
-//! `simulators`: customers, baristas, a flooder, delivery drones, senders of packages and a day's drivers for a running
-//! shop.
+//! `simulators`: customers, baristas, a flooder, delivery drones, senders of packages, a day's drivers and couriers for a
+//! running shop.
 //!
 //! One subcommand per kind of visitor, one file per subcommand. They know the shop only by its HTTP contract.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `customers`, `baristas`, `rush`, `flood`, `drones`, `senders`, `day` | the subcommands: options, behaviour |
+//! | `customers`, `baristas`, `rush`, `flood`, `drones`, `senders`, `day`, `couriers` | the subcommands: options, behaviour |
 //! | `options` | options that several subcommands share, and how they are read |
 //! | `arrival`, `sources` | who comes when and from which address, planned before the run |
 //! | `flooder` | the one who orders thousands of coffees at once |
 //! | `cut_off` | watches for the moment at which an address is cut off |
 //! | `pace` | measured and simulated time |
-//! | `shop`, `deliveries`, `packages`, `assignments` | the HTTP contract as a client sees it |
+//! | `shop`, `deliveries`, `packages`, `assignments`, `courier_desk` | the HTTP contract as a client sees it |
 //! | `connection` | one HTTP/1.1 connection; the only place that opens sockets |
 //! | `dribble` | a socket whose owner takes their time |
 //! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
 //! | `backoff`, `resend` | pauses between tries, and sending again with patience |
+//! | `ids` | ids in the form that the contracts ask for |
 //! | `audit` | what must hold after a run, and how it is told |
 //! | `comparison` | the same rush without and with a flood |
 //! | `progress` | the live display |
@@ -23,8 +24,8 @@
 //! | `stop` | signals |
 //!
 //! Exit codes: 0 when every customer who came got a 200 (and a flooder among them was cut off), or every drone's event
-//! and every request of the senders and of a day was acknowledged and every check holds; 1 when not, or the run failed; 2 for a wrong
-//! command line.
+//! and every request of the senders, of a day and of couriers was acknowledged and every check holds; 1 when not,
+//! or the run failed; 2 for a wrong command line.
 
 mod arrival;
 mod assignments;
@@ -33,6 +34,8 @@ mod backoff;
 mod baristas;
 mod comparison;
 mod connection;
+mod courier_desk;
+mod couriers;
 mod customers;
 mod cut_off;
 mod day;
@@ -42,6 +45,7 @@ mod dribble;
 mod drones;
 mod flood;
 mod flooder;
+mod ids;
 mod options;
 mod pace;
 mod packages;
@@ -60,7 +64,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-/// Customers, baristas, a flooder, delivery drones, senders of packages and a day's drivers for a running Odyssey.
+/// Customers, baristas, a flooder, delivery drones, senders of packages, a day's drivers and couriers for a running Odyssey.
 ///
 /// They speak HTTP only, count every status and every transport error, and end with a report of the waiting times.
 /// Durations are written 500ms, 30s, 2m, 1h30m; they are the shop's (simulated) time and shrink by --speed.
@@ -71,7 +75,7 @@ use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
     args_override_self = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 every customer who came got a 200, and a flooder among them was cut off, and every \
-                  event of a drone and request of a sender or of a day was acknowledged and every check of them \
+                  event of a drone or a courier and request of a sender or of a day was acknowledged and every check of them \
                   holds, or the lists were drawn; 1 it is \
                   not so, or the run failed; 2 wrong usage."
 )]
@@ -89,6 +93,7 @@ enum Command {
     Drones(drones::Options),
     Senders(senders::Options),
     Day(day::Options),
+    Couriers(couriers::Options),
 }
 
 impl Command {
@@ -101,6 +106,7 @@ impl Command {
             Self::Drones(_) => "drones",
             Self::Senders(_) => "senders",
             Self::Day(_) => "day",
+            Self::Couriers(_) => "couriers",
         }
     }
 
@@ -111,7 +117,7 @@ impl Command {
             Self::Baristas(options) => options.crew.check(),
             Self::Rush(options) => options.check(),
             Self::Flood(options) => options.flood.check(),
-            Self::Drones(_) | Self::Senders(_) | Self::Day(_) => Ok(()),
+            Self::Drones(_) | Self::Senders(_) | Self::Day(_) | Self::Couriers(_) => Ok(()),
         }
     }
 }
@@ -145,6 +151,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Flood(options) => (flood::run(&options, closing).await?, options.output),
         Command::Drones(options) => (drones::run(&options, closing).await?, options.output),
         Command::Senders(options) => (senders::run(&options, closing).await?, options.output),
+        Command::Couriers(options) => (couriers::run(&options, closing).await?, options.output),
         Command::Day(options) => match day::run(&options, closing).await? {
             Some(report) => (report, options.output),
             None => return Ok(ExitCode::SUCCESS),
@@ -250,6 +257,11 @@ mod tests {
             ["day", "--failures=2"],
             ["day", "--shifts=0"],
             ["day", "--concurrency=0"],
+            ["couriers", "--orders=0"],
+            ["couriers", "--couriers=10001"],
+            ["couriers", "--connections=0"],
+            ["couriers", "--duplicates=2"],
+            ["couriers", "--join=max"],
         ] {
             let line = std::iter::once("simulators").chain(arguments);
             let refused = CommandLine::try_parse_from(line).expect_err(arguments[1]);

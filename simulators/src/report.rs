@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     baristas::Tally,
     comparison::Comparison,
+    couriers::Summary as Dispatch,
     day::Summary as Day,
     deeds::Deeds,
     drones::Summary as Missions,
@@ -54,6 +55,8 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     day: Option<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    couriers: Option<Dispatch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<PathBuf>,
 }
 
@@ -73,6 +76,7 @@ impl Report {
             drones: None,
             senders: None,
             day: None,
+            couriers: None,
             picture: None,
         }
     }
@@ -136,6 +140,12 @@ impl Report {
         self.day = Some(day);
     }
 
+    /// A run of couriers is in order only if every event was acknowledged and every check holds.
+    pub(crate) fn add_couriers(&mut self, dispatch: Dispatch) {
+        self.ok &= dispatch.checks().all_hold();
+        self.couriers = Some(dispatch);
+    }
+
     /// Draws the picture. A picture that cannot be written does not cost the report.
     /// `without_flood` are the visits of the run before the flood, if there was one.
     pub(crate) fn draw(
@@ -186,6 +196,9 @@ impl Report {
         }
         if let Some(day) = &self.day {
             return day.verdict();
+        }
+        if let Some(dispatch) = &self.couriers {
+            return dispatch.verdict();
         }
         match (&self.customers, &self.flooder) {
             (Some(customers), _) => {
@@ -278,6 +291,11 @@ impl fmt::Display for Report {
             self.write_waits(f, "From update to acknowledgement", updates)?;
             write!(f, "{}", day.checks())?;
         }
+        if let Some(dispatch) = &self.couriers {
+            dispatch.write_figures(f)?;
+            self.write_waits(f, "From sent to acknowledged", dispatch.waits())?;
+            write!(f, "{}", dispatch.checks())?;
+        }
         self.write_times(f)?;
         if let Some(picture) = &self.picture {
             writeln!(f, "\nPicture: {}", picture.display())?;
@@ -348,6 +366,10 @@ impl Report {
         if let Some(per_s) = self.day.as_ref().map(Day::updates_per_s) {
             let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
             row(f, "updates acknowledged", &columns)?;
+        }
+        if let Some(per_s) = self.couriers.as_ref().map(Dispatch::acknowledged_per_s) {
+            let columns = self.columns(&rate(per_s.measured), &rate(per_s.simulated));
+            row(f, "events acknowledged", &columns)?;
         }
         Ok(())
     }

@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, str::FromStr};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::assignments::{Driver, Manifest, Package, Rule};
+use crate::{
+    assignments::{Driver, Manifest, Package, Rule},
+    ids::uuid,
+};
 
 /// Codes of rules. Each driver has a code once at most.
 const CODES: [&str; 10] = [
@@ -108,7 +111,7 @@ fn rule(code: &str, chance: &mut Rng) -> Rule {
         unreachable!("the parameters of every code are an object")
     };
     Rule {
-        id: Some(uuid(chance)),
+        id: Some(uuid(chance.u128(..))),
         code: code.to_owned(),
         params,
     }
@@ -117,7 +120,7 @@ fn rule(code: &str, chance: &mut Rng) -> Rule {
 fn package(chance: &mut Rng) -> Package {
     let hundredths = |range, chance: &mut Rng| f64::from(chance.i32(range)) / 100.0;
     Package {
-        id: uuid(chance),
+        id: uuid(chance.u128(..)),
         weight_kg: hundredths(WEIGHTS, chance),
         is_perishable: chance.bool(),
         region: REGIONS[chance.usize(..REGIONS.len())].to_owned(),
@@ -133,20 +136,6 @@ fn package(chance: &mut Rng) -> Package {
         volume_m3: hundredths(VOLUMES, chance),
         destination: None,
     }
-}
-
-/// A random UUID (version 4).
-fn uuid(chance: &mut Rng) -> String {
-    let bits = chance.u128(..) & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
-    let digits = format!("{bits:032x}");
-    let parts = [
-        &digits[..8],
-        &digits[8..12],
-        &digits[12..16],
-        &digits[16..20],
-        &digits[20..],
-    ];
-    parts.join("-")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The real program against a small shop, a small delivery desk, a small package desk and a small assignment
-//! desk, over real sockets.
+//! The real program against a small shop and small delivery, package, assignment and courier desks, over real
+//! sockets.
 //!
 //! Nothing here waits for a length of time: tests wait for what was seen on the other side, or for the program's end.
 #![expect(
@@ -9,6 +9,8 @@
 
 mod assignments;
 mod audit;
+mod courier_desk;
+mod couriers;
 mod day;
 mod deliveries;
 mod drones;
@@ -340,6 +342,7 @@ async fn wrong_usage_is_told_from_an_unhappy_customer() {
         &["drones", "--missions=5", "--keep-flying"],
         &["drones", "--crashes=5"],
         &["senders", "--recipients=0"],
+        &["couriers", "--connections=1001"],
         &["rush", "--flood", "--flood-from=127.1.2.3"],
         &["open"],
         &[],
