@@ -12,7 +12,7 @@ COPY . .
 FROM sources AS build
 RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
-    cargo build --release --locked -p odyssey --features aws --bin odyssey && \
+    cargo build --release --locked -p odyssey --features aws,redis --bin odyssey && \
     mkdir -p /out/data && \
     cp target/release/odyssey /out/
 

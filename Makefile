@@ -23,9 +23,9 @@ up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:80
 check: ## Formatting, lints, documentation, dependencies, shell scripts, infrastructure; installs what is missing
 	scripts/install-tools.sh check
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features odyssey/aws,odyssey/redis --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features odyssey/aws,odyssey/redis,simulators/aws --locked -- -D warnings
 	$(CARGO) clippy -p odyssey --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --features odyssey/aws,odyssey/redis --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --features odyssey/aws,odyssey/redis,simulators/aws --no-deps --document-private-items --locked
 	$(CARGO) deny --locked --log-level error check bans licenses sources
 	shellcheck $$(git ls-files '*.sh' .ci/run scripts/emulator)
 	shfmt -d -i 2 $$(git ls-files '*.sh' .ci/run scripts/emulator)
@@ -37,8 +37,8 @@ check: ## Formatting, lints, documentation, dependencies, shell scripts, infrast
 
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
-	$(CARGO) test --workspace --doc --features odyssey/aws,odyssey/redis --locked
-	scripts/with-emulator.sh $(CARGO) nextest run --workspace --features odyssey/aws,odyssey/redis --locked
+	$(CARGO) test --workspace --doc --features odyssey/aws,odyssey/redis,simulators/aws --locked
+	scripts/with-emulator.sh $(CARGO) nextest run --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
 soak: ## A thousand crashes of each desk instead of a few
 	SOAK_ROUNDS=1000 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again)'

@@ -35,6 +35,8 @@ provider "aws" {
       dynamodb = endpoints.value
       iam      = endpoints.value
       s3       = endpoints.value
+      sns      = endpoints.value
+      sqs      = endpoints.value
       sts      = endpoints.value
     }
   }

@@ -64,7 +64,7 @@ check)
   virtual checkov 'checkov==3.3.30'
   ;;
 test)
-  debian cc gcc make make nginx nginx-light python3 python3 python:ensurepip python3-venv
+  debian cc gcc make make nginx nginx-light redis-server redis-server python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
   virtual emulator 'moto[server]==5.2.5'
   ;;

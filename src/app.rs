@@ -1,10 +1,11 @@
 //! The composition root: configuration becomes adapters, adapters become desks, desks become two routers.
 //! The only module that sees everything; reading it tells what the process is made of: `engines` are reached over the network,
-//! `storage` outlives the process, `desks` are made of both.
+//! `storage` outlives the process, `desks` are made of both, `messages` come and go beside the listeners.
 
 mod commands;
 mod desks;
 mod engines;
+mod messages;
 mod storage;
 
 use std::net::SocketAddr;
@@ -17,9 +18,12 @@ use serde::Serialize;
 use tracing::info;
 use utoipa::openapi::OpenApi;
 
+#[cfg(feature = "aws")]
+pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, replay_couriers};
 use self::desks::{Desks, apis, package_types};
 use self::engines::Engines;
+use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::assignments::oplog::Oplog;
 use crate::config::{self, Config, Count};
@@ -45,6 +49,7 @@ pub struct App {
     customers: Door,
     staff: Door,
     desks: Desks,
+    messages: Messages,
     storage: Storage,
     registry: Registry,
     /// Of customers and staff; they stop together.
@@ -85,11 +90,13 @@ impl App {
             deliveries: storage.deliveries(config),
             packages: storage.packages(config, &types),
             assignments: storage.assignments(config, &engines),
-            couriers: storage.couriers(config),
+            couriers: storage.couriers(config, &engines),
             oplog: storage.oplog.clone(),
         };
         let readiness = storage.readiness(&stores);
-        let desks = Desks::new(config, stores, types, &registry);
+        let mut desks = Desks::new(config, stores, types, &registry);
+        let messages = Messages::new(config, &engines, &registry);
+        messages.plug_in(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(
             &registry,
@@ -111,6 +118,7 @@ impl App {
             )?,
             staff: door("staff", &config.staff, staff_seats, staff)?,
             desks,
+            messages,
             storage,
             registry,
             readiness,
@@ -132,6 +140,7 @@ impl App {
             customers,
             staff,
             desks,
+            messages,
             storage,
             registry,
             readiness,
@@ -151,12 +160,14 @@ impl App {
                 registry.fold()
             );
         };
+        let messages = messages.start(&desks.couriers);
         let customers = tokio::spawn(customers.server.run());
         let staff = tokio::spawn(staff.server.run());
         tokio::select! {
             () = background => {}
             () = stopping.run(signals, &desks.orders, customers, staff) => {}
         }
+        messages.stop().await;
         storage.close().await;
     }
 }

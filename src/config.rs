@@ -868,6 +868,29 @@ mod tests {
                 "DeliveryAssignments",
                 "assignments.packages_table",
             ),
+            ("ODYSSEY_COURIERS__STORE", "paper", "couriers.store"),
+            ("ODYSSEY_COURIERS__ROLES", "boss", "couriers.roles"),
+            (
+                "ODYSSEY_COURIERS__EVENTS_TOPIC_ARN",
+                "events",
+                "couriers.events_topic_arn",
+            ),
+            (
+                "ODYSSEY_COURIERS__EVENTS_QUEUE_URL",
+                "events",
+                "couriers.events_queue_url",
+            ),
+            ("ODYSSEY_REDIS__URL", "localhost:6379", "redis.url"),
+            #[cfg(feature = "aws")]
+            (
+                "ODYSSEY_COURIERS__EVENTS",
+                "sqs",
+                "couriers.events_topic_arn",
+            ),
+            #[cfg(not(feature = "aws"))]
+            ("ODYSSEY_COURIERS__EVENTS", "sqs", "couriers.events"),
+            #[cfg(not(feature = "redis"))]
+            ("ODYSSEY_COURIERS__STORE", "redis", "couriers.store"),
             ("ODYSSEY_OPLOG__SINK", "s3", "oplog.bucket"),
             ("ODYSSEY_OPLOG__FILES_MAX", "0", "oplog.files_max"),
             ("ODYSSEY_AWS__PROVISION", "perhaps", "aws.provision"),

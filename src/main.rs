@@ -92,13 +92,25 @@ enum PackagesCommand {
 enum CouriersCommand {
     /// Tell the event log again, to a new store, and compare what it comes to with what is kept
     ///
-    /// Exit code 0 if they agree. A server may be running meanwhile.
+    /// Exit code 0 if they agree. A server may be running meanwhile. Newcomers begin as `couriers.join` says, which must be as it was.
     Replay {
         #[command(flatten)]
         source: Source,
         /// Keep the new store in this directory, as couriers.db: to go on with, should what is kept be lost or wrong
         #[arg(long, value_name = "DIRECTORY")]
         into: Option<PathBuf>,
+    },
+    /// Bring messages back from the dead-letter queue to the queue they came from
+    ///
+    /// What is there when it begins is sent again as it was, and deleted there once the other queue has it. What still nobody
+    /// understands comes back, with its reason. Servers may be running meanwhile.
+    #[cfg(feature = "aws")]
+    Redrive {
+        #[command(flatten)]
+        source: Source,
+        /// Only list the messages with their reasons, and leave them where they are
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -139,6 +151,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Packages(PackagesCommand::Audit { source }) => audit_packages(&load(&source)?),
         Command::Couriers(CouriersCommand::Replay { source, into }) => {
             replay_couriers(&load(&source)?, into.as_deref())
+        }
+        #[cfg(feature = "aws")]
+        Command::Couriers(CouriersCommand::Redrive { source, dry_run }) => {
+            redrive_couriers(&load(&source)?, dry_run)
         }
         Command::Openapi { listener } => print(&openapi(listener)?),
     }
@@ -222,6 +238,20 @@ fn replay_couriers(config: &Config, into: Option<&Path>) -> anyhow::Result<()> {
     print(&format!("{comparison}\n"))?;
     anyhow::ensure!(comparison.agrees(), "the log does not come to what is kept");
     Ok(())
+}
+
+#[cfg(feature = "aws")]
+fn redrive_couriers(config: &Config, dry_run: bool) -> anyhow::Result<()> {
+    let mut listed = Ok(());
+    let mut list = |line: &str| {
+        if listed.is_ok() {
+            listed = print(&format!("{line}\n"));
+        }
+    };
+    let redriven = for_a_moment()?.block_on(app::redrive_couriers(config, dry_run, &mut list))?;
+    listed?;
+    let would = if dry_run { "would go " } else { "" };
+    print(&format!("{would}{redriven}\n"))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

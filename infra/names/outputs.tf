@@ -23,9 +23,49 @@ output "log_prefix" {
   value       = "logs/"
 }
 
+output "events_topic" {
+  description = "Topic of what is told of couriers and orders."
+  value       = "${local.prefix}events-topic"
+}
+
+output "events_queue" {
+  description = "Queue from which the couriers' dispatcher takes them."
+  value       = "${local.prefix}events-queue"
+}
+
+output "assignments_topic" {
+  description = "Topic of which order went to which courier."
+  value       = "${local.prefix}assignments-topic"
+}
+
+output "assignments_queue" {
+  description = "Queue from which the couriers' directory takes them."
+  value       = "${local.prefix}assignments-queue"
+}
+
+output "dead_letter_queue" {
+  description = "Queue of what can never be understood."
+  value       = "${local.prefix}dead-letter-queue"
+}
+
 output "server_policy" {
   description = "Policy of what the server may do."
   value       = "${local.prefix}odyssey-server"
+}
+
+output "dispatcher_policy" {
+  description = "Policy of what the couriers' dispatcher may do."
+  value       = "${local.prefix}odyssey-dispatcher"
+}
+
+output "directory_policy" {
+  description = "Policy of what the couriers' directory may do."
+  value       = "${local.prefix}odyssey-directory"
+}
+
+output "redrive_policy" {
+  description = "Policy of what may be done to bring back what was not understood."
+  value       = "${local.prefix}odyssey-redrive"
 }
 
 output "protected" {

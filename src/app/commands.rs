@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
+#[cfg(feature = "redis")]
+use super::engines::Engines;
 use super::registry;
+#[cfg(feature = "redis")]
+use super::storage::couriers_in_redis;
 use super::storage::{COURIERS_FILE, PACKAGES_FILE, courier_join};
 use crate::config::Config;
 use crate::couriers::store::Store;
@@ -30,25 +34,61 @@ pub async fn replay_couriers(
     config: &Config,
     into: Option<&Path>,
 ) -> anyhow::Result<couriers::replay::Comparison> {
-    let scratch = tempfile::tempdir().context("cannot make a directory for the time being")?;
+    // Where there is room for what is kept there is room for it twice, and one may write.
+    let elsewhere = tempfile::env::temp_dir();
+    let beside = Some(&config.data_dir).filter(|data| data.is_dir());
+    let beside = beside.unwrap_or(&elsewhere);
+    let scratch = tempfile::Builder::new()
+        .prefix("replay-")
+        .tempdir_in(beside)
+        .with_context(|| format!("cannot make a directory in `{}`", beside.display()))?;
     let into = into.unwrap_or(scratch.path());
     let path = into.join(COURIERS_FILE);
     ensure!(!path.exists(), "`{}` is there already", path.display());
     std::fs::create_dir_all(into).with_context(|| format!("cannot make `{}`", into.display()))?;
-    let fresh = sqlite_store(config, &path)?;
-    let live = live_store(config, scratch.path())?;
-    let compared = couriers::replay::replay(live.as_ref(), fresh.as_ref()).await;
+    let fresh = open(config, &path)?;
+    let live = live_store(config, scratch.path()).await?;
+    let store = store_in(config, fresh.clone());
+    let compared = couriers::replay::replay(live.as_ref(), store.as_ref()).await;
+    // All of it is in one file then.
+    fresh.close().await;
     compared.context("what is kept cannot be compared")
 }
 
 /// What a server keeps, or one state of it.
-fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn Store>> {
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(clippy::unused_async, reason = "only Redis is waited for")
+)]
+async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    #[cfg(feature = "redis")]
+    if let Some(redis) = Engines::find_redis(config).await? {
+        return Ok(couriers_in_redis(config, redis, false));
+    }
     let copy = scratch.join("live.db");
     sqlite::copy(&config.data_dir.join(COURIERS_FILE), &copy)?;
-    sqlite_store(config, &copy)
+    Ok(store_in(config, open(config, &copy)?))
 }
 
-fn sqlite_store(config: &Config, path: &Path) -> anyhow::Result<Arc<dyn Store>> {
+/// Brings couriers' messages back from the dead-letter queue; says how many went where. With `dry_run` each is told to `list`, as
+/// a line, and stays.
+///
+/// # Errors
+/// If it was interrupted.
+#[cfg(feature = "aws")]
+pub async fn redrive_couriers(
+    config: &Config,
+    dry_run: bool,
+    list: &mut (dyn FnMut(&str) + Send),
+) -> anyhow::Result<String> {
+    let aws = crate::storage::aws::Aws::find().await;
+    let places = super::engines::Engines::places(config);
+    let mut list = |buried: &couriers::queues::redrive::Buried| list(&buried.to_string());
+    let redriven = couriers::queues::redrive::redrive(&aws, &places, dry_run, &mut list);
+    Ok(Box::pin(redriven).await?.to_string())
+}
+
+fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
     let settings = sqlite::Settings {
         path: path.to_owned(),
         migrations: couriers::sqlite::MIGRATIONS,
@@ -57,9 +97,10 @@ fn sqlite_store(config: &Config, path: &Path) -> anyhow::Result<Arc<dyn Store>> 
         readers: 1,
     };
     let metrics = registry()?.register(|| sqlite::Metrics::register(&settings.path));
-    let database = Database::open(settings, metrics)?;
+    Ok(Database::open(settings, metrics)?)
+}
+
+fn store_in(config: &Config, database: Database) -> Arc<dyn Store> {
     let join = courier_join(config);
-    Ok(Arc::new(couriers::sqlite::Sqlite::new(
-        database, join, false,
-    )))
+    Arc::new(couriers::sqlite::Sqlite::new(database, join, false))
 }

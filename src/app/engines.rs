@@ -1,6 +1,6 @@
 //! What is reached over the network.
 
-#[cfg(feature = "aws")]
+#[cfg(any(feature = "aws", feature = "redis"))]
 use anyhow::Context;
 
 #[cfg(feature = "aws")]
@@ -8,28 +8,61 @@ use crate::assignments;
 use crate::assignments::oplog;
 use crate::config::{self, Config};
 #[cfg(feature = "aws")]
+use crate::couriers::queues;
+#[cfg(feature = "aws")]
 use crate::storage::aws::Aws;
+#[cfg(feature = "redis")]
+use crate::storage::redis::Redis;
 
 /// What is reached over the network.
 pub(super) struct Engines {
     #[cfg(feature = "aws")]
     pub(super) aws: Option<Aws>,
+    #[cfg(feature = "redis")]
+    pub(super) redis: Option<Redis>,
+    /// The couriers' topics and queues.
+    #[cfg(feature = "aws")]
+    pub(super) chain: Option<queues::Chain>,
 }
 
 impl Engines {
-    #[cfg(not(feature = "aws"))]
-    #[expect(clippy::unused_async, reason = "with the feature `aws` it waits")]
-    pub(super) async fn find(_: &Config) -> anyhow::Result<Self> {
-        Ok(Self {})
+    /// Finds what is configured, and creates what is missing there if that is wanted.
+    #[cfg_attr(
+        not(any(feature = "aws", feature = "redis")),
+        expect(clippy::unused_async, reason = "with a feature it waits")
+    )]
+    pub(super) async fn find(config: &Config) -> anyhow::Result<Self> {
+        // Not used without the features.
+        let _ = config;
+        #[cfg(feature = "aws")]
+        let (aws, chain) = Self::find_aws(config).await?;
+        Ok(Self {
+            #[cfg(feature = "aws")]
+            aws,
+            #[cfg(feature = "aws")]
+            chain,
+            #[cfg(feature = "redis")]
+            redis: Self::find_redis(config).await?,
+        })
     }
 
-    /// Finds what is configured, and creates what is missing there if that is wanted.
+    #[cfg(feature = "redis")]
+    pub(super) async fn find_redis(config: &Config) -> anyhow::Result<Option<Redis>> {
+        if config.couriers.store != config::CourierStore::Redis {
+            return Ok(None);
+        }
+        let reached = Redis::connect(&config.redis.url).await;
+        let reached = reached.context("configuration key `redis.url`: cannot reach Redis")?;
+        Ok(Some(reached))
+    }
+
     #[cfg(feature = "aws")]
-    pub(super) async fn find(config: &Config) -> anyhow::Result<Self> {
+    async fn find_aws(config: &Config) -> anyhow::Result<(Option<Aws>, Option<queues::Chain>)> {
         let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
         let bucket = config.oplog.sink == config::OplogSink::S3;
-        if !(tables || bucket) {
-            return Ok(Self { aws: None });
+        let messages = config.couriers.events == config::CourierEvents::Sqs;
+        if !(tables || bucket || messages) {
+            return Ok((None, None));
         }
         let aws = Aws::find().await;
         if config.aws.provision && tables {
@@ -41,7 +74,27 @@ impl Engines {
             let made = oplog::provision(&aws.s3(), &config.oplog.bucket).await;
             made.context("cannot create the bucket")?;
         }
-        Ok(Self { aws: Some(aws) })
+        let chain = if messages {
+            let opened = queues::Chain::open(&aws, Self::places(config), config.aws.provision);
+            let opened = Box::pin(opened).await;
+            Some(opened.context("cannot create the topics and queues")?)
+        } else {
+            None
+        };
+        Ok((Some(aws), chain))
+    }
+
+    /// Where the couriers' topics and queues are, as far as that is configured.
+    #[cfg(feature = "aws")]
+    pub(super) fn places(config: &Config) -> queues::Places {
+        let config = &config.couriers;
+        queues::Places {
+            events_topic: config.events_topic_arn.clone(),
+            events_queue: config.events_queue_url.clone(),
+            assignments_topic: config.assignments_topic_arn.clone(),
+            assignments_queue: config.assignments_queue_url.clone(),
+            dead_letters: config.dead_letter_queue_url.clone(),
+        }
     }
 
     #[cfg(feature = "aws")]

@@ -33,7 +33,8 @@ pub(super) struct Storage {
     pub(super) packages: Database,
     /// Nothing if they are kept in `DynamoDB`.
     pub(super) assignments: Option<Database>,
-    pub(super) couriers: Database,
+    /// Nothing if they are kept in Redis.
+    pub(super) couriers: Option<Database>,
     pub(super) oplog: Oplog,
     /// Kept until the databases are closed.
     _directory: DataDirectory,
@@ -75,7 +76,12 @@ impl Storage {
                 Some(database(ASSIGNMENTS_FILE, assignments::sqlite::MIGRATIONS)?)
             }
         };
-        let couriers = database(COURIERS_FILE, couriers::sqlite::MIGRATIONS)?;
+        let couriers = match config.couriers.store {
+            config::CourierStore::Redis => None,
+            config::CourierStore::Sqlite => {
+                Some(database(COURIERS_FILE, couriers::sqlite::MIGRATIONS)?)
+            }
+        };
         let oplog = match engines.sink(config) {
             None => Oplog::nowhere(),
             Some(sink) => {
@@ -108,12 +114,9 @@ impl Storage {
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {
-        let mut databases = vec![
-            self.deliveries.clone(),
-            self.packages.clone(),
-            self.couriers.clone(),
-        ];
+        let mut databases = vec![self.deliveries.clone(), self.packages.clone()];
         databases.extend(self.assignments.clone());
+        databases.extend(self.couriers.clone());
         databases
     }
 
@@ -136,10 +139,23 @@ impl Storage {
         Arc::new(assignments::store::Closed)
     }
 
-    pub(super) fn couriers(&self, config: &Config) -> Arc<dyn couriers::store::Store> {
-        let database = self.couriers.clone();
-        let join = courier_join(config);
-        Arc::new(couriers::sqlite::Sqlite::new(database, join, false))
+    pub(super) fn couriers(
+        &self,
+        config: &Config,
+        engines: &Engines,
+    ) -> Arc<dyn couriers::store::Store> {
+        let tells = config.couriers.has(config::CourierRole::Dispatcher);
+        if let Some(database) = self.couriers.clone() {
+            let join = courier_join(config);
+            return Arc::new(couriers::sqlite::Sqlite::new(database, join, tells));
+        }
+        #[cfg(feature = "redis")]
+        if let Some(redis) = &engines.redis {
+            return couriers_in_redis(config, redis.clone(), tells);
+        }
+        // Not reached: the configuration is refused without the feature.
+        let _ = (engines, tells);
+        Arc::new(couriers::store::Closed)
     }
 
     pub(super) async fn close(self) {
@@ -187,6 +203,21 @@ impl Storage {
             rules,
         ))
     }
+}
+
+/// The store of couriers in Redis.
+#[cfg(feature = "redis")]
+pub(super) fn couriers_in_redis(
+    config: &Config,
+    redis: crate::storage::redis::Redis,
+    tells: bool,
+) -> Arc<dyn couriers::store::Store> {
+    let settings = couriers::redis::Settings {
+        join: courier_join(config),
+        tells,
+        queue_max: config.storage.queue_max,
+    };
+    Arc::new(couriers::redis::Redis::new(redis, settings))
 }
 
 /// With which count newcomers begin.

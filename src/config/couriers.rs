@@ -1,8 +1,15 @@
 //! What is configured of the couriers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, within, wrong};
+use super::{ConfigError, duration, time_within, within, wrong};
+
+/// SQS counts in whole seconds, and ...
+const VISIBILITY_MIN: Duration = Duration::from_secs(1);
+/// ... allows so many.
+const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// Couriers.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -24,6 +31,9 @@ pub struct Couriers {
     pub assignments_queue_url: String,
     /// Where messages go that nobody understands.
     pub dead_letter_queue_url: String,
+    /// How long a message that was received is nobody else's.
+    #[serde(with = "duration")]
+    pub visibility: Duration,
     /// With which count a newcomer begins.
     pub join: CourierJoin,
     /// Largest request that tells of events, bytes.
@@ -86,8 +96,22 @@ impl Couriers {
 
     /// `provision`: whether what is not named is created by its own name.
     pub(super) fn check(&self, provision: bool) -> Result<(), ConfigError> {
+        if cfg!(not(feature = "redis")) && self.store == CourierStore::Redis {
+            let detail = "this build is without the feature `redis`";
+            return Err(wrong("couriers.store", detail));
+        }
+        if cfg!(not(feature = "aws")) && self.events == CourierEvents::Sqs {
+            let detail = "this build is without the feature `aws`";
+            return Err(wrong("couriers.events", detail));
+        }
         let largest = self.events_max_bytes;
         within("couriers.events_max_bytes", largest, 1024, 64 << 20)?;
+        time_within(
+            "couriers.visibility",
+            self.visibility,
+            VISIBILITY_MIN,
+            VISIBILITY_MAX,
+        )?;
         if self.roles.is_empty() {
             let detail = "it must name \"dispatcher\", \"directory\", or both";
             return Err(wrong("couriers.roles", detail));
@@ -149,14 +173,6 @@ impl Couriers {
                     "with `couriers.events = \"sqs\"` it must be said, or `aws.provision` be true";
                 return Err(wrong(key, detail));
             }
-        }
-        if cfg!(not(feature = "redis")) && self.store == CourierStore::Redis {
-            let detail = "this build is without the feature `redis`";
-            return Err(wrong("couriers.store", detail));
-        }
-        if cfg!(not(feature = "aws")) && self.events == CourierEvents::Sqs {
-            let detail = "this build is without the feature `aws`";
-            return Err(wrong("couriers.events", detail));
         }
         Ok(())
     }

@@ -13,15 +13,17 @@
 //! - **outcome**: what an event came to: assigned, parked, updated, duplicate.
 //! - **event log**: every event with its outcome, in the order in which they were applied. Told again from its beginning,
 //!   to a new store, it comes to the same ([`replay`]).
+//! - **outbox**: assignments that others are still to be told of, if there are others.
 //! - **learned**: assignments that another process decided.
 //!
 //! ```text
-//!   event -> one transaction: decision (`dispatch`), courier's count, order, place in the log -> outcome
+//!   event -> one transaction: decision (`dispatch`), courier's count, order, place in the log, outbox -> outcome
 //! ```
 //!
 //! # The rooms
 //! The usual ones, [`metrics`], [`dispatch`], which decides, [`reading`], which understands what is told, [`replay`], which
-//! tells the log again, and [`topic`], through which others are told of events.
+//! tells the log again, [`topic`], through which others are told of events, and [`queues`] (feature `aws`), through which
+//! events come, and assignments go, by SNS and SQS.
 //!
 //! # Deliberately absent
 //! - Taking an order from a courier: those given stay given, also when the courier is no longer available.
@@ -31,7 +33,11 @@ pub mod dispatch;
 pub mod error;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "aws")]
+pub mod queues;
 pub mod reading;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod replay;
 pub mod routes;
 pub mod service;

@@ -13,7 +13,7 @@ use self::wire::{
     CourierDeskStatus, CourierList, CourierPatch, CourierQuery, CourierState, EventOutcome,
     EventPage, LogQuery, NewEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
-use super::model::{CourierId, OrderId, Whereabouts, Zone};
+use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
 use super::service::{Couriers, TakenIn};
 use crate::http::Problem;
 use crate::http::api::with_state;
@@ -136,7 +136,7 @@ async fn get_courier(
             StatusCode::NOT_FOUND,
             "courier-order-unknown",
             "No such order",
-            "No order of this id was ever told of.",
+            "No order of this id was ever told of here.",
         )
         .with("state", "unknown")),
     }
@@ -144,7 +144,8 @@ async fn get_courier(
 
 /// Say how a courier is from now on
 ///
-/// What is not said stays as it is; of somebody new, everything must be. The same as an event of this courier.
+/// What is not said stays as it is; of somebody new, everything must be. The same as an event of this courier. Where events go
+/// through a queue it is announced there, and known when it has come back: say everything if changes follow one another quickly.
 #[utoipa::path(
     patch, path = "/courier/{courier_id}", tag = "couriers",
     params(("courier_id" = Uuid, Path)),
@@ -165,9 +166,8 @@ async fn patch_courier(
     Json(Object(patch)): Json<Object>,
 ) -> Result<Response, Problem> {
     let courier = CourierId(id("courier_id", Some(courier))?);
-    let before = desk.couriers.courier(courier).await?;
-    let said = wire::patched(courier, &patch, before.as_ref())?;
-    desk.couriers.say(said).await?;
+    let change = |before: Option<&Courier>| wire::patched(courier, &patch, before);
+    desk.couriers.change(courier, change).await?;
     Ok(not_kept(&true))
 }
 

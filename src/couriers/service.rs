@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::error::Unavailable;
 use super::metrics::Metrics;
@@ -24,6 +24,8 @@ pub struct Couriers {
     dispatches: bool,
     /// Told when there may be something to tell others.
     decided: Arc<Notify>,
+    /// Held by whoever changes a part of what is known of a courier.
+    changing: Arc<Mutex<()>>,
 }
 
 /// What became of events that were taken in.
@@ -44,6 +46,7 @@ impl Couriers {
             topic: None,
             dispatches: true,
             decided: Arc::default(),
+            changing: Arc::default(),
         }
     }
 
@@ -131,24 +134,24 @@ impl Couriers {
         self.store.orders_of(courier).await
     }
 
-    /// A courier; nothing if nobody ever heard of them.
+    /// Says how a courier is from now on, who was as `change` is told: to the topic if there is one, to the store otherwise. One
+    /// at a time, so that of two changes of different parts neither is lost.
     ///
     /// # Errors
-    /// See [`Unavailable`].
-    pub async fn courier(&self, courier: CourierId) -> Result<Option<Courier>, Unavailable> {
-        self.store.courier(courier).await
-    }
-
-    /// Says how a courier is from now on: to the topic if there is one, to the store otherwise.
-    ///
-    /// # Errors
-    /// See [`Unavailable`]; it may be said again.
-    pub async fn say(&self, courier: AddCourier) -> Result<(), Unavailable> {
-        let events = vec![Event::Courier(courier)];
+    /// What `change` refuses; see [`Unavailable`], when it may be said again.
+    pub async fn change<E: From<Unavailable>>(
+        &self,
+        courier: CourierId,
+        change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,
+    ) -> Result<(), E> {
+        let _alone = self.changing.lock().await;
+        let before = self.store.courier(courier).await?;
+        let events = vec![Event::Courier(change(before.as_ref())?)];
         match &self.topic {
-            Some(topic) => topic.announce(events).await,
-            None => self.decide(events).await.map(drop),
+            Some(topic) => topic.announce(events).await?,
+            None => self.decide(events).await.map(drop)?,
         }
+        Ok(())
     }
 
     /// The couriers of a zone, or all, by their ids.

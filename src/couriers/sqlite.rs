@@ -14,9 +14,8 @@ use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::sqlite::{Database, Micros};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
-/// courier is parked. What was decided elsewhere is `learned`.
-pub const MIGRATIONS: &[&str] = &[
-    "
+/// courier is among the parked; what it is about is only there and in the log. What was decided elsewhere is `learned`.
+pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE couriers (
         id        BLOB PRIMARY KEY,
         name      TEXT NOT NULL,
@@ -26,14 +25,17 @@ pub const MIGRATIONS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX turns ON couriers (zone, count, id) WHERE available = 1;
     CREATE TABLE orders (
-        id       BLOB PRIMARY KEY,
-        courier  BLOB,
-        details  TEXT NOT NULL,
-        zone     TEXT NOT NULL,
-        added_at INTEGER NOT NULL
+        id      BLOB PRIMARY KEY,
+        courier BLOB
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX parked ON orders (zone, added_at, id) WHERE courier IS NULL;
     CREATE INDEX orders_of ON orders (courier, id) WHERE courier IS NOT NULL;
+    CREATE TABLE parked (
+        zone     TEXT NOT NULL,
+        added_at INTEGER NOT NULL,
+        id       BLOB NOT NULL,
+        details  TEXT NOT NULL,
+        PRIMARY KEY (zone, added_at, id)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE events (
         number  INTEGER PRIMARY KEY,
         at      INTEGER NOT NULL,
@@ -45,15 +47,12 @@ pub const MIGRATIONS: &[&str] = &[
         placed  BLOB NOT NULL,
         courier BLOB NOT NULL
     ) STRICT;
-",
-    "
     CREATE TABLE learned (
         id      BLOB PRIMARY KEY,
         courier BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX learned_of ON learned (courier, id);
-",
-];
+"];
 
 /// The store.
 #[derive(Debug, Clone)]
@@ -78,10 +77,17 @@ impl Sqlite {
 impl Store for Sqlite {
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
         let (join, tells) = (self.join, self.tells);
+        // Written before it is this one's turn: the writer has enough to do.
+        let events = events.into_iter().map(|(event, at)| {
+            let text = serde_json::to_string(&event);
+            (event, at, text)
+        });
+        let events: Vec<_> = events.collect();
         Box::pin(self.database.keep(move |connection| {
-            let each = events.iter().map(|(event, at)| {
+            let each = events.into_iter().map(|(event, at, text)| {
+                let text = text.map_err(written)?;
                 let (outcome, assignments) = apply(connection, event, join)?;
-                record(connection, event, *at, outcome)?;
+                record(connection, &text, at, outcome)?;
                 for assignment in assignments.iter().filter(|_| tells) {
                     tell(connection, *assignment)?;
                 }
@@ -168,7 +174,7 @@ impl Store for Sqlite {
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let orders = connection
                 .prepare_cached(
-                    "SELECT id, details, zone, added_at FROM orders WHERE courier IS NULL
+                    "SELECT id, details, zone, added_at FROM parked
                      ORDER BY zone, added_at, id LIMIT ?",
                 )?
                 .query_map([limit], |row| {
@@ -182,7 +188,7 @@ impl Store for Sqlite {
                 })?
                 .collect::<Result<_, _>>()?;
             let count = connection
-                .prepare_cached("SELECT count(*) FROM orders WHERE courier IS NULL")?
+                .prepare_cached("SELECT count(*) FROM parked")?
                 .query_row([], |row| row.get(0))?;
             Ok((orders, count))
         }))
@@ -258,12 +264,12 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Whereabouts> {
 /// Decides about an event and keeps what comes of it; runs inside the transaction that keeps the event.
 fn apply(
     connection: &Connection,
-    event: &Event,
+    event: Event,
     join: Join,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
     match event {
-        Event::Order(order) => add_order(connection, order),
-        Event::Courier(said) => add_courier(connection, said.clone(), join),
+        Event::Order(order) => add_order(connection, &order),
+        Event::Courier(said) => add_courier(connection, said, join),
     }
 }
 
@@ -271,30 +277,45 @@ fn add_order(
     connection: &Connection,
     added: &AddOrder,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
-    if let Some(outcome) = dispatch::duplicate(whereabouts(connection, added.id)?) {
-        return Ok((outcome, Vec::new()));
-    }
-    let outcome = dispatch::order(least(connection, added.zone)?);
-    let assignment = match outcome {
-        Outcome::Assigned(courier_id) => Some(Assignment {
-            order_id: added.id,
-            courier_id,
-        }),
-        _ => None,
+    let new = connection
+        .prepare_cached(
+            "INSERT INTO orders VALUES (?1, (
+                SELECT id FROM couriers WHERE available = 1 AND zone = ?2 ORDER BY count, id LIMIT 1
+             )) ON CONFLICT DO NOTHING RETURNING courier",
+        )?
+        .query_row(params![added.id.0, added.zone.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(least) = new else {
+        let known = dispatch::duplicate(whereabouts(connection, added.id)?);
+        return Ok((
+            known.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
+            Vec::new(),
+        ));
     };
+    let least: Option<Uuid> = least;
+    let outcome = dispatch::order(least.map(CourierId));
+    let Outcome::Assigned(courier_id) = outcome else {
+        park(connection, added)?;
+        return Ok((outcome, Vec::new()));
+    };
+    count_up(connection, courier_id)?;
+    let assignment = Assignment {
+        order_id: added.id,
+        courier_id,
+    };
+    Ok((outcome, vec![assignment]))
+}
+
+fn park(connection: &Connection, order: &AddOrder) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO orders VALUES (?, ?, ?, ?, ?)")?
+        .prepare_cached("INSERT INTO parked VALUES (?, ?, ?, ?)")?
         .execute(params![
-            added.id.0,
-            assignment.map(|assignment| assignment.courier_id.0),
-            added.details,
-            added.zone.as_str(),
-            Micros(added.added_at)
+            order.zone.as_str(),
+            Micros(order.added_at),
+            order.id.0,
+            order.details
         ])?;
-    if let Some(assignment) = assignment {
-        count_up(connection, assignment.courier_id)?;
-    }
-    Ok((outcome, assignment.into_iter().collect()))
+    Ok(())
 }
 
 fn add_courier(
@@ -322,7 +343,7 @@ fn add_courier(
         ])?;
     let mut assignments = Vec::new();
     while let Some(courier_id) = least(connection, said.zone)? {
-        let Some(order_id) = longest_parked(connection, said.zone)? else {
+        let Some(order_id) = unpark(connection, said.zone)? else {
             break;
         };
         connection
@@ -348,11 +369,13 @@ fn least(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<Courier
         .optional()
 }
 
-fn longest_parked(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<OrderId>> {
+/// Takes who has waited longest out of those who wait.
+fn unpark(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<OrderId>> {
     connection
         .prepare_cached(
-            "SELECT id FROM orders WHERE courier IS NULL AND zone = ?
-             ORDER BY added_at, id LIMIT 1",
+            "DELETE FROM parked WHERE (zone, added_at, id) = (
+                SELECT zone, added_at, id FROM parked WHERE zone = ? ORDER BY added_at, id LIMIT 1
+             ) RETURNING id",
         )?
         .query_row([zone.as_str()], |row| Ok(OrderId(row.get(0)?)))
         .optional()
@@ -403,23 +426,21 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlit
     })
 }
 
+fn written(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
 /// Appends an event to the log.
 fn record(
     connection: &Connection,
-    event: &Event,
+    event: &str,
     at: Timestamp,
     outcome: Outcome,
 ) -> rusqlite::Result<()> {
-    let written = |value: serde_json::Result<String>| {
-        value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-    };
+    let outcome = serde_json::to_string(&outcome).map_err(written)?;
     connection
         .prepare_cached("INSERT INTO events (at, event, outcome) VALUES (?, ?, ?)")?
-        .execute(params![
-            Micros(at),
-            written(serde_json::to_string(event))?,
-            written(serde_json::to_string(&outcome))?
-        ])?;
+        .execute(params![Micros(at), event, outcome])?;
     Ok(())
 }
 
@@ -431,4 +452,4 @@ fn tell(connection: &Connection, assignment: Assignment) -> rusqlite::Result<()>
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -67,7 +67,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The log after a place, `limit` events at most.
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>>;
 
-    /// What is still to be told to others, oldest first, `limit` at most.
+    /// What is still to be told to others, the oldest of each zone first, `limit` at most.
     fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>>;
 
     /// These were told.

@@ -2,12 +2,14 @@
 //! variables `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` and their likes, the files in `~/.aws`, or the role of
 //! the machine.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use uuid::Uuid;
 
 /// How long it may take to reach a service.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -52,6 +54,28 @@ impl Aws {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
+    /// A client of SNS.
+    pub fn sns(&self) -> aws_sdk_sns::Client {
+        aws_sdk_sns::Client::new(&self.config)
+    }
+
+    /// A client of SQS.
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.config)
+    }
+
+    /// A client of SQS for calls that are answered after `wait` if there is nothing to tell. It tries once.
+    pub fn sqs_waiting(&self, wait: Duration) -> aws_sdk_sqs::Client {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(wait + ATTEMPT)
+            .operation_timeout(wait + ATTEMPT);
+        let config = aws_sdk_sqs::config::Builder::from(&self.config)
+            .timeout_config(timeouts.build())
+            .retry_config(RetryConfig::disabled());
+        aws_sdk_sqs::Client::from_conf(config.build())
+    }
+
     /// The services of an emulator at this address, for tests.
     #[cfg(test)]
     pub(crate) async fn emulated(endpoint: &str) -> Self {
@@ -76,4 +100,56 @@ fn patiently() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .timeout_config(timeouts.build())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+}
+
+/// An error of the SDK with its causes, as one sentence.
+pub fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// How long to wait after so many failures: between half and all of `first`, doubled with each failure but the first, and
+/// `longest` at most. By a random part, so that many servers do not come back at once.
+pub fn backoff(failures: u32, first: Duration, longest: Duration) -> Duration {
+    random_half(failures, first, longest, Uuid::new_v4().as_u128())
+}
+
+fn random_half(failures: u32, first: Duration, longest: Duration, random: u128) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let wait = (first * 2_u32.pow(doublings)).min(longest);
+    let half = wait / 2;
+    let part = random % half.as_micros().max(1);
+    half + Duration::from_micros(u64::try_from(part).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_bound_and_differ() {
+        let first = Duration::from_millis(250);
+        let longest = Duration::from_secs(30);
+        for (failures, from_ms, to_ms) in [
+            (1, 125, 250),
+            (2, 250, 500),
+            (5, 2000, 4000),
+            (8, 15_000, 30_000),
+            (u32::MAX, 15_000, 30_000),
+        ] {
+            for random in [0, 1, 7_919_777, u128::MAX] {
+                let wait = random_half(failures, first, longest, random).as_millis();
+                assert!((from_ms..=to_ms).contains(&wait), "{failures}: {wait} ms");
+            }
+        }
+        assert_ne!(
+            random_half(3, first, longest, 0),
+            random_half(3, first, longest, 123_456)
+        );
+    }
 }

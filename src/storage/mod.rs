@@ -32,6 +32,8 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod directory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod sqlite;
 
 mod unavailable;

@@ -1,7 +1,6 @@
 //! Days that several servers share, in tables of an emulator; and the operational log in a bucket of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +10,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Barrier, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::Barrier;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -24,33 +19,16 @@ use crate::assignments::{
     lists, most, names, package, pointers, real_day, timeless, unpacked, update, wanted,
 };
 use crate::client::{Answer, Ask, Door, get};
+use crate::emulator::{Proxy, Way, emulator, odyssey_at};
 use crate::packages::with;
-use crate::shop::{PATIENCE, Shop, odyssey, text, variable};
+use crate::shop::{PATIENCE, Shop, text, variable};
 
 /// How long a request may go on being refused because others are at the same day, or because the engine was away.
 const PERSISTENCE: Duration = Duration::from_secs(60);
 /// How long a request may take whose every call goes unanswered.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Who a server is at an emulator, whatever whoever runs the tests is at Amazon.
-const AT_AN_EMULATOR: [(&str, &str); 6] = [
-    ("AWS_REGION", "eu-west-2"),
-    ("AWS_ACCESS_KEY_ID", "test"),
-    ("AWS_SECRET_ACCESS_KEY", "test"),
-    ("AWS_CONFIG_FILE", "/dev/null"),
-    ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-    ("AWS_EC2_METADATA_DISABLED", "true"),
-];
-
 // --- The emulator --------------------------------------------------------------------------------------------------
-
-/// The address of the emulator that all tests share.
-fn emulator() -> SocketAddr {
-    let endpoint = std::env::var("EMULATOR_ADDRESS")
-        .expect("EMULATOR_ADDRESS is not set: `make test` provides an emulator");
-    let address = endpoint.strip_prefix("http://").unwrap();
-    address.trim_end_matches('/').parse().unwrap()
-}
 
 /// What a server shares with others: tables, a bucket, and the way to them.
 #[derive(Debug, Clone)]
@@ -105,12 +83,7 @@ impl Shared {
     }
 
     async fn run(&self, settings: &[(&str, &str)]) -> Shop {
-        let mut command = odyssey();
-        for (name, value) in AT_AN_EMULATOR {
-            command.env(name, value);
-        }
-        command.env("AWS_ENDPOINT_URL", &self.endpoint);
-        Shop::run(command, settings).await
+        Shop::run(odyssey_at(&self.endpoint), settings).await
     }
 
     fn dynamodb() -> aws_sdk_dynamodb::Client {
@@ -146,87 +119,6 @@ impl Shared {
             objects.insert(key.to_owned(), unpacked(&body.into_bytes()));
         }
         objects
-    }
-}
-
-/// What becomes of bytes between the server and the emulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Open,
-    /// Whoever comes is sent away, and whoever is there too.
-    Refused,
-    /// Nothing gets through, and nobody is told.
-    Swallowed,
-    /// Requests get through, answers do not.
-    AnswersLost,
-}
-
-/// Stands between the server and the emulator.
-#[derive(Debug)]
-struct Proxy {
-    address: SocketAddr,
-    way: watch::Sender<Way>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Proxy {
-    async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (way, _) = watch::channel(Way::Open);
-        let address = listener.local_addr().unwrap();
-        let ways = way.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                let (from, _) = listener.accept().await.unwrap();
-                tokio::spawn(connected(from, ways.subscribe()));
-            }
-        });
-        Self { address, way, task }
-    }
-
-    fn is_now(&self, way: Way) {
-        self.way.send_replace(way);
-    }
-}
-
-async fn connected(from: TcpStream, mut way: watch::Receiver<Way>) {
-    if *way.borrow() == Way::Refused {
-        return;
-    }
-    let to = TcpStream::connect(emulator()).await.unwrap();
-    let ((from_in, from_out), (to_in, to_out)) = (from.into_split(), to.into_split());
-    let (there, back) = (way.clone(), way.clone());
-    tokio::select! {
-        () = passed(from_in, to_out, there, &[Way::Swallowed]) => {}
-        () = passed(to_in, from_out, back, &[Way::Swallowed, Way::AnswersLost]) => {}
-        _ = way.wait_for(|way| *way == Way::Refused) => {}
-    }
-}
-
-/// Passes bytes on until one of these ways was seen; from then on they are swallowed.
-async fn passed(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    way: watch::Receiver<Way>,
-    swallowing: &[Way],
-) {
-    let mut piece = vec![0; 64 << 10];
-    let mut swallowed = false;
-    while let Ok(count @ 1..) = from.read(&mut piece).await {
-        swallowed |= swallowing.contains(&way.borrow());
-        if !swallowed && to.write_all(&piece[..count]).await.is_err() {
-            return;
-        }
-    }
-    if swallowed {
-        // Not even an end is told.
-        std::future::pending::<()>().await;
     }
 }
 
@@ -689,13 +581,9 @@ fn expect_objects(objects: &BTreeMap<String, Vec<Value>>, mut expected: Vec<Stri
 /// What the program says that must not start: its last line.
 async fn refused(settings: [(&str, &str); 2]) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = odyssey();
-    command.arg("serve").env_remove("RUST_BACKTRACE");
-    for (name, value) in AT_AN_EMULATOR {
-        command.env(name, value);
-    }
     // Nobody listens there.
-    command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    let mut command = odyssey_at("http://127.0.0.1:1");
+    command.arg("serve").env_remove("RUST_BACKTRACE");
     let ours = [
         ("aws.provision", "true"),
         ("data_dir", dir.path().to_str().unwrap()),

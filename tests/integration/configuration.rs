@@ -44,6 +44,7 @@ fn the_help_of_every_command_says_what_it_is_for() {
                 "config",
                 "health",
                 "packages",
+                "couriers",
                 "openapi",
                 "--version",
                 "Usage: odyssey",
@@ -73,6 +74,21 @@ fn the_help_of_every_command_says_what_it_is_for() {
         (
             &["packages", "audit", "--help"],
             &["--config <FILE>", "Exit code 0", "statistics"],
+        ),
+        (&["couriers", "--help"], &["replay", "event log"]),
+        (
+            &["couriers", "replay", "--help"],
+            &["--config <FILE>", "--into <DIRECTORY>", "Exit code 0"],
+        ),
+        #[cfg(feature = "aws")]
+        (
+            &["couriers", "redrive", "--help"],
+            &[
+                "--config <FILE>",
+                "--dry-run",
+                "dead-letter queue",
+                "reason",
+            ],
         ),
         (
             &["openapi", "--help"],
@@ -165,6 +181,7 @@ fn the_defaults_are_a_manual_that_can_be_read_back() {
         "batch_age =",
         "spool_max_bytes =",
         "provision =",
+        "visibility =",
         "drain =",
         "format =",
         "level =",
@@ -308,6 +325,12 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
         ("oplog.spool_max_bytes", "65535"),
         ("oplog.waiting_max", "0"),
         ("aws.provision", "perhaps"),
+        ("couriers.store", "paper"),
+        ("couriers.events", "post"),
+        ("couriers.events_topic_arn", "events-topic"),
+        ("couriers.dead_letter_queue_url", "dead-letter-queue"),
+        ("couriers.visibility", "999ms"),
+        ("couriers.visibility", "12h 1s"),
     ] {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);
@@ -325,12 +348,34 @@ fn a_sink_without_its_bucket_is_told_which_key_is_missing() {
     assert!(said.contains("`oplog.bucket`"), "{said}");
 }
 
+#[cfg(feature = "aws")]
+#[test]
+fn queues_without_their_places_are_told_which_key_is_missing() {
+    for (role, key) in [
+        ("dispatcher", "couriers.events_queue_url"),
+        ("directory", "couriers.assignments_queue_url"),
+    ] {
+        let mut command = odyssey();
+        command.arg("serve").env(variable("couriers.events"), "sqs");
+        command.env(variable("couriers.roles"), role).env(
+            variable("couriers.events_topic_arn"),
+            "arn:aws:sns:eu-west-2:123450000001:events-topic",
+        );
+        let said = refused(&mut command);
+        assert!(said.contains(&format!("`{key}`")), "{said}");
+    }
+}
+
 #[cfg(not(feature = "aws"))]
 #[test]
 fn what_needs_amazon_is_refused_by_a_build_without_it() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    for (key, value) in [("assignments.store", "dynamodb"), ("oplog.sink", "s3")] {
+    for (key, value) in [
+        ("assignments.store", "dynamodb"),
+        ("oplog.sink", "s3"),
+        ("couriers.events", "sqs"),
+    ] {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);
         command.env(variable("oplog.bucket"), "log");

@@ -12,43 +12,43 @@ use uuid::Uuid;
 
 use crate::client::{Ask, Connection, Door, get, post, within};
 use crate::durability::{ROUNDS_VARIABLE, Seed, number_from_environment, open};
-use crate::shop::{Shop, eventually, odyssey, text};
+use crate::shop::{Shop, eventually, odyssey, text, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 10;
 /// How often the scenario is played.
 const SCENARIOS: u64 = 100;
-const ZONES: [&str; 4] = ["N", "S", "E", "W"];
+pub(crate) const ZONES: [&str; 4] = ["N", "S", "E", "W"];
 
-fn courier(id: Uuid, zone: &str, available: bool) -> Value {
+pub(crate) fn courier(id: Uuid, zone: &str, available: bool) -> Value {
     json!({"courierId": id, "name": format!("courier {id}"), "zone": zone, "isAvailable": available})
 }
 
-fn order(id: Uuid, zone: &str) -> Value {
+pub(crate) fn order(id: Uuid, zone: &str) -> Value {
     json!({"orderId": id, "details": "Buy something", "zone": zone, "addedAt": "2021-07-18T10:22:10.170682Z"})
 }
 
-fn tell(events: &Value) -> Ask {
+pub(crate) fn tell(events: &Value) -> Ask {
     post("/events").json(events)
 }
 
-fn patch(courier: Uuid, said: &Value) -> Ask {
+pub(crate) fn patch(courier: Uuid, said: &Value) -> Ask {
     Ask::new(Method::PATCH, format!("/courier/{courier}")).json(said)
 }
 
 /// What events come to.
-async fn told(door: Door, events: &Value) -> Vec<Value> {
+pub(crate) async fn told(door: Door, events: &Value) -> Vec<Value> {
     let outcomes = door.ask(tell(events)).await.expect(202);
     outcomes.as_array().unwrap().clone()
 }
 
-async fn courier_of(door: Door, order: Uuid) -> Value {
+pub(crate) async fn courier_of(door: Door, order: Uuid) -> Value {
     door.ask(get(format!("/courier?orderId={order}")))
         .await
         .expect(200)
 }
 
-async fn orders_of(door: Door, courier: Uuid) -> BTreeSet<String> {
+pub(crate) async fn orders_of(door: Door, courier: Uuid) -> BTreeSet<String> {
     let orders = door
         .ask(get(format!("/orders?courierId={courier}")))
         .await
@@ -56,22 +56,33 @@ async fn orders_of(door: Door, courier: Uuid) -> BTreeSet<String> {
     orders.as_array().unwrap().iter().map(text).collect()
 }
 
-/// What `odyssey couriers replay` says of this data directory, and whether it is content.
-fn replayed(data: &Path) -> (bool, String) {
+/// What `odyssey couriers replay` says of this data directory; it is content.
+pub(crate) fn replayed(data: &Path, settings: &[(&str, &str)]) -> String {
     let mut command = odyssey();
-    command
-        .args(["couriers", "replay"])
-        .env("ODYSSEY_DATA_DIR", data);
+    command.args(["couriers", "replay"]);
+    command.env(variable("data_dir"), data);
+    for (key, value) in settings {
+        command.env(variable(key), value);
+    }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.success(), said)
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said
+}
+
+#[tokio::test]
+async fn orders_told_of_before_their_couriers_find_them_a_hundred_times_in_a_row() {
+    play_scenarios(&[]).await;
 }
 
 /// Four orders, two in the north and two in the south, before John and Fred.
-#[tokio::test]
-async fn orders_told_of_before_their_couriers_find_them_a_hundred_times_in_a_row() {
+pub(crate) async fn play_scenarios(settings: &[(&str, &str)]) {
     let data = tempfile::tempdir().unwrap();
-    let shop = open(data.path(), &[]).await;
+    let shop = open(data.path(), settings).await;
     for _ in 0..SCENARIOS {
         let orders: [Uuid; 4] = std::array::from_fn(|_| Uuid::new_v4());
         for (order_id, zone) in orders.iter().zip(["N", "S", "N", "S"]) {
@@ -104,8 +115,7 @@ async fn orders_told_of_before_their_couriers_find_them_a_hundred_times_in_a_row
         }
     }
     shop.close().await;
-    let (agrees, said) = replayed(data.path());
-    assert!(agrees, "{said}");
+    let said = replayed(data.path(), settings);
     assert!(
         said.starts_with("800 events: 200 couriers, 400 orders, 0 of them parked"),
         "{said}"
@@ -265,6 +275,29 @@ async fn a_patch_changes_what_it_says_and_needs_everything_of_a_stranger() {
 }
 
 #[tokio::test]
+async fn two_who_change_different_parts_at_once_change_both() {
+    let shop = Shop::open(&[]).await;
+    let id = Uuid::from_u128(7);
+    for round in 0..50 {
+        told(shop.staff, &courier(id, "S", true)).await;
+        let name = format!("Ada {round}");
+        let (said, renamed) = (json!({"available": false}), json!({"name": name}));
+        let (left, renamed) = tokio::join!(
+            shop.staff.ask(patch(id, &said)),
+            shop.staff.ask(patch(id, &renamed)),
+        );
+        for answer in [left, renamed] {
+            assert_eq!(answer.expect(200), json!(true));
+        }
+        let known = shop.staff.ask(get("/couriers")).await.expect(200);
+        let known = &known["couriers"][0];
+        assert_eq!(known["name"], json!(name));
+        assert_eq!(known["isAvailable"], json!(false));
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn questions_that_make_no_sense_are_told_the_parameter() {
     let shop = Shop::open(&[]).await;
     for path in [
@@ -329,12 +362,16 @@ async fn work(mut connection: Connection, book: Book, mut random: fastrand::Rng)
 
 #[tokio::test]
 async fn the_couriers_of_a_server_that_is_killed_again_and_again_keep_their_orders() {
+    kill_again_and_again(&[]).await;
+}
+
+pub(crate) async fn kill_again_and_again(settings: &[(&str, &str)]) {
     let rounds = number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS);
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let data = tempfile::tempdir().unwrap();
     let book = Book::default();
     for _ in 0..rounds {
-        let shop = open(data.path(), &[]).await;
+        let shop = open(data.path(), settings).await;
         let mut workers = Vec::new();
         for _ in 0..8 {
             let connection = shop.staff.connect().await;
@@ -352,10 +389,9 @@ async fn the_couriers_of_a_server_that_is_killed_again_and_again_keep_their_orde
         for worker in workers {
             within("a worker notices the end", worker).await.unwrap();
         }
-        let (agrees, said) = replayed(data.path());
-        assert!(agrees, "{said}");
+        replayed(data.path(), settings);
     }
-    let shop = open(data.path(), &[]).await;
+    let shop = open(data.path(), settings).await;
     let known = book.lock().unwrap().clone();
     assert!(known.len() as u64 > rounds);
     for (id, courier) in known {

@@ -1,5 +1,5 @@
-//! What `infra/` makes is what the code uses: the tables' names, keys and index, where the operational log goes, and what
-//! the server may call.
+//! What `infra/` makes is what the code uses: the tables' names, keys and index, where the operational log goes, the
+//! couriers' topics and queues, and what the server may call.
 //!
 //! The HCL is evaluated as Terraform would do it, so that a name may be assembled from parts and is compared as a whole.
 
@@ -7,15 +7,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hcl::eval::{Context, Evaluate};
+use hcl::eval::{Context, Evaluate, FuncDef, ParamType};
 use hcl::{Block, Body, Map, Value};
 use odyssey::assignments::dynamodb::{self, BY_PACKAGE, DRIVER_ID, ITEM, PACKAGE_ID, SHARD};
+
+use crate::shop::odyssey;
 
 // --- What the code uses --------------------------------------------------------------------------------------------
 
 const ASSIGNMENTS_TABLE: &str = dynamodb::ASSIGNMENTS;
 const PACKAGES_TABLE: &str = dynamodb::PACKAGES;
 const LOG_PREFIX: &str = "logs/";
+const EVENTS_TOPIC: &str = "events-topic";
+const EVENTS_QUEUE: &str = "events-queue";
+const ASSIGNMENTS_TOPIC: &str = "assignments-topic";
+const ASSIGNMENTS_QUEUE: &str = "assignments-queue";
+const DEAD_LETTER_QUEUE: &str = "dead-letter-queue";
+/// The couriers' channels: as Terraform calls each, its topic and its queue.
+const CHANNELS: [(&str, &str, &str); 2] = [
+    ("events", EVENTS_TOPIC, EVENTS_QUEUE),
+    ("assignments", ASSIGNMENTS_TOPIC, ASSIGNMENTS_QUEUE),
+];
 
 // --- What it may call ----------------------------------------------------------------------------------------------
 
@@ -30,9 +42,39 @@ const ON_TABLES: &[&str] = &[
 ];
 const ON_INDEX: &[&str] = &["dynamodb:Query"];
 const ON_LOG: &[&str] = &["s3:PutObject"];
+/// On the queue that a role of the couriers reads.
+const ON_READ: &[&str] = &[
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:ReceiveMessage",
+];
+/// On the topic that a role of the couriers tells.
+const ON_TOLD: &[&str] = &["sns:Publish"];
+/// On the queue into which goes what was not understood.
+const ON_FILLED: &[&str] = &["sqs:SendMessage"];
+/// On the queue from which messages are brought back; it is looked for by its name where no URL is configured.
+const ON_EMPTIED: &[&str] = &[
+    "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+];
+/// On the queues to which they go back.
+const ON_REFILLED: &[&str] = &["sqs:GetQueueUrl", "sqs:SendMessage"];
+/// Everything above.
+const ALLOWED: [&[&str]; 8] = [
+    ON_TABLES,
+    ON_INDEX,
+    ON_LOG,
+    ON_READ,
+    ON_TOLD,
+    ON_FILLED,
+    ON_EMPTIED,
+    ON_REFILLED,
+];
 
-/// How a call looks in the sources, and the action that it needs. What creates tables and buckets, and looks whether they are
-/// there, is not here: that is for emulators, which let anybody in.
+/// How a call looks in the sources, and the action that it needs. What creates tables, buckets, topics and queues, and looks
+/// whether they are there, is not here: that is for emulators, which let anybody in.
 const CALLS: &[(&str, &str)] = &[
     (".batch_get_item()", "dynamodb:BatchGetItem"),
     (".batch_write_item()", "dynamodb:BatchWriteItem"),
@@ -54,7 +96,30 @@ const CALLS: &[(&str, &str)] = &[
     (".head_object()", "s3:GetObject"),
     (".list_objects_v2()", "s3:ListBucket"),
     (".put_object()", "s3:PutObject"),
+    (".publish()", "sns:Publish"),
+    (".publish_batch()", "sns:Publish"),
+    // A batch needs what one message needs.
+    (
+        ".change_message_visibility()",
+        "sqs:ChangeMessageVisibility",
+    ),
+    (
+        ".change_message_visibility_batch()",
+        "sqs:ChangeMessageVisibility",
+    ),
+    (".delete_message()", "sqs:DeleteMessage"),
+    (".delete_message_batch()", "sqs:DeleteMessage"),
+    (".get_queue_attributes()", "sqs:GetQueueAttributes"),
+    (".get_queue_url()", "sqs:GetQueueUrl"),
+    (".purge_queue()", "sqs:PurgeQueue"),
+    (".receive_message()", "sqs:ReceiveMessage"),
+    (".send_message()", "sqs:SendMessage"),
+    (".send_message_batch()", "sqs:SendMessage"),
+    (".start_message_move_task()", "sqs:StartMessageMoveTask"),
 ];
+
+/// Sources that create and nothing else, with calls that others may make too.
+const PROVISIONING: &str = "provision.rs";
 
 // --- Reading -------------------------------------------------------------------------------------------------------
 
@@ -90,6 +155,7 @@ fn ends_with(file: &Path, extension: &str) -> bool {
 }
 
 /// `infra/` in one of its workspaces.
+#[derive(Clone)]
 struct Infra {
     body: Body,
     context: Context<'static>,
@@ -97,31 +163,106 @@ struct Infra {
 
 impl Infra {
     fn of(workspace: &str) -> Self {
+        let mut context = Context::new();
+        // What is said in JSON is compared as what it says.
+        let jsonencode = FuncDef::builder().param(ParamType::Any);
+        let jsonencode = jsonencode.build(|arguments| Ok(arguments[0].clone()));
+        context.declare_func("jsonencode", jsonencode);
+        context.declare_var("module", object([("names", names(workspace))]));
         let mut infra = Self {
             body: folder("infra"),
-            context: Context::new(),
+            context,
         };
-        let names = object([("names", names(workspace))]);
-        infra.context.declare_var("module", names);
-        let tables = infra.declare("aws_dynamodb_table", |table| {
+        let variables = infra.body.blocks();
+        let variables = variables.filter(|block| block.identifier() == "variable");
+        let defaults = variables
+            .filter(|block| block.body.attributes().any(|it| it.key() == "default"))
+            .map(|block| {
+                (
+                    block.labels()[0].as_str(),
+                    infra.value(&block.body, "default"),
+                )
+            });
+        let defaults = object(defaults);
+        infra.context.declare_var("var", defaults);
+        let locals = locals(&infra.body, &infra.context);
+        infra.context.declare_var("local", locals);
+        infra.declare("aws_dynamodb_table", |infra, table| {
             let name = infra.text(table, "name");
-            object([("arn", format!("table/{name}"))])
+            object([("arn", format!("table/{name}")), ("name", name)])
         });
-        let buckets = infra.declare("aws_s3_bucket", |bucket| {
+        infra.declare("aws_s3_bucket", |infra, bucket| {
             let name = infra.text(bucket, "bucket");
-            object([("arn", format!("bucket/{name}")), ("id", name)])
+            object([
+                ("arn", format!("bucket/{name}")),
+                ("id", name.clone()),
+                ("bucket", name),
+            ])
         });
-        infra.context.declare_var("aws_dynamodb_table", tables);
-        infra.context.declare_var("aws_s3_bucket", buckets);
+        infra.declare("aws_sns_topic", |infra, topic| {
+            let name = infra.text(topic, "name");
+            object([("arn", topic_arn(&name))])
+        });
+        infra.declare("aws_sqs_queue", |infra, queue| {
+            let name = infra.text(queue, "name");
+            object([("arn", queue_arn(&name)), ("url", queue_url(&name))])
+        });
+        // A policy is compared by its statements.
+        let documents = infra.each("data", "aws_iam_policy_document", |infra, document| {
+            object([("json", infra.whole(document))])
+        });
+        let documents = object([("aws_iam_policy_document", documents)]);
+        infra.context.declare_var("data", documents);
         infra
     }
 
-    /// What Amazon would know of the resources of a kind, by their names in Terraform.
-    fn declare(&self, kind: &str, known: impl Fn(&Body) -> Value) -> Value {
-        let resources = self.blocks("resource", kind);
-        let known =
-            resources.map(|block| (block.labels()[1].as_str().to_owned(), known(&block.body)));
-        Value::Object(known.collect())
+    /// Tells what Amazon would know of the resources of a kind, by their names in Terraform.
+    fn declare(&mut self, kind: &str, known: impl Fn(&Self, &Body) -> Value) {
+        let known = self.each("resource", kind, known);
+        self.context.declare_var(kind, known);
+    }
+
+    /// Something of each block of a kind, by its name in Terraform; with `for_each`, by its keys within that.
+    fn each(&self, what: &'static str, kind: &str, of: impl Fn(&Self, &Body) -> Value) -> Value {
+        let blocks = self.blocks(what, kind).map(|block| {
+            let body = block.body();
+            let of_it = match body.attributes().find(|it| it.key() == "for_each") {
+                None => of(self, body),
+                Some(for_each) => match for_each.expr().evaluate(&self.context).unwrap() {
+                    Value::Object(entries) => object(entries.iter().map(|(key, value)| {
+                        let each = [("key", key.as_str().into()), ("value", value.clone())];
+                        let mut one = self.clone();
+                        one.context.declare_var("each", object(each));
+                        (key.as_str(), of(&one, body))
+                    })),
+                    other => panic!("for_each is an object, not {other}"),
+                },
+            };
+            (block.labels()[1].as_str(), of_it)
+        });
+        object(blocks)
+    }
+
+    /// All resources of a kind with all that is said of them, by their names in Terraform.
+    fn resources(&self, kind: &str) -> Value {
+        self.each("resource", kind, Self::whole)
+    }
+
+    /// All that a block says: its attributes, and lists of its inner blocks by what they are.
+    fn whole(&self, body: &Body) -> Value {
+        let mut whole = Map::new();
+        // How many there are, and in which order they are made, is Terraform's own.
+        let said = body.attributes().map(hcl::Attribute::key);
+        for key in said.filter(|key| !["for_each", "depends_on"].contains(key)) {
+            whole.insert(key.to_owned(), self.value(body, key));
+        }
+        for block in body.blocks() {
+            let list = whole
+                .entry(block.identifier().to_owned())
+                .or_insert_with(|| Value::Array(Vec::new()));
+            list.as_array_mut().unwrap().push(self.whole(block.body()));
+        }
+        Value::Object(whole)
     }
 
     fn blocks(&self, what: &'static str, kind: &str) -> impl Iterator<Item = &Block> {
@@ -203,10 +344,10 @@ impl Infra {
         inner(body, what).any(|body| self.value(body, "enabled") == Value::Bool(true))
     }
 
-    /// What the server's policy allows: actions by what they are done to.
-    fn allowed(&self) -> BTreeMap<String, BTreeSet<String>> {
+    /// What the policy of a role allows: actions by what they are done to.
+    fn allowed(&self, role: &str) -> BTreeMap<String, BTreeSet<String>> {
         let mut allowed = BTreeMap::<_, BTreeSet<_>>::new();
-        let policy = self.block("data", "aws_iam_policy_document", "server");
+        let policy = self.block("data", "aws_iam_policy_document", role);
         for statement in inner(policy, "statement") {
             let keys: Vec<_> = statement.attributes().map(hcl::Attribute::key).collect();
             assert_eq!(
@@ -225,6 +366,21 @@ impl Infra {
     }
 }
 
+/// What Amazon calls a topic.
+fn topic_arn(name: &str) -> String {
+    format!("arn:aws:sns:eu-west-2:000000000000:{name}")
+}
+
+/// What Amazon calls a queue where somebody may use it.
+fn queue_arn(name: &str) -> String {
+    format!("arn:aws:sqs:eu-west-2:000000000000:{name}")
+}
+
+/// What Amazon calls a queue where it is used.
+fn queue_url(name: &str) -> String {
+    format!("https://sqs.eu-west-2.amazonaws.com/000000000000/{name}")
+}
+
 /// What `infra/names` says in a workspace.
 fn names(workspace: &str) -> Value {
     let body = folder("infra/names");
@@ -233,22 +389,20 @@ fn names(workspace: &str) -> Value {
         "var",
         object([("workspace", workspace), ("bucket_suffix", "acme")]),
     );
-    let locals = body.blocks().filter(|block| block.identifier() == "locals");
-    let locals: Map<String, Value> = locals
-        .flat_map(|block| block.body().attributes())
-        .map(|local| {
-            (
-                local.key().to_owned(),
-                local.expr().evaluate(&context).unwrap(),
-            )
-        })
-        .collect();
+    let locals = locals(&body, &context);
     context.declare_var("local", locals);
     let outputs = body.blocks().filter(|block| block.identifier() == "output");
     let names = outputs.map(|output| (output.labels()[0].as_str(), output.body()));
     // Nobody compares tags, and they need functions that are Terraform's own.
     let names = names.filter(|(name, _)| *name != "tags");
     object(names.map(|(name, body)| (name, evaluate(body, "value", &context))))
+}
+
+/// The locals of a folder, none of which needs another.
+fn locals(body: &Body, context: &Context<'_>) -> Value {
+    let blocks = body.blocks().filter(|block| block.identifier() == "locals");
+    let locals = blocks.flat_map(|block| block.body().attributes());
+    object(locals.map(|local| (local.key(), local.expr().evaluate(context).unwrap())))
 }
 
 fn evaluate(body: &Body, key: &str, context: &Context<'_>) -> Value {
@@ -347,6 +501,46 @@ fn called(source: &str) -> BTreeSet<&'static str> {
     calls.map(|(_, action)| *action).collect()
 }
 
+/// As what a policy allows is compared.
+fn actions<'a>(
+    allowed: impl IntoIterator<Item = (String, &'a [&'a str])>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let texts = |actions: &[&str]| actions.iter().map(|&action| action.to_owned()).collect();
+    let allowed = allowed.into_iter();
+    allowed
+        .map(|(what, actions)| (what, texts(actions)))
+        .collect()
+}
+
+/// Something of each channel, by its name in Terraform.
+fn channels(of: impl Fn(&str, &str) -> Value) -> Value {
+    object(CHANNELS.map(|(channel, topic, queue)| (channel, of(topic, queue))))
+}
+
+/// Who is refused, and what, at a topic or a queue: everybody without TLS.
+fn over_tls_only(actions: &str, arn: &str) -> Value {
+    hcl::value!({
+        sid = "OverTlsOnly"
+        effect = "Deny"
+        actions = [actions]
+        resources = [arn]
+        principals = [{ type = "*", identifiers = ["*"] }]
+        condition = [{ test = "Bool", variable = "aws:SecureTransport", values = ["false"] }]
+    })
+}
+
+/// What is said of every queue of the couriers.
+fn queue(name: &str) -> Map<String, Value> {
+    let queue = hcl::value!({
+        name = name
+        visibility_timeout_seconds = 30
+        receive_wait_time_seconds = 20
+        message_retention_seconds = 1_209_600
+        sqs_managed_sse_enabled = true
+    });
+    queue.as_object().unwrap().clone()
+}
+
 // --- The tests -----------------------------------------------------------------------------------------------------
 
 #[test]
@@ -380,7 +574,7 @@ fn the_tables_of_a_workspace_have_its_name_before_theirs_and_those_of_prod_canno
 #[test]
 fn the_server_may_do_what_it_does_and_nothing_else() {
     for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
-        let expected = [
+        let expected = actions([
             (format!("table/{prefix}{ASSIGNMENTS_TABLE}"), ON_TABLES),
             (format!("table/{prefix}{PACKAGES_TABLE}"), ON_TABLES),
             (
@@ -391,17 +585,72 @@ fn the_server_may_do_what_it_does_and_nothing_else() {
                 format!("bucket/{prefix}odyssey-log-acme/{LOG_PREFIX}*"),
                 ON_LOG,
             ),
+        ]);
+        assert_eq!(
+            Infra::of(workspace).allowed("server"),
+            expected,
+            "{workspace}"
+        );
+    }
+}
+
+#[test]
+fn each_role_of_the_couriers_may_do_what_it_does_and_nothing_else() {
+    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
+        let infra = Infra::of(workspace);
+        let topic = |name| topic_arn(&format!("{prefix}{name}"));
+        let queue = |name| queue_arn(&format!("{prefix}{name}"));
+        let roles = [
+            (
+                "dispatcher",
+                vec![
+                    (queue(EVENTS_QUEUE), ON_READ),
+                    (topic(ASSIGNMENTS_TOPIC), ON_TOLD),
+                    (topic(EVENTS_TOPIC), ON_TOLD),
+                    (queue(DEAD_LETTER_QUEUE), ON_FILLED),
+                ],
+            ),
+            (
+                "directory",
+                vec![
+                    (queue(ASSIGNMENTS_QUEUE), ON_READ),
+                    (topic(EVENTS_TOPIC), ON_TOLD),
+                    (queue(DEAD_LETTER_QUEUE), ON_FILLED),
+                ],
+            ),
+            (
+                "redrive",
+                vec![
+                    (queue(DEAD_LETTER_QUEUE), ON_EMPTIED),
+                    (queue(EVENTS_QUEUE), ON_REFILLED),
+                    (queue(ASSIGNMENTS_QUEUE), ON_REFILLED),
+                ],
+            ),
         ];
-        let expected: BTreeMap<_, BTreeSet<_>> = expected
-            .into_iter()
-            .map(|(what, actions)| {
-                (
-                    what,
-                    actions.iter().map(|action| (*action).to_owned()).collect(),
-                )
-            })
-            .collect();
-        assert_eq!(Infra::of(workspace).allowed(), expected, "{workspace}");
+        for (role, expected) in roles {
+            assert_eq!(
+                infra.allowed(role),
+                actions(expected),
+                "{role}, {workspace}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_role_has_the_policy_of_its_name() {
+    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
+        let infra = Infra::of(workspace);
+        let policies = infra.each("resource", "aws_iam_policy", |infra, policy| {
+            object(["name", "policy"].map(|key| (key, infra.value(policy, key))))
+        });
+        let roles = ["server", "dispatcher", "directory", "redrive"].map(|role| {
+            let name = format!("{prefix}odyssey-{role}");
+            let document = infra.block("data", "aws_iam_policy_document", role);
+            let policy = object([("name", name.into()), ("policy", infra.whole(document))]);
+            (role, policy)
+        });
+        assert_eq!(policies, object(roles), "{workspace}");
     }
 }
 
@@ -409,24 +658,30 @@ fn the_server_may_do_what_it_does_and_nothing_else() {
 fn what_the_sources_call_is_allowed_and_nothing_else() {
     let mut needed = BTreeSet::new();
     let files = files_below(&root().join("src"), true).into_iter();
-    let is_test = |file: &PathBuf| file.to_string_lossy().contains("/tests");
-    for file in files.filter(|file| !is_test(file)) {
+    let is_other =
+        |file: &PathBuf| file.to_string_lossy().contains("/tests") || file.ends_with(PROVISIONING);
+    for file in files.filter(|file| !is_other(file)) {
         let text = fs::read_to_string(&file).unwrap();
-        if text.contains("aws_sdk_") || file.to_string_lossy().contains("dynamodb") {
+        let path = file.to_string_lossy();
+        if text.contains("aws_sdk_") || path.contains("dynamodb") || path.contains("queues") {
             needed.extend(called(&text));
         }
     }
-    let allowed = [ON_TABLES, ON_INDEX, ON_LOG].into_iter().flatten();
-    assert_eq!(needed, allowed.copied().collect());
+    assert_eq!(needed, ALLOWED.into_iter().flatten().copied().collect());
 }
 
 #[test]
 fn a_call_is_known_by_what_it_needs() {
-    let source = "client.put_item().table_name(t); iter.scan(0, f); Output::builder(); types::Delete::builder()
+    let source = "client.put_item().table_name(t); iter.scan(0, f); Output::builder(); types::Delete::builder();
+        sqs\n    .delete_message_batch()\n    .queue_url(url); self.publish(message)
 #[cfg(test)]\nmod tests { client.get_object() }";
     assert_eq!(
         called(source).into_iter().collect::<Vec<_>>(),
-        ["dynamodb:DeleteItem", "dynamodb:PutItem"]
+        [
+            "dynamodb:DeleteItem",
+            "dynamodb:PutItem",
+            "sqs:DeleteMessage"
+        ]
     );
 }
 
@@ -453,4 +708,141 @@ fn localstack_is_used_as_terraform_makes_it() {
         environment["AWS_REGION"],
         infra.text(region.body(), "default")
     );
+}
+
+#[test]
+fn localstack_has_the_services_that_terraform_asks() {
+    let infra = Infra::of("default");
+    let provider = infra.blocks("provider", "aws").next().unwrap();
+    let endpoints = inner(provider.body(), "dynamic").flat_map(|it| inner(it, "content"));
+    let asked: BTreeSet<_> = endpoints
+        .flat_map(Body::attributes)
+        .map(hcl::Attribute::key)
+        .collect();
+    assert!(asked.contains("sns"), "{asked:?}");
+    for file in ["docker-compose.yml", ".github/workflows/ci.yml"] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        let mut lines = text.lines().map(str::trim);
+        let services = lines.find_map(|line| line.strip_prefix("SERVICES: "));
+        let services: BTreeSet<_> = services.unwrap().split(',').collect();
+        assert!(asked.is_subset(&services), "{file}: {services:?}");
+    }
+}
+
+#[test]
+fn each_queue_gets_what_its_topic_is_told_as_it_was_published() {
+    for (workspace, prefix) in [("default", ""), ("dev", "dev-")] {
+        let infra = Infra::of(workspace);
+        let topics = channels(|topic, _| {
+            let name = format!("{prefix}{topic}");
+            hcl::value!({ name = name, kms_master_key_id = "alias/aws/sns" })
+        });
+        let topics = object([("couriers", topics)]);
+        assert_eq!(infra.resources("aws_sns_topic"), topics, "{workspace}");
+        let subscriptions = channels(|topic, queue| {
+            let topic = topic_arn(&format!("{prefix}{topic}"));
+            let queue = queue_arn(&format!("{prefix}{queue}"));
+            hcl::value!({
+                topic_arn = topic
+                protocol = "sqs"
+                endpoint = queue
+                raw_message_delivery = true
+            })
+        });
+        let subscriptions = object([("couriers", subscriptions)]);
+        let made = infra.resources("aws_sns_topic_subscription");
+        assert_eq!(made, subscriptions, "{workspace}");
+    }
+}
+
+#[test]
+fn the_queues_keep_messages_as_long_as_sqs_can_and_it_moves_them_as_late_as_it_can() {
+    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
+        let infra = Infra::of(workspace);
+        let dead_letters = format!("{prefix}{DEAD_LETTER_QUEUE}");
+        let arn = queue_arn(&dead_letters);
+        let redrive = hcl::value!({ deadLetterTargetArn = arn, maxReceiveCount = 1000 });
+        let queues = channels(|_, name| {
+            let mut queue = queue(&format!("{prefix}{name}"));
+            queue.insert("redrive_policy".to_owned(), redrive.clone());
+            Value::Object(queue)
+        });
+        let queues = object([
+            ("couriers", queues),
+            ("dead_letters", Value::Object(queue(&dead_letters))),
+        ]);
+        assert_eq!(infra.resources("aws_sqs_queue"), queues, "{workspace}");
+
+        let url = queue_url(&dead_letters);
+        let sources = CHANNELS.map(|(_, _, queue)| queue_arn(&format!("{prefix}{queue}")));
+        let permission = hcl::value!({
+            queue_url = url
+            redrive_allow_policy = {
+                redrivePermission = "byQueue"
+                sourceQueueArns = (sources.to_vec())
+            }
+        });
+        let made = infra.resources("aws_sqs_queue_redrive_allow_policy");
+        let permission = object([("dead_letters", permission)]);
+        assert_eq!(made, permission, "{workspace}");
+    }
+}
+
+#[test]
+fn its_topic_is_let_into_a_queue_and_nobody_is_without_tls() {
+    let infra = Infra::of("default");
+    let topics = channels(|topic, _| {
+        let arn = topic_arn(topic);
+        let policy = object([("statement", vec![over_tls_only("sns:Publish", &arn)])]);
+        object([("arn", arn.into()), ("policy", policy)])
+    });
+    let topics = object([("couriers", topics)]);
+    assert_eq!(infra.resources("aws_sns_topic_policy"), topics);
+
+    let policy = |name: &str, statements: Vec<Value>| {
+        let policy = object([("statement", statements)]);
+        object([("queue_url", queue_url(name).into()), ("policy", policy)])
+    };
+    let queues = channels(|topic, name| {
+        let (topic, queue) = (topic_arn(topic), queue_arn(name));
+        let over_tls_only = over_tls_only("sqs:*", &queue);
+        let from_its_topic = hcl::value!({
+            sid = "FromItsTopic"
+            actions = ["sqs:SendMessage"]
+            resources = [queue]
+            principals = [{ type = "Service", identifiers = ["sns.amazonaws.com"] }]
+            condition = [{ test = "ArnEquals", variable = "aws:SourceArn", values = [topic] }]
+        });
+        policy(name, vec![from_its_topic, over_tls_only])
+    });
+    let over_tls_only = over_tls_only("sqs:*", &queue_arn(DEAD_LETTER_QUEUE));
+    let dead_letters = policy(DEAD_LETTER_QUEUE, vec![over_tls_only]);
+    let queues = object([("couriers", queues), ("dead_letters", dead_letters)]);
+    assert_eq!(infra.resources("aws_sqs_queue_policy"), queues);
+}
+
+#[test]
+fn the_server_understands_the_environment_that_terraform_prints() {
+    let infra = Infra::of("prod");
+    let environment = infra.blocks("output", "environment").next().unwrap();
+    let printed = infra.text(environment.body(), "value");
+    let printed: BTreeMap<_, _> = printed
+        .lines()
+        .map(|line| line.split_once('=').unwrap())
+        .collect();
+    for (key, value) in [
+        ("EVENTS", "sqs".to_owned()),
+        ("EVENTS_TOPIC_ARN", topic_arn("prod-events-topic")),
+        ("EVENTS_QUEUE_URL", queue_url("prod-events-queue")),
+        ("ASSIGNMENTS_TOPIC_ARN", topic_arn("prod-assignments-topic")),
+        ("ASSIGNMENTS_QUEUE_URL", queue_url("prod-assignments-queue")),
+        ("DEAD_LETTER_QUEUE_URL", queue_url("prod-dead-letter-queue")),
+    ] {
+        let key = format!("ODYSSEY_COURIERS__{key}");
+        assert_eq!(printed[key.as_str()], value, "{key}");
+    }
+    // It refuses keys that it does not know.
+    let output = odyssey().arg("config").envs(printed).output().unwrap();
+    let refusal = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{refusal}");
 }

@@ -10,6 +10,8 @@
 )]
 
 mod client;
+#[cfg(feature = "aws")]
+mod emulator;
 mod fleet;
 mod metrics;
 mod shop;
@@ -22,6 +24,10 @@ mod assignments_manifest;
 mod configuration;
 mod connections;
 mod couriers;
+#[cfg(feature = "aws")]
+mod couriers_queues;
+#[cfg(feature = "redis")]
+mod couriers_redis;
 mod deliveries;
 mod durability;
 mod flood;

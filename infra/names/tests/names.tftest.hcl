@@ -17,6 +17,29 @@ run "the_default_workspace_has_the_plain_names" {
   }
 
   assert {
+    condition     = output.events_topic == "events-topic" && output.assignments_topic == "assignments-topic"
+    error_message = "Topics: ${output.events_topic}, ${output.assignments_topic}"
+  }
+
+  assert {
+    condition = alltrue([
+      output.events_queue == "events-queue",
+      output.assignments_queue == "assignments-queue",
+      output.dead_letter_queue == "dead-letter-queue",
+    ])
+    error_message = "Queues: ${output.events_queue}, ${output.assignments_queue}, ${output.dead_letter_queue}"
+  }
+
+  assert {
+    condition = alltrue([
+      output.dispatcher_policy == "odyssey-dispatcher",
+      output.directory_policy == "odyssey-directory",
+      output.redrive_policy == "odyssey-redrive",
+    ])
+    error_message = "Policies: ${output.dispatcher_policy}, ${output.directory_policy}, ${output.redrive_policy}"
+  }
+
+  assert {
     condition     = !output.protected
     error_message = "What is tried out can be thrown away."
   }
@@ -40,6 +63,29 @@ run "dev_is_prefixed" {
   }
 
   assert {
+    condition     = output.events_topic == "dev-events-topic" && output.assignments_topic == "dev-assignments-topic"
+    error_message = "Topics: ${output.events_topic}, ${output.assignments_topic}"
+  }
+
+  assert {
+    condition = alltrue([
+      output.events_queue == "dev-events-queue",
+      output.assignments_queue == "dev-assignments-queue",
+      output.dead_letter_queue == "dev-dead-letter-queue",
+    ])
+    error_message = "Queues: ${output.events_queue}, ${output.assignments_queue}, ${output.dead_letter_queue}"
+  }
+
+  assert {
+    condition = alltrue([
+      output.dispatcher_policy == "dev-odyssey-dispatcher",
+      output.directory_policy == "dev-odyssey-directory",
+      output.redrive_policy == "dev-odyssey-redrive",
+    ])
+    error_message = "Policies: ${output.dispatcher_policy}, ${output.directory_policy}, ${output.redrive_policy}"
+  }
+
+  assert {
     condition     = !output.protected
     error_message = "What is developed with can be thrown away."
   }
@@ -56,6 +102,11 @@ run "test_is_prefixed" {
     condition     = output.assignments_table == "test-DeliveryAssignments" && !output.protected
     error_message = "Table: ${output.assignments_table}, protected: ${output.protected}"
   }
+
+  assert {
+    condition     = output.events_topic == "test-events-topic" && output.dead_letter_queue == "test-dead-letter-queue"
+    error_message = "Topic: ${output.events_topic}, queue: ${output.dead_letter_queue}"
+  }
 }
 
 run "prod_is_prefixed_and_protected" {
@@ -68,6 +119,11 @@ run "prod_is_prefixed_and_protected" {
   assert {
     condition     = output.assignments_table == "prod-DeliveryAssignments" && output.protected
     error_message = "Table: ${output.assignments_table}, protected: ${output.protected}"
+  }
+
+  assert {
+    condition     = output.events_topic == "prod-events-topic" && output.dead_letter_queue == "prod-dead-letter-queue"
+    error_message = "Topic: ${output.events_topic}, queue: ${output.dead_letter_queue}"
   }
 }
 

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::super::error::Unavailable;
 use super::values::{Item, place_of_day};
-use crate::storage::aws::Aws;
+use crate::storage::aws::{Aws, told};
 
 /// How a call that fails is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,17 +129,6 @@ fn kind_of(code: &str, status: u16) -> Kind {
         | "ValidationException" => Kind::Mistake,
         _ => Kind::Down,
     }
-}
-
-/// An error with its causes.
-fn told(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The item that stood against an update, if there is one.

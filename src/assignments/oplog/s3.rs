@@ -12,11 +12,11 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_blocking};
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
+use crate::storage::aws::backoff;
 
 /// How long one try may take. A file has some megabytes; a slow way is better than none.
 const TRY: Duration = Duration::from_secs(30);
@@ -211,21 +211,12 @@ impl Uploader {
         } else {
             WAIT_MAX
         };
-        let wait = backoff(self.failures, longest, Uuid::new_v4().as_u128());
+        let wait = backoff(self.failures, WAIT, longest);
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
             changed = self.phase.changed() => changed.map_err(|_| Abandoned),
         }
     }
-}
-
-/// How long to wait after so many failures: between half and all of [`WAIT`], doubled with each but the first.
-fn backoff(failures: u32, longest: Duration, random: u128) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let wait = (WAIT * 2_u32.pow(doublings)).min(longest);
-    let half = wait / 2;
-    let part = random % half.as_micros().max(1);
-    half + Duration::from_micros(u64::try_from(part).unwrap_or_default())
 }
 
 /// Makes the bucket if it is missing: for emulators and development.
@@ -257,27 +248,5 @@ pub async fn provision(client: &Client, bucket: &str) -> io::Result<()> {
             let sentence = format!("cannot make the bucket `{bucket}`: {reason}");
             Err(io::Error::other(sentence))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_their_bound_and_differ() {
-        for (failures, from_ms, to_ms) in [
-            (1, 125, 250),
-            (2, 250, 500),
-            (5, 2000, 4000),
-            (8, 15_000, 30_000),
-            (u32::MAX, 15_000, 30_000),
-        ] {
-            for random in [0, 1, 7_919_777, u128::MAX] {
-                let wait = backoff(failures, WAIT_MAX, random).as_millis();
-                assert!((from_ms..=to_ms).contains(&wait), "{failures}: {wait} ms");
-            }
-        }
-        assert_ne!(backoff(3, WAIT_MAX, 0), backoff(3, WAIT_MAX, 123_456));
     }
 }

@@ -19,6 +19,12 @@ fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     Sqlite::new(Database::open(settings, metrics).unwrap(), join, tells)
 }
 
+/// An empty store that lasts as long as its directory.
+pub(in super::super) fn fresh(join: Join) -> (Sqlite, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    (open(&directory, join, true), directory)
+}
+
 contract::suite!(
     async |join| {
         let directory = tempfile::tempdir().unwrap();
@@ -56,8 +62,7 @@ async fn a_restart_forgets_nothing() {
 
 #[tokio::test]
 async fn a_replay_tells_what_is_not_as_the_log_has_it() {
-    let [live, into, again] = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let live = open(&live, Join::Min, true);
+    let (live, _directory) = fresh(Join::Min);
     let events = vec![
         contract::placed(1, Zone::N, 1),
         contract::says(1, Zone::N, true),
@@ -66,30 +71,45 @@ async fn a_replay_tells_what_is_not_as_the_log_has_it() {
         contract::placed(3, Zone::S, 3),
     ];
     contract::tell(&live, events, contract::at(1)).await;
-    let fresh = open(&into, Join::Min, false);
-    let comparison = replay(&live, &fresh).await.unwrap();
+    let (told, _directory) = fresh(Join::Min);
+    let comparison = replay(&live, &told).await.unwrap();
     assert!(comparison.agrees(), "{comparison}");
     let counted = (comparison.events, comparison.couriers, comparison.orders);
     assert_eq!((counted, comparison.parked), ((5, 2, 3), 1));
     assert_eq!(
-        fresh.events(0, 9).await.unwrap(),
+        told.events(0, 9).await.unwrap(),
         live.events(0, 9).await.unwrap()
     );
     let damage = |connection: &Connection| {
         connection.execute_batch(
             "UPDATE couriers SET count = 9 WHERE name = 'courier 2';
-             DELETE FROM orders WHERE zone = 'S';
+             DELETE FROM parked;
              UPDATE events SET outcome = '\"parked\"' WHERE number = 4;",
         )
     };
     live.database.keep(damage).await.unwrap();
-    let fresh = open(&again, Join::Min, false);
-    let said = replay(&live, &fresh).await.unwrap().to_string();
+    let (told, _directory) = fresh(Join::Min);
+    let said = replay(&live, &told).await.unwrap().to_string();
     for expected in [
         "1 events come to something else than was kept, event 4 first",
         "count: 9",
-        "is in the log, and not kept",
+        "the wait of order 00000000-0000-0000-0000-0000ffff0003 is in the log, and not kept",
     ] {
         assert!(said.contains(expected), "{said}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_dispatcher_that_ends_between_any_two_steps_loses_and_doubles_nothing(events in contract::events(), seed: u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let open = async |_| open(&directory, Join::Zero, true);
+            let close = async |store: Sqlite| store.database.close().await;
+            contract::survives(open, close, events, seed, 1).await;
+        });
     }
 }

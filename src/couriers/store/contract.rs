@@ -1,6 +1,7 @@
 //! The contract of a store: each adapter runs [`suite!`] in its tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::task::Poll;
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -338,7 +339,17 @@ pub(in super::super) async fn agrees_with_a_board(
         }
     }
     let outgoing = store.outgoing(1000).await.unwrap();
-    let outgoing: Vec<Assignment> = outgoing.iter().map(|it| it.assignment).collect();
+    let mut outgoing: Vec<Assignment> = outgoing.iter().map(|it| it.assignment).collect();
+    // Nobody can tell which of two zones was first.
+    let zone = |assignment: &Assignment| {
+        let mut placed = events.iter().filter_map(|event| match event {
+            Event::Order(order) if order.id == assignment.order_id => Some(order.zone),
+            _ => None,
+        });
+        placed.next()
+    };
+    outgoing.sort_by_key(zone);
+    told.sort_by_key(zone);
     assert_eq!(outgoing, told);
     let orders: Vec<OrderId> = board.orders().keys().copied().collect();
     for (&id, &place) in board.orders() {
@@ -347,6 +358,119 @@ pub(in super::super) async fn agrees_with_a_board(
     let couriers: Vec<Courier> = board.couriers().values().cloned().collect();
     assert_eq!(store.couriers(None).await.unwrap(), couriers);
     consistent(&store, join, &orders).await;
+}
+
+/// Lets all of them go on whenever they can.
+async fn all_at_once<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut work: Vec<_> = work.into_iter().map(|it| (Box::pin(it), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut open = 0;
+        for (future, done) in work.iter_mut().filter(|(_, done)| done.is_none()) {
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => *done = Some(output),
+                Poll::Pending => open += 1,
+            }
+        }
+        if open == 0 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    work.into_iter().filter_map(|(_, done)| done).collect()
+}
+
+/// How often a process ends before it is let alone.
+const LIVES: usize = 12;
+
+/// One dispatcher: hears of events as a queue tells of them, shuffled, tells of assignments, and ends between any two steps, when
+/// what it did not finish is told again. What it told of.
+async fn dispatcher<S: Store>(
+    open: &impl AsyncFn(Option<i64>) -> S,
+    close: &impl AsyncFn(S),
+    mut waiting: Vec<Event>,
+    mut random: fastrand::Rng,
+) -> Vec<Assignment> {
+    let mut told_of = Vec::new();
+    for life in 0..=LIVES {
+        let mortal = life < LIVES;
+        let store = open(mortal.then(|| random.i64(1..40))).await;
+        loop {
+            random.shuffle(&mut waiting);
+            let batch = waiting.len().min(random.usize(1..=10));
+            let events = waiting[..batch].iter().cloned();
+            let events = events.map(|event| (event, at(life.try_into().unwrap())));
+            let applied = store.apply(events.collect()).await;
+            if applied.is_err() || (mortal && random.u8(..6) == 0) {
+                assert!(mortal, "{applied:?}");
+                break;
+            }
+            waiting.drain(..batch);
+            let Ok(outgoing) = store.outgoing(random.usize(1..20)).await else {
+                break;
+            };
+            if outgoing.is_empty() && waiting.is_empty() {
+                close(store).await;
+                return told_of;
+            }
+            told_of.extend(outgoing.iter().map(|it| it.assignment));
+            if mortal && random.u8(..6) == 0 {
+                break;
+            }
+            let numbers = outgoing.iter().map(|it| it.number).collect();
+            if store.told(numbers).await.is_err() {
+                break;
+            }
+        }
+        close(store).await;
+    }
+    panic!("the last life has no end");
+}
+
+/// Dispatchers at once, each told of everything, some of it twice: every order has one courier or is parked, counts are
+/// assignments, all of them were told of, and the log comes to what is kept.
+pub(in super::super) async fn survives<S: Store>(
+    open: impl AsyncFn(Option<i64>) -> S,
+    close: impl AsyncFn(S),
+    events: Vec<Event>,
+    seed: u64,
+    dispatchers: usize,
+) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let work: Vec<_> = (0..dispatchers)
+        .map(|_| {
+            let mut heard = events.clone();
+            heard.extend(events.iter().filter(|_| random.u8(..4) == 0).cloned());
+            dispatcher(&open, &close, heard, random.fork())
+        })
+        .collect();
+    let mut told_of = BTreeMap::new();
+    for assignments in all_at_once(work).await {
+        for assignment in assignments {
+            let first = told_of.insert(assignment.order_id, assignment.courier_id);
+            assert!(
+                first.is_none_or(|first| first == assignment.courier_id),
+                "one order, two couriers: {assignment:?}"
+            );
+        }
+    }
+    let store = open(None).await;
+    let placed = events.iter().filter_map(|event| match event {
+        Event::Order(order) => Some(order.id),
+        Event::Courier(_) => None,
+    });
+    let orders: BTreeSet<OrderId> = placed.collect();
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    consistent(&store, Join::Zero, &orders).await;
+    for order in orders {
+        let with = match store.order(order).await.unwrap() {
+            Some(Whereabouts::With(courier)) => Some(courier),
+            _ => None,
+        };
+        assert_eq!(told_of.get(&order).copied(), with, "{order}");
+    }
+    close(store).await;
 }
 
 /// Runs the contract against the stores that `$open` makes: an async closure from how newcomers begin to a store that tells

@@ -1,0 +1,97 @@
+//! What comes and goes beside the listeners: the couriers' messages.
+
+#[cfg(feature = "aws")]
+use std::time::Duration;
+
+use super::engines::Engines;
+use crate::config::Config;
+use crate::couriers::Couriers;
+use crate::telemetry::Registry;
+#[cfg(feature = "aws")]
+use crate::{config, couriers::queues};
+
+/// How long messages may take to be kept, or given back, once the listeners have stopped.
+#[cfg(feature = "aws")]
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Messages, before they come and go.
+#[derive(Debug)]
+pub(super) struct Messages {
+    #[cfg(feature = "aws")]
+    queues: Option<(queues::Chain, queues::Settings, queues::Metrics)>,
+}
+
+/// Messages that come and go.
+pub(super) struct Running {
+    #[cfg(feature = "aws")]
+    queues: Option<queues::Queues>,
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(
+    clippy::unused_self,
+    reason = "with the feature `aws` there may be some"
+)]
+impl Messages {
+    pub(super) fn new(_: &Config, _: &Engines, _: &Registry) -> Self {
+        Self {}
+    }
+
+    pub(super) fn plug_in(&self, _: &mut Couriers) {}
+
+    pub(super) fn start(self, _: &Couriers) -> Running {
+        Running {}
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(
+    clippy::unused_async,
+    reason = "with the feature `aws` there may be some"
+)]
+impl Running {
+    pub(super) async fn stop(self) {}
+}
+
+#[cfg(feature = "aws")]
+impl Messages {
+    pub(super) fn new(config: &Config, engines: &Engines, registry: &Registry) -> Self {
+        let couriers = &config.couriers;
+        let settings = queues::Settings {
+            dispatches: couriers.has(config::CourierRole::Dispatcher),
+            learns: couriers.has(config::CourierRole::Directory),
+            visibility: couriers.visibility,
+        };
+        let queues = engines.chain.clone().map(|chain| {
+            let metrics = registry.register(queues::Metrics::register);
+            (chain, settings, metrics)
+        });
+        Self { queues }
+    }
+
+    /// The desk announces to the topic from now on.
+    pub(super) fn plug_in(&self, couriers: &mut Couriers) {
+        if let Some((chain, settings, metrics)) = &self.queues {
+            let topic = queues::announcer(chain, metrics);
+            *couriers = couriers.clone().beside(topic, settings.dispatches);
+        }
+    }
+
+    /// Lets them come and go. Needs a runtime.
+    pub(super) fn start(self, couriers: &Couriers) -> Running {
+        let queues = self.queues.map(|(chain, settings, metrics)| {
+            queues::Queues::start(&chain, couriers, settings, &metrics)
+        });
+        Running { queues }
+    }
+}
+
+#[cfg(feature = "aws")]
+impl Running {
+    /// No more come; what is under way may end.
+    pub(super) async fn stop(self) {
+        if let Some(queues) = self.queues {
+            queues.stop(PATIENCE).await;
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! Hears what a queue has.
+//!
+//! ```text
+//!   receive -> hold -> understood: keep in the store, all of a batch at once -> delete
+//!                  '-> poison: send to the dead-letter queue -> delete
+//! ```
+//!
+//! What is held is kept invisible until it is deleted or given back.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
+    DeleteMessageBatchRequestEntry, Message, MessageAttributeValue,
+};
+use metrics::Counter;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, warn};
+
+use super::super::error::Unavailable;
+use super::super::model::{Assignment, Event};
+use super::super::reading::{self, Mistake};
+use super::super::service::Couriers;
+use super::chain::{Chain, WAIT};
+use super::health::{Health, Pauses, Trouble};
+use super::message::understand;
+use super::metrics::Counts;
+use super::provision::name_of;
+
+/// Messages of a batch at most: SQS gives no more.
+pub(super) const BATCH_MAX: i32 = 10;
+/// Batches in work at once. While the store is away, as many are held, and no more is received.
+const BATCHES_MAX: usize = 8;
+/// What is held is made to be so for longer when so much of its visibility is over: one part of as many.
+const VISIBILITY_PARTS: u32 = 3;
+/// Tries to delete what is kept. After them it is left to be received again, which changes nothing.
+const DELETE_TRIES: u32 = 5;
+/// Tries to bury poison, beside the client's own. After them it is left to be received again: others wait for its seat.
+const BURY_TRIES: u32 = 3;
+/// How long giving back may take when the process ends.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
+/// The attribute of buried messages that tells why.
+pub(super) const REASON: &str = "reason";
+/// The attribute of buried messages that tells the queue they were in, by its name.
+pub(super) const QUEUE: &str = "queue";
+
+/// What is heard of in a queue.
+pub(super) trait Hears: Send + Sync + 'static {
+    /// What a message says.
+    type Said: Clone + Send + Sync;
+
+    /// Understands it.
+    fn read(value: &serde_json::Value) -> Result<Self::Said, Vec<Mistake>>;
+
+    /// Keeps it.
+    fn keep(
+        couriers: &Couriers,
+        said: Vec<Self::Said>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// Events are decided about.
+#[derive(Debug)]
+pub(super) struct Events;
+
+impl Hears for Events {
+    type Said = Event;
+
+    fn read(value: &serde_json::Value) -> Result<Event, Vec<Mistake>> {
+        reading::event(value)
+    }
+
+    async fn keep(couriers: &Couriers, said: Vec<Event>) -> Result<(), Unavailable> {
+        couriers.decide(said).await.map(drop)
+    }
+}
+
+/// Assignments are learned.
+#[derive(Debug)]
+pub(super) struct Assignments;
+
+impl Hears for Assignments {
+    type Said = Assignment;
+
+    fn read(value: &serde_json::Value) -> Result<Assignment, Vec<Mistake>> {
+        reading::assignment(value)
+    }
+
+    async fn keep(couriers: &Couriers, said: Vec<Assignment>) -> Result<(), Unavailable> {
+        couriers.learn(said).await
+    }
+}
+
+/// What a consumer is made of.
+pub(super) struct Parts {
+    pub(super) chain: Chain,
+    /// The queue's URL.
+    pub(super) queue: String,
+    pub(super) couriers: Couriers,
+    pub(super) visibility: Duration,
+    pub(super) counts: Counts,
+    pub(super) stop: CancellationToken,
+}
+
+/// Hears what one queue has.
+pub(super) struct Consumer<H> {
+    parts: Parts,
+    receiving: Health,
+    keeping: Health,
+    burying: Health,
+    deleting: Health,
+    hears: PhantomData<H>,
+}
+
+/// What became of messages that were to be kept.
+enum Kept {
+    /// They are.
+    Yes,
+    /// The process ends, and nobody knows.
+    Stopped,
+    /// The program broke over them.
+    Broken,
+}
+
+impl<H: Hears> Consumer<H> {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            receiving: Health::new("receiving messages"),
+            keeping: Health::new("keeping what messages say"),
+            burying: Health::new("sending to the dead-letter queue"),
+            deleting: Health::new("deleting messages"),
+            hears: PhantomData,
+        }
+    }
+
+    /// Hears until it is stopped; returns when nothing is in work any more.
+    pub(super) async fn run(self: Arc<Self>) {
+        let Parts { stop, counts, .. } = &self.parts;
+        let seats = Arc::new(Semaphore::new(BATCHES_MAX));
+        let works = TaskTracker::new();
+        let mut pauses = Pauses::default();
+        loop {
+            let next = async {
+                let seat = Arc::clone(&seats).acquire_owned().await.ok()?;
+                Some((seat, self.receive().await))
+            };
+            let Some(Some((seat, received))) = stop.run_until_cancelled(Box::pin(next)).await
+            else {
+                break;
+            };
+            match received {
+                Ok(messages) => {
+                    self.receiving.works(&self.parts.queue);
+                    pauses.end();
+                    counts.received.increment(messages.len() as u64);
+                    if !messages.is_empty() {
+                        let this = Arc::clone(&self);
+                        works.spawn(async move {
+                            Box::pin(this.work(messages)).await;
+                            drop(seat);
+                        });
+                    }
+                }
+                Err(trouble) => {
+                    self.failed(&self.receiving, &counts.not_received, &trouble);
+                    if !pauses.wait(stop).await {
+                        break;
+                    }
+                }
+            }
+        }
+        works.close();
+        works.wait().await;
+    }
+
+    fn failed(&self, health: &Health, count: &Counter, trouble: &Trouble) {
+        count.increment(1);
+        self.parts.chain.suspect();
+        health.fails(&self.parts.queue, &trouble.cause);
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>, Trouble> {
+        let Parts { chain, queue, .. } = &self.parts;
+        let made = chain.ensure().await;
+        made.map_err(|error| Trouble::of(error.to_string()))?;
+        let receive = chain.waiting().receive_message().queue_url(queue);
+        let receive = receive
+            .max_number_of_messages(BATCH_MAX)
+            .wait_time_seconds(seconds(WAIT))
+            .visibility_timeout(seconds(self.parts.visibility));
+        let received = Box::pin(receive.send()).await?;
+        Ok(received.messages.unwrap_or_default())
+    }
+
+    /// Works on a batch until every message of it is deleted, or left to be received again.
+    async fn work(&self, messages: Vec<Message>) {
+        let held = Held::default();
+        let (mut understood, mut poison) = (Vec::new(), Vec::new());
+        for (number, message) in messages.into_iter().enumerate() {
+            let Some(receipt) = message.receipt_handle else {
+                continue;
+            };
+            held.lock().insert(number, receipt);
+            let body = message.body.unwrap_or_default();
+            let id = message.message_id.unwrap_or_default();
+            match understand(&body, H::read) {
+                Ok(said) => understood.push(Understood { number, id, said }),
+                Err(reason) => poison.push(Poison {
+                    number,
+                    id,
+                    body,
+                    reason,
+                }),
+            }
+        }
+        let counts = &self.parts.counts;
+        counts.understood.increment(understood.len() as u64);
+        counts.poison.increment(poison.len() as u64);
+        let work = async {
+            tokio::join!(
+                self.keep_all(&held, understood),
+                self.bury_all(&held, poison)
+            )
+        };
+        tokio::select! {
+            _ = work => {}
+            () = self.hold_on(&held) => {}
+        }
+        // Only the end of the process leaves something held.
+        let left = held.entries();
+        if !left.is_empty() {
+            let given = self.change_visibility(&left, 0);
+            let _ = timeout(GIVE_BACK, given).await;
+        }
+    }
+
+    // --- Keeping ---------------------------------------------------------------------------------------------------
+
+    async fn keep_all(&self, held: &Held, understood: Vec<Understood<H::Said>>) {
+        if understood.is_empty() {
+            return;
+        }
+        let numbers = understood.iter().map(|one| one.number).collect();
+        let said = understood.iter().map(|one| one.said.clone()).collect();
+        match self.keep(said).await {
+            Kept::Yes => return self.delete(held, numbers).await,
+            Kept::Stopped => return,
+            Kept::Broken => {}
+        }
+        // One of them breaks the program; the others are kept without it.
+        for Understood { number, id, said } in understood {
+            match self.keep(vec![said]).await {
+                Kept::Yes => self.delete(held, vec![number]).await,
+                Kept::Stopped => return,
+                Kept::Broken => {
+                    let queue = name_of(&self.parts.queue);
+                    error!(
+                        queue,
+                        message_id = id,
+                        "a message cannot be kept; it will be received again"
+                    );
+                    held.lock().remove(&number);
+                }
+            }
+        }
+    }
+
+    async fn keep(&self, said: Vec<H::Said>) -> Kept {
+        let Parts {
+            couriers,
+            counts,
+            queue,
+            stop,
+            ..
+        } = &self.parts;
+        let count = said.len() as u64;
+        let mut pauses = Pauses::default();
+        loop {
+            match H::keep(couriers, said.clone()).await {
+                Ok(()) => {
+                    self.keeping.works(queue);
+                    counts.kept.increment(count);
+                    return Kept::Yes;
+                }
+                Err(Unavailable::Stopped) => return Kept::Stopped,
+                Err(Unavailable::Failed) => return Kept::Broken,
+                Err(away @ (Unavailable::Busy | Unavailable::Engine)) => {
+                    counts.not_kept.increment(1);
+                    self.keeping.fails(queue, &away.to_string());
+                }
+            }
+            if !pauses.wait(stop).await {
+                return Kept::Stopped;
+            }
+        }
+    }
+
+    // --- Burying ---------------------------------------------------------------------------------------------------
+
+    async fn bury_all(&self, held: &Held, mut poison: Vec<Poison>) {
+        let mut pauses = Pauses::default();
+        while !poison.is_empty() {
+            let (mut left, mut buried) = (Vec::new(), Vec::new());
+            for one in poison {
+                if !left.is_empty() {
+                    left.push(one);
+                    continue;
+                }
+                match self.bury(&one).await {
+                    Ok(()) => buried.push(one.number),
+                    Err(trouble) => {
+                        self.failed(&self.burying, &self.parts.counts.not_buried, &trouble);
+                        left.push(one);
+                    }
+                }
+            }
+            self.delete(held, buried).await;
+            if left.is_empty() {
+                return self.burying.works(&self.parts.queue);
+            }
+            if !pauses.wait(&self.parts.stop).await {
+                return;
+            }
+            if pauses.failures() >= BURY_TRIES {
+                for one in &left {
+                    held.lock().remove(&one.number);
+                }
+                return;
+            }
+            poison = left;
+        }
+    }
+
+    async fn bury(&self, poison: &Poison) -> Result<(), Trouble> {
+        let Parts { chain, queue, .. } = &self.parts;
+        let made = chain.ensure().await;
+        made.map_err(|error| Trouble::of(error.to_string()))?;
+        let name = name_of(queue);
+        let attributes = [(REASON, poison.reason.as_str()), (QUEUE, name)];
+        // A message that is as large as one may be has no room for attributes.
+        for count in (0..=attributes.len()).rev() {
+            let send = chain.sqs().send_message();
+            let mut send = send
+                .queue_url(&chain.places().dead_letters)
+                .message_body(&poison.body);
+            for (name, text) in &attributes[attributes.len() - count..] {
+                let text = MessageAttributeValue::builder()
+                    .data_type("String")
+                    .string_value(*text)
+                    .build();
+                let text = text.map_err(|error| Trouble::of(error.to_string()))?;
+                send = send.message_attributes(*name, text);
+            }
+            match Box::pin(send.send()).await.map_err(Trouble::from) {
+                Ok(_) => break,
+                Err(trouble) if trouble.refused && count > 0 => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let (message_id, reason) = (&poison.id, &poison.reason);
+        warn!(
+            queue = name,
+            message_id, reason, "a message that nobody can understand is in the dead-letter queue"
+        );
+        Ok(())
+    }
+
+    // --- Holding ---------------------------------------------------------------------------------------------------
+
+    /// Deletes messages; those that cannot be are left to be received again, which changes nothing.
+    async fn delete(&self, held: &Held, numbers: Vec<usize>) {
+        let Parts {
+            chain,
+            queue,
+            counts,
+            stop,
+            ..
+        } = &self.parts;
+        let mut pauses = Pauses::default();
+        let mut left = held.entries();
+        left.retain(|(number, _)| numbers.contains(number));
+        while !left.is_empty() {
+            let entries = left.iter().map(|(number, receipt)| {
+                let entry = DeleteMessageBatchRequestEntry::builder().id(number.to_string());
+                entry.receipt_handle(receipt).build()
+            });
+            let entries: Result<Vec<_>, _> = entries.collect();
+            let Ok(entries) = entries else { return };
+            let delete = chain.sqs().delete_message_batch().queue_url(queue);
+            let trouble = match Box::pin(delete.set_entries(Some(entries)).send()).await {
+                Ok(done) => {
+                    left.retain(|(number, _)| {
+                        let failed = of(&done.failed, *number);
+                        let again = failed.is_some_and(|failed| !failed.sender_fault());
+                        if !again {
+                            held.lock().remove(number);
+                            counts.deleted.increment(u64::from(failed.is_none()));
+                        }
+                        again
+                    });
+                    if left.is_empty() {
+                        return self.deleting.works(queue);
+                    }
+                    let failed = done.failed.first().map(Trouble::of_entry);
+                    failed.unwrap_or_else(|| Trouble::of("some were not deleted"))
+                }
+                Err(error) => Trouble::from(error),
+            };
+            self.failed(&self.deleting, &counts.not_deleted, &trouble);
+            if pauses.failures() + 1 >= DELETE_TRIES || !pauses.wait(stop).await {
+                break;
+            }
+        }
+        for (number, _) in left {
+            held.lock().remove(&number);
+        }
+    }
+
+    /// Keeps what is held invisible, for as long as it is polled.
+    async fn hold_on(&self, held: &Held) {
+        let visibility = self.parts.visibility;
+        loop {
+            sleep(visibility / VISIBILITY_PARTS).await;
+            let entries = held.entries();
+            if entries.is_empty() {
+                // The work is about to end.
+                return pending().await;
+            }
+            match self.change_visibility(&entries, seconds(visibility)).await {
+                Ok(lost) => {
+                    for number in lost {
+                        held.lock().remove(&number);
+                    }
+                }
+                Err(trouble) => debug!(cause = trouble.cause, "messages may be received again"),
+            }
+        }
+    }
+
+    /// Makes messages invisible for so many seconds; which of them are not ours any more.
+    async fn change_visibility(
+        &self,
+        entries: &[(usize, String)],
+        visibility: i32,
+    ) -> Result<Vec<usize>, Trouble> {
+        let Parts { chain, queue, .. } = &self.parts;
+        let each = entries.iter().map(|(number, receipt)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(number.to_string())
+                .receipt_handle(receipt)
+                .visibility_timeout(visibility)
+                .build()
+        });
+        let each: Result<Vec<_>, _> = each.collect();
+        let each = each.map_err(|error| Trouble::of(error.to_string()))?;
+        let change = chain
+            .sqs()
+            .change_message_visibility_batch()
+            .queue_url(queue);
+        let done = Box::pin(change.set_entries(Some(each)).send()).await?;
+        let lost = entries.iter().map(|(number, _)| *number);
+        let lost = lost.filter(|number| {
+            of(&done.failed, *number).is_some_and(BatchResultErrorEntry::sender_fault)
+        });
+        Ok(lost.collect())
+    }
+}
+
+/// A message that says something.
+struct Understood<S> {
+    number: usize,
+    id: String,
+    said: S,
+}
+
+/// A message that nobody can understand.
+struct Poison {
+    number: usize,
+    id: String,
+    body: String,
+    reason: String,
+}
+
+/// The receipts of messages that are held, by their number in the batch.
+#[derive(Default)]
+struct Held(Mutex<BTreeMap<usize, String>>);
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
+        // Nothing that holds the lock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entries(&self) -> Vec<(usize, String)> {
+        let held = self.lock();
+        held.iter()
+            .map(|(number, receipt)| (*number, receipt.clone()))
+            .collect()
+    }
+}
+
+/// What failed of this number.
+fn of(failed: &[BatchResultErrorEntry], number: usize) -> Option<&BatchResultErrorEntry> {
+    failed
+        .iter()
+        .find(|failed| failed.id().parse() == Ok(number))
+}
+
+/// Whole seconds, as SQS counts.
+pub(super) fn seconds(time: Duration) -> i32 {
+    let up = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    i32::try_from(up).unwrap_or(i32::MAX)
+}

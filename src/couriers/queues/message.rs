@@ -1,0 +1,131 @@
+//! What messages say, and what is said of those that say nothing. Pure.
+
+use serde_json::Value;
+
+use super::super::reading::Mistake;
+
+/// The longest reason, in characters.
+const REASON_CHARS_MAX: usize = 1000;
+
+/// Understands the body of a message: what `read` makes of its JSON, or of the JSON in an envelope of SNS.
+///
+/// # Errors
+/// Why nobody can ever understand it: a text that SQS takes as an attribute.
+pub(super) fn understand<T>(
+    body: &str,
+    read: impl FnOnce(&Value) -> Result<T, Vec<Mistake>>,
+) -> Result<T, String> {
+    let value = serde_json::from_str(body)
+        .map_err(|error| allowed(&format!("It is not JSON: {error}.")))?;
+    let value = match enveloped(&value) {
+        None => value,
+        Some(message) => serde_json::from_str(message)
+            .map_err(|error| allowed(&format!("What is in the envelope is not JSON: {error}.")))?,
+    };
+    read(&value).map_err(|mistakes| reason(&mistakes))
+}
+
+/// What is in an envelope, if it is one.
+fn enveloped(value: &Value) -> Option<&str> {
+    let kind = value.get("Type")?.as_str()?;
+    let message = value.get("Message")?.as_str()?;
+    (kind == "Notification").then_some(message)
+}
+
+/// Mistakes as one text.
+fn reason(mistakes: &[Mistake]) -> String {
+    let each = mistakes.iter().map(|mistake| match &*mistake.pointer {
+        "" => mistake.detail.clone(),
+        pointer => format!("{pointer}: {}", mistake.detail),
+    });
+    let text = each.collect::<Vec<_>>().join(" ");
+    if text.is_empty() {
+        return "It makes no sense.".to_owned();
+    }
+    allowed(&text)
+}
+
+/// A text that SQS takes: neither too long nor with characters that XML does not know.
+fn allowed(text: &str) -> String {
+    let known = |c: char| match c {
+        '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'.. => c,
+        _ => '\u{FFFD}',
+    };
+    text.chars().take(REASON_CHARS_MAX).map(known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::super::model::Event;
+    use super::super::super::reading::{assignment, event};
+    use super::*;
+
+    const ID: &str = "a97261aa-2907-498e-aa24-3bce25590a46";
+
+    fn courier() -> Value {
+        json!({"courierId": ID, "name": "Ada", "zone": "S", "isAvailable": true})
+    }
+
+    #[test]
+    fn a_message_is_understood_raw_and_in_an_envelope() {
+        let raw = courier().to_string();
+        let envelope =
+            json!({"Type": "Notification", "MessageId": "1", "Message": raw}).to_string();
+        let understood = understand(&raw, event).unwrap();
+        assert!(matches!(understood, Event::Courier(_)));
+        assert_eq!(understand(&envelope, event).unwrap(), understood);
+        assert_eq!(understand(&format!(" {raw}\n"), event).unwrap(), understood);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_why() {
+        let told = json!({"orderId": ID, "courierId": 7}).to_string();
+        let envelope =
+            |message: &Value| json!({"Type": "Notification", "Message": message}).to_string();
+        for (body, begins) in [
+            (String::new(), "It is not JSON: "),
+            ("hello".to_owned(), "It is not JSON: "),
+            ("[]".to_owned(), "An event is an object."),
+            ("{}".to_owned(), "It is no event: "),
+            (
+                json!({"courierId": "x", "zone": "Q"}).to_string(),
+                "/courierId: It must be a UUID. /name: This field",
+            ),
+            (
+                envelope(&json!("hello")),
+                "What is in the envelope is not JSON: ",
+            ),
+            (envelope(&json!("{}")), "It is no event: "),
+            (envelope(&json!({})), "It is no event: "),
+            (
+                json!({"Type": "SubscriptionConfirmation", "Message": "{}"}).to_string(),
+                "It is no event: ",
+            ),
+        ] {
+            let reason = understand(&body, event).unwrap_err();
+            assert!(reason.starts_with(begins), "{body}: {reason}");
+        }
+        let reason = understand(&told, assignment).unwrap_err();
+        assert_eq!(reason, "/courierId: It must be a UUID.");
+    }
+
+    #[test]
+    fn a_reason_is_short_and_of_characters_that_may_be_sent() {
+        let long = vec![
+            Mistake {
+                pointer: "/\u{0}\u{1F}\u{FFFF}é日😀".to_owned(),
+                detail: "x".repeat(400),
+            };
+            5
+        ];
+        let reason = reason(&long);
+        assert_eq!(reason.chars().count(), REASON_CHARS_MAX);
+        assert!(
+            reason.starts_with("/\u{FFFD}\u{FFFD}\u{FFFD}é日😀: xx"),
+            "{reason}"
+        );
+        assert!(!super::reason(&[]).is_empty());
+    }
+}

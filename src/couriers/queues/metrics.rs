@@ -1,0 +1,104 @@
+//! What is counted of messages.
+
+use std::fmt;
+
+use metrics::{Counter, counter, describe_counter};
+
+/// What is heard of in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Events.
+    Events,
+    /// Assignments.
+    Assignments,
+}
+
+/// The metric handles.
+#[derive(Clone)]
+pub struct Metrics {
+    events: Counts,
+    assignments: Counts,
+    pub(super) announced: Counter,
+    pub(super) published: Counter,
+    pub(super) unpublished: Counter,
+}
+
+/// Of one queue.
+#[derive(Clone)]
+pub(super) struct Counts {
+    pub(super) received: Counter,
+    pub(super) understood: Counter,
+    pub(super) poison: Counter,
+    pub(super) kept: Counter,
+    pub(super) deleted: Counter,
+    pub(super) not_received: Counter,
+    pub(super) not_kept: Counter,
+    pub(super) not_buried: Counter,
+    pub(super) not_deleted: Counter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counts").finish_non_exhaustive()
+    }
+}
+
+const MESSAGES: &str = "odyssey_couriers_messages_total";
+const PUBLISHED: &str = "odyssey_couriers_published_total";
+const RETRIES: &str = "odyssey_couriers_message_retries_total";
+
+impl Metrics {
+    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    pub fn register() -> Self {
+        describe_counter!(
+            MESSAGES,
+            "Messages of the couriers' queues, by how far they came"
+        );
+        describe_counter!(
+            PUBLISHED,
+            "Messages that a topic of the couriers has confirmed"
+        );
+        describe_counter!(
+            RETRIES,
+            "What failed on the way of messages, and was tried again, by what it was"
+        );
+        Self {
+            events: Counts::of("events"),
+            assignments: Counts::of("assignments"),
+            announced: counter!(PUBLISHED, "topic" => "events"),
+            published: counter!(PUBLISHED, "topic" => "assignments"),
+            unpublished: counter!(RETRIES, "step" => "publish"),
+        }
+    }
+
+    pub(super) fn of(&self, heard: Heard) -> Counts {
+        match heard {
+            Heard::Events => self.events.clone(),
+            Heard::Assignments => self.assignments.clone(),
+        }
+    }
+}
+
+impl Counts {
+    fn of(queue: &'static str) -> Self {
+        let step = |step: &'static str| counter!(MESSAGES, "queue" => queue, "step" => step);
+        let retry = |step: &'static str| counter!(RETRIES, "queue" => queue, "step" => step);
+        Self {
+            received: step("received"),
+            understood: step("understood"),
+            poison: step("poison"),
+            kept: step("kept"),
+            deleted: step("deleted"),
+            not_received: retry("receive"),
+            not_kept: retry("keep"),
+            not_buried: retry("bury"),
+            not_deleted: retry("delete"),
+        }
+    }
+}

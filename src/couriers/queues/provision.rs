@@ -1,0 +1,264 @@
+//! Makes the chain, for emulators and development; elsewhere Terraform makes it. What is there already is taken as it is, but
+//! for what it lacks.
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::error::ProvideErrorMetadata;
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::json;
+
+use super::chain::{NotProvisioned, Places};
+use super::health::is_missing;
+use crate::storage::aws::told;
+
+/// The names where nothing else is configured.
+pub(super) const EVENTS_TOPIC: &str = "events-topic";
+pub(super) const EVENTS_QUEUE: &str = "events-queue";
+pub(super) const ASSIGNMENTS_TOPIC: &str = "assignments-topic";
+pub(super) const ASSIGNMENTS_QUEUE: &str = "assignments-queue";
+pub(super) const DEAD_LETTERS: &str = "dead-letter-queue";
+
+/// After so many receptions SQS itself gives a message up. No message that can be understood comes near it; it is for those
+/// that make the program fail.
+const RECEPTIONS_MAX: u32 = 1000;
+/// How long a queue keeps what nobody takes: as long as SQS allows, 14 days, in seconds.
+const RETENTION_S: &str = "1209600";
+
+/// Makes what is missing, and tells where everything is.
+pub(super) async fn provision(
+    sns: &aws_sdk_sns::Client,
+    sqs: &aws_sdk_sqs::Client,
+    wanted: &Places,
+) -> Result<Places, NotProvisioned> {
+    let maker = Maker { sns, sqs };
+    // Queues before topics: what a topic is told before a queue is on it is lost.
+    let (dead_letters, dead_arn) = maker
+        .queue(&wanted.dead_letters, DEAD_LETTERS, None)
+        .await?;
+    let after = Some(&*dead_arn);
+    let (events_queue, events_arn) = maker
+        .queue(&wanted.events_queue, EVENTS_QUEUE, after)
+        .await?;
+    let (assignments_queue, assignments_arn) = maker
+        .queue(&wanted.assignments_queue, ASSIGNMENTS_QUEUE, after)
+        .await?;
+    let events_topic = maker.topic(&wanted.events_topic, EVENTS_TOPIC).await?;
+    maker
+        .subscribe(&events_topic, &events_queue, &events_arn)
+        .await?;
+    let assignments_topic = maker
+        .topic(&wanted.assignments_topic, ASSIGNMENTS_TOPIC)
+        .await?;
+    maker
+        .subscribe(&assignments_topic, &assignments_queue, &assignments_arn)
+        .await?;
+    Ok(Places {
+        events_topic,
+        events_queue,
+        assignments_topic,
+        assignments_queue,
+        dead_letters,
+    })
+}
+
+/// The name at the end of an ARN or of a URL.
+pub(super) fn name_of(place: &str) -> &str {
+    let place = place.trim_end_matches('/');
+    place.rsplit(['/', ':']).next().unwrap_or(place)
+}
+
+struct Maker<'a> {
+    sns: &'a aws_sdk_sns::Client,
+    sqs: &'a aws_sdk_sqs::Client,
+}
+
+impl Maker<'_> {
+    /// A topic's ARN.
+    async fn topic(&self, configured: &str, otherwise: &str) -> Result<String, NotProvisioned> {
+        let name = if configured.is_empty() {
+            otherwise
+        } else {
+            name_of(configured)
+        };
+        let failed = |cause: String| failed(name, cause);
+        let made = Box::pin(self.sns.create_topic().name(name).send()).await;
+        let made = made.map_err(|error| failed(told(&error)))?;
+        let arn = made.topic_arn.unwrap_or_default();
+        if configured.is_empty() || configured == arn {
+            return Ok(arn);
+        }
+        Err(failed(format!("it would be {arn} here, not {configured}")))
+    }
+
+    /// A queue's URL and ARN. What it holds too often goes to the queue of the ARN `dead`.
+    async fn queue(
+        &self,
+        configured: &str,
+        otherwise: &str,
+        dead: Option<&str>,
+    ) -> Result<(String, String), NotProvisioned> {
+        let name = if configured.is_empty() {
+            otherwise
+        } else {
+            name_of(configured)
+        };
+        let failed = |cause: String| failed(name, cause);
+        let found = Box::pin(self.sqs.get_queue_url().queue_name(name).send()).await;
+        let url = match found {
+            Ok(found) => found.queue_url.unwrap_or_default(),
+            Err(error) if is_missing(&error) => {
+                let create = self.sqs.create_queue().queue_name(name);
+                let create =
+                    create.attributes(QueueAttributeName::MessageRetentionPeriod, RETENTION_S);
+                let made = Box::pin(create.send()).await;
+                let made = made.map_err(|error| failed(told(&error)))?;
+                made.queue_url.unwrap_or_default()
+            }
+            Err(error) => return Err(failed(told(&error))),
+        };
+        let attributes = self.attributes(name, &url).await?;
+        let arn = attributes.get(&QueueAttributeName::QueueArn);
+        let arn = arn.cloned().unwrap_or_default();
+        if let Some(dead) = dead
+            && !has(&attributes, &QueueAttributeName::RedrivePolicy)
+        {
+            let policy = json!({"deadLetterTargetArn": dead, "maxReceiveCount": RECEPTIONS_MAX});
+            self.set(
+                name,
+                &url,
+                QueueAttributeName::RedrivePolicy,
+                policy.to_string(),
+            )
+            .await?;
+        }
+        if configured.is_empty() {
+            return Ok((url, arn));
+        }
+        // One emulator has many addresses; the rest of the URL must be the same.
+        if path_of(configured) != path_of(&url) {
+            return Err(failed(format!("it would be {url} here, not {configured}")));
+        }
+        Ok((configured.to_owned(), arn))
+    }
+
+    /// Brings what a topic is told to a queue.
+    async fn subscribe(
+        &self,
+        topic: &str,
+        queue: &str,
+        queue_arn: &str,
+    ) -> Result<(), NotProvisioned> {
+        let name = name_of(queue);
+        let attributes = self.attributes(name, queue).await?;
+        if !has(&attributes, &QueueAttributeName::Policy) {
+            let policy = json!({
+                "Version": "2012-10-17",
+                "Statement": [{
+                    "Effect": "Allow",
+                    "Principal": {"Service": "sns.amazonaws.com"},
+                    "Action": "sqs:SendMessage",
+                    "Resource": queue_arn,
+                    "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+                }],
+            });
+            self.set(name, queue, QueueAttributeName::Policy, policy.to_string())
+                .await?;
+        }
+        let subscribe = self.sns.subscribe().topic_arn(topic).protocol("sqs");
+        let subscribe = subscribe
+            .endpoint(queue_arn)
+            .attributes("RawMessageDelivery", "true");
+        match Box::pin(subscribe.send()).await {
+            Ok(_) => Ok(()),
+            // It is there already, and delivers in envelopes, which are understood, too.
+            Err(error)
+                if error
+                    .message()
+                    .is_some_and(|message| message.contains("already exists")) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(failed(name, told(&error))),
+        }
+    }
+
+    async fn attributes(
+        &self,
+        name: &str,
+        url: &str,
+    ) -> Result<HashMap<QueueAttributeName, String>, NotProvisioned> {
+        let get = self.sqs.get_queue_attributes().queue_url(url);
+        let got = Box::pin(get.attribute_names(QueueAttributeName::All).send()).await;
+        let got = got.map_err(|error| failed(name, told(&error)))?;
+        Ok(got.attributes.unwrap_or_default())
+    }
+
+    async fn set(
+        &self,
+        name: &str,
+        url: &str,
+        attribute: QueueAttributeName,
+        value: String,
+    ) -> Result<(), NotProvisioned> {
+        let set = self.sqs.set_queue_attributes().queue_url(url);
+        let set = Box::pin(set.attributes(attribute, value).send()).await;
+        set.map(drop).map_err(|error| failed(name, told(&error)))
+    }
+}
+
+fn failed(name: &str, cause: String) -> NotProvisioned {
+    NotProvisioned {
+        name: name.to_owned(),
+        cause,
+    }
+}
+
+fn has(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeName) -> bool {
+    attributes.get(name).is_some_and(|value| !value.is_empty())
+}
+
+/// A URL without what stands before its path.
+fn path_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    path.trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_end_of_an_arn_or_of_a_url() {
+        for (place, name) in [
+            (
+                "arn:aws:sns:eu-west-2:123450000001:events-topic",
+                "events-topic",
+            ),
+            (
+                "http://127.0.0.1:9911/123450000001/events-queue",
+                "events-queue",
+            ),
+            (
+                "http://127.0.0.1:9911/123450000001/events-queue/",
+                "events-queue",
+            ),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(name_of(place), name);
+        }
+    }
+
+    #[test]
+    fn a_queue_is_the_same_at_any_address_of_its_emulator() {
+        assert_eq!(
+            path_of("http://localhost:9911/1/events-queue/"),
+            path_of("http://127.0.0.1:80/1/events-queue")
+        );
+        assert_ne!(
+            path_of("http://127.0.0.1:80/1/events-queue"),
+            path_of("http://127.0.0.1:80/2/events-queue")
+        );
+        assert_eq!(path_of("http://127.0.0.1:80"), "");
+    }
+}

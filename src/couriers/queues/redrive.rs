@@ -1,0 +1,364 @@
+//! Brings messages back from the dead-letter queue to where they came from.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{
+    ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName,
+};
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use super::super::reading;
+use super::chain::Places;
+use super::consumer::{BATCH_MAX, QUEUE, REASON, seconds};
+use super::health::is_missing;
+use super::message::understand;
+use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
+use crate::storage::aws::{Aws, told};
+
+/// How long the dead-letter queue is asked for a message.
+const WAIT: Duration = Duration::from_secs(2);
+/// How long a message that was looked at is not shown again.
+const VISIBILITY: Duration = Duration::from_secs(300);
+/// After so many receptions in a row that brought only what came back meanwhile, nothing else is left.
+const IDLE_MAX: u32 = 10;
+
+/// Messages cannot be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{doing}: {cause}{}", .so_far.map_or(String::new(), |so_far| format!(" (so far: {so_far})")))]
+pub struct Interrupted {
+    doing: String,
+    cause: String,
+    /// Nothing if nothing was done yet.
+    so_far: Option<Redriven>,
+}
+
+/// How many messages went where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Redriven {
+    /// To the queue of events.
+    pub events: u64,
+    /// To the queue of assignments.
+    pub assignments: u64,
+    /// Left where they are, because they came from a queue that is not known here.
+    pub strangers: u64,
+    /// Left where they are, because they came after it began.
+    pub late: u64,
+}
+
+impl fmt::Display for Redriven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            events,
+            assignments,
+            strangers,
+            late,
+        } = self;
+        write!(
+            f,
+            "{events} to the queue of events, {assignments} to the queue of assignments; left: {strangers} of queues that \
+             are not known here, {late} that came meanwhile"
+        )
+    }
+}
+
+/// A message in the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// Its id there.
+    pub id: String,
+    /// The name of the queue it came from, as far as that is known.
+    pub from: String,
+    /// Why it is there; of what SQS gave up by itself nobody knows.
+    pub reason: Option<String>,
+}
+
+impl fmt::Display for Buried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, from, reason } = self;
+        let reason = reason.as_deref().unwrap_or("it was received too often");
+        write!(f, "{id} of {from}: {reason}")
+    }
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Events,
+    Assignments,
+    Nowhere,
+}
+
+/// Brings back what was there when it began, each message with its own body, and deletes it here once the other queue has it. What
+/// comes back as poison meanwhile stays. With `dry_run` nothing is brought back, and each message is told to `list`.
+/// Queues that are not configured are found by the names under which they are made.
+///
+/// # Errors
+/// What could not be done, and how many were brought back before.
+pub async fn redrive(
+    aws: &Aws,
+    configured: &Places,
+    dry_run: bool,
+    list: &mut (dyn FnMut(&Buried) + Send),
+) -> Result<Redriven, Interrupted> {
+    let sqs = aws.sqs();
+    let at = async |place: &str, name: &str| Box::pin(find(&sqs, place, name)).await;
+    let interrupted = |cause: String| Interrupted {
+        doing: "cannot find the queues".to_owned(),
+        cause,
+        so_far: None,
+    };
+    let dead = at(&configured.dead_letters, DEAD_LETTERS).await;
+    let dead = dead.map_err(interrupted)?;
+    let dead = dead.ok_or_else(|| interrupted(format!("there is no {DEAD_LETTERS}")))?;
+    let events = at(&configured.events_queue, EVENTS_QUEUE).await;
+    let assignments = at(&configured.assignments_queue, ASSIGNMENTS_QUEUE).await;
+    let mut redrive = Redrive {
+        dead,
+        events: events.map_err(interrupted)?,
+        assignments: assignments.map_err(interrupted)?,
+        waiting: aws.sqs_waiting(WAIT),
+        sqs,
+        dry_run,
+        began_ms: Timestamp::now().as_millisecond(),
+        seen: HashSet::new(),
+        left: Vec::new(),
+        done: Redriven::default(),
+    };
+    let all = redrive.all(list).await;
+    // Whatever became of it: what is left can be seen by others at once.
+    let shown = redrive.show_left().await;
+    all.and(shown)?;
+    Ok(redrive.done)
+}
+
+/// A queue's URL: what is configured, or what is found by the name; nothing if there is none.
+async fn find(
+    sqs: &aws_sdk_sqs::Client,
+    configured: &str,
+    name: &str,
+) -> Result<Option<String>, String> {
+    if !configured.is_empty() {
+        return Ok(Some(configured.to_owned()));
+    }
+    match Box::pin(sqs.get_queue_url().queue_name(name).send()).await {
+        Ok(found) => Ok(found.queue_url),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(told(&error)),
+    }
+}
+
+struct Redrive {
+    sqs: aws_sdk_sqs::Client,
+    waiting: aws_sdk_sqs::Client,
+    dead: String,
+    events: Option<String>,
+    assignments: Option<String>,
+    dry_run: bool,
+    /// Milliseconds since 1970, as SQS tells when a message was sent.
+    began_ms: i64,
+    /// Messages that were looked at, by their ids.
+    seen: HashSet<String>,
+    /// The receipts of messages that stay.
+    left: Vec<String>,
+    done: Redriven,
+}
+
+/// A message that goes somewhere.
+struct Going {
+    way: Way,
+    to: String,
+    body: String,
+    receipt: String,
+}
+
+impl Redrive {
+    async fn all(&mut self, list: &mut (dyn FnMut(&Buried) + Send)) -> Result<(), Interrupted> {
+        let mut idle = 0;
+        while idle < IDLE_MAX {
+            let messages = self.receive().await?;
+            let nothing = messages.is_empty();
+            let mut going = Vec::new();
+            let before = self.seen.len();
+            for message in messages {
+                going.extend(self.look_at(message, list));
+            }
+            let something = !going.is_empty() || (self.dry_run && self.seen.len() > before);
+            self.bring_back(going).await?;
+            if nothing {
+                return Ok(());
+            }
+            idle = if something { 0 } else { idle + 1 };
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self, doing: &str, cause: impl Into<String>) -> Interrupted {
+        Interrupted {
+            doing: doing.to_owned(),
+            cause: cause.into(),
+            so_far: Some(self.done),
+        }
+    }
+
+    async fn receive(&self) -> Result<Vec<Message>, Interrupted> {
+        let receive = self.waiting.receive_message().queue_url(&self.dead);
+        let receive = receive
+            .max_number_of_messages(BATCH_MAX)
+            .wait_time_seconds(seconds(WAIT))
+            .visibility_timeout(seconds(VISIBILITY))
+            .message_attribute_names("All")
+            .message_system_attribute_names(MessageSystemAttributeName::All);
+        match Box::pin(receive.send()).await {
+            Ok(received) => Ok(received.messages.unwrap_or_default()),
+            Err(error) => {
+                let cause = told(&error);
+                Err(self.interrupted("cannot read the dead-letter queue", cause))
+            }
+        }
+    }
+
+    /// What is to be done with a message; nothing if it stays.
+    fn look_at(
+        &mut self,
+        message: Message,
+        list: &mut (dyn FnMut(&Buried) + Send),
+    ) -> Option<Going> {
+        let (from, way) = self.origin(&message);
+        let reason = attribute(&message, REASON).map(str::to_owned);
+        let sent = system_attribute(&message, &MessageSystemAttributeName::SentTimestamp);
+        let late = sent.and_then(|sent| sent.parse().ok()) >= Some(self.began_ms);
+        let id = message.message_id.unwrap_or_default();
+        let receipt = message.receipt_handle?;
+        let first = self.seen.insert(id.clone());
+        let to = match way {
+            Way::Events => self.events.clone(),
+            Way::Assignments => self.assignments.clone(),
+            Way::Nowhere => None,
+        };
+        match to {
+            // What was to go and could not be deleted is brought back once more: that changes nothing.
+            Some(to) if !late && !self.dry_run => {
+                return Some(Going {
+                    way,
+                    to,
+                    body: message.body.unwrap_or_default(),
+                    receipt,
+                });
+            }
+            _ if !first => {}
+            _ if late => self.done.late += 1,
+            Some(_) if way == Way::Events => self.done.events += 1,
+            Some(_) => self.done.assignments += 1,
+            None => self.done.strangers += 1,
+        }
+        if first && self.dry_run && !late {
+            list(&Buried { id, from, reason });
+        }
+        self.left.push(receipt);
+        None
+    }
+
+    /// The name of the queue that a message came from, and whether it is one of ours.
+    fn origin(&self, message: &Message) -> (String, Way) {
+        let source = MessageSystemAttributeName::DeadLetterQueueSourceArn;
+        let told = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
+        if let Some(told) = told {
+            let name = name_of(told);
+            let is = |url: &Option<String>| url.as_deref().is_some_and(|url| name_of(url) == name);
+            let way = if is(&self.events) {
+                Way::Events
+            } else if is(&self.assignments) {
+                Way::Assignments
+            } else {
+                Way::Nowhere
+            };
+            return (name.to_owned(), way);
+        }
+        // SQS itself gave it up, and does not tell where.
+        let body = message.body.as_deref().unwrap_or_default();
+        let (url, way) = match understand(body, reading::assignment) {
+            Ok(_) => (&self.assignments, Way::Assignments),
+            Err(_) => (&self.events, Way::Events),
+        };
+        let name = url.as_deref().map_or("", name_of);
+        (name.to_owned(), way)
+    }
+
+    async fn bring_back(&mut self, going: Vec<Going>) -> Result<(), Interrupted> {
+        let mut running = JoinSet::new();
+        for one in going {
+            let (sqs, dead) = (self.sqs.clone(), self.dead.clone());
+            running.spawn(async move {
+                let message = sqs.send_message().queue_url(&one.to).message_body(one.body);
+                if let Err(error) = Box::pin(message.send()).await {
+                    let cause = told(&error);
+                    return Err((format!("cannot send to {}", one.to), cause, one.receipt));
+                }
+                let delete = sqs.delete_message().queue_url(&dead);
+                let deleted = Box::pin(delete.receipt_handle(&one.receipt).send()).await;
+                deleted.map(|_| one.way).map_err(|error| {
+                    let cause = told(&error);
+                    let doing = "cannot delete from the dead-letter queue what was brought back";
+                    (doing.to_owned(), cause, one.receipt)
+                })
+            });
+        }
+        let mut failed = None;
+        while let Some(ended) = running.join_next().await {
+            match ended {
+                Ok(Ok(Way::Assignments)) => self.done.assignments += 1,
+                Ok(Ok(_)) => self.done.events += 1,
+                Ok(Err((doing, cause, receipt))) => {
+                    self.left.push(receipt);
+                    failed = Some((doing, cause));
+                }
+                Err(error) => failed = Some(("it broke".to_owned(), error.to_string())),
+            }
+        }
+        match failed {
+            None => Ok(()),
+            Some((doing, cause)) => Err(self.interrupted(&doing, cause)),
+        }
+    }
+
+    /// Makes what stays visible again.
+    async fn show_left(&self) -> Result<(), Interrupted> {
+        let batch_max = usize::try_from(BATCH_MAX).unwrap_or(1);
+        for receipts in self.left.chunks(batch_max) {
+            let entries = receipts.iter().enumerate().map(|(number, receipt)| {
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(number.to_string())
+                    .receipt_handle(receipt)
+                    .visibility_timeout(0)
+                    .build()
+            });
+            let entries: Result<Vec<_>, _> = entries.collect();
+            let doing = "cannot make messages visible again";
+            let entries = entries.map_err(|error| self.interrupted(doing, error.to_string()))?;
+            let change = self.sqs.change_message_visibility_batch();
+            let change = change.queue_url(&self.dead).set_entries(Some(entries));
+            // One that is not ours any more is visible.
+            if let Err(error) = Box::pin(change.send()).await {
+                return Err(self.interrupted(doing, told(&error)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn attribute<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    let attributes = message.message_attributes.as_ref()?;
+    attributes.get(name)?.string_value()
+}
+
+fn system_attribute<'a>(
+    message: &'a Message,
+    name: &MessageSystemAttributeName,
+) -> Option<&'a str> {
+    let attributes = message.attributes.as_ref()?;
+    attributes.get(name).map(String::as_str)
+}

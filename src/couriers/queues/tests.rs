@@ -1,0 +1,419 @@
+//! A queue of an emulator, and a store of many moods.
+
+mod fickle;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
+use jiff::Timestamp;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::super::error::Unavailable;
+use super::super::model::{
+    AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+};
+use super::super::store::{Answer, Closed, Outgoing, Recorded, Store};
+use super::*;
+use crate::couriers;
+use crate::storage::aws::Aws;
+use crate::telemetry::Registry;
+use fickle::Fickle;
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store that knows of nothing but of what it was told, if it is in the mood.
+#[derive(Debug, Default)]
+struct Moody {
+    mood: Mutex<Option<Unavailable>>,
+    /// It breaks over this order.
+    breaks_over: Option<OrderId>,
+    tries: AtomicUsize,
+    kept: Mutex<Vec<OrderId>>,
+}
+
+impl Moody {
+    fn is_now(&self, mood: Option<Unavailable>) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    fn kept(&self) -> Vec<OrderId> {
+        let mut kept = self.kept.lock().unwrap().clone();
+        kept.sort_unstable();
+        kept
+    }
+
+    fn tries(&self) -> usize {
+        self.tries.load(Ordering::Relaxed)
+    }
+
+    fn told(&self, events: &[(Event, Timestamp)]) -> Result<Vec<Outcome>, Unavailable> {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        if let Some(mood) = *self.mood.lock().unwrap() {
+            return Err(mood);
+        }
+        let orders = events.iter().map(|(event, _)| match event {
+            Event::Order(order) => order.id,
+            Event::Courier(_) => panic!("only orders are told of here"),
+        });
+        let orders: Vec<OrderId> = orders.collect();
+        if self.breaks_over.is_some_and(|one| orders.contains(&one)) {
+            return Err(Unavailable::Failed);
+        }
+        let outcomes = vec![Outcome::Parked; orders.len()];
+        self.kept.lock().unwrap().extend(orders);
+        Ok(outcomes)
+    }
+}
+
+impl Store for Moody {
+    fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
+        Box::pin(std::future::ready(self.told(&events)))
+    }
+
+    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Closed.learn(assignments)
+    }
+
+    fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
+        Closed.order(order)
+    }
+
+    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
+        Closed.orders()
+    }
+
+    fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
+        Closed.orders_of(courier)
+    }
+
+    fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
+        Closed.courier(courier)
+    }
+
+    fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
+        Closed.couriers(zone)
+    }
+
+    fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
+        Closed.parked(limit)
+    }
+
+    fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
+        Closed.events(after, limit)
+    }
+
+    fn outgoing(&self, _: usize) -> Answer<'_, Vec<Outgoing>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+        Closed.told(numbers)
+    }
+
+    fn is_well(&self) -> bool {
+        true
+    }
+}
+
+/// A chain of a test's own, and a dispatcher on it.
+struct Town {
+    chain: Chain,
+    store: Arc<Moody>,
+    registry: Registry,
+    queues: Queues,
+}
+
+impl Town {
+    async fn open(store: Moody, visibility: Duration) -> Self {
+        let address = std::env::var("EMULATOR_ADDRESS")
+            .expect("EMULATOR_ADDRESS names an emulator of AWS: `make test` provides it");
+        let own = Uuid::new_v4();
+        let topic = |of: &str| format!("arn:aws:sns:eu-west-2:123450000001:{of}-{own}");
+        let queue = |of: &str| format!("{address}/123450000001/{of}-{own}");
+        let places = Places {
+            events_topic: topic("events-topic"),
+            events_queue: queue("events-queue"),
+            assignments_topic: topic("assignments-topic"),
+            assignments_queue: queue("assignments-queue"),
+            dead_letters: queue("dead-letter-queue"),
+        };
+        let aws = Aws::emulated(&address).await;
+        let chain = Chain::open(&aws, places, true).await.unwrap();
+        Self::on(chain, store, visibility)
+    }
+
+    /// A dispatcher on this chain.
+    fn on(chain: Chain, store: Moody, visibility: Duration) -> Self {
+        let store = Arc::new(store);
+        let registry = Registry::new(&[]).unwrap();
+        let couriers = Couriers::new(
+            Arc::<Moody>::clone(&store),
+            registry.register(couriers::Metrics::register),
+        );
+        let settings = Settings {
+            dispatches: true,
+            learns: false,
+            visibility,
+        };
+        let metrics = registry.register(Metrics::register);
+        let queues = Queues::start(&chain, &couriers, settings, &metrics);
+        Self {
+            chain,
+            store,
+            registry,
+            queues,
+        }
+    }
+
+    /// Tells of so many orders, in one request.
+    async fn orders(&self, ids: &[OrderId]) {
+        let topic = announcer(&self.chain, &self.registry.register(Metrics::register));
+        let events = ids.iter().copied().map(event);
+        topic.announce(events.collect()).await.unwrap();
+    }
+
+    /// How many messages of the events queue nobody has, and how many somebody has.
+    async fn messages(&self) -> [usize; 2] {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        ];
+        let get = self.chain.sqs().get_queue_attributes();
+        let get = get.queue_url(&self.chain.places().events_queue);
+        let get = get.set_attribute_names(Some(names.to_vec()));
+        let got = Box::pin(get.send()).await.unwrap().attributes.unwrap();
+        names.map(|name| got[&name].parse().unwrap())
+    }
+
+    async fn until(&self, what: &str, so: impl AsyncFn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !so(self).await {
+            assert!(Instant::now() < deadline, "never so: {what}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Messages that came this far, retries included.
+    fn came(&self, step: &str) -> u64 {
+        let series =
+            format!("odyssey_couriers_messages_total{{queue=\"events\",step=\"{step}\"}} ");
+        let page = self.registry.render();
+        let line = page.lines().find_map(|line| line.strip_prefix(&*series));
+        line.unwrap().parse().unwrap()
+    }
+}
+
+fn event(id: OrderId) -> Event {
+    Event::Order(AddOrder {
+        id,
+        details: "Buy something".into(),
+        zone: Zone::E,
+        added_at: Timestamp::UNIX_EPOCH,
+    })
+}
+
+fn ids(count: u128) -> Vec<OrderId> {
+    let first = Uuid::new_v4().as_u128() & !0xFF;
+    let id = |number| OrderId(Uuid::from_u128(first + number));
+    (0..count).map(id).collect()
+}
+
+#[tokio::test]
+async fn what_the_store_cannot_keep_is_held_however_long_that_takes_and_received_once() {
+    let store = Moody::default();
+    store.is_now(Some(Unavailable::Engine));
+    let town = Town::open(store, Duration::from_secs(1)).await;
+    let orders = ids(15);
+    town.orders(&orders).await;
+    town.until("all are held", async |town| {
+        town.messages().await == [0, 15]
+    })
+    .await;
+    // Several times as long as messages are invisible by themselves.
+    let deadline = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < deadline {
+        assert_eq!(town.messages().await, [0, 15]);
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(town.store.kept().is_empty());
+    town.store.is_now(None);
+    town.until("all are deleted", async |town| {
+        town.messages().await == [0, 0]
+    })
+    .await;
+    assert_eq!(town.store.kept(), orders);
+    assert_eq!(town.came("received"), 15);
+    town.until("it is counted", async |town| town.came("deleted") == 15)
+        .await;
+    town.queues.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn what_is_not_kept_when_the_process_ends_is_given_back_at_once() {
+    let store = Moody::default();
+    store.is_now(Some(Unavailable::Busy));
+    let town = Town::open(store, Duration::from_secs(600)).await;
+    town.orders(&ids(3)).await;
+    town.until("all are held", async |town| town.messages().await == [0, 3])
+        .await;
+    town.until("it was tried", async |town| town.store.tries() > 0)
+        .await;
+    let (chain, began) = (town.chain.clone(), Instant::now());
+    town.queues.stop(PATIENCE).await;
+    assert!(began.elapsed() < PATIENCE);
+    let mut again = 0;
+    while again < 3 {
+        let receive = chain.sqs().receive_message().wait_time_seconds(1);
+        let receive = receive
+            .queue_url(&chain.places().events_queue)
+            .max_number_of_messages(10)
+            .message_system_attribute_names(MessageSystemAttributeName::All);
+        let received = Box::pin(receive.send()).await.unwrap();
+        again += received.messages.unwrap_or_default().len();
+        assert!(began.elapsed() < PATIENCE, "{again} were given back");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_the_program_keeps_none_of_its_neighbours_back() {
+    let orders = ids(9);
+    let store = Moody {
+        breaks_over: Some(orders[4]),
+        ..Moody::default()
+    };
+    let town = Town::open(store, Duration::from_secs(600)).await;
+    town.orders(&orders).await;
+    let others: Vec<OrderId> = orders
+        .iter()
+        .filter(|id| **id != orders[4])
+        .copied()
+        .collect();
+    town.until("the others are kept", async |town| {
+        town.store.kept() == others
+    })
+    .await;
+    // It is neither deleted nor buried, and nobody gives it back.
+    town.until("the others are deleted", async |town| {
+        town.messages().await == [0, 1]
+    })
+    .await;
+    assert_eq!(town.came("poison"), 0);
+    town.queues.stop(PATIENCE).await;
+}
+
+/// Somebody removed it, or an emulator has forgotten it.
+#[tokio::test]
+async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it() {
+    let town = Town::open(Moody::default(), Duration::from_secs(1)).await;
+    let (sqs, places) = (town.chain.sqs(), town.chain.places().clone());
+    let delete = sqs.delete_queue().queue_url(&places.dead_letters);
+    Box::pin(delete.send()).await.unwrap();
+    let poison = sqs.send_message().queue_url(&places.events_queue);
+    Box::pin(poison.message_body("nonsense").send())
+        .await
+        .unwrap();
+    let orders = ids(5);
+    town.orders(&orders).await;
+    town.until("all good ones are kept", async |town| {
+        town.store.kept() == orders
+    })
+    .await;
+    town.until("nothing is left", async |town| {
+        town.messages().await == [0, 0]
+    })
+    .await;
+    let receive = sqs.receive_message().queue_url(&places.dead_letters);
+    let receive = receive.message_attribute_names("All").wait_time_seconds(2);
+    let received = Box::pin(receive.send()).await.unwrap().messages.unwrap();
+    assert_eq!(received[0].body(), Some("nonsense"));
+    let attributes = received[0].message_attributes().unwrap();
+    let queue = attributes["queue"].string_value().unwrap();
+    assert!(places.events_queue.ends_with(queue), "{queue}");
+    town.queues.stop(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_chain_that_is_there_is_taken_as_it_is() {
+    let town = Town::open(Moody::default(), Duration::from_secs(1)).await;
+    let address = std::env::var("EMULATOR_ADDRESS").unwrap();
+    let aws = Aws::emulated(&address).await;
+    let places = town.chain.places().clone();
+    let again = Chain::open(&aws, places.clone(), true).await.unwrap();
+    assert_eq!(*again.places(), places);
+    let subscriptions = aws.sns().list_subscriptions_by_topic();
+    let subscriptions = subscriptions.topic_arn(&places.events_topic).send();
+    let subscriptions = Box::pin(subscriptions).await.unwrap();
+    assert_eq!(subscriptions.subscriptions().len(), 1);
+    let elsewhere = Places {
+        events_topic: "arn:aws:sns:eu-west-1:123450000001:events-topic".to_owned(),
+        ..places
+    };
+    let refused = Chain::open(&aws, elsewhere, true).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(said.starts_with("events-topic: it would be arn:"), "{said}");
+    town.queues.stop(PATIENCE).await;
+}
+
+/// The chain of services that do a part of each batch.
+async fn fickle(queue: Vec<String>) -> (Fickle, Chain) {
+    let fickle = Fickle::open(queue).await;
+    let places = Places {
+        events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
+        events_queue: format!("{}/123450000001/events-queue", fickle.address),
+        ..Places::default()
+    };
+    let aws = Aws::emulated(&fickle.address).await;
+    let chain = Chain::open(&aws, places, false).await.unwrap();
+    (fickle, chain)
+}
+
+#[tokio::test]
+async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
+    let (fickle, chain) = fickle(Vec::new()).await;
+    let registry = Registry::new(&[]).unwrap();
+    let topic = announcer(&chain, &registry.register(Metrics::register));
+    let orders = ids(25);
+    let events: Vec<Event> = orders.iter().copied().map(event).collect();
+    topic.announce(events.clone()).await.unwrap();
+    let book = fickle.book.lock().unwrap();
+    let mut sizes: Vec<usize> = book.publications.iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    // 10, 10 and 5; every second one of each failed, 12 in all, and went in batches of 10 and 2.
+    assert_eq!(sizes, [2, 5, 10, 10, 10]);
+    let again: Vec<&String> = book.publications[3..].iter().flatten().collect();
+    let first: Vec<&String> = book.publications[..3].iter().flatten().collect();
+    assert_eq!(again.len(), 12);
+    for event in &events {
+        let written = serde_json::to_string(event).unwrap();
+        assert_eq!(first.iter().filter(|one| ***one == written).count(), 1);
+    }
+    let published = registry.render();
+    let series = "odyssey_couriers_published_total{topic=\"events\"} 25";
+    assert!(published.lines().any(|line| line == series), "{published}");
+}
+
+#[tokio::test]
+async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
+    let orders = ids(9);
+    let bodies = orders.iter().copied().map(event);
+    let bodies = bodies.map(|event| serde_json::to_string(&event).unwrap());
+    let (fickle, chain) = fickle(bodies.collect()).await;
+    let town = Town::on(chain, Moody::default(), Duration::from_secs(60));
+    town.until("all are deleted", async |town| town.came("deleted") == 9)
+        .await;
+    assert_eq!(town.store.kept(), orders);
+    let deletions: Vec<usize> = fickle
+        .book
+        .lock()
+        .unwrap()
+        .deletions
+        .iter()
+        .map(Vec::len)
+        .collect();
+    assert_eq!(deletions, [9, 4]);
+    town.queues.stop(PATIENCE).await;
+}

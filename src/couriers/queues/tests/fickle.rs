@@ -1,0 +1,167 @@
+//! SNS and SQS that do what an emulator does not: of a batch, they do a part.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// What was asked for, and what is there.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Bodies of messages that nobody has received.
+    pub(super) queue: Vec<String>,
+    /// Tries to delete, each with its receipts.
+    pub(super) deletions: Vec<Vec<String>>,
+    /// Tries to publish, each with its messages.
+    pub(super) publications: Vec<Vec<String>>,
+    /// How often each message, or receipt, was seen.
+    seen: BTreeMap<String, u32>,
+}
+
+impl Book {
+    /// Whether it fails now: every second one, the first time it is seen.
+    fn fails(&mut self, place: usize, one: &str) -> bool {
+        let seen = self.seen.entry(one.to_owned()).or_default();
+        *seen += 1;
+        *seen == 1 && place % 2 == 1
+    }
+
+    fn receive(&mut self) -> Value {
+        let bodies = self.queue.drain(..self.queue.len().min(10));
+        let messages = bodies.map(|body| {
+            let receipt = format!("receipt of {body}");
+            json!({"MessageId": body, "ReceiptHandle": receipt, "Body": body})
+        });
+        json!({"Messages": messages.collect::<Vec<_>>()})
+    }
+
+    fn delete(&mut self, request: &Value) -> Value {
+        let entries = request["Entries"].as_array().unwrap();
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();
+        let receipts = entries.iter().map(|entry| text(entry, "ReceiptHandle"));
+        self.deletions.push(receipts.collect());
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for (place, entry) in entries.iter().enumerate() {
+            let id = text(entry, "Id");
+            if self.fails(place, &text(entry, "ReceiptHandle")) {
+                failed.push(json!({"Id": id, "SenderFault": false, "Code": "InternalError"}));
+            } else {
+                done.push(json!({"Id": id}));
+            }
+        }
+        json!({"Successful": done, "Failed": failed})
+    }
+
+    fn publish(&mut self, form: &str) -> String {
+        let fields: BTreeMap<&str, String> = form
+            .split('&')
+            .filter_map(|field| field.split_once('='))
+            .map(|(name, value)| {
+                let value = value.replace('+', " ");
+                let value = percent_decode_str(&value).decode_utf8().unwrap();
+                (name, value.into_owned())
+            })
+            .collect();
+        let entry = |number: usize, name: &str| {
+            let field = format!("PublishBatchRequestEntries.member.{number}.{name}");
+            fields.get(&*field).cloned()
+        };
+        let entries = (1..).map_while(|number| entry(number, "Id").zip(entry(number, "Message")));
+        let entries: Vec<(String, String)> = entries.collect();
+        let messages = entries.iter().map(|(_, message)| message.clone());
+        self.publications.push(messages.collect());
+        let (mut done, mut failed) = (String::new(), String::new());
+        for (place, (id, message)) in entries.iter().enumerate() {
+            if self.fails(place, message) {
+                let fault = "<Code>InternalError</Code><SenderFault>false</SenderFault>";
+                write!(failed, "<member><Id>{id}</Id>{fault}</member>").unwrap();
+            } else {
+                let message = format!("<MessageId>{id}</MessageId>");
+                write!(done, "<member><Id>{id}</Id>{message}</member>").unwrap();
+            }
+        }
+        format!(
+            "<PublishBatchResponse><PublishBatchResult><Successful>{done}</Successful><Failed>{failed}</Failed>\
+             </PublishBatchResult></PublishBatchResponse>"
+        )
+    }
+}
+
+/// Both services, at one address, until it is dropped.
+pub(super) struct Fickle {
+    pub(super) address: String,
+    pub(super) book: Arc<Mutex<Book>>,
+    _serving: JoinSet<()>,
+}
+
+impl Fickle {
+    pub(super) async fn open(queue: Vec<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let book = Book {
+            queue,
+            ..Book::default()
+        };
+        let book = Arc::new(Mutex::new(book));
+        let ours = Arc::clone(&book);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let book = Arc::clone(&ours);
+                connections.spawn(async move {
+                    let service = service_fn(|request| answer(Arc::clone(&book), request));
+                    let connection = hyper::server::conn::http1::Builder::new();
+                    let stream = TokioIo::new(stream);
+                    drop(connection.serve_connection(stream, service).await);
+                });
+            }
+        });
+        Self {
+            address,
+            book,
+            _serving: serving,
+        }
+    }
+}
+
+async fn answer(
+    book: Arc<Mutex<Book>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let target = request.headers().get("x-amz-target").cloned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    let Some(target) = target else {
+        let answer = book.lock().unwrap().publish(&body);
+        return Ok(Response::new(Full::from(answer)));
+    };
+    let request: Value = serde_json::from_str(&body).unwrap();
+    let answer = match target.to_str().unwrap() {
+        "AmazonSQS.ReceiveMessage" => {
+            let received = book.lock().unwrap().receive();
+            if received["Messages"] == json!([]) {
+                sleep(Duration::from_millis(100)).await;
+            }
+            received
+        }
+        "AmazonSQS.DeleteMessageBatch" => book.lock().unwrap().delete(&request),
+        _ => json!({}),
+    };
+    let response = Response::builder().header("content-type", "application/x-amz-json-1.0");
+    Ok(response.body(Full::from(answer.to_string())).unwrap())
+}

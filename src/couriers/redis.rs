@@ -1,0 +1,543 @@
+//! Couriers in Redis or Valkey, one server or a cluster, shared by several processes.
+//!
+//! # Where things are
+//! Everything of a zone is under one hash tag, so that one script ([`zone.lua`](self)) decides about an event, counts, assigns, parks,
+//! logs and leaves what is to be told to others, at once or not at all. Two things are not of one zone:
+//! - an **order**: the first event that tells of it is written down under its id before it is applied, and the log refers to it.
+//!   Whoever tells of the order again, in whichever zone, is led to the first one's, and applies that first if its teller died
+//!   before doing so.
+//! - a **courier** who moves: their home says in which zone they are. They *leave* the one, with what they take along written down
+//!   there, *arrive* in the other, and their home is told; any process finishes what another one began. In the log they
+//!   are no longer available in the zone they left before they are in the other.
+//!
+//! # Numbers
+//! A number of the log is the time in microseconds at which it happened there, times four, plus the zone's place among the four:
+//! it grows from event to event without a counter that all zones share. An event shows up once no earlier number can any more: in
+//! a cluster whose nodes' clocks differ, as late as they differ.
+//!
+//! # How well it is kept
+//! As well as Redis keeps it: `appendonly yes`, and `appendfsync always` if no power cut may take a second of it.
+
+mod notation;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use jiff::Timestamp;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, Value};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use self::notation::{Number, event_of, first_key, learned_key, learned_of_key, zone_key};
+use self::writer::{Job, Writer};
+use super::error::Unavailable;
+use super::model::{
+    AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome, Whereabouts, Zone,
+};
+use super::store::{Answer, Outgoing, Recorded, Store};
+use crate::storage::redis::{Call, Redis as Engine};
+
+/// The store. Cheap to clone; it ends when the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    engine: Engine,
+    jobs: mpsc::Sender<Job>,
+    health: Health,
+}
+
+/// How things are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// With which count newcomers begin.
+    pub join: Join,
+    /// Whether assignments wait to be told to others.
+    pub tells: bool,
+    /// Requests that may wait to be applied; beyond it, [`Unavailable::Busy`].
+    pub queue_max: usize,
+}
+
+/// Whether what was to be written was written the last time.
+#[derive(Debug, Clone)]
+struct Health(Arc<AtomicBool>);
+
+impl Health {
+    fn is_well(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What the answer to a question means to whoever asked. Who answers may still refuse to write.
+    fn hears<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+        answer.map_err(|error| {
+            // It is there, but does not do what it should.
+            if is_mistake(&error) {
+                error!(%error, "Redis answers what makes no sense");
+                return Unavailable::Failed;
+            }
+            if self.0.swap(false, Ordering::Relaxed) {
+                warn!(%error, "Redis fails");
+            }
+            Unavailable::Engine
+        })
+    }
+
+    /// The same of something that was written.
+    fn wrote<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+        let written = self.hears(answer)?;
+        if !self.0.swap(true, Ordering::Relaxed) {
+            info!("Redis works again");
+        }
+        Ok(written)
+    }
+}
+
+fn is_mistake(error: &RedisError) -> bool {
+    use redis::ServerErrorKind::{CrossSlot, NoSub, NotBusy};
+
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedReturnType | ErrorKind::Server(CrossSlot | NoSub | NotBusy)
+    )
+}
+
+/// An answer that is not what was left there.
+fn nonsense(what: &'static str) -> RedisError {
+    (ErrorKind::UnexpectedReturnType, what).into()
+}
+
+impl Redis {
+    /// The store in this Redis. Needs a runtime.
+    pub fn new(engine: Engine, settings: Settings) -> Self {
+        let (jobs, waiting) = mpsc::channel(settings.queue_max);
+        let health = Health(Arc::new(AtomicBool::new(true)));
+        let writer = Writer::new(engine.clone(), settings, health.clone());
+        tokio::spawn(writer.run(waiting));
+        Self {
+            engine,
+            jobs,
+            health,
+        }
+    }
+
+    async fn job(&self, events: Vec<(Event, Timestamp)>) -> Result<Vec<Outcome>, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { events, answer };
+        self.jobs.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unavailable::Busy,
+            mpsc::error::TrySendError::Closed(_) => Unavailable::Stopped,
+        })?;
+        answered.await.unwrap_or(Err(Unavailable::Stopped))
+    }
+
+    /// The same question to each zone; the answers in the order of the zones.
+    async fn each_zone<T: FromRedisValue + Send + 'static>(
+        &self,
+        question: impl Fn(Zone) -> Cmd,
+    ) -> RedisResult<Vec<T>> {
+        self.engine.ask_all(Zone::ALL.map(question).into()).await
+    }
+
+    async fn find_order(&self, order: OrderId) -> RedisResult<Option<Whereabouts>> {
+        let id = order.to_string();
+        let decided = |zone| asks("HGET", &zone_key(zone, "orders"), &[&id]);
+        let mut questions: Vec<Cmd> = Zone::ALL.map(decided).into();
+        questions.push(asks("GET", &learned_key(order), &[]));
+        let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
+        let mut parked = false;
+        // Decided here stands before learned, which is asked for last.
+        for courier in answers.into_iter().flatten() {
+            if courier.is_empty() {
+                parked = true;
+            } else {
+                return Ok(Some(Whereabouts::With(courier_id(&courier)?)));
+            }
+        }
+        Ok(parked.then_some(Whereabouts::Parked))
+    }
+
+    /// First where an order is, then whose it is: told again, what is missing is made up for.
+    async fn learn_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
+        let decided = assignments.iter().flat_map(|assignment| {
+            let id = assignment.order_id.to_string();
+            Zone::ALL.map(|zone| asks("HGET", &zone_key(zone, "orders"), &[&id]))
+        });
+        // Most have been decided here, where both roles share one Redis.
+        let decided: Vec<Option<String>> = self.engine.ask_all(decided.collect()).await?;
+        let has_courier =
+            |of_zone: &Option<String>| of_zone.as_ref().is_some_and(|it| !it.is_empty());
+        let news: Vec<Assignment> = assignments
+            .into_iter()
+            .zip(decided.chunks(Zone::ALL.len()))
+            .filter(|(_, decided)| !decided.iter().any(has_courier))
+            .map(|(assignment, _)| assignment)
+            .collect();
+        let claims = news.iter().map(|assignment| {
+            let courier = assignment.courier_id.to_string();
+            let mut claim = asks("SET", &learned_key(assignment.order_id), &[&courier]);
+            claim.arg("NX").arg("GET");
+            claim
+        });
+        let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
+        let mut additions = Vec::with_capacity(news.len());
+        for (assignment, first) in news.iter().zip(firsts) {
+            let courier = match first {
+                Some(first) => courier_id(&first)?,
+                None => assignment.courier_id,
+            };
+            let order = assignment.order_id.to_string();
+            additions.push(asks("SADD", &learned_of_key(courier), &[&order]));
+        }
+        let _: Vec<u64> = self.engine.ask_all(additions).await?;
+        Ok(())
+    }
+
+    async fn find_orders_of(&self, courier: CourierId) -> RedisResult<Vec<OrderId>> {
+        // ';' follows ':'.
+        let (from, to) = (format!("[{courier}:"), format!("({courier};"));
+        let given = |zone| asks("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
+        let mut questions: Vec<Cmd> = Zone::ALL.map(given).into();
+        questions.push(asks("SMEMBERS", &learned_of_key(courier), &[]));
+        let answers: Vec<Vec<String>> = self.engine.ask_all(questions).await?;
+        let ids = answers.iter().flatten().map(|member| {
+            let id = member.rsplit(':').next().unwrap_or_default();
+            order_id(id)
+        });
+        let ids: BTreeSet<OrderId> = ids.collect::<RedisResult<_>>()?;
+        Ok(ids.into_iter().collect())
+    }
+
+    /// A courier, of all zones at once: whoever moves is in the one they leave, or on the way, or in the other.
+    async fn find_courier(&self, courier: CourierId) -> RedisResult<Option<Courier>> {
+        let id = courier.to_string();
+        let of = |(zone, name)| asks("HGET", &zone_key(zone, name), &[&id]);
+        let answers: Vec<Option<String>> =
+            self.engine.ask_all(everywhere().map(of).collect()).await?;
+        let mut known = Known::default();
+        for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
+            if let [said, count, leaving] = answers {
+                known.hears(
+                    courier,
+                    zone,
+                    said.as_deref(),
+                    count.as_deref(),
+                    leaving.as_deref(),
+                )?;
+            }
+        }
+        Ok(known.0.remove(&courier).map(|(_, courier)| courier))
+    }
+
+    async fn list_couriers(&self) -> RedisResult<Vec<Courier>> {
+        let of = |(zone, name)| asks("HGETALL", &zone_key(zone, name), &[]);
+        let answers: Vec<BTreeMap<String, String>> =
+            self.engine.ask_all(everywhere().map(of).collect()).await?;
+        let mut known = Known::default();
+        for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
+            let [said, counts, leaving] = answers else {
+                continue;
+            };
+            for id in said.keys().chain(leaving.keys()) {
+                let of = |answers: &'_ BTreeMap<String, String>| answers.get(id).cloned();
+                let (said, count, leaving) = (of(said), of(counts), of(leaving));
+                let courier = courier_id(id)?;
+                known.hears(
+                    courier,
+                    zone,
+                    said.as_deref(),
+                    count.as_deref(),
+                    leaving.as_deref(),
+                )?;
+            }
+        }
+        Ok(known.0.into_values().map(|(_, courier)| courier).collect())
+    }
+
+    async fn list_parked(&self, limit: usize) -> RedisResult<(Vec<AddOrder>, u64)> {
+        let counts: Vec<u64> = self
+            .each_zone(|zone| asks("ZCARD", &zone_key(zone, "parked"), &[]))
+            .await?;
+        // By the letters of the zones.
+        let zones = [Zone::E, Zone::N, Zone::S, Zone::W];
+        let last = limit.saturating_sub(1).to_string();
+        let mut orders = Vec::new();
+        for zone in zones {
+            if orders.len() >= limit {
+                break;
+            }
+            let key = zone_key(zone, "parked");
+            let places: Vec<String> = self
+                .engine
+                .ask(&asks("ZRANGE", &key, &["0", &last]))
+                .await?;
+            if places.is_empty() {
+                continue;
+            }
+            let ids = places.iter().filter_map(|place| place.rsplit(':').next());
+            let ids = ids.map(order_id).collect::<RedisResult<Vec<_>>>()?;
+            for event in self.firsts(&ids).await? {
+                if let Event::Order(order) = event {
+                    orders.push(order);
+                }
+            }
+        }
+        orders.truncate(limit);
+        Ok((orders, counts.iter().sum()))
+    }
+
+    async fn list_outgoing(&self, limit: usize) -> RedisResult<Vec<Outgoing>> {
+        let last = limit.saturating_sub(1).to_string();
+        let answers: Vec<Vec<(String, String)>> = self
+            .each_zone(|zone| {
+                let key = zone_key(zone, "outgoing");
+                asks("ZRANGE", &key, &["0", &last, "WITHSCORES"])
+            })
+            .await?;
+        let mut outgoing = Vec::new();
+        for (zone, of_zone) in Zone::ALL.into_iter().zip(answers) {
+            for (member, score) in of_zone {
+                let (order, courier) = member
+                    .split_once(':')
+                    .ok_or_else(|| nonsense("not an assignment"))?;
+                outgoing.push(Outgoing {
+                    number: Number::of_score(&score, zone)?.as_u64(),
+                    assignment: Assignment {
+                        order_id: order_id(order)?,
+                        courier_id: courier_id(courier)?,
+                    },
+                });
+            }
+        }
+        outgoing.sort_by_key(|it| it.number);
+        outgoing.truncate(limit);
+        Ok(outgoing)
+    }
+
+    /// What was told of orders first.
+    async fn firsts(&self, orders: &[OrderId]) -> RedisResult<Vec<Event>> {
+        let first = |&order: &OrderId| asks("GET", &first_key(order), &[]);
+        let texts: Vec<Option<String>> = self
+            .engine
+            .ask_all(orders.iter().map(first).collect())
+            .await?;
+        let missing = || nonsense("an order without what was told of it");
+        let event = |text: Option<String>| event_of(&text.ok_or_else(missing)?);
+        texts.into_iter().map(event).collect()
+    }
+
+    async fn list_events(&self, after: u64, limit: usize) -> RedisResult<Vec<Recorded>> {
+        let entries = self.entries(after, limit).await?;
+        let of_orders = entries.iter().filter_map(|(_, fields)| fields.get("order"));
+        let ids: Vec<OrderId> = of_orders
+            .map(|id| order_id(id))
+            .collect::<RedisResult<_>>()?;
+        let mut firsts = self.firsts(&ids).await?.into_iter();
+        let recorded = entries.iter().map(|(number, fields)| {
+            let first = fields.get("order").and_then(|_| firsts.next());
+            Ok(Recorded {
+                number: *number,
+                at: notation::time_of(field(fields, "at")?)?,
+                event: first.map_or_else(|| event_of(field(fields, "event")?), Ok)?,
+                outcome: notation::outcome_of(field(fields, "outcome")?)?,
+            })
+        });
+        recorded.collect()
+    }
+
+    /// The entries of the log after a number, in order: those before which nothing can appear any more. Each zone tells its
+    /// node's time with its entries, and what happens there afterwards has a later number.
+    async fn entries(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> RedisResult<Vec<(u64, BTreeMap<String, String>)>> {
+        let calls = Zone::ALL.map(|zone| Call {
+            keys: vec![zone_key(zone, "log")],
+            arguments: vec![
+                Number::first_after(after, zone).stream_id(),
+                limit.to_string(),
+            ],
+        });
+        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, calls.into()).await?;
+        let until = answers.iter().map(|(now, _)| *now).min();
+        let mut entries = Vec::new();
+        for (zone, (_, of_zone)) in Zone::ALL.into_iter().zip(answers) {
+            for (id, fields) in of_zone {
+                let number = Number::of_stream_id(&id, zone)?;
+                if until.is_some_and(|until| number.is_before(until)) {
+                    entries.push((number.as_u64(), fields));
+                }
+            }
+        }
+        entries.sort_by_key(|(number, _)| *number);
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    async fn all_orders(&self) -> RedisResult<Vec<(OrderId, Whereabouts)>> {
+        let mut orders = BTreeMap::new();
+        for zone in Zone::ALL {
+            let key = zone_key(zone, "orders");
+            let mut cursor = "0".to_owned();
+            loop {
+                let scan = asks("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
+                let (next, page): (String, Vec<(String, String)>) = self.engine.ask(&scan).await?;
+                for (id, courier) in page {
+                    let place = if courier.is_empty() {
+                        Whereabouts::Parked
+                    } else {
+                        Whereabouts::With(courier_id(&courier)?)
+                    };
+                    orders.insert(order_id(&id)?, place);
+                }
+                if next == "0" {
+                    break;
+                }
+                cursor = next;
+            }
+        }
+        Ok(orders.into_iter().collect())
+    }
+}
+
+/// What a stream holds: numbers, and fields with their values.
+type Entries = Vec<(String, BTreeMap<String, String>)>;
+
+/// Entries of a zone's log, with its node's time.
+static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/log.lua")));
+
+/// Where something of a courier is, in each zone.
+const PLACES: [&str; 3] = ["couriers", "counts", "leaving"];
+
+/// All of them.
+fn everywhere() -> impl Iterator<Item = (Zone, &'static str)> {
+    let of_zone = |zone| PLACES.map(|place| (zone, place));
+    Zone::ALL.into_iter().flat_map(of_zone)
+}
+
+/// Couriers as they are, with how often they have moved: of what is heard of them the latest counts.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<CourierId, (u64, Courier)>);
+
+impl Known {
+    fn hears(
+        &mut self,
+        id: CourierId,
+        zone: Zone,
+        said: Option<&str>,
+        count: Option<&str>,
+        leaving: Option<&str>,
+    ) -> RedisResult<()> {
+        if let (Some(said), Some(count)) = (said, count) {
+            let (sequence, courier) = notation::said_of(id, zone, said, count)?;
+            self.latest(sequence, courier);
+        }
+        if let Some(takes) = leaving {
+            let (sequence, courier) = notation::Takes::read(takes)?.on_the_way()?;
+            self.latest(sequence, courier);
+        }
+        Ok(())
+    }
+
+    fn latest(&mut self, sequence: u64, courier: Courier) {
+        let known = self.0.entry(courier.said.id);
+        let known = known.or_insert_with(|| (sequence, courier.clone()));
+        if known.0 < sequence {
+            *known = (sequence, courier);
+        }
+    }
+}
+
+/// A command on a key.
+fn asks(name: &str, key: &str, arguments: &[&str]) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(key).arg(arguments);
+    command
+}
+
+fn courier_id(text: &str) -> RedisResult<CourierId> {
+    let id = text.parse().map_err(|_| nonsense("not a courier's id"))?;
+    Ok(CourierId(id))
+}
+
+fn order_id(text: &str) -> RedisResult<OrderId> {
+    let id = text.parse().map_err(|_| nonsense("not an order's id"))?;
+    Ok(OrderId(id))
+}
+
+fn field<'a>(fields: &'a BTreeMap<String, String>, name: &str) -> RedisResult<&'a str> {
+    let field = fields.get(name).map(String::as_str);
+    field.ok_or_else(|| nonsense("an entry of a stream lacks a field"))
+}
+
+impl Store for Redis {
+    fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
+        Box::pin(self.job(events))
+    }
+
+    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Box::pin(async { self.health.wrote(self.learn_all(assignments).await) })
+    }
+
+    fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
+        Box::pin(async move { self.health.hears(self.find_order(order).await) })
+    }
+
+    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
+        Box::pin(async { self.health.hears(self.all_orders().await) })
+    }
+
+    fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
+        Box::pin(async move { self.health.hears(self.find_orders_of(courier).await) })
+    }
+
+    fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
+        Box::pin(async move { self.health.hears(self.find_courier(courier).await) })
+    }
+
+    fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
+        Box::pin(async move {
+            let mut couriers = self.health.hears(self.list_couriers().await)?;
+            couriers.retain(|known| zone.is_none_or(|zone| known.said.zone == zone));
+            Ok(couriers)
+        })
+    }
+
+    fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
+        Box::pin(async move { self.health.hears(self.list_parked(limit).await) })
+    }
+
+    fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
+        Box::pin(async move {
+            let events = self.list_events(after, limit).await;
+            self.health.hears(events)
+        })
+    }
+
+    fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>> {
+        Box::pin(async move {
+            let outgoing = self.list_outgoing(limit).await;
+            self.health.hears(outgoing)
+        })
+    }
+
+    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let told = numbers.into_iter().map(|number| {
+                let (zone, number) = Number::of(number);
+                let score = number.score();
+                let key = zone_key(zone, "outgoing");
+                asks("ZREMRANGEBYSCORE", &key, &[&score, &score])
+            });
+            let told: RedisResult<Vec<Value>> = self.engine.ask_all(told.collect()).await;
+            self.health.wrote(told.map(drop))
+        })
+    }
+
+    fn is_well(&self) -> bool {
+        self.health.is_well()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! How things are written there: keys, numbers, and what the scripts answer.
+
+use jiff::Timestamp;
+use redis::RedisResult;
+
+use super::super::model::{
+    AddCourier, AddOrder, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+};
+use super::{courier_id, nonsense};
+
+/// The keys of a zone, in the order in which `zone.lua` has them.
+const ZONE_KEYS: [&str; 11] = [
+    "couriers", "counts", "turns", "orders", "parked", "given", "leaving", "left", "log",
+    "outgoing", "clock",
+];
+
+/// A key of a zone. What is between the braces says on which node of a cluster it is.
+pub(super) fn zone_key(zone: Zone, name: &str) -> String {
+    format!("{{odyssey:couriers:{}}}:{name}", zone.as_str())
+}
+
+pub(super) fn zone_keys(zone: Zone) -> Vec<String> {
+    ZONE_KEYS.iter().map(|name| zone_key(zone, name)).collect()
+}
+
+/// Where the first event of an order is.
+pub(super) fn first_key(order: OrderId) -> String {
+    format!("odyssey:couriers:order:{order}")
+}
+
+/// Where a courier's zone is.
+pub(super) fn home_key(courier: CourierId) -> String {
+    format!("odyssey:couriers:home:{courier}")
+}
+
+/// Where the courier of an order is that was decided elsewhere.
+pub(super) fn learned_key(order: OrderId) -> String {
+    format!("odyssey:couriers:learned:{order}")
+}
+
+/// Where the orders of a courier are that were decided elsewhere.
+pub(super) fn learned_of_key(courier: CourierId) -> String {
+    format!("odyssey:couriers:learned-of:{courier}")
+}
+
+/// A number of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number {
+    tick: u64,
+    zone: u64,
+}
+
+const ZONES: u64 = Zone::ALL.len() as u64;
+
+fn place(zone: Zone) -> u64 {
+    match zone {
+        Zone::N => 0,
+        Zone::S => 1,
+        Zone::E => 2,
+        Zone::W => 3,
+    }
+}
+
+impl Number {
+    /// The zone of a number, and what it is there.
+    pub(super) fn of(number: u64) -> (Zone, Self) {
+        let (tick, remainder) = (number / ZONES, number % ZONES);
+        let zone = Zone::ALL.into_iter().find(|&zone| place(zone) == remainder);
+        let of = Self {
+            tick,
+            zone: remainder,
+        };
+        (zone.unwrap_or(Zone::N), of)
+    }
+
+    /// The least one of a zone that is larger than `number`.
+    pub(super) fn first_after(number: u64, zone: Zone) -> Self {
+        let zone = place(zone);
+        let tick = match number.checked_sub(zone) {
+            Some(number) => number / ZONES + 1,
+            None => 0,
+        };
+        Self { tick, zone }
+    }
+
+    pub(super) fn of_stream_id(id: &str, zone: Zone) -> RedisResult<Self> {
+        Self::of_score(id.strip_suffix("-0").unwrap_or_default(), zone)
+    }
+
+    pub(super) fn of_score(tick: &str, zone: Zone) -> RedisResult<Self> {
+        Ok(Self {
+            tick: number(tick)?,
+            zone: place(zone),
+        })
+    }
+
+    /// Exact, as all numbers are until the year 2255: below 2^53.
+    pub(super) fn score(self) -> String {
+        self.tick.to_string()
+    }
+
+    pub(super) fn stream_id(self) -> String {
+        format!("{}-0", self.tick)
+    }
+
+    /// Whether it was before this time, in microseconds since 1970.
+    pub(super) fn is_before(self, time: u64) -> bool {
+        self.tick < time
+    }
+
+    pub(super) fn as_u64(self) -> u64 {
+        self.tick * ZONES + self.zone
+    }
+}
+
+/// When an order was placed, so that the letters' order is the order of the times.
+pub(super) fn placed(order: &AddOrder) -> String {
+    // From 0 on, so that all have as many digits.
+    let since_ever = i128::from(order.added_at.as_microsecond()) - i128::from(i64::MIN);
+    format!("{since_ever:020}")
+}
+
+pub(super) fn micros(at: Timestamp) -> String {
+    at.as_microsecond().to_string()
+}
+
+pub(super) fn time_of(text: &str) -> RedisResult<Timestamp> {
+    let micros = text.parse().ok();
+    let at = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+    at.ok_or_else(|| nonsense("not a time"))
+}
+
+pub(super) fn written(event: &Event) -> RedisResult<String> {
+    serde_json::to_string(event).map_err(|_| nonsense("an event cannot be written"))
+}
+
+pub(super) fn event_of(text: &str) -> RedisResult<Event> {
+    serde_json::from_str(text).map_err(|_| nonsense("not an event"))
+}
+
+/// What is known of a courier, `sequence:unparked:available:name`: how often they moved, and how they are.
+pub(super) fn said_of(
+    id: CourierId,
+    zone: Zone,
+    said: &str,
+    count: &str,
+) -> RedisResult<(u64, Courier)> {
+    let parts: Vec<&str> = said.splitn(4, ':').collect();
+    let [sequence, _, available, name] = parts[..] else {
+        return Err(nonsense("not a courier"));
+    };
+    let said = AddCourier {
+        id,
+        name: name.into(),
+        zone,
+        is_available: available == "1",
+    };
+    let count = number(count)?;
+    Ok((number(sequence)?, Courier { said, count }))
+}
+
+fn number(text: &str) -> RedisResult<u64> {
+    text.parse().map_err(|_| nonsense("not a number"))
+}
+
+pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
+    let wrong = || nonsense("not an outcome");
+    let mut letters = text.chars();
+    let kind = letters.next();
+    let rest = letters.as_str();
+    Ok(match kind {
+        Some('a') => Outcome::Assigned(courier_id(rest)?),
+        Some('p') => Outcome::Parked,
+        Some('u') => Outcome::Updated {
+            unparked: rest.parse().map_err(|_| wrong())?,
+        },
+        Some('d') if rest.is_empty() => Outcome::Duplicate(Whereabouts::Parked),
+        Some('d') => Outcome::Duplicate(Whereabouts::With(courier_id(rest)?)),
+        _ => return Err(wrong()),
+    })
+}
+
+/// What a courier takes along to another zone.
+#[derive(Debug, Clone)]
+pub(super) struct Takes {
+    /// The sequence they arrive with.
+    pub(super) sequence: String,
+    /// Their count; nothing if they had only announced themselves.
+    pub(super) count: String,
+    /// After which number they arrive.
+    pub(super) number: String,
+    /// When it was heard of.
+    pub(super) at: String,
+    /// What was said, as it is written, ...
+    pub(super) event: String,
+    /// ... and read.
+    pub(super) said: AddCourier,
+}
+
+impl Takes {
+    pub(super) fn read(text: &str) -> RedisResult<Self> {
+        let parts: Vec<&str> = text.splitn(5, '\n').collect();
+        let [sequence, count, number, at, event] = parts[..] else {
+            return Err(nonsense("not what a courier takes along"));
+        };
+        let Event::Courier(said) = event_of(event)? else {
+            return Err(nonsense("an order does not move"));
+        };
+        let [sequence, count, number, at, event] =
+            [sequence, count, number, at, event].map(str::to_owned);
+        Ok(Self {
+            sequence,
+            count,
+            number,
+            at,
+            event,
+            said,
+        })
+    }
+
+    /// A courier who has left and not arrived yet, as they will be there.
+    pub(super) fn on_the_way(self) -> RedisResult<(u64, Courier)> {
+        // Who had only announced themselves brings nothing.
+        let count = if self.count.is_empty() {
+            0
+        } else {
+            number(&self.count)?
+        };
+        let said = self.said;
+        Ok((number(&self.sequence)?, Courier { said, count }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_all_zones_are_one_order_in_which_none_is_left_out() {
+        for number in 0..50 {
+            let (zone, of) = Number::of(number);
+            assert_eq!(of.as_u64(), number);
+            assert_eq!(Number::of_stream_id(&of.stream_id(), zone).unwrap(), of);
+            for zone in Zone::ALL {
+                let next = Number::first_after(number, zone).as_u64();
+                assert!(next > number && next <= number + ZONES, "{number} {zone:?}");
+                assert_eq!(Number::of(next).0, zone);
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_ordered_by_their_letters() {
+        let order = |micros| AddOrder {
+            id: OrderId(Uuid::nil()),
+            details: "".into(),
+            zone: Zone::N,
+            added_at: Timestamp::from_microsecond(micros).unwrap(),
+        };
+        let placed = [
+            -377_705_023_201_000_000,
+            -1,
+            0,
+            1,
+            5_429_000_000_000_000,
+            253_402_207_200_000_000,
+        ]
+        .map(|micros| placed(&order(micros)));
+        assert!(placed.is_sorted(), "{placed:#?}");
+        assert!(placed.iter().all(|text| text.len() == 20));
+    }
+}

@@ -1,0 +1,366 @@
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::super::replay::replay;
+use super::super::store::contract;
+use super::*;
+use crate::storage::redis::Call;
+
+/// How long a server may take to be there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server of this test's own, reached by a file instead of a port: nobody else's is taken for it.
+struct Server {
+    child: Child,
+    directory: TempDir,
+}
+
+/// Ends with this test at the latest.
+fn redis_server() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "redis-server"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+impl Server {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = redis_server()
+            .args([
+                "--port",
+                "0",
+                "--unixsocket",
+                "redis.sock",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .current_dir(directory.path())
+            .spawn()
+            .expect("redis-server starts: `make test` installs it");
+        Self { child, directory }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    async fn connect(&self) -> Engine {
+        let url = format!("redis+unix://{}", self.socket().display());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Engine::connect(&url).await {
+                Ok(engine) => return engine,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn store(&self, join: Join) -> Redis {
+        Redis::new(self.connect().await, settings(join))
+    }
+}
+
+/// Three servers that share the slots.
+struct Cluster {
+    nodes: Vec<Child>,
+    ports: Vec<u16>,
+    _directory: TempDir,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // Held open until all are found, so that they are different ones.
+        let found: Vec<TcpListener> = (0..6)
+            .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+            .collect();
+        let ports: Vec<u16> = found
+            .iter()
+            .map(|it| it.local_addr().unwrap().port())
+            .collect();
+        drop(found);
+        let nodes = ports.chunks(2).map(|pair| {
+            let [port, bus] = [pair[0], pair[1]].map(|port| port.to_string());
+            let file = format!("{port}.conf");
+            let arguments = [
+                "--port",
+                &port,
+                "--cluster-port",
+                &bus,
+                "--cluster-enabled",
+                "yes",
+                "--cluster-config-file",
+                &file,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ];
+            redis_server()
+                .args(arguments)
+                .current_dir(directory.path())
+                .spawn()
+                .expect("redis-server starts: `make test` installs it")
+        });
+        let nodes = nodes.collect();
+        let cluster = Self {
+            nodes,
+            ports,
+            _directory: directory,
+        };
+        cluster.join().await;
+        cluster
+    }
+
+    /// The ports that clients use, each with the bus's.
+    fn doors(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.ports.chunks(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    async fn join(&self) {
+        let last = 16_383;
+        for (place, (port, _)) in self.doors().enumerate() {
+            let mut node = node(port).await;
+            let slots = [place * 6000, (place * 6000 + 5999).min(last)];
+            let share = cluster("ADDSLOTSRANGE").arg(&slots).to_owned();
+            let () = share.query_async(&mut node).await.unwrap();
+            for (other, bus) in self.doors().take(place) {
+                let meet = cluster("MEET")
+                    .arg("127.0.0.1")
+                    .arg(other)
+                    .arg(bus)
+                    .to_owned();
+                let () = meet.query_async(&mut node).await.unwrap();
+            }
+        }
+        for (port, _) in self.doors() {
+            let mut node = node(port).await;
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let state: String = cluster("INFO").query_async(&mut node).await.unwrap();
+                if state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:3") {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{state}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    async fn store(&self, join: Join) -> Redis {
+        let url = format!("redis://127.0.0.1:{}", self.ports[0]);
+        let engine = Engine::connect(&url).await.unwrap();
+        Redis::new(engine, settings(join))
+    }
+
+    async fn forget_everything(&self) {
+        for (port, _) in self.doors() {
+            let mut node = node(port).await;
+            let () = redis::cmd("FLUSHALL").query_async(&mut node).await.unwrap();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+fn cluster(what: &str) -> Cmd {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg(what);
+    command
+}
+
+/// One node, whatever the others think.
+async fn node(port: u16) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(("127.0.0.1", port)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.get_multiplexed_async_connection().await {
+            Ok(node) => return node,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn settings(join: Join) -> Settings {
+    Settings {
+        join,
+        tells: true,
+        queue_max: 1000,
+    }
+}
+
+mod one_server {
+    use super::*;
+
+    contract::suite!(
+        async |join| {
+            let server = Server::start();
+            (server.store(join).await, server)
+        },
+        48
+    );
+}
+
+mod a_cluster {
+    use super::*;
+
+    contract::suite!(
+        async |join| {
+            static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+            let cluster = CLUSTER.get_or_init(Cluster::start).await;
+            cluster.forget_everything().await;
+            (cluster.store(join).await, ())
+        },
+        24
+    );
+
+    #[tokio::test]
+    async fn zones_are_on_several_nodes() {
+        let cluster = Cluster::start().await;
+        let store = cluster.store(Join::Zero).await;
+        let everywhere = Zone::ALL.into_iter().zip(1..);
+        let orders = everywhere.map(|(zone, number)| contract::placed(number, zone, 1));
+        contract::tell(&store, orders.collect(), contract::at(1)).await;
+        let mut with_zones = 0;
+        for (port, _) in cluster.doors() {
+            let mut node = node(port).await;
+            let mut keys = redis::cmd("KEYS");
+            keys.arg("{odyssey:couriers:*");
+            let keys: Vec<String> = keys.query_async(&mut node).await.unwrap();
+            with_zones += u32::from(!keys.is_empty());
+        }
+        assert!(with_zones > 1, "a test on one node shows nothing");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn two_dispatchers_that_end_between_any_two_steps_lose_and_double_nothing(events in contract::events(), seed: u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::start();
+            let open = async |commands: Option<i64>| {
+                let engine = server.connect().await;
+                let engine = match commands {
+                    Some(commands) => engine.ending_after(commands),
+                    None => engine,
+                };
+                Redis::new(engine, settings(Join::Zero))
+            };
+            contract::survives(open, async |_| (), events, seed, 2).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn the_log_told_again_to_a_database_comes_to_what_is_in_redis() {
+    let server = Server::start();
+    let live = server.store(Join::Min).await;
+    let mut events = vec![
+        contract::placed(1, Zone::N, 1),
+        contract::placed(2, Zone::E, 1),
+    ];
+    events.extend((1..5).map(|number| contract::says(number, Zone::N, true)));
+    events.extend((3..9).map(|number| contract::placed(number, Zone::N, 2)));
+    events.push(contract::says(1, Zone::E, true));
+    contract::tell(&live, events, contract::at(1)).await;
+    let (fresh, _directory) = super::super::sqlite::tests::fresh(Join::Min);
+    let comparison = replay(&live, &fresh).await.unwrap();
+    assert!(comparison.agrees(), "{comparison}");
+    assert_eq!((comparison.couriers, comparison.orders), (4, 8));
+}
+
+/// Whoever died and came back, or only slept, has heard of a home that is none any more.
+#[tokio::test]
+async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
+    let server = Server::start();
+    let store = server.store(Join::Zero).await;
+    let moves = [Zone::N, Zone::S, Zone::E].map(|zone| contract::says(7, zone, true));
+    contract::tell(&store, moves.into(), contract::at(1)).await;
+    let courier = contract::courier(7).to_string();
+    let event = notation::written(&contract::says(7, Zone::N, true)).unwrap();
+    let engine = server.connect().await;
+    let ask = async |zone, verb: &str, arguments: &[&str]| {
+        let arguments = [&[verb, "1", "zero", "1", &courier], arguments].concat();
+        let call = Call {
+            keys: notation::zone_keys(zone),
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+        };
+        let answer: (String, String) = engine.run(&writer::ZONE, call).await.unwrap();
+        answer
+    };
+    let gone = ("gone".to_owned(), String::new());
+    // They were in N first, where they were new, and went to S, and then to E.
+    assert_eq!(ask(Zone::N, "say", &["1", "Ada", "1", &event]).await, gone);
+    assert_eq!(ask(Zone::N, "leave", &["1", "N", &event]).await, gone);
+    assert_eq!(ask(Zone::S, "say", &["2", "Ada", "1", &event]).await, gone);
+    let (done, _) = ask(Zone::S, "arrive", &["2", "Ada", "1", &event, "0", "1"]).await;
+    assert_eq!(done, "done");
+    // The same while they are between two zones.
+    let (done, takes) = ask(Zone::E, "leave", &["3", "E", &event]).await;
+    assert_eq!(done, "done");
+    let arrive = ["3", "Ada", "1", &event, "0", "1"];
+    let (done, _) = ask(Zone::E, "arrive", &arrive).await;
+    assert_eq!(done, "done");
+    let say = ask(Zone::E, "say", &["3", "Ada", "1", &event]).await;
+    assert_eq!(say, ("gone".to_owned(), takes));
+    let couriers = store.couriers(None).await.unwrap();
+    assert_eq!(couriers.len(), 1);
+    assert_eq!(couriers[0].said.zone, Zone::N);
+}
+
+#[tokio::test]
+async fn whoever_moves_is_seen_once_whenever_one_looks() {
+    let server = Server::start();
+    let [store, other] = [
+        server.store(Join::Zero).await,
+        server.store(Join::Zero).await,
+    ];
+    contract::tell(
+        &store,
+        vec![contract::says(1, Zone::N, true)],
+        contract::at(1),
+    )
+    .await;
+    let moving = tokio::spawn(async move {
+        for round in 0..200 {
+            let to = Zone::ALL[round % 4];
+            contract::tell(&store, vec![contract::says(1, to, true)], contract::at(2)).await;
+        }
+    });
+    let mut looks = 0;
+    while !moving.is_finished() {
+        assert_eq!(other.couriers(None).await.unwrap().len(), 1);
+        let id = contract::courier(1);
+        assert!(other.courier(id).await.unwrap().is_some());
+        looks += 1;
+    }
+    moving.await.unwrap();
+    assert!(looks > 10, "{looks}");
+}

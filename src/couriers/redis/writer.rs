@@ -1,0 +1,386 @@
+//! Applies events: those that wait together go together, two questions for all orders among them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use redis::{RedisResult, Script};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::super::error::Unavailable;
+use super::super::model::{AddCourier, AddOrder, Event, Join, Outcome, Zone};
+use super::notation::{
+    Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
+};
+use super::{Health, Settings, asks, nonsense};
+use crate::storage::redis::{Call, Redis as Engine};
+
+/// Everything that happens in one zone.
+pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
+/// Where a courier is at home.
+static HOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("home.lua")));
+
+/// Requests that are applied together at most.
+const TOGETHER: usize = 256;
+/// How many of them are under way at once: while Redis decides about some, others are written down.
+const LANES: usize = 2;
+/// Orders that one script decides about at most: nobody else is served by that node meanwhile, some 20 µs for each.
+const OF_ONE_SCRIPT: usize = 100;
+/// How often it is looked whether a courier is between two zones, and whether Redis that failed works again.
+const ROUND: Duration = Duration::from_secs(1);
+/// Pauses before what failed is tried again: a server that was restarted is back within them.
+const PAUSES: [Duration; 3] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+];
+/// How often a courier's event is tried again because others moved them at the same time.
+const MOVES: usize = 100;
+
+/// A request, and who waits for what it comes to.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) events: Vec<(Event, Timestamp)>,
+    pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Unavailable>>,
+}
+
+/// The one who applies.
+#[derive(Debug)]
+pub(super) struct Writer {
+    engine: Engine,
+    health: Health,
+    desk: Desk,
+}
+
+/// What the scripts are told of the desk.
+#[derive(Debug, Clone, Copy)]
+struct Desk {
+    tells: &'static str,
+    join: &'static str,
+}
+
+/// An event with what is known about it: its outcome, once there is one.
+struct Pending {
+    event: Event,
+    at: Timestamp,
+    outcome: Option<Outcome>,
+}
+
+impl Writer {
+    pub(super) fn new(engine: Engine, settings: Settings, health: Health) -> Self {
+        let desk = Desk {
+            tells: if settings.tells { "1" } else { "0" },
+            join: match settings.join {
+                Join::Zero => "zero",
+                Join::Min => "min",
+            },
+        };
+        Self {
+            engine,
+            health,
+            desk,
+        }
+    }
+
+    /// Works until nobody can want anything any more.
+    pub(super) async fn run(self, mut waiting: mpsc::Receiver<Job>) {
+        let writer = Arc::new(self);
+        let lanes = Arc::new(Semaphore::new(LANES));
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // While all lanes are taken, those who wait become more, and go together.
+            let Ok(lane) = Arc::clone(&lanes).acquire_owned().await else {
+                return;
+            };
+            let mut jobs = Vec::new();
+            tokio::select! {
+                count = waiting.recv_many(&mut jobs, TOGETHER) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let writer = Arc::clone(&writer);
+                    tokio::spawn(async move {
+                        writer.work(jobs).await;
+                        drop(lane);
+                    });
+                }
+                _ = rounds.tick() => {
+                    // Nobody asked, so nobody hears of it.
+                    let _ = writer.look_after().await;
+                }
+            }
+        }
+    }
+
+    async fn work(&self, jobs: Vec<Job>) {
+        let mut pending = Vec::new();
+        let mut asked = Vec::with_capacity(jobs.len());
+        for Job { events, answer } in jobs {
+            asked.push((events.len(), answer));
+            pending.extend(events.into_iter().map(|(event, at)| Pending {
+                event,
+                at,
+                outcome: None,
+            }));
+        }
+        let failed = self.persist(&mut pending).await.err();
+        let mut outcomes = pending.into_iter().map(|pending| pending.outcome);
+        for (count, answer) in asked {
+            let of_request: Option<Vec<Outcome>> = outcomes.by_ref().take(count).collect();
+            let failed = failed.unwrap_or(Unavailable::Failed);
+            // Nobody waits any more if the receiver is gone.
+            let _ = answer.send(of_request.ok_or(failed));
+        }
+    }
+
+    /// Applies what has no outcome yet, again if Redis was away for a moment.
+    async fn persist(&self, pending: &mut [Pending]) -> Result<(), Unavailable> {
+        for pause in PAUSES {
+            match self.apply(pending).await {
+                // Whoever has waited that long is not kept waiting again.
+                Err(error) if error.is_io_error() && !error.is_timeout() => sleep(pause).await,
+                done => return self.health.wrote(done),
+            }
+        }
+        self.health.wrote(self.apply(pending).await)
+    }
+
+    /// One after the other, except that orders of different zones cannot tell who was first.
+    async fn apply(&self, pending: &mut [Pending]) -> RedisResult<()> {
+        let is_order = |pending: &Pending| matches!(pending.event, Event::Order(_));
+        let runs = pending.chunk_by_mut(|one, next| is_order(one) && is_order(next));
+        for run in runs {
+            match &run[0].event {
+                Event::Order(_) => self.add_orders(run).await?,
+                Event::Courier(said) if run[0].outcome.is_none() => {
+                    let outcome = self.add_courier(said, run[0].at).await?;
+                    run[0].outcome = Some(outcome);
+                }
+                Event::Courier(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_orders(&self, run: &mut [Pending]) -> RedisResult<()> {
+        let mut told = Vec::with_capacity(run.len());
+        for (place, pending) in run.iter().enumerate() {
+            if let (Event::Order(order), None) = (&pending.event, pending.outcome) {
+                let text = written(&pending.event)?;
+                told.push((place, order, text, pending.at));
+            }
+        }
+        let claims = told.iter().map(|(_, order, text, _)| {
+            let mut claim = asks("SET", &first_key(order.id), &[text]);
+            claim.arg("NX").arg("GET");
+            claim
+        });
+        let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
+        let mut by_zone: BTreeMap<Zone, Vec<Told>> = BTreeMap::new();
+        for ((place, order, text, at), first) in told.into_iter().zip(firsts) {
+            let told = Told::of(place, order, text, at, first)?;
+            by_zone.entry(told.zone).or_default().push(told);
+        }
+        // A part of each zone at a time.
+        for part in 0.. {
+            let of_zone = |(zone, told)| {
+                let mut parts = <[Told]>::chunks(told, OF_ONE_SCRIPT);
+                Some((zone, parts.nth(part)?))
+            };
+            let parts: Vec<(Zone, &[Told])> = by_zone
+                .iter()
+                .filter_map(|(&zone, told)| of_zone((zone, told)))
+                .collect();
+            if parts.is_empty() {
+                break;
+            }
+            for (place, outcome) in self.decide(&parts).await? {
+                run[place].outcome = Some(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about orders, each zone's by themselves: what those in these places came to.
+    async fn decide(&self, parts: &[(Zone, &[Told])]) -> RedisResult<Vec<(usize, Outcome)>> {
+        let calls = parts.iter().map(|(zone, part)| {
+            let told = part.iter().flat_map(Told::arguments);
+            self.call(*zone, "orders", told)
+        });
+        let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, calls.collect()).await?;
+        let mut decided = Vec::new();
+        for ((_, part), outcomes) in parts.iter().zip(answers) {
+            if outcomes.len() != part.len() {
+                return Err(nonsense("an order has no outcome"));
+            }
+            for (told, outcome) in part.iter().zip(outcomes) {
+                decided.push((told.place, outcome_of(&outcome)?));
+            }
+        }
+        Ok(decided)
+    }
+
+    async fn add_courier(&self, said: &AddCourier, at: Timestamp) -> RedisResult<Outcome> {
+        let event = written(&Event::Courier(said.clone()))?;
+        let (id, at) = (said.id.to_string(), micros(at));
+        for _ in 0..MOVES {
+            let (home, sequence) = self.home(said, "claim", said.zone, "1").await?;
+            let (done, answer) = if home == said.zone {
+                let available = flag(said.is_available);
+                let say = [&*at, &id, &sequence, &said.name, available, &event];
+                self.zone(home, "say", &say).await?
+            } else {
+                let leave = [&*at, &id, &sequence, home.as_str(), &event];
+                self.zone(home, "leave", &leave).await?
+            };
+            match (done.as_str(), home == said.zone) {
+                ("done", true) => return outcome_of(&answer),
+                ("done", false) => return self.arrive(home, &Takes::read(&answer)?).await,
+                // Somebody else was faster, and perhaps died on the way.
+                _ if answer.is_empty() => {}
+                _ => {
+                    self.arrive(home, &Takes::read(&answer)?).await?;
+                }
+            }
+        }
+        Err((
+            redis::ErrorKind::Io,
+            "others move this courier all the time",
+        )
+            .into())
+    }
+
+    /// Finishes a move that was begun.
+    async fn arrive(&self, from: Zone, takes: &Takes) -> RedisResult<Outcome> {
+        let Takes { said, .. } = takes;
+        let id = said.id.to_string();
+        let arrive = [
+            &*takes.at,
+            &id,
+            &takes.sequence,
+            &said.name,
+            flag(said.is_available),
+            &takes.event,
+            &takes.count,
+            &takes.number,
+        ];
+        let (_, outcome) = self.zone(said.zone, "arrive", &arrive).await?;
+        self.home(said, "move", said.zone, &takes.sequence).await?;
+        self.zone(from, "forget", &[&id, &takes.sequence]).await?;
+        outcome_of(&outcome)
+    }
+
+    /// Finishes what others began; and if Redis failed, finds out whether it takes something again.
+    async fn look_after(&self) -> Result<(), Unavailable> {
+        if !self.health.is_well() {
+            let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
+            let probed: RedisResult<String> = self.engine.ask(&probe).await;
+            self.health.wrote(probed)?;
+        }
+        self.health.hears(self.settle().await)
+    }
+
+    /// Finishes all moves that were begun.
+    async fn settle(&self) -> RedisResult<()> {
+        let leaving = Zone::ALL.map(|zone| asks("HVALS", &zone_key(zone, "leaving"), &[]));
+        let leaving: Vec<Vec<String>> = self.engine.ask_all(leaving.into()).await?;
+        for (from, takes) in Zone::ALL.into_iter().zip(leaving) {
+            for takes in takes {
+                self.arrive(from, &Takes::read(&takes)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In which zone a courier is, and how often they moved.
+    async fn home(
+        &self,
+        said: &AddCourier,
+        verb: &str,
+        zone: Zone,
+        sequence: &str,
+    ) -> RedisResult<(Zone, String)> {
+        let call = Call {
+            keys: vec![home_key(said.id)],
+            arguments: [verb, zone.as_str(), sequence].map(str::to_owned).into(),
+        };
+        let (zone, sequence): (String, String) = self.engine.run(&HOME, call).await?;
+        let zone = Zone::parse(&zone).ok_or_else(|| nonsense("not a zone"))?;
+        Ok((zone, sequence))
+    }
+
+    async fn zone(
+        &self,
+        zone: Zone,
+        verb: &str,
+        arguments: &[&str],
+    ) -> RedisResult<(String, String)> {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        self.engine
+            .run(&ZONE, self.call(zone, verb, arguments))
+            .await
+    }
+
+    fn call(&self, zone: Zone, verb: &str, arguments: impl Iterator<Item = String>) -> Call {
+        let Desk { tells, join } = self.desk;
+        let first = [verb, tells, join].map(str::to_owned);
+        Call {
+            keys: zone_keys(zone),
+            arguments: first.into_iter().chain(arguments).collect(),
+        }
+    }
+}
+
+fn flag(is_available: bool) -> &'static str {
+    if is_available { "1" } else { "0" }
+}
+
+/// An order that was told of, with what was told of it first.
+struct Told {
+    /// Among those that are applied together.
+    place: usize,
+    /// Where it was told of first.
+    zone: Zone,
+    at: String,
+    id: String,
+    placed: String,
+    /// What is told now, if that is something else.
+    again: String,
+}
+
+impl Told {
+    /// As the script takes it.
+    fn arguments(&self) -> [String; 4] {
+        [&self.at, &self.id, &self.placed, &self.again].map(String::clone)
+    }
+
+    fn of(
+        place: usize,
+        order: &AddOrder,
+        text: String,
+        at: Timestamp,
+        first: Option<String>,
+    ) -> RedisResult<Self> {
+        let other = first.filter(|first| *first != text);
+        let (zone, placed, again) = match other {
+            None => (order.zone, placed(order), String::new()),
+            Some(other) => {
+                let Event::Order(first) = event_of(&other)? else {
+                    return Err(nonsense("a courier is no order"));
+                };
+                (first.zone, placed(&first), text)
+            }
+        };
+        Ok(Self {
+            place,
+            zone,
+            at: micros(at),
+            id: order.id.to_string(),
+            placed,
+            again,
+        })
+    }
+}

@@ -1,0 +1,241 @@
+//! Redis or Valkey: one server, or a cluster of them.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
+    ServerErrorKind, Value,
+};
+use tokio::task::JoinSet;
+
+/// How long it may take to reach a server.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a command may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Tries to reach a server again before whoever waits is told that it is away.
+const RECONNECTS: usize = 1;
+
+/// The way there: cheap to clone, shared by everybody, and made anew by itself when it breaks.
+#[derive(Clone)]
+pub struct Redis {
+    way: Way,
+    /// Commands after which everything fails, as if this process had ended.
+    #[cfg(test)]
+    fuse: Option<std::sync::Arc<std::sync::atomic::AtomicI64>>,
+}
+
+#[derive(Clone)]
+enum Way {
+    One(ConnectionManager),
+    Cluster(ClusterConnection),
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.way {
+            Way::One(_) => "one",
+            Way::Cluster(_) => "cluster",
+        };
+        f.debug_tuple("Redis").field(&way).finish()
+    }
+}
+
+impl Redis {
+    /// Goes to a server, and if it is one of a cluster, to the others, too.
+    ///
+    /// # Errors
+    /// If the URL makes no sense, or there is no answer.
+    pub async fn connect(url: &str) -> RedisResult<Self> {
+        let patiently = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER))
+            .set_number_of_retries(RECONNECTS);
+        let client = Client::open(url)?;
+        let mut one = client.get_connection_manager_with_config(patiently).await?;
+        let what: String = redis::cmd("INFO")
+            .arg("cluster")
+            .query_async(&mut one)
+            .await?;
+        let way = if what.contains("cluster_enabled:1") {
+            let client = ClusterClient::builder([url])
+                .connection_timeout(CONNECT)
+                .response_timeout(ANSWER)
+                .build()?;
+            Way::Cluster(client.get_async_connection().await?)
+        } else {
+            Way::One(one)
+        };
+        Ok(Self {
+            way,
+            #[cfg(test)]
+            fuse: None,
+        })
+    }
+
+    /// One command.
+    ///
+    /// # Errors
+    /// If there is no answer, or another one than is expected.
+    pub async fn ask<T>(&self, command: &Cmd) -> RedisResult<T>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        let mut answers = self.ask_all(vec![command.clone()]).await?;
+        answers.pop().ok_or_else(no_answer)
+    }
+
+    /// Several commands that do not depend on one another; the answers in the order of the commands.
+    ///
+    /// # Errors
+    /// If one has no answer, or another one than is expected. Others may have been done.
+    pub async fn ask_all<T>(&self, commands: Vec<Cmd>) -> RedisResult<Vec<T>>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        #[cfg(test)]
+        if let Some(left) = self.last_commands(commands.len()) {
+            let last: RedisResult<Vec<Value>> = self.send(commands[..left].to_vec()).await;
+            last?;
+            // A kind that nobody tries again.
+            return Err((ErrorKind::UnexpectedReturnType, "the process has ended").into());
+        }
+        self.send(commands).await
+    }
+
+    async fn send<T>(&self, commands: Vec<Cmd>) -> RedisResult<Vec<T>>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.way {
+            Way::One(one) => {
+                let mut together = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    together.add_command(command);
+                }
+                together.query_async(&mut one.clone()).await
+            }
+            // A pipeline goes to one node.
+            Way::Cluster(cluster) => {
+                let mut asked = JoinSet::new();
+                for (place, command) in commands.into_iter().enumerate() {
+                    let mut cluster = cluster.clone();
+                    asked.spawn(async move { (place, command.query_async(&mut cluster).await) });
+                }
+                let mut answers = asked.join_all().await;
+                answers.sort_by_key(|(place, _)| *place);
+                answers.into_iter().map(|(_, answer)| answer).collect()
+            }
+        }
+    }
+
+    /// A script, which happens at once or not at all. All its keys share a hash tag.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask); or if the script fails.
+    pub async fn run<T>(&self, script: &Script, call: Call) -> RedisResult<T>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        let mut answers = self.run_all(script, vec![call]).await?;
+        answers.pop().ok_or_else(no_answer)
+    }
+
+    /// A script several times, each by itself as with [`run`](Self::run); the answers in the order of the calls.
+    ///
+    /// # Errors
+    /// As [`ask_all`](Self::ask_all).
+    pub async fn run_all<T>(&self, script: &Script, calls: Vec<Call>) -> RedisResult<Vec<T>>
+    where
+        T: FromRedisValue + Send + 'static,
+    {
+        let commands: Vec<Cmd> = calls.iter().map(|call| call.of(script)).collect();
+        match self.ask_all(commands.clone()).await {
+            // A server that was started again has forgotten it.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                script
+                    .prepare_invoke()
+                    .load_async(&mut self.way.clone())
+                    .await?;
+                self.ask_all(commands).await
+            }
+            answers => answers,
+        }
+    }
+
+    /// The same, to somebody whose process ends after so many commands.
+    #[cfg(test)]
+    pub(crate) fn ending_after(self, commands: i64) -> Self {
+        let fuse = Some(std::sync::Arc::new(commands.into()));
+        Self { fuse, ..self }
+    }
+
+    /// How many of so many commands are still sent before the end, if it comes before they are all sent.
+    #[cfg(test)]
+    fn last_commands(&self, commands: usize) -> Option<usize> {
+        let wanted = i64::try_from(commands).unwrap_or(i64::MAX);
+        let fuse = self.fuse.as_ref()?;
+        let before = fuse.fetch_sub(wanted, std::sync::atomic::Ordering::Relaxed);
+        (before < wanted).then(|| usize::try_from(before).unwrap_or(0))
+    }
+}
+
+/// What a script is called with.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Its keys.
+    pub keys: Vec<String>,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Call {
+    fn of(&self, script: &Script) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script.get_hash()).arg(self.keys.len());
+        command.arg(&self.keys).arg(&self.arguments);
+        command
+    }
+}
+
+fn no_answer() -> RedisError {
+    (
+        ErrorKind::UnexpectedReturnType,
+        "a command without an answer",
+    )
+        .into()
+}
+
+impl ConnectionLike for Way {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(one) => one.req_packed_command(cmd),
+            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(one) => one.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(one) => one.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
+        }
+    }
+}
