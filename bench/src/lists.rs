@@ -133,10 +133,16 @@ pub(crate) fn lay_out(server: &Server, list: &[u8]) -> Result<()> {
 
 /// One request, and the body of its answer.
 pub(crate) fn said_once(address: SocketAddr, words: Vec<u8>) -> Result<Vec<u8>> {
+    said(address, words, 200)
+}
+
+/// The same, with this status.
+pub(crate) fn said(address: SocketAddr, words: Vec<u8>, status: u16) -> Result<Vec<u8>> {
     let heard = Rc::new(RefCell::new(Vec::new()));
     let mut client = Client::new(Framing::Http)?;
     let talk = Once {
         words,
+        status,
         heard: Rc::clone(&heard),
     };
     client.connect(Ipv4Addr::LOCALHOST, address, Box::new(talk))?;
@@ -147,6 +153,7 @@ pub(crate) fn said_once(address: SocketAddr, words: Vec<u8>) -> Result<Vec<u8>> 
 /// Says one thing and keeps the answer.
 struct Once {
     words: Vec<u8>,
+    status: u16,
     heard: Rc<RefCell<Vec<u8>>>,
 }
 
@@ -163,7 +170,7 @@ impl Talk for Once {
         ledger: &mut Ledger,
         _: &mut Vec<u8>,
     ) -> Result<()> {
-        ensure!(status(head)? == 200, "the request was refused");
+        ensure!(status(head)? == self.status, "the request was refused");
         body.clone_into(&mut self.heard.borrow_mut());
         ledger.answer_alike();
         Ok(())

@@ -4,7 +4,9 @@
 //! each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it holds
 //! ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
 //! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`]. The package desk has [`senders`],
-//! and a [`large`] ledger that takes [`filling`]. The planner has [`plans`] of a [`mod@day`], and [`assigning`] over HTTP. Where answers are counted instead of seconds they come to a [`crowd`].
+//! and a [`large`] ledger that takes [`filling`]. The planner has [`plans`] of a [`mod@day`], and [`assigning`] over HTTP. The courier desk
+//! is told of orders by its [`mod@couriers`], and its store in Redis has another way of [`dispatching`] beside it. Where answers
+//! are counted instead of seconds they come to a [`crowd`].
 //! On what [`disk`] everything is kept stands below the table. All of them are driven by one [`client`], whose
 //! connections differ only in what they say ([`http`], [`gearman`], [`nats`], [`redis`]) and in where a message ends
 //! ([`framing`]); what they saw is checked in the [`ledger`]. What the [`mod@line`] of orders itself costs was measured
@@ -13,9 +15,11 @@
 mod addresses;
 mod assigning;
 mod client;
+mod couriers;
 mod crowd;
 mod day;
 mod disk;
+mod dispatching;
 mod drones;
 mod endless;
 mod filling;
@@ -140,6 +144,10 @@ enum Part {
     Plan,
     /// A day assigned over HTTP and kept, next to first fit in Python.
     Assign,
+    /// Durable decisions per second about orders for couriers, next to a no-op of the same stack; how evenly they are given.
+    Couriers,
+    /// Decisions of the couriers' store in Redis, next to the seed's way.
+    CouriersRedis,
 }
 
 impl Part {
@@ -147,7 +155,12 @@ impl Part {
     fn is_of_what_is_kept(self) -> bool {
         matches!(
             self,
-            Part::Deliveries | Part::Endless | Part::Packages | Part::Ledger | Part::Assign
+            Part::Deliveries
+                | Part::Endless
+                | Part::Packages
+                | Part::Ledger
+                | Part::Assign
+                | Part::Couriers
         )
     }
 
@@ -169,7 +182,8 @@ impl Part {
             | Part::Endless
             | Part::Ledger => &[Program::Odyssey],
             Part::Deliveries => &[Program::Odyssey, Program::Noop, Program::Redis],
-            Part::Lists | Part::Packages => &[Program::Odyssey, Program::Noop],
+            Part::Lists | Part::Packages | Part::Couriers => &[Program::Odyssey, Program::Noop],
+            Part::CouriersRedis => &[Program::Redis],
             Part::Line => &[],
             Part::Optimum | Part::Plan => &[Program::Planner, Program::Python],
             Part::Assign => &[Program::Odyssey, Program::Python],
@@ -236,7 +250,7 @@ fn run(options: Options) -> Result<()> {
         }
         if parts.iter().any(|part| part.is_of_what_is_kept()) {
             notes.push(format!(
-                "8, 9, 11, 12, 15: {}.",
+                "8, 9, 11, 12, 15, 16: {}.",
                 disk::describe(programs.data())?
             ));
         }
@@ -268,5 +282,7 @@ fn measure(part: Part, programs: &Programs, extent: &Extent) -> Result<Section> 
         Part::Optimum => rounds::optimum(programs),
         Part::Plan => rounds::plan(programs, extent),
         Part::Assign => rounds::assign(programs, extent),
+        Part::Couriers => rounds::couriers(programs, extent),
+        Part::CouriersRedis => rounds::couriers_redis(programs, extent),
     }
 }

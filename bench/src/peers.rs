@@ -70,6 +70,9 @@ const REDIS: &[&str] = &[
     BACKLOG,
 ];
 
+/// The same, but it keeps nothing on the disk.
+const REDIS_FORGETFUL: &[&str] = &["--appendonly", "no"];
+
 /// Python with its packages, in the directory of the build, where `install-peers.sh` puts them.
 const PYTHON: &str = "peers/bin/python";
 /// What Python answers when it is asked for its version.
@@ -123,6 +126,8 @@ pub(crate) enum Manner {
     OneThread,
     /// With the threads of [`half_the_workers`].
     HalfTheWorkers,
+    /// Keeping everything in memory alone.
+    Forgetful,
 }
 
 /// As many threads as serve in the measured server by default: half of the processors, rounded up.
@@ -348,6 +353,9 @@ fn instruct(
         }
         Program::Redis => {
             command.args(REDIS);
+            if manner == Manner::Forgetful {
+                command.args(REDIS_FORGETFUL);
+            }
         }
         _ => {
             command.args(["--addr", "127.0.0.1"]);
@@ -475,7 +483,7 @@ fn odyssey_environment(command: &mut Command, manner: Manner) {
     }
     command.envs(ODYSSEY.iter().copied());
     let further: &[&[(&str, &str)]] = match manner {
-        Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers => &[],
+        Manner::Usual | Manner::OneThread | Manner::HalfTheWorkers | Manner::Forgetful => &[],
         Manner::Generous => &[ODYSSEY_GENEROUS],
         Manner::CommitEach => &[ODYSSEY_COMMIT_EACH],
         Manner::Unchecked => &[ODYSSEY_UNCHECKED],

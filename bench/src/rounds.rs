@@ -13,7 +13,9 @@ use crate::senders::Ids;
 use crate::subject::Subject;
 use crate::table::{Row, Spread, Target, Unit, grouped};
 use crate::throughput::{self, Pace, Speed};
-use crate::{addresses, assigning, day, endless, large, lists, memory, plans, streams};
+use crate::{
+    addresses, assigning, couriers, day, dispatching, endless, large, lists, memory, plans, streams,
+};
 
 /// Who stands at the counter and behind it.
 pub(crate) const CUSTOMERS: u32 = 64;
@@ -609,6 +611,103 @@ pub(crate) fn assign(programs: &Programs, extent: &Extent) -> Result<Section> {
     })
 }
 
+/// Orders that are decided about and kept against the same server without doing so, and in lists; and how evenly they are given.
+pub(crate) fn couriers(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const SUBJECTS: [Subject; 4] = [
+        Subject::Orders,
+        Subject::OrdersNoop,
+        Subject::OrdersRandom,
+        Subject::OrdersListed,
+    ];
+    let servers = started(programs, SUBJECTS)?;
+    let (series, note) = speeds_of(&servers, extent, SUBJECTS)?;
+    for (subject, server) in SUBJECTS.into_iter().zip(&servers) {
+        if subject.program() == Program::Odyssey
+            && let Some(telling) = subject.telling()
+        {
+            server.explain(couriers::check(server, telling))?;
+        }
+    }
+    let [one, noop, random, many] = rates_of(SUBJECTS, &series);
+    let imbalance = couriers::imbalance(programs, CUSTOMERS)?;
+    let row = |measure: &str, ours: &[f64], peer: &[f64], target| {
+        Row::compared(measure, Unit::PerSecond, ours, peer, target)
+    };
+    Ok(Section {
+        rows: vec![
+            row(
+                "16. durable decisions, rising ids, to the same stack's no-op",
+                &one,
+                &noop,
+                Some(Target::AtLeast(0.4)),
+            ),
+            row("the same with random ids", &random, &noop, None),
+            row(
+                "16. durable decisions in lists of 100, to one by one",
+                &many,
+                &one,
+                Some(Target::AtLeast(5.0)),
+            ),
+            Row::alone(
+                &format!(
+                    "17. largest count less smallest, {} couriers and {} orders",
+                    couriers::AVAILABLE,
+                    grouped(f64::from(couriers::BALANCED))
+                ),
+                Unit::Orders,
+                &[imbalance],
+                Some(Target::AtMost(1.0)),
+            ),
+        ],
+        note: Some(format!("16: {note} 17 is looked at once.")),
+    })
+}
+
+/// Decisions of the desk's store in Redis against the seed's way in the same Redis.
+pub(crate) fn couriers_redis(programs: &Programs, extent: &Extent) -> Result<Section> {
+    const TARGET: Target = Target::AtLeast(1.5);
+    let pace = dispatching::Extent {
+        rounds: extent.rounds,
+        slices: extent.seconds * SLICES_PER_SECOND,
+        warm_up: WARM_UP,
+        window: SLICE,
+        tasks: u64::from(CUSTOMERS),
+    };
+    let mut rows = Vec::new();
+    let mut others = Vec::new();
+    for (manner, measure) in [
+        (
+            Manner::Usual,
+            "18. decisions in Redis that flushes before it answers, to the seed's way in the same",
+        ),
+        (
+            Manner::Forgetful,
+            "the same in a Redis that keeps nothing on the disk",
+        ),
+    ] {
+        let decided = dispatching::measure(programs, manner, pace, |round, ours, seed| {
+            let [ours, seed] = [ours, seed].map(|rate| Unit::PerSecond.show(rate));
+            report_line(
+                (round, extent.rounds),
+                format_args!("the desk's store: {ours}, the seed's way: {seed}"),
+            )
+        })?;
+        let (ours, seed) = (&decided.ours, &decided.seed);
+        let row = Row::compared(measure, Unit::PerSecond, ours, seed, Some(TARGET));
+        rows.push(row);
+        others.extend(decided.others);
+    }
+    let others = Spread::new(&others);
+    Ok(Section {
+        rows,
+        note: Some(format!(
+            "18: Other programs used {:.0}–{:.0} % of the machine.",
+            others.low() * 100.0,
+            others.high() * 100.0
+        )),
+    })
+}
+
 /// Answers per second and unit of what is compared, round by round.
 fn rates<const N: usize>(
     programs: &Programs,
@@ -628,7 +727,7 @@ fn rates_of<const N: usize>(subjects: [Subject; N], series: &[Vec<Speed>; N]) ->
 }
 
 fn per_second(subject: Subject, speed: Speed) -> f64 {
-    speed.answers_per_second / f64::from(subject.answers_per_unit())
+    speed.answers_per_second * subject.units_per_answer() / f64::from(subject.answers_per_unit())
 }
 
 /// Speeds round by round, and a note on who used the machine meanwhile. There is one server each, all running

@@ -1,10 +1,12 @@
 //! What is measured: a program, used in one way, with the parties that use it.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use anyhow::Result;
 
 use crate::client::{Crew, Side, Talk, Visit};
+use crate::couriers::{self, Teller, Telling, Town};
 use crate::drones::{Drone, Rhythm, Sequences};
 use crate::framing::Framing;
 use crate::http::{Barista, Customer, Guest, Habit, ORDER, ORDER_ONCE, Releaser};
@@ -66,6 +68,14 @@ pub(crate) enum Subject {
     PackagesRandom,
     /// The same packages as [`Subject::Packages`], answered by the same stack without being kept.
     PackagesNoop,
+    /// Orders for couriers with rising ids, decided about and kept.
+    Orders,
+    /// The same with random ids.
+    OrdersRandom,
+    /// The same as [`Subject::Orders`] in lists.
+    OrdersListed,
+    /// The same orders as [`Subject::Orders`], answered by the same stack without being decided about or kept.
+    OrdersNoop,
 }
 
 impl Subject {
@@ -84,14 +94,18 @@ impl Subject {
             | Subject::ListMeanwhile
             | Subject::Counts
             | Subject::Packages
-            | Subject::PackagesRandom => Program::Odyssey,
+            | Subject::PackagesRandom
+            | Subject::Orders
+            | Subject::OrdersRandom
+            | Subject::OrdersListed => Program::Odyssey,
             Subject::Bare | Subject::BareHalved | Subject::BareHeld => Program::Bare,
             Subject::Gearmand | Subject::GearmandOneThread => Program::Gearmand,
             Subject::Nats => Program::Nats,
             Subject::EventsNoop
             | Subject::CountsNoop
             | Subject::ListNoop
-            | Subject::PackagesNoop => Program::Noop,
+            | Subject::PackagesNoop
+            | Subject::OrdersNoop => Program::Noop,
             Subject::EventsRedis => Program::Redis,
         }
     }
@@ -114,7 +128,12 @@ impl Subject {
         match self {
             Subject::Refused | Subject::RefusedOnce => refusals::be_cut_off(server),
             Subject::List | Subject::ListMeanwhile | Subject::Counts => lists::begin(server),
-            _ => Ok(()),
+            _ => match self.telling() {
+                Some(telling) if telling != Telling::ToNobody => {
+                    couriers::prepare(server, telling, Town::All)
+                }
+                _ => Ok(()),
+            },
         }
     }
 
@@ -132,6 +151,14 @@ impl Subject {
         }
     }
 
+    /// How many units come with one answer.
+    pub(crate) fn units_per_answer(self) -> f64 {
+        match self {
+            Subject::OrdersListed => couriers::LIST_F64,
+            _ => 1.0,
+        }
+    }
+
     /// Whether work that is asked for while nobody can do it is lost. Then one worker must be there, and hold it.
     pub(crate) fn needs_workers_first(self) -> bool {
         self == Subject::Nats
@@ -145,7 +172,7 @@ impl Subject {
         )
     }
 
-    /// Drones and onlookers, who need nobody to work for them.
+    /// Drones and onlookers.
     fn at_the_delivery_desk(self, count: u32) -> Option<(Framing, Side)> {
         let drones = |sequences| {
             let drone = |number| Drone::new(number, sequences, Rhythm::AtOnce);
@@ -164,7 +191,7 @@ impl Subject {
         })
     }
 
-    /// Senders of packages, who need nobody to work for them either.
+    /// Senders of packages.
     fn at_the_package_desk(self, count: u32) -> Option<Side> {
         let ids = match self {
             Subject::Packages | Subject::PackagesNoop => Ids::Rising,
@@ -174,20 +201,36 @@ impl Subject {
         Some(each(count, |_| Sender::new(ids)))
     }
 
+    /// How orders for couriers are told of, if they are.
+    pub(crate) fn telling(self) -> Option<Telling> {
+        Some(match self {
+            Subject::Orders => Telling::Single,
+            Subject::OrdersRandom => Telling::SingleRandom,
+            Subject::OrdersListed => Telling::Listed,
+            Subject::OrdersNoop => Telling::ToNobody,
+            _ => return None,
+        })
+    }
+
+    /// Those who need nobody to work for them, and where they come to.
+    fn by_themselves(self, server: &Server, count: u32) -> Option<(Framing, (SocketAddr, Side))> {
+        if let Some((framing, asking)) = self.at_the_delivery_desk(count) {
+            return Some((framing, (server.staff, asking)));
+        }
+        if let Some(senders) = self.at_the_package_desk(count) {
+            return Some((Framing::Http, (server.customers, senders)));
+        }
+        let telling = self.telling()?;
+        let tellers = each(count, |_| Teller::new(telling, Town::All));
+        Some((Framing::Http, (server.staff, tellers)))
+    }
+
     /// The parties.
     pub(crate) fn crew(self, server: &Server, customers: u32, workers: u32) -> Crew {
-        if let Some((framing, asking)) = self.at_the_delivery_desk(customers) {
+        if let Some((framing, customers)) = self.by_themselves(server, customers) {
             return Crew {
                 framing,
-                customers: (server.staff, asking),
-                visit: Visit::Stay,
-                workers: (server.staff, Vec::new()),
-            };
-        }
-        if let Some(senders) = self.at_the_package_desk(customers) {
-            return Crew {
-                framing: Framing::Http,
-                customers: (server.customers, senders),
+                customers,
                 visit: Visit::Stay,
                 workers: (server.staff, Vec::new()),
             };
@@ -277,6 +320,10 @@ impl fmt::Display for Subject {
             Subject::Packages => "packages",
             Subject::PackagesRandom => "packages with random ids",
             Subject::PackagesNoop => "the no-op of packages",
+            Subject::Orders => "orders",
+            Subject::OrdersRandom => "orders with random ids",
+            Subject::OrdersListed => "orders in lists",
+            Subject::OrdersNoop => "the no-op of orders",
         })
     }
 }

@@ -87,6 +87,8 @@ pub(crate) enum Unit {
     Milliseconds,
     /// A whole number of packages.
     Packages,
+    /// A whole number of orders.
+    Orders,
     /// One number divided by another.
     Ratio,
 }
@@ -101,7 +103,7 @@ impl Unit {
             Unit::Megabytes => format!("{:.1} MB ({:.1} MiB)", value / 1e6, value / 1_048_576.0),
             Unit::Nanoseconds => format!("{} ns", grouped(value)),
             Unit::Milliseconds => format!("{:.2} ms", value / 1e6),
-            Unit::Packages => grouped(value),
+            Unit::Packages | Unit::Orders => grouped(value),
             Unit::Ratio => format!("{value:.2} ×"),
         }
     }
@@ -109,7 +111,7 @@ impl Unit {
     /// The same, short.
     fn show_short(self, value: f64) -> String {
         match self {
-            Unit::PerSecond | Unit::Nanoseconds | Unit::Packages => grouped(value),
+            Unit::PerSecond | Unit::Nanoseconds | Unit::Packages | Unit::Orders => grouped(value),
             Unit::Milliseconds => format!("{:.2}", value / 1e6),
             Unit::Bytes => format!("{:.1}", value / 1000.0),
             Unit::FewBytes => format!("{value:.1}"),
@@ -130,7 +132,7 @@ impl Unit {
             Unit::Megabytes => format!("{sign} {} MB", bound / 1e6),
             Unit::Nanoseconds => format!("{sign} {} ns", grouped(bound)),
             Unit::Milliseconds => format!("{sign} {} ms", bound / 1e6),
-            Unit::Packages => format!("{sign} {}", grouped(bound)),
+            Unit::Packages | Unit::Orders => format!("{sign} {}", grouped(bound)),
             Unit::Ratio => format!("{sign} {bound} ×"),
         }
     }

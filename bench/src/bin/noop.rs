@@ -2,7 +2,8 @@
 //!
 //! The same listener, connections, edge, router, extractors, allocator and number of workers, all from the measured
 //! server's library and with its configuration. A reported event is read and answered as the delivery desk does it, with
-//! sequence 1 each time, a sent package as the package desk does it, as delivered; nothing is decided and nothing is kept.
+//! sequence 1 each time, a sent package as the package desk does it, as delivered, and an
+//! order for a courier as the courier desk does it, as the same courier's each time; nothing is decided and nothing is kept.
 //! The lists are bytes that are there already.
 
 use std::fs;
@@ -18,10 +19,11 @@ use clap::Parser;
 use garde::Validate;
 use jiff::Timestamp;
 use odyssey::config::Config;
-use odyssey::http::body::{BodyLimits, Json, Object};
+use odyssey::http::body::{AnyJson, BodyLimits, Json, Object};
 use odyssey::http::connection::Stop;
 use odyssey::http::edge::Edge;
 use odyssey::http::listen::{listen, raise_open_files};
+use odyssey::http::page::not_kept;
 use odyssey::http::params::Path;
 use odyssey::http::server::{Seats, Server, Settings};
 use odyssey::http::{Api, Problem};
@@ -39,6 +41,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const SEATS: usize = 1000;
 /// As long as the counts of a desk with a hundred ongoing deliveries.
 const COUNTS: &[u8] = br#"{"ongoing":100,"total":100}"#;
+
+/// As long as any courier's id.
+const COURIER: &str = "5aa4a5c4-3f5f-4a0e-9a54-9a9f6f0f3b6d";
 
 /// The measured server without a desk.
 #[derive(Parser)]
@@ -101,6 +106,14 @@ struct Sent<'a> {
     duplicate: bool,
 }
 
+/// What an order for a courier comes to.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Assigned {
+    outcome: &'static str,
+    courier_id: &'static str,
+}
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let config = Config::load(None)?;
@@ -128,6 +141,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         [
             routes!(record_event),
             routes!(send_package),
+            routes!(tell_of_order),
             routes!(list_ongoing, lay_out),
             routes!(get_counts),
         ]
@@ -211,6 +225,19 @@ async fn send_package(Json(Object(package)): Json<Object>) -> Result<Response, P
         (header::LOCATION, location),
     ];
     Ok((StatusCode::CREATED, headers, axum::Json(sent)).into_response())
+}
+
+/// Reads an order and answers as if a courier had been given it
+#[utoipa::path(post, path = "/events", request_body = String, responses((status = 202)))]
+async fn tell_of_order(AnyJson(event): AnyJson) -> Result<Response, Problem> {
+    let id = event.get("orderId").and_then(serde_json::Value::as_str);
+    id.ok_or_else(|| Problem::unreadable("This is no order."))?;
+    let mut response = not_kept(&[Assigned {
+        outcome: "assigned",
+        courier_id: COURIER,
+    }]);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
 }
 
 /// Takes the list that is answered from now on
