@@ -118,9 +118,7 @@ const DESKS: &[(&str, Arrows)] = &[
             // Messages come in there as requests do at the routes, and events go out there.
             (
                 "queues",
-                &[
-                    "service", "store", "topic", "reading", "metrics", "model", "error",
-                ],
+                &["service", "store", "topic", "reading", "model", "error"],
             ),
             ("sqlite", &["store", "dispatch", "model", "error"]),
             ("redis", &["store", "model", "error"]),

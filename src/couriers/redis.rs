@@ -144,16 +144,15 @@ impl Redis {
         let mut questions: Vec<Cmd> = Zone::ALL.map(decided).into();
         questions.push(asks("GET", &learned_key(order), &[]));
         let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
-        let mut parked = false;
-        // Decided here stands before learned, which is asked for last.
-        for courier in answers.into_iter().flatten() {
-            if courier.is_empty() {
-                parked = true;
-            } else {
-                return Ok(Some(Whereabouts::With(courier_id(&courier)?)));
+        let mut found = None;
+        // Decided here stands before learned, which is asked for last; with somebody before parked.
+        for courier in answers.iter().flatten() {
+            found = Some(notation::place_of(courier)?);
+            if found != Some(Whereabouts::Parked) {
+                break;
             }
         }
-        Ok(parked.then_some(Whereabouts::Parked))
+        Ok(found)
     }
 
     /// First where an order is, then whose it is: told again, what is missing is made up for.
@@ -215,15 +214,7 @@ impl Redis {
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
-            if let [said, count, leaving] = answers {
-                known.hears(
-                    courier,
-                    zone,
-                    said.as_deref(),
-                    count.as_deref(),
-                    leaving.as_deref(),
-                )?;
-            }
+            known.hears(courier, zone, answers.iter().map(Option::as_deref))?;
         }
         Ok(known.0.remove(&courier).map(|(_, courier)| courier))
     }
@@ -234,20 +225,10 @@ impl Redis {
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
-            let [said, counts, leaving] = answers else {
-                continue;
-            };
-            for id in said.keys().chain(leaving.keys()) {
-                let of = |answers: &'_ BTreeMap<String, String>| answers.get(id).cloned();
-                let (said, count, leaving) = (of(said), of(counts), of(leaving));
-                let courier = courier_id(id)?;
-                known.hears(
-                    courier,
-                    zone,
-                    said.as_deref(),
-                    count.as_deref(),
-                    leaving.as_deref(),
-                )?;
+            let ids: BTreeSet<&String> = answers.iter().flat_map(BTreeMap::keys).collect();
+            for id in ids {
+                let of_courier = answers.iter().map(|it| it.get(id).map(String::as_str));
+                known.hears(courier_id(id)?, zone, of_courier)?;
             }
         }
         Ok(known.0.into_values().map(|(_, courier)| courier).collect())
@@ -266,10 +247,7 @@ impl Redis {
                 break;
             }
             let key = zone_key(zone, "parked");
-            let places: Vec<String> = self
-                .engine
-                .ask(&asks("ZRANGE", &key, &["0", &last]))
-                .await?;
+            let places: Vec<String> = self.engine.ask(asks("ZRANGE", &key, &["0", &last])).await?;
             if places.is_empty() {
                 continue;
             }
@@ -358,7 +336,7 @@ impl Redis {
                 limit.to_string(),
             ],
         });
-        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, calls.into()).await?;
+        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, &calls).await?;
         let until = answers.iter().map(|(now, _)| *now).min();
         let mut entries = Vec::new();
         for (zone, (_, of_zone)) in Zone::ALL.into_iter().zip(answers) {
@@ -381,14 +359,9 @@ impl Redis {
             let mut cursor = "0".to_owned();
             loop {
                 let scan = asks("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
-                let (next, page): (String, Vec<(String, String)>) = self.engine.ask(&scan).await?;
+                let (next, page): (String, Vec<(String, String)>) = self.engine.ask(scan).await?;
                 for (id, courier) in page {
-                    let place = if courier.is_empty() {
-                        Whereabouts::Parked
-                    } else {
-                        Whereabouts::With(courier_id(&courier)?)
-                    };
-                    orders.insert(order_id(&id)?, place);
+                    orders.insert(order_id(&id)?, notation::place_of(&courier)?);
                 }
                 if next == "0" {
                     break;
@@ -420,14 +393,14 @@ fn everywhere() -> impl Iterator<Item = (Zone, &'static str)> {
 struct Known(BTreeMap<CourierId, (u64, Courier)>);
 
 impl Known {
-    fn hears(
+    /// What a zone has of a courier, in the order of [`PLACES`].
+    fn hears<'a>(
         &mut self,
         id: CourierId,
         zone: Zone,
-        said: Option<&str>,
-        count: Option<&str>,
-        leaving: Option<&str>,
+        mut places: impl Iterator<Item = Option<&'a str>>,
     ) -> RedisResult<()> {
+        let [said, count, leaving] = PLACES.map(|_| places.next().flatten());
         if let (Some(said), Some(count)) = (said, count) {
             let (sequence, courier) = notation::said_of(id, zone, said, count)?;
             self.latest(sequence, courier);

@@ -80,11 +80,11 @@ impl Redis {
     ///
     /// # Errors
     /// If there is no answer, or another one than is expected.
-    pub async fn ask<T>(&self, command: &Cmd) -> RedisResult<T>
+    pub async fn ask<T>(&self, command: Cmd) -> RedisResult<T>
     where
         T: FromRedisValue + Send + 'static,
     {
-        let mut answers = self.ask_all(vec![command.clone()]).await?;
+        let mut answers = self.ask_all(vec![command]).await?;
         answers.pop().ok_or_else(no_answer)
     }
 
@@ -143,7 +143,7 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
-        let mut answers = self.run_all(script, vec![call]).await?;
+        let mut answers = self.run_all(script, &[call]).await?;
         answers.pop().ok_or_else(no_answer)
     }
 
@@ -151,19 +151,19 @@ impl Redis {
     ///
     /// # Errors
     /// As [`ask_all`](Self::ask_all).
-    pub async fn run_all<T>(&self, script: &Script, calls: Vec<Call>) -> RedisResult<Vec<T>>
+    pub async fn run_all<T>(&self, script: &Script, calls: &[Call]) -> RedisResult<Vec<T>>
     where
         T: FromRedisValue + Send + 'static,
     {
-        let commands: Vec<Cmd> = calls.iter().map(|call| call.of(script)).collect();
-        match self.ask_all(commands.clone()).await {
+        let commands = || calls.iter().map(|call| call.of(script)).collect();
+        match self.ask_all(commands()).await {
             // A server that was started again has forgotten it.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 script
                     .prepare_invoke()
                     .load_async(&mut self.way.clone())
                     .await?;
-                self.ask_all(commands).await
+                self.ask_all(commands()).await
             }
             answers => answers,
         }

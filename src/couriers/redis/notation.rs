@@ -163,6 +163,14 @@ fn number(text: &str) -> RedisResult<u64> {
     text.parse().map_err(|_| nonsense("not a number"))
 }
 
+/// Where an order is: its courier, or nothing while it is parked.
+pub(super) fn place_of(courier: &str) -> RedisResult<Whereabouts> {
+    if courier.is_empty() {
+        return Ok(Whereabouts::Parked);
+    }
+    Ok(Whereabouts::With(courier_id(courier)?))
+}
+
 pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
     let wrong = || nonsense("not an outcome");
     let mut letters = text.chars();
@@ -174,8 +182,7 @@ pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
         Some('u') => Outcome::Updated {
             unparked: rest.parse().map_err(|_| wrong())?,
         },
-        Some('d') if rest.is_empty() => Outcome::Duplicate(Whereabouts::Parked),
-        Some('d') => Outcome::Duplicate(Whereabouts::With(courier_id(rest)?)),
+        Some('d') => Outcome::Duplicate(place_of(rest)?),
         _ => return Err(wrong()),
     })
 }

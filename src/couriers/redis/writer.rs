@@ -186,13 +186,9 @@ impl Writer {
         }
         // A part of each zone at a time.
         for part in 0.. {
-            let of_zone = |(zone, told)| {
-                let mut parts = <[Told]>::chunks(told, OF_ONE_SCRIPT);
-                Some((zone, parts.nth(part)?))
-            };
             let parts: Vec<(Zone, &[Told])> = by_zone
                 .iter()
-                .filter_map(|(&zone, told)| of_zone((zone, told)))
+                .filter_map(|(&zone, told)| Some((zone, told.chunks(OF_ONE_SCRIPT).nth(part)?)))
                 .collect();
             if parts.is_empty() {
                 break;
@@ -210,7 +206,8 @@ impl Writer {
             let told = part.iter().flat_map(Told::arguments);
             self.call(*zone, "orders", told)
         });
-        let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, calls.collect()).await?;
+        let calls: Vec<Call> = calls.collect();
+        let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, &calls).await?;
         let mut decided = Vec::new();
         for ((_, part), outcomes) in parts.iter().zip(answers) {
             if outcomes.len() != part.len() {
@@ -277,7 +274,7 @@ impl Writer {
     async fn look_after(&self) -> Result<(), Unavailable> {
         if !self.health.is_well() {
             let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
-            let probed: RedisResult<String> = self.engine.ask(&probe).await;
+            let probed: RedisResult<String> = self.engine.ask(probe).await;
             self.health.wrote(probed)?;
         }
         self.health.hears(self.settle().await)
