@@ -10,6 +10,8 @@ COPY . .
 # The registry and everything compiled so far live in cache mounts, apart from the sources: a change compiles what it
 # touches, dependencies only when Cargo.lock changes.
 FROM sources AS build
+# The repository is not among the sources: `make build` says which commit they are at.
+ARG ODYSSEY_COMMIT
 RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
     cargo build --release --locked -p odyssey --features aws,redis --bin odyssey && \

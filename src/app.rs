@@ -36,7 +36,7 @@ use crate::http::status::{Readiness, Scrape};
 use crate::shutdown::{Signals, Stopping};
 use crate::storage::sqlite;
 use crate::telemetry::Registry;
-use crate::{assignments, couriers, deliveries, orders, packages};
+use crate::{assignments, couriers, deliveries, orders, packages, version};
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
@@ -224,7 +224,8 @@ fn scrape(
         describe_gauge!(OPEN, "Open connections");
         describe_gauge!(MOST, "Connections that may be open");
         describe_gauge!("odyssey_build_info", "Always 1; the labels tell what runs");
-        gauge!("odyssey_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        gauge!("odyssey_build_info", "version" => version::VERSION, "commit" => version::COMMIT)
+            .set(1);
         [("customers", customers), ("staff", staff)].map(|(listener, seats)| {
             gauge!(MOST, "listener" => listener).set(count(seats.max()));
             (gauge!(OPEN, "listener" => listener), seats.clone())

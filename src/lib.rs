@@ -5,6 +5,7 @@
 //! - [`app`] puts everything together; the only module that sees everything.
 //! - [`config`], [`telemetry`], [`shutdown`]: how the process starts, what it tells, how it ends.
 //! - [`probe`]: asks a running server whether it is well.
+//! - [`version`]: which build this is.
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
 //! - [`storage`]: what outlives the process; knows no desk.
@@ -26,3 +27,4 @@ pub mod probe;
 pub mod shutdown;
 pub mod storage;
 pub mod telemetry;
+pub mod version;

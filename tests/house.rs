@@ -25,7 +25,10 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 /// The house, without its desks. `app` sees everything, desks included.
 const HOUSE: Arrows = &[
     ("lib", &[]),
-    ("main", &["app", "config", "probe", "shutdown", "telemetry"]),
+    (
+        "main",
+        &["app", "config", "probe", "shutdown", "telemetry", "version"],
+    ),
     ("probe", &[]),
     (
         "app",
@@ -36,14 +39,16 @@ const HOUSE: Arrows = &[
             "storage",
             "shutdown",
             "telemetry",
+            "version",
         ],
     ),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
-    ("http", &[]),
+    ("http", &["version"]),
     ("flood", &["http"]),
     ("storage", &[]),
+    ("version", &[]),
 ];
 
 /// The desks, each with its rooms and whom they may know inside it.

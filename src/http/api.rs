@@ -29,7 +29,7 @@ impl Api {
     pub fn new(title: &str, description: &str) -> Self {
         let info = InfoBuilder::new()
             .title(title)
-            .version(env!("CARGO_PKG_VERSION"))
+            .version(crate::version::VERSION)
             .description(Some(description))
             .license(Some(
                 LicenseBuilder::new()

@@ -103,10 +103,30 @@ fn the_help_of_every_command_says_what_it_is_for() {
             );
         }
     }
+}
+
+#[test]
+fn the_version_names_the_release_the_commit_and_the_features() {
+    let features: &[&str] = &[
+        #[cfg(feature = "aws")]
+        "aws",
+        #[cfg(feature = "redis")]
+        "redis",
+    ];
+    let features = match features.join(", ") {
+        none if none.is_empty() => none,
+        some => format!(", features: {some}"),
+    };
+    let commit = env!("ODYSSEY_COMMIT");
     assert_eq!(
         printed(&["--version"]),
-        format!("odyssey {}\n", env!("CARGO_PKG_VERSION"))
+        format!(
+            "odyssey {} (commit {commit}{features})\n",
+            env!("CARGO_PKG_VERSION")
+        )
     );
+    let digits = commit.len() >= 12 && commit.chars().all(|c| c.is_ascii_hexdigit());
+    assert!(digits || commit == "unknown", "{commit}");
 }
 
 #[test]

@@ -540,6 +540,8 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     }
     let version = metrics.values("odyssey_build_info", "version");
     assert_eq!(version, words(&[env!("CARGO_PKG_VERSION")]));
+    let commit = metrics.values("odyssey_build_info", "commit");
+    assert_eq!(commit, words(&[env!("ODYSSEY_COMMIT")]));
     let status = metrics.values("odyssey_http_answers_total", "status");
     assert!(status.is_superset(&words(&["200", "202"])), "{status:?}");
     let [(_, oldest)] = metrics.of("odyssey_orders_oldest_waiting_seconds")[..] else {
