@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
+use uuid::Uuid;
 
-use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post};
+use crate::assignments::{data_file, names, wanted};
+use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post, put};
+use crate::couriers;
 use crate::shop::{Shop, eventually};
 
 /// The application believes nginx, which comes from here.
@@ -73,7 +76,10 @@ impl Nginx {
     }
 
     async fn between(customers: SocketAddr, staff: SocketAddr, times: &[&str]) -> Self {
-        let (dir, customers, staff) = variant(customers, staff, times);
+        Self::start(variant(customers, staff, times)).await
+    }
+
+    async fn start((dir, customers, staff): (TempDir, Door, Door)) -> Self {
         let process = Command::new("nginx")
             .args([
                 "-p",
@@ -197,6 +203,7 @@ async fn the_time_that_would_end_a_held_order_is_a_day_and_nothing_is_sent_twice
         "proxy_ignore_client_abort off;",
         "proxy_set_header X-Forwarded-For $remote_addr;",
         "proxy_set_header X-Request-Id $request_id;",
+        "client_header_timeout 5s;",
         "server_tokens off;",
     ] {
         assert!(
@@ -451,4 +458,209 @@ async fn slow_readers_and_slow_senders_at_the_door_disturb_nobody() {
     drop(slow);
     drop(nginx);
     shop.close().await;
+}
+
+#[tokio::test]
+async fn a_whole_day_and_a_thousand_events_pass_the_staffs_door() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    let day = std::fs::read(data_file("day-99x990-many-rules.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&day).unwrap();
+    let json = |ask: Ask| ask.header("Content-Type", "application/json");
+    nginx
+        .staff
+        .ask(json(put("/manifest")).body(day))
+        .await
+        .expect(200);
+    // As large as a manifest may be: white space means nothing to JSON.
+    let mut largest = manifest.to_string().into_bytes();
+    largest.resize(32 << 20, b' ');
+    nginx
+        .staff
+        .ask(json(put("/manifest/")).body(largest))
+        .await
+        .expect(200);
+    let mut wanted = wanted(&names(&manifest, "drivers"), 10)
+        .to_string()
+        .into_bytes();
+    wanted.resize(2 << 20, b' ');
+    nginx
+        .staff
+        .ask(json(post("/assign")).body(wanted))
+        .await
+        .expect(200);
+    let events: Vec<_> = (0..1000)
+        .map(|_| couriers::order(Uuid::new_v4(), "N"))
+        .collect();
+    let outcomes = couriers::told(nginx.staff, &json!(events)).await;
+    assert_eq!(outcomes.len(), 1000);
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_for_its_door_and_path_is_refused_with_the_bound() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    let (customers, staff) = (nginx.customers, nginx.staff);
+    for (door, line, most) in [
+        (customers, "POST /order/", 65_536),
+        (customers, "PUT /manifest", 65_536),
+        (customers, "POST /events", 65_536),
+        (staff, "PUT /manifest", 32 << 20),
+        (staff, "PUT /manifest/?date=2142-05-01", 32 << 20),
+        (staff, "POST /events/", 4 << 20),
+        (staff, "POST /assign?dry_run=true", 2 << 20),
+        (staff, "POST /update", 65_536),
+    ] {
+        let mut raw = door.raw().await;
+        let length = most + 1;
+        raw.write(format!(
+            "{line} HTTP/1.1\r\nhost: shop\r\ncontent-length: {length}\r\n\r\n"
+        ))
+        .await;
+        let answer = raw.one_answer().await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{line}: {answer}");
+        for words in [
+            "content-type: application/problem+json".to_owned(),
+            format!("At most {most} bytes are accepted."),
+        ] {
+            assert!(
+                answer.to_lowercase().contains(&words.to_lowercase()),
+                "{line}: {answer}"
+            );
+        }
+    }
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_page_of_the_doors_own_errors_is_a_problem_too_when_it_is_asked_for() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    for door in [nginx.customers, nginx.staff] {
+        for ask in [get("/.problem"), post("/.problem"), get("/.problem?x=y")] {
+            door.ask(ask).await.expect_problem(404, "no-such-path");
+        }
+    }
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_header_that_is_never_finished_is_given_up() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &["client_header_timeout=1s"]).await;
+    for door in [nginx.customers, nginx.staff] {
+        let mut raw = door.raw().await;
+        raw.write("POST /order/ HTTP/1.1\r\nhost: shop\r\nx-slow: ")
+            .await;
+        assert_eq!(raw.rest().await, "");
+    }
+    drop(nginx);
+    shop.close().await;
+}
+
+/// An application that answers every request with the request itself.
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                request.len()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_a_browser_says_about_a_request_reaches_the_application() {
+    let application = echo().await;
+    let nginx = Nginx::between(application, application, &[]).await;
+    let said = [
+        ("Host", "shop.example:8080"),
+        ("Origin", "http://shop.example:8080"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Mode", "navigate"),
+        ("Sec-Fetch-Dest", "image"),
+        ("Sec-Purpose", "prefetch"),
+        ("Purpose", "prefetch"),
+    ];
+    for door in [nginx.customers, nginx.staff] {
+        let mut raw = door.raw().await;
+        let lines: String = said
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        raw.write(format!("GET /start/ HTTP/1.1\r\n{lines}\r\n"))
+            .await;
+        let seen = raw.one_answer().await;
+        for (name, value) in said {
+            let line = format!("\r\n{name}: {value}\r\n");
+            assert_eq!(seen.matches(&line).count(), 1, "{line:?}: {seen}");
+        }
+    }
+}
+
+/// Whom the door counts a visitor for.
+async fn counted(mut connection: Connection, address: &str) -> Vec<u8> {
+    let ask = get("/visitor").header("X-Real-IP", address);
+    connection.ask(&ask).await.body.to_vec()
+}
+
+#[tokio::test]
+async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written() {
+    let nowhere = free_address();
+    let (dir, customers, staff) = variant(nowhere, nowhere, &[]);
+    let listen = dir.path().join("site/listen-customers.conf");
+    // Shows the key of all three zones. The header stands for a load balancer, for addresses that this machine has not.
+    let mut lines = std::fs::read_to_string(&listen).unwrap();
+    lines += "location = /visitor { return 200 $visitor; }\n";
+    lines += "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Real-IP;\n";
+    let has_ipv6 = std::net::TcpListener::bind("[::]:0").is_ok();
+    let mapped = free_address();
+    if has_ipv6 {
+        lines += &format!("listen [::]:{} ipv6only=off;\n", mapped.port());
+    }
+    std::fs::write(&listen, lines).unwrap();
+    let nginx = Nginx::start((dir, customers, staff)).await;
+    let net = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets()[..8].to_vec();
+    for (address, key) in [
+        ("192.0.2.7", vec![192, 0, 2, 7]),
+        ("::ffff:192.0.2.7", vec![192, 0, 2, 7]),
+        ("::ffff:192.0.2.8", vec![192, 0, 2, 8]),
+        ("::ffff:0.0.0.0", vec![0, 0, 0, 0]),
+        ("::ffff:10.255.255.10", vec![10, 255, 255, 10]),
+        ("64:ff9b::192.0.2.7", vec![192, 0, 2, 7]),
+        ("64:ff9b::192.0.2.8", vec![192, 0, 2, 8]),
+        ("64:ff9b:1::192.0.2.8", net("64:ff9b:1::")),
+        ("64:ff9b::1:192.0.2.8", net("64:ff9b::")),
+        ("2001:db8:1:2:3:4:5:6", net("2001:db8:1:2::")),
+        ("2001:db8:1:2::7", net("2001:db8:1:2::")),
+        ("::1", net("::")),
+    ] {
+        let connection = nginx.connect_from("127.0.0.1").await;
+        assert_eq!(counted(connection, address).await, key, "{address}");
+    }
+    if has_ipv6 {
+        let door = Door { address: mapped };
+        for last in [6, 7] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket
+                .bind(SocketAddr::from(([127, 0, 66, last], 0)))
+                .unwrap();
+            let connection = door.over(socket.connect(mapped).await.unwrap()).await;
+            assert_eq!(counted(connection, "").await, [127, 0, 66, last]);
+        }
+    }
 }
