@@ -131,10 +131,7 @@ fn flood(config: &config::Flood, registry: &Registry) -> Flood {
             config::FloodMode::Observe => flood::Mode::Observe,
             config::FloodMode::Off => flood::Mode::Off,
         },
-        proxies: flood::client::Proxies {
-            trusted: config.trusted_proxies.clone(),
-            ipv6_prefix: config.ipv6_prefix,
-        },
+        proxies: flood::client::Proxies::new(&config.trusted_proxies, config.ipv6_prefix),
         exempt: config.exempt.clone(),
         limits: flood::table::Limits {
             outstanding_max: config.outstanding_max,

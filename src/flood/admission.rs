@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::client::Proxies;
+use super::client::{Proxies, canonical};
 use super::metrics::Metrics;
 use super::table::{Limits, Reason, Refused, Table};
 
@@ -92,7 +92,7 @@ impl Flood {
             shared: Arc::new(Shared {
                 mode: settings.mode,
                 proxies: settings.proxies,
-                exempt: settings.exempt,
+                exempt: settings.exempt.into_iter().map(canonical).collect(),
                 table: Table::new(settings.limits),
                 metrics,
                 began: Instant::now(),
@@ -122,11 +122,10 @@ impl Flood {
         if origin.malformed {
             self.log_malformed(peer);
         }
-        if shared
-            .exempt
-            .iter()
-            .any(|network| network.contains(&origin.address))
-        {
+        // The client, which a network narrower than its key may name, or the IPv4 address that it counts as.
+        let is_exempt =
+            |network: &IpNet| network.contains(&origin.client) || network.contains(&origin.address);
+        if shared.exempt.iter().any(is_exempt) {
             shared.metrics.exempt.increment(1);
             return Ok(Admission { counted: None });
         }
@@ -181,9 +180,10 @@ impl Flood {
         shared.metrics.malformed.increment(1);
         let since_began = shared.began.elapsed().as_millis();
         // From 1, so that 0 means never.
-        let now_ms = u64::try_from(since_began).unwrap_or(u64::MAX) + 1;
+        let now_ms = u64::try_from(since_began).unwrap_or(u64::MAX).max(1);
         let last_ms = shared.malformed_logged_ms.load(Ordering::Relaxed);
-        let due = last_ms == 0 || now_ms - last_ms >= MALFORMED_LOG_EVERY_MS;
+        // Another request may have read the clock later and be here first.
+        let due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= MALFORMED_LOG_EVERY_MS;
         let exchanged = due
             && shared
                 .malformed_logged_ms
@@ -207,6 +207,7 @@ impl Flood {
     /// Lets an address in again. False if it was not cut off.
     pub fn let_back_in(&self, address: IpNet) -> bool {
         // By the address that a client would be counted for, or by the entry's own name as it is listed.
+        let address = canonical(address);
         let key = self.shared.proxies.key(address.addr());
         let table = &self.shared.table;
         let back = table.let_back_in(address) || table.let_back_in(key);

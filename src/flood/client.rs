@@ -1,6 +1,6 @@
 //! Who is asking: the peer's address, or what a trusted proxy says about it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -8,15 +8,15 @@ use ipnet::IpNet;
 /// Whose word is taken for a client's address, and how much of it counts.
 #[derive(Debug, Clone)]
 pub struct Proxies {
-    /// Networks of proxies that overwrite or append to `X-Forwarded-For`.
-    pub trusted: Vec<IpNet>,
-    /// Bits of an IPv6 address that make one client, 32 to 128: a subscriber usually has a /64 (RFC 6177).
-    pub ipv6_prefix: u8,
+    trusted: Vec<IpNet>,
+    ipv6_prefix: u8,
 }
 
 /// What is known of a request's origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
+    /// The client itself; an IPv4-mapped address is IPv4.
+    pub client: IpAddr,
     /// Whom the request is counted for.
     pub address: IpNet,
     /// A trusted proxy sent an `X-Forwarded-For` that cannot be read; it is counted for the proxy.
@@ -24,6 +24,15 @@ pub struct Origin {
 }
 
 impl Proxies {
+    /// `trusted`: networks of proxies that overwrite or append to `X-Forwarded-For`.
+    /// `ipv6_prefix`: bits of an IPv6 address that make one client, 32 to 128: a subscriber usually has a /64 (RFC 6177).
+    pub fn new(trusted: &[IpNet], ipv6_prefix: u8) -> Self {
+        Self {
+            trusted: trusted.iter().copied().map(canonical).collect(),
+            ipv6_prefix,
+        }
+    }
+
     /// Where a request comes from.
     ///
     /// `X-Forwarded-For` is read from the right, skipping trusted proxies: the first address from there that is not
@@ -51,9 +60,10 @@ impl Proxies {
         self.known(client)
     }
 
-    /// The address whose counts a client's requests go to.
+    /// The address whose counts a client's requests go to. Behind NAT64 that is the client's IPv4 address: the translator's
+    /// /64 is everybody's.
     pub fn key(&self, address: IpAddr) -> IpNet {
-        let address = address.to_canonical();
+        let address = translated(address.to_canonical());
         let bits = match address {
             IpAddr::V4(_) => 32,
             IpAddr::V6(_) => self.ipv6_prefix.min(128),
@@ -69,6 +79,7 @@ impl Proxies {
 
     fn known(&self, address: IpAddr) -> Origin {
         Origin {
+            client: address,
             address: self.key(address),
             malformed: false,
         }
@@ -76,6 +87,7 @@ impl Proxies {
 
     fn malformed(&self, proxy: IpAddr) -> Origin {
         Origin {
+            client: proxy,
             address: self.key(proxy),
             malformed: true,
         }
@@ -87,13 +99,52 @@ pub(super) fn network(address: IpAddr, bits: u8) -> IpNet {
     IpNet::new_assert(address, bits).trunc()
 }
 
-/// An address, with or without a port, as proxies write it.
+/// A network as clients are compared with it: one of IPv4-mapped addresses is an IPv4 network.
+pub(super) fn canonical(network: IpNet) -> IpNet {
+    match (
+        network.prefix_len().checked_sub(96),
+        network.addr().to_canonical(),
+    ) {
+        (Some(bits), IpAddr::V4(address)) if network.addr().is_ipv6() => {
+            IpNet::new_assert(address.into(), bits)
+        }
+        _ => network,
+    }
+}
+
+/// The IPv4 address in one of NAT64's well-known prefix, 64:ff9b::/96 (RFC 6052).
+fn translated(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            let [.., a, b, c, d] = v6.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        _ => address,
+    }
+}
+
+/// An address as proxies write it: with or without a port, an IPv6 one also in brackets and with a zone, all of it perhaps
+/// in quotes.
 fn parse(entry: &str) -> Option<IpAddr> {
-    entry
-        .parse::<IpAddr>()
-        .or_else(|_| entry.parse::<SocketAddr>().map(|socket| socket.ip()))
-        .ok()
-        .map(|address| address.to_canonical())
+    let entry = match entry.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?,
+        None => entry,
+    };
+    let (host, port) = match entry.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        // More than one colon: IPv6 without a port.
+        None if entry.matches(':').count() == 1 => entry.split_at(entry.find(':')?),
+        None => (entry, ""),
+    };
+    if !port.is_empty() {
+        port.strip_prefix(':')?.parse::<u16>().ok()?;
+    }
+    let address = match host.split_once('%') {
+        // The zone means something on the proxy only.
+        Some((address, _)) => address.parse::<Ipv6Addr>().ok()?.into(),
+        None => host.parse::<IpAddr>().ok()?,
+    };
+    Some(address.to_canonical())
 }
 
 #[cfg(test)]
@@ -103,10 +154,8 @@ mod tests {
     use super::*;
 
     fn proxies() -> Proxies {
-        Proxies {
-            trusted: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
-            ipv6_prefix: 64,
-        }
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        Proxies::new(&trusted, 64)
     }
 
     fn headers(lines: &[&str]) -> HeaderMap {
@@ -190,20 +239,93 @@ mod tests {
             ("::ffff:192.0.2.7", &["198.51.100.1"], "192.0.2.7/32", false),
         ] {
             let origin = proxies().origin(peer.parse().unwrap(), &headers(lines));
-            let expected = Origin {
-                address: client.parse().unwrap(),
-                malformed,
-            };
-            assert_eq!(origin, expected, "{peer} {lines:?}");
+            let seen = (origin.address, origin.malformed);
+            assert_eq!(
+                seen,
+                (client.parse().unwrap(), malformed),
+                "{peer} {lines:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_understood() {
+        for (entry, address) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("192.0.2.7:443", Some("192.0.2.7")),
+            ("\"192.0.2.7\"", Some("192.0.2.7")),
+            ("\"192.0.2.7:443\"", Some("192.0.2.7")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("2001:DB8:0::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("\"[2001:db8::1]\"", Some("2001:db8::1")),
+            ("\"[2001:db8::1]:443\"", Some("2001:db8::1")),
+            ("fe80::1%eth0", Some("fe80::1")),
+            ("[fe80::1%eth0]", Some("fe80::1")),
+            ("[fe80::1%25eth0]:443", Some("fe80::1")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("[::ffff:c000:207]:443", Some("192.0.2.7")),
+            ("", None),
+            ("\"\"", None),
+            ("\"192.0.2.7", None),
+            ("192.0.2.7\"", None),
+            ("192.0.2.7:", None),
+            ("192.0.2.7:https", None),
+            ("192.0.2.7:65536", None),
+            ("192.0.2.7%eth0", None),
+            ("192.0.2", None),
+            ("[2001:db8::1", None),
+            ("2001:db8::1]", None),
+            ("[2001:db8::1]443", None),
+            ("[2001:db8::1]:", None),
+            ("%eth0", None),
+            ("unknown", None),
+            ("_hidden", None),
+        ] {
+            let address = address.map(|address| address.parse().unwrap());
+            assert_eq!(parse(entry), address, "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_client_counts_as_its_ipv4_address_if_it_has_one() {
+        for (address, key) in [
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("64:ff9b::192.0.2.7", "192.0.2.7/32"),
+            ("64:ff9b::1:192.0.2.7", "64:ff9b::/64"),
+            ("64:ff9b:1::192.0.2.7", "64:ff9b:1::/64"),
+            ("::192.0.2.7", "::/64"),
+            ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ] {
+            let counted = proxies().key(address.parse().unwrap());
+            assert_eq!(counted, key.parse().unwrap(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_an_ipv4_network() {
+        for (written, meant) in [
+            ("::ffff:127.0.0.1/128", "127.0.0.1/32"),
+            ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("2001:db8:1::5/128", "2001:db8:1::5/128"),
+            // Not all of them are mapped.
+            ("::/0", "::/0"),
+            ("::/95", "::/95"),
+            // Everybody behind a translator: not everybody.
+            ("64:ff9b::/96", "64:ff9b::/96"),
+        ] {
+            let network = canonical(written.parse().unwrap());
+            assert_eq!(network, meant.parse().unwrap(), "{written}");
         }
     }
 
     #[test]
     fn without_trusted_proxies_nobody_is_believed() {
-        let proxies = Proxies {
-            trusted: Vec::new(),
-            ipv6_prefix: 56,
-        };
+        let proxies = Proxies::new(&[], 56);
         let origin = proxies.origin("127.0.0.1".parse().unwrap(), &headers(&["198.51.100.1"]));
         assert_eq!(origin.address, "127.0.0.1/32".parse().unwrap());
         let origin = proxies.origin("2001:db8:1:2ff::1".parse().unwrap(), &HeaderMap::new());

@@ -116,7 +116,7 @@ impl Table {
     /// Nobody is tracked.
     ///
     /// # Panics
-    /// If `refill` is zero; the configuration's bounds exclude it.
+    /// If `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude both.
     pub fn new(limits: Limits) -> Self {
         let quota = Quota::with_period(limits.refill)
             .expect("the refill is longer than nothing")

@@ -337,3 +337,47 @@ async fn the_exempt_are_never_counted() {
     shop.serve_all().await;
     shop.close().await;
 }
+
+#[tokio::test]
+async fn networks_and_clients_match_in_every_spelling() {
+    let shop = Shop::open(&[
+        ("flood.trusted_proxies", "::ffff:127.0.0.0/104"),
+        (
+            "flood.exempt",
+            "2001:db8:1::5,2001:db8:2::/72,::ffff:198.51.100.0/120",
+        ),
+        ("flood.outstanding_max", "1"),
+    ])
+    .await;
+    let mut promised = 0;
+    for (first, second, status) in [
+        // Exempt, narrower than the /64 that counts.
+        ("2001:db8:1::5", "2001:db8:1::5", 202),
+        ("2001:db8:2::5", "2001:db8:2:0:ff::", 202),
+        ("198.51.100.1", "::ffff:198.51.100.1", 202),
+        ("64:ff9b::198.51.100.2", "198.51.100.2", 202),
+        // Not exempt: neighbours of those who are.
+        ("2001:db8:1::6", "2001:db8:1::7", 429),
+        ("2001:db8:2:0:100::", "2001:db8:2:0:ffff::", 429),
+        // The same client.
+        ("192.0.2.1", "192.0.2.1:443", 429),
+        ("192.0.2.2", "\"192.0.2.2\"", 429),
+        ("192.0.2.3", "[::ffff:192.0.2.3]:443", 429),
+        ("192.0.2.4", "64:ff9b::192.0.2.4", 429),
+        ("2001:db8:3::1", "[2001:db8:3::1]", 429),
+        ("fe80::1%eth0", "[fe80::1]:443", 429),
+        // Neighbours behind one translator.
+        ("64:ff9b::192.0.2.5", "64:ff9b::192.0.2.6", 202),
+    ] {
+        for (spelling, status) in [(first, 202), (second, status)] {
+            let ask = order()
+                .prefer("respond-async")
+                .header("X-Forwarded-For", spelling);
+            let answer = shop.customers.ask(ask).await;
+            assert_eq!(answer.status, status, "{first}, {second}: {answer}");
+            promised += usize::from(answer.status == 202);
+        }
+    }
+    shop.serve_on_one_connection(promised).await;
+    shop.close().await;
+}

@@ -264,3 +264,30 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_and_the_shortest_refills_are_counted_without_overflow() {
+    let hours_24_000 = Duration::from_hours(24_000);
+    for (burst, refill) in [
+        (1_000_000, hours_24_000 / 1_000_000),
+        (1000, hours_24_000 / 1000),
+        (1_000_000, Duration::from_micros(1)),
+        (1, Duration::from_hours(24)),
+    ] {
+        let table = Table::new(Limits {
+            burst: NonZeroU32::new(burst).unwrap(),
+            outstanding_max: 1_000_000,
+            refill,
+            ..limits()
+        });
+        table.admit(flooder()).unwrap();
+        if burst == 1 {
+            let refused = table.admit(flooder()).unwrap_err();
+            assert_eq!(refused.retry_after, refill);
+        } else {
+            table.admit(flooder()).unwrap();
+        }
+        table.sweep();
+        assert_eq!(table.len(), 1);
+    }
+}
