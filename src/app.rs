@@ -40,6 +40,8 @@ use crate::{assignments, couriers, deliveries, orders, packages, version};
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
+/// Connections that a server must be able to hold to be of use.
+const CONNECTIONS_MIN: u64 = 32;
 /// The staff's connections where nothing else is configured.
 const STAFF_CONNECTIONS: u64 = 1000;
 
@@ -254,7 +256,18 @@ fn count(connections: usize) -> f64 {
 /// Connections for customers and staff, within the limit of open files. The staff's are set apart: without baristas no
 /// customer is ever served.
 fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
-    let usable = open_files.saturating_sub(FILES_RESERVED).max(2);
+    let usable = open_files.saturating_sub(FILES_RESERVED);
+    let listeners = [
+        config.customers.connections_max,
+        config.staff.connections_max,
+    ];
+    if usable < CONNECTIONS_MIN && listeners.contains(&Count::Auto) {
+        bail!(
+            "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are set apart; it needs at \
+             least {}, and one more for each connection that is held",
+            FILES_RESERVED + CONNECTIONS_MIN
+        );
+    }
     let staff = match config.staff.connections_max {
         Count::Auto => STAFF_CONNECTIONS.min(usable / 4).max(1),
         Count::Exactly(count) => count as u64,
@@ -314,10 +327,14 @@ mod tests {
     fn connections_stay_below_the_limit_of_open_files() {
         let mut config = Config::defaults();
         for (open_files, customers, staff) in
-            [(20_000, 18_744, 1000), (1024, 576, 192), (100, 1, 1)]
+            [(20_000, 18_744, 1000), (1024, 576, 192), (288, 24, 8)]
         {
             let [c, s] = seats(&config, open_files).unwrap();
             assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
+        }
+        for open_files in [0, 64, 256, 287] {
+            let refused = seats(&config, open_files).unwrap_err().to_string();
+            assert!(refused.contains("at least 288"), "{refused}");
         }
         config.customers.connections_max = Count::Exactly(900);
         assert!(seats(&config, 1024).is_err());

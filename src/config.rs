@@ -1,48 +1,57 @@
 //! Configuration: `config.default.toml`, then a file, then the environment. The only reader of the environment.
 
 mod couriers;
+mod layers;
+mod secret;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use config::{Environment, File, FileFormat};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
+use tracing::debug;
 use tracing_subscriber::filter::Targets;
 
 pub use self::couriers::{CourierEvents, CourierJoin, CourierRole, CourierStore, Couriers, Redis};
+use self::layers::Layers;
+pub use self::secret::Secret;
 
 /// Every key, commented, with its default, unit and bounds.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
-const PREFIX: &str = "ODYSSEY";
-/// Keys that hold lists; they are comma-separated in the environment.
-const LISTS: [&str; 5] = [
-    "couriers.roles",
-    "flood.trusted_proxies",
-    "flood.exempt",
-    "packages.types",
-    "packages.opt_in",
-];
-
 /// Why the program does not start.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A file cannot be read, or is not TOML, or the environment is not text.
-    #[error("{0}")]
-    Source(#[from] config::ConfigError),
-    /// A key is unknown or its value is of the wrong kind.
+    /// The file cannot be read.
+    #[error("configuration file `{file}`: {detail}")]
+    Unreadable {
+        /// Its path.
+        file: String,
+        /// Why.
+        detail: String,
+    },
+    /// The file is not TOML.
+    #[error("configuration file `{file}`, line {line}: {detail}")]
+    Malformed {
+        /// Its path.
+        file: String,
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// A key is unknown, or its value is not acceptable.
     #[error("configuration key `{key}`: {detail}")]
     Key {
         /// The key, with dots.
         key: String,
-        /// What is wrong with it.
+        /// The value that is wrong, and the form that is right.
         detail: String,
     },
 }
@@ -85,6 +94,9 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+    /// Variables of the environment that begin as ours do and name no key.
+    #[serde(skip)]
+    pub passed_over: Vec<String>,
 }
 
 /// The customers' listener.
@@ -92,6 +104,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Customers {
     /// Address and port.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Whether HTTP/2 without TLS is spoken too.
     pub h2c: bool,
@@ -117,6 +130,7 @@ impl Customers {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Address and port.
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Whether HTTP/2 without TLS is spoken too.
     pub h2c: bool,
@@ -335,7 +349,7 @@ pub struct Flood {
     /// Held orders per address.
     pub outstanding_max: u32,
     /// Orders at once per address.
-    pub burst: NonZeroU32,
+    pub burst: u32,
     /// Time after which one more is admitted.
     #[serde(with = "duration")]
     pub refill: Duration,
@@ -400,51 +414,49 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::read(file, None)
+        Self::read(file, std::env::vars_os())
     }
 
     /// The defaults, whatever the environment says in which tests run.
     #[cfg(test)]
     pub(crate) fn defaults() -> Self {
-        Self::read(None, Some(config::Map::new())).unwrap()
+        Self::read(None, []).unwrap()
     }
 
     /// As [`Config::load`], with this environment instead of the process's.
     fn read(
         file: Option<&Path>,
-        environment: Option<config::Map<String, String>>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let mut sources =
-            config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        let mut layers = Layers::new();
         if let Some(path) = file {
-            sources = sources.add_source(File::from(path).format(FileFormat::Toml));
+            layers.add_file(path)?;
         }
-        let mut environment = Environment::with_prefix(PREFIX)
-            .prefix_separator("_")
-            .separator("__")
-            .source(environment)
-            .try_parsing(true)
-            .list_separator(",");
-        for key in LISTS {
-            environment = environment.with_list_parse_key(key);
-        }
-        let merged = sources.add_source(environment).build()?;
-        let config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
+        layers.add_environment(environment)?;
+        let merged = layers.finish()?;
+        let mut config: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
             let key = error.path().to_string();
-            // The library names the key too, at the end.
-            let said = error.into_inner().to_string();
-            let detail = said.split(" for key `").next().unwrap_or_default();
-            ConfigError::Key {
-                key,
-                detail: detail.to_owned(),
-            }
+            layers.with_value(wrong(&key, &plain(&key, error.inner().message())))
         })?;
-        config.check()?;
+        config.check().map_err(|error| layers.with_value(error))?;
+        config.passed_over = layers.passed_over;
         Ok(config)
+    }
+
+    /// Logs which variables look like ours and are not, such as those that Kubernetes sets for a service of our name.
+    pub fn log_passed_over(&self) {
+        for variable in &self.passed_over {
+            debug!(
+                variable,
+                "a variable of the environment names no key and is passed over"
+            );
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         const DAY: Duration = Duration::from_hours(24);
+        /// Flood control counts in nanoseconds of 64 bits; this is far from their end.
+        const REFILLED_MAX: Duration = Duration::from_hours(24_000);
         let second = Duration::from_secs(1);
         let minutes = Duration::from_mins(5);
         let (http, orders) = (&self.http, &self.orders);
@@ -485,9 +497,14 @@ impl Config {
         let flood = &self.flood;
         within("flood.ipv6_prefix", flood.ipv6_prefix, 32, 128)?;
         within("flood.outstanding_max", flood.outstanding_max, 1, 1_000_000)?;
-        within("flood.burst", flood.burst.get(), 1, 1_000_000)?;
+        within("flood.burst", flood.burst, 1, 1_000_000)?;
         let micro = Duration::from_micros(1);
         time_within("flood.refill", flood.refill, micro, DAY)?;
+        if flood.refill * flood.burst > REFILLED_MAX {
+            let most = duration::text(REFILLED_MAX);
+            let detail = format!("it must refill a burst of {} within {most}", flood.burst);
+            return Err(wrong("flood.refill", &detail));
+        }
         within("flood.cutoff_after", flood.cutoff_after, 1, 1_000_000)?;
         time_within("flood.cutoff_window", flood.cutoff_window, second, DAY)?;
         time_within("flood.cutoff_for", flood.cutoff_for, second, DAY)?;
@@ -619,8 +636,7 @@ fn within<N: Copy + PartialOrd + std::fmt::Display>(
     if value >= least && value <= most {
         return Ok(());
     }
-    let detail = format!("{value} is out of bounds, it must be from {least} to {most}");
-    Err(wrong(key, &detail))
+    Err(wrong(key, &format!("it must be from {least} to {most}")))
 }
 
 fn time_within(
@@ -632,9 +648,8 @@ fn time_within(
     if value >= least && value <= most {
         return Ok(());
     }
-    let [value, least, most] = [value, least, most].map(duration::text);
-    let detail = format!("{value} is out of bounds, it must be from {least} to {most}");
-    Err(wrong(key, &detail))
+    let [least, most] = [least, most].map(duration::text);
+    Err(wrong(key, &format!("it must be from {least} to {most}")))
 }
 
 impl<'de> Deserialize<'de> for Time {
@@ -664,7 +679,7 @@ impl<'de> Deserialize<'de> for Count {
             Number(usize),
             Word(String),
         }
-        let expected = || de::Error::custom("expected a number from 1, or \"auto\"");
+        let expected = || de::Error::custom("it must be a number from 1, or \"auto\"");
         match Raw::deserialize(deserializer).map_err(|_| expected())? {
             Raw::Number(count) => Ok(Self::Exactly(count)),
             Raw::Word(word) if word == "auto" => Ok(Self::Auto),
@@ -681,6 +696,54 @@ impl Serialize for Count {
             Self::Exactly(count) => count.serialize(serializer),
         }
     }
+}
+
+/// An address with a port. Names are not looked up: it would be decided elsewhere where this process listens.
+fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let local = text.strip_prefix("localhost:");
+    let local = local.map(|port| format!("127.0.0.1:{port}"));
+    local.as_deref().unwrap_or(&text).parse().map_err(|_| {
+        de::Error::custom(
+            "it must be an IP address with a port, such as 127.0.0.1:8000, 0.0.0.0:8000 or [::1]:8000; \
+             localhost:8000 is 127.0.0.1:8000, other names are not looked up",
+        )
+    })
+}
+
+/// What serde says about a value, in words of a configuration.
+fn plain(key: &str, said: &str) -> String {
+    if let Some((_, words)) = said
+        .split_once(", expected ")
+        .filter(|_| said.starts_with("unknown variant"))
+    {
+        return format!("it must be {}", words.replace('`', "\""));
+    }
+    if said.starts_with("invalid ") {
+        // A number that its type cannot hold: the manual has the bounds.
+        return format!("it is out of bounds; the manual says: {}", manual(key));
+    }
+    said.to_owned()
+}
+
+/// What the manual says about a key: the comment before it.
+fn manual(key: &str) -> String {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let (mut here, mut comment) = (section.is_empty(), Vec::new());
+    for line in DEFAULTS.lines() {
+        if let Some(words) = line.strip_prefix('#') {
+            comment.push(words.trim());
+            continue;
+        }
+        if here && line.split_once(" = ").is_some_and(|(key, _)| key == name) {
+            break;
+        }
+        comment.clear();
+        if line.starts_with('[') {
+            here = line.trim_matches(['[', ']']) == section;
+        }
+    }
+    comment.join(" ")
 }
 
 /// Networks as people write them: `10.0.0.0/8`, or a single address.
@@ -764,11 +827,11 @@ mod tests {
     use super::*;
 
     fn with(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let environment = environment
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        Config::read(None, Some(environment))
+        let environment = environment.iter();
+        Config::read(
+            None,
+            environment.map(|(key, value)| (key.into(), value.into())),
+        )
     }
 
     #[test]
@@ -788,8 +851,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("odyssey.toml");
         std::fs::write(&file, "[orders]\nlease = \"90s\"\nattempts_max = 7\n").unwrap();
-        let environment = [("ODYSSEY_ORDERS__LEASE".to_owned(), "1h 30m".to_owned())];
-        let config = Config::read(Some(&file), Some(environment.into_iter().collect())).unwrap();
+        let environment = [("ODYSSEY_ORDERS__LEASE".into(), "1h 30m".into())];
+        let config = Config::read(Some(&file), environment).unwrap();
         assert_eq!(config.orders.lease, Duration::from_secs(5400));
         assert_eq!(config.orders.attempts_max, 7);
         assert_eq!(config.orders.waiting_max, 10_000);
@@ -910,7 +973,7 @@ mod tests {
             .unwrap()
             .to_toml();
         std::fs::write(&file, &printed).unwrap();
-        let again = Config::read(Some(&file), Some(config::Map::new())).unwrap();
+        let again = Config::read(Some(&file), []).unwrap();
         assert_eq!(again.to_toml(), printed);
     }
 }

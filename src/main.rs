@@ -166,6 +166,7 @@ fn load(source: &Source) -> anyhow::Result<Config> {
 
 fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
     telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+    config.log_passed_over();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers())
         .enable_all()

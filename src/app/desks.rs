@@ -1,5 +1,6 @@
 //! The desks, made of their stores and their configuration, and what each shows on which listener.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -135,7 +136,7 @@ fn flood(config: &config::Flood, registry: &Registry) -> Flood {
         exempt: config.exempt.clone(),
         limits: flood::table::Limits {
             outstanding_max: config.outstanding_max,
-            burst: config.burst,
+            burst: NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN),
             refill: config.refill,
             cutoff_after: config.cutoff_after,
             cutoff_window: config.cutoff_window,

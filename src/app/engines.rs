@@ -51,7 +51,7 @@ impl Engines {
         if config.couriers.store != config::CourierStore::Redis {
             return Ok(None);
         }
-        let reached = Redis::connect(&config.redis.url).await;
+        let reached = Redis::connect(config.redis.url.expose()).await;
         let reached = reached.context("configuration key `redis.url`: cannot reach Redis")?;
         Ok(Some(reached))
     }

@@ -1,10 +1,11 @@
 //! What is configured of the couriers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, duration, time_within, within, wrong};
+use super::{ConfigError, Secret, duration, time_within, within, wrong};
 
 /// SQS counts in whole seconds, and ...
 const VISIBILITY_MIN: Duration = Duration::from_secs(1);
@@ -84,8 +85,10 @@ pub enum CourierJoin {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// Where it is.
-    pub url: String,
+    /// Where it is, and as whom it is asked.
+    pub url: Secret,
+    /// The file that `url` was read from; empty: none.
+    pub url_file: PathBuf,
 }
 
 impl Couriers {
@@ -181,7 +184,10 @@ impl Couriers {
 impl Redis {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let known = ["redis://", "redis+unix://", "unix://"];
-        if known.iter().any(|scheme| self.url.starts_with(scheme)) {
+        if known
+            .iter()
+            .any(|scheme| self.url.expose().starts_with(scheme))
+        {
             return Ok(());
         }
         let detail = "it must be like redis://127.0.0.1:6379 or redis+unix:///run/redis.sock";

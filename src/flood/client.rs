@@ -112,7 +112,7 @@ pub(super) fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// The IPv4 address in one of NAT64's well-known prefix, 64:ff9b::/96 (RFC 6052).
+/// The IPv4 address in one of NAT64's well-known prefix, `64:ff9b::/96` (RFC 6052).
 fn translated(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::client::get;
-use crate::shop::{Shop, odyssey, variable};
+use crate::shop::{Shop, odyssey, odyssey_by, variable};
 
 fn run(command: &mut Command) -> Output {
     // Expected failures are sentences, with or without backtraces.
@@ -288,8 +288,15 @@ fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
             with_file("wrong.toml", "[http]\nbody_max_bytes = \"big\"\n"),
             "`http.body_max_bytes`",
         ),
-        (with_file("broken.toml", "[orders\n"), "broken.toml"),
-        (with_file("text.toml", "lease"), "text.toml"),
+        (
+            with_file("broken.toml", "[orders\n"),
+            "broken.toml`, line 1: ",
+        ),
+        (with_file("text.toml", "lease"), "text.toml`, line 1: "),
+        (
+            with_file("twice.toml", "[orders]\nlease = \"1m\"\nlease = \"2m\"\n"),
+            "twice.toml`, line 3: ",
+        ),
     ] {
         // Nothing may listen by accident.
         if !named.contains("listen") {
@@ -307,7 +314,295 @@ fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
     }
     let missing = dir.path().join("missing.toml");
     let said = refused(odyssey().args(["serve", "--config"]).arg(&missing));
-    assert!(said.contains("missing.toml"), "{said}");
+    let path = missing.display();
+    assert_eq!(
+        said,
+        format!("odyssey: configuration file `{path}`: there is no such file\n")
+    );
+}
+
+/// A key, a value that is wrong, and what is said of it.
+const WRONG_VALUES: &[(&str, &str, &str)] = &[
+    (
+        "flood.mode",
+        "on",
+        r#""on" is not accepted: it must be one of "enforce", "observe", "off""#,
+    ),
+    (
+        "log.format",
+        "xml",
+        r#""xml" is not accepted: it must be one of "auto", "text", "json""#,
+    ),
+    (
+        "deliveries.graph",
+        "any",
+        r#""any" is not accepted: it must be "free" or "strict""#,
+    ),
+    (
+        "couriers.roles",
+        "boss",
+        r#"["boss"] is not accepted: it must be "dispatcher" or "directory""#,
+    ),
+    (
+        "customers.h2c",
+        "yes",
+        r#""yes" is not accepted: it must be true or false, without quotes"#,
+    ),
+    (
+        "http.backlog",
+        "many",
+        r#""many" is not accepted: it must be a whole number, without quotes"#,
+    ),
+    (
+        "http.backlog",
+        "0",
+        "0 is not accepted: it must be from 1 to 65535",
+    ),
+    (
+        "flood.burst",
+        "0",
+        "0 is not accepted: it must be from 1 to 1000000",
+    ),
+    (
+        "flood.ipv6_prefix",
+        "300",
+        "300 is not accepted: it is out of bounds; the manual says: Bits of an IPv6 address that make one client. 32 to 128.",
+    ),
+    (
+        "http.backlog",
+        "-1",
+        "-1 is not accepted: it is out of bounds; the manual says: Connections that may wait",
+    ),
+    (
+        "orders.lease",
+        "soon",
+        r#""soon" is not a duration such as 90s, 2m or 1h 30m"#,
+    ),
+    (
+        "orders.lease",
+        "10ms",
+        r#""10ms" is not accepted: it must be from 1s to 24h"#,
+    ),
+    (
+        "flood.exempt",
+        "10.0.0.0/8,nobody",
+        r#"["10.0.0.0/8", "nobody"] is not accepted: "nobody" is neither an address nor a network such as 10.0.0.0/8"#,
+    ),
+    (
+        "staff.listen",
+        "shop:8001",
+        r#""shop:8001" is not accepted: it must be an IP address with a port, such as 127.0.0.1:8000"#,
+    ),
+    (
+        "staff.listen",
+        ":8001",
+        r#"":8001" is not accepted: it must be an IP address with a port"#,
+    ),
+    (
+        "staff.listen",
+        "localhost",
+        r#""localhost" is not accepted: it must be an IP address with a port"#,
+    ),
+    (
+        "customers.connections_max",
+        "many",
+        r#""many" is not accepted: it must be a number from 1, or "auto""#,
+    ),
+    (
+        "redis.url",
+        "me:hunter2@redis",
+        "*** is not accepted: it must be like redis://127.0.0.1:6379",
+    ),
+    (
+        "redis.url_file",
+        "no-such-file",
+        r#""no-such-file" is not accepted: it cannot be read: No such file"#,
+    ),
+    (
+        "orders.leese",
+        "1m",
+        "there is no such key; did you mean `orders.lease`?",
+    ),
+    (
+        "order.lease",
+        "1m",
+        "there is no such key; did you mean `orders.lease`?",
+    ),
+    (
+        "weather.rain",
+        "yes",
+        "there is no such key; `odyssey config --defaults` lists all keys",
+    ),
+];
+
+#[test]
+fn a_wrong_value_is_answered_with_the_value_and_the_form_that_is_right() {
+    for &(key, value, said) in WRONG_VALUES {
+        let answer = refused(odyssey().arg("config").env(variable(key), value));
+        let expected = format!("odyssey: configuration key `{key}`: {said}");
+        assert!(answer.starts_with(&expected), "{key}={value}: {answer}");
+        assert_eq!(answer.lines().count(), 1, "{answer}");
+    }
+    let mut command = odyssey();
+    command
+        .arg("config")
+        .env(variable("flood.burst"), "1000000");
+    let answer = refused(command.env(variable("flood.refill"), "6h"));
+    let expected =
+        "`flood.refill`: \"6h\" is not accepted: it must refill a burst of 1000000 within 24000h";
+    assert!(answer.contains(expected), "{answer}");
+}
+
+#[test]
+fn a_wrong_value_in_a_file_is_answered_in_the_same_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("odyssey.toml");
+    for (text, said) in [
+        (
+            "orders = 5",
+            "`orders`: 5 is not accepted: it is a section: its keys follow a line such as [orders]",
+        ),
+        (
+            "[orders]\nspeed = 9",
+            "`orders.speed`: there is no such key",
+        ),
+        ("[order]", "`order`: there is no such key"),
+        (
+            "[http]\nbacklog = \"9\"",
+            "`http.backlog`: \"9\" is not accepted: it must be a whole number, without quotes",
+        ),
+        (
+            "[oplog]\ninstance = 12",
+            "`oplog.instance`: 12 is not accepted: it must be text in quotes",
+        ),
+        (
+            "[packages]\ntypes = \"a\"",
+            "`packages.types`: \"a\" is not accepted: it must be a list of texts",
+        ),
+        (
+            "[packages]\ntypes = [2024]",
+            "`packages.types`: [2024] is not accepted: it must be a list of texts",
+        ),
+        (
+            "[redis]\nurl = \"hunter2\"",
+            "`redis.url`: *** is not accepted: it must be like redis://127.0.0.1:6379",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let answer = refused(odyssey().args(["config", "--config"]).arg(&file));
+        let expected = format!("odyssey: configuration key {said}");
+        assert!(answer.starts_with(&expected), "{text}: {answer}");
+    }
+}
+
+#[test]
+fn the_environment_is_text_that_is_read_as_the_keys_kind() {
+    for (key, value, line) in [
+        ("oplog.instance", "0012", r#"instance = "0012""#),
+        ("oplog.instance", "true", r#"instance = "true""#),
+        ("oplog.prefix", "1.50", r#"prefix = "1.50""#),
+        ("packages.types", "2024", r#"types = ["2024"]"#),
+        (
+            "packages.types",
+            "gift, 2024,",
+            r#"types = ["gift", "2024"]"#,
+        ),
+        ("flood.exempt", "", "exempt = []"),
+        ("http.backlog", " 77 ", "backlog = 77"),
+        ("customers.h2c", "TRUE", "h2c = true"),
+        ("customers.connections_max", "077", "connections_max = 77"),
+        (
+            "staff.listen",
+            "localhost:9001",
+            r#"listen = "127.0.0.1:9001""#,
+        ),
+        ("staff.listen", "[::]:9001", r#"listen = "[::]:9001""#),
+        ("data_dir", "5", r#"data_dir = "5""#),
+    ] {
+        let output = run(odyssey().arg("config").env(variable(key), value));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let found = printed.lines().any(|printed| printed == line);
+        assert!(found, "{key}={value}: {line} is missing:\n{printed}");
+    }
+}
+
+#[tokio::test]
+async fn the_variables_of_a_kubernetes_service_are_passed_over() {
+    let names = [
+        ("PORT", "tcp://10.0.0.1:80"),
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT_HTTP", "80"),
+        ("PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("ORDERS", "of the service odyssey-orders"),
+    ];
+    let shop = Shop::open(&names).await;
+    let log = shop.close().await;
+    for (name, _) in names {
+        let line = log
+            .lines()
+            .find(|line| line.contains(&format!("\"ODYSSEY_{name}\"")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not mentioned: {log}"));
+        assert!(
+            line.contains("DEBUG") && line.contains("passed over"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_comes_from_a_file_and_is_printed_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("redis-url");
+    std::fs::write(&secret, "redis://me:hunter2@files:6379/3\n").unwrap();
+    let file = dir.path().join("odyssey.toml");
+    let path = secret.to_str().unwrap();
+    let (url, url_file) = (variable("redis.url"), variable("redis.url_file"));
+    let of_file = format!("[redis]\nurl_file = {path:?}\n");
+    let direct = "redis://me:hunter2@variables";
+    for (toml, environment, shown) in [
+        ("", &[(&url, direct)][..], "redis://***@variables"),
+        ("", &[(&url_file, path)], "redis://***@files:6379/3"),
+        (
+            "",
+            &[(&url_file, path), (&url, direct)],
+            "redis://***@files:6379/3",
+        ),
+        (
+            "",
+            &[(&url_file, ""), (&url, direct)],
+            "redis://***@variables",
+        ),
+        (&of_file, &[], "redis://***@files:6379/3"),
+        (&of_file, &[(&url, direct)], "redis://***@variables"),
+        (
+            "[redis]\nurl = \"redis://:hunter2@below\"",
+            &[(&url_file, path)],
+            "redis://***@files:6379/3",
+        ),
+    ] {
+        std::fs::write(&file, toml).unwrap();
+        let mut command = odyssey();
+        command.args(["config", "--config"]).arg(&file);
+        command.envs(environment.iter().copied());
+        let printed = String::from_utf8(run(&mut command).stdout).unwrap();
+        let line = format!("url = {shown:?}");
+        assert!(printed.contains(&line), "{line} is missing:\n{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+}
+
+#[test]
+fn too_few_open_files_are_refused_with_the_number_that_is_needed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = odyssey_by("sh", &["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    command.arg("serve").env(variable("data_dir"), data.path());
+    for key in ["customers.listen", "staff.listen"] {
+        command.env(variable(key), "127.0.0.1:0");
+    }
+    let said = refused(&mut command);
+    for words in ["64 files (ulimit -n)", "at least 288"] {
+        assert!(said.contains(words), "{words} is missing: {said}");
+    }
 }
 
 #[test]

@@ -598,10 +598,8 @@ async fn what_a_browser_says_about_a_request_reaches_the_application() {
     ];
     for door in [nginx.customers, nginx.staff] {
         let mut raw = door.raw().await;
-        let lines: String = said
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let lines = said.map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines = lines.concat();
         raw.write(format!("GET /start/ HTTP/1.1\r\n{lines}\r\n"))
             .await;
         let seen = raw.one_answer().await;
@@ -630,7 +628,8 @@ async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written()
     let has_ipv6 = std::net::TcpListener::bind("[::]:0").is_ok();
     let mapped = free_address();
     if has_ipv6 {
-        lines += &format!("listen [::]:{} ipv6only=off;\n", mapped.port());
+        let listen = format!("listen [::]:{} ipv6only=off;\n", mapped.port());
+        lines += &listen;
     }
     std::fs::write(&listen, lines).unwrap();
     let nginx = Nginx::start((dir, customers, staff)).await;
