@@ -1,7 +1,7 @@
 # Everything one does with Odyssey. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run up check test soak demo bench terraform-init terraform-apply
+.PHONY: help run build up down check advisories test soak demo bench terraform-init terraform-apply
 
 CARGO ?= cargo
 # What is said to Terraform, a file in infra/: LocalStack, or one of yours.
@@ -17,8 +17,17 @@ help: ## List the targets
 run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
 	$(CARGO) run --release --locked -p odyssey -- serve
 
+# The images name the commit they were built from; there is no repository inside the build.
+build up: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse --short=12 HEAD 2>/dev/null))
+
+build: ## Build the container images
+	docker compose --profile demo build
+
 up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:8080
 	docker compose up --build
+
+down: ## Stop and remove the containers of every profile; held customers are served first, stored data stays
+	docker compose --profile demo --profile observability --profile aws --profile redis down
 
 check: ## Formatting, lints, documentation, dependencies, shell scripts, infrastructure; installs what is missing
 	scripts/install-tools.sh check
@@ -34,6 +43,10 @@ check: ## Formatting, lints, documentation, dependencies, shell scripts, infrast
 	$(NAMES) validate -no-color
 	$(NAMES) test -no-color
 	target/checkov/bin/checkov --directory infra --framework terraform --skip-download --quiet --compact
+
+advisories: ## Known vulnerabilities in dependencies; from the network
+	scripts/install-tools.sh advisories
+	$(CARGO) deny --locked check advisories
 
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test

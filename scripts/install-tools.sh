@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make check` or `make test` needs and this machine lacks. Usage: install-tools.sh check|test
+# Installs what `make check`, `make advisories` or `make test` needs and this machine lacks.
+# Usage: install-tools.sh check|advisories|test
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -63,13 +64,16 @@ check)
   subcommand deny '^0.20'
   virtual checkov 'checkov==3.3.30'
   ;;
+advisories)
+  subcommand deny '^0.20'
+  ;;
 test)
-  debian cc gcc make make nginx nginx-light redis-server redis-server python3 python3 python:ensurepip python3-venv
+  debian cc gcc make make curl curl nginx nginx-light redis-server redis-server python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
   virtual emulator 'moto[server]==5.2.5'
   ;;
 *)
-  echo "usage: ${0##*/} check|test" >&2
+  echo "usage: ${0##*/} check|advisories|test" >&2
   exit 2
   ;;
 esac
