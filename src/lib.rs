@@ -8,6 +8,7 @@
 //! - [`version`]: which build this is.
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
+//! - [`values`]: how values are written, at every desk alike; pure, and knows no desk.
 //! - [`storage`]: what outlives the process; knows no desk.
 //! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages; [`assignments`],
 //!   the day's packages given to drivers; [`couriers`], orders given to couriers. Every desk has the same rooms; see its module.
@@ -27,4 +28,5 @@ pub mod probe;
 pub mod shutdown;
 pub mod storage;
 pub mod telemetry;
+pub mod values;
 pub mod version;

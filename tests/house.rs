@@ -45,9 +45,10 @@ const HOUSE: Arrows = &[
     ("config", &[]),
     ("telemetry", &["config"]),
     ("shutdown", &[]),
-    ("http", &["version"]),
-    ("flood", &["http"]),
-    ("storage", &[]),
+    ("http", &["values", "version"]),
+    ("flood", &["http", "values"]),
+    ("storage", &["values"]),
+    ("values", &[]),
     ("version", &[]),
 ];
 
@@ -142,15 +143,19 @@ const DESKS: &[(&str, Arrows)] = &[
 /// What a room may know outside its desk. A room that is not here may know nothing there.
 const ROOMS_OUTSIDE: Arrows = &[
     // Who may come in is asked where requests come in.
-    ("routes", &["http", "flood"]),
+    ("routes", &["http", "flood", "values"]),
+    // Ids are compared, and times are shown, in one form at every desk.
+    ("model", &["values"]),
+    ("reading", &["values"]),
     // Whichever engine a desk has, it is out of reach in the same ways.
     ("error", &["storage::Unavailable"]),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
-    ("queues", &["storage"]),
-    ("dynamodb", &["storage"]),
+    ("queues", &["storage", "values"]),
+    ("service", &["values"]),
+    ("dynamodb", &["storage", "values"]),
     // It is kept in a file, or in S3.
-    ("oplog", &["storage"]),
+    ("oplog", &["storage", "values"]),
 ];
 
 /// Arrows against the plan, each with its reason. One that is no longer needed is a mistake, too.

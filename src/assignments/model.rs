@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::rules::Rule;
+use crate::values::id;
 
 /// The longest name of a driver or a package, in characters.
 pub const ID_CHARS_MAX: usize = 128;
@@ -21,16 +22,23 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
+        #[serde(from = "Box<str>")]
         pub struct $name(Arc<str>);
+
+        /// What was stored before names were normalized is read as if they had been.
+        impl From<Box<str>> for $name {
+            fn from(stored: Box<str>) -> Self {
+                Self(id::nfc(&stored).into())
+            }
+        }
 
         impl $name {
             /// The name, or nothing if it is none.
             pub fn parse(text: &str) -> Option<Self> {
-                is_name(text).then(|| Self(text.into()))
+                id::parse(text, ID_CHARS_MAX).map(|id| Self(id.into()))
             }
 
-            /// As it was given.
+            /// In NFC.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -45,17 +53,14 @@ macro_rules! name {
 }
 
 name! {
-    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character. Cheap to clone.
+    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Cheap to
+    /// clone.
     DriverId
 }
 name! {
-    /// A package's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character. Cheap to clone.
+    /// A package's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Cheap to
+    /// clone.
     PackageId
-}
-
-fn is_name(text: &str) -> bool {
-    let chars = text.chars().take(ID_CHARS_MAX + 1);
-    (1..=ID_CHARS_MAX).contains(&chars.count()) && !text.chars().any(char::is_control)
 }
 
 /// The day that is written so, as RFC 3339 has it: `2142-05-01`, and nothing else that means a day or a time.
@@ -333,6 +338,14 @@ pub struct Plan {
     pub unassigned: Vec<PackageId>,
 }
 
+impl Plan {
+    /// How many names are in it.
+    pub fn items(&self) -> usize {
+        let assigned = self.assignments.values().map(|packages| 1 + packages.len());
+        assigned.sum::<usize>() + self.unassigned.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,6 +358,15 @@ mod tests {
         for bad in ["", "a\nb", "\0", &"x".repeat(ID_CHARS_MAX + 1)] {
             assert!(PackageId::parse(bad).is_none(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_compared_in_one_form_also_if_it_was_stored_in_another() {
+        let name = DriverId::parse("Zo\u{eb}").unwrap();
+        assert_eq!(DriverId::parse("Zoe\u{308}"), Some(name.clone()));
+        let stored: DriverId = serde_json::from_str("\"Zoe\u{308}\"").unwrap();
+        assert_eq!(stored, name);
+        assert_eq!(serde_json::to_value(name).unwrap(), "Zo\u{eb}");
     }
 
     #[test]

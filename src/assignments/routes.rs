@@ -28,7 +28,7 @@ use super::service::{Assignments, today};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{self, BodyLimits, Json, stream};
-use crate::http::page::{Page, not_kept};
+use crate::http::page::{Page, not_kept, not_kept_list};
 use crate::http::params::{Query, RequestId};
 
 /// Reads a manifest as it is sent: its day, if it names one, and its lists.
@@ -178,10 +178,11 @@ async fn assign(
     };
     let body: AssignRequest = body::json(request, limits).await?;
     let listed = body.driver_ids.clone();
-    let request = body.into_request(explain)?;
+    let request = body.into_request(explain);
     let assigned = desk.assignments.assign(request, &request_id).await;
     let assigned = assigned.map_err(|error| problems::of_assign(error, &listed))?;
-    Ok(not_kept(&DayPlan::from(assigned)))
+    let items = assigned.plan.items();
+    Ok(not_kept_list(items, DayPlan::from(assigned)).await)
 }
 
 /// Say how far a package has come
@@ -207,12 +208,12 @@ async fn update(
     RequestId(request_id): RequestId,
     Json(body): Json<NewStatus>,
 ) -> Result<Response, Problem> {
-    let parts = body.into_parts()?;
-    let unknown = || UpdateError::Refused(Refusal::NoSuchAssignment);
-    let (driver, package, status) = parts.ok_or_else(unknown)?;
+    let unknown = UpdateError::Refused(Refusal::NoSuchAssignment);
+    let pair = body.driver_id.zip(body.package_id);
+    let (driver, package) = pair.ok_or(unknown)?;
     let updated = desk
         .assignments
-        .update(driver, package, status, &request_id);
+        .update(driver, package, body.status, &request_id);
     Ok(not_kept(&AssignmentState::from(updated.await?.assignment)))
 }
 
@@ -243,5 +244,6 @@ async fn list_assignments(
         return Ok(not_kept(&AssignmentPage::EMPTY));
     };
     let listing = desk.assignments.list(filter, after, limit).await?;
-    Ok(not_kept(&AssignmentPage::from(listing)))
+    let items = listing.assignments.len();
+    Ok(not_kept_list(items, AssignmentPage::from(listing)).await)
 }

@@ -66,7 +66,7 @@ struct Ready {
 /// What a plan is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who drives, not empty.
+    /// Who drives; in the day's list, or with `reset` holding packages of the day. Not empty.
     pub drivers: BTreeSet<DriverId>,
     /// Packages of one driver that day at most.
     pub max_per_driver: u32,
@@ -190,7 +190,7 @@ impl Assignments {
     /// See [`AssignError`].
     pub async fn assign(
         &self,
-        request: Request,
+        mut request: Request,
         request_id: &str,
     ) -> Result<Assigned, AssignError> {
         if !self.desk.store.is_well() {
@@ -198,14 +198,7 @@ impl Assignments {
             return Err(Unavailable::Engine.into());
         }
         let catalogue = self.catalogue(request.date).await?;
-        let unknown = request
-            .drivers
-            .iter()
-            .filter(|driver| !catalogue.has_driver(driver));
-        let unknown: Vec<DriverId> = unknown.cloned().collect();
-        if !unknown.is_empty() {
-            return Err(AssignError::UnknownDrivers(unknown));
-        }
+        let leavers = self.take_leavers(&mut request, &catalogue).await?;
         let turn = self.turn(request.date);
         // What changes nothing collides with nobody.
         let turn = if request.dry_run {
@@ -216,7 +209,8 @@ impl Assignments {
         };
         let request = Arc::new(request);
         for attempt in 0..TRIES {
-            match self.try_assign(&catalogue, &request, request_id).await {
+            let tried = self.try_assign(&catalogue, &request, &leavers, request_id);
+            match tried.await {
                 Ok(planned) => {
                     drop(turn);
                     return Ok(told(planned, &catalogue, request.explain).await?);
@@ -233,17 +227,44 @@ impl Assignments {
         Err(Unavailable::Busy.into())
     }
 
+    /// Takes out of the request who is not in the day's list, and returns them: nothing is planned for them, but a reset frees
+    /// the packages that they hold.
+    async fn take_leavers(
+        &self,
+        request: &mut Request,
+        catalogue: &Catalogue,
+    ) -> Result<Vec<DriverId>, AssignError> {
+        let (known, unlisted): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut request.drivers)
+            .into_iter()
+            .partition(|driver| catalogue.has_driver(driver));
+        request.drivers = known;
+        let mut holders = HashSet::new();
+        if request.reset && !unlisted.is_empty() {
+            let held = self.desk.store.held(request.date).await?;
+            holders.extend(held.into_iter().map(|held| held.driver));
+        }
+        let (leavers, unknown): (Vec<_>, Vec<_>) = unlisted
+            .into_iter()
+            .partition(|driver| holders.contains(driver));
+        if unknown.is_empty() {
+            Ok(leavers)
+        } else {
+            Err(AssignError::UnknownDrivers(unknown))
+        }
+    }
+
     async fn try_assign(
         &self,
         catalogue: &Arc<Catalogue>,
         request: &Arc<Request>,
+        leavers: &[DriverId],
         request_id: &str,
     ) -> Result<matching::Planned, Missed> {
         let date = request.date;
         let mut held = self.desk.store.held(date).await?;
         let mut returned = HashSet::new();
         if request.reset {
-            let drivers = request.drivers.iter().cloned().collect();
+            let drivers = request.drivers.iter().chain(leavers).cloned().collect();
             returned.extend(self.desk.store.still_assigned(date, drivers).await?);
         }
         let mut counts: BTreeMap<DriverId, u32> = BTreeMap::new();
@@ -252,8 +273,16 @@ impl Assignments {
         }
         held.retain(|held| !returned.contains(held));
         let (catalogue, asked) = (Arc::clone(catalogue), Arc::clone(request));
+        let kept_by = |leaver: &DriverId| {
+            let kept = held.iter().filter(|held| held.driver == *leaver);
+            let mut kept: Vec<PackageId> = kept.map(|held| held.package.clone()).collect();
+            kept.sort_unstable();
+            (leaver.clone(), kept)
+        };
+        let of_leavers: Vec<_> = leavers.iter().map(kept_by).collect();
         let planned = off_the_runtime(move || planned(&catalogue, &asked, &held));
         let (mut planned, took) = planned.await?;
+        planned.plan.assignments.extend(of_leavers);
         self.desk.metrics.planned(took);
         if !request.dry_run {
             let given = std::mem::take(&mut planned.given);

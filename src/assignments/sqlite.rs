@@ -47,6 +47,11 @@ pub const MIGRATIONS: &[&str] = &["
         updated_at INTEGER NOT NULL,
         PRIMARY KEY (day, driver, package)
     ) STRICT, WITHOUT ROWID;
+", "
+    -- Names are compared in NFC, so they are stored in it. Those of packages within hands are normalized as they are read.
+    UPDATE hands SET driver = nfc(driver) WHERE nfc(driver) <> driver;
+    UPDATE OR IGNORE statuses SET driver = nfc(driver), package = nfc(package)
+        WHERE nfc(driver) <> driver OR nfc(package) <> package;
 "];
 
 /// Hands that are read for one page of a list; then the page ends, however much is on it.

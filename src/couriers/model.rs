@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::values::time;
+
 /// The longest name of a courier, in characters.
 pub const NAME_CHARS_MAX: usize = 200;
 /// The longest details of an order, in characters.
@@ -93,6 +95,7 @@ pub struct AddOrder {
     /// Where it goes.
     pub zone: Zone,
     /// When it was placed, to the microsecond.
+    #[serde(serialize_with = "time::shown")]
     pub added_at: Timestamp,
 }
 

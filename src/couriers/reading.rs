@@ -1,42 +1,31 @@
-//! What is told, as JSON: read field by field, so that all that is wrong with it is told at once. Pure.
+//! Events and assignments as JSON: read field by field, so that everything that is wrong with them is named at once. Pure.
 
-use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::model::{
     AddCourier, AddOrder, Assignment, CourierId, DETAILS_CHARS_MAX, Event, NAME_CHARS_MAX, OrderId,
     Zone,
 };
+use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Read};
 
 /// Events of one list at most.
 pub const EVENTS_MAX: usize = 1000;
-/// Mistakes that are told at most.
-const MISTAKES_MAX: usize = 100;
-
-/// Something that is not acceptable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// Where, as a JSON pointer (RFC 6901).
-    pub pointer: String,
-    /// What is wrong there.
-    pub detail: String,
-}
 
 /// One event.
 ///
 /// # Errors
 /// All that is wrong with it.
 pub fn event(value: &Value) -> Result<Event, Vec<Mistake>> {
-    one(value)
+    json::get(value)
 }
 
-/// An assignment, told as it is told to others.
+/// An assignment, as it is published.
 ///
 /// # Errors
 /// All that is wrong with it.
 pub fn assignment(value: &Value) -> Result<Assignment, Vec<Mistake>> {
-    one(value)
+    json::get(value)
 }
 
 /// One event, or a list of [`EVENTS_MAX`] at most.
@@ -48,15 +37,14 @@ pub fn events(value: &Value) -> Result<Vec<Event>, Vec<Mistake>> {
         return Ok(vec![event(value)?]);
     };
     if list.len() > EVENTS_MAX {
-        return Err(vec![Mistake {
-            pointer: String::new(),
-            detail: format!("There may be {EVENTS_MAX} events at most."),
-        }]);
+        let detail = format!("There may be {EVENTS_MAX} events at most.");
+        return Err(vec![Mistake::new("", detail)]);
     }
     let mut mistakes = Vec::new();
     let mut events = Vec::with_capacity(list.len());
     for (place, value) in list.iter().enumerate() {
-        events.extend(object(value, &format!("/{place}"), &mut mistakes));
+        let pointer = format!("/{place}");
+        events.extend(Event::read(&mut Fields::of(value, &pointer, &mut mistakes)));
         if mistakes.len() >= MISTAKES_MAX {
             break;
         }
@@ -74,162 +62,53 @@ pub fn events(value: &Value) -> Result<Vec<Event>, Vec<Mistake>> {
 /// All that is wrong with it.
 pub fn patched(
     id: CourierId,
-    patch: &Map<String, Value>,
+    patch: &Value,
     before: Option<&AddCourier>,
 ) -> Result<AddCourier, Vec<Mistake>> {
-    let mut mistakes = Vec::new();
-    let mut fields = Fields {
-        object: patch,
-        pointer: "",
-        mistakes: &mut mistakes,
-    };
-    let said = |name| patch.contains_key(name);
-    let name = match before {
-        Some(before) if !said("name") => Some(before.name.clone()),
-        _ => fields.text("name", 1, NAME_CHARS_MAX),
-    };
-    let zone = match before {
-        Some(before) if !said("zone") => Some(before.zone),
-        _ => fields.zone("zone"),
-    };
-    let is_available = match before {
-        Some(before) if !said("available") => Some(before.is_available),
-        _ => fields.flag("available"),
-    };
-    match (name, zone, is_available) {
-        (Some(name), Some(zone), Some(is_available)) => Ok(AddCourier {
+    json::all(patch, |fields| {
+        let name = match before {
+            Some(before) if !fields.has("name") => Some(before.name.clone()),
+            _ => name(fields),
+        };
+        let zone = match before {
+            Some(before) if !fields.has("zone") => Some(before.zone),
+            _ => zone(fields),
+        };
+        let is_available = match before {
+            Some(before) if !fields.has("available") => Some(before.is_available),
+            _ => fields.flag("available"),
+        };
+        Some(AddCourier {
             id,
-            name,
-            zone,
-            is_available,
-        }),
-        _ => Err(mistakes),
-    }
-}
-
-/// What is written as an object.
-trait Written: Sized {
-    /// What is said if it is none.
-    const NO_OBJECT: &str;
-
-    fn read(fields: &mut Fields<'_>) -> Option<Self>;
-}
-
-fn one<T: Written>(value: &Value) -> Result<T, Vec<Mistake>> {
-    let mut mistakes = Vec::new();
-    object(value, "", &mut mistakes).ok_or(mistakes)
-}
-
-fn object<T: Written>(value: &Value, pointer: &str, mistakes: &mut Vec<Mistake>) -> Option<T> {
-    let Some(object) = value.as_object() else {
-        mistakes.push(Mistake {
-            pointer: pointer.to_owned(),
-            detail: T::NO_OBJECT.to_owned(),
-        });
-        return None;
-    };
-    T::read(&mut Fields {
-        object,
-        pointer,
-        mistakes,
+            name: name?,
+            zone: zone?,
+            is_available: is_available?,
+        })
     })
 }
 
-/// Reads the fields of one object, and tells what is wrong with them.
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    pointer: &'a str,
-    mistakes: &'a mut Vec<Mistake>,
+fn uuid(fields: &mut Fields<'_>, name: &str) -> Option<Uuid> {
+    let parse = |text: &str| text.parse().ok();
+    fields.word(name, parse, || "It must be a UUID.".to_owned())
 }
 
-impl<'a> Fields<'a> {
-    fn wrong<T>(&mut self, name: &str, detail: impl Into<String>) -> Option<T> {
-        let pointer = if name.is_empty() {
-            self.pointer.to_owned()
-        } else {
-            format!("{}/{name}", self.pointer)
-        };
-        if self.mistakes.len() < MISTAKES_MAX {
-            let detail = detail.into();
-            self.mistakes.push(Mistake { pointer, detail });
-        }
-        None
-    }
+fn name(fields: &mut Fields<'_>) -> Option<Box<str>> {
+    fields.text("name", 1..=NAME_CHARS_MAX).map(Box::from)
+}
 
-    fn get(&mut self, name: &str) -> Option<&'a Value> {
-        let value = self.object.get(name);
-        if value.is_none() {
-            return self.wrong(name, "This field is missing.");
-        }
-        value
-    }
-
-    fn id(&mut self, name: &str) -> Option<Uuid> {
-        let id = self.get(name)?.as_str().and_then(|text| text.parse().ok());
-        if id.is_some() {
-            return id;
-        }
-        self.wrong(name, "It must be a UUID.")
-    }
-
-    fn text(&mut self, name: &str, least: usize, most: usize) -> Option<Box<str>> {
-        let text = self.get(name)?.as_str();
-        let fits = |text: &&str| (least..=most).contains(&text.chars().count());
-        if let Some(text) = text.filter(fits) {
-            return Some(text.into());
-        }
-        self.wrong(
-            name,
-            format!("It must be a text of {least} to {most} characters."),
-        )
-    }
-
-    fn zone(&mut self, name: &str) -> Option<Zone> {
-        let zone = self.get(name)?.as_str().and_then(Zone::parse);
-        if zone.is_some() {
-            return zone;
-        }
+fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
+    fields.word("zone", Zone::parse, || {
         let known = Zone::ALL.map(Zone::as_str).join(", ");
-        self.wrong(name, format!("The zones are {known}."))
-    }
-
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.get(name)? {
-            Value::Bool(flag) => Some(*flag),
-            _ => self.wrong(name, "It must be true or false."),
-        }
-    }
-
-    fn moment(&mut self, name: &str) -> Option<Timestamp> {
-        let moment = self
-            .get(name)?
-            .as_str()
-            .and_then(|text| text.parse::<Timestamp>().ok());
-        // As precisely as it is kept.
-        let moment =
-            moment.and_then(|moment| Timestamp::from_microsecond(moment.as_microsecond()).ok());
-        if moment.is_some() {
-            return moment;
-        }
-        self.wrong(
-            name,
-            "A time is written as in RFC 3339, such as 2142-05-01T12:00:00Z.",
-        )
-    }
+        format!("The zones are {known}.")
+    })
 }
 
-impl Written for Event {
-    const NO_OBJECT: &str = "An event is an object.";
-
+impl Read for Event {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let has = |name| fields.object.contains_key(name);
-        match (has("courierId"), has("orderId")) {
+        match (fields.has("courierId"), fields.has("orderId")) {
             (true, false) => {
-                let (id, name) = (
-                    fields.id("courierId"),
-                    fields.text("name", 1, NAME_CHARS_MAX),
-                );
-                let (zone, is_available) = (fields.zone("zone"), fields.flag("isAvailable"));
+                let (id, name) = (uuid(fields, "courierId"), name(fields));
+                let (zone, is_available) = (zone(fields), fields.flag("isAvailable"));
                 Some(Self::Courier(AddCourier {
                     id: CourierId(id?),
                     name: name?,
@@ -238,18 +117,18 @@ impl Written for Event {
                 }))
             }
             (false, true) => {
-                let (id, details) = (
-                    fields.id("orderId"),
-                    fields.text("details", 0, DETAILS_CHARS_MAX),
-                );
-                let (zone, added_at) = (fields.zone("zone"), fields.moment("addedAt"));
+                let id = uuid(fields, "orderId");
+                let details = fields.text("details", 0..=DETAILS_CHARS_MAX);
+                let (zone, added_at) = (zone(fields), fields.time("addedAt", false));
                 Some(Self::Order(AddOrder {
                     id: OrderId(id?),
-                    details: details?,
+                    details: details?.into(),
                     zone: zone?,
                     added_at: added_at?,
                 }))
             }
+            // That it is not an object is noted already.
+            (false, false) if !fields.is_object() => None,
             (false, false) => fields.wrong(
                 "",
                 "It is no event: it has neither `courierId` nor `orderId`.",
@@ -261,11 +140,9 @@ impl Written for Event {
     }
 }
 
-impl Written for Assignment {
-    const NO_OBJECT: &str = "An assignment is an object.";
-
+impl Read for Assignment {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let (order, courier) = (fields.id("orderId"), fields.id("courierId"));
+        let (order, courier) = (uuid(fields, "orderId"), uuid(fields, "courierId"));
         Some(Self {
             order_id: OrderId(order?),
             courier_id: CourierId(courier?),

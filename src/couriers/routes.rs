@@ -17,8 +17,8 @@ use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
 use super::service::{Couriers, TakenIn};
 use crate::http::Problem;
 use crate::http::api::with_state;
-use crate::http::body::{AnyJson, BodyLimits, Json, Object};
-use crate::http::page::not_kept;
+use crate::http::body::{AnyJson, BodyLimits};
+use crate::http::page::{not_kept, not_kept_list};
 use crate::http::params::{Path, Query};
 
 /// Orders of a list at most.
@@ -104,7 +104,8 @@ async fn get_orders(
     Query(query): Query<CourierQuery>,
 ) -> Result<Response, Problem> {
     let courier = CourierId(id("courierId", query.courier_id)?);
-    Ok(not_kept(&desk.couriers.orders_of(courier).await?))
+    let orders = desk.couriers.orders_of(courier).await?;
+    Ok(not_kept_list(orders.len(), orders).await)
 }
 
 /// The courier of an order
@@ -163,7 +164,7 @@ async fn get_courier(
 async fn patch_courier(
     State(desk): State<Desk>,
     Path(courier): Path<String>,
-    Json(Object(patch)): Json<Object>,
+    AnyJson(patch): AnyJson,
 ) -> Result<Response, Problem> {
     let courier = CourierId(id("courier_id", Some(courier))?);
     let change = |before: Option<&Courier>| wire::patched(courier, &patch, before);
@@ -191,8 +192,8 @@ async fn list_couriers(
         Zone::parse(&letter).ok_or_else(wrong)
     });
     let couriers = desk.couriers.couriers(zone.transpose()?).await?;
-    let couriers = couriers.into_iter().map(CourierState::from).collect();
-    Ok(not_kept(&CourierList { couriers }))
+    let couriers: Vec<_> = couriers.into_iter().map(CourierState::from).collect();
+    Ok(not_kept_list(couriers.len(), CourierList { couriers }).await)
 }
 
 /// Orders that wait for a courier
@@ -205,7 +206,7 @@ async fn list_couriers(
 )]
 async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
     let (orders, total) = desk.couriers.parked(PARKED_MAX).await?;
-    Ok(not_kept(&ParkedOrders::of(orders, total)))
+    Ok(not_kept_list(orders.len(), ParkedOrders::of(orders, total)).await)
 }
 
 /// What happened
@@ -238,7 +239,7 @@ async fn list_events(
         limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
     })?;
     let events = desk.couriers.events(after, limit).await?;
-    Ok(not_kept(&EventPage::of(events, limit)))
+    Ok(not_kept_list(events.len(), EventPage::of(events, limit)).await)
 }
 
 /// Alive? (of the courier desk)

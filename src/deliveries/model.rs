@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::values::id;
+
 /// The longest id of a delivery, in characters.
 pub const ID_CHARS_MAX: usize = 128;
 /// The longest key of an event, in bytes: the same as for orders.
 pub const KEY_BYTES_MAX: usize = 255;
 
-/// A delivery's name: 1 to [`ID_CHARS_MAX`] of the characters that stand for themselves in a URL (RFC 3986, section 2.3).
+/// A delivery's name: 1 to [`ID_CHARS_MAX`] of the characters that stand for themselves in a URL (RFC 3986, section 2.3). Not
+/// `.` or `..`: as a segment of a path these lead elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(Box<str>);
 
@@ -19,7 +22,12 @@ impl DeliveryId {
     pub fn parse(text: &str) -> Option<Self> {
         let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
         let fits = (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(unreserved);
-        fits.then(|| Self(text.into()))
+        (fits && id::is_addressable(text)).then(|| Self(text.into()))
+    }
+
+    /// An id that was stored, by whatever rules were in force then.
+    pub fn stored(text: &str) -> Self {
+        Self(text.into())
     }
 
     /// As it was given.
@@ -68,6 +76,12 @@ impl EventType {
             Self::Crashed => "CRASHED",
             Self::ParcelDelivered => "PARCEL_DELIVERED",
         }
+    }
+
+    /// The type of this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|event_type| event_type.as_str() == word)
     }
 
     /// Nothing follows.
@@ -151,6 +165,9 @@ mod tests {
             ("a b", false),
             ("ü", false),
             ("a\0", false),
+            ("...", true),
+            (".", false),
+            ("..", false),
         ] {
             assert_eq!(DeliveryId::parse(text).is_some(), fits, "{text:?}");
         }

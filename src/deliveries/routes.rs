@@ -21,7 +21,7 @@ use super::store::Recorded;
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
-use crate::http::page::{Kept, Page, not_kept};
+use crate::http::page::{Kept, Page, not_kept, not_kept_list};
 use crate::http::params::Path;
 
 /// What the handlers share.
@@ -103,7 +103,7 @@ async fn record_event(
     let key = key(&headers)?.or(event.event_id.map(String::into_boxed_str));
     let recorded = desk
         .deliveries
-        .record(id.clone(), event.event_type.into(), key)
+        .record(id.clone(), event.event_type, key)
         .await?;
     let (event, replayed) = match recorded {
         Recorded::New(event) => (event, false),
@@ -141,7 +141,8 @@ async fn list_events(
 ) -> Result<Response, Problem> {
     let history = desk.deliveries.history(delivery_id(&id)?).await?;
     let history = history.ok_or_else(unknown_delivery)?;
-    Ok(not_kept(&DeliveryEvents::from(history)))
+    let events = history.events.len();
+    Ok(not_kept_list(events, DeliveryEvents::from(history)).await)
 }
 
 /// One event
@@ -222,9 +223,9 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
         }
         DeliveryState::of(delivery, stale_from, now)
     });
-    let deliveries = deliveries.collect();
-    let page = Page::render(&OngoingDeliveries { deliveries });
-    desk.ongoing.keep(version, until, &page);
+    let deliveries: Vec<DeliveryState> = deliveries.collect();
+    let page = Page::render_list(deliveries.len(), OngoingDeliveries { deliveries }).await?;
+    desk.ongoing.keep(version, now..until, &page);
     Ok(page.answer(&headers))
 }
 
@@ -247,7 +248,8 @@ async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Resp
     }
     let counts = desk.deliveries.counts().await?;
     let page = Page::render(&DeliveryCounts::from(counts));
-    desk.counts.keep(version, Timestamp::MAX, &page);
+    desk.counts
+        .keep(version, Timestamp::MIN..Timestamp::MAX, &page);
     Ok(page.answer(&headers))
 }
 
@@ -255,7 +257,7 @@ fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
     DeliveryId::parse(text).ok_or_else(|| {
         Problem::invalid_parameter(
             "delivery_id",
-            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-."),
+            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-, but not . or .. alone."),
         )
     })
 }

@@ -40,6 +40,9 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO counts VALUES (1, 0, 0);
 "];
 
+/// Deliveries that are deleted with each new one.
+const PUSHED_OUT_AT_ONCE: u32 = 20;
+
 /// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
@@ -199,17 +202,23 @@ fn begin(
     Ok(Recorded::New(event))
 }
 
-/// Lets go of what is over and numbered up to here.
+/// Deletes what is over and numbered up to here: the oldest, and not more at once than other operations can wait for. What is
+/// left, after `deliveries.kept` was lowered, goes with the deliveries to come.
 fn push_out(connection: &Connection, outlived: u64) -> rusqlite::Result<()> {
-    connection
+    let over: Vec<u64> = connection
         .prepare_cached(
-            "DELETE FROM events WHERE delivery IN
-                 (SELECT number FROM deliveries WHERE state >= 4 AND number <= ?)",
+            "SELECT number FROM deliveries WHERE state >= 4 AND number <= ? ORDER BY number LIMIT ?",
         )?
-        .execute([outlived])?;
-    connection
-        .prepare_cached("DELETE FROM deliveries WHERE state >= 4 AND number <= ?")?
-        .execute([outlived])?;
+        .query_map(params![outlived, PUSHED_OUT_AT_ONCE], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for number in over {
+        connection
+            .prepare_cached("DELETE FROM events WHERE delivery = ?")?
+            .execute([number])?;
+        connection
+            .prepare_cached("DELETE FROM deliveries WHERE number = ?")?
+            .execute([number])?;
+    }
     Ok(())
 }
 
@@ -268,10 +277,9 @@ fn counts(connection: &Connection) -> rusqlite::Result<Counts> {
 }
 
 fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
-    let id = row.get_ref(0)?.as_str()?;
     let (Micros(started_at), Micros(updated_at)) = (row.get(3)?, row.get(4)?);
     Ok(Delivery {
-        id: DeliveryId::parse(id).ok_or(FromSqlError::InvalidType)?,
+        id: DeliveryId::stored(row.get_ref(0)?.as_str()?),
         state: row.get(1)?,
         events: row.get(2)?,
         started_at,

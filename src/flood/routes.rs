@@ -20,7 +20,9 @@ use super::table::{Limits, Reason, Refused};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::edge::Caller;
+use crate::http::page::not_kept_list;
 use crate::http::params::Path;
+use crate::values::time::Moment;
 
 impl<S: Send + Sync> FromRequestParts<S> for Admission
 where
@@ -145,7 +147,7 @@ struct CutOffAddress {
     #[schema(example = "192.0.2.7")]
     address: String,
     #[schema(value_type = String, format = DateTime)]
-    until: Timestamp,
+    until: Moment,
     /// Refusals since it is known.
     refused: u64,
 }
@@ -164,7 +166,8 @@ async fn list(State(flood): State<Flood>) -> Response {
             address: shown(entry.address),
             until: wall
                 .checked_add(entry.until - now)
-                .unwrap_or(Timestamp::MAX),
+                .unwrap_or(Timestamp::MAX)
+                .into(),
             refused: entry.refused,
         })
         .collect();
@@ -173,7 +176,7 @@ async fn list(State(flood): State<Flood>) -> Response {
         addresses: table.len(),
         cut_off,
     };
-    ([("cache-control", "no-store")], axum::Json(state)).into_response()
+    not_kept_list(state.cut_off.len(), state).await
 }
 
 /// An address let back in.

@@ -11,14 +11,12 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use garde::Validate;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::problem::{FieldError, Problem};
+use crate::values::json::{self, Mistake, Read, Unread};
 
 /// Pieces of a large body that may wait for its parser.
 const CHUNKS_ON_THEIR_WAY: usize = 16;
@@ -32,37 +30,40 @@ pub struct BodyLimits {
     pub timeout: Duration,
 }
 
-/// A body that may be absent; if present it is a JSON value that `T` accepts.
+/// A body that may be absent; if present it is a JSON value that `T` is read from.
 #[derive(Debug)]
 pub struct OptionalJson<T> {
     /// The value, if there was a body.
     pub value: Option<T>,
-    /// The body as it came.
-    pub raw: Bytes,
+    /// The body as JSON; without one, an empty object.
+    pub json: Value,
 }
 
 impl<S, T> FromRequest<S> for OptionalJson<T>
 where
     BodyLimits: FromRef<S>,
     S: Send + Sync,
-    T: DeserializeOwned + Validate<Context = ()>,
+    T: Read,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let raw = read(body, BodyLimits::from_ref(state)).await?;
-        let value = if raw.is_empty() {
-            None
-        } else {
-            must_be_json(&parts.headers)?;
-            Some(parse(&raw)?)
-        };
-        Ok(Self { value, raw })
+        if raw.is_empty() {
+            return Ok(Self {
+                value: None,
+                json: Value::Object(serde_json::Map::new()),
+            });
+        }
+        must_be_json(&parts.headers)?;
+        let json = json::read(&raw)?;
+        let value = Some(json::get(&json)?);
+        Ok(Self { value, json })
     }
 }
 
-/// A body that is a JSON value which `T` accepts.
+/// A body that is a JSON value which `T` is read from.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -70,7 +71,7 @@ impl<S, T> FromRequest<S> for Json<T>
 where
     BodyLimits: FromRef<S>,
     S: Send + Sync,
-    T: DeserializeOwned + Validate<Context = ()>,
+    T: Read,
 {
     type Rejection = Problem;
 
@@ -79,21 +80,14 @@ where
     }
 }
 
-/// A body that is a JSON value which `T` accepts, within limits of its own.
+/// A body that is a JSON value which `T` is read from, within limits of its own.
 ///
 /// # Errors
-/// As for [`read`] and [`parse`]; 415 if it is not JSON by its type; 400 if there is none.
-pub async fn json<T>(request: Request, limits: BodyLimits) -> Result<T, Problem>
-where
-    T: DeserializeOwned + Validate<Context = ()>,
-{
-    let (parts, body) = request.into_parts();
-    let raw = read(body, limits).await?;
-    if raw.is_empty() {
-        return Err(Problem::unreadable("There is no body; it must be JSON."));
-    }
-    must_be_json(&parts.headers)?;
-    parse(&raw)
+/// As for [`read`] and [`json::read`]; 415 if it is not JSON by its type; 400 if there is none; 422 with pointers if it is
+/// not acceptable.
+pub async fn json<T: Read>(request: Request, limits: BodyLimits) -> Result<T, Problem> {
+    let value = any_json(request, limits).await?;
+    Ok(json::get(&value)?)
 }
 
 /// A JSON value of any kind.
@@ -108,18 +102,20 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let raw = read(body, BodyLimits::from_ref(state)).await?;
-        must_be_json(&parts.headers)?;
-        let value = serde_json::from_slice(&raw);
-        value.map(Self).map_err(|error| unfit(error, String::new()))
+        let value = any_json(request, BodyLimits::from_ref(state)).await;
+        value.map(Self)
     }
 }
 
-/// A JSON object of any members, for requests whose fields are not known beforehand.
-#[derive(Debug, Deserialize, Validate)]
-#[serde(transparent)]
-pub struct Object(#[garde(skip)] pub Map<String, Value>);
+async fn any_json(request: Request, limits: BodyLimits) -> Result<Value, Problem> {
+    let (parts, body) = request.into_parts();
+    let raw = read(body, limits).await?;
+    if raw.is_empty() {
+        return Err(Problem::unreadable("There is no body; it must be JSON."));
+    }
+    must_be_json(&parts.headers)?;
+    Ok(json::read(&raw)?)
+}
 
 /// A body nobody reads, read to its end and dropped.
 #[derive(Debug)]
@@ -276,90 +272,87 @@ impl io::Read for Incoming {
     }
 }
 
-/// Refuses a body that says it is something else than JSON. A body that says nothing is taken for JSON.
+/// Rejects a body that is declared as anything but JSON in UTF-8. Without a declaration it is taken for that.
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    must_be_plain(headers)?;
     let Some(declared) = headers.get(header::CONTENT_TYPE) else {
         return Ok(());
     };
-    let essence = declared
-        .to_str()
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    if essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"))
-    {
-        return Ok(());
+    let declared = declared.to_str().unwrap_or_default();
+    let mut parts = declared.split(';');
+    let essence = parts.next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if !is_json {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-json",
+            "The body's type is not accepted",
+            format!("Send Content-Type: application/json, not {essence:?}."),
+        ));
     }
-    Err(Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "not-json",
-        "The body's type is not accepted",
-        format!("Send Content-Type: application/json, not {essence:?}."),
-    ))
+    let charsets = parts.filter_map(|part| part.split_once('='));
+    let mut charsets = charsets.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let other = charsets.find(|(_, charset)| {
+        let charset = charset.trim().trim_matches('"');
+        // ASCII is a part of it.
+        let accepted = ["utf-8", "utf8", "us-ascii"];
+        !accepted.iter().any(|one| charset.eq_ignore_ascii_case(one))
+    });
+    other.map_or(Ok(()), |(_, charset)| {
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-utf-8",
+            "The body's charset is not accepted",
+            format!("Send JSON in UTF-8, not in {:?}.", charset.trim()),
+        ))
+    })
 }
 
-/// Parses and validates JSON.
-///
-/// # Errors
-/// 400 if it is not JSON; 422 with pointers if it is JSON of the wrong shape, or breaks a rule of `T`.
-pub fn parse<T: DeserializeOwned + Validate<Context = ()>>(raw: &[u8]) -> Result<T, Problem> {
-    // The parser would fill the fields from an array, too, one after the other.
-    if raw.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::invalid(vec![FieldError {
-            pointer: Some(String::new()),
-            parameter: None,
-            detail: "The body must be an object.".to_owned(),
-        }]));
-    }
-    let mut json = serde_json::Deserializer::from_slice(raw);
-    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let pointer = pointer(error.path());
-        unfit(error.into_inner(), pointer)
-    })?;
-    json.end().map_err(|error| unfit(error, String::new()))?;
-    value.validate().map_err(|report| {
-        let errors = report
-            .iter()
-            .map(|(path, error)| FieldError {
-                pointer: Some(format!("/{}", path.to_string().replace('.', "/"))),
-                parameter: None,
-                detail: error.to_string(),
-            })
-            .collect();
-        Problem::invalid(errors)
-    })?;
-    Ok(value)
+/// Rejects a body with a content coding, such as gzip, and names the one that is accepted (RFC 9110, section 12.5.3).
+fn must_be_plain(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut codings = codings.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+    let other = codings
+        .find(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
+        .map(|coding| String::from_utf8_lossy(coding.trim_ascii()).into_owned());
+    other.map_or(Ok(()), |coding| {
+        Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "body-encoded",
+            "The body's encoding is not accepted",
+            format!("Send the body as it is, without Content-Encoding: {coding:?}."),
+        )
+        .accept_identity())
+    })
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the callers are done with the error"
-)]
-fn unfit(error: serde_json::Error, pointer: String) -> Problem {
-    if error.is_data() {
-        Problem::invalid(vec![FieldError {
+impl From<Mistake> for FieldError {
+    fn from(Mistake { pointer, detail }: Mistake) -> Self {
+        Self {
             pointer: Some(pointer),
             parameter: None,
-            detail: error.to_string(),
-        }])
-    } else {
-        Problem::unreadable(format!("The body is not JSON: {error}."))
+            detail,
+        }
     }
 }
 
-/// The JSON pointer (RFC 6901) of a path.
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter()
-        .filter_map(|segment| match segment {
-            Segment::Seq { index } => Some(format!("/{index}")),
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            // An enum's variant has no place of its own in the JSON.
-            Segment::Enum { .. } | Segment::Unknown => None,
-        })
-        .collect()
+/// 422, with all of them.
+impl From<Vec<Mistake>> for Problem {
+    fn from(mistakes: Vec<Mistake>) -> Self {
+        Self::invalid(mistakes.into_iter().map(FieldError::from).collect())
+    }
+}
+
+/// 400 for what is not JSON, 422 for JSON that is not acceptable.
+impl From<Unread> for Problem {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Mistake(mistake) => vec![mistake].into(),
+            Unread::Syntax { line, column } => Self::unreadable(format!(
+                "The body is not JSON from line {line}, column {column} on."
+            )),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,10 +12,24 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::problem::Problem;
+
+/// Items that are rendered in some tens of microseconds, on the runtime.
+const ITEMS_HERE_MAX: usize = 100;
+
 /// 200 with a value that must not be kept by anybody.
 pub fn not_kept(value: &impl Serialize) -> Response {
     let no_store = HeaderValue::from_static("no-store");
     ([(header::CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
+}
+
+/// As [`not_kept`], for a value with so many `items`: if they are many, it is rendered where no other request waits for it.
+pub async fn not_kept_list<T: Serialize + Send + 'static>(items: usize, value: T) -> Response {
+    if items <= ITEMS_HERE_MAX {
+        return not_kept(&value);
+    }
+    let rendered = tokio::task::spawn_blocking(move || not_kept(&value)).await;
+    rendered.unwrap_or_else(|_| Problem::bug().into_response())
 }
 
 /// A page as it goes out.
@@ -33,6 +48,21 @@ impl Page {
         digest.write(&json);
         let version = format!("{:016x}", digest.finish());
         Self::of(json.into(), &version)
+    }
+
+    /// As [`Page::render`], for a value with so many `items`; see [`not_kept_list`].
+    ///
+    /// # Errors
+    /// If rendering panics.
+    pub async fn render_list<T: Serialize + Send + 'static>(
+        items: usize,
+        value: T,
+    ) -> Result<Self, Problem> {
+        if items <= ITEMS_HERE_MAX {
+            return Ok(Self::render(&value));
+        }
+        let rendered = tokio::task::spawn_blocking(move || Self::render(&value)).await;
+        rendered.map_err(|_| Problem::bug())
     }
 
     /// A page that is rendered already, and has a version: characters of hexadecimal digits.
@@ -81,7 +111,7 @@ pub struct Kept {
 #[derive(Clone)]
 struct Latest {
     version: u64,
-    until: Timestamp,
+    holds: Range<Timestamp>,
     page: Page,
 }
 
@@ -97,17 +127,18 @@ impl Kept {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest
             .as_ref()
-            .filter(|latest| latest.version == version && now < latest.until)
+            .filter(|latest| latest.version == version && latest.holds.contains(&now))
             .map(|latest| latest.page.clone())
     }
 
-    /// Keeps what was rendered of this version, to be shown before `until`. An older version does not replace a newer one.
-    pub fn keep(&self, version: u64, until: Timestamp, page: &Page) {
+    /// Keeps what was rendered of this version, to be shown while `holds` contains the time: a clock that was put back is
+    /// outside it, too. An older version does not replace a newer one.
+    pub fn keep(&self, version: u64, holds: Range<Timestamp>, page: &Page) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.as_ref().is_none_or(|kept| kept.version <= version) {
             *latest = Some(Latest {
                 version,
-                until,
+                holds,
                 page: page.clone(),
             });
         }
@@ -147,11 +178,13 @@ mod tests {
         let second = |second| Timestamp::from_second(second).unwrap();
         let kept = Kept::default();
         assert!(kept.get(0, second(0)).is_none());
-        kept.keep(3, second(10), &Page::render(&3));
+        let until_10 = || second(5)..second(10);
+        kept.keep(3, until_10(), &Page::render(&3));
         assert!(kept.get(3, second(9)).is_some());
+        assert!(kept.get(3, second(4)).is_none(), "the clock was put back");
         assert!(kept.get(3, second(10)).is_none());
         assert!(kept.get(4, second(9)).is_none());
-        kept.keep(2, second(10), &Page::render(&2));
+        kept.keep(2, until_10(), &Page::render(&2));
         assert!(kept.get(3, second(9)).is_some());
         assert!(kept.get(2, second(9)).is_none());
     }

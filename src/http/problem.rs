@@ -39,7 +39,16 @@ pub struct Problem {
     retry_after_secs: Option<u32>,
     #[serde(skip)]
     #[schema(ignore)]
-    allow: Option<&'static str>,
+    accepted: Option<Accepted>,
+}
+
+/// What would be accepted instead; each has a header of its own.
+#[derive(Debug, Clone, Copy)]
+enum Accepted {
+    /// These methods.
+    Methods(&'static str),
+    /// A body without a content coding.
+    Identity,
 }
 
 /// One wrong place in a request.
@@ -73,7 +82,7 @@ impl Problem {
             errors: Box::default(),
             more: None,
             retry_after_secs: None,
-            allow: None,
+            accepted: None,
         }
     }
 
@@ -163,7 +172,14 @@ impl Problem {
     /// Adds an `Allow` header, for a 405 that the router does not know of.
     #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
+        self.accepted = Some(Accepted::Methods(methods));
+        self
+    }
+
+    /// Adds `Accept-Encoding: identity`, for a body with another content coding.
+    #[must_use]
+    pub fn accept_identity(mut self) -> Self {
+        self.accepted = Some(Accepted::Identity);
         self
     }
 
@@ -241,8 +257,12 @@ impl IntoResponse for Problem {
         if let Some(secs) = self.retry_after_secs {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
-        if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        if let Some(accepted) = self.accepted {
+            let (name, value) = match accepted {
+                Accepted::Methods(methods) => (header::ALLOW, methods),
+                Accepted::Identity => (header::ACCEPT_ENCODING, "identity"),
+            };
+            headers.insert(name, HeaderValue::from_static(value));
         }
         response
     }

@@ -5,7 +5,6 @@ mod carrying;
 mod problems;
 mod wire;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::IntoParams;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
@@ -35,6 +35,7 @@ use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
 use crate::http::params::{Path, Query};
+use crate::values::json;
 
 /// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
 pub const WAIT_SECS_MAX: u64 = 55;
@@ -174,7 +175,7 @@ fn placement(
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Result<(Placement<Mutex<Counter>>, Option<Duration>), Problem> {
-    let keyed = keyed(&headers, &body.raw)?;
+    let keyed = keyed(&headers, &body.json)?;
     let wait = preferred_wait(&headers);
     let customer = body
         .value
@@ -187,18 +188,17 @@ fn placement(
     Ok((placement, wait))
 }
 
-fn keyed(headers: &HeaderMap, body: &Bytes) -> Result<Option<Keyed>, Problem> {
+fn keyed(headers: &HeaderMap, body: &Value) -> Result<Option<Keyed>, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let key = IdempotencyKey::parse(key.as_bytes()).ok_or_else(|| {
         Problem::unreadable("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     })?;
-    let mut fingerprint = DefaultHasher::new();
-    body.hash(&mut fingerprint);
     Ok(Some(Keyed {
         key,
-        fingerprint: fingerprint.finish(),
+        // The value counts, not how it is written: not every client serializes the same twice.
+        fingerprint: json::fingerprint(body),
     }))
 }
 
@@ -478,7 +478,7 @@ async fn extend_order(
     Ok(no_store(&ExtendedOrder {
         order_id: handed.id.0,
         attempt: handed.attempt,
-        lease_expires_at: handed.lease_expires_at,
+        lease_expires_at: handed.lease_expires_at.into(),
         customer_waiting: handed.customer_waiting,
     }))
 }

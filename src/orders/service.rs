@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use uuid::Uuid;
 
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{HandOver, Held, IdleBarista};
@@ -21,6 +20,7 @@ use super::line::{
 };
 use super::metrics::Metrics;
 use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, View};
+use crate::values::id::unique;
 
 /// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
 /// configuration holds that), so a keeper that sleeps this long at most is never late for a new one.
@@ -128,7 +128,7 @@ impl<X: CounterLock> Desk<X> {
         let now = now();
         let order = Order {
             origin,
-            ..Order::new(OrderId(Uuid::now_v7()), customer, now)
+            ..Order::new(OrderId(unique(now.wall)), customer, now)
         };
         let placed = self.counter(|line| line.place(now, order, keyed, sender))?;
         let metrics = &self.shop.metrics;

@@ -7,6 +7,8 @@ use std::hash::Hasher;
 use jiff::Timestamp;
 use siphasher::sip::SipHasher24;
 
+use crate::values::id;
+
 /// The longest id of a package, a sender or a recipient, in characters.
 pub const ID_CHARS_MAX: usize = 128;
 /// The longest name of a type, in characters.
@@ -14,19 +16,19 @@ pub const TYPE_CHARS_MAX: usize = 64;
 /// Types whose preference must be part of every update of preferences, if they are configured; others may be left out.
 pub const ALWAYS_SAID: [&str; 2] = ["personal", "marketing"];
 
-/// The name of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters.
+/// The name of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Ids are
+/// asked for in paths, so none has a dot segment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id, or nothing if it is empty or too long.
+    /// The id, or nothing if it is none.
     pub fn parse(text: &str) -> Option<Self> {
-        (1..=ID_CHARS_MAX)
-            .contains(&text.chars().count())
-            .then(|| Self(text.into()))
+        let id = id::parse(text, ID_CHARS_MAX)?;
+        id::is_addressable(&id).then(|| Self(id.into()))
     }
 
-    /// As it was given.
+    /// In NFC.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -316,6 +318,10 @@ mod tests {
         assert!(Id::parse("").is_none());
         assert!(Id::parse("ü".repeat(128).as_str()).is_some());
         assert!(Id::parse("x".repeat(129).as_str()).is_none());
+        for id in ["a\0", "..", "../a", "a/./b"] {
+            assert!(Id::parse(id).is_none(), "{id:?}");
+        }
+        assert_eq!(Id::parse("Zoe\u{308}"), Id::parse("Zo\u{eb}"));
     }
 
     #[test]

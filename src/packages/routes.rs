@@ -17,7 +17,7 @@ use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
 use crate::http::Problem;
 use crate::http::api::with_state;
-use crate::http::body::{BodyLimits, Json, Object};
+use crate::http::body::{AnyJson, BodyLimits};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
 
@@ -94,10 +94,10 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
 )]
 async fn send_package(
     State(desk): State<Desk>,
-    body: Result<Json<Object>, Problem>,
+    body: Result<AnyJson, Problem>,
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
-    let package = body.and_then(|Json(Object(object))| wire::package(&object, types));
+    let package = body.and_then(|AnyJson(json)| wire::package(&json, types));
     let package = desk.checked(package).await?;
     let id = package.id.clone();
     let sent = desk.packages.send(package).await?;
@@ -160,10 +160,10 @@ async fn get_package(
 )]
 async fn update_preferences(
     State(desk): State<Desk>,
-    body: Result<Json<Object>, Problem>,
+    body: Result<AnyJson, Problem>,
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
-    let update = body.and_then(|Json(Object(object))| wire::update(&object, types));
+    let update = body.and_then(|AnyJson(json)| wire::update(&json, types));
     let update = desk.checked(update).await?;
     let recipient = update.recipient.clone();
     let (taken, applied) = desk.packages.update(update).await?;
@@ -212,7 +212,8 @@ async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<
     }
     let statistics = desk.packages.statistics().await?;
     let page = Page::render(&PackageStatistics::from(statistics));
-    desk.statistics.keep(version, Timestamp::MAX, &page);
+    desk.statistics
+        .keep(version, Timestamp::MIN..Timestamp::MAX, &page);
     Ok(page.answer(&headers))
 }
 
@@ -220,7 +221,7 @@ fn parsed(parameter: &'static str, text: &str) -> Result<Id, Problem> {
     Id::parse(text).ok_or_else(|| {
         Problem::invalid_parameter(
             parameter,
-            format!("An id has 1 to {ID_CHARS_MAX} characters."),
+            format!("An id has 1 to {ID_CHARS_MAX} characters, no control characters, and no `.` or `..` alone between slashes."),
         )
     })
 }

@@ -52,6 +52,19 @@ pub const MIGRATIONS: &[&str] = &["
         requests INTEGER NOT NULL
     ) STRICT;
     INSERT INTO rejected VALUES (1, 0);
+", "
+    -- Ids are compared in NFC, so they are stored in it. Of the preferences of two forms the later one holds, and of two at
+    -- the same time the refusal. A package that was processed under both forms stays as it is.
+    INSERT OR REPLACE INTO preferences
+        SELECT id, type, said_at, takes FROM (
+            SELECT nfc(recipient) AS id, type, said_at, takes,
+                row_number() OVER (PARTITION BY nfc(recipient), type ORDER BY said_at DESC, takes) AS place
+            FROM preferences
+        ) WHERE place = 1 AND id IN (SELECT nfc(recipient) FROM preferences WHERE nfc(recipient) <> recipient);
+    DELETE FROM preferences WHERE nfc(recipient) <> recipient;
+    UPDATE ages SET id = nfc(id)
+        WHERE nfc(id) <> id AND NOT EXISTS (SELECT 1 FROM packages WHERE packages.id = nfc(ages.id));
+    UPDATE OR IGNORE packages SET id = nfc(id) WHERE nfc(id) <> id;
 "];
 
 /// Rows that are forgotten with each new one, so that the ledger shrinks if `packages.remember` does.

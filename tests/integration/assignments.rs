@@ -766,7 +766,7 @@ async fn a_request_for_a_plan_that_makes_no_sense_is_told_where() {
         (with(&valid, "dry_run", "yes"), &["/dry_run"]),
         (with(&valid, "reset", 1), &["/reset"]),
         (json!([]), &[""]),
-        (json!({}), &["/driver_ids"]),
+        (json!({}), &["/driver_ids", "/max_per_driver"]),
     ] {
         let answer = shop.staff.ask(assign(&body)).await;
         let mut told = pointers(&answer);

@@ -21,7 +21,7 @@ use crate::shop::PATIENCE;
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
     method: Method,
-    path: String,
+    pub(crate) path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
 }

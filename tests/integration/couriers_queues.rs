@@ -387,7 +387,7 @@ fn poisonous_events() -> Vec<(String, &'static str)> {
     vec![
         ("nonsense".to_owned(), "It is not JSON: "),
         ("{\"orderId\": \"".to_owned(), "It is not JSON: "),
-        ("[]".to_owned(), "An event is an object."),
+        ("[]".to_owned(), "It must be an object."),
         ("{}".to_owned(), "It is no event: it has neither"),
         (
             with("courierId", json!(Uuid::nil())),
@@ -412,7 +412,7 @@ fn poisonous_assignments() -> Vec<(String, &'static str)> {
     vec![
         ("nonsense".to_owned(), "It is not JSON: "),
         ("\u{feff}{}".to_owned(), "It is not JSON: "),
-        ("7".to_owned(), "An assignment is an object."),
+        ("7".to_owned(), "It must be an object."),
         (
             "{}".to_owned(),
             "/orderId: This field is missing. /courierId: This",

@@ -46,3 +46,4 @@ mod packages_crash;
 mod packages_malformed;
 mod shutdown;
 mod status;
+mod values;

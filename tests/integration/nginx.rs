@@ -16,8 +16,9 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::assignments::{data_file, names, wanted};
-use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post, put};
+use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post, put, send};
 use crate::couriers;
+use crate::packages::package;
 use crate::shop::{Shop, eventually};
 
 /// The application believes nginx, which comes from here.
@@ -662,4 +663,30 @@ async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written()
             assert_eq!(counted(connection, "").await, [127, 0, 66, last]);
         }
     }
+}
+
+#[tokio::test]
+async fn the_location_of_every_package_leads_through_the_door_to_it() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    let mut connection = nginx.connect_from("127.0.0.1").await;
+    let longest = "\u{1f4e6}".repeat(128);
+    for id in [
+        "p-1", "a/b", "/a", "a/", "a//b", "...", "..a", "a..", ".a/b.", "a b", "a+b", "a%b",
+        "%2e%2e", "a?b#c", "a\\b", "a;b=c", "a&b", "\u{e9}", "\"<>'", "*", "~", "12", &longest,
+    ] {
+        let sent = connection.ask(&send(&package(id))).await;
+        assert_eq!(sent.expect(201)["package_id"], id);
+        let location = sent.header("location").unwrap().to_owned();
+        let found = connection.ask(&get(location.clone())).await;
+        assert_eq!(found.expect(200)["package_id"], id, "{location}");
+    }
+    // What no path can lead to is refused.
+    for id in [".", "..", "../p", "a/../b", "a/./b", "a/..", "a\0b", "a\nb"] {
+        let refused = connection.ask(&send(&package(id))).await;
+        refused.expect_problem(422, "invalid");
+    }
+    drop(connection);
+    drop(nginx);
+    shop.close().await;
 }

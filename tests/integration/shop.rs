@@ -56,7 +56,7 @@ pub(crate) struct Shop {
     child: Child,
     pub(crate) customers: Door,
     pub(crate) staff: Door,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
 }
 
 impl Drop for Shop {

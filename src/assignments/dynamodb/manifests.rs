@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use jiff::Timestamp;
 use jiff::civil::Date;
-use uuid::Uuid;
 
 use super::super::error::Unavailable;
 use super::super::store::{Sheet, Version};
@@ -17,6 +17,7 @@ use super::Dynamodb;
 use super::calls::{together, trouble};
 use super::tables::{BODY, ITEM, PIECES, SHARD, UPLOAD, VERSION};
 use super::values::{Item, count, count_of, missing, place_of_day, text, text_of};
+use crate::values::id::unique;
 
 /// Bytes in a piece.
 const PIECE_BYTES: usize = 350_000;
@@ -67,7 +68,7 @@ impl Dynamodb {
     }
 
     pub(super) async fn put_manifest(&self, date: Date, sheet: Sheet) -> Result<(), Unavailable> {
-        let upload = Uuid::now_v7().to_string();
+        let upload = unique(Timestamp::now()).to_string();
         let pieces = sheet.body.len().div_ceil(PIECE_BYTES);
         let pieces = u32::try_from(pieces).map_err(|_| Unavailable::Failed)?;
         let starts = (0..sheet.body.len()).step_by(PIECE_BYTES);

@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::values::id::unique;
+
 /// The ending of lines that are written to.
 const PLAIN: &str = ".ndjson";
 /// The ending of lines that are complete.
@@ -28,7 +30,7 @@ impl Name {
     /// The name of a segment that begins now, with an entry of this time.
     pub(super) fn new(at: Timestamp, instance: &str) -> Self {
         let hour = at.strftime("%Y-%m-%dT%H");
-        Self(format!("{hour}-{instance}-{}", Uuid::now_v7()))
+        Self(format!("{hour}-{instance}-{}", unique(Timestamp::now())))
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -8,8 +8,8 @@ use std::io;
 use jiff::civil::Date;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::super::model::{
     DESTINATION_CHARS_MAX, Driver, DriverId, ID_CHARS_MAX, Manifest, NamedRule, Package, PackageId,
@@ -17,10 +17,7 @@ use super::super::model::{
 };
 use super::super::rules::{Params, Rule, Wrong};
 use crate::http::Problem;
-use crate::http::problem::FieldError;
-
-/// Mistakes that are told; what comes after them is not looked at.
-const MISTAKES_MAX: usize = 100;
+use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Unread, not_an_id};
 
 /// The largest driver or package, in bytes of JSON: a driver of a thousand rules. As a tree of values it takes a hundred times
 /// as much memory.
@@ -43,21 +40,18 @@ pub(super) fn read(json: &mut dyn io::Read) -> Result<Sent, Problem> {
         // Too many mistakes end the reading, too; they are what is told.
         if !reading.is_full() {
             return Err(if error.is_data() {
-                Problem::invalid(vec![mistake("", format!("{error}."))])
+                // The one thing that the parser itself expects.
+                vec![Mistake::new(
+                    reading.at,
+                    "It must be an object with `drivers` and `packages`, which are lists.",
+                )]
+                .into()
             } else {
-                Problem::unreadable(format!("The body is not JSON: {error}."))
+                Unread::from(&error).into()
             });
         }
     }
     reading.end()
-}
-
-fn mistake(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
-    FieldError {
-        pointer: Some(pointer.into()),
-        parameter: None,
-        detail: detail.into(),
-    }
 }
 
 /// What was read so far, and what is wrong with it.
@@ -68,7 +62,9 @@ struct Reading {
     packages: Option<Vec<Package>>,
     driver_names: HashSet<DriverId>,
     package_names: HashSet<PackageId>,
-    mistakes: Vec<FieldError>,
+    mistakes: Vec<Mistake>,
+    /// The list that is being read.
+    at: &'static str,
 }
 
 impl Reading {
@@ -78,7 +74,7 @@ impl Reading {
 
     fn wrong(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         if !self.is_full() {
-            self.mistakes.push(mistake(pointer, detail));
+            self.mistakes.push(Mistake::new(pointer, detail));
         }
     }
 
@@ -92,7 +88,7 @@ impl Reading {
             }
         }
         if !self.mistakes.is_empty() {
-            return Err(Problem::invalid(self.mistakes));
+            return Err(self.mistakes.into());
         }
         let manifest = Manifest {
             drivers: self.drivers.unwrap_or_default(),
@@ -114,18 +110,13 @@ impl Reading {
 
     fn driver(&mut self, place: usize, value: &Value) {
         let pointer = format!("/drivers/{place}");
-        let mut fields = Fields::of(value, &pointer, self);
-        let id = fields.name("driver_id", DriverId::parse);
-        let rules = match fields.get("rules") {
-            Some(Value::Array(rules)) => Some(rules),
-            Some(_) => fields.wrong("rules", "It must be a list."),
-            None => None,
-        };
-        let rules = rules.map(|rules| {
+        let mut fields = Fields::of(value, &pointer, &mut self.mistakes);
+        let id = name(&mut fields, "driver_id", DriverId::parse);
+        let rules = fields.list("rules").map(|rules| {
             let rules = rules.iter().enumerate();
             let pointer = |place| format!("{pointer}/rules/{place}");
             rules
-                .filter_map(|(place, rule)| read_rule(rule, &pointer(place), fields.reading))
+                .filter_map(|(place, rule)| read_rule(rule, &pointer(place), fields.mistakes()))
                 .collect()
         });
         let (Some(id), Some(rules)) = (id, rules) else {
@@ -144,7 +135,8 @@ impl Reading {
 
     fn package(&mut self, place: usize, value: &Value) {
         let pointer = format!("/packages/{place}");
-        let Some(package) = read_package(&mut Fields::of(value, &pointer, self)) else {
+        let Some(package) = read_package(&mut Fields::of(value, &pointer, &mut self.mistakes))
+        else {
             return;
         };
         if self.package_names.insert(package.id.clone()) {
@@ -156,22 +148,21 @@ impl Reading {
     }
 }
 
-fn read_rule(value: &Value, pointer: &str, reading: &mut Reading) -> Option<NamedRule> {
-    let mut fields = Fields::of(value, pointer, reading);
-    let id = match fields.look("rule_id") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(id)) if id.chars().count() <= ID_CHARS_MAX => Some(id.as_str().into()),
-        Some(_) => {
-            let detail = format!("It must be a text of at most {ID_CHARS_MAX} characters.");
-            return fields.wrong("rule_id", detail);
-        }
-    };
+fn name<T>(fields: &mut Fields<'_>, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    fields.id(name, parse, || not_an_id(ID_CHARS_MAX))
+}
+
+fn read_rule(value: &Value, pointer: &str, mistakes: &mut Vec<Mistake>) -> Option<NamedRule> {
+    let mut fields = Fields::of(value, pointer, mistakes);
+    let id = fields.maybe("rule_id", |fields| {
+        fields.text("rule_id", 0..=ID_CHARS_MAX).map(Box::from)
+    })?;
     let Some(code) = fields.get("code")?.as_str() else {
         return fields.wrong("code", "It must be a text.");
     };
     let none = Params::new();
     let params = match fields.look("params") {
-        None | Some(Value::Null) => &none,
+        None => &none,
         Some(Value::Object(params)) => params,
         Some(_) => return fields.wrong("params", "It must be an object."),
     };
@@ -192,30 +183,23 @@ fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
     const NOT_NEGATIVE: std::ops::RangeInclusive<f64> = 0.0..=f64::MAX;
     // Degrees Celsius from absolute zero on.
     const TEMPERATURES: std::ops::RangeInclusive<f64> = -273.15..=f64::MAX;
-    let id = fields.name("package_id", PackageId::parse);
+    let id = name(fields, "package_id", PackageId::parse);
     let weight_kg = fields.number("weight_kg", NOT_NEGATIVE);
     let is_perishable = fields.flag("is_perishable");
-    let region = fields.region("region");
+    let region = fields.word("region", Region::parse, || {
+        let known = Region::ALL.map(Region::as_str).join(", ");
+        format!("The regions are {known}.")
+    });
     let distance_km = fields.number("distance_km", NOT_NEGATIVE);
     let (is_express, is_fragile) = (fields.flag("is_express"), fields.flag("is_fragile"));
-    let hazmat_class = match fields.look("hazmat_class") {
-        None | Some(Value::Null) => Some(None),
-        Some(_) => fields.whole("hazmat_class", 1..=9).map(Some),
-    };
+    let hazmat_class = fields.maybe("hazmat_class", |fields| fields.whole("hazmat_class", 1..=9));
     let temperature_c = fields.number("temperature_c", TEMPERATURES);
     let delivery_hour = fields.whole("delivery_hour", 0..=23);
     let volume_m3 = fields.number("volume_m3", NOT_NEGATIVE);
-    let destination = match fields.look("destination") {
-        None | Some(Value::Null) => Some(None),
-        Some(Value::String(text)) if text.chars().count() <= DESTINATION_CHARS_MAX => {
-            Some(Some(text.as_str().into()))
-        }
-        Some(_) => {
-            let detail =
-                format!("It must be a text of at most {DESTINATION_CHARS_MAX} characters.");
-            fields.wrong("destination", detail)
-        }
-    };
+    let destination = fields.maybe("destination", |fields| {
+        let text = fields.text("destination", 0..=DESTINATION_CHARS_MAX);
+        text.map(Box::from)
+    });
     Some(Package {
         id: id?,
         weight_kg: weight_kg?,
@@ -230,100 +214,6 @@ fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
         volume_m3: volume_m3?,
         destination: destination?,
     })
-}
-
-/// Reads the fields of one object, and tells what is wrong with them.
-struct Fields<'a> {
-    /// Nothing if it is no object, which was told.
-    object: Option<&'a Map<String, Value>>,
-    pointer: &'a str,
-    reading: &'a mut Reading,
-}
-
-impl<'a> Fields<'a> {
-    fn of(value: &'a Value, pointer: &'a str, reading: &'a mut Reading) -> Self {
-        if !value.is_object() {
-            reading.wrong(pointer, "It must be an object.");
-        }
-        Self {
-            object: value.as_object(),
-            pointer,
-            reading,
-        }
-    }
-
-    fn wrong<T>(&mut self, name: &str, detail: impl Into<String>) -> Option<T> {
-        let pointer = format!("{}/{name}", self.pointer);
-        self.reading.wrong(pointer, detail);
-        None
-    }
-
-    /// A field that may be missing.
-    fn look(&self, name: &str) -> Option<&'a Value> {
-        self.object?.get(name)
-    }
-
-    /// A field that must be there.
-    fn get(&mut self, name: &str) -> Option<&'a Value> {
-        let value = self.object?.get(name);
-        if value.is_none() {
-            return self.wrong(name, "This field is missing.");
-        }
-        value
-    }
-
-    fn name<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let parsed = self.get(name)?.as_str().and_then(parse);
-        if parsed.is_some() {
-            return parsed;
-        }
-        let detail =
-            format!("It must be a text of 1 to {ID_CHARS_MAX} characters, no control characters.");
-        self.wrong(name, detail)
-    }
-
-    fn number(&mut self, name: &str, range: std::ops::RangeInclusive<f64>) -> Option<f64> {
-        match self.get(name)?.as_f64() {
-            Some(number) if range.contains(&number) => Some(number),
-            Some(_) => {
-                let least = range.start();
-                self.wrong(name, format!("It must be at least {least}."))
-            }
-            None => self.wrong(name, "It must be a number."),
-        }
-    }
-
-    fn whole(&mut self, name: &str, range: std::ops::RangeInclusive<u8>) -> Option<u8> {
-        let number = self
-            .get(name)?
-            .as_u64()
-            .and_then(|number| u8::try_from(number).ok());
-        let number = number.filter(|number| range.contains(number));
-        if number.is_some() {
-            return number;
-        }
-        let (least, most) = (range.start(), range.end());
-        self.wrong(
-            name,
-            format!("It must be a whole number from {least} to {most}."),
-        )
-    }
-
-    fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.get(name)? {
-            Value::Bool(flag) => Some(*flag),
-            _ => self.wrong(name, "It must be true or false."),
-        }
-    }
-
-    fn region(&mut self, name: &str) -> Option<Region> {
-        let region = self.get(name)?.as_str().and_then(Region::parse);
-        if region.is_some() {
-            return region;
-        }
-        let known = Region::ALL.map(Region::as_str).join(", ");
-        self.wrong(name, format!("The regions are {known}."))
-    }
 }
 
 /// The object around everything.
@@ -346,22 +236,20 @@ impl<'de> Visitor<'de> for Whole<'_> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         let Self(reading) = self;
+        let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
+            if !seen.insert(name.clone()) {
+                reading.wrong(format!("/{name}"), "This field is there twice.");
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             match name.as_str() {
                 "date" => {
                     let json = map.next_value::<Box<RawValue>>()?;
                     let short = json.get().len() <= ELEMENT_BYTES_MAX;
-                    let value = short.then(|| serde_json::from_str(json.get()).ok());
+                    let value = short.then(|| json::read(json.get().as_bytes()).ok());
                     // What is no date at all, however large.
                     reading.date(&value.flatten().unwrap_or(Value::Bool(false)));
-                }
-                "drivers" if reading.drivers.is_some() => {
-                    reading.wrong("/drivers", "This list is there twice.");
-                    map.next_value::<IgnoredAny>()?;
-                }
-                "packages" if reading.packages.is_some() => {
-                    reading.wrong("/packages", "This list is there twice.");
-                    map.next_value::<IgnoredAny>()?;
                 }
                 "drivers" => {
                     reading.drivers = Some(Vec::new());
@@ -373,11 +261,10 @@ impl<'de> Visitor<'de> for Whole<'_> {
                 }
                 "packages" => {
                     reading.packages = Some(Vec::new());
-                    let take = Reading::package;
                     map.next_value_seed(List {
                         reading,
                         name: "/packages",
-                        take,
+                        take: Reading::package,
                     })?;
                 }
                 _ => {
@@ -400,6 +287,7 @@ impl<'de> DeserializeSeed<'de> for List<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.reading.at = self.name;
         deserializer.deserialize_any(self)
     }
 }
@@ -413,16 +301,22 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         let mut place = 0;
+        // An element is read as any text first, so what is left to go wrong is not the list's.
+        self.reading.at = "";
         while let Some(json) = list.next_element::<Box<RawValue>>()? {
             let pointer = || format!("{}/{place}", self.name);
             if json.get().len() > ELEMENT_BYTES_MAX {
                 let detail = format!("It is larger than {ELEMENT_BYTES_MAX} bytes.");
                 self.reading.wrong(pointer(), detail);
             } else {
-                // It was read as JSON before; what is left is that it is nested too deeply.
-                match serde_json::from_str(json.get()) {
+                match json::read(json.get().as_bytes()) {
                     Ok(value) => (self.take)(self.reading, place, &value),
-                    Err(error) => self.reading.wrong(pointer(), format!("{error}.")),
+                    Err(Unread::Mistake(Mistake {
+                        pointer: inner,
+                        detail,
+                    })) => self.reading.wrong(pointer() + &inner, detail),
+                    // It was skipped as JSON before, with less of an eye on what is in its texts.
+                    Err(unread) => self.reading.wrong(pointer(), unread.to_string()),
                 }
             }
             place += 1;

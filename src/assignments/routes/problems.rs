@@ -9,7 +9,7 @@ use crate::http::Problem;
 use crate::http::problem::FieldError;
 
 /// `listed` are the drivers of the request, as they stand there.
-pub(super) fn of_assign(error: AssignError, listed: &[String]) -> Problem {
+pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
     match error {
         AssignError::NoManifest(date) => Problem::new(
             StatusCode::CONFLICT,
@@ -23,8 +23,8 @@ pub(super) fn of_assign(error: AssignError, listed: &[String]) -> Problem {
     }
 }
 
-fn unknown_drivers(unknown: &[DriverId], listed: &[String]) -> Problem {
-    let place = |driver: &DriverId| listed.iter().position(|name| name == driver.as_str());
+fn unknown_drivers(unknown: &[DriverId], listed: &[DriverId]) -> Problem {
+    let place = |driver: &DriverId| listed.iter().position(|listed| listed == driver);
     let error = |driver: &DriverId| FieldError {
         pointer: place(driver).map(|place| format!("/driver_ids/{place}")),
         parameter: None,

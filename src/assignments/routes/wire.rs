@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use garde::Validate;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,7 +16,8 @@ use super::super::model::{
 use super::super::service::{Assigned, Kept, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
-use crate::http::problem::FieldError;
+use crate::values::json::{Fields, Read, not_an_id, text_of_id};
+use crate::values::time::Moment;
 
 /// Assignments on a page where nothing is said.
 const LIMIT: usize = 100;
@@ -131,29 +130,57 @@ impl From<Kept> for KeptManifest {
 }
 
 /// What a plan is asked for.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct AssignRequest {
-    /// Who drives; all of them in the day's list. Twice is as good as once.
-    #[garde(length(min = 1))]
-    #[schema(min_items = 1)]
-    pub(super) driver_ids: Vec<String>,
+    /// Who drives; all of them in the day's list, or with `reset` holding packages of the day. Twice is as good as once.
+    #[schema(min_items = 1, value_type = Vec<String>)]
+    pub(super) driver_ids: Vec<DriverId>,
     /// Packages of one driver that day at most, earlier ones included.
-    #[garde(range(max = MAX_PER_DRIVER))]
     #[schema(minimum = 0, maximum = 10_000)]
     max_per_driver: u32,
     /// The day; today (UTC) if nothing is said.
-    #[serde(default)]
-    #[garde(skip)]
     #[schema(value_type = String, format = Date, required = false)]
-    date: Option<String>,
+    date: Date,
     /// Plan, and give nothing.
-    #[serde(default)]
-    #[garde(skip)]
+    #[schema(required = false)]
     dry_run: bool,
-    /// Give up first what these drivers have that is still `assigned`.
-    #[serde(default)]
-    #[garde(skip)]
+    /// Give up first what these drivers have that is still `assigned`; also of drivers who are no longer in the day's list.
+    #[schema(required = false)]
     reset: bool,
+}
+
+impl Read for AssignRequest {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let driver_ids = driver_ids(fields);
+        let max_per_driver = fields.whole("max_per_driver", 0..=MAX_PER_DRIVER.into());
+        let date = fields.maybe("date", |fields| {
+            fields.word("date", parse_day, || NO_DAY.to_owned())
+        });
+        let dry_run = fields.maybe("dry_run", |fields| fields.flag("dry_run"));
+        let reset = fields.maybe("reset", |fields| fields.flag("reset"));
+        Some(Self {
+            driver_ids: driver_ids?,
+            max_per_driver: max_per_driver?,
+            date: date?.unwrap_or_else(today),
+            dry_run: dry_run?.unwrap_or_default(),
+            reset: reset?.unwrap_or_default(),
+        })
+    }
+}
+
+fn driver_ids(fields: &mut Fields<'_>) -> Option<Vec<DriverId>> {
+    const NAME: &str = "driver_ids";
+    let list = fields.list(NAME)?;
+    if list.is_empty() {
+        return fields.wrong(NAME, "There must be at least one driver.");
+    }
+    let named = list.iter().enumerate().map(|(place, value)| {
+        let id = text_of_id(value).and_then(|text| DriverId::parse(&text));
+        id.or_else(|| fields.wrong(&format!("{NAME}/{place}"), not_an_id(ID_CHARS_MAX)))
+    });
+    // All of them, so that every mistake is noted.
+    let named: Vec<Option<DriverId>> = named.collect();
+    named.into_iter().collect()
 }
 
 /// How a plan is told.
@@ -164,49 +191,15 @@ pub(super) struct AssignQuery {
 }
 
 impl AssignRequest {
-    /// # Errors
-    /// 422 for what is no driver's name; it is in no list.
-    pub(super) fn into_request(self, explain: bool) -> Result<Request, Problem> {
-        let mut errors = Vec::new();
-        let named = |(place, name): (usize, &String)| {
-            let parsed = DriverId::parse(name);
-            if parsed.is_none() {
-                errors.push(FieldError {
-                    pointer: Some(format!("/driver_ids/{place}")),
-                    parameter: None,
-                    detail: format!("A driver's name has 1 to {ID_CHARS_MAX} characters."),
-                });
-            }
-            parsed
-        };
-        let drivers = self
-            .driver_ids
-            .iter()
-            .enumerate()
-            .filter_map(named)
-            .collect();
-        let date = match &self.date {
-            None => Some(today()),
-            Some(text) => parse_day(text),
-        };
-        if date.is_none() {
-            errors.push(FieldError {
-                pointer: Some("/date".to_owned()),
-                parameter: None,
-                detail: NO_DAY.to_owned(),
-            });
-        }
-        let Some(date) = date.filter(|_| errors.is_empty()) else {
-            return Err(Problem::invalid(errors));
-        };
-        Ok(Request {
-            drivers,
+    pub(super) fn into_request(self, explain: bool) -> Request {
+        Request {
+            drivers: self.driver_ids.into_iter().collect(),
             max_per_driver: self.max_per_driver,
-            date,
+            date: self.date,
             dry_run: self.dry_run,
             reset: self.reset,
             explain,
-        })
+        }
     }
 }
 
@@ -324,32 +317,31 @@ impl From<Explanation> for PlanExplanation {
 }
 
 /// How far a package has come.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct NewStatus {
-    #[garde(skip)]
-    driver_id: String,
-    #[garde(skip)]
-    package_id: String,
+    #[schema(value_type = String)]
+    pub(super) driver_id: Option<DriverId>,
+    #[schema(value_type = String)]
+    pub(super) package_id: Option<PackageId>,
     /// assigned, accepted, `in_progress`, delivered or `failed_to_deliver`.
-    #[garde(skip)]
-    #[schema(example = "in_progress")]
-    status: String,
+    #[schema(value_type = String, example = "in_progress")]
+    pub(super) status: Status,
 }
 
-impl NewStatus {
-    /// # Errors
-    /// 422 for an unknown status. What is no name is nobody's: 404, as any other that is not there.
-    pub(super) fn into_parts(self) -> Result<Option<(DriverId, PackageId, Status)>, Problem> {
-        let status = Status::parse(&self.status).ok_or_else(|| {
-            Problem::invalid(vec![FieldError {
-                pointer: Some("/status".to_owned()),
-                parameter: None,
-                detail: known_statuses(),
-            }])
-        })?;
-        let driver = DriverId::parse(&self.driver_id);
-        let pair = driver.zip(PackageId::parse(&self.package_id));
-        Ok(pair.map(|(driver, package)| (driver, package, status)))
+/// What is no id is nobody's: 404, as any other that is not there.
+impl Read for NewStatus {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let mut id = |name: &str| {
+            let text = text_of_id(fields.get(name)?);
+            text.or_else(|| fields.wrong(name, not_an_id(ID_CHARS_MAX)))
+        };
+        let (driver, package) = (id("driver_id"), id("package_id"));
+        let status = fields.word("status", Status::parse, known_statuses);
+        Some(Self {
+            driver_id: DriverId::parse(&driver?),
+            package_id: PackageId::parse(&package?),
+            status: status?,
+        })
     }
 }
 
@@ -368,9 +360,9 @@ pub(super) struct AssignmentState {
     #[schema(value_type = String, example = "assigned")]
     status: Status,
     #[schema(value_type = String, format = DateTime)]
-    assigned_at: Timestamp,
+    assigned_at: Moment,
     #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
+    updated_at: Moment,
     #[serde(flatten)]
     #[schema(value_type = ListedPackage)]
     package: Package,
@@ -382,8 +374,8 @@ impl From<Assignment> for AssignmentState {
             driver_id: assignment.driver,
             date: assignment.date,
             status: assignment.status,
-            assigned_at: assignment.assigned_at,
-            updated_at: assignment.updated_at,
+            assigned_at: assignment.assigned_at.into(),
+            updated_at: assignment.updated_at.into(),
             package: assignment.package,
         }
     }

@@ -161,6 +161,46 @@ async fn a_reset_gives_up_what_is_still_assigned_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
+    let directory = tempfile::tempdir().unwrap();
+    let desk = opened(&directory).await;
+    desk.assign(request(&["ada"], 3), "r").await.unwrap();
+    let (ada, p0) = (
+        DriverId::parse("ada").unwrap(),
+        PackageId::parse("p0").unwrap(),
+    );
+    desk.update(ada, p0, Status::Accepted, "r").await.unwrap();
+    let mut without = manifest();
+    without.drivers.remove(0);
+    desk.keep_manifest(DATE, without).await.unwrap();
+    let refused = desk.assign(request(&["ada"], 3), "r").await.unwrap_err();
+    assert!(
+        matches!(refused, AssignError::UnknownDrivers(_)),
+        "{refused:?}"
+    );
+    let reset = |drivers: &[&str]| Request {
+        reset: true,
+        ..request(drivers, 9)
+    };
+    // The typing error of somebody who holds nothing is told as before.
+    let refused = desk.assign(reset(&["ada", "adda"]), "r").await.unwrap_err();
+    assert!(
+        matches!(refused, AssignError::UnknownDrivers(_)),
+        "{refused:?}"
+    );
+    // Alone: freed, and given to nobody.
+    let after = desk.assign(reset(&["ada"]), "r").await.unwrap();
+    let (hands, left) = told(&after);
+    assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
+    assert_eq!(left.len(), 5);
+    // With others: they get what was freed.
+    let after = desk.assign(reset(&["ada", "bo"]), "r").await.unwrap();
+    let (hands, left) = told(&after);
+    assert_eq!(hands[0], ("ada", vec!["p0"]));
+    assert_eq!((hands[1].0, hands[1].1.len(), left.len()), ("bo", 5, 0));
+}
+
+#[tokio::test]
 async fn the_cap_is_for_the_day() {
     let directory = tempfile::tempdir().unwrap();
     let desk = opened(&directory).await;

@@ -26,13 +26,14 @@ use tracing::{debug, error, warn};
 
 use super::super::error::Unavailable;
 use super::super::model::{Assignment, Event};
-use super::super::reading::{self, Mistake};
+use super::super::reading;
 use super::super::service::Couriers;
 use super::chain::{Chain, WAIT};
 use super::health::{Health, Pauses, Trouble};
 use super::message::understand;
 use super::metrics::Counts;
 use super::provision::name_of;
+use crate::values::json::Mistake;
 
 /// Messages of a batch at most: SQS gives no more.
 pub(super) const BATCH_MAX: i32 = 10;

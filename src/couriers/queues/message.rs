@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::reading::Mistake;
+use crate::values::json::{self, Mistake};
 
 /// The longest reason, in characters.
 const REASON_CHARS_MAX: usize = 1000;
@@ -15,12 +15,11 @@ pub(super) fn understand<T>(
     body: &str,
     read: impl FnOnce(&Value) -> Result<T, Vec<Mistake>>,
 ) -> Result<T, String> {
-    let value = serde_json::from_str(body)
-        .map_err(|error| allowed(&format!("It is not JSON: {error}.")))?;
+    let value = json::read(body.as_bytes()).map_err(|unread| allowed(&unread.to_string()))?;
     let value = match enveloped(&value) {
         None => value,
-        Some(message) => serde_json::from_str(message)
-            .map_err(|error| allowed(&format!("What is in the envelope is not JSON: {error}.")))?,
+        Some(message) => json::read(message.as_bytes())
+            .map_err(|unread| allowed(&format!("In the envelope: {unread}")))?,
     };
     read(&value).map_err(|mistakes| reason(&mistakes))
 }
@@ -86,8 +85,12 @@ mod tests {
             |message: &Value| json!({"Type": "Notification", "Message": message}).to_string();
         for (body, begins) in [
             (String::new(), "It is not JSON: "),
-            ("hello".to_owned(), "It is not JSON: "),
-            ("[]".to_owned(), "An event is an object."),
+            ("hello".to_owned(), "It is not JSON: see line 1, column 1."),
+            (
+                "{\"orderId\": 1, \"orderId\": 2}".to_owned(),
+                "/orderId: This field is there twice.",
+            ),
+            ("[]".to_owned(), "It must be an object."),
             ("{}".to_owned(), "It is no event: "),
             (
                 json!({"courierId": "x", "zone": "Q"}).to_string(),
@@ -95,7 +98,7 @@ mod tests {
             ),
             (
                 envelope(&json!("hello")),
-                "What is in the envelope is not JSON: ",
+                "In the envelope: It is not JSON: ",
             ),
             (envelope(&json!("{}")), "It is no event: "),
             (envelope(&json!({})), "It is no event: "),

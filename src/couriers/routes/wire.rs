@@ -2,15 +2,15 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
-use super::super::reading::{self, Mistake};
+use super::super::reading;
 use super::super::store::Recorded;
 use crate::http::Problem;
-use crate::http::problem::FieldError;
+use crate::values::time::Moment;
 
 /// One event, or a list of up to 1,000 of them. Only described by this; they are read one by one.
 #[derive(Serialize, ToSchema)]
@@ -60,7 +60,7 @@ pub(super) struct NewOrder {
     /// N, S, E or W.
     #[schema(example = "S")]
     zone: String,
-    /// RFC 3339.
+    /// RFC 3339, to the microsecond; further digits are cut off.
     #[schema(value_type = String, format = DateTime)]
     added_at: Timestamp,
 }
@@ -70,16 +70,7 @@ pub(super) struct NewOrder {
 /// # Errors
 /// 422 with pointers, if any of them is not acceptable.
 pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
-    reading::events(body).map_err(invalid)
-}
-
-fn invalid(mistakes: Vec<Mistake>) -> Problem {
-    let error = |mistake: Mistake| FieldError {
-        pointer: Some(mistake.pointer),
-        parameter: None,
-        detail: mistake.detail,
-    };
-    Problem::invalid(mistakes.into_iter().map(error).collect())
+    Ok(reading::events(body)?)
 }
 
 /// What an event came to.
@@ -149,10 +140,14 @@ pub(super) struct CourierPatch {
 /// 422 with pointers.
 pub(super) fn patched(
     id: CourierId,
-    patch: &Map<String, Value>,
+    patch: &Value,
     before: Option<&Courier>,
 ) -> Result<AddCourier, Problem> {
-    reading::patched(id, patch, before.map(|before| &before.said)).map_err(invalid)
+    Ok(reading::patched(
+        id,
+        patch,
+        before.map(|before| &before.said),
+    )?)
 }
 
 /// A courier.
@@ -204,7 +199,7 @@ pub(super) struct ParkedOrder {
     #[schema(example = "S")]
     zone: &'static str,
     #[schema(value_type = String, format = DateTime)]
-    added_at: Timestamp,
+    added_at: Moment,
 }
 
 impl ParkedOrders {
@@ -213,7 +208,7 @@ impl ParkedOrders {
             order_id: order.id.0,
             details: order.details,
             zone: order.zone.as_str(),
-            added_at: order.added_at,
+            added_at: order.added_at.into(),
         };
         Self {
             orders: orders.into_iter().map(order).collect(),
@@ -239,7 +234,7 @@ pub(super) struct LoggedEvent {
     number: u64,
     /// When it was kept.
     #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
+    at: Moment,
     #[schema(value_type = NewEvent)]
     event: Event,
     #[serde(flatten)]
@@ -252,7 +247,7 @@ impl EventPage {
         let next = next.map(|recorded| recorded.number);
         let logged = |recorded: Recorded| LoggedEvent {
             number: recorded.number,
-            at: recorded.at,
+            at: recorded.at.into(),
             event: recorded.event,
             outcome: recorded.outcome.into(),
         };

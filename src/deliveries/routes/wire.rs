@@ -1,47 +1,23 @@
 //! What goes over the wire at the delivery desk, and how the model becomes it.
 
-use garde::Validate;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::model::{self, Counts, Delivery, DeliveryId, EventType, History, KEY_BYTES_MAX};
+use crate::values::id;
+use crate::values::json::{Fields, Read};
+use crate::values::time::Moment;
 
 /// What a drone reports.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE", try_from = "serde_json::Value")]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Type {
     ParcelCollected,
     TakenOff,
     Landed,
     Crashed,
     ParcelDelivered,
-}
-
-impl TryFrom<Value> for Type {
-    type Error = String;
-
-    fn try_from(value: Value) -> Result<Self, String> {
-        let mut types = EventType::ALL.into_iter();
-        let found = types.find(|event_type| value == event_type.as_str());
-        found.map(Self::from).ok_or_else(|| {
-            let known = EventType::ALL.map(EventType::as_str);
-            format!("The types are {}.", known.join(", "))
-        })
-    }
-}
-
-impl From<Type> for EventType {
-    fn from(word: Type) -> Self {
-        match word {
-            Type::ParcelCollected => Self::ParcelCollected,
-            Type::TakenOff => Self::TakenOff,
-            Type::Landed => Self::Landed,
-            Type::Crashed => Self::Crashed,
-            Type::ParcelDelivered => Self::ParcelDelivered,
-        }
-    }
 }
 
 impl From<EventType> for Type {
@@ -57,16 +33,39 @@ impl From<EventType> for Type {
 }
 
 /// An event, as a drone sends it.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct NewEvent {
     /// What happened.
-    #[serde(rename = "type")]
-    #[garde(skip)]
-    pub(super) event_type: Type,
-    /// By which the event is recognised when it is sent again; 1 to 255 bytes. An `Idempotency-Key` header wins over it.
-    #[garde(length(bytes, min = 1, max = KEY_BYTES_MAX))]
+    #[schema(value_type = Type, rename = "type")]
+    pub(super) event_type: EventType,
+    /// By which the event is recognised when it is sent again; 1 to 255 bytes, no control characters. An `Idempotency-Key`
+    /// header wins over it.
     #[schema(min_length = 1, max_length = 255)]
     pub(super) event_id: Option<String>,
+}
+
+impl Read for NewEvent {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let event_type = fields.word("type", EventType::parse, || {
+            let known = EventType::ALL.map(EventType::as_str);
+            format!("The types are {}.", known.join(", "))
+        });
+        let event_id = fields.maybe("event_id", event_id);
+        Some(Self {
+            event_type: event_type?,
+            event_id: event_id?,
+        })
+    }
+}
+
+fn event_id(fields: &mut Fields<'_>) -> Option<String> {
+    let text = fields.get("event_id")?.as_str();
+    let parsed = text.and_then(|text| id::parse(text, KEY_BYTES_MAX));
+    if let Some(id) = parsed.filter(|id| id.len() <= KEY_BYTES_MAX) {
+        return Some(id.into_owned());
+    }
+    let detail = format!("It must be a text of 1 to {KEY_BYTES_MAX} bytes, no control characters.");
+    fields.wrong("event_id", detail)
 }
 
 /// An event that is kept.
@@ -80,7 +79,7 @@ pub(super) struct KeptEvent {
     #[serde(rename = "type")]
     pub(super) event_type: Type,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) received_at: Timestamp,
+    pub(super) received_at: Moment,
 }
 
 impl KeptEvent {
@@ -89,7 +88,7 @@ impl KeptEvent {
             delivery_id: delivery.to_string(),
             sequence: event.sequence,
             event_type: event.event_type.into(),
-            received_at: event.received_at,
+            received_at: event.received_at.into(),
         }
     }
 }
@@ -102,7 +101,7 @@ pub(super) struct ListedEvent {
     #[serde(rename = "type")]
     event_type: Type,
     #[schema(value_type = String, format = DateTime)]
-    received_at: Timestamp,
+    received_at: Moment,
 }
 
 /// A delivery with all its events.
@@ -122,7 +121,7 @@ impl From<History> for DeliveryEvents {
         let listed = |event: model::Event| ListedEvent {
             sequence: event.sequence,
             event_type: event.event_type.into(),
-            received_at: event.received_at,
+            received_at: event.received_at.into(),
         };
         Self {
             delivery_id: history.delivery.id.to_string(),
@@ -146,9 +145,9 @@ pub(super) struct DeliveryState {
     #[schema(minimum = 1)]
     events: u32,
     #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
+    started_at: Moment,
     #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
+    updated_at: Moment,
     /// Ongoing, and silent for longer than `deliveries.stale_after`.
     stale: bool,
 }
@@ -161,8 +160,8 @@ impl DeliveryState {
             state: delivery.state.into(),
             ongoing: delivery.is_ongoing(),
             events: delivery.events,
-            started_at: delivery.started_at,
-            updated_at: delivery.updated_at,
+            started_at: delivery.started_at.into(),
+            updated_at: delivery.updated_at.into(),
             stale: stale_from.is_some_and(|from| from <= now),
         }
     }

@@ -2,22 +2,32 @@
 
 use std::time::Duration;
 
-use garde::Validate;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::model::{CUSTOMER_CHARS_MAX, DRINK, Handed, Order, View};
 use super::super::service::Report;
+use crate::values::json::{Fields, Read};
+use crate::values::time::Moment;
 
 /// An order, as a customer sends it.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct NewOrder {
     /// The customer's name, 1 to 200 characters.
-    #[garde(length(chars, min = 1, max = CUSTOMER_CHARS_MAX))]
     #[schema(min_length = 1, max_length = 200, example = "Ada")]
     pub(super) customer: Option<String>,
+}
+
+impl Read for NewOrder {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let customer = fields.maybe("customer", |fields| {
+            fields.text("customer", 1..=CUSTOMER_CHARS_MAX)
+        });
+        Some(Self {
+            customer: customer?.map(str::to_owned),
+        })
+    }
 }
 
 /// A coffee that is ready.
@@ -35,11 +45,11 @@ pub(super) struct ReadyOrder {
     #[schema(minimum = 1)]
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) placed_at: Timestamp,
+    pub(super) placed_at: Moment,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) started_at: Timestamp,
+    pub(super) started_at: Moment,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) finished_at: Timestamp,
+    pub(super) finished_at: Moment,
     /// Time in line, milliseconds.
     pub(super) waited_ms: u64,
     /// From the last start to the finish, milliseconds.
@@ -57,9 +67,9 @@ impl ReadyOrder {
             status: order.stage.as_str(),
             customer: order.customer.clone(),
             attempts: order.attempts,
-            placed_at: order.placed.wall,
-            started_at: started.wall,
-            finished_at: ended.wall,
+            placed_at: order.placed.wall.into(),
+            started_at: started.wall.into(),
+            finished_at: ended.wall.into(),
             waited_ms: millis(order.waited(ended)),
             brew_ms: millis(order.brewed(ended)),
         }
@@ -89,13 +99,13 @@ pub(super) struct OrderState {
     /// How often it was handed to a barista.
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) placed_at: Timestamp,
+    pub(super) placed_at: Moment,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, nullable = false)]
-    pub(super) started_at: Option<Timestamp>,
+    pub(super) started_at: Option<Moment>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, nullable = false)]
-    pub(super) finished_at: Option<Timestamp>,
+    pub(super) finished_at: Option<Moment>,
 }
 
 impl From<View> for OrderState {
@@ -109,9 +119,9 @@ impl From<View> for OrderState {
             position: view.position,
             estimated_wait_ms: view.estimated_wait.map(millis),
             attempts: order.attempts,
-            placed_at: order.placed.wall,
-            started_at: order.started.map(|at| at.wall),
-            finished_at: order.ended.map(|at| at.wall),
+            placed_at: order.placed.wall.into(),
+            started_at: order.started.map(|at| at.wall.into()),
+            finished_at: order.ended.map(|at| at.wall.into()),
         }
     }
 }
@@ -129,12 +139,12 @@ pub(super) struct StartedOrder {
     #[schema(minimum = 1)]
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) placed_at: Timestamp,
+    pub(super) placed_at: Moment,
     /// Time in line, milliseconds.
     pub(super) waited_ms: u64,
     /// Until then it is this barista's, unless extended.
     #[schema(value_type = String, format = DateTime)]
-    pub(super) lease_expires_at: Timestamp,
+    pub(super) lease_expires_at: Moment,
     /// Whether somebody is waiting for it right now.
     pub(super) customer_waiting: bool,
 }
@@ -146,9 +156,9 @@ impl StartedOrder {
             drink: DRINK,
             customer: handed.customer.clone(),
             attempt: handed.attempt,
-            placed_at: handed.placed_at,
+            placed_at: handed.placed_at.into(),
             waited_ms: millis(handed.waited),
-            lease_expires_at: handed.lease_expires_at,
+            lease_expires_at: handed.lease_expires_at.into(),
             customer_waiting: handed.customer_waiting,
         }
     }
@@ -172,7 +182,7 @@ pub(super) struct FinishedOrder {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) barista: Option<Box<str>>,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) finished_at: Timestamp,
+    pub(super) finished_at: Moment,
     /// Time in line, milliseconds.
     pub(super) waited_ms: u64,
     /// From the last start to the finish, milliseconds.
@@ -189,7 +199,7 @@ impl FinishedOrder {
             already: *already,
             attempts: order.attempts,
             barista: order.barista.clone(),
-            finished_at: ended.wall,
+            finished_at: ended.wall.into(),
             waited_ms: millis(order.waited(ended)),
             brew_ms: millis(order.brewed(ended)),
         }
@@ -222,7 +232,7 @@ pub(super) struct ExtendedOrder {
     #[schema(minimum = 1)]
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
-    pub(super) lease_expires_at: Timestamp,
+    pub(super) lease_expires_at: Moment,
     /// Whether somebody is waiting for it right now.
     pub(super) customer_waiting: bool,
 }

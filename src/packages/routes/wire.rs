@@ -13,14 +13,16 @@ use super::super::model::{
     Types, Update,
 };
 use crate::http::Problem;
-use crate::http::problem::FieldError;
+use crate::values::json::{self, Fields, not_an_id};
+use crate::values::time::Moment;
 
 /// A package, as a sender sends it. Only described by this; it is read field by field.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read field by field")]
 pub(super) struct NewPackage {
-    /// RFC 3339, or seconds since 1970.
-    #[schema(value_type = Moment)]
+    /// RFC 3339, or seconds since 1970; to the microsecond, further digits are cut off. A leap second is read as the last
+    /// microsecond before midnight.
+    #[schema(value_type = Instant)]
     timestamp: Timestamp,
     #[schema(value_type = Name)]
     sender_id: String,
@@ -37,8 +39,9 @@ pub(super) struct NewPackage {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read field by field")]
 pub(super) struct NewPreferences {
-    /// RFC 3339, or seconds since 1970. The latest word holds, in whatever order they arrive.
-    #[schema(value_type = Moment)]
+    /// RFC 3339, or seconds since 1970; to the microsecond, further digits are cut off. A leap second is read as the last
+    /// microsecond before midnight. The latest word holds, in whatever order they arrive.
+    #[schema(value_type = Instant)]
     timestamp: Timestamp,
     #[schema(value_type = Name)]
     recipient_id: String,
@@ -50,7 +53,7 @@ pub(super) struct NewPreferences {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is read field by field")]
-pub(super) enum Moment {
+pub(super) enum Instant {
     /// RFC 3339.
     #[schema(value_type = String, format = DateTime, example = "2142-05-01T12:00:00Z")]
     Text(String),
@@ -58,7 +61,7 @@ pub(super) enum Moment {
     Seconds(f64),
 }
 
-/// An id: 1 to 128 characters, or a number, which is kept as its decimal text.
+/// An id: 1 to 128 characters, no control characters, compared in Unicode's NFC; or a whole number, which is kept as its decimal text.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is read field by field")]
@@ -69,156 +72,75 @@ pub(super) enum Name {
     Number(i64),
 }
 
-/// 1 to 128 characters.
+/// 1 to 128 characters, no control characters.
 #[derive(Serialize, ToSchema)]
 #[schema(min_length = 1, max_length = 128, example = "ada")]
 pub(super) struct NameText(String);
 
-/// Reads the fields of a request, and keeps what is wrong with them.
-struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    errors: Vec<FieldError>,
-}
-
-impl<'a> Fields<'a> {
-    fn of(object: &'a Map<String, Value>) -> Self {
-        Self {
-            object,
-            errors: Vec::new(),
-        }
-    }
-
-    fn wrong<T>(&mut self, name: &str, detail: impl Into<String>) -> Option<T> {
-        self.errors.push(FieldError {
-            pointer: Some(format!("/{name}")),
-            parameter: None,
-            detail: detail.into(),
-        });
-        None
-    }
-
-    fn get(&mut self, name: &str) -> Option<&'a Value> {
-        match self.object.get(name) {
-            None | Some(Value::Null) => self.wrong(name, "This field is missing."),
-            Some(value) => Some(value),
-        }
-    }
-
-    fn id(&mut self, name: &str) -> Option<Id> {
-        let id = match self.get(name)? {
-            Value::String(text) => Id::parse(text),
-            Value::Number(number) if number.is_i64() || number.is_u64() => {
-                Id::parse(&number.to_string())
-            }
-            _ => None,
-        };
-        if id.is_some() {
-            return id;
-        }
-        let detail =
-            format!("An id is a text of 1 to {ID_CHARS_MAX} characters, or a whole number.");
-        self.wrong(name, detail)
-    }
-
-    fn moment(&mut self, name: &str) -> Option<Timestamp> {
-        let moment = match self.get(name)? {
-            Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.as_f64().and_then(from_seconds),
-            _ => None,
-        };
-        // As precisely as it is kept.
-        let moment = moment.and_then(|moment: Timestamp| {
-            Timestamp::from_microsecond(moment.as_microsecond()).ok()
-        });
-        if moment.is_some() {
-            return moment;
-        }
-        self.wrong(
-            name,
-            "A time is written as in RFC 3339, such as 2142-05-01T12:00:00Z, or in seconds since 1970.",
+fn id(fields: &mut Fields<'_>, name: &str) -> Option<Id> {
+    let detail = || {
+        format!(
+            "{} It must not have `.` or `..` alone between slashes.",
+            not_an_id(ID_CHARS_MAX)
         )
-    }
-
-    fn package_type(&mut self, name: &str, types: &Types) -> Option<PackageType> {
-        let found = self.get(name)?.as_str().and_then(|text| types.find(text));
-        if found.is_some() {
-            return found;
-        }
-        let known: Vec<_> = types.all().map(|(_, name)| name).collect();
-        self.wrong(name, format!("The types are {}.", known.join(", ")))
-    }
-
-    fn preference(&mut self, type_name: &str) -> Option<bool> {
-        let name = format!("{type_name}_preference");
-        let optional = !ALWAYS_SAID.contains(&type_name);
-        if optional && self.object.get(&name).is_none_or(Value::is_null) {
-            return None;
-        }
-        match self.get(&name)? {
-            Value::Bool(takes) => Some(*takes),
-            _ => self.wrong(&name, "A preference is true or false."),
-        }
-    }
-
-    fn end<T>(self, read: Option<T>) -> Result<T, Problem> {
-        match read {
-            Some(read) if self.errors.is_empty() => Ok(read),
-            _ => Err(Problem::invalid(self.errors)),
-        }
-    }
+    };
+    fields.id(name, Id::parse, detail)
 }
 
-/// Seconds since 1970, to the microsecond.
-fn from_seconds(seconds: f64) -> Option<Timestamp> {
-    let micros = (seconds * 1e6).round();
-    // Beyond this no timestamp is; within it the conversion is exact.
-    if !(-1e18..1e18).contains(&micros) {
+fn package_type(fields: &mut Fields<'_>, types: &Types) -> Option<PackageType> {
+    let known = || {
+        let known: Vec<_> = types.all().map(|(_, name)| name).collect();
+        format!("The types are {}.", known.join(", "))
+    };
+    fields.word("package_type", |word| types.find(word), known)
+}
+
+fn preference(fields: &mut Fields<'_>, type_name: &str) -> Option<bool> {
+    let name = format!("{type_name}_preference");
+    let optional = !ALWAYS_SAID.contains(&type_name);
+    if optional && fields.look(&name).is_none() {
         return None;
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "it was checked, and rounded"
-    )]
-    Timestamp::from_microsecond(micros as i64).ok()
+    fields.flag(&name)
 }
 
 /// The package in a request.
-pub(super) fn package(object: &Map<String, Value>, types: &Types) -> Result<Package, Problem> {
-    let mut fields = Fields::of(object);
-    let (timestamp, sender) = (fields.moment("timestamp"), fields.id("sender_id"));
-    let (recipient, id) = (fields.id("recipient_id"), fields.id("package_id"));
-    let package_type = fields.package_type("package_type", types);
-    let read = || {
+pub(super) fn package(json: &Value, types: &Types) -> Result<Package, Problem> {
+    let package = json::all(json, |fields| {
+        let (timestamp, sender) = (fields.time("timestamp", true), id(fields, "sender_id"));
+        let (recipient, name) = (id(fields, "recipient_id"), id(fields, "package_id"));
+        let package_type = package_type(fields, types);
         Some(Package {
-            id: id?,
+            id: name?,
             timestamp: timestamp?,
             sender: sender?,
             recipient: recipient?,
             package_type: package_type?,
         })
-    };
-    let read = read();
-    fields.end(read)
+    });
+    Ok(package?)
 }
 
 /// The preferences in a request.
-pub(super) fn update(object: &Map<String, Value>, types: &Types) -> Result<Update, Problem> {
-    let mut fields = Fields::of(object);
-    let (timestamp, recipient) = (fields.moment("timestamp"), fields.id("recipient_id"));
-    let takes: BTreeMap<_, _> = types
-        .all()
-        .filter_map(|(package_type, name)| Some((package_type, fields.preference(name)?)))
-        .collect();
-    if takes.is_empty() && fields.errors.is_empty() {
-        fields.wrong::<()>("", "There is no preference in it.");
-    }
-    let read = timestamp.zip(recipient);
-    let read = read.map(|(timestamp, recipient)| Update {
-        recipient,
-        timestamp,
-        takes,
+pub(super) fn update(json: &Value, types: &Types) -> Result<Update, Problem> {
+    let update = json::all(json, |fields| {
+        let timestamp = fields.time("timestamp", true);
+        let recipient = id(fields, "recipient_id");
+        let takes: BTreeMap<_, _> = types
+            .all()
+            .filter_map(|(package_type, name)| Some((package_type, preference(fields, name)?)))
+            .collect();
+        let (timestamp, recipient) = (timestamp?, recipient?);
+        if takes.is_empty() {
+            return fields.wrong("", "There is no preference in it.");
+        }
+        Some(Update {
+            recipient,
+            timestamp,
+            takes,
+        })
     });
-    fields.end(read)
+    Ok(update?)
 }
 
 /// What became of a package that was sent.
@@ -260,7 +182,7 @@ pub(super) struct PackageState {
     /// When the preference was said that decided, if one was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, required = false)]
-    preference_timestamp: Option<Timestamp>,
+    preference_timestamp: Option<Moment>,
 }
 
 impl PackageState {
@@ -275,7 +197,7 @@ impl PackageState {
             package_id: id.to_string(),
             status: processed.outcome.as_str(),
             reason,
-            preference_timestamp: processed.preference_timestamp,
+            preference_timestamp: processed.preference_timestamp.map(Moment::from),
             package_type: processed.type_name,
         }
     }

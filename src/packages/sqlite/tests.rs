@@ -9,19 +9,23 @@ use crate::telemetry::Registry;
 
 const FILE: &str = "packages.db";
 
-fn open(directory: &TempDir, types: &[&str], remember: Option<Duration>) -> Sqlite {
+fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Database {
     let settings = Settings {
         path: directory.path().join(FILE),
-        migrations: MIGRATIONS,
+        migrations,
         queue_max: 1000,
         batch_max: 64,
         readers: 1,
     };
     let registry = Registry::new(&[]).unwrap();
     let metrics = registry.register(|| Metrics::register(&settings.path));
+    Database::open(settings, metrics).unwrap()
+}
+
+fn open(directory: &TempDir, types: &[&str], remember: Option<Duration>) -> Sqlite {
     let types: Vec<_> = types.iter().map(|&name| name.to_owned()).collect();
     let types = Arc::new(Types::new(&types, &[]).unwrap());
-    Sqlite::new(Database::open(settings, metrics).unwrap(), types, remember)
+    Sqlite::new(database(directory, MIGRATIONS), types, remember)
 }
 
 const USUAL: [&str; 2] = ["personal", "marketing"];
@@ -50,6 +54,52 @@ async fn a_restart_with_other_types_forgets_nothing() {
     let statistics = after.statistics().await.unwrap();
     let names: Vec<_> = statistics.by_type.keys().map(String::as_str).collect();
     assert_eq!(names, ["marketing", "newsletter"]);
+}
+
+#[tokio::test]
+async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = database(&directory, &MIGRATIONS[..1]);
+    let rows = "
+        INSERT INTO types VALUES (1, 'personal'), (2, 'marketing');
+        INSERT INTO packages VALUES ('p-e\u{301}', 2, 7, NULL), ('q', 2, 7, NULL), ('\u{e9}', 2, 7, NULL),
+            ('e\u{301}', 2, 8, NULL);
+        INSERT INTO ages VALUES (1, 0, 'p-e\u{301}'), (2, 0, 'e\u{301}');
+        INSERT INTO counts VALUES (2, 4, 0);
+        INSERT INTO preferences VALUES ('Zo\u{eb}', 1, 5, 1), ('Zoe\u{308}', 1, 6, 0), ('Zoe\u{308}', 2, 6, 0),
+            ('\u{e9}', 1, 5, 0), ('e\u{301}', 1, 5, 1), ('ada', 1, 5, 0);
+    ";
+    before
+        .keep(|connection| connection.execute_batch(rows))
+        .await
+        .unwrap();
+    before.close().await;
+    let store = open(&directory, &USUAL, None);
+    for id in ["p-\u{e9}", "q", "\u{e9}"] {
+        assert!(
+            store.package(contract::id(id)).await.unwrap().is_some(),
+            "{id}"
+        );
+    }
+    let takes = async |id: &str, package_type: usize| {
+        let words = store.words(contract::id(id)).await.unwrap();
+        words.get(&PackageType(package_type)).map(|word| word.takes)
+    };
+    assert_eq!(takes("Zo\u{eb}", 0).await, Some(false), "the later word");
+    assert_eq!(takes("Zo\u{eb}", 1).await, Some(false));
+    assert_eq!(
+        takes("\u{e9}", 0).await,
+        Some(false),
+        "the refusal of two at the same time"
+    );
+    assert_eq!(takes("ada", 0).await, Some(false));
+    let ages = store.database.read(|connection| {
+        let mut ages = connection.prepare("SELECT id FROM ages ORDER BY place")?;
+        ages.query_map([], |row| row.get::<_, String>(0))?
+            .collect::<Result<Vec<_>, _>>()
+    });
+    // The row that stays under its old id grows old under it.
+    assert_eq!(ages.await.unwrap(), ["p-\u{e9}", "e\u{301}"]);
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@
 use std::path::Path;
 
 use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
 
 use super::connection::{File, empty_log, set_up_writer};
 use super::error::OpenError;
+use crate::values::id;
 
 /// Marks our files: "ODYS".
 const APPLICATION: i32 = 0x4F44_5953;
@@ -144,6 +146,15 @@ fn check_length(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Lets migrations call `nfc(text)`, the normal form in which ids are compared.
+fn define_nfc(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("nfc", 1, flags, |arguments| {
+        let text = arguments.get_raw(0).as_str()?;
+        Ok(id::nfc(text).into_owned())
+    })
+}
+
 /// Applies what is missing, all of it or nothing.
 fn bring_up_to_date(
     connection: &Connection,
@@ -154,6 +165,7 @@ fn bring_up_to_date(
     // With foreign keys on, rebuilding a table would delete what refers to it. They are checked as a whole instead.
     // The switch does nothing inside a transaction.
     connection.pragma_update(None, "foreign_keys", false)?;
+    define_nfc(connection)?;
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(OWN_TABLES)?;
     let missing = migrations.get(found as usize..).unwrap_or_default();

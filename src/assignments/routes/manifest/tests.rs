@@ -71,7 +71,8 @@ fn each_mistake_has_its_place() {
         ("/date", json!(20_261_121)),
         ("/drivers/0", json!(7)),
         ("/drivers/0/driver_id", json!("")),
-        ("/drivers/0/driver_id", json!(1)),
+        ("/drivers/0/driver_id", json!(1.5)),
+        ("/drivers/0/driver_id", json!(true)),
         ("/drivers/1/driver_id", json!("d")),
         ("/drivers/0/rules", json!({})),
         ("/drivers/0/rules/0", json!("MAX_WEIGHT")),
@@ -196,12 +197,67 @@ fn what_is_no_json_is_unreadable_and_what_is_no_object_unacceptable() {
     ] {
         assert_eq!(told(text), Err(400), "{text:?}");
     }
-    for text in [
-        "[]",
-        "7",
-        r#""drivers""#,
-        r#"{"drivers": {}, "packages": []}"#,
+    for (text, pointer) in [
+        ("[]", ""),
+        ("7", ""),
+        (r#""drivers""#, ""),
+        (r#"{"drivers": {}, "packages": []}"#, "/drivers"),
+        (r#"{"drivers": [], "packages": "none"}"#, "/packages"),
     ] {
-        assert_eq!(told(text), Ok(vec![String::new()]), "{text:?}");
+        assert_eq!(told(text), Ok(vec![pointer.to_owned()]), "{text:?}");
     }
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_wherever_it_is_in_a_manifest() {
+    let whole = manifest().to_string();
+    for (once, twice, pointer) in [
+        (r#""date":"#, r#""date":"2142-05-01","date":"#, "/date"),
+        (r#""drivers":["#, r#""drivers":[],"drivers":["#, "/drivers"),
+        (
+            r#""packages":["#,
+            r#""packages":[],"packages":["#,
+            "/packages",
+        ),
+        (
+            r#""weight_kg":5"#,
+            r#""weight_kg":5,"weight_kg":6"#,
+            "/packages/0/weight_kg",
+        ),
+        (
+            r#""limit_kg":10"#,
+            r#""limit_kg":10,"limit_kg":11"#,
+            "/drivers/0/rules/0/params/limit_kg",
+        ),
+    ] {
+        let doubled = whole.replacen(once, twice, 1);
+        assert_ne!(doubled, whole, "{once}");
+        let told = told(&doubled).unwrap();
+        assert!(told.contains(&pointer.to_owned()), "{doubled}: {told:?}");
+    }
+}
+
+#[test]
+fn a_manifest_made_with_pandas_has_floats_for_integers_and_numbers_for_ids() {
+    let mut pandas = manifest();
+    pandas["drivers"][0]["driver_id"] = json!(7);
+    pandas["packages"][0]["package_id"] = json!(12.0);
+    pandas["packages"][0]["delivery_hour"] = json!(3.0);
+    pandas["packages"][0]["hazmat_class"] = json!(9.0);
+    let (_, read) = read(&mut pandas.to_string().as_bytes()).unwrap();
+    assert_eq!(read.drivers[0].id.as_str(), "7");
+    let package = &read.packages[0];
+    assert_eq!(package.id.as_str(), "12");
+    assert_eq!((package.delivery_hour, package.hazmat_class), (3, Some(9)));
+}
+
+#[test]
+fn two_forms_of_the_same_name_are_one_name() {
+    let mut manifest = manifest();
+    manifest["drivers"][0]["driver_id"] = json!("Zo\u{eb}");
+    manifest["drivers"][1]["driver_id"] = json!("Zoe\u{308}");
+    assert_eq!(
+        told(&manifest.to_string()),
+        Ok(vec!["/drivers/1/driver_id".to_owned()])
+    );
 }

@@ -1,0 +1,93 @@
+//! Ids.
+//!
+//! Clients choose most of them. Two texts that Unicode calls canonically equivalent are the same id: `Zoë` may be sent as four code points or as three. So
+//! an id is normalized to NFC (UAX #15) where it is read, and stored and compared in that form.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use uuid::Uuid;
+
+/// A new UUID of version 7. Of a time before 1970, which it cannot express, it has the first moment of 1970.
+pub fn unique(now: Timestamp) -> Uuid {
+    if now < Timestamp::UNIX_EPOCH {
+        return Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0));
+    }
+    Uuid::now_v7()
+}
+
+/// The text in NFC.
+pub fn nfc(text: &str) -> Cow<'_, str> {
+    if is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.nfc().collect())
+    }
+}
+
+/// The id in NFC; `None` if it is empty, longer than `chars_max`, or has a control character.
+pub fn parse(text: &str, chars_max: usize) -> Option<Cow<'_, str>> {
+    let id = nfc(text);
+    let fits = (1..=chars_max).contains(&id.chars().take(chars_max + 1).count());
+    (fits && !id.chars().any(char::is_control)).then_some(id)
+}
+
+/// Whether the id, percent-encoded as the last segment of a path, arrives as it was sent. Proxies decode it and resolve dot
+/// segments (RFC 3986, section 5.2.4) before they pass it on, so an id with such a segment cannot be addressed.
+pub fn is_addressable(id: &str) -> bool {
+    !id.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_bounded_has_no_control_characters_and_one_normal_form() {
+        for (text, id) in [
+            ("ada", Some("ada")),
+            ("Zoe\u{308}", Some("Zo\u{eb}")),
+            ("Zo\u{eb}", Some("Zo\u{eb}")),
+            // HANGUL SYLLABLE GAG, decomposed.
+            ("\u{1100}\u{1161}\u{11a8}", Some("\u{ac01}")),
+            // Compatibility forms stay apart: NFC, not NFKC.
+            ("\u{fb01}", Some("\u{fb01}")),
+            ("123456", Some("123456")),
+            ("1234567", None),
+            // Seven code points, six in NFC.
+            ("12345e\u{301}", Some("12345\u{e9}")),
+            ("", None),
+            ("a\0", None),
+            ("a\n", None),
+            ("a\u{7f}", None),
+            ("a\u{85}", None),
+        ] {
+            assert_eq!(parse(text, 6).as_deref(), id, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn before_1970_ids_are_unique_too() {
+        let before = Timestamp::from_second(-1).unwrap();
+        assert_ne!(unique(before), unique(before));
+        assert_eq!(unique(before).get_version_num(), 7);
+    }
+
+    #[test]
+    fn an_id_with_a_dot_segment_cannot_be_addressed() {
+        for (id, addressable) in [
+            ("a/b", true),
+            ("...", true),
+            ("a..", true),
+            ("..a/b", true),
+            (".", false),
+            ("..", false),
+            ("../a", false),
+            ("a/./b", false),
+            ("a/..", false),
+        ] {
+            assert_eq!(is_addressable(id), addressable, "{id}");
+        }
+    }
+}
