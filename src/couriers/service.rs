@@ -1,9 +1,10 @@
 //! What one can do at the desk; a handle that is cheap to clone.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use super::error::Unavailable;
 use super::metrics::Metrics;
@@ -24,8 +25,8 @@ pub struct Couriers {
     dispatches: bool,
     /// Told when there may be something to tell others.
     decided: Arc<Notify>,
-    /// Held by whoever changes a part of what is known of a courier.
-    changing: Arc<Mutex<()>>,
+    /// By courier, held while a part of what is known of them is changed.
+    changing: Arc<Mutex<HashMap<CourierId, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
 /// What became of events that were taken in.
@@ -135,7 +136,7 @@ impl Couriers {
     }
 
     /// Says how a courier is from now on, who was as `change` is told: to the topic if there is one, to the store otherwise. One
-    /// at a time, so that of two changes of different parts neither is lost.
+    /// at a time for each courier, so that of two changes of different parts neither is lost.
     ///
     /// # Errors
     /// What `change` refuses; see [`Unavailable`], when it may be said again.
@@ -144,7 +145,8 @@ impl Couriers {
         courier: CourierId,
         change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,
     ) -> Result<(), E> {
-        let _alone = self.changing.lock().await;
+        let turn = self.turn(courier);
+        let _alone = turn.lock().await;
         let before = self.store.courier(courier).await?;
         let events = vec![Event::Courier(change(before.as_ref())?)];
         match &self.topic {
@@ -152,6 +154,14 @@ impl Couriers {
             None => self.decide(events).await.map(drop)?,
         }
         Ok(())
+    }
+
+    /// The lock of a courier.
+    fn turn(&self, courier: CourierId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that no request holds or waits for are not needed.
+        changing.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(changing.entry(courier).or_default())
     }
 
     /// The couriers of a zone, or all, by their ids.
@@ -184,3 +194,6 @@ fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,7 @@ impl DataDirectory {
     /// See [`DirectoryError`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DirectoryError> {
         let path = path.into();
-        if let Err(reason) = DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+        if let Err(reason) = create(&path) {
             return Err(DirectoryError::NotCreatable { path, reason });
         }
         match lock(&path.join(LOCK)) {
@@ -78,6 +78,25 @@ impl DataDirectory {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+/// Makes a directory, and those above it, for this user only, if they are missing; returns when they are on the disk.
+///
+/// # Errors
+/// If that cannot be done.
+pub fn create(path: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let new: Vec<&Path> = path.ancestors().take_while(missing).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // An entry is on the disk once the directory that has it is.
+    new.into_iter().try_for_each(sync_parent)
+}
+
+/// Flushes the directory that a file or directory is in.
+pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    let here = parent.as_os_str().is_empty();
+    File::open(if here { Path::new(".") } else { parent })?.sync_all()
 }
 
 enum Locked {

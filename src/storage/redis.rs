@@ -96,20 +96,22 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
+        let answers = self.each(commands).await?;
+        answers.into_iter().map(|answer| typed(answer?)).collect()
+    }
+
+    /// Several commands, each with an answer or an error of its own.
+    async fn each(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         #[cfg(test)]
         if let Some(left) = self.last_commands(commands.len()) {
-            let last: RedisResult<Vec<Value>> = self.send(commands[..left].to_vec()).await;
-            last?;
+            self.send(commands[..left].to_vec()).await?;
             // A kind that nobody tries again.
             return Err((ErrorKind::UnexpectedReturnType, "the process has ended").into());
         }
         self.send(commands).await
     }
 
-    async fn send<T>(&self, commands: Vec<Cmd>) -> RedisResult<Vec<T>>
-    where
-        T: FromRedisValue + Send + 'static,
-    {
+    async fn send(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -119,7 +121,7 @@ impl Redis {
                 for command in commands {
                     together.add_command(command);
                 }
-                together.query_async(&mut one.clone()).await
+                together.ignore_errors().query_async(&mut one.clone()).await
             }
             // A pipeline goes to one node.
             Way::Cluster(cluster) => {
@@ -130,7 +132,7 @@ impl Redis {
                 }
                 let mut answers = asked.join_all().await;
                 answers.sort_by_key(|(place, _)| *place);
-                answers.into_iter().map(|(_, answer)| answer).collect()
+                Ok(answers.into_iter().map(|(_, answer)| answer).collect())
             }
         }
     }
@@ -155,18 +157,27 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
-        let commands = || calls.iter().map(|call| call.of(script)).collect();
-        match self.ask_all(commands()).await {
-            // A server that was started again has forgotten it.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                script
-                    .prepare_invoke()
-                    .load_async(&mut self.way.clone())
-                    .await?;
-                self.ask_all(commands()).await
+        let commands = calls.iter().map(|call| call.of(script));
+        let mut answers = self.each(commands.collect()).await?;
+        // A server that was started again, in the midst of them or before, has forgotten it. What others did is done.
+        let forgot = |answer: &RedisResult<Value>| {
+            let error = answer.as_ref().err();
+            error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+        };
+        let places = (0..answers.len()).filter(|&place| forgot(&answers[place]));
+        let places: Vec<usize> = places.collect();
+        if !places.is_empty() {
+            script
+                .prepare_invoke()
+                .load_async(&mut self.way.clone())
+                .await?;
+            let commands = places.iter().map(|&place| calls[place].of(script));
+            let again = self.each(commands.collect()).await?;
+            for (place, answer) in places.into_iter().zip(again) {
+                answers[place] = answer;
             }
-            answers => answers,
         }
+        answers.into_iter().map(|answer| typed(answer?)).collect()
     }
 
     /// The same, to somebody whose process ends after so many commands.
@@ -202,6 +213,10 @@ impl Call {
         command.arg(&self.keys).arg(&self.arguments);
         command
     }
+}
+
+fn typed<T: FromRedisValue>(answer: Value) -> RedisResult<T> {
+    Ok(redis::from_redis_value(answer)?)
 }
 
 fn no_answer() -> RedisError {

@@ -246,6 +246,7 @@ pub fn copy(path: &Path, to: &Path) -> Result<(), OpenError> {
     let copied = File::new(path.to_owned()).reader().and_then(|connection| {
         // Only what it reads is never written to.
         connection.pragma_update(None, "query_only", false)?;
+        connection::make(to);
         connection.execute("VACUUM INTO ?", [to.to_string_lossy()])
     });
     copied.map(drop).map_err(|error| OpenError::of(path, error))

@@ -1,8 +1,8 @@
 //! The files: those that are written to, those that wait, and those that stay.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::name::{Found, Name, archived_age};
+use crate::storage::directory;
 
 /// What a file takes on a disk at least, in bytes. Files are counted in such blocks, so that many small ones are bounded too.
 pub(super) const BLOCK: u64 = 4096;
@@ -31,7 +32,10 @@ pub(super) struct Spool {
     /// Where packed files stay for good, if that is here.
     archive: Option<Archive>,
     bytes_max: u64,
+    /// Never held while a file is touched: figures are shown on the runtime.
     held: Mutex<Held>,
+    /// Held while files are measured or one is removed, so that neither sees half of the other.
+    files: Mutex<()>,
     /// A packed file is there.
     pub(super) arrived: Notify,
     /// A disk as small as a test wants it, in bytes that are left.
@@ -109,6 +113,7 @@ impl Spool {
             archive,
             bytes_max,
             held: Mutex::default(),
+            files: Mutex::default(),
             arrived: Notify::new(),
             #[cfg(test)]
             room: std::sync::atomic::AtomicU64::new(u64::MAX),
@@ -256,7 +261,7 @@ impl Spool {
 
     /// Looks what is really there: somebody may have removed files by hand.
     pub(super) fn measure(&self) -> io::Result<()> {
-        let mut held = self.held();
+        let _files = self.lock_files();
         let mut bytes = 0;
         for file in self.files()? {
             let (Found::Plain(name) | Found::Part(name) | Found::Packed(name)) = &file;
@@ -267,6 +272,7 @@ impl Spool {
             });
             bytes += fs::metadata(path).map_or(0, |file| footprint(file.len()));
         }
+        let mut held = self.held();
         held.freed += u64::from(bytes < held.bytes);
         held.bytes = bytes;
         Ok(())
@@ -279,6 +285,10 @@ impl Spool {
             files.extend(file?.file_name().to_str().and_then(Found::of));
         }
         Ok(files)
+    }
+
+    fn lock_files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -309,10 +319,10 @@ impl Spool {
     /// Removes a packed file.
     pub(super) fn remove(&self, name: &Name) -> io::Result<()> {
         let path = self.directory.join(name.packed());
-        // Locked while the file goes: nobody measures in between.
-        let mut held = self.held();
+        let _files = self.lock_files();
         let length = fs::metadata(&path)?.len();
         fs::remove_file(&path)?;
+        let mut held = self.held();
         held.bytes = held.bytes.saturating_sub(footprint(length));
         held.freed += 1;
         Ok(())
@@ -360,13 +370,14 @@ impl Archive {
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    directory::create(path)
 }
 
 /// Whether files can be made there. A full disk is none of the reasons against it: it will not stay full.
 fn check_writable(directory: &Path) -> io::Result<()> {
     let path = directory.join("writable");
-    match File::create(&path) {
+    let mut new = OpenOptions::new();
+    match new.write(true).create(true).mode(0o600).open(&path) {
         Ok(_) => fs::remove_file(&path),
         Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
         Err(error) => Err(error),

@@ -364,3 +364,47 @@ async fn whoever_moves_is_seen_once_whenever_one_looks() {
     moving.await.unwrap();
     assert!(looks > 10, "{looks}");
 }
+
+#[tokio::test]
+async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again() {
+    let server = Server::start();
+    let engine = server.connect().await;
+    let script = redis::Script::new("return redis.call('INCR', KEYS[1])");
+    let call = |key: &str| Call {
+        keys: vec![key.to_owned()],
+        arguments: Vec::new(),
+    };
+    let flush = || {
+        let mut flush = redis::cmd("SCRIPT");
+        flush.arg("FLUSH");
+        flush
+    };
+    // A cache that is empty from the start: each is called once.
+    let _: String = engine.ask(flush()).await.unwrap();
+    let calls = [call("a"), call("b")];
+    let answers: Vec<u64> = engine.run_all(&script, &calls).await.unwrap();
+    assert_eq!(answers, [1, 1]);
+    // One that is emptied by somebody in the midst of it, again and again: none is called twice.
+    let emptied = engine.clone();
+    let emptying = tokio::spawn(async move {
+        loop {
+            let _: Result<String, _> = emptied.ask(flush()).await;
+        }
+    });
+    let calls: Vec<Call> = (0..100).map(|place| call(&format!("k{place}"))).collect();
+    let mut sent = 0;
+    for _ in 0..200 {
+        sent += 1;
+        // If it is forgotten twice in a row, that is an error; what was called was called once all the same.
+        let _: Result<Vec<u64>, _> = engine.run_all(&script, &calls).await;
+    }
+    emptying.abort();
+    let counts = calls.iter().map(|call| {
+        let mut get = redis::cmd("GET");
+        get.arg(&call.keys);
+        get
+    });
+    let counts: Vec<Option<u64>> = engine.ask_all(counts.collect()).await.unwrap();
+    let most = counts.into_iter().flatten().max();
+    assert!(most.is_some_and(|most| most <= sent), "{most:?} of {sent}");
+}

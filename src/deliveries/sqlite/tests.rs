@@ -66,3 +66,33 @@ async fn nothing_is_left_of_what_was_pushed_out() {
     });
     assert_eq!(rows.await.unwrap(), (2, 4));
 }
+
+#[tokio::test]
+async fn after_kept_was_lowered_the_rest_goes_a_few_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), contract::rules());
+    for n in 0..50 {
+        let id = format!("d{n}");
+        contract::record(&store, &id, EventType::ParcelCollected).await;
+        contract::record(&store, &id, EventType::Crashed).await;
+    }
+    store.database.close().await;
+    let lowered = Rules {
+        kept: 3,
+        ..contract::rules()
+    };
+    let store = open(directory.path(), lowered);
+    let mut left = Vec::new();
+    for n in 50..54 {
+        let id = format!("d{n}");
+        contract::record(&store, &id, EventType::ParcelCollected).await;
+        let rows = store.read(|connection| {
+            connection.query_row("SELECT count(*) FROM deliveries", [], |row| {
+                row.get::<_, u32>(0)
+            })
+        });
+        left.push(rows.await.unwrap());
+        contract::record(&store, &id, EventType::Crashed).await;
+    }
+    assert_eq!(left, [31, 12, 3, 3]);
+}

@@ -1,10 +1,14 @@
 //! Connections to one file, and how they are set up.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+
+use crate::storage::directory::sync_parent;
 
 /// How long somebody else's lock on the file is waited for: an operator's tool may write to it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
@@ -36,6 +40,7 @@ impl File {
     /// that may be damaged. Makes an empty file if there is none.
     pub(super) fn touch(&self) -> rusqlite::Result<Connection> {
         let create = OpenFlags::SQLITE_OPEN_CREATE;
+        make(&self.path);
         let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | create)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(connection)
@@ -67,6 +72,21 @@ impl File {
         let mut path = self.path.clone().into_os_string();
         path.push("-wal");
         std::fs::metadata(path).map_or(0, |log| log.len())
+    }
+}
+
+/// Makes an empty file that only this user can read; the engine gives its log the same mode. If that fails, the engine will
+/// say why when it opens the file.
+pub(super) fn make(path: &Path) {
+    let mut new = OpenOptions::new();
+    if new
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .is_ok()
+    {
+        let _ = sync_parent(path);
     }
 }
 

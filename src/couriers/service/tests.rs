@@ -1,0 +1,51 @@
+//! Changes of couriers, beside a topic that takes its time.
+
+use super::super::sqlite::tests::fresh;
+use super::super::store::{Answer, contract};
+use super::*;
+use crate::couriers::model::Join;
+use crate::telemetry::Registry;
+
+/// A topic that never answers to what is said of this courier.
+#[derive(Debug)]
+struct Stuck(CourierId);
+
+impl Topic for Stuck {
+    fn announce(&self, events: Vec<Event>) -> Answer<'_, ()> {
+        let stuck = events.iter().any(|event| match event {
+            Event::Courier(said) => said.id == self.0,
+            Event::Order(_) => false,
+        });
+        Box::pin(async move {
+            if stuck {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_one_courier_waits_for_no_change_of_another() {
+    let said = |number: u128| match contract::says(number, Zone::N, true) {
+        Event::Courier(said) => said,
+        Event::Order(_) => unreachable!("it is of a courier"),
+    };
+    let (stuck, other) = (said(1), said(2));
+    let (store, _directory) = fresh(Join::Zero);
+    let metrics = Registry::new(&[]).unwrap().register(Metrics::register);
+    let topic = Arc::new(Stuck(stuck.id));
+    let desk = Couriers::new(Arc::new(store), metrics).beside(topic, true);
+    let change = |said: AddCourier| {
+        let desk = desk.clone();
+        async move { desk.change(said.id, |_| Ok::<_, Unavailable>(said)).await }
+    };
+    let waiting = tokio::spawn(change(stuck.clone()));
+    // It has the lock of its courier once another change of them would wait.
+    while desk.turn(stuck.id).try_lock().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    change(other).await.unwrap();
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}
