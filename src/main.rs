@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use odyssey::app::{self, App};
 use odyssey::config::Config;
 use odyssey::probe::probe;
@@ -166,6 +167,11 @@ fn load(source: &Source) -> anyhow::Result<Config> {
 
 fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
     telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+    let now = Timestamp::now();
+    if now < Timestamp::UNIX_EPOCH {
+        // HTTP has no dates before 1970: hyper panics at the first answer.
+        anyhow::bail!("the clock says {now:.0}, which is before 1970; set the clock");
+    }
     config.log_passed_over();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers())

@@ -751,7 +751,7 @@ fn check_arrows(source: &Source, fault: &mut impl FnMut(usize, String)) {
         let allowed = match permitted {
             Some((_, permitted)) => permitted.contains(&to.as_str()) || (top == "app" && to_desk),
             // Which room may is looked at there.
-            None => ["http", "flood", "storage"].contains(&to.as_str()),
+            None => ["http", "flood", "storage", "values"].contains(&to.as_str()),
         };
         if !(allowed || excepted) {
             fault(

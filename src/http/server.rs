@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -197,19 +197,11 @@ async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Whether `Date` can be said: HTTP has no dates before 1970, and hyper panics there. A server without a sensible clock must
-/// not send one (RFC 9110, section 6.6.1).
-fn has_date() -> bool {
-    SystemTime::now() >= SystemTime::UNIX_EPOCH
-}
-
 async fn serve_h1(stream: TcpStream, peer: IpAddr, edge: Edge, idle_max: Duration, stop: Stop) {
     let activity = Arc::new(Activity::begin());
     let service = edge.entrance(peer, Arc::clone(&activity));
     // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
-    let connection = http1::Builder::new()
-        .auto_date_header(has_date())
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
 }
 
@@ -226,7 +218,6 @@ async fn serve_h2(
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams_max)
-        .auto_date_header(has_date())
         // A vanished peer's streams must end too: TCP's own keepalive does the same for HTTP/1.1.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(30))

@@ -387,8 +387,8 @@ int clock_gettime(clockid_t clock, struct timespec *at) {
 }
 ";
 
-#[tokio::test]
-async fn a_server_whose_clock_is_before_1970_serves_all_the_same() {
+#[test]
+fn a_server_whose_clock_is_before_1970_says_so_and_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let (source, library) = (dir.path().join("clock.c"), dir.path().join("clock.so"));
     fs::write(&source, SHIM).unwrap();
@@ -398,20 +398,16 @@ async fn a_server_whose_clock_is_before_1970_serves_all_the_same() {
         .status();
     assert!(built.unwrap().success());
     let preload = format!("LD_PRELOAD={}", library.display());
-    let shop = Shop::run(odyssey_by("env", &[&preload]), &[]).await;
-    let customer = shop.customer(order()).await;
-    let started = shop.staff.ask(get("/start/")).await.expect(200);
-    let placed = text(&started["placed_at"]);
-    assert!(placed.starts_with("19"), "{placed}");
-    let collected = json!({"type": "PARCEL_COLLECTED"});
-    let ask = post("/deliveries/d/events").json(&collected);
-    let answer = shop.staff.ask(ask).await;
-    answer.expect(201);
-    assert_eq!(answer.header("date"), None, "HTTP has no dates before 1970");
-    let finish = format!("/finish/?order_id={}", text(&started["order_id"]));
-    shop.staff.ask(post(finish)).await.expect(200);
-    customer.answer().await.expect(200);
-    shop.close().await;
+    let mut command = odyssey_by("env", &[&preload]);
+    let output = command
+        .arg("serve")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(said.contains("the clock says 18"), "{said}");
+    assert!(said.contains("before 1970; set the clock"), "{said}");
 }
 
 #[tokio::test]
