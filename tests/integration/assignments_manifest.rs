@@ -67,7 +67,7 @@ fn mistakes() -> Vec<(&'static str, Vec<Value>)> {
             "/drivers/1/driver_id",
             vec![
                 json!(""),
-                json!(7),
+                json!(7.5),
                 json!(long),
                 json!("a\nb"),
                 json!("d-00"),
@@ -91,7 +91,7 @@ fn mistakes() -> Vec<(&'static str, Vec<Value>)> {
         ("/packages/2", vec![json!(null), json!(1)]),
         (
             "/packages/2/package_id",
-            vec![json!(""), json!(7), json!(long), json!("p-000")],
+            vec![json!(""), json!(7.5), json!(long), json!("p-000")],
         ),
         (
             "/packages/1/weight_kg",

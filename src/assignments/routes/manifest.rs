@@ -39,7 +39,9 @@ pub(super) fn read(json: &mut dyn io::Read) -> Result<Sent, Problem> {
     if let Err(error) = read.and_then(|()| deserializer.end()) {
         // Too many mistakes end the reading, too; they are what is told.
         if !reading.is_full() {
-            return Err(if error.is_data() {
+            return Err(if error.is_io() {
+                Problem::unreadable(format!("It cannot be read: {error}."))
+            } else if error.is_data() {
                 // The one thing that the parser itself expects.
                 vec![Mistake::new(
                     reading.at,
