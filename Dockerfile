@@ -47,7 +47,7 @@ ENV ODYSSEY_CUSTOMERS__LISTEN=0.0.0.0:8000 \
 EXPOSE 8000 8001
 VOLUME /var/lib/odyssey
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["odyssey", "health", "http://127.0.0.1:8000/healthz"]
+    CMD ["odyssey", "health"]
 # SIGTERM: held customers get their coffee first, for up to shutdown.drain (60 s). Give it longer than that to stop.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["odyssey"]

@@ -25,6 +25,9 @@ pub use self::secret::Secret;
 /// Every key, commented, with its default, unit and bounds.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
+/// Where commands find the server. It configures no server, and so is no key.
+const CLIENT_URL: &str = "ODYSSEY_URL";
+
 /// Why the program does not start.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -744,6 +747,21 @@ fn manual(key: &str) -> String {
         }
     }
     comment.join(" ")
+}
+
+/// The URL in `ODYSSEY_URL`, if there is one.
+pub fn client_url() -> Option<String> {
+    std::env::var(CLIENT_URL)
+        .ok()
+        .filter(|url| !url.trim().is_empty())
+}
+
+/// A duration as the configuration writes them: `90s`, `2m`, `1h 30m`.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse::<de::value::Error>(text).map_err(|error| error.to_string())
 }
 
 /// Networks as people write them: `10.0.0.0/8`, or a single address.

@@ -4,7 +4,7 @@
 //! The map of the crate, from the outside in:
 //! - [`app`] puts everything together; the only module that sees everything.
 //! - [`config`], [`telemetry`], [`shutdown`]: how the process starts, what it tells, how it ends.
-//! - [`probe`]: asks a running server whether it is well.
+//! - [`cli`]: the command line; every command except the server itself.
 //! - [`version`]: which build this is.
 //! - [`flood`]: admission by client address; knows no desk.
 //! - [`http`]: what both listeners share; knows no desk.
@@ -17,6 +17,7 @@
 
 pub mod app;
 pub mod assignments;
+pub mod cli;
 pub mod config;
 pub mod couriers;
 pub mod deliveries;
@@ -24,7 +25,6 @@ pub mod flood;
 pub mod http;
 pub mod orders;
 pub mod packages;
-pub mod probe;
 pub mod shutdown;
 pub mod storage;
 pub mod telemetry;

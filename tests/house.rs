@@ -25,11 +25,8 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 /// The house, without its desks. `app` sees everything, desks included.
 const HOUSE: Arrows = &[
     ("lib", &[]),
-    (
-        "main",
-        &["app", "config", "probe", "shutdown", "telemetry", "version"],
-    ),
-    ("probe", &[]),
+    ("main", &["app", "cli", "config", "shutdown", "telemetry"]),
+    ("cli", &["app", "config", "version"]),
     (
         "app",
         &[

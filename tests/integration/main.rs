@@ -21,6 +21,7 @@ mod assignments_crash;
 #[cfg(feature = "aws")]
 mod assignments_dynamodb;
 mod assignments_manifest;
+mod commands;
 mod configuration;
 mod connections;
 mod couriers;
@@ -44,6 +45,8 @@ mod orders_line;
 mod packages;
 mod packages_crash;
 mod packages_malformed;
+#[cfg(all(feature = "aws", feature = "redis"))]
+mod readme;
 mod shutdown;
 mod status;
 mod values;

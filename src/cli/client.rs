@@ -1,0 +1,403 @@
+//! Commands that talk to a running server: as a customer, as a barista, as an operator.
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::{Method, StatusCode};
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::http::{Answer, Ask, Url};
+use super::output::{self, Format};
+use super::{Misuse, Source};
+use crate::config::{self, Config};
+
+/// A healthy server answers in far less.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a request may take that the server does not hold.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest the server holds a barista's request, in seconds; a longer wait is several requests.
+const HELD_SECS_MAX: u64 = 55;
+/// The longest wait that is of use; it fits into every clock and header.
+const WAIT_MAX: Duration = Duration::from_hours(30 * 24);
+/// Between two requests of one wait, should the server answer sooner than it was asked to.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// `odyssey health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// What to ask for [default: /healthz at the customers' listener of the configuration]
+    url: Option<Url>,
+    #[command(flatten)]
+    source: Source,
+}
+
+impl Health {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let url = match self.url {
+            Some(url) => url,
+            None => Listener::Customers
+                .of(&self.source.load()?)?
+                .join("/healthz")?,
+        };
+        let answer = Ask::new(Method::GET, url.clone())
+            .within(HEALTH_PATIENCE)
+            .await?;
+        let status = answer.status;
+        anyhow::ensure!(status.is_success(), "{url} answered {status}");
+        Ok(())
+    }
+}
+
+/// `odyssey order`.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// The customer's name
+    #[arg(long)]
+    name: Option<String>,
+    /// Wait for so long at most, such as 90s; the order then stays in line
+    #[arg(long, value_name = "DURATION", value_parser = bounded_wait)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Order {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        const READY: &[&str] = &[
+            "order_id",
+            "status",
+            "customer",
+            "position",
+            "estimated_wait_ms",
+            "waited_ms",
+            "brew_ms",
+        ];
+        let mut ask = self
+            .server
+            .ask(Listener::Customers, Method::POST, "/order/")?;
+        if let Some(name) = &self.name {
+            ask = ask.json(&json!({"customer": name}));
+        }
+        if let Some(wait) = self.wait {
+            ask = ask.header("prefer", &format!("wait={}", whole_secs(wait)));
+        }
+        if std::io::stderr().is_terminal() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "Waiting until the order is ready. Ctrl-C leaves the line."
+            );
+        }
+        let answer = ask.answer().await?.success()?;
+        self.server
+            .show(&answer, |order| output::members(order, READY))
+    }
+}
+
+/// `odyssey start`.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// The barista's name, recorded with the order
+    #[arg(long, value_name = "NAME")]
+    barista: Option<String>,
+    /// Wait for an order for so long at most, such as 90s
+    #[arg(long, value_name = "DURATION", value_parser = bounded_wait)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Start {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        const STARTED: &[&str] = &[
+            "order_id",
+            "customer",
+            "attempt",
+            "waited_ms",
+            "lease_expires_at",
+            "customer_waiting",
+        ];
+        let answer = self.take().await?;
+        if answer.status == StatusCode::NO_CONTENT {
+            return output::print(match self.server.output {
+                Format::Table => "No order is waiting.\n",
+                Format::Json => "null\n",
+            });
+        }
+        self.server
+            .show(&answer, |order| output::members(order, STARTED))
+    }
+
+    /// An order, or 204.
+    async fn take(&self) -> anyhow::Result<Answer> {
+        let until = Instant::now() + self.wait.unwrap_or_default();
+        loop {
+            let asked = Instant::now();
+            let wait = whole_secs(until - asked).min(HELD_SECS_MAX);
+            let mut path = format!("/start/?wait={wait}");
+            if let Some(barista) = &self.barista {
+                path = format!("{path}&barista={}", encoded(barista));
+            }
+            let ask = self.server.ask(Listener::Staff, Method::GET, &path)?;
+            let patience = Duration::from_secs(wait) + PATIENCE;
+            let answer = ask.within(patience).await?.success()?;
+            if answer.status != StatusCode::NO_CONTENT || Instant::now() >= until {
+                return Ok(answer);
+            }
+            sleep_until(until.min(asked + PAUSE)).await;
+        }
+    }
+}
+
+/// `odyssey finish`.
+#[derive(Debug, Args)]
+pub struct Finish {
+    /// The order, as `odyssey start` printed it
+    order_id: Uuid,
+    /// Only if this attempt is still the current one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Finish {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        const FINISHED: &[&str] = &[
+            "order_id",
+            "status",
+            "delivered",
+            "already",
+            "attempts",
+            "barista",
+            "waited_ms",
+            "brew_ms",
+        ];
+        let mut path = format!("/finish/?order_id={}", self.order_id);
+        if let Some(attempt) = self.attempt {
+            path = format!("{path}&attempt={attempt}");
+        }
+        let ask = self.server.ask(Listener::Staff, Method::POST, &path)?;
+        let answer = ask.within(PATIENCE).await?.success()?;
+        self.server
+            .show(&answer, |order| output::members(order, FINISHED))
+    }
+}
+
+/// `odyssey line`.
+#[derive(Debug, Args)]
+pub struct Line {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// What the line is made of, and the metric that says so.
+const LINE: [(&str, &str); 5] = [
+    ("waiting", "odyssey_orders{stage=\"waiting\"}"),
+    ("brewing", "odyssey_orders{stage=\"brewing\"}"),
+    ("oldest_waiting_ms", "odyssey_orders_oldest_waiting_seconds"),
+    ("held_requests", "odyssey_orders_held_requests"),
+    ("idle_baristas", "odyssey_orders_idle_baristas"),
+];
+
+impl Line {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let ask = self.server.ask(Listener::Staff, Method::GET, "/metrics")?;
+        let answer = ask.within(PATIENCE).await?.success()?;
+        let line = line(answer.text()?)?;
+        output::print(&match self.server.output {
+            Format::Table => output::members(&line, &LINE.map(|(name, _)| name)),
+            Format::Json => format!("{line}\n"),
+        })
+    }
+}
+
+fn line(metrics: &str) -> anyhow::Result<Value> {
+    let mut line = Value::default();
+    for (name, series) in LINE {
+        let sample = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        // A number in the text format is one in JSON.
+        let sample: Option<Value> = sample.and_then(|sample| serde_json::from_str(sample).ok());
+        let value = if name.ends_with("_ms") {
+            sample.and_then(|secs| secs.as_f64()).and_then(millis)
+        } else {
+            sample
+        };
+        line[name] = value.with_context(|| {
+            format!("/metrics has no {series}: is it Odyssey's staff listener?")
+        })?;
+    }
+    Ok(line)
+}
+
+fn millis(secs: f64) -> Option<Value> {
+    let millis = Duration::try_from_secs_f64(secs).ok()?.as_millis();
+    u64::try_from(millis).ok().map(Value::from)
+}
+
+/// `odyssey flood`.
+#[derive(Debug, Subcommand)]
+pub enum Flood {
+    /// List the addresses that are cut off, most refused first
+    List {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Let an address back in at once, with a clean slate
+    Unblock {
+        /// An address, or a network as it is listed
+        address: String,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+impl Flood {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::List { server } => {
+                let ask = server.ask(Listener::Staff, Method::GET, "/flood")?;
+                let answer = ask.within(PATIENCE).await?.success()?;
+                server.show(&answer, flood)
+            }
+            Self::Unblock { address, server } => {
+                let path = format!("/flood/{}", encoded(&address));
+                let ask = server.ask(Listener::Staff, Method::DELETE, &path)?;
+                let answer = ask.within(PATIENCE).await?.success()?;
+                server.show(&answer, |unblocked| {
+                    output::members(unblocked, &["address"])
+                })
+            }
+        }
+    }
+}
+
+fn flood(flood: &Value) -> String {
+    let summary = output::members(flood, &["mode", "addresses"]);
+    let cut_off = match flood["cut_off"].as_array() {
+        Some(cut_off) if !cut_off.is_empty() => {
+            output::rows(cut_off, &["address", "until", "refused"])
+        }
+        _ => "No address is cut off.\n".to_owned(),
+    };
+    format!("{summary}\n{cut_off}")
+}
+
+/// Which server is asked, and how its answer is printed.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// The listener's URL [environment: ODYSSEY_URL] [default: the listener of the configuration]
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    #[command(flatten)]
+    source: Source,
+    /// How to print the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+}
+
+impl Server {
+    fn ask(&self, listener: Listener, method: Method, path: &str) -> anyhow::Result<Ask> {
+        let url = match (&self.url, config::client_url()) {
+            (Some(url), _) => url.clone(),
+            (None, Some(url)) => url
+                .parse::<Url>()
+                .map_err(|wrong| Misuse(format!("ODYSSEY_URL: {wrong}")))?,
+            (None, None) => listener.of(&self.source.load()?)?,
+        };
+        Ok(Ask::new(method, url.join(path)?))
+    }
+
+    fn show(&self, answer: &Answer, table: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
+        let json = answer.json()?;
+        output::print(&match self.output {
+            Format::Table => table(&json),
+            // As it came: its members in the server's order.
+            Format::Json => format!("{}\n", answer.text()?.trim_end()),
+        })
+    }
+}
+
+/// Whose door a command goes to.
+#[derive(Debug, Clone, Copy)]
+enum Listener {
+    Customers,
+    Staff,
+}
+
+impl Listener {
+    fn of(self, config: &Config) -> anyhow::Result<Url> {
+        let (name, address) = match self {
+            Self::Customers => ("customers", config.customers.listen),
+            Self::Staff => ("staff", config.staff.listen),
+        };
+        anyhow::ensure!(
+            address.port() != 0,
+            "the port in `{name}.listen` is 0, any that is free: name the URL"
+        );
+        let url = format!("http://{}", reachable(address));
+        url.parse::<Url>().map_err(anyhow::Error::msg)
+    }
+}
+
+/// A server that listens on all addresses is reached from this machine by the loopback one.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn bounded_wait(text: &str) -> Result<Duration, String> {
+    let wait = config::parse_duration(text)?;
+    if wait > WAIT_MAX {
+        return Err("it must be 30 days (720h) at most".to_owned());
+    }
+    Ok(wait)
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Rounded up: a wait is at least as long as it was asked for.
+fn whole_secs(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_asked_at_the_loopback_one() {
+        for (listen, asked) in [
+            ("0.0.0.0:9000", "127.0.0.1:9000"),
+            ("[::]:9000", "[::1]:9000"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_line_is_read_from_the_metrics_and_nothing_is_made_up() {
+        let metrics = "# HELP odyssey_orders Orders\nodyssey_orders{stage=\"waiting\"} 3\nodyssey_orders{stage=\"brewing\"} 1\n\
+            odyssey_orders_oldest_waiting_seconds 1.5\nodyssey_orders_held_requests 4\nodyssey_orders_idle_baristas 0\n";
+        let expected = json!({"waiting": 3, "brewing": 1, "oldest_waiting_ms": 1500, "held_requests": 4, "idle_baristas": 0});
+        assert_eq!(line(metrics).unwrap(), expected);
+        let missing = metrics.replace("idle", "tired");
+        let said = line(&missing).unwrap_err().to_string();
+        assert!(said.contains("odyssey_orders_idle_baristas"), "{said}");
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line: what there is to type, and every command except `serve`, which is the program itself.
+//!
+//! - [`client`]: `health`, `order`, `start`, `finish`, `line` and `flood`, which talk to a running server over [`http`].
+//! - [`upkeep`]: `packages` and `couriers`, which work on what a server has stored.
+//! - [`paper`]: `openapi`, `completions` and `man`, which describe the program.
+//! - [`output`]: tables, JSON, and the end of a pipe.
+//!
+//! Exit codes: 0 if the command did what it says; 1 if it did not, with one sentence on standard error; 2 if it was not
+//! understood.
+
+mod client;
+mod http;
+mod output;
+mod paper;
+mod upkeep;
+
+use std::fmt;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::config::{self, Config};
+
+/// Takes an order at the counter, holds the customer's request until the order is ready, and sees it to the doorstep.
+#[derive(Debug, Parser)]
+#[command(name = "odyssey", version = crate::version::line(), arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Everything there is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server: customers on one listener, staff on the other
+    ///
+    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM or SIGINT stops it in
+    /// order: held customers get their coffee first, for as long as shutdown.drain allows.
+    #[command(
+        after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys."
+    )]
+    Serve {
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: Source,
+        /// Write the addresses that were bound to this file, once both listeners are open
+        ///
+        /// As JSON with the members `customers` and `staff`, both URLs; for scripts that start the server with port 0 and
+        /// have to find it.
+        #[arg(long, value_name = "FILE")]
+        addresses: Option<PathBuf>,
+    },
+    /// Print the effective configuration as TOML
+    ///
+    /// What the server would run with: the defaults, the file and the environment put together.
+    Config {
+        /// Where the configuration is.
+        #[command(flatten)]
+        source: Source,
+        /// Print the default configuration instead, with its comments: the manual of all keys
+        #[arg(long)]
+        defaults: bool,
+    },
+    /// Ask a running server whether it is well
+    ///
+    /// Exit code 0 if the URL answers 2xx within 3 seconds, else 1 and a sentence. For containers' health checks.
+    Health(client::Health),
+    /// Order an americano and wait until it is ready
+    ///
+    /// Prints the order once a barista has reported it ready, however long that takes. Ctrl-C leaves the line.
+    Order(client::Order),
+    /// Take the oldest order, as a barista
+    ///
+    /// It is yours until lease_expires_at; after that it returns to its place in line. Prints nothing but a sentence if no
+    /// order waits.
+    Start(client::Start),
+    /// Report an order ready, as a barista
+    ///
+    /// The customer's request is answered.
+    Finish(client::Finish),
+    /// Show how long the line is
+    ///
+    /// Orders that wait and that are brewed, and how long the oldest has waited; requests held for an order; baristas that
+    /// wait for one.
+    Line(client::Line),
+    /// Addresses that flood control has cut off
+    #[command(subcommand)]
+    Flood(client::Flood),
+    /// What concerns packages
+    #[command(subcommand)]
+    Packages(upkeep::Packages),
+    /// What concerns couriers
+    #[command(subcommand)]
+    Couriers(upkeep::Couriers),
+    /// Print the API description, `OpenAPI` 3.1 as JSON
+    Openapi {
+        /// Whose API
+        #[arg(long, value_enum, default_value_t = paper::Listener::Both)]
+        listener: paper::Listener,
+    },
+    /// Print completions for a shell
+    ///
+    /// For bash: `odyssey completions bash > /etc/bash_completion.d/odyssey`.
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page odyssey(1)
+    ///
+    /// Each command has a page of its own; with --dir all of them are written: `odyssey man --dir /usr/local/share/man/man1`.
+    Man {
+        /// Write the pages of all commands to this directory, as odyssey.1, odyssey-order.1 and so on
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// Configuration file (TOML); its keys override the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Source {
+    /// The effective configuration.
+    ///
+    /// # Errors
+    /// See [`config::ConfigError`].
+    pub fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+}
+
+/// A mistake in how the program was called, which no parser of a single argument could see.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// The exit code of a command that ended so; the reason of a failure goes to standard error.
+pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    // One line that can be read; logging may not be set up.
+    let _ = writeln!(std::io::stderr(), "odyssey: {error:#}");
+    ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+}
+
+/// Runs a command that ends by itself: any except [`Command::Serve`].
+///
+/// # Errors
+/// If it could not do what it says.
+///
+/// # Panics
+/// With [`Command::Serve`].
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { .. } => unreachable!("the server has a runtime and an end of its own"),
+        Command::Config { defaults: true, .. } => output::print(config::DEFAULTS),
+        Command::Config { source, .. } => output::print(&source.load()?.to_toml()),
+        Command::Health(health) => runtime()?.block_on(health.run()),
+        Command::Order(order) => runtime()?.block_on(order.run()),
+        Command::Start(start) => runtime()?.block_on(start.run()),
+        Command::Finish(finish) => runtime()?.block_on(finish.run()),
+        Command::Line(line) => runtime()?.block_on(line.run()),
+        Command::Flood(flood) => runtime()?.block_on(flood.run()),
+        Command::Packages(packages) => packages.run(),
+        Command::Couriers(couriers) => couriers.run(&runtime()?),
+        Command::Openapi { listener } => paper::openapi(listener),
+        Command::Completions { shell } => paper::completions(shell),
+        Command::Man { dir } => paper::man(dir.as_deref()),
+    }
+}
+
+/// One thread is plenty for a command.
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
