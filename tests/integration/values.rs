@@ -406,7 +406,7 @@ fn a_server_whose_clock_is_before_1970_says_so_and_does_not_start() {
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(said.contains("the clock says 18"), "{said}");
+    assert!(said.contains("the clock says 19"), "{said}");
     assert!(said.contains("before 1970; set the clock"), "{said}");
 }
 
