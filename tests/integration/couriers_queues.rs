@@ -397,10 +397,7 @@ fn poisonous_events() -> Vec<(String, &'static str)> {
         (with("zone", json!("north")), "/zone: "),
         (with("addedAt", json!("yesterday")), "/addedAt: "),
         (half.to_string(), "/addedAt: This field is missing."),
-        (
-            enveloped("nonsense"),
-            "What is in the envelope is not JSON: ",
-        ),
+        (enveloped("nonsense"), "In the envelope: It is not JSON: "),
     ]
 }
 
