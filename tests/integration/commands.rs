@@ -9,11 +9,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::client::{get, order};
-use crate::shop::{Shop, eventually, odyssey, text, variable};
+use crate::shop::{Shop, eventually, odyssey, odyssey_by, text, variable};
 
 /// A command that talks to this shop, which it knows from its configuration.
 fn at(shop: &Shop, arguments: &[&str]) -> Command {
-    let mut command = odyssey();
+    started(odyssey(), shop, arguments)
+}
+
+fn started(mut command: Command, shop: &Shop, arguments: &[&str]) -> Command {
     for (key, door) in [
         ("customers.listen", shop.customers),
         ("staff.listen", shop.staff),
@@ -87,7 +90,9 @@ async fn an_order_is_placed_taken_and_finished_by_commands() {
 #[tokio::test]
 async fn ctrl_c_leaves_the_line() {
     let shop = Shop::open(&[]).await;
-    let customer = spawned(at(&shop, &["order"]));
+    // Shells start what runs in the background, this test perhaps, with Ctrl-C ignored.
+    let command = odyssey_by("env", &["--default-signal=INT"]);
+    let customer = spawned(started(command, &shop, &["order"]));
     shop.until("in line", |now| now.waiting() == 1).await;
     kill_process(Pid::from_child(&customer), Signal::INT).unwrap();
     let customer = ended(customer).await;
