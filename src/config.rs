@@ -318,6 +318,9 @@ pub enum DeliveryGraph {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Orders {
+    /// How long `/start/` without `wait` is held.
+    #[serde(with = "duration")]
+    pub start_wait: Duration,
     /// How long an order belongs to a barista.
     #[serde(with = "duration")]
     pub lease: Duration,
@@ -481,6 +484,13 @@ impl Config {
         within("http.body_max_bytes", http.body_max_bytes, 1, 64 << 20)?;
         within("http.backlog", http.backlog, 1, 65_535)?;
         within("http.h2_streams_max", http.h2_streams_max, 1, 1_000_000)?;
+        let longest = Duration::from_secs(55);
+        time_within(
+            "orders.start_wait",
+            orders.start_wait,
+            Duration::ZERO,
+            longest,
+        )?;
         time_within("orders.lease", orders.lease, second, DAY)?;
         within("orders.attempts_max", orders.attempts_max, 1, 1000)?;
         time_within(
@@ -911,6 +921,7 @@ mod tests {
         for (key, value, named) in [
             ("ODYSSEY_ORDERS__LEESE", "1s", "leese"),
             ("ODYSSEY_ORDER__LEASE", "1s", "order"),
+            ("ODYSSEY_ORDERS__START_WAIT", "56s", "orders.start_wait"),
             ("ODYSSEY_ORDERS__LEASE", "soon", "orders.lease"),
             ("ODYSSEY_ORDERS__LEASE", "-5s", "orders.lease"),
             ("ODYSSEY_ORDERS__LEASE", "10ms", "orders.lease"),

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -22,6 +23,8 @@ use crate::telemetry::Registry;
 #[derive(Debug, Clone)]
 pub(super) struct Desks {
     pub(super) orders: Orders,
+    /// How long `/start/` holds by default.
+    pub(super) start_wait: Duration,
     pub(super) deliveries: Deliveries,
     /// Whether customers' drones may report.
     pub(super) deliveries_for_customers: bool,
@@ -46,6 +49,7 @@ impl Desks {
             timeout: config.http.body_timeout,
         };
         let config::Orders {
+            start_wait,
             lease,
             attempts_max,
             reconnect_grace,
@@ -84,6 +88,7 @@ impl Desks {
         );
         Self {
             orders,
+            start_wait,
             deliveries,
             deliveries_for_customers: config.customers.deliveries,
             packages,
@@ -157,6 +162,7 @@ pub(super) fn apis(
         orders: desks.orders.clone(),
         flood: desks.flood.clone(),
         limits: desks.limits,
+        start_wait: desks.start_wait,
     };
     let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
     let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);

@@ -34,8 +34,9 @@ pub struct Problem {
     #[serde(flatten)]
     #[schema(ignore)]
     more: Option<Box<Map<String, Value>>>,
-    #[serde(skip)]
-    #[schema(ignore)]
+    /// When to try again, in seconds: as `Retry-After` says.
+    #[serde(rename = "retry_after_s", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, nullable = false)]
     retry_after_secs: Option<u32>,
     #[serde(skip)]
     #[schema(ignore)]
@@ -161,7 +162,7 @@ impl Problem {
         .retry_after(Duration::from_secs(5))
     }
 
-    /// Adds `Retry-After`: rounded up to whole seconds, at least 1.
+    /// Adds `Retry-After`: rounded up to whole seconds, at least 1. The body says it too.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         let whole = after.as_secs() + u64::from(after.subsec_nanos() > 0);

@@ -130,7 +130,8 @@ impl<X: CounterLock> Drop for IdleBarista<X> {
             return;
         }
         if let Some(handed) = self.settle() {
-            self.desk.give_back(handed.id, handed.attempt);
+            self.desk
+                .give_back(handed.id, handed.attempt, handed.previous);
         }
     }
 }
@@ -166,7 +167,9 @@ impl<X: CounterLock> HandOver<X> {
 impl<X: CounterLock> Drop for HandOver<X> {
     fn drop(&mut self) {
         if !self.confirmed {
-            self.desk.give_back(self.handed.id, self.handed.attempt);
+            let previous = self.handed.previous.take();
+            self.desk
+                .give_back(self.handed.id, self.handed.attempt, previous);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - if a barista is idle, nobody waits, and if somebody waits, no barista is idle;
 //! - every order in line has somebody who wants it: a held request, a promise (202), or a key within its grace.
 
+mod attached;
 mod drain;
 mod places;
 
@@ -20,10 +21,18 @@ use ipnet::IpNet;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use self::attached::Attached;
 use self::drain::Drain;
 use self::places::{Places, Ticket};
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
-use super::model::{Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Stage, View};
+use super::model::{
+    Crew, Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
+    View,
+};
+
+/// After this long without a barista at work, idle, asking or reporting, the crew is away. Longer than one `/start/` may hold
+/// (55 s), so that a barista between two of them is not away.
+pub(super) const AWAY_AFTER: Duration = Duration::from_secs(60);
 
 /// The bounds of the line.
 #[derive(Debug, Clone)]
@@ -111,6 +120,28 @@ pub enum Left {
     Kept,
 }
 
+/// An order that was cancelled.
+#[derive(Debug)]
+pub struct Cancelled<C> {
+    /// The order as it ended.
+    pub order: Arc<Order>,
+    /// It had been cancelled before: nothing changed.
+    pub already: bool,
+    /// The attached requests, to be told.
+    pub receivers: Receivers<C>,
+}
+
+/// Where an order is that its barista no longer has.
+#[derive(Debug)]
+pub enum Returned<B> {
+    /// At its place in line.
+    ToLine,
+    /// With the longest-idle barista.
+    Offered(Offer<B>),
+    /// Cancelled: its customer has left while it was brewed.
+    Cancelled,
+}
+
 /// What a barista who asked for work gets.
 #[derive(Debug)]
 pub enum Pulled {
@@ -135,7 +166,7 @@ pub struct Finished<C> {
 
 /// An order whose barista lost it.
 #[derive(Debug)]
-pub struct Expired {
+pub struct Expired<B> {
     /// The order.
     pub id: OrderId,
     /// The hand-over that ran out.
@@ -144,17 +175,17 @@ pub struct Expired {
     pub barista: Option<Box<str>>,
     /// It ran out too often and went behind the line.
     pub moved_back: bool,
+    /// Where the order is now.
+    pub returned: Returned<B>,
 }
 
 /// What the passing of time did.
 #[derive(Debug)]
 pub struct Elapsed<B> {
     /// Leases that ran out.
-    pub expired: Vec<Expired>,
+    pub expired: Vec<Expired<B>>,
     /// How many orders left the line because their customer did not come back.
     pub abandoned: usize,
-    /// Orders that went straight on to an idle barista.
-    pub offers: Vec<Offer<B>>,
 }
 
 /// The figures of this moment.
@@ -164,8 +195,10 @@ pub struct Figures {
     pub waiting: usize,
     /// Orders with a barista.
     pub brewing: usize,
-    /// Final orders still remembered as ready.
-    pub remembered: usize,
+    /// Finished orders that are still remembered.
+    pub ready: usize,
+    /// Cancelled orders that are still remembered.
+    pub cancelled: usize,
     /// Requests held for an order.
     pub held: usize,
     /// Baristas waiting for work.
@@ -185,18 +218,9 @@ struct Entry<C> {
     /// What is kept for as long as a promised order is not final.
     kept: Option<Keep>,
     keyed: Option<Keyed>,
-    attached: SmallVec<[Attached<C>; 1]>,
-    next_attachment: u32,
+    attached: Attached<C>,
     /// When the lease (brewing) or the grace (waiting) runs out.
     deadline: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Attached<C> {
-    number: u32,
-    /// A customer's leaving may take the order out of the line; somebody who merely asked for its state may not.
-    customer: bool,
-    receiver: C,
 }
 
 /// See the module.
@@ -214,9 +238,13 @@ pub struct Line<C, B> {
     next_idle: u64,
     deadlines: BTreeSet<(Instant, u32)>,
     remembered: VecDeque<(Instant, u32)>,
+    /// Ready ones among the remembered.
+    ready: usize,
     brewing: usize,
     held: usize,
     drain: Drain,
+    /// When a barista last asked for an order or reported one.
+    crew_seen: Option<Instant>,
     closed: bool,
 }
 
@@ -234,9 +262,11 @@ impl<C, B> Line<C, B> {
             next_idle: 0,
             deadlines: BTreeSet::new(),
             remembered: VecDeque::new(),
+            ready: 0,
             brewing: 0,
             held: 0,
             drain: Drain::new(),
+            crew_seen: None,
             closed: false,
         }
     }
@@ -264,8 +294,9 @@ impl<C, B> Line<C, B> {
             return self.place_again(slot, keyed.fingerprint, receiver);
         }
         if self.places.len() >= self.rules.waiting_max {
+            self.advance(now.instant, true);
             return Err(PlaceError::Full {
-                retry_after: self.drain.estimate(0, self.brewing),
+                retry_after: self.estimate(now.instant, 0),
             });
         }
         let id = order.id;
@@ -277,8 +308,7 @@ impl<C, B> Line<C, B> {
             promised: receiver.is_none(),
             kept: None,
             keyed,
-            attached: SmallVec::new(),
-            next_attachment: 0,
+            attached: Attached::new(),
             deadline: None,
         }));
         self.next_ticket += 1;
@@ -332,16 +362,13 @@ impl<C, B> Line<C, B> {
         Some(self.attach(slot, false, receiver))
     }
 
-    /// A held request has ended before its order was final.
-    pub fn leave(&mut self, now: Now, attachment: Attachment) -> Left {
-        let Some((slot, customer)) = self.detach(attachment) else {
-            return Left::Kept;
-        };
-        if customer && self.entry(slot).order.stage == Stage::Waiting {
-            self.settle_unwanted(now, slot)
-        } else {
-            Left::Kept
-        }
+    /// A held request has ended before its order was final. Nothing if it was no customer's, or is attached no more.
+    pub fn leave(&mut self, now: Now, attachment: Attachment) -> Option<Left> {
+        let (slot, customer) = self.detach(attachment)?;
+        customer.then(|| match self.entry(slot).order.stage {
+            Stage::Waiting => self.settle_unwanted(now, slot),
+            Stage::Brewing | Stage::Ready | Stage::Cancelled => Left::Kept,
+        })
     }
 
     /// A held request was answered 202: it goes, and the order stays until it is ready. False if it is final already.
@@ -371,13 +398,9 @@ impl<C, B> Line<C, B> {
     /// Takes every order of this origin out of the line that nobody has started. Whoever is attached comes out, to be
     /// told, and how many orders it were.
     pub fn purge(&mut self, now: Now, origin: IpNet) -> (Vec<C>, usize) {
-        let theirs: Vec<u32> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| {
-                entry.order.stage == Stage::Waiting && entry.order.origin == Some(origin)
-            })
-            .map(|(slot, _)| slot_number(slot))
+        let waiting = self.places.iter();
+        let theirs: Vec<u32> = waiting
+            .filter(|&slot| self.entry(slot).order.origin == Some(origin))
             .collect();
         let mut receivers = Vec::new();
         for &slot in &theirs {
@@ -392,18 +415,23 @@ impl<C, B> Line<C, B> {
     ///
     /// # Errors
     /// [`CancelError::Unknown`]; [`CancelError::TooLate`] if it is being brewed or is ready. Cancelling twice is fine.
-    pub fn cancel(
-        &mut self,
-        now: Now,
-        id: OrderId,
-    ) -> Result<(Arc<Order>, Receivers<C>), CancelError> {
+    pub fn cancel(&mut self, now: Now, id: OrderId) -> Result<Cancelled<C>, CancelError> {
         let slot = *self.by_id.get(&id).ok_or(CancelError::Unknown)?;
         match self.entry(slot).order.stage {
             Stage::Waiting => {
                 self.step_out(now, slot);
-                Ok(self.conclude(now, slot, Stage::Cancelled))
+                let (order, receivers) = self.conclude(now, slot, Stage::Cancelled);
+                Ok(Cancelled {
+                    order,
+                    already: false,
+                    receivers,
+                })
             }
-            Stage::Cancelled => Ok((Arc::new(self.entry(slot).order.clone()), Receivers::new())),
+            Stage::Cancelled => Ok(Cancelled {
+                order: Arc::new(self.entry(slot).order.clone()),
+                already: true,
+                receivers: Receivers::new(),
+            }),
             stage @ (Stage::Brewing | Stage::Ready) => Err(CancelError::TooLate { stage }),
         }
     }
@@ -411,34 +439,33 @@ impl<C, B> Line<C, B> {
     /// The order as it stands, with its place and the time it will take.
     pub fn view(&mut self, now: Now, id: OrderId) -> Option<View> {
         let slot = *self.by_id.get(&id)?;
-        self.drain.advance(now.instant, !self.places.is_empty());
+        self.advance(now.instant, !self.places.is_empty());
         let entry = self.entry(slot);
-        let (position, estimated_wait) = match entry.order.stage {
+        let mut view = View::of(entry.order.clone());
+        match entry.order.stage {
             Stage::Waiting => {
                 let before = self.places.count_before(entry.ticket);
-                (Some(before + 1), self.drain.estimate(before, self.brewing))
+                view.position = Some(before + 1);
+                view.crew = Some(self.crew(now.instant));
+                view.estimated_wait = self.estimate(now.instant, before);
             }
             Stage::Brewing => {
-                let estimate = self.drain.estimate_brewing(entry.order.brewed(now));
-                (None, estimate)
+                view.estimated_wait = self.drain.estimate_brewing(entry.order.brewed(now));
             }
-            Stage::Ready | Stage::Cancelled => (None, None),
-        };
-        Some(View {
-            order: entry.order.clone(),
-            position,
-            estimated_wait,
-        })
+            Stage::Ready | Stage::Cancelled => {}
+        }
+        Some(view)
     }
 
     // --- Baristas --------------------------------------------------------------------------------------------------
 
     /// A barista asks for the oldest order. With a way to be reached they stand among the idle if nobody waits.
     pub fn pull(&mut self, now: Now, barista: Option<Box<str>>, reach: Option<B>) -> Pulled {
+        self.see_crew(now.instant);
         if let Some((ticket, slot)) = self.places.first() {
             self.places.remove(ticket);
             if self.places.is_empty() {
-                self.drain.advance(now.instant, true);
+                self.advance(now.instant, true);
             }
             return Pulled::Order(self.hand_over(now, slot, barista));
         }
@@ -459,15 +486,26 @@ impl<C, B> Line<C, B> {
     }
 
     /// A hand-over did not reach its barista: it never happened. The order goes back to its own place, and from there to
-    /// the next idle barista at once. Nothing happens if that hand-over is over by now.
-    pub fn give_back(&mut self, now: Now, id: OrderId, attempt: u32) -> Option<Offer<B>> {
+    /// the next idle barista at once; who had it before is its latest barista again. Nothing happens if that hand-over is
+    /// over by now.
+    pub fn give_back(
+        &mut self,
+        now: Now,
+        id: OrderId,
+        attempt: u32,
+        previous: Option<Box<Previous>>,
+    ) -> Option<Returned<B>> {
         let slot = *self.by_id.get(&id)?;
         let order = &mut self.entry_mut(slot).order;
         if order.stage != Stage::Brewing || order.attempts != attempt {
             return None;
         }
         order.attempts -= 1;
-        self.return_to_line(now, slot)
+        let previous = previous.map(|previous| *previous);
+        let Previous { started, barista } = previous.unwrap_or_default();
+        order.started = started;
+        order.barista = barista;
+        Some(self.return_to_line(now, slot))
     }
 
     /// The coffee is ready. The first finish wins, whoever brings it, unless an `attempt` is named that is not current.
@@ -491,20 +529,23 @@ impl<C, B> Line<C, B> {
         if attempt.is_some_and(|attempt| attempt != current) {
             return Err(FinishError::Fenced { stage, current });
         }
-        match stage {
-            Stage::Ready => {
-                return Ok(Finished {
-                    order: Arc::new(order.clone()),
-                    already: true,
-                    receivers: Receivers::new(),
-                });
-            }
-            Stage::Brewing => self.stop_brewing(slot),
-            // A late finish: the lease ran out, and nobody else has finished it since.
-            Stage::Waiting | Stage::Cancelled => self.step_out(now, slot),
+        if stage == Stage::Ready {
+            return Ok(Finished {
+                order: Arc::new(order.clone()),
+                already: true,
+                receivers: Receivers::new(),
+            });
         }
+        // With this barista still at work, and a late order still in line.
         let waiting = !self.places.is_empty();
-        self.drain.advance(now.instant, waiting);
+        self.advance(now.instant, waiting);
+        if stage == Stage::Brewing {
+            self.stop_brewing(slot);
+        } else {
+            // A late finish: the lease ran out, and nobody else has finished it since.
+            self.step_out(now, slot);
+        }
+        self.see_crew(now.instant);
         let brew = self.entry(slot).order.brewed(now);
         self.drain.finished(brew, waiting);
         let (order, receivers) = self.conclude(now, slot, Stage::Ready);
@@ -526,6 +567,7 @@ impl<C, B> Line<C, B> {
         attempt: Option<u32>,
     ) -> Result<Handed, FenceError> {
         let slot = self.brewing_slot(id, attempt)?;
+        self.see_crew(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
         Ok(self.handed(now, slot))
     }
@@ -539,8 +581,9 @@ impl<C, B> Line<C, B> {
         now: Now,
         id: OrderId,
         attempt: Option<u32>,
-    ) -> Result<Option<Offer<B>>, FenceError> {
+    ) -> Result<Returned<B>, FenceError> {
         let slot = self.brewing_slot(id, attempt)?;
+        self.see_crew(now.instant);
         Ok(self.return_to_line(now, slot))
     }
 
@@ -556,7 +599,6 @@ impl<C, B> Line<C, B> {
         let mut elapsed = Elapsed {
             expired: Vec::new(),
             abandoned: 0,
-            offers: Vec::new(),
         };
         // The due ones are collected first: an order that returns to a waiting barista gets a new lease at once.
         let mut due = Vec::new();
@@ -570,11 +612,9 @@ impl<C, B> Line<C, B> {
         due.sort_by_key(|&slot| self.entry(slot).ticket);
         for slot in due {
             if self.entry(slot).order.stage == Stage::Brewing {
-                elapsed.expired.push(self.expire(slot));
-                elapsed.offers.extend(self.return_to_line(now, slot));
+                elapsed.expired.push(self.expire(now, slot));
             } else {
-                self.step_out(now, slot);
-                self.forget(slot);
+                self.drop_unwanted(now, slot);
                 elapsed.abandoned += 1;
             }
         }
@@ -582,7 +622,7 @@ impl<C, B> Line<C, B> {
         elapsed
     }
 
-    fn expire(&mut self, slot: u32) -> Expired {
+    fn expire(&mut self, now: Now, slot: u32) -> Expired<B> {
         let attempts_max = self.rules.attempts_max;
         let back = self.next_ticket;
         let entry = self.entry_mut(slot);
@@ -592,16 +632,18 @@ impl<C, B> Line<C, B> {
             entry.expiries = 0;
             entry.ticket = back;
         }
-        let expired = Expired {
-            id: entry.order.id,
-            attempt: entry.order.attempts,
-            barista: entry.order.barista.clone(),
-            moved_back,
-        };
+        let (id, attempt) = (entry.order.id, entry.order.attempts);
+        let barista = entry.order.barista.clone();
         if moved_back {
             self.next_ticket += 1;
         }
-        expired
+        Expired {
+            id,
+            attempt,
+            barista,
+            moved_back,
+            returned: self.return_to_line(now, slot),
+        }
     }
 
     /// Closing time: nothing more is placed, and every held request's receiver comes out, and every idle barista's.
@@ -609,7 +651,7 @@ impl<C, B> Line<C, B> {
         self.closed = true;
         let mut receivers = Vec::with_capacity(self.held);
         for (_, entry) in &mut self.entries {
-            receivers.extend(entry.attached.drain(..).map(|attached| attached.receiver));
+            receivers.extend(entry.attached.take());
         }
         self.held = 0;
         let idle = std::mem::take(&mut self.idle);
@@ -628,7 +670,8 @@ impl<C, B> Line<C, B> {
         Figures {
             waiting: self.places.len(),
             brewing: self.brewing,
-            remembered: self.remembered.len(),
+            ready: self.ready,
+            cancelled: self.remembered.len() - self.ready,
             held: self.held,
             idle_baristas: self.idle.len(),
             oldest_waiting: oldest.unwrap_or_default(),
@@ -648,13 +691,7 @@ impl<C, B> Line<C, B> {
     fn attach(&mut self, slot: u32, customer: bool, receiver: C) -> Attachment {
         self.held += 1;
         let entry = self.entry_mut(slot);
-        let number = entry.next_attachment;
-        entry.next_attachment += 1;
-        entry.attached.push(Attached {
-            number,
-            customer,
-            receiver,
-        });
+        let number = entry.attached.add(customer, receiver);
         Attachment {
             slot,
             id: entry.order.id,
@@ -668,13 +705,9 @@ impl<C, B> Line<C, B> {
         if entry.order.id != attachment.id {
             return None;
         }
-        let at = entry
-            .attached
-            .iter()
-            .position(|attached| attached.number == attachment.number)?;
-        let attached = entry.attached.remove(at);
+        let customer = entry.attached.remove(attachment.number)?;
         self.held -= 1;
-        Some((slot, attached.customer))
+        Some((slot, customer))
     }
 
     /// Puts an order at its place, or gives it to the longest-idle barista.
@@ -685,21 +718,32 @@ impl<C, B> Line<C, B> {
             return Some(Offer { barista, handed });
         }
         if self.places.is_empty() {
-            self.drain.advance(now.instant, false);
+            self.advance(now.instant, false);
         }
         self.places.insert(ticket, slot);
         None
     }
 
     fn hand_over(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Handed {
+        if self.brewing == 0 {
+            // What passed until now passed with less of the crew, or without it.
+            self.advance(now.instant, !self.places.is_empty());
+        }
         let order = &mut self.entry_mut(slot).order;
         order.stage = Stage::Brewing;
-        order.started = Some(now);
-        order.barista = barista;
+        let previous = Previous {
+            started: order.started.replace(now),
+            barista: std::mem::replace(&mut order.barista, barista),
+        };
+        let previous = (order.attempts > 0).then(|| Box::new(previous));
         order.attempts += 1;
         self.brewing += 1;
+        self.crew_seen = Some(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
-        self.handed(now, slot)
+        Handed {
+            previous,
+            ..self.handed(now, slot)
+        }
     }
 
     fn handed(&self, now: Now, slot: u32) -> Handed {
@@ -712,6 +756,61 @@ impl<C, B> Line<C, B> {
             waited: entry.order.waited(now),
             lease_expires_at: now.wall_after(self.rules.lease),
             customer_waiting: !entry.attached.is_empty(),
+            presence: if entry.attached.has_customer() {
+                Presence::Held
+            } else if entry.promised || !entry.attached.is_empty() {
+                Presence::Watching
+            } else {
+                Presence::Gone
+            },
+            previous: None,
+        }
+    }
+
+    /// A barista has asked for an order, or reported one.
+    fn see_crew(&mut self, now: Instant) {
+        let left = self.crew_left_at();
+        if self.crew_seen.is_none() || left.is_some_and(|left| left <= now) {
+            // The time without a crew ends here, and is not counted.
+            self.advance(now, !self.places.is_empty());
+        }
+        self.crew_seen = Some(now);
+    }
+
+    /// When the crew counts as away, if nothing happens until then; nothing while it is at work or idle.
+    fn crew_left_at(&self) -> Option<Instant> {
+        if self.brewing > 0 || !self.idle.is_empty() {
+            return None;
+        }
+        self.crew_seen.map(|seen| seen + AWAY_AFTER)
+    }
+
+    fn crew(&self, now: Instant) -> Crew {
+        let at_work = self.brewing > 0 || !self.idle.is_empty();
+        let seen = self
+            .crew_seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) < AWAY_AFTER);
+        if at_work || seen {
+            Crew::Present
+        } else {
+            Crew::Away
+        }
+    }
+
+    /// Time has come to `now`. `waited`: somebody was in line all the time since the last call. What passed without a crew
+    /// says nothing about its pace.
+    fn advance(&mut self, now: Instant, waited: bool) {
+        let until = self.crew_left_at().map_or(now, |left| left.min(now));
+        self.drain
+            .advance(until, waited && self.crew_seen.is_some());
+        self.drain.advance(now, false);
+    }
+
+    /// How long until an order with `before` others ahead of it is ready, if the crew is there and its pace is known.
+    fn estimate(&self, now: Instant, before: usize) -> Option<Duration> {
+        match self.crew(now) {
+            Crew::Present => self.drain.estimate(before, self.brewing),
+            Crew::Away => None,
         }
     }
 
@@ -734,48 +833,57 @@ impl<C, B> Line<C, B> {
         self.set_deadline(slot, None);
     }
 
-    fn return_to_line(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
+    fn return_to_line(&mut self, now: Now, slot: u32) -> Returned<B> {
+        if self.brewing == 1 {
+            self.advance(now.instant, !self.places.is_empty());
+        }
         self.stop_brewing(slot);
-        let order = &mut self.entry_mut(slot).order;
-        order.stage = Stage::Waiting;
-        if order.attempts == 0 {
-            order.started = None;
-            order.barista = None;
+        self.entry_mut(slot).order.stage = Stage::Waiting;
+        if let Some(offer) = self.enter(now, slot) {
+            return Returned::Offered(offer);
         }
-        let offer = self.enter(now, slot);
-        if offer.is_none() {
-            // The customer may have gone while it was brewed: then nobody wants it back in line.
-            self.settle_unwanted(now, slot);
+        // The customer may have gone while it was brewed: then nobody wants it back in line.
+        match self.settle_unwanted(now, slot) {
+            Left::Cancelled => Returned::Cancelled,
+            Left::Graced | Left::Kept => Returned::ToLine,
         }
-        offer
     }
 
     /// An order in line that nobody wants leaves it: at once, or after the grace if it has a key.
     fn settle_unwanted(&mut self, now: Now, slot: u32) -> Left {
         let entry = self.entry(slot);
-        let wanted = entry.promised || entry.attached.iter().any(|attached| attached.customer);
-        if wanted {
+        if entry.promised || entry.attached.has_customer() {
             return Left::Kept;
         }
         if entry.keyed.is_some() {
             self.set_deadline(slot, Some(now.instant + self.rules.reconnect_grace));
             return Left::Graced;
         }
+        self.drop_unwanted(now, slot);
+        Left::Cancelled
+    }
+
+    /// Takes an order out of the line that nobody wants. Its key, if it has one, is free again. A barista who has had the
+    /// order may still report it, and is answered that it was cancelled.
+    fn drop_unwanted(&mut self, now: Now, slot: u32) {
         self.step_out(now, slot);
-        if self.entry(slot).order.attempts > 0 {
-            // A barista has seen it and may ask for it still.
+        let entry = self.entry_mut(slot);
+        let was_started = entry.order.attempts > 0;
+        if let Some(keyed) = entry.keyed.take() {
+            self.by_key.remove(&keyed.key);
+        }
+        if was_started {
             self.conclude(now, slot, Stage::Cancelled);
         } else {
             self.forget(slot);
         }
-        Left::Cancelled
     }
 
     fn step_out(&mut self, now: Now, slot: u32) {
         let ticket = self.entry(slot).ticket;
         self.places.remove(ticket);
         if self.places.is_empty() {
-            self.drain.advance(now.instant, true);
+            self.advance(now.instant, true);
         }
         self.set_deadline(slot, None);
     }
@@ -798,13 +906,10 @@ impl<C, B> Line<C, B> {
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
         entry.kept = None;
-        let receivers: Receivers<C> = entry
-            .attached
-            .drain(..)
-            .map(|attached| attached.receiver)
-            .collect();
+        let receivers: Receivers<C> = entry.attached.take().collect();
         let order = Arc::new(entry.order.clone());
         self.held -= receivers.len();
+        self.ready += usize::from(stage == Stage::Ready);
         self.remembered.push_back((forget_at, slot));
         while self.remembered.len() > self.rules.remembered_max {
             self.forget_oldest();
@@ -820,6 +925,7 @@ impl<C, B> Line<C, B> {
 
     fn forget_oldest(&mut self) {
         if let Some((_, slot)) = self.remembered.pop_front() {
+            self.ready -= usize::from(self.entry(slot).order.stage == Stage::Ready);
             self.forget(slot);
         }
     }

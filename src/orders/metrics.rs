@@ -14,12 +14,14 @@ use super::line::{Figures, Left};
 pub struct Metrics {
     pub(super) placed: Counter,
     pub(super) attached: Counter,
+    abandoned_requests: Counter,
     pub(super) replayed: Counter,
     pub(super) started: Counter,
     pub(super) finished_delivered: Counter,
     pub(super) finished_undelivered: Counter,
     pub(super) cancelled_deleted: Counter,
     pub(super) cancelled_left: Counter,
+    pub(super) cancelled_unwanted: Counter,
     pub(super) cancelled_abandoned: Counter,
     pub(super) cancelled_cut_off: Counter,
     pub(super) expired: Counter,
@@ -31,7 +33,8 @@ pub struct Metrics {
     pub(super) brew: Histogram,
     waiting: Gauge,
     brewing: Gauge,
-    remembered: Gauge,
+    ready: Gauge,
+    cancelled: Gauge,
     held: Gauge,
     idle_baristas: Gauge,
     oldest_waiting: Gauge,
@@ -65,7 +68,11 @@ impl Metrics {
         );
         describe_counter!(
             "odyssey_orders_cancelled_total",
-            "Orders that left the line unbrewed, by reason"
+            "Orders that ended without being finished, by reason: left (their customer left), unwanted (it had left while they were brewed, when they would have returned to the line), abandoned (a keyed customer did not come back), deleted, cut_off"
+        );
+        describe_counter!(
+            "odyssey_orders_abandoned_requests_total",
+            "Held requests whose customer left before the answer"
         );
         describe_counter!("odyssey_orders_expired_total", "Leases that ran out");
         describe_counter!(
@@ -76,7 +83,7 @@ impl Metrics {
         describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
         describe_gauge!(
             "odyssey_orders",
-            "Orders by stage; ready counts those still remembered, cancelled ones included"
+            "Orders by stage; ready and cancelled ones for as long as they are remembered"
         );
         describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
         describe_gauge!(
@@ -101,7 +108,9 @@ impl Metrics {
             finished_delivered: finished("true"),
             finished_undelivered: finished("false"),
             cancelled_deleted: cancelled("deleted"),
+            abandoned_requests: counter!("odyssey_orders_abandoned_requests_total"),
             cancelled_left: cancelled("left"),
+            cancelled_unwanted: cancelled("unwanted"),
             cancelled_abandoned: cancelled("abandoned"),
             cancelled_cut_off: cancelled("cut_off"),
             expired: counter!("odyssey_orders_expired_total"),
@@ -113,7 +122,8 @@ impl Metrics {
             brew: histogram!(BREW_SECONDS),
             waiting: orders("waiting"),
             brewing: orders("brewing"),
-            remembered: orders("ready"),
+            ready: orders("ready"),
+            cancelled: orders("cancelled"),
             held: gauge!("odyssey_orders_held_requests"),
             idle_baristas: gauge!("odyssey_orders_idle_baristas"),
             oldest_waiting: gauge!("odyssey_orders_oldest_waiting_seconds"),
@@ -121,6 +131,7 @@ impl Metrics {
     }
 
     pub(super) fn left(&self, left: Left) {
+        self.abandoned_requests.increment(1);
         if left == Left::Cancelled {
             self.cancelled_left.increment(1);
         }
@@ -139,7 +150,8 @@ impl Metrics {
     pub(super) fn show(&self, figures: &Figures) {
         self.waiting.set(as_gauge(figures.waiting));
         self.brewing.set(as_gauge(figures.brewing));
-        self.remembered.set(as_gauge(figures.remembered));
+        self.ready.set(as_gauge(figures.ready));
+        self.cancelled.set(as_gauge(figures.cancelled));
         self.held.set(as_gauge(figures.held));
         self.idle_baristas.set(as_gauge(figures.idle_baristas));
         self.oldest_waiting.set(figures.oldest_waiting);

@@ -7,6 +7,7 @@
 //! # The words
 //! - **place**: an order joins the end of the line. **Held**: its request waits for the answer.
 //! - **pull**: a barista takes the oldest order, under a **lease**. Each hand-over has its number, the **attempt**.
+//! - **away**: the crew, when no barista has been at work, idle, asking or reporting for a minute.
 //! - **idle**: a barista who waits for an order. The longest idle is served first.
 //! - **finish**: a barista reports the order ready; everybody held for it is answered.
 //! - **promise**: a request was answered 202; its order stays in line with nobody attached.
@@ -29,7 +30,8 @@
 //! - A barista before the hand-over: gets nothing; the order keeps its place and goes to the next barista at once.
 //! - A barista after the hand-over: the lease runs out, and the order returns to its original place, with the next
 //!   attempt. After `orders.attempts_max` times it goes behind the line, so that it cannot block everybody.
-//! - A customer who is gone when the order would return to the line: it is cancelled then.
+//! - A customer who is gone when the order would return to the line: it is cancelled then; with a key, after the grace.
+//!   A barista who reports it afterwards is answered that it was cancelled.
 //! - Somebody whose address is cut off ([`crate::flood`]): their waiting orders leave the line and are answered 429; what is
 //!   being brewed is finished.
 //! - The server, told to stop: it goes on until nobody is held or `shutdown.drain` is over; then 503 for the rest.

@@ -200,8 +200,62 @@ pub struct Handed {
     pub waited: Duration,
     /// Until when it is this barista's, unless extended.
     pub lease_expires_at: Timestamp,
-    /// Whether somebody is waiting for it right now.
+    /// Whether a request is attached to it right now.
     pub customer_waiting: bool,
+    /// Who would receive it.
+    pub presence: Presence,
+    /// The hand-over before this one, which counts again if this one does not reach its barista.
+    pub previous: Option<Box<Previous>>,
+}
+
+/// An earlier hand-over of an order.
+#[derive(Debug, Clone, Default)]
+pub struct Previous {
+    /// When it was.
+    pub started: Option<Now>,
+    /// To whom, if they gave a name.
+    pub barista: Option<Box<str>>,
+}
+
+/// Who would receive an order if it became ready now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// A customer's request is held for it.
+    Held,
+    /// No request is held; its customer was answered 202 and asks for it, or a request waits to see its state change.
+    Watching,
+    /// The customer has left. One with a key may come back.
+    Gone,
+}
+
+impl Presence {
+    /// The word the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Watching => "watching",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Whether there are baristas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crew {
+    /// At least one is idle or brewing, or has just asked for an order or reported one.
+    Present,
+    /// Not one has shown for a while.
+    Away,
+}
+
+impl Crew {
+    /// The word the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Away => "away",
+        }
+    }
 }
 
 /// An order as somebody who asks sees it.
@@ -211,8 +265,22 @@ pub struct View {
     pub order: Order,
     /// Its place in line, from 1 (next), while it waits.
     pub position: Option<usize>,
-    /// How long until it is ready, as far as the crew's measured pace tells; while it waits or brews.
+    /// How long until it is ready, by the crew's measured pace; while it waits or brews, and the crew is present.
     pub estimated_wait: Option<Duration>,
+    /// Whether there are baristas, while it waits.
+    pub crew: Option<Crew>,
+}
+
+impl View {
+    /// Of an order that does not wait.
+    pub fn of(order: Order) -> Self {
+        Self {
+            order,
+            position: None,
+            estimated_wait: None,
+            crew: None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Desk {
     pub flood: Flood,
     /// Bounds of request bodies.
     pub limits: BodyLimits,
+    /// How long `/start/` holds that does not say for how long.
+    pub start_wait: Duration,
 }
 
 impl FromRef<Desk> for Flood {
@@ -70,13 +72,14 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 2] {
 }
 
 /// What baristas may do.
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     let (schemas, paths, methods) = routes!(start_order);
     // Where there is GET, axum answers HEAD too, by calling the handler and dropping its body. Here that takes an order.
     let refuse = async || Problem::no_such_method().allow("GET");
     let methods = methods.head(refuse).fallback(refuse);
     let routes = [
         (schemas, paths, methods),
+        routes!(look_up_order),
         routes!(finish_order),
         routes!(extend_order),
         routes!(release_order),
@@ -326,24 +329,41 @@ async fn delete_order(
     _: Ignored,
 ) -> Result<Response, Problem> {
     let order = desk.orders.cancel(order_id(&id)?)?;
-    let view = View {
-        order: Order::clone(&order),
-        position: None,
-        estimated_wait: None,
-    };
+    let view = View::of(Order::clone(&order));
     Ok(no_store(&OrderState::from(view)))
 }
 
 // --- Baristas ------------------------------------------------------------------------------------------------------
 
+/// Look an order up
+///
+/// As its customer sees it, at once.
+#[utoipa::path(
+    get, path = "/orders/{order_id}", tag = "orders",
+    params(("order_id" = Uuid, Path)),
+    responses(
+        (status = 200, body = OrderState),
+        (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn look_up_order(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let view = desk.orders.view(order_id(&id)?);
+    Ok(no_store(&OrderState::from(view.ok_or_else(unknown_order)?)))
+}
+
 /// Parameters of a pull.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Pull {
-    /// Hold the request until there is an order, for so many seconds at most.
-    #[serde(default)]
-    #[param(minimum = 0, maximum = 55, default = 0)]
-    wait: u64,
+    /// Hold the request until there is an order, for so many seconds at most; 0 answers at once. Without it the request is
+    /// held for `orders.start_wait`.
+    #[param(minimum = 0, maximum = 55)]
+    wait: Option<u64>,
     /// The barista's name, recorded with the order; 1 to 64 characters.
     #[param(min_length = 1, max_length = 64)]
     barista: Option<String>,
@@ -357,7 +377,7 @@ struct Pull {
     get, path = "/start/", tag = "orders", params(Pull),
     responses(
         (status = 200, body = StartedOrder),
-        (status = 204, description = "Nobody waits"),
+        (status = 204, description = "Nobody waited until the time was over"),
         (status = 400, description = "Unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
@@ -368,7 +388,8 @@ async fn start_order(
     Query(pull): Query<Pull>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let wait = bounded_wait("wait", pull.wait)?;
+    let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
+    let wait = wait.transpose()?.unwrap_or(desk.start_wait);
     let barista = barista_name(pull.barista)?;
     Ok(match take(&desk.orders, barista, wait).await {
         Some(hand_over) => {
@@ -480,6 +501,7 @@ async fn extend_order(
         attempt: handed.attempt,
         lease_expires_at: handed.lease_expires_at.into(),
         customer_waiting: handed.customer_waiting,
+        customer_presence: handed.presence.as_str(),
     }))
 }
 

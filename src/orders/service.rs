@@ -16,10 +16,11 @@ use tracing::{debug, warn};
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{HandOver, Held, IdleBarista};
 use super::line::{
-    Attachment, Figures, Finished, Idle, Keep, Left, Line, Offer, Placed, Pulled, Rules,
+    Attachment, Cancelled, Figures, Finished, Idle, Keep, Left, Line, Offer, Placed, Pulled,
+    Returned, Rules,
 };
 use super::metrics::Metrics;
-use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, View};
+use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, Previous, View};
 use crate::values::id::unique;
 
 /// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
@@ -140,7 +141,9 @@ impl<X: CounterLock> Desk<X> {
             } => {
                 metrics.placed.increment(1);
                 debug!(order_id = %id, "an order joined the line");
-                self.send(offer);
+                if let Some(offer) = offer {
+                    self.send(offer);
+                }
                 (id, attachment)
             }
             Placed::Joined { id, attachment } => {
@@ -201,11 +204,12 @@ impl<X: CounterLock> Desk<X> {
     /// See [`CancelError`].
     pub fn cancel(&self, id: OrderId) -> Result<Arc<Order>, CancelError> {
         let now = now();
-        let (order, receivers) = self.counter(|line| line.cancel(now, id))?;
-        if order
-            .ended
-            .is_some_and(|ended| ended.instant == now.instant)
-        {
+        let Cancelled {
+            order,
+            already,
+            receivers,
+        } = self.counter(|line| line.cancel(now, id))?;
+        if !already {
             self.shop.metrics.cancelled_deleted.increment(1);
             debug!(order_id = %id, "an order was cancelled");
         }
@@ -297,10 +301,9 @@ impl<X: CounterLock> Desk<X> {
     /// See [`FenceError`].
     pub fn release(&self, id: OrderId, attempt: Option<u32>) -> Result<(), FenceError> {
         let now = now();
-        let offer = self.counter(|line| line.release(now, id, attempt))?;
-        self.shop.metrics.requeued_released.increment(1);
+        let returned = self.counter(|line| line.release(now, id, attempt))?;
         debug!(order_id = %id, "a barista gave an order back");
-        self.send(offer);
+        self.settle(id, returned, &self.shop.metrics.requeued_released);
         Ok(())
     }
 
@@ -319,24 +322,44 @@ impl<X: CounterLock> Desk<X> {
     pub fn elapse(&self, now: Now) {
         let elapsed = self.counter(|line| line.elapse(now));
         let metrics = &self.shop.metrics;
-        for expired in &elapsed.expired {
-            metrics.expired.increment(1);
-            let barista = expired.barista.as_deref().unwrap_or("unnamed");
-            let (order_id, attempt) = (expired.id, expired.attempt);
-            if expired.moved_back {
-                metrics.requeued_moved_back.increment(1);
-                warn!(%order_id, attempt, barista, "an order's lease ran out too often: it goes behind the line");
-            } else {
-                metrics.requeued_expired.increment(1);
-                debug!(%order_id, attempt, barista, "an order's lease ran out: it returns to its place");
-            }
-        }
         metrics
             .cancelled_abandoned
             .increment(elapsed.abandoned as u64);
-        for offer in elapsed.offers {
-            self.send(Some(offer));
+        for expired in elapsed.expired {
+            metrics.expired.increment(1);
+            let barista = expired.barista.as_deref().unwrap_or("unnamed");
+            let (order_id, attempt) = (expired.id, expired.attempt);
+            let requeued = if expired.moved_back {
+                warn!(%order_id, attempt, barista, "an order's lease ran out too often: it goes behind the line");
+                &metrics.requeued_moved_back
+            } else {
+                debug!(%order_id, attempt, barista, "an order's lease ran out: it returns to its place");
+                &metrics.requeued_expired
+            };
+            self.settle(order_id, expired.returned, requeued);
         }
+    }
+
+    /// Counts where an order went that its barista no longer has, and sends it on.
+    fn settle(
+        &self,
+        id: OrderId,
+        returned: Returned<oneshot::Sender<Handed>>,
+        requeued: &metrics::Counter,
+    ) {
+        match returned {
+            Returned::ToLine => requeued.increment(1),
+            Returned::Offered(offer) => {
+                requeued.increment(1);
+                self.send(offer);
+            }
+            Returned::Cancelled => self.cancelled_unwanted(id),
+        }
+    }
+
+    fn cancelled_unwanted(&self, id: OrderId) {
+        self.shop.metrics.cancelled_unwanted.increment(1);
+        debug!(order_id = %id, "an order would return to the line, but its customer has left: it is cancelled");
     }
 
     /// Closing time: every held request is told so, idle baristas go home, and nothing more is placed.
@@ -363,9 +386,9 @@ impl<X: CounterLock> Desk<X> {
     pub(super) fn leave(&self, attachment: Attachment) {
         let now = now();
         let left = self.counter(|line| line.leave(now, attachment));
-        self.shop.metrics.left(left);
-        if left != Left::Kept {
-            debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer left the line");
+        if let Some(left) = left {
+            self.shop.metrics.left(left);
+            debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer has left");
         }
     }
 
@@ -378,28 +401,33 @@ impl<X: CounterLock> Desk<X> {
     }
 
     /// A hand-over that did not reach its barista never happened.
-    pub(super) fn give_back(&self, id: OrderId, attempt: u32) {
-        self.shop.metrics.requeued_undelivered.increment(1);
+    pub(super) fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>) {
         debug!(order_id = %id, attempt, "a hand-over did not reach its barista");
         let now = now();
-        let offer = self.counter(|line| line.give_back(now, id, attempt));
-        self.send(offer);
+        if let Some(returned) = self.counter(|line| line.give_back(now, id, attempt, previous)) {
+            self.settle(id, returned, &self.shop.metrics.requeued_undelivered);
+        }
     }
 
     /// Sends an order to the barista it was given to; if they have left, to the next one, until it is somewhere safe.
-    fn send(&self, offer: Option<Offer<oneshot::Sender<Handed>>>) {
-        let mut next = offer;
-        while let Some(Offer { barista, handed }) = next {
-            next = match barista.send(handed) {
-                Ok(()) => {
-                    self.shop.metrics.started.increment(1);
-                    None
-                }
-                Err(handed) => {
-                    let now = now();
-                    self.counter(|line| line.give_back(now, handed.id, handed.attempt))
-                }
+    fn send(&self, offer: Offer<oneshot::Sender<Handed>>) {
+        let Offer {
+            mut barista,
+            mut handed,
+        } = offer;
+        loop {
+            let Err(unsent) = barista.send(handed) else {
+                self.shop.metrics.started.increment(1);
+                return;
             };
+            let (now, id) = (now(), unsent.id);
+            let back =
+                |line: &mut Counter| line.give_back(now, id, unsent.attempt, unsent.previous);
+            match self.counter(back) {
+                Some(Returned::Offered(next)) => Offer { barista, handed } = next,
+                Some(Returned::Cancelled) => return self.cancelled_unwanted(id),
+                Some(Returned::ToLine) | None => return,
+            }
         }
     }
 

@@ -70,8 +70,13 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 }
 
 /// What the staff may see.
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
-    with_state([routes!(get_statistics)], desk)
+pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
+    let routes = [
+        routes!(get_package),
+        routes!(get_preferences),
+        routes!(get_statistics),
+    ];
+    with_state(routes, desk)
 }
 
 /// Send a package

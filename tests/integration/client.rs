@@ -174,6 +174,10 @@ impl Answer {
             "{self}"
         );
         assert_eq!(problem["status"], status, "{self}");
+        let after = self
+            .header("retry-after")
+            .and_then(|secs| secs.parse().ok());
+        assert_eq!(problem["retry_after_s"].as_u64(), after, "{self}");
         for member in ["title", "detail"] {
             let text = problem[member].as_str().unwrap_or_default();
             assert!(!text.is_empty(), "{member} is missing: {self}");
@@ -307,6 +311,12 @@ impl Visitor {
         let what = self.what.clone();
         let answer = within(&what, &mut self.task).await.unwrap();
         answer.unwrap_or_else(|error| panic!("not so: {what}: {error:?}"))
+    }
+
+    /// What it came to, if it may have gone wrong.
+    pub(crate) async fn outcome(mut self) -> Result<Answer, hyper::Error> {
+        let what = self.what.clone();
+        within(&what, &mut self.task).await.unwrap()
     }
 
     /// Closes the connection, answered or not.

@@ -82,6 +82,20 @@ impl Metrics {
         ))
     }
 
+    /// Whether every order that was placed has been finished or cancelled, or is pending.
+    pub(crate) fn orders_add_up(&self) -> bool {
+        let cancelled = self.samples.iter().filter_map(|(series, count)| {
+            series
+                .starts_with("odyssey_orders_cancelled_total{")
+                .then_some(*count)
+        });
+        let ended = self.finished(true) + self.finished(false);
+        #[expect(clippy::cast_precision_loss, reason = "counts are small whole numbers")]
+        let pending = (ended + self.waiting() + self.brewing()) as f64;
+        let placed = self.samples["odyssey_orders_placed_total"];
+        (placed - cancelled.sum::<f64>() - pending).abs() < 0.5
+    }
+
     pub(crate) fn requeued(&self, reason: &str) -> usize {
         self.count(&format!(
             "odyssey_orders_requeued_total{{reason=\"{reason}\"}}"

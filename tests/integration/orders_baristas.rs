@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use hyper::Method;
 
-use crate::client::{Ask, Visitor, get, order, post};
+use rustix::process::Signal;
+
+use crate::client::{Ask, Door, Visitor, delete, get, order, post, send};
+use crate::packages::package;
 use crate::shop::{Shop, Started, text};
 
 const UNKNOWN: &str = "0191d5c8-7a9b-7000-8000-000000000000";
@@ -59,13 +62,75 @@ async fn a_barista_gets_the_oldest_order_with_everything_about_it() {
 
 #[tokio::test]
 async fn a_barista_is_told_204_when_nobody_waits() {
-    let shop = Shop::open(&[]).await;
-    for query in ["", "wait=0", "wait=1"] {
+    for (start_wait, query) in [
+        ("25s", "wait=0"),
+        ("25s", "wait=1"),
+        ("1s", ""),
+        ("0s", ""),
+        ("0s", "wait=1"),
+    ] {
+        let shop = Shop::open(&[("orders.start_wait", start_wait)]).await;
         let answer = shop.pull(query).await;
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{query}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(shop.metrics().await.idle_baristas(), 0);
+        shop.close().await;
     }
-    assert_eq!(shop.metrics().await.idle_baristas(), 0);
+}
+
+#[tokio::test]
+async fn scripts_that_ask_again_at_once_do_not_spin_on_an_empty_line() {
+    let shop = Shop::open(&[]).await;
+    let script = async |staff: Door| {
+        let mut connection = staff.connect().await;
+        loop {
+            let answer = connection.try_ask(&get("/start/")).await;
+            match answer {
+                Ok(answer) if answer.status == 200 => return Ok(answer),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    let scripts: Vec<_> = (0..10).map(|_| Visitor::new(script(shop.staff))).collect();
+    let all = shop
+        .until("all are held", |now| now.idle_baristas() == 10)
+        .await;
+    assert_eq!(all.answers("staff", 204), 0);
+    let id = shop.promised().await;
+    shop.until("one of them has it", |now| now.idle_baristas() == 9)
+        .await;
+    shop.finish(&id).await;
+    assert_eq!(shop.metrics().await.answers("staff", 204), 0);
+    shop.signal(Signal::TERM);
+    let mut took = 0;
+    for script in scripts {
+        took += usize::from(script.outcome().await.is_ok());
+    }
+    assert_eq!(took, 1, "the others were sent home");
+    shop.ended_well().await;
+}
+
+#[tokio::test]
+async fn the_staff_looks_up_orders_packages_and_preferences() {
+    let shop = Shop::open(&[]).await;
+    let id = shop.promised().await;
+    let sent = shop.customers.ask(send(&package("p-1"))).await;
+    for path in [
+        format!("/orders/{id}"),
+        "/packages/p-1".to_owned(),
+        "/preferences/ada".to_owned(),
+    ] {
+        let theirs = shop.customers.ask(get(&path)).await.expect(200);
+        assert_eq!(shop.staff.ask(get(&path)).await.expect(200), theirs);
+    }
+    assert_eq!(sent.status, 201, "{sent}");
+    let unknown = "/orders/0191d5c8-7a9b-7000-8000-000000000000";
+    let answer = shop.staff.ask(get(unknown)).await;
+    answer.expect_problem(404, "order-unknown");
+    let answer = shop.staff.ask(delete(format!("/orders/{id}"))).await;
+    answer.expect_problem(405, "no-such-method");
+    shop.serve_all().await;
     shop.close().await;
 }
 

@@ -219,7 +219,7 @@ async fn a_second_request_with_the_key_attaches_and_both_get_the_same_answer() {
         (metrics.placed(), metrics.attached(), metrics.held()),
         (1, 2, 3)
     );
-    assert_eq!(shop.pull("").await.status, 204, "it is one order");
+    assert_eq!(shop.pull("wait=0").await.status, 204, "it is one order");
     assert_eq!(shop.finish(&started.id).await["delivered"], true);
     let first = first.answer().await;
     first.expect(200);

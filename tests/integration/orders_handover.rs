@@ -164,7 +164,7 @@ async fn a_barista_who_asks_twice_ahead_on_one_connection_gets_two_orders_in_tur
     let shop = Shop::open(&[]).await;
     let ids = [shop.promised().await, shop.promised().await];
     let mut raw = shop.staff.raw().await;
-    raw.write("GET /start/ HTTP/1.1\r\nhost: bar\r\n\r\n".repeat(3))
+    raw.write("GET /start/?wait=0 HTTP/1.1\r\nhost: bar\r\n\r\n".repeat(3))
         .await;
     for id in &ids {
         let answer = raw.one_answer().await;

@@ -177,7 +177,7 @@ async fn an_order_whose_customer_left_during_brewing_is_not_put_back_in_line() {
         .ask(post(format!("/release/?order_id={}", started.id)))
         .await
         .expect(200);
-    assert_eq!(shop.pull("").await.status, 204);
+    assert_eq!(shop.pull("wait=0").await.status, 204);
     assert_eq!(shop.state(&started.id).await["status"], "cancelled");
     let problem = shop
         .try_finish(&started.id, "")
@@ -280,7 +280,7 @@ async fn a_customer_who_leaves_one_order_can_use_the_next_connection_at_once() {
         (after.placed(), after.cancelled("left"), after.waiting()),
         (20, 20, 0)
     );
-    assert_eq!(shop.pull("").await.status, 204);
+    assert_eq!(shop.pull("wait=0").await.status, 204);
     shop.close().await;
 }
 

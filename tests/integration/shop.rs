@@ -229,7 +229,7 @@ impl Shop {
     pub(crate) async fn serve_all(&self) -> Vec<String> {
         let mut names = Vec::new();
         loop {
-            let answer = self.pull("").await;
+            let answer = self.pull("wait=0").await;
             if answer.status == 204 {
                 return names;
             }
@@ -280,10 +280,11 @@ impl Shop {
         log
     }
 
-    /// Closes the shop, in which nobody may be left: no request held, no barista idle, no connection open.
+    /// Closes the shop, in which nobody may be left: no request held, no barista idle, no connection open, no order that was
+    /// placed and is counted nowhere.
     pub(crate) async fn close(self) -> String {
-        self.until("nobody is left in the shop", |now| {
-            now.left_in_the_shop() == 0
+        self.until("nobody is left in the shop, and its orders add up", |now| {
+            now.left_in_the_shop() == 0 && now.orders_add_up()
         })
         .await;
         self.signal(Signal::TERM);

@@ -75,7 +75,7 @@ const CUSTOMER_PATHS: [&str; 6] = [
 ];
 
 /// What the staff's listener serves besides what both do.
-const STAFF_PATHS: [&str; 24] = [
+const STAFF_PATHS: [&str; 27] = [
     "/assign",
     "/assignments",
     "/counts",
@@ -96,6 +96,9 @@ const STAFF_PATHS: [&str; 24] = [
     "/manifest",
     "/metrics",
     "/orders",
+    "/orders/{order_id}",
+    "/packages/{package_id}",
+    "/preferences/{recipient_id}",
     "/release/",
     "/start/",
     "/status",
@@ -245,7 +248,8 @@ async fn the_description_can_be_read_as_pages_with_all_they_need() {
 
 #[tokio::test]
 async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
-    let shop = Shop::open(&[]).await;
+    // Nobody is in line.
+    let shop = Shop::open(&[("orders.start_wait", "0s")]).await;
     for (door, name) in [(shop.customers, "customers"), (shop.staff, "staff")] {
         let api = description(door).await;
         let mut paths: Vec<String> = api["paths"].as_object().unwrap().keys().cloned().collect();
@@ -448,7 +452,7 @@ impl Exposition {
 }
 
 /// What is measured, and its kind.
-const METRICS: [(&str, &str); 39] = [
+const METRICS: [(&str, &str); 40] = [
     ("odyssey_orders", "gauge"),
     ("odyssey_orders_oldest_waiting_seconds", "gauge"),
     ("odyssey_orders_held_requests", "gauge"),
@@ -459,6 +463,7 @@ const METRICS: [(&str, &str); 39] = [
     ("odyssey_orders_started_total", "counter"),
     ("odyssey_orders_finished_total", "counter"),
     ("odyssey_orders_cancelled_total", "counter"),
+    ("odyssey_orders_abandoned_requests_total", "counter"),
     ("odyssey_orders_expired_total", "counter"),
     ("odyssey_orders_requeued_total", "counter"),
     ("odyssey_orders_attached_total", "counter"),

@@ -14,6 +14,8 @@ const BREW_WEIGHT: f64 = 1.0 / 16.0;
 pub(super) struct Drain {
     busy_secs: f64,
     finishes: f64,
+    /// Time with somebody in line since the last finish.
+    quiet_secs: f64,
     brew_secs: Option<f64>,
     seen: Option<Instant>,
 }
@@ -24,6 +26,7 @@ impl Drain {
         Self {
             busy_secs: 0.0,
             finishes: 0.0,
+            quiet_secs: 0.0,
             brew_secs: None,
             seen: None,
         }
@@ -40,6 +43,7 @@ impl Drain {
             let keep = (-secs / MEMORY.as_secs_f64()).exp();
             self.busy_secs = self.busy_secs * keep + secs;
             self.finishes *= keep;
+            self.quiet_secs += secs;
         }
     }
 
@@ -48,6 +52,7 @@ impl Drain {
         if waiting {
             self.finishes += 1.0;
         }
+        self.quiet_secs = 0.0;
         let secs = brew.as_secs_f64();
         self.brew_secs = Some(match self.brew_secs {
             None => secs,
@@ -57,17 +62,23 @@ impl Drain {
 
     /// How long until an order with `before` others ahead of it in line is ready, `brewing` being at work now.
     /// Nothing before the first finish.
+    ///
+    /// A crew that finishes nothing for a while is slower than it was: a turn takes no less than the time since the last
+    /// finish divided by the crew. So the estimate grows for as long as nothing happens, and is back at the measured pace
+    /// with the next finish.
     pub(super) fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
         let brew = self.brew_secs?;
         #[expect(
             clippy::cast_precision_loss,
             reason = "a crew is far smaller than 2^52"
         )]
-        let per_order = if self.finishes > 0.0 {
+        let crew = brewing.max(1) as f64;
+        let measured = if self.finishes > 0.0 {
             self.busy_secs / self.finishes
         } else {
-            brew / brewing.max(1) as f64
+            brew / crew
         };
+        let per_order = measured.max(self.quiet_secs / crew);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a line is far shorter than 2^52"
@@ -76,16 +87,18 @@ impl Drain {
         Duration::try_from_secs_f64(turn + brew).ok()
     }
 
-    /// How much longer a brew that has taken `so_far` goes on: until the mean brew, if that is still to come.
+    /// How much longer a brew that has taken `so_far` goes on: until the mean brew; one that is overdue, as long again as
+    /// it is overdue.
     pub(super) fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
         let brew = Duration::try_from_secs_f64(self.brew_secs?).ok()?;
-        Some(brew.saturating_sub(so_far))
+        Some(brew.abs_diff(so_far))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_crew_that_finishes_one_every_5_seconds_is_measured_so() {
@@ -111,9 +124,41 @@ mod tests {
             Some(Duration::from_secs(5))
         );
         assert_eq!(
-            drain.estimate_brewing(Duration::from_secs(50)),
-            Some(Duration::ZERO)
+            drain.estimate_brewing(Duration::from_secs(45 + 20)),
+            Some(Duration::from_secs(20)),
+            "overdue"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn an_estimate_is_never_less_than_the_quiet_time_divided_by_the_crew(
+            steps in prop::collection::vec((1_u64..120, any::<bool>(), any::<bool>()), 1..40),
+            before in 0_usize..50,
+            crew in 0_usize..12,
+        ) {
+            let mut now = Instant::now();
+            let mut drain = Drain::new();
+            drain.advance(now, false);
+            drain.finished(Duration::from_secs(30), false);
+            let mut quiet = 0;
+            for (secs, waited, finished) in steps {
+                let earlier = drain.estimate(before, crew).unwrap();
+                now += Duration::from_secs(secs);
+                drain.advance(now, waited);
+                quiet += if waited { secs } else { 0 };
+                let estimate = drain.estimate(before, crew).unwrap();
+                let floor = Duration::from_secs(quiet) / u32::try_from(crew.max(1)).unwrap();
+                prop_assert!(estimate + Duration::from_micros(1) >= floor, "{estimate:?} < {floor:?}");
+                prop_assert!(estimate + Duration::from_micros(1) >= earlier, "it grows while nothing happens");
+                prop_assert!(estimate <= drain.estimate(before + 1, crew).unwrap(), "who is behind waits longer");
+                prop_assert!(estimate >= drain.estimate(before, crew + 1).unwrap(), "a larger crew is no slower");
+                if finished {
+                    drain.finished(Duration::from_secs(30), waited);
+                    quiet = 0;
+                }
+            }
+        }
     }
 
     #[test]

@@ -112,6 +112,14 @@ impl Places {
         Some(((number << PAGE_BITS) | at as u64, page.holders[at]))
     }
 
+    /// Who stands in line, from the lowest ticket on.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.pages.values().flat_map(|page| {
+            let used = (0..PAGE_LEN).filter(|at| page.used[at / 64] & (1 << (at % 64)) != 0);
+            used.map(|at| page.holders[at])
+        })
+    }
+
     /// How many tickets in use are lower than this one.
     pub(super) fn count_before(&self, ticket: Ticket) -> usize {
         let (number, at) = page_of(ticket);
@@ -178,6 +186,7 @@ mod tests {
                 }
                 prop_assert_eq!(places.len(), model.len());
                 prop_assert_eq!(places.is_empty(), model.is_empty());
+                prop_assert!(places.iter().eq(model.values().copied()));
                 for ticket in model.keys() {
                     prop_assert_eq!(places.count_before(*ticket), model.range(..ticket).count());
                 }

@@ -201,10 +201,10 @@ fn a_customer_who_leaves_before_brewing_takes_the_order_along() {
     place(&mut line, clock.0, 1);
     let second = place(&mut line, clock.0, 2);
     place(&mut line, clock.0, 3);
-    assert_eq!(line.leave(clock.0, second), Left::Cancelled);
+    assert_eq!(line.leave(clock.0, second), Some(Left::Cancelled));
     assert_eq!(
         line.leave(clock.0, second),
-        Left::Kept,
+        None,
         "leaving twice is harmless"
     );
     assert!(line.view(clock.0, id(2)).is_none());
@@ -217,7 +217,7 @@ fn a_customer_who_leaves_while_it_is_brewed_is_missed_at_the_finish() {
     let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     let attachment = place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
-    assert_eq!(line.leave(clock.0, attachment), Left::Kept);
+    assert_eq!(line.leave(clock.0, attachment), Some(Left::Kept));
     let finished = line.finish(clock.pass(30), id(1), None).unwrap();
     assert!(!finished.order.delivered);
 }
@@ -229,12 +229,50 @@ fn nobody_brews_again_for_a_customer_who_is_gone() {
     pull(&mut line, clock.0).unwrap();
     line.leave(clock.0, attachment);
     let elapsed = line.elapse(clock.pass(120));
-    assert_eq!(elapsed.expired.len(), 1);
+    let [expired] = elapsed.expired.as_slice() else {
+        panic!("one lease ran out")
+    };
+    assert!(matches!(expired.returned, Returned::Cancelled));
     assert!(pull(&mut line, clock.0).is_none());
     assert_eq!(
         line.view(clock.0, id(1)).unwrap().order.stage,
         Stage::Cancelled
     );
+}
+
+#[test]
+fn a_late_finish_of_an_order_nobody_wants_any_more_gets_one_answer_keyed_or_not() {
+    for keyed in [false, true] {
+        let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+        let attachment = if keyed {
+            match place_keyed(&mut line, clock.0, 1, "k") {
+                Placed::New {
+                    attachment: Some(attachment),
+                    ..
+                } => attachment,
+                other => panic!("{other:?}"),
+            }
+        } else {
+            place(&mut line, clock.0, 1)
+        };
+        pull(&mut line, clock.0).unwrap();
+        line.leave(clock.0, attachment);
+        line.elapse(clock.pass(120));
+        line.elapse(clock.pass(60));
+        assert!(
+            matches!(
+                line.finish(clock.0, id(1), None),
+                Err(FinishError::NotStarted {
+                    stage: Stage::Cancelled
+                })
+            ),
+            "keyed: {keyed}"
+        );
+        assert!(
+            matches!(place_keyed(&mut line, clock.0, 2, "k"), Placed::New { .. }),
+            "the key is free again"
+        );
+    }
 }
 
 #[test]
@@ -248,7 +286,7 @@ fn a_keyed_order_keeps_its_place_for_the_grace() {
         panic!()
     };
     place(&mut line, clock.0, 2);
-    assert_eq!(line.leave(clock.0, attachment), Left::Graced);
+    assert_eq!(line.leave(clock.0, attachment), Some(Left::Graced));
     assert_eq!(line.elapse(clock.pass(59)).abandoned, 0);
     let Placed::Joined { id: joined, .. } = place_keyed(&mut line, clock.0, 3, "k") else {
         panic!("back in time")
@@ -319,10 +357,10 @@ fn a_promised_order_stays_whoever_leaves() {
     let attachment = place(&mut line, clock.0, 1);
     assert!(line.promise(attachment));
     assert!(!line.promise(attachment), "its request is gone");
-    assert_eq!(line.leave(clock.0, attachment), Left::Kept);
+    assert_eq!(line.leave(clock.0, attachment), None);
     line.place(clock.0, order(2, clock.0), None, None).unwrap();
     let watcher = line.watch(id(2), 9).unwrap();
-    assert_eq!(line.leave(clock.0, watcher), Left::Kept);
+    assert_eq!(line.leave(clock.0, watcher), None);
     assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
 }
 
@@ -425,10 +463,15 @@ fn a_released_order_goes_to_the_longest_idle_barista_or_its_own_place() {
     place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
     place(&mut line, clock.0, 2);
-    assert!(line.release(clock.0, id(1), None).unwrap().is_none());
+    assert!(matches!(
+        line.release(clock.0, id(1), None),
+        Ok(Returned::ToLine)
+    ));
     assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
     idle(&mut line, clock.0, 5);
-    let offer = line.release(clock.0, id(1), Some(2)).unwrap().unwrap();
+    let Ok(Returned::Offered(offer)) = line.release(clock.0, id(1), Some(2)) else {
+        panic!("a barista is idle")
+    };
     assert_eq!((offer.barista, offer.handed.attempt), (5, 3));
     assert!(matches!(
         line.release(clock.0, id(1), Some(2)),
@@ -442,17 +485,53 @@ fn a_hand_over_that_did_not_happen_is_not_counted() {
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
     let handed = pull(&mut line, clock.0).unwrap();
-    assert!(line.give_back(clock.0, handed.id, handed.attempt).is_none());
-    assert!(
-        line.give_back(clock.0, handed.id, handed.attempt).is_none(),
-        "twice is harmless"
-    );
+    let mut back = || line.give_back(clock.0, handed.id, handed.attempt, None);
+    assert!(matches!(back(), Some(Returned::ToLine)));
+    assert!(back().is_none(), "twice is harmless");
     let again = pull(&mut line, clock.0).unwrap();
     assert_eq!((again.id, again.attempt), (id(1), 1));
     assert!(matches!(
         line.finish(clock.0, id(2), None),
         Err(FinishError::NotStarted { .. })
     ));
+}
+
+#[test]
+fn a_hand_over_that_did_not_happen_leaves_the_order_with_its_previous_barista() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 1);
+    let pull_as =
+        |line: &mut TestLine, now, name: &str| match line.pull(now, Some(name.into()), None) {
+            Pulled::Order(handed) => handed,
+            other => panic!("{other:?}"),
+        };
+    pull_as(&mut line, clock.0, "Ann");
+    line.elapse(clock.pass(120));
+    let handed = pull_as(&mut line, clock.0, "Bo");
+    line.give_back(clock.0, handed.id, handed.attempt, handed.previous);
+    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
+    assert_eq!(finished.order.barista.as_deref(), Some("Ann"));
+    assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
+}
+
+#[test]
+fn a_barista_sees_whether_the_customer_is_held_watching_or_gone() {
+    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+    let presence = |line: &mut TestLine| line.extend(clock.0, id(1), None).unwrap().presence;
+    let attachment = place(&mut line, clock.0, 1);
+    assert_eq!(pull(&mut line, clock.0).unwrap().presence, Presence::Held);
+    line.leave(clock.0, attachment);
+    assert_eq!(presence(&mut line), Presence::Gone);
+    let watcher = line.watch(id(1), 9).unwrap();
+    assert_eq!(presence(&mut line), Presence::Watching);
+    line.leave(clock.0, watcher);
+    assert_eq!(presence(&mut line), Presence::Gone);
+    line.place(clock.0, order(2, clock.0), None, None).unwrap();
+    let promised = pull(&mut line, clock.0).unwrap();
+    assert_eq!(
+        (promised.presence, promised.customer_waiting),
+        (Presence::Watching, false)
+    );
 }
 
 #[test]
@@ -478,15 +557,13 @@ fn cancelling_tells_the_held_and_is_too_late_once_brewing() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
-    let (order, receivers) = line.cancel(clock.0, id(1)).unwrap();
+    let first = line.cancel(clock.0, id(1)).unwrap();
     assert_eq!(
-        (order.stage, receivers.as_slice()),
-        (Stage::Cancelled, &[1][..])
+        (first.order.stage, first.already, first.receivers.as_slice()),
+        (Stage::Cancelled, false, &[1][..])
     );
-    assert!(
-        line.cancel(clock.0, id(1)).unwrap().1.is_empty(),
-        "twice is harmless"
-    );
+    let again = line.cancel(clock.0, id(1)).unwrap();
+    assert!(again.already && again.receivers.is_empty());
     pull(&mut line, clock.0).unwrap();
     assert!(matches!(
         line.cancel(clock.0, id(2)),
@@ -537,7 +614,7 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     assert_eq!(line.close().0, [1]);
     assert_eq!(
         line.leave(clock.0, attachment),
-        Left::Kept,
+        None,
         "their request was told already"
     );
     assert!(matches!(
@@ -572,6 +649,74 @@ fn a_position_comes_with_an_estimate_once_the_pace_is_known() {
         (419.0..421.0).contains(&estimate),
         "20 turns of 20 s, and a brew of 20 s: got {estimate}"
     );
+}
+
+/// A line of five whose crew of one has finished four brews of 20 s.
+fn line_with_a_measured_crew() -> (TestLine, Clock) {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    for n in 1..=5 {
+        place(&mut line, clock.0, n);
+    }
+    for n in 1..=4 {
+        pull(&mut line, clock.0).unwrap();
+        line.finish(clock.pass(20), id(n), None).unwrap();
+    }
+    (line, clock)
+}
+
+fn estimate(line: &mut TestLine, now: Now) -> (Option<Crew>, Option<Duration>) {
+    let view = line.view(now, id(5)).unwrap();
+    (view.crew, view.estimated_wait)
+}
+
+#[test]
+fn while_no_barista_shows_there_is_no_estimate_and_the_crew_is_away() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    place(&mut line, clock.0, 9);
+    assert_eq!(
+        line.view(clock.0, id(9)).unwrap().crew,
+        Some(Crew::Away),
+        "nobody has come yet"
+    );
+    (line, clock) = line_with_a_measured_crew();
+    let mut last = Duration::ZERO;
+    for _ in 0..59 {
+        let (crew, wait) = estimate(&mut line, clock.pass(1));
+        assert_eq!(crew, Some(Crew::Present));
+        assert!(wait.unwrap() >= last, "it grows while nothing happens");
+        last = wait.unwrap();
+    }
+    assert!(
+        last >= Duration::from_secs(59),
+        "the time since the last finish"
+    );
+    assert_eq!(estimate(&mut line, clock.pass(1)), (Some(Crew::Away), None));
+}
+
+#[test]
+fn the_time_without_a_crew_does_not_slow_its_measured_pace() {
+    let (mut line, mut clock) = line_with_a_measured_crew();
+    clock.pass(8 * 3600);
+    assert_eq!(estimate(&mut line, clock.0), (Some(Crew::Away), None));
+    place(&mut line, clock.0, 6);
+    let first = pull(&mut line, clock.pass(3600)).unwrap();
+    line.finish(clock.pass(20), first.id, None).unwrap();
+    let view = line.view(clock.0, id(6)).unwrap();
+    let estimate = view.estimated_wait.unwrap().as_secs();
+    assert!(
+        (40..60).contains(&estimate),
+        "turns of 20 s and the minute until the crew was away, and a brew of 20 s: got {estimate}"
+    );
+}
+
+#[test]
+fn a_crew_that_brews_is_present_however_long_it_takes() {
+    let (mut line, mut clock) = line_with_a_measured_crew();
+    place(&mut line, clock.0, 6);
+    pull(&mut line, clock.0).unwrap();
+    let view = line.view(clock.pass(110), id(6)).unwrap();
+    assert_eq!(view.crew, Some(Crew::Present));
+    assert!(view.estimated_wait.unwrap() >= Duration::from_secs(110));
 }
 
 fn place_from(line: &mut TestLine, now: Now, n: u128, from: &str) -> Attachment {

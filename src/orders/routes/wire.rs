@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::model::{CUSTOMER_CHARS_MAX, DRINK, Handed, Order, View};
+use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Handed, Order, View};
 use super::super::service::Report;
 use crate::values::json::{Fields, Read};
 use crate::values::time::Moment;
@@ -92,10 +92,14 @@ pub(super) struct OrderState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, nullable = false)]
     pub(super) position: Option<usize>,
-    /// Until it is ready, by the crew's measured pace, milliseconds; absent while nothing is measured.
+    /// Until it is ready, by the crew's measured pace, milliseconds; absent while nothing is measured, or the crew is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) estimated_wait_ms: Option<u64>,
+    /// While waiting: `present`, or `away` if no barista has shown for a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "present")]
+    pub(super) crew: Option<&'static str>,
     /// How often it was handed to a barista.
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
@@ -118,6 +122,7 @@ impl From<View> for OrderState {
             customer: order.customer,
             position: view.position,
             estimated_wait_ms: view.estimated_wait.map(millis),
+            crew: view.crew.map(Crew::as_str),
             attempts: order.attempts,
             placed_at: order.placed.wall.into(),
             started_at: order.started.map(|at| at.wall.into()),
@@ -145,8 +150,12 @@ pub(super) struct StartedOrder {
     /// Until then it is this barista's, unless extended.
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
-    /// Whether somebody is waiting for it right now.
+    /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
+    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and asks for it, or
+    /// a request waits to see it ready. `gone`: the customer has left; one with an idempotency key may come back.
+    #[schema(example = "held")]
+    pub(super) customer_presence: &'static str,
 }
 
 impl StartedOrder {
@@ -160,6 +169,7 @@ impl StartedOrder {
             waited_ms: millis(handed.waited),
             lease_expires_at: handed.lease_expires_at.into(),
             customer_waiting: handed.customer_waiting,
+            customer_presence: handed.presence.as_str(),
         }
     }
 }
@@ -233,8 +243,12 @@ pub(super) struct ExtendedOrder {
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
-    /// Whether somebody is waiting for it right now.
+    /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
+    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and asks for it, or
+    /// a request waits to see it ready. `gone`: the customer has left; one with an idempotency key may come back.
+    #[schema(example = "held")]
+    pub(super) customer_presence: &'static str,
 }
 
 /// An order given back.

@@ -69,6 +69,8 @@ struct Known {
     ticket: u64,
     attempts: u32,
     expiries: u32,
+    /// The baristas of its attempts.
+    baristas: Vec<String>,
     promised: bool,
     customers: Vec<u32>,
     watchers: Vec<u32>,
@@ -114,11 +116,12 @@ impl Model {
         waiting
     }
 
-    fn hand_over(&mut self, id: OrderId) -> (OrderId, u32) {
+    fn hand_over(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
         let until = self.secs + LEASE;
         let order = self.find(id).unwrap();
         order.stage = Stage::Brewing;
         order.attempts += 1;
+        order.baristas.push(barista.to_string());
         order.deadline = Some(until);
         (id, order.attempts)
     }
@@ -127,7 +130,7 @@ impl Model {
     fn meet(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
         if !self.idle.is_empty() {
             let barista = self.idle.remove(0);
-            let (id, attempt) = self.hand_over(id);
+            let (id, attempt) = self.hand_over(id, barista);
             return Some((barista, id, attempt));
         }
         self.drop_if_unwanted(id);
@@ -141,7 +144,15 @@ impl Model {
         }
         if order.key.is_some() {
             order.deadline = Some(now + GRACE);
-        } else if order.attempts > 0 {
+        } else {
+            self.drop_it(id);
+        }
+    }
+
+    fn drop_it(&mut self, id: OrderId) {
+        let order = self.find(id).unwrap();
+        order.key = None;
+        if order.attempts > 0 {
             self.end(id, Stage::Cancelled);
         } else {
             self.forget(id);
@@ -181,7 +192,7 @@ impl Model {
         let mut offers = Vec::new();
         for (_, id) in due {
             if self.find(id).unwrap().stage == Stage::Waiting {
-                self.forget(id);
+                self.drop_it(id);
                 continue;
             }
             let back = self.tickets + 1;
@@ -209,8 +220,12 @@ struct World {
     attachments: Vec<(Attachment, u32)>,
     idles: Vec<(Idle, u32)>,
     /// Hand-overs that were made and could be given back.
-    in_flight: Vec<(OrderId, u32)>,
+    in_flight: Vec<Handed>,
     ids: Vec<OrderId>,
+    /// What became of all orders, as the line says it with each step.
+    placed: usize,
+    finished: usize,
+    cancelled: usize,
 }
 
 impl World {
@@ -224,15 +239,30 @@ impl World {
             idles: Vec::new(),
             in_flight: Vec::new(),
             ids: Vec::new(),
+            placed: 0,
+            finished: 0,
+            cancelled: 0,
         }
     }
 
     fn offered(&mut self, got: Option<Offer<u32>>, expected: Option<(u32, OrderId, u32)>) {
-        let got = got.map(|offer| (offer.barista, offer.handed.id, offer.handed.attempt));
-        assert_eq!(got, expected, "who is offered what");
-        if let Some((_, id, attempt)) = got {
-            self.in_flight.push((id, attempt));
-        }
+        let seen = got
+            .as_ref()
+            .map(|offer| (offer.barista, offer.handed.id, offer.handed.attempt));
+        assert_eq!(seen, expected, "who is offered what");
+        self.in_flight.extend(got.map(|offer| offer.handed));
+    }
+
+    fn returned(&mut self, got: Option<Returned<u32>>, expected: Option<(u32, OrderId, u32)>) {
+        let offer = match got {
+            Some(Returned::Offered(offer)) => Some(offer),
+            Some(Returned::Cancelled) => {
+                self.cancelled += 1;
+                None
+            }
+            Some(Returned::ToLine) | None => None,
+        };
+        self.offered(offer, expected);
     }
 
     fn pick(&self, at: usize) -> OrderId {
@@ -306,6 +336,7 @@ impl World {
             ) => {
                 assert_eq!(id, new_id);
                 self.ids.push(id);
+                self.placed += 1;
                 let ticket = self.model.ticket();
                 self.model.orders.push(Known {
                     id,
@@ -315,6 +346,7 @@ impl World {
                     ticket,
                     attempts: 0,
                     expiries: 0,
+                    baristas: Vec::new(),
                     promised: receiver.is_none(),
                     customers: receiver.into_iter().collect(),
                     watchers: Vec::new(),
@@ -365,7 +397,8 @@ impl World {
                     .model
                     .find(attachment.order())
                     .is_some_and(|o| o.stage == Stage::Cancelled);
-        assert_eq!(left == Left::Cancelled, gone);
+        assert_eq!(left == Some(Left::Cancelled), gone);
+        self.cancelled += usize::from(gone);
     }
 
     fn promise(&mut self, at: usize) {
@@ -390,11 +423,17 @@ impl World {
         match self.model.find(id).map(|order| order.stage) {
             None => assert!(matches!(got, Err(CancelError::Unknown))),
             Some(Stage::Waiting) => {
-                let mut receivers = got.unwrap().1.to_vec();
+                let got = got.unwrap();
+                assert!(!got.already);
+                let mut receivers = got.receivers.to_vec();
                 receivers.sort_unstable();
                 assert_eq!(receivers, self.model.end(id, Stage::Cancelled));
+                self.cancelled += 1;
             }
-            Some(Stage::Cancelled) => assert!(got.unwrap().1.is_empty()),
+            Some(Stage::Cancelled) => {
+                let got = got.unwrap();
+                assert!(got.already && got.receivers.is_empty());
+            }
             Some(stage) => {
                 assert!(matches!(got, Err(CancelError::TooLate { stage: s }) if s == stage));
             }
@@ -416,22 +455,33 @@ impl World {
         let mut told: Vec<_> = told.collect();
         told.sort_unstable();
         assert_eq!((receivers, purged), (told, theirs.len()));
+        self.cancelled += purged;
     }
 
     fn pull(&mut self, wait: bool) {
         self.next += 1;
         let barista = self.next;
-        let got = self.line.pull(self.clock.0, None, wait.then_some(barista));
+        let (name, reach) = (barista.to_string(), wait.then_some(barista));
+        let got = self.line.pull(self.clock.0, Some(name.into()), reach);
         let first = self.model.waiting().first().map(|order| order.id);
         match (got, first) {
             (Pulled::Order(handed), Some(first)) => {
-                assert_eq!((handed.id, handed.attempt), self.model.hand_over(first));
+                let expected = self.model.hand_over(first, barista);
+                assert_eq!((handed.id, handed.attempt), expected);
                 let known = self.model.find(first).unwrap();
                 assert_eq!(
                     handed.customer_waiting,
                     !(known.customers.is_empty() && known.watchers.is_empty())
                 );
-                self.in_flight.push((handed.id, handed.attempt));
+                assert_eq!(
+                    handed.presence == Presence::Held,
+                    !known.customers.is_empty()
+                );
+                assert_eq!(
+                    handed.presence == Presence::Gone,
+                    !(known.promised || handed.customer_waiting)
+                );
+                self.in_flight.push(handed);
             }
             (Pulled::Idle(idle), None) if wait => {
                 self.model.idle.push(barista);
@@ -456,19 +506,27 @@ impl World {
             return;
         }
         // Each hand-over fails at most once, and only before anybody knows of it.
-        let (id, attempt) = self.in_flight.remove(at);
-        let got = self.line.give_back(self.clock.0, id, attempt);
+        let Handed {
+            id,
+            attempt,
+            previous,
+            ..
+        } = self.in_flight.remove(at);
+        let got = self.line.give_back(self.clock.0, id, attempt, previous);
         let theirs = self
             .model
             .find(id)
             .filter(|order| order.stage == Stage::Brewing && order.attempts == attempt);
         let expected = if let Some(order) = theirs {
+            assert!(got.is_some());
             order.attempts -= 1;
+            order.baristas.pop();
             self.model.back(id)
         } else {
+            assert!(got.is_none());
             None
         };
-        self.offered(got, expected);
+        self.returned(got, expected);
     }
 
     fn finish(&mut self, at: usize, attempt: Option<u32>) {
@@ -501,6 +559,7 @@ impl World {
                 self.model.end(id, Stage::Ready),
                 "everybody attached is told, once"
             );
+            self.finished += 1;
         }
     }
 
@@ -525,20 +584,25 @@ impl World {
         let theirs = self.held_by_barista(id, attempt);
         let got = self.line.release(self.clock.0, id, attempt);
         assert_eq!(got.is_ok(), theirs);
-        if let Ok(offer) = got {
+        if let Ok(returned) = got {
             let expected = self.model.back(id);
-            self.offered(offer, expected);
+            self.returned(Some(returned), expected);
         }
     }
 
     fn pass(&mut self, secs: u64) {
         let now = self.clock.pass(secs);
-        let offers = self.line.elapse(now).offers;
-        let expected = self.model.pass(secs);
-        assert_eq!(offers.len(), expected.len());
-        for (offer, expected) in offers.into_iter().zip(expected) {
-            self.offered(Some(offer), Some(expected));
+        let elapsed = self.line.elapse(now);
+        self.cancelled += elapsed.abandoned;
+        let mut expected = self.model.pass(secs).into_iter();
+        for expired in elapsed.expired {
+            let expected = match expired.returned {
+                Returned::Offered(_) => expected.next(),
+                Returned::ToLine | Returned::Cancelled => None,
+            };
+            self.returned(Some(expired.returned), expected);
         }
+        assert_eq!(expected.next(), None);
     }
 
     fn compare(&mut self) {
@@ -559,7 +623,15 @@ impl World {
             .sum();
         assert_eq!(figures.waiting, at(Stage::Waiting));
         assert_eq!(figures.brewing, at(Stage::Brewing));
-        assert_eq!(figures.remembered, at(Stage::Ready) + at(Stage::Cancelled));
+        assert_eq!(
+            (figures.ready, figures.cancelled),
+            (at(Stage::Ready), at(Stage::Cancelled))
+        );
+        assert_eq!(
+            self.placed,
+            self.finished + self.cancelled + figures.waiting + figures.brewing,
+            "every order is pending or has ended, once"
+        );
         assert_eq!(
             (figures.held, figures.idle_baristas),
             (held, self.model.idle.len())
@@ -573,9 +645,16 @@ impl World {
             assert_eq!(self.line.view(now, id).unwrap().position, Some(before + 1));
         }
         for id in &self.ids {
-            let stage = self.line.view(now, *id).map(|view| view.order.stage);
+            let seen = self.line.view(now, *id).map(|view| view.order);
             let known = self.model.orders.iter().find(|order| order.id == *id);
-            assert_eq!(stage, known.map(|order| order.stage));
+            assert_eq!(
+                seen.as_ref()
+                    .map(|order| (order.stage, order.barista.as_deref())),
+                known.map(|order| {
+                    let barista = order.baristas.last().map(String::as_str);
+                    (order.stage, barista)
+                })
+            );
         }
     }
 }
@@ -607,6 +686,6 @@ proptest! {
         prop_assert_eq!(world.line.entries.len(), 0);
         prop_assert!(world.line.by_id.is_empty() && world.line.by_key.is_empty() && world.line.places.is_empty());
         prop_assert!(world.line.deadlines.is_empty() && world.line.remembered.is_empty());
-        prop_assert_eq!((world.line.held, world.line.brewing), (0, 0));
+        prop_assert_eq!((world.line.held, world.line.brewing, world.line.ready), (0, 0, 0));
     }
 }
