@@ -159,6 +159,7 @@ impl App {
             tokio::join!(
                 desks.orders.keep_time(),
                 desks.flood.sweep(),
+                Box::pin(desks.couriers.count_parked()),
                 registry.fold()
             );
         };
@@ -391,6 +392,9 @@ mod tests {
                     "/manifest",
                     "/metrics",
                     "/orders",
+                    "/orders/{order_id}",
+                    "/packages/{package_id}",
+                    "/preferences/{recipient_id}",
                     "/readyz",
                     "/release/",
                     "/start/",

@@ -146,6 +146,8 @@ const ROOMS_OUTSIDE: Arrows = &[
     ("reading", &["values"]),
     // Whichever engine a desk has, it is out of reach in the same ways.
     ("error", &["storage::Unavailable"]),
+    // What was asked of an engine is carried through, and counted, whoever leaves.
+    ("service", &["storage::carried_through"]),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
     ("queues", &["storage", "values"]),

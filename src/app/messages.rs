@@ -62,10 +62,10 @@ impl Messages {
             learns: couriers.has(config::CourierRole::Directory),
             visibility: couriers.visibility,
         };
-        let queues = engines.chain.clone().map(|chain| {
-            let metrics = registry.register(queues::Metrics::register);
-            (chain, settings, metrics)
-        });
+        // Without queues, too: an alert on what is not there would never fire, and never be missed.
+        let metrics = registry.register(queues::Metrics::register);
+        let queues = engines.chain.clone();
+        let queues = queues.map(|chain| (chain, settings, metrics));
         Self { queues }
     }
 

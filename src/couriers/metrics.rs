@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use metrics::{Counter, counter, describe_counter};
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 use super::error::Unavailable;
 use super::model::Outcome;
@@ -16,6 +16,7 @@ pub struct Metrics {
     duplicates: Counter,
     unavailable: Counter,
     unparked: Counter,
+    waiting: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -26,6 +27,7 @@ impl fmt::Debug for Metrics {
 
 const EVENTS: &str = "odyssey_couriers_events_total";
 const UNPARKED: &str = "odyssey_couriers_unparked_total";
+const PARKED: &str = "odyssey_couriers_parked";
 
 impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
@@ -38,6 +40,7 @@ impl Metrics {
             UNPARKED,
             "Orders that had waited for a courier, and have one"
         );
+        describe_gauge!(PARKED, "Orders that wait for a courier");
         let events = |outcome: &'static str| counter!(EVENTS, "outcome" => outcome);
         Self {
             assigned: events("assigned"),
@@ -46,7 +49,13 @@ impl Metrics {
             duplicates: events("duplicate"),
             unavailable: events("unavailable"),
             unparked: counter!(UNPARKED),
+            waiting: gauge!(PARKED),
         }
+    }
+
+    /// So many orders wait for a courier, as the store counts them.
+    pub(super) fn parked(&self, count: u64) {
+        self.waiting.set(as_gauge(count));
     }
 
     pub(super) fn taken_in(&self, outcomes: Result<&[Outcome], &Unavailable>) {
@@ -57,9 +66,13 @@ impl Metrics {
         for outcome in outcomes {
             match outcome {
                 Outcome::Assigned(_) => &self.assigned,
-                Outcome::Parked => &self.parked,
+                Outcome::Parked => {
+                    self.waiting.increment(1);
+                    &self.parked
+                }
                 Outcome::Updated { unparked } => {
                     self.unparked.increment(*unparked);
+                    self.waiting.decrement(as_gauge(*unparked));
                     &self.updated
                 }
                 Outcome::Duplicate(_) => &self.duplicates,
@@ -67,4 +80,9 @@ impl Metrics {
             .increment(1);
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]
+fn as_gauge(count: u64) -> f64 {
+    count as f64
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -14,6 +15,10 @@ use super::model::{
 };
 use super::store::{Outgoing, Recorded, Store};
 use super::topic::Topic;
+use crate::storage::carried_through;
+
+/// How often parked orders are counted: other processes may share the store.
+const COUNT_PARKED_EVERY: Duration = Duration::from_secs(15);
 
 /// The desk.
 #[derive(Debug, Clone)]
@@ -82,12 +87,26 @@ impl Couriers {
     /// # Errors
     /// As [`take_in`](Self::take_in).
     pub async fn decide(&self, events: Vec<Event>) -> Result<Vec<Outcome>, Unavailable> {
+        self.decide_holding(events, ()).await
+    }
+
+    /// As [`decide`](Self::decide); `held` is dropped once it is decided, even if the caller leaves before.
+    async fn decide_holding(
+        &self,
+        events: Vec<Event>,
+        held: impl Send + 'static,
+    ) -> Result<Vec<Outcome>, Unavailable> {
         let now = now();
-        let events = events.into_iter().map(|event| (event, now));
-        let outcomes = self.store.apply(events.collect()).await;
-        self.metrics.taken_in(outcomes.as_deref());
-        self.decided.notify_one();
-        outcomes
+        let events = events.into_iter().map(|event| (event, now)).collect();
+        let desk = self.clone();
+        carried_through(async move {
+            let outcomes = desk.store.apply(events).await;
+            desk.metrics.taken_in(outcomes.as_deref());
+            desk.decided.notify_one();
+            drop(held);
+            outcomes
+        })
+        .await
     }
 
     /// Waits until something was decided; at once, if that was so since it was waited for last.
@@ -145,13 +164,12 @@ impl Couriers {
         courier: CourierId,
         change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,
     ) -> Result<(), E> {
-        let turn = self.turn(courier);
-        let _alone = turn.lock().await;
+        let alone = self.turn(courier).lock_owned().await;
         let before = self.store.courier(courier).await?;
         let events = vec![Event::Courier(change(before.as_ref())?)];
         match &self.topic {
             Some(topic) => topic.announce(events).await?,
-            None => self.decide(events).await.map(drop)?,
+            None => self.decide_holding(events, alone).await.map(drop)?,
         }
         Ok(())
     }
@@ -178,6 +196,17 @@ impl Couriers {
     /// See [`Unavailable`].
     pub async fn parked(&self, limit: usize) -> Result<(Vec<AddOrder>, u64), Unavailable> {
         self.store.parked(limit).await
+    }
+
+    /// Keeps the gauge of parked orders right, for as long as it is polled.
+    pub async fn count_parked(&self) {
+        loop {
+            // A store that is away leaves the count as it was.
+            if let Ok((_, count)) = self.store.parked(0).await {
+                self.metrics.parked(count);
+            }
+            tokio::time::sleep(COUNT_PARKED_EVERY).await;
+        }
     }
 
     /// The event log after a place, `limit` events at most.

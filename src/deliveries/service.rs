@@ -9,6 +9,7 @@ use super::error::{RecordError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::store::{NewEvent, Recorded, Store};
+use crate::storage::carried_through;
 
 /// The desk.
 #[derive(Debug, Clone)]
@@ -44,9 +45,13 @@ impl Deliveries {
             key,
             received_at: now(),
         };
-        let recorded = self.store.record(event).await;
-        self.metrics.recorded(&recorded);
-        recorded
+        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
+        carried_through(async move {
+            let recorded = store.record(event).await;
+            metrics.recorded(&recorded);
+            recorded
+        })
+        .await
     }
 
     /// All ongoing deliveries, oldest first.

@@ -6,6 +6,7 @@ use super::error::Unavailable;
 use super::metrics::Metrics;
 use super::model::{Id, Package, PackageType, Processed, Sent, Statistics, Types, Update, Words};
 use super::store::Store;
+use crate::storage::carried_through;
 
 /// The desk.
 #[derive(Debug, Clone)]
@@ -30,9 +31,13 @@ impl Packages {
     /// # Errors
     /// See [`Unavailable`]; the package may be sent again.
     pub async fn send(&self, package: Package) -> Result<Sent, Unavailable> {
-        let sent = self.store.send(package).await;
-        self.metrics.sent(&sent);
-        sent
+        let Self { store, metrics, .. } = self.clone();
+        carried_through(async move {
+            let sent = store.send(package).await;
+            metrics.sent(&sent);
+            sent
+        })
+        .await
     }
 
     /// What became of a package.
@@ -51,8 +56,13 @@ impl Packages {
         &self,
         update: Update,
     ) -> Result<(Vec<(PackageType, bool)>, bool), Unavailable> {
-        let (words, applied) = self.store.update(update).await?;
-        self.metrics.updated(applied);
+        let Self { store, metrics, .. } = self.clone();
+        let updated = carried_through(async move {
+            let (words, applied) = store.update(update).await?;
+            metrics.updated(applied);
+            Ok((words, applied))
+        });
+        let (words, applied) = updated.await?;
         Ok((self.taken(&words), applied))
     }
 
@@ -81,8 +91,9 @@ impl Packages {
     /// Counts a malformed request; returns once no crash can take the count away, or it could not be kept.
     pub async fn reject(&self) {
         self.metrics.rejected();
+        let store = Arc::clone(&self.store);
         // The request is refused in any case; what the log says of the storage says this too.
-        let _ = self.store.reject().await;
+        let _ = carried_through(async move { store.reject().await }).await;
     }
 
     /// How many there were since the beginning; every type that is configured is among them.

@@ -36,6 +36,8 @@ pub mod directory;
 pub mod redis;
 pub mod sqlite;
 
+mod carried;
 mod unavailable;
 
+pub use carried::{CarriedThrough, carried_through};
 pub use unavailable::Unavailable;
