@@ -68,7 +68,7 @@ advisories)
   subcommand deny '^0.20'
   ;;
 test)
-  debian cc gcc make make curl curl nginx nginx-light redis-server redis-server python3 python3 python:ensurepip python3-venv
+  debian cc gcc make make curl curl nginx nginx-light promtool prometheus redis-server redis-server python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
   virtual emulator 'moto[server]==5.2.5'
   ;;

@@ -37,6 +37,7 @@ mod h2c;
 mod infra;
 mod malformed;
 mod nginx;
+mod observability;
 mod orders_baristas;
 mod orders_customers;
 mod orders_handover;
