@@ -535,7 +535,7 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     };
     assert_eq!(
         metrics.values("odyssey_orders", "stage"),
-        words(&["brewing", "ready", "waiting"])
+        words(&["brewing", "cancelled", "ready", "waiting"])
     );
     for name in ["odyssey_connections", "odyssey_connections_max"] {
         assert_eq!(
