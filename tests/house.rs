@@ -147,11 +147,10 @@ const ROOMS_OUTSIDE: Arrows = &[
     // Whichever engine a desk has, it is out of reach in the same ways.
     ("error", &["storage::Unavailable"]),
     // What was asked of an engine is carried through, and counted, whoever leaves.
-    ("service", &["storage::carried_through"]),
+    ("service", &["storage::carried_through", "values"]),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
     ("queues", &["storage", "values"]),
-    ("service", &["values"]),
     ("dynamodb", &["storage", "values"]),
     // It is kept in a file, or in S3.
     ("oplog", &["storage", "values"]),
