@@ -293,7 +293,7 @@ fn flood(flood: &Value) -> String {
 /// Which server is asked, and how its answer is printed.
 #[derive(Debug, Args)]
 pub struct Server {
-    /// The listener's URL [environment: ODYSSEY_URL] [default: the listener of the configuration]
+    /// The listener's URL [environment: `ODYSSEY_URL`] [default: the listener of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
     #[command(flatten)]

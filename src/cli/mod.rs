@@ -76,7 +76,7 @@ pub enum Command {
     Order(client::Order),
     /// Take the oldest order, as a barista
     ///
-    /// It is yours until lease_expires_at; after that it returns to its place in line. Prints nothing but a sentence if no
+    /// It is yours until `lease_expires_at`; after that it returns to its place in line. Prints nothing but a sentence if no
     /// order waits.
     Start(client::Start),
     /// Report an order ready, as a barista
