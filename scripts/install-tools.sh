@@ -39,15 +39,15 @@ subcommand() {
   cargo install --quiet --locked "cargo-$1" --version "$2"
 }
 
-# A program of Python's package index, in a virtual environment of its own: target/NAME. Usage: virtual NAME REQUIREMENT
+# Programs of Python's package index, in a virtual environment of their own: target/NAME. Usage: virtual NAME REQUIREMENT...
 virtual() {
-  local venv=target/$1
+  local venv=target/$1 requirements=("${@:2}")
   # Written last, so that an installation that was interrupted counts for nothing. A virtual environment cannot be moved.
-  [ "$(cat "$venv/installed" 2>/dev/null)" = "$2 in $PWD" ] && "$venv/bin/python" -c '' 2>/dev/null && return 0
-  echo "Installing $2 ..."
+  [ "$(cat "$venv/installed" 2>/dev/null)" = "${requirements[*]} in $PWD" ] && "$venv/bin/python" -c '' 2>/dev/null && return 0
+  echo "Installing ${requirements[*]} ..."
   python3 -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$2"
-  echo "$2 in $PWD" >"$venv/installed"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
+  echo "${requirements[*]} in $PWD" >"$venv/installed"
 }
 
 # Terraform is in none of the sources above.
@@ -68,7 +68,7 @@ advisories)
   subcommand deny '^0.20'
   ;;
 test)
-  debian cc gcc make make curl curl nginx nginx-light promtool prometheus redis-server redis-server python3 python3 python:ensurepip python3-venv
+  debian cc gcc make make curl curl nginx nginx-light chromium chromium promtool prometheus redis-server redis-server python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
   virtual emulator 'moto[server]==5.2.5'
   ;;

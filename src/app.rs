@@ -31,6 +31,7 @@ use crate::http::Api;
 use crate::http::connection::Stop;
 use crate::http::edge::Edge;
 use crate::http::listen::{listen, raise_open_files};
+use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Readiness, Scrape};
 use crate::shutdown::{Signals, Stopping};
@@ -107,18 +108,16 @@ impl App {
             [&customers_seats, &staff_seats],
         );
         let [customers, staff] = apis(&desks, readiness.clone(), scrape);
-        let door = |name, listener, seats, api: Api| {
-            let edge = Edge::new(name, api.into_router(), registry.clone());
+        let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
+            let origins = Origins::new(name, &listener.hosts, origins);
+            let edge = Edge::new(name, api, origins, registry.clone());
             Door::open(name, listener, seats, edge, &config.http)
         };
+        let allowed = &config.customers.origins;
+        let listener = config.customers.listener();
         Ok(Self {
-            customers: door(
-                "customers",
-                &config.customers.listener(),
-                customers_seats,
-                customers,
-            )?,
-            staff: door("staff", &config.staff, staff_seats, staff)?,
+            customers: door("customers", &listener, allowed, customers_seats, customers)?,
+            staff: door("staff", &config.staff, &[], staff_seats, staff)?,
             desks,
             messages,
             storage,
@@ -347,7 +346,7 @@ mod tests {
         let config = Config::defaults();
         let [customers, staff] = openapi(&config).unwrap();
         let paths = |api: &OpenApi| api.paths.paths.keys().cloned().collect::<Vec<_>>();
-        let health = ["/health", "/healthz"];
+        let health = ["/", "/health", "/healthz"];
         assert_eq!(
             paths(&customers),
             [
@@ -368,6 +367,7 @@ mod tests {
         assert_eq!(
             paths(&staff),
             [
+                &health[..1],
                 &[
                     "/assign",
                     "/assignments",
@@ -387,7 +387,7 @@ mod tests {
                     "/flood",
                     "/flood/{address}",
                 ],
-                &health[..],
+                &health[1..],
                 &[
                     "/manifest",
                     "/metrics",

@@ -113,6 +113,10 @@ pub struct Customers {
     pub h2c: bool,
     /// Open connections at most.
     pub connections_max: Count,
+    /// Host names it answers for.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may use it, besides its own.
+    pub origins: Vec<String>,
     /// Whether drones may report here too.
     pub deliveries: bool,
 }
@@ -124,6 +128,7 @@ impl Customers {
             listen: self.listen,
             h2c: self.h2c,
             connections_max: self.connections_max,
+            hosts: self.hosts.clone(),
         }
     }
 }
@@ -139,6 +144,8 @@ pub struct Listener {
     pub h2c: bool,
     /// Open connections at most.
     pub connections_max: Count,
+    /// Host names it answers for.
+    pub hosts: Vec<String>,
 }
 
 /// A number, or whatever suits the machine.
@@ -475,6 +482,19 @@ impl Config {
                 within(&format!("{key}.connections_max"), count, 1, 10_000_000)?;
             }
         }
+        for (key, hosts) in [
+            ("customers.hosts", &self.customers.hosts),
+            ("staff.hosts", &self.staff.hosts),
+        ] {
+            check_each(key, hosts, is_host, "a host name, *. before one, ip, or *")?;
+        }
+        let what = "an origin such as https://shop.example or http://localhost:3000";
+        check_each(
+            "customers.origins",
+            &self.customers.origins,
+            is_origin,
+            what,
+        )?;
         if let Count::Exactly(count) = self.runtime.workers {
             within("runtime.workers", count, 1, 1024)?;
         }
@@ -631,6 +651,41 @@ impl Log {
             format!("{:?} is not a level (error, warn, info, debug, trace) or a list of module=level: {error}", self.level)
         })
     }
+}
+
+fn check_each(
+    key: &str,
+    values: &[String],
+    fits: fn(&str) -> bool,
+    what: &str,
+) -> Result<(), ConfigError> {
+    // An empty variable is an empty list.
+    let mut values = values.iter().filter(|value| !value.is_empty());
+    values.find(|value| !fits(value)).map_or(Ok(()), |value| {
+        Err(wrong(key, &format!("{value:?} is not {what}")))
+    })
+}
+
+/// A pattern for a name, without a port.
+fn is_host(text: &str) -> bool {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"-._[:]".contains(&b);
+    let port = !name.starts_with('[') && name.contains(':');
+    text == "*" || !name.is_empty() && name.bytes().all(known) && !port
+}
+
+/// As browsers write it (RFC 6454, section 6.2): no path, no default port.
+fn is_origin(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").map(|rest| (rest, ":443"));
+    let rest = rest.or_else(|| text.strip_prefix("http://").map(|rest| (rest, ":80")));
+    rest.is_some_and(|(rest, default)| {
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (rest, None),
+        };
+        let port = port.is_none_or(|port| port.parse::<u16>().is_ok());
+        host != "*" && is_host(host) && port && !rest.ends_with(default)
+    })
 }
 
 fn wrong(key: &str, detail: &str) -> ConfigError {

@@ -46,7 +46,8 @@ fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
             write_whole(file, &serde_json::to_vec(&app.addresses())?)
                 .with_context(|| format!("cannot write the addresses to {}", file.display()))?;
         }
-        app.run(signals).await;
+        // Large, and moved once.
+        Box::pin(app.run(signals)).await;
         anyhow::Ok(())
     })?;
     // Whatever is still open after the deadline ends here, with the process.

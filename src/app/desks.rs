@@ -14,6 +14,7 @@ use crate::deliveries::{self, Deliveries};
 use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
+use crate::http::index::{Link, index_route};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
@@ -175,21 +176,23 @@ pub(super) fn apis(
         couriers: desks.couriers.clone(),
         limits: desks.events_limits,
     };
-    let mut customers = Api::new(
-        "Odyssey: customers",
-        "The public side: orders are placed and held until they are ready, packages are sent.",
-    );
+    let public =
+        "The public side: orders are placed and held until they are ready, packages are sent.";
+    let mut customers = Api::new("Odyssey: customers", public);
     if desks.deliveries_for_customers {
         customers = customers.routes(deliveries::routes::customer_routes(&deliveries));
     }
-    let staff = Api::new(
-        "Odyssey: staff",
-        "The inner side: baristas, drones and operators. Not for the public network.",
-    );
+    let inner = "The inner side: baristas, drones and operators. Not for the public network.";
+    let staff = Api::new("Odyssey: staff", inner);
+    let metrics = Link {
+        href: "/metrics",
+        title: "Metrics, for Prometheus",
+    };
     [
         customers
             .routes(orders::routes::customer_routes(&orders))
             .routes(packages::routes::customer_routes(&packages))
+            .routes([index_route("customers", public, &[])])
             .routes(health_routes(of_customers)),
         staff
             .routes(orders::routes::staff_routes(&orders))
@@ -198,6 +201,7 @@ pub(super) fn apis(
             .routes(assignments::routes::staff_routes(&assignments))
             .routes(couriers::routes::staff_routes(&couriers))
             .routes(flood::routes::staff_routes(&desks.flood))
+            .routes([index_route("staff", inner, &[metrics])])
             .routes(health_routes(of_staff))
             .routes([metrics_route(scrape)]),
     ]

@@ -30,6 +30,7 @@ use crate::http::api::with_state;
 use crate::http::body::{self, BodyLimits, Json, stream};
 use crate::http::page::{Page, not_kept, not_kept_list};
 use crate::http::params::{Query, RequestId};
+use crate::http::responses::{JsonBody, Stored};
 
 /// Reads a manifest as it is sent: its day, if it names one, and its lists.
 ///
@@ -91,11 +92,8 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     put, path = "/manifest", tag = "assignments",
     request_body(content = NewManifest, content_type = "application/json"),
     responses(
+        JsonBody,
         (status = 200, description = "Kept", body = KeptManifest),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Something in it is not acceptable; `errors` tell what, up to 100 of them", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
@@ -122,11 +120,11 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of lists that the client has"),
     ),
     responses(
-        (status = 200, body = ShownManifest, headers(("ETag" = String))),
+        Stored,
+        (status = 200, description = "The lists", body = ShownManifest, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
         (status = 404, description = "There is none for the day", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not a date", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_manifest(
@@ -156,12 +154,10 @@ struct ManifestQuery {
     request_body(content = AssignRequest, content_type = "application/json"),
     params(("explain" = Option<bool>, Query, description = "Tell why packages stay behind, and what would help most")),
     responses(
-        (status = 200, body = DayPlan),
+        JsonBody,
+        (status = 200, description = "The plan; given, unless it was a dry run", body = DayPlan),
         (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
     ),
@@ -192,15 +188,12 @@ async fn assign(
     post, path = "/update", tag = "assignments",
     request_body(content = NewStatus, content_type = "application/json"),
     responses(
+        JsonBody,
+        Stored,
         (status = 200, description = "Kept; how it is now", body = AssignmentState),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "The driver does not have the package", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The status is final (`assignments.strict`)", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, or an unknown status", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn update(
@@ -231,9 +224,9 @@ async fn update(
         ("cursor" = Option<String>, Query, description = "Where the page begins: the `next` of the one before"),
     ),
     responses(
-        (status = 200, body = AssignmentPage),
+        Stored,
+        (status = 200, description = "A page of them", body = AssignmentPage),
         (status = 422, description = "Not a status, a date, a limit or a cursor", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_assignments(

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use self::wire::{
     CourierDeskStatus, CourierList, CourierPatch, CourierQuery, CourierState, EventOutcome,
-    EventPage, LogQuery, NewEvents, OrderQuery, ParkedOrders, ZoneQuery,
+    EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
 use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
 use super::service::{Couriers, TakenIn};
@@ -20,6 +20,7 @@ use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
 use crate::http::page::{not_kept, not_kept_list};
 use crate::http::params::{Path, Query};
+use crate::http::responses::{JsonBody, Stored};
 
 /// Orders of a list at most.
 const PARKED_MAX: usize = 1000;
@@ -51,7 +52,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
         routes!(patch_courier),
         routes!(list_couriers),
         routes!(list_parked),
-        routes!(list_events),
+        routes!(list_courier_events),
         routes!(get_status),
     ];
     with_state(routes, desk)
@@ -64,13 +65,10 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
 /// again, an order stays with whom it was given to.
 #[utoipa::path(
     post, path = "/events", tag = "couriers",
-    request_body(content = NewEvents, content_type = "application/json"),
+    request_body(content = NewCourierEvents, content_type = "application/json"),
     responses(
+        JsonBody,
         (status = 202, description = "Kept; what each came to", body = Vec<EventOutcome>),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An event is not acceptable; none was applied", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
     ),
@@ -94,9 +92,9 @@ async fn take_in_events(
     get, path = "/orders", tag = "couriers",
     params(("courierId" = Uuid, Query)),
     responses(
+        Stored,
         (status = 200, description = "Their ids; none if nobody is known by this id", body = Vec<Uuid>),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_orders(
@@ -113,10 +111,10 @@ async fn get_orders(
     get, path = "/courier", tag = "couriers",
     params(("orderId" = Uuid, Query)),
     responses(
-        (status = 200, description = "The courier's id", body = Uuid),
+        Stored,
+        (status = 200, description = "The courier's id", body = Uuid, content_type = "application/json"),
         (status = 404, description = "The order waits for a courier, or is unknown; `state` tells which", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_courier(
@@ -152,13 +150,10 @@ async fn get_courier(
     params(("courier_id" = Uuid, Path)),
     request_body(content = CourierPatch, content_type = "application/json"),
     responses(
-        (status = 200, description = "Kept", body = bool),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
+        JsonBody,
+        Stored,
+        (status = 200, description = "Kept", body = bool, content_type = "application/json"),
         (status = 422, description = "Not an id, or a field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn patch_courier(
@@ -175,11 +170,11 @@ async fn patch_courier(
 /// Everybody, or a zone's
 #[utoipa::path(
     get, path = "/couriers", tag = "couriers",
-    params(("zone" = Option<String>, Query, description = "N, S, E or W")),
+    params(("zone" = Option<String>, Query, description = "N, S, E or W", pattern = "^[NSEW]$")),
     responses(
-        (status = 200, body = CourierList),
+        Stored,
+        (status = 200, description = "The couriers", body = CourierList),
         (status = 422, description = "Not a zone", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_couriers(
@@ -200,8 +195,8 @@ async fn list_couriers(
 #[utoipa::path(
     get, path = "/couriers/parked", tag = "couriers",
     responses(
-        (status = 200, body = ParkedOrders),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
+        Stored,
+        (status = 200, description = "Those that wait", body = ParkedOrders),
     ),
 )]
 async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
@@ -215,16 +210,16 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
 #[utoipa::path(
     get, path = "/couriers/events", tag = "couriers",
     params(
-        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 if nothing is said"),
+        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 if nothing is said", format = "whole"),
         ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
     ),
     responses(
-        (status = 200, body = EventPage),
+        Stored,
+        (status = 200, description = "A part of the log", body = EventPage),
         (status = 422, description = "Not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_events(
+async fn list_courier_events(
     State(desk): State<Desk>,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Problem> {

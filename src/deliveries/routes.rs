@@ -23,6 +23,7 @@ use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
 use crate::http::page::{Kept, Page, not_kept, not_kept_list};
 use crate::http::params::Path;
+use crate::http::responses::{JsonBody, Stored};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -81,14 +82,12 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
             min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     responses(
+        JsonBody,
         (status = 201, description = "Kept", body = KeptEvent, headers(
             ("Location" = String, description = "Where to ask for the event"),
             ("Idempotency-Replayed" = String, description = "\"true\" if it had been kept before"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "It may not follow; `state` and `allowed` tell why", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "An unknown type, an id that is none, or the key came with another event", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too many deliveries are ongoing, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
@@ -129,10 +128,10 @@ async fn record_event(
     get, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
-        (status = 200, body = DeliveryEvents),
+        Stored,
+        (status = 200, description = "All of them", body = DeliveryEvents),
         (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_events(
@@ -153,11 +152,11 @@ async fn list_events(
         ("sequence" = u32, Path, description = "Its place in the delivery, from 1"),
     ),
     responses(
-        (status = 200, body = KeptEvent),
+        Stored,
+        (status = 200, description = "The event", body = KeptEvent),
         (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such event, or no longer kept", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_event(
@@ -178,10 +177,10 @@ async fn get_event(
     get, path = "/deliveries/{delivery_id}", tag = "deliveries",
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
-        (status = 200, body = DeliveryState),
+        Stored,
+        (status = 200, description = "How it stands", body = DeliveryState),
         (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_delivery(
@@ -202,9 +201,9 @@ async fn get_delivery(
     get, path = "/deliveries", tag = "deliveries",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
     responses(
-        (status = 200, body = OngoingDeliveries, headers(("ETag" = String))),
+        Stored,
+        (status = 200, description = "Those that are not over", body = OngoingDeliveries, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -236,9 +235,9 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
     get, path = "/counts", tag = "deliveries",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of counts that the client has")),
     responses(
-        (status = 200, body = DeliveryCounts, headers(("ETag" = String))),
+        Stored,
+        (status = 200, description = "The numbers", body = DeliveryCounts, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {

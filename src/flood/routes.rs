@@ -155,8 +155,8 @@ struct CutOffAddress {
 /// Who is cut off
 ///
 /// And until when, most refused first.
-#[utoipa::path(get, path = "/flood", tag = "flood", responses((status = 200, body = FloodState)))]
-async fn list(State(flood): State<Flood>) -> Response {
+#[utoipa::path(get, path = "/flood", tag = "flood", responses((status = 200, description = "Those that are cut off", body = FloodState)))]
+async fn list_cut_off(State(flood): State<Flood>) -> Response {
     let (now, wall) = (Instant::now(), Timestamp::now());
     let table = flood.table();
     let cut_off = table
@@ -194,7 +194,7 @@ struct LetBackIn {
     delete, path = "/flood/{address}", tag = "flood",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(
-        (status = 200, body = LetBackIn),
+        (status = 200, description = "Let back in", body = LetBackIn),
         (status = 400, description = "Not an address", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Not cut off", body = Problem, content_type = "application/problem+json"),
     ),
@@ -225,5 +225,5 @@ async fn let_back_in(
 
 /// What the staff may do.
 pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
-    with_state([routes!(list), routes!(let_back_in)], flood)
+    with_state([routes!(list_cut_off), routes!(let_back_in)], flood)
 }

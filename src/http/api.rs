@@ -6,10 +6,12 @@ use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use super::html;
 use super::problem::Problem;
+use super::responses::describe_refusals;
 use super::status;
 
 /// The routes of one listener, with their descriptions.
@@ -50,13 +52,38 @@ impl Api {
         routes.into_iter().fold(self, Self::route)
     }
 
-    fn route(mut self, (schemas, paths, methods): UtoipaMethodRouter) -> Self {
-        let other_paths: Vec<String> = paths.paths.keys().map(|path| other_form(path)).collect();
+    fn route(mut self, (schemas, mut paths, methods): UtoipaMethodRouter) -> Self {
+        debug_assert!(self.names_are_new(&schemas), "two schemas of one name");
+        for item in paths.paths.values_mut() {
+            let operations = [
+                &mut item.get,
+                &mut item.post,
+                &mut item.put,
+                &mut item.patch,
+                &mut item.delete,
+            ];
+            operations.into_iter().flatten().for_each(describe_refusals);
+        }
+        let other_paths: Vec<String> = paths
+            .paths
+            .keys()
+            .filter(|path| *path != "/")
+            .map(|path| other_form(path))
+            .collect();
         self.router = self.router.routes((schemas, paths, methods.clone()));
         for path in other_paths {
             self.router = self.router.route(&path, methods.clone());
         }
         self
+    }
+
+    /// Whether no other schema has the name of one of these: the second would silently replace the first.
+    fn names_are_new(&self, schemas: &[(String, RefOr<Schema>)]) -> bool {
+        let known = self.router.get_openapi().components.as_ref();
+        schemas.iter().all(|(name, schema)| {
+            let known = known.and_then(|known| known.schemas.get(name));
+            known.is_none_or(|known| known == schema)
+        })
     }
 
     /// The description alone.
@@ -76,6 +103,7 @@ impl Api {
             .route("/openapi.json", description.clone())
             .route("/openapi.json/", description)
             .merge(status::docs())
+            .merge(html::files())
             .fallback(async || Problem::no_such_path())
             .method_not_allowed_fallback(async || Problem::no_such_method())
     }

@@ -13,11 +13,11 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
+use axum::{Extension, Router};
 use hyper::body::Incoming;
 use metrics::{Counter, counter, describe_counter};
 use pin_project_lite::pin_project;
@@ -26,6 +26,10 @@ use tracing::{Level, Span, debug, debug_span, enabled, error};
 use uuid::Uuid;
 
 use super::activity::{Activity, OpenRequest};
+use super::api::Api;
+use super::html;
+use super::origin::{self, Origins, Rejection};
+use super::params::Known;
 use super::problem::Problem;
 use crate::telemetry::Registry;
 
@@ -37,7 +41,16 @@ static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// One listener's edge; cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
+    // One pointer: every connection has it.
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     router: Router,
+    /// Answers what is rejected before it is routed.
+    rejecting: Router,
+    origins: Origins,
+    known: Known,
     answers: Arc<Answers>,
 }
 
@@ -48,18 +61,26 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Requests of `listener` go to `router`, and their answers are counted in `registry`.
-    pub fn new(listener: &'static str, router: Router, registry: Registry) -> Self {
+    /// Requests of `listener` that `origins` lets in go to the routes of `api`, and their answers are counted in `registry`.
+    pub fn new(listener: &'static str, api: Api, origins: Origins, registry: Registry) -> Self {
         registry.register(|| {
             describe_counter!(ANSWERS, "Answers by listener and status");
         });
-        Self {
-            router,
+        let reject = async |Extension(rejection): Extension<Rejection>| rejection;
+        let shared = Shared {
+            known: Known::of(&api.openapi()),
+            router: api.into_router(),
+            rejecting: Router::new().fallback(reject),
             answers: Arc::new(Answers {
                 listener,
+                vary: origins.vary(),
                 registry,
                 by_status: std::array::from_fn(|_| OnceLock::new()),
             }),
+            origins,
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
 
@@ -70,6 +91,29 @@ impl Edge {
             peer,
             activity,
         }
+    }
+}
+
+impl Shared {
+    /// Where a request goes, and what is done to its answer.
+    fn way(&self, request: &mut Request<Incoming>) -> (&Router, Option<Box<Finish>>) {
+        let allowed = self.origins.check(request);
+        let known = || self.known.check(request).map_err(Rejection::from);
+        let (router, readable_by) = match allowed.and_then(|origin| known().map(|()| origin)) {
+            Ok(origin) => (&self.router, origin),
+            Err(rejection) => {
+                let origin = match &rejection {
+                    Rejection::Preflight(origin) => Some(origin.clone()),
+                    Rejection::Problem(_) => None,
+                };
+                request.extensions_mut().insert(rejection);
+                (&self.rejecting, origin)
+            }
+        };
+        let html = html::prefers_html(request.headers());
+        let finish =
+            (html || readable_by.is_some()).then(|| Box::new(Finish { html, readable_by }));
+        (router, finish)
     }
 }
 
@@ -95,6 +139,8 @@ const ANSWERS: &str = "odyssey_http_answers_total";
 /// Counters by status, each registered when it is first needed.
 struct Answers {
     listener: &'static str,
+    /// They differ by `Origin`.
+    vary: bool,
     registry: Registry,
     by_status: [OnceLock<Counter>; 500],
 }
@@ -125,15 +171,18 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
             peer: self.peer,
             request_id: id.clone(),
         });
-        let answers = Arc::clone(&self.edge.answers);
+        let shared = &*self.edge.shared;
+        let answers = Arc::clone(&shared.answers);
         let span = if enabled!(Level::DEBUG) {
             span(&id, answers.listener, &request)
         } else {
             Span::none()
         };
-        let inner = span.in_scope(|| self.edge.router.clone().call(request));
+        let (router, finish) = shared.way(&mut request);
+        let inner = span.in_scope(|| router.clone().call(request));
         Answer {
             inner,
+            finish,
             id: Some(id),
             answers,
             span,
@@ -189,12 +238,36 @@ fn trace_id(header: &HeaderValue) -> Option<&str> {
     sane.then_some(trace_id)
 }
 
+/// What is done to an answer that goes to a browser.
+#[derive(Debug)]
+struct Finish {
+    /// A problem becomes a page.
+    html: bool,
+    /// Pages of this origin may read it.
+    readable_by: Option<HeaderValue>,
+}
+
+impl Finish {
+    fn apply(self, mut response: Response<Body>, id: Option<&HeaderValue>) -> Response<Body> {
+        if self.html {
+            let id = id.and_then(|id| id.to_str().ok());
+            response = html::problem_as_page(response, id.unwrap_or_default());
+        }
+        if let Some(origin) = self.readable_by {
+            origin::allow(&mut response, origin);
+        }
+        response
+    }
+}
+
 pin_project! {
     /// A request on its way through the router.
     pub struct Answer {
         #[pin]
         inner: RouteFuture<Infallible>,
         id: Option<HeaderValue>,
+        // Only of those who need it: a held order costs memory for each byte.
+        finish: Option<Box<Finish>>,
         answers: Arc<Answers>,
         span: Span,
         open: OpenRequest,
@@ -233,6 +306,12 @@ impl Future for Answer {
         let status = response.status().as_u16();
         this.answers.count(status);
         debug!(status, "answered");
+        if let Some(finish) = this.finish.take() {
+            response = finish.apply(response, this.id.as_ref());
+        }
+        if this.answers.vary {
+            origin::vary(&mut response);
+        }
         if let Some(id) = this.id.take() {
             response.headers_mut().insert(X_REQUEST_ID.clone(), id);
         }

@@ -1,18 +1,23 @@
 //! What both listeners share; it knows no desk.
 //!
 //! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`]; a request passes [`edge`] (request id, counting, logging, the last resort
-//! for panics) into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
-//! describe themselves through [`api`]; what is asked for often and changes seldom is a [`page`]. [`status`] has the pages that every listener serves.
+//! for panics), which rejects browsers on behalf of foreign pages ([`origin`]), into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
+//! describe themselves through [`api`]; what is asked for often and changes seldom is a [`page`]. [`status`] and [`index`] have the pages that every
+//! listener serves.
 
 pub mod activity;
 pub mod api;
 pub mod body;
 pub mod connection;
 pub mod edge;
+mod html;
+pub mod index;
 pub mod listen;
+pub mod origin;
 pub mod page;
 pub mod params;
 pub mod problem;
+pub mod responses;
 pub mod server;
 pub mod status;
 

@@ -62,7 +62,7 @@ pub struct FieldError {
     /// Name of a query or path parameter, or of a header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    pub parameter: Option<&'static str>,
+    pub parameter: Option<Cow<'static, str>>,
     /// What is wrong with it.
     pub detail: String,
 }
@@ -116,9 +116,16 @@ impl Problem {
     pub fn invalid_parameter(parameter: &'static str, detail: impl Into<String>) -> Self {
         Self::invalid(vec![FieldError {
             pointer: None,
-            parameter: Some(parameter),
+            parameter: Some(parameter.into()),
             detail: detail.into(),
         }])
+    }
+
+    /// Adds a place that is wrong.
+    #[must_use]
+    pub fn at(mut self, error: FieldError) -> Self {
+        self.errors = [error].into();
+        self
     }
 
     /// 404: nothing is served at this path.
@@ -229,7 +236,7 @@ impl fmt::Display for Problem {
         }
         for (place, error) in self.errors.iter().enumerate() {
             let separator = if place > 0 { "; " } else { "" };
-            let pointer = error.pointer.as_deref().or(error.parameter);
+            let pointer = error.pointer.as_deref().or(error.parameter.as_deref());
             let pointer = pointer.unwrap_or_default();
             write!(f, "{separator}{pointer}: {}", error.detail)?;
         }

@@ -72,13 +72,13 @@ fn no_store(answer: impl IntoResponse) -> Response {
 /// Alive?
 ///
 /// The process runs and answers.
-#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, body = Status)))]
+#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "Alive", body = Status)))]
 async fn healthz() -> Response {
     no_store(axum::Json(Status { status: "ok" }))
 }
 
 /// Alive? (the same as `/healthz`)
-#[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, body = Status)))]
+#[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, description = "Alive", body = Status)))]
 async fn health() -> Response {
     healthz().await
 }
@@ -87,7 +87,7 @@ async fn health() -> Response {
 ///
 /// Willing and able to take work; not while the server is being stopped, or cannot keep what it must.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, body = Status),
+    (status = 200, description = "Ready", body = Status),
     (status = 503, description = "Being stopped, or the storage does not work", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
@@ -137,7 +137,7 @@ impl Scrape {
 ///
 /// In Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "status", responses(
-    (status = 200, body = String, content_type = "text/plain; version=0.0.4"),
+    (status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"),
 ))]
 async fn metrics(State(scrape): State<Scrape>) -> Response {
     (scrape.refresh)();
@@ -153,7 +153,9 @@ pub fn metrics_route(scrape: Scrape) -> UtoipaMethodRouter {
 
 /// Swagger UI at `/docs`, for the description at `/openapi.json` of the same listener.
 pub(crate) fn docs() -> Router {
-    let config = Arc::new(utoipa_swagger_ui::Config::from("/openapi.json"));
+    // Without the badge of a validator, which would be asked on the Internet.
+    let config = utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none");
+    let config = Arc::new(config);
     Router::new()
         .route("/docs", get(docs_index))
         .route("/docs/", get(docs_index))

@@ -35,6 +35,7 @@ use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
 use crate::http::params::{Path, Query};
+use crate::http::responses::{IgnoredBody, JsonBody};
 use crate::values::json;
 
 /// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
@@ -73,9 +74,9 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 2] {
 
 /// What baristas may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
-    let (schemas, paths, methods) = routes!(start_order);
+    let (schemas, paths, methods) = routes!(start_order, start_order_by_get);
     // Where there is GET, axum answers HEAD too, by calling the handler and dropping its body. Here that takes an order.
-    let refuse = async || Problem::no_such_method().allow("GET");
+    let refuse = async || Problem::no_such_method().allow("GET,POST");
     let methods = methods.head(refuse).fallback(refuse);
     let routes = [
         (schemas, paths, methods),
@@ -104,13 +105,11 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
         ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240)"),
     ),
     responses(
+        JsonBody,
         (status = 200, description = "The coffee is ready", body = ReadyOrder),
         (status = 202, description = "In line, as preferred", body = OrderState, headers(("Location" = String, description = "Where to ask for the order"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was cancelled", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is not acceptable, or the key came with another body", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many orders from this address, or it is cut off", body = Problem, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds, at least 1"), ("RateLimit" = String), ("RateLimit-Policy" = String))),
@@ -287,7 +286,8 @@ struct Waiting {
     get, path = "/orders/{order_id}", tag = "orders",
     params(("order_id" = Uuid, Path), Waiting),
     responses(
-        (status = 200, body = OrderState),
+        IgnoredBody,
+        (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id, or an unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`wait` is out of bounds", body = Problem, content_type = "application/problem+json"),
@@ -317,7 +317,8 @@ async fn get_order(
     delete, path = "/orders/{order_id}", tag = "orders",
     params(("order_id" = Uuid, Path)),
     responses(
-        (status = 200, body = OrderState),
+        IgnoredBody,
+        (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Being brewed, or ready", body = Problem, content_type = "application/problem+json"),
@@ -342,7 +343,8 @@ async fn delete_order(
     get, path = "/orders/{order_id}", tag = "orders",
     params(("order_id" = Uuid, Path)),
     responses(
-        (status = 200, body = OrderState),
+        IgnoredBody,
+        (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
     ),
@@ -374,11 +376,11 @@ struct Pull {
 /// It is the barista's for the time of the lease. If the request ends before the answer is on its way, the order keeps
 /// its place.
 #[utoipa::path(
-    get, path = "/start/", tag = "orders", params(Pull),
+    post, path = "/start/", tag = "orders", params(Pull),
     responses(
-        (status = 200, body = StartedOrder),
+        IgnoredBody,
+        (status = 200, description = "The order", body = StartedOrder),
         (status = 204, description = "Nobody waited until the time was over"),
-        (status = 400, description = "Unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -398,6 +400,27 @@ async fn start_order(
         }
         None => (no_store_header(), StatusCode::NO_CONTENT).into_response(),
     })
+}
+
+/// Take the oldest order, for scripts
+///
+/// The same as POST. Browsers must use that: a GET of theirs, by a link, an address or looking ahead, is answered 403.
+#[utoipa::path(
+    get, path = "/start/", tag = "orders", params(Pull),
+    responses(
+        IgnoredBody,
+        (status = 200, description = "The order", body = StartedOrder),
+        (status = 204, description = "Nobody waits"),
+        (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn start_order_by_get(
+    desk: State<Desk>,
+    version: Version,
+    pull: Query<Pull>,
+    body: Ignored,
+) -> Result<Response, Problem> {
+    start_order(desk, version, pull, body).await
 }
 
 async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<HandOver> {
@@ -432,7 +455,8 @@ struct Finish {
 #[utoipa::path(
     post, path = "/finish/", tag = "orders", params(Finish),
     responses(
-        (status = 200, body = inline(FinishAnswer)),
+        IgnoredBody,
+        (status = 200, description = "Finished, by this report or before", body = inline(FinishAnswer)),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Never started, or another attempt is current", body = Problem, content_type = "application/problem+json"),
@@ -483,7 +507,8 @@ struct Lease {
 #[utoipa::path(
     post, path = "/extend/", tag = "orders", params(Lease),
     responses(
-        (status = 200, body = ExtendedOrder),
+        IgnoredBody,
+        (status = 200, description = "The new end of the lease", body = ExtendedOrder),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Not being brewed, or another attempt is current", body = Problem, content_type = "application/problem+json"),
@@ -511,7 +536,8 @@ async fn extend_order(
 #[utoipa::path(
     post, path = "/release/", tag = "orders", params(Lease),
     responses(
-        (status = 200, body = ReleasedOrder),
+        IgnoredBody,
+        (status = 200, description = "Back in line", body = ReleasedOrder),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Not being brewed, or another attempt is current", body = Problem, content_type = "application/problem+json"),

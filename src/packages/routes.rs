@@ -20,6 +20,7 @@ use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
+use crate::http::responses::{JsonBody, Stored};
 
 /// What does not stand for itself in a URL (RFC 3986, section 2.3), and the dot: two of them would lead elsewhere.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
@@ -87,14 +88,10 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
     post, path = "/packages", tag = "packages",
     request_body(content = NewPackage, content_type = "application/json"),
     responses(
+        JsonBody,
+        Stored,
         (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Where to ask for it"))),
         (status = 200, description = "Processed before; its first outcome", body = SentPackage),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn send_package(
@@ -123,10 +120,10 @@ async fn send_package(
     get, path = "/packages/{package_id}", tag = "packages",
     params(("package_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
-        (status = 200, body = PackageState),
+        Stored,
+        (status = 200, description = "What became of it", body = PackageState),
         (status = 404, description = "Never sent, or forgotten", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_package(
@@ -154,13 +151,9 @@ async fn get_package(
     put, path = "/preferences", tag = "packages",
     request_body(content = NewPreferences, content_type = "application/json"),
     responses(
+        JsonBody,
+        Stored,
         (status = 200, description = "What holds now", body = Preferences),
-        (status = 400, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body took too long", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn update_preferences(
@@ -183,9 +176,9 @@ async fn update_preferences(
     get, path = "/preferences/{recipient_id}", tag = "packages",
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
-        (status = 200, body = Preferences),
+        Stored,
+        (status = 200, description = "What they take", body = Preferences),
         (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_preferences(
@@ -205,9 +198,9 @@ async fn get_preferences(
     get, path = "/statistics", tag = "packages",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of statistics that the client has")),
     responses(
-        (status = 200, body = PackageStatistics, headers(("ETag" = String))),
+        Stored,
+        (status = 200, description = "The numbers", body = PackageStatistics, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
-        (status = 503, description = "The storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {

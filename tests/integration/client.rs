@@ -271,7 +271,8 @@ impl Connection {
         self.requests.ready().await?;
         let mut request = ask.request(None);
         let host = self.door.address.to_string();
-        request.headers_mut().insert(HOST, host.parse().unwrap());
+        let headers = request.headers_mut();
+        headers.entry(HOST).or_insert(host.parse().unwrap());
         Answer::read(self.requests.send_request(request).await?).await
     }
 

@@ -486,7 +486,7 @@ async fn every_path_answers_with_and_without_a_slash_and_to_head() {
             }
             (answer.status, headers)
         };
-        for path in [path.to_owned(), format!("{path}/"), format!("{path}?x=y")] {
+        for path in [path.to_owned(), format!("{path}/")] {
             let again = shop.staff.ask(get(path.as_str())).await;
             assert_eq!((again.status, &again.body), (plain.status, &plain.body));
             let head = shop.staff.ask(Ask::new(Method::HEAD, path)).await;

@@ -21,6 +21,7 @@ mod assignments_crash;
 #[cfg(feature = "aws")]
 mod assignments_dynamodb;
 mod assignments_manifest;
+mod browser;
 mod commands;
 mod configuration;
 mod connections;
@@ -43,9 +44,11 @@ mod orders_customers;
 mod orders_handover;
 mod orders_leaving;
 mod orders_line;
+mod origins;
 mod packages;
 mod packages_crash;
 mod packages_malformed;
+mod pages;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
 mod shutdown;

@@ -334,7 +334,7 @@ async fn a_request_that_fits_no_route_is_refused_on_both_sides() {
         (customers, delete("/order/"), 405, "no-such-method"),
         (customers, post("/orders/1"), 405, "no-such-method"),
         (staff, order(), 404, "no-such-path"),
-        (staff, post("/start/"), 405, "no-such-method"),
+        (staff, delete("/start/"), 405, "no-such-method"),
         (staff, get("/finish/"), 405, "no-such-method"),
         (staff, get("/start/?wait=%zz"), 400, "unreadable"),
         (staff, get("/start/?wait=1;wait=2"), 400, "unreadable"),

@@ -25,11 +25,11 @@ use crate::shop::{Shop, eventually};
 const BEHIND_NGINX: (&str, &str) = ("flood.trusted_proxies", "127.0.0.1");
 
 /// nginx, stopped when it is dropped.
-struct Nginx {
+pub(crate) struct Nginx {
     process: Child,
     dir: TempDir,
-    customers: Door,
-    staff: Door,
+    pub(crate) customers: Door,
+    pub(crate) staff: Door,
 }
 
 impl Drop for Nginx {
@@ -72,7 +72,7 @@ fn variant(customers: SocketAddr, staff: SocketAddr, times: &[&str]) -> (TempDir
 }
 
 impl Nginx {
-    async fn before(shop: &Shop, times: &[&str]) -> Self {
+    pub(crate) async fn before(shop: &Shop, times: &[&str]) -> Self {
         Self::between(shop.customers.address, shop.staff.address, times).await
     }
 
@@ -687,6 +687,49 @@ async fn the_location_of_every_package_leads_through_the_door_to_it() {
         refused.expect_problem(422, "invalid");
     }
     drop(connection);
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_page_behind_a_door_may_use_it_and_a_page_of_another_origin_may_not() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    for (door, ask) in [
+        (nginx.customers, order().prefer("respond-async")),
+        (nginx.staff, post("/start/")),
+    ] {
+        for (site, origin) in [
+            ("cross-site", "https://evil.example".to_owned()),
+            // The application itself is another origin than the door.
+            ("same-site", format!("http://{}", shop.staff.address)),
+            ("same-site", "http://127.0.0.1".to_owned()),
+        ] {
+            let foreign = ask.clone().header("sec-fetch-site", site);
+            let answer = door.ask(foreign.header("origin", origin)).await;
+            answer.expect_problem(403, "cross-site");
+        }
+        let ours = format!("http://{}", door.address);
+        let ours = ask
+            .header("sec-fetch-site", "same-origin")
+            .header("origin", ours);
+        let answer = door.ask(ours).await;
+        assert!([200, 202].contains(&answer.status), "{answer}");
+        let page = door.ask(get("/").header("accept", "text/html")).await;
+        let policies = page.headers.get_all("content-security-policy");
+        for policy in policies {
+            let policy = policy.to_str().unwrap();
+            assert!(policy.contains("style-src 'self'"), "{policy}");
+        }
+    }
+    let rebound = get("/healthz").header("host", "evil.example");
+    nginx
+        .staff
+        .ask(rebound)
+        .await
+        .expect_problem(421, "misdirected");
+    let metrics = shop.metrics().await;
+    assert_eq!((metrics.placed(), metrics.brewing()), (1, 1), "{metrics}");
     drop(nginx);
     shop.close().await;
 }

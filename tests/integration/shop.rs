@@ -101,6 +101,8 @@ impl Shop {
         let ours = [
             ("customers.listen", "127.0.0.1:0"),
             ("staff.listen", "127.0.0.1:0"),
+            // As by default, and what tests call it that write their own bytes.
+            ("staff.hosts", "localhost,*.localhost,ip,shop,bar"),
             ("log.format", "json"),
             ("log.level", "info,odyssey=debug"),
         ];

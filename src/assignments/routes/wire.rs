@@ -31,7 +31,7 @@ const LIMIT_MAX: usize = 1000;
 #[expect(dead_code, reason = "describes what is read piece by piece")]
 pub(super) struct NewManifest {
     /// The day; today (UTC) if nothing is said.
-    #[schema(value_type = String, format = Date, required = false)]
+    #[schema(value_type = Option<String>, format = Date, required = false)]
     date: Option<Date>,
     drivers: Vec<ListedDriver>,
     packages: Vec<ListedPackage>,
@@ -139,7 +139,7 @@ pub(super) struct AssignRequest {
     #[schema(minimum = 0, maximum = 10_000)]
     max_per_driver: u32,
     /// The day; today (UTC) if nothing is said.
-    #[schema(value_type = String, format = Date, required = false)]
+    #[schema(value_type = Option<String>, format = Date, required = false)]
     date: Date,
     /// Plan, and give nothing.
     #[schema(required = false)]

@@ -16,24 +16,24 @@ use crate::values::time::Moment;
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is read field by field")]
-pub(super) enum NewEvents {
+pub(super) enum NewCourierEvents {
     /// Of a courier.
     Courier(NewCourier),
     /// Of an order.
-    Order(NewOrder),
+    Order(NewCourierOrder),
     /// Several, one after the other.
-    Several(Vec<NewEvent>),
+    Several(Vec<NewCourierEvent>),
 }
 
 /// An event of a courier or of an order.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is read field by field")]
-pub(super) enum NewEvent {
+pub(super) enum NewCourierEvent {
     /// Of a courier.
     Courier(NewCourier),
     /// Of an order.
-    Order(NewOrder),
+    Order(NewCourierOrder),
 }
 
 /// How a courier is from now on.
@@ -44,7 +44,7 @@ pub(super) struct NewCourier {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
     /// N, S, E or W.
-    #[schema(example = "S")]
+    #[schema(example = "S", pattern = "^[NSEW]$")]
     zone: String,
     /// Whether they take further orders.
     is_available: bool,
@@ -53,12 +53,12 @@ pub(super) struct NewCourier {
 /// An order that needs a courier.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct NewOrder {
+pub(super) struct NewCourierOrder {
     order_id: Uuid,
     #[schema(max_length = 10_000)]
     details: String,
     /// N, S, E or W.
-    #[schema(example = "S")]
+    #[schema(example = "S", pattern = "^[NSEW]$")]
     zone: String,
     /// RFC 3339, to the microsecond; further digits are cut off.
     #[schema(value_type = String, format = DateTime)]
@@ -124,13 +124,18 @@ impl From<Outcome> for EventOutcome {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what is read field by field")]
 pub(super) struct CourierPatch {
-    #[schema(min_length = 1, max_length = 200, required = false)]
+    #[schema(min_length = 1, max_length = 200, required = false, nullable = false)]
     name: Option<String>,
     /// N, S, E or W.
-    #[schema(example = "S", required = false)]
+    #[schema(
+        example = "S",
+        pattern = "^[NSEW]$",
+        required = false,
+        nullable = false
+    )]
     zone: Option<String>,
     /// Whether they take further orders.
-    #[schema(required = false)]
+    #[schema(required = false, nullable = false)]
     available: Option<bool>,
 }
 
@@ -235,7 +240,7 @@ pub(super) struct LoggedEvent {
     /// When it was kept.
     #[schema(value_type = String, format = DateTime)]
     at: Moment,
-    #[schema(value_type = NewEvent)]
+    #[schema(value_type = NewCourierEvent)]
     event: Event,
     #[serde(flatten)]
     outcome: EventOutcome,

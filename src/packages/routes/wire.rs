@@ -69,6 +69,7 @@ pub(super) enum Name {
     /// As it is.
     Text(NameText),
     /// A whole number.
+    #[schema(value_type = i64, format = "whole")]
     Number(i64),
 }
 

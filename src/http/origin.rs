@@ -1,0 +1,433 @@
+//! Cross-site requests: a web page of another origin must not operate a listener through somebody's browser (CSRF), nor
+//! reach it under a name of its own (DNS rebinding). See `docs/adr` for the choices.
+//!
+//! The edge asks before it routes, so that a rejected request takes no order and counts for no flood limit. Clients other
+//! than browsers send none of the headers that are looked at here, except `Host`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+/// `Purpose` is what browsers sent before there was `Sec-Purpose`.
+static PURPOSES: [HeaderName; 2] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("purpose"),
+];
+
+/// What a page of an allowed origin may send (CORS).
+const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+const CORS_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Content-Type, Idempotency-Key, If-None-Match, Prefer, Traceparent, X-Request-Id",
+);
+/// What it may read, besides the headers that every page may.
+const CORS_RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "ETag, Idempotency-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
+);
+/// Seconds for which a browser need not ask again; Chromium caps it at this.
+const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+const CORS_VARY: HeaderValue = HeaderValue::from_static("Origin");
+
+/// Which hosts a listener answers for, and which pages may use it; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    listener: &'static str,
+    hosts: Arc<[Host]>,
+    allowed: Arc<[HeaderValue]>,
+}
+
+/// A pattern for the name in a `Host` header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    /// `*`
+    Any,
+    /// `ip`: an address, which no foreign name can stand for.
+    Address,
+    /// `*.example.org`: the part from the dot on.
+    Below(Box<str>),
+    /// `example.org`
+    Name(Box<str>),
+}
+
+/// Why a request does not reach its route.
+#[derive(Debug, Clone)]
+pub(crate) enum Rejection {
+    /// It is wrong.
+    Problem(Problem),
+    /// It only asks whether the page of this origin may send another one.
+    Preflight(HeaderValue),
+}
+
+impl Origins {
+    /// For a listener's `hosts` (names, `*.` and a name, `ip`, or `*`), used by its own pages and those of `allowed` origins.
+    pub fn new(listener: &'static str, hosts: &[String], allowed: &[String]) -> Self {
+        let host = |text: &String| match text.to_ascii_lowercase() {
+            any if any == "*" => Host::Any,
+            address if address == "ip" => Host::Address,
+            name => match name.strip_prefix('*') {
+                Some(below) => Host::Below(below.into()),
+                None => Host::Name(name.into()),
+            },
+        };
+        let origin = |text: &String| HeaderValue::from_str(&text.to_ascii_lowercase()).ok();
+        Self {
+            listener,
+            // An empty variable is an empty list.
+            hosts: hosts
+                .iter()
+                .filter(|text| !text.is_empty())
+                .map(host)
+                .collect(),
+            allowed: allowed
+                .iter()
+                .filter(|text| !text.is_empty())
+                .filter_map(origin)
+                .collect(),
+        }
+    }
+
+    /// Whether answers differ by `Origin`.
+    pub(super) fn vary(&self) -> bool {
+        !self.allowed.is_empty()
+    }
+
+    /// The allowed foreign origin that may read the answer, if a page of one asks.
+    ///
+    /// # Errors
+    /// [`Rejection`]: 421 for another host, 403 for a page of another site, or the answer to a preflight.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<Option<HeaderValue>, Rejection> {
+        let headers = request.headers();
+        let host = authority(request.uri(), headers);
+        if let Some(host) = host
+            && !self.hosts.iter().any(|known| known.is(name(host)))
+        {
+            return Err(self.misdirected(host).into());
+        }
+        let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+        let origin = headers.get(header::ORIGIN);
+        if let Some(origin) = origin.filter(|origin| self.allowed.contains(origin)) {
+            let asks_first = request.method() == Method::OPTIONS
+                && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+            return if asks_first {
+                Err(Rejection::Preflight(origin.clone()))
+            } else {
+                Ok(Some(origin.clone()))
+            };
+        }
+        let foreign = match origin {
+            Some(origin) => is_another_site(site) || !is_ours(origin, host, site),
+            None => is_another_site(site) && !opens_a_page(request),
+        };
+        if foreign {
+            return Err(cross_site().into());
+        }
+        if takes_an_order(request) && is_a_visit(headers, site) {
+            return Err(not_by_visiting().into());
+        }
+        Ok(None)
+    }
+
+    fn misdirected(&self, host: &str) -> Problem {
+        Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected",
+            "Not a host of this listener",
+            format!(
+                "This listener does not answer for the host {host:?}; add it to `{}.hosts` if it should.",
+                self.listener
+            ),
+        )
+    }
+}
+
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Problem(problem) => problem.into_response(),
+            // The edge adds who is allowed, as to every answer.
+            Self::Preflight(_) => {
+                let mut response = StatusCode::NO_CONTENT.into_response();
+                let headers = response.headers_mut();
+                headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
+                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, CORS_REQUEST_HEADERS);
+                headers.insert(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
+                response
+            }
+        }
+    }
+}
+
+/// Lets a page of this origin read the response.
+pub(super) fn allow(response: &mut Response<Body>, origin: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, CORS_RESPONSE_HEADERS);
+}
+
+/// Says that answers differ by `Origin`.
+pub(super) fn vary(response: &mut Response<Body>) {
+    response.headers_mut().append(header::VARY, CORS_VARY);
+}
+
+impl Host {
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Address => is_address(name),
+            Self::Name(known) => name.eq_ignore_ascii_case(known),
+            Self::Below(suffix) => name
+                .len()
+                .checked_sub(suffix.len())
+                .filter(|&below| below > 0)
+                .and_then(|below| name.get(below..))
+                .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
+        }
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    let in_brackets = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    match in_brackets {
+        Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
+        None => name.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+/// Host and port that a request is for: of its target where that is absolute, as in HTTP/2, else of `Host` (RFC 9112,
+/// section 3.2.2).
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        // What is not text is no name of ours.
+        None => headers
+            .get(header::HOST)
+            .map(|host| host.to_str().unwrap_or_default()),
+    }
+}
+
+/// The name alone: without port and the final dot of a fully qualified one.
+fn name(authority: &str) -> &str {
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+fn is_another_site(site: Option<&[u8]>) -> bool {
+    matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
+fn is_ours(origin: &HeaderValue, host: Option<&str>, site: Option<&[u8]>) -> bool {
+    // A form on a page with `Referrer-Policy: no-referrer`, as nginx sends it, names no origin even to its own.
+    let unnamed = origin == "null" && site == Some(b"same-origin");
+    unnamed || origin.to_str().is_ok_and(|origin| is_of(origin, host))
+}
+
+/// Whether an origin is the one that a request to this host belongs to. Whether it is http or https is not compared: TLS
+/// ends at a proxy.
+fn is_of(origin: &str, host: Option<&str>) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let default = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let bare = |authority: &str| {
+        let bare = authority.strip_suffix(default).unwrap_or(authority);
+        bare.to_ascii_lowercase()
+    };
+    host.is_some_and(|host| bare(host) == bare(authority))
+}
+
+/// The one GET that changes something, for the seed's clients.
+fn takes_an_order<B>(request: &Request<B>) -> bool {
+    matches!(request.uri().path(), "/start" | "/start/") && request.method() == Method::GET
+}
+
+/// Whether a browser asks by itself: somebody follows a link or enters an address, or it looks ahead.
+fn is_a_visit(headers: &HeaderMap, site: Option<&[u8]>) -> bool {
+    let is = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|is| is == value);
+    let looks_ahead = PURPOSES.iter().any(|purpose| {
+        let purpose = headers.get(purpose).map(HeaderValue::as_bytes);
+        purpose.is_some_and(|purpose| purpose.starts_with(b"pre"))
+    });
+    is(&SEC_FETCH_MODE, "navigate")
+        || looks_ahead
+        // Browsers send Fetch metadata only over https and to this machine. Elsewhere an image on a page looks like this.
+        // PowerShell calls itself Mozilla, too, but speaks no human language.
+        || site.is_none()
+            && headers.contains_key(header::ACCEPT_LANGUAGE)
+            && headers
+                .get(header::USER_AGENT)
+                .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
+}
+
+/// Whether it is somebody who follows a link to a page that is there to be looked at.
+fn opens_a_page<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    let is =
+        |name: &HeaderName, value: &str| request.headers().get(name).is_some_and(|is| is == value);
+    (path == "/" || path == "/docs" || path.starts_with("/docs/"))
+        && (request.method() == Method::GET || request.method() == Method::HEAD)
+        && is(&SEC_FETCH_MODE, "navigate")
+        && is(&SEC_FETCH_DEST, "document")
+}
+
+fn cross_site() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "cross-site",
+        "A page of another site sent this",
+        "Requests that a browser sends on behalf of another site's page are not served here (Sec-Fetch-Site, Origin).",
+    )
+}
+
+fn not_by_visiting() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "not-by-visiting",
+        "An order is not taken by visiting a page",
+        "A browser takes an order with POST; GET is for scripts.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    fn status(origins: &Origins, request: &Request<()>) -> u16 {
+        match origins.check(request) {
+            Ok(_) => 200,
+            Err(rejection) => rejection.into_response().status().as_u16(),
+        }
+    }
+
+    #[test]
+    fn a_listener_answers_for_its_own_hosts_only() {
+        let usual = strings(&["localhost", "*.localhost", "ip"]);
+        let named = strings(&["Staff.example", "*.shop.example"]);
+        for (hosts, host, served) in [
+            (&usual, "localhost", true),
+            (&usual, "LOCALHOST:8001", true),
+            (&usual, "localhost.", true),
+            (&usual, "bar.localhost:8001", true),
+            (&usual, "127.0.0.1:8001", true),
+            (&usual, "192.168.0.7", true),
+            (&usual, "[::1]:8001", true),
+            (&usual, "[fe80::1]", true),
+            (&usual, "evil.example", false),
+            (&usual, "localhost.evil.example", false),
+            (&usual, "notlocalhost", false),
+            (&usual, ".localhost", false),
+            (&usual, "127.0.0.1.evil.example", false),
+            (&usual, "", false),
+            (&named, "staff.example:443", true),
+            (&named, "a.shop.example", true),
+            (&named, "shop.example", false),
+            (&named, "127.0.0.1", false),
+            (&strings(&["*"]), "anything.example:1", true),
+        ] {
+            let origins = Origins::new("staff", hosts, &[]);
+            let answer = status(&origins, &request("GET", "/", &[("host", host)]));
+            assert_eq!(answer, if served { 200 } else { 421 }, "{hosts:?} {host:?}");
+        }
+        let origins = Origins::new("staff", &usual, &[]);
+        // HTTP/1.0 without a host, and the target before the header.
+        assert_eq!(status(&origins, &request("GET", "/", &[])), 200);
+        let absolute = request("GET", "http://evil.example/", &[("host", "localhost")]);
+        assert_eq!(status(&origins, &absolute), 421);
+    }
+
+    #[test]
+    fn an_origin_is_ours_by_host_and_port() {
+        for (origin, host, ours) in [
+            ("http://localhost:8001", "localhost:8001", true),
+            ("http://localhost", "localhost:80", true),
+            ("https://Shop.example", "shop.example", true),
+            ("https://shop.example", "shop.example:443", true),
+            ("http://localhost:3000", "localhost:8001", false),
+            ("http://localhost", "localhost:8001", false),
+            ("https://shop.example", "shop.example:80", false),
+            ("https://evil.example", "shop.example", false),
+            ("null", "shop.example", false),
+            ("file://", "", false),
+            ("moz-extension://shop.example", "shop.example", false),
+        ] {
+            assert_eq!(is_of(origin, Some(host)), ours, "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn only_an_allowed_origin_is_answered_a_preflight() {
+        let any = strings(&["*"]);
+        let origins = Origins::new("customers", &any, &strings(&["https://shop.example"]));
+        let ask = |origin, method: &str| {
+            let asked = [
+                ("host", "api.example"),
+                ("origin", origin),
+                ("sec-fetch-site", "cross-site"),
+                ("access-control-request-method", "POST"),
+            ];
+            status(&origins, &request(method, "/order/", &asked))
+        };
+        assert_eq!(ask("https://shop.example", "OPTIONS"), 204);
+        assert_eq!(ask("https://shop.example", "POST"), 200);
+        assert_eq!(ask("https://shop.example.evil", "OPTIONS"), 403);
+        assert_eq!(ask("http://shop.example", "POST"), 403);
+        assert_eq!(ask("null", "POST"), 403);
+    }
+
+    #[test]
+    fn an_image_where_browsers_send_no_fetch_metadata_takes_no_order_and_scripts_do() {
+        let origins = Origins::new("staff", &strings(&["*"]), &[]);
+        let mozilla = (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0",
+        );
+        let german = ("accept-language", "de,en;q=0.5");
+        for (headers, served) in [
+            (&[mozilla, german][..], false),
+            // PowerShell; Node; curl.
+            (&[("user-agent", "Mozilla/5.0 PowerShell/7.4")], true),
+            (&[("user-agent", "node"), ("accept-language", "*")], true),
+            (&[("user-agent", "curl/8.5.0")], true),
+            (&[], true),
+        ] {
+            let get = status(&origins, &request("GET", "/start/?wait=1", headers));
+            assert_eq!(get, if served { 200 } else { 403 }, "{headers:?}");
+            let post = status(&origins, &request("POST", "/start/", headers));
+            assert_eq!(post, 200, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Responses that many operations share, for their descriptions: what every request may be refused with, and sets to name
+//! in `responses(…)` before an operation's own.
+
+use std::collections::BTreeMap;
+
+use utoipa::IntoResponses;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// Of an operation that reads a JSON body.
+#[derive(Debug)]
+pub struct JsonBody;
+
+/// Of an operation that has no use for a body, but reads it to its end.
+#[derive(Debug)]
+pub struct IgnoredBody;
+
+/// Of an operation that reads or writes what outlives the process.
+#[derive(Debug)]
+pub struct Stored;
+
+impl IntoResponses for JsonBody {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "Not JSON, or an unknown query parameter"),
+            ("408", "The body took too long"),
+            ("413", "The body is too large"),
+            ("415", "The body is not JSON by its type"),
+            ("422", "A field is missing or not acceptable"),
+        ])
+    }
+}
+
+impl IntoResponses for IgnoredBody {
+    fn responses() -> Responses {
+        problems(&[
+            ("408", "The body took too long"),
+            ("413", "The body is too large"),
+        ])
+    }
+}
+
+impl IntoResponses for Stored {
+    fn responses() -> Responses {
+        problems(&[("503", "The storage is busy or down")])
+    }
+}
+
+/// Adds what any request may be refused with, before its operation sees it.
+pub(super) fn describe_refusals(operation: &mut Operation) {
+    let refusals = problems(&[
+        ("400", "An unknown query parameter"),
+        ("403", "Sent by a browser on behalf of another site's page"),
+        ("421", "For a host that this listener does not answer for"),
+    ]);
+    for (status, response) in refusals {
+        let known = &mut operation.responses.responses;
+        known.entry(status).or_insert(response);
+    }
+}
+
+fn problems(problems: &[(&str, &str)]) -> Responses {
+    let response = |&(status, description): &(&str, &str)| {
+        let mut response = ResponseBuilder::new().description(description).content(
+            "application/problem+json",
+            Content::new(Some(Ref::from_schema_name("Problem"))),
+        );
+        if status == "503" {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer);
+            let header = HeaderBuilder::new()
+                .schema(Some(seconds.minimum(Some(1))))
+                .description(Some("Seconds"))
+                .build();
+            response = response.header("Retry-After", header);
+        }
+        (status.to_owned(), RefOr::T(response.build()))
+    };
+    problems.iter().map(response).collect()
+}
