@@ -31,6 +31,7 @@ mod couriers_queues;
 #[cfg(feature = "redis")]
 mod couriers_redis;
 mod deliveries;
+mod description;
 mod durability;
 mod flood;
 mod h2c;
