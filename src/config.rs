@@ -482,19 +482,7 @@ impl Config {
                 within(&format!("{key}.connections_max"), count, 1, 10_000_000)?;
             }
         }
-        for (key, hosts) in [
-            ("customers.hosts", &self.customers.hosts),
-            ("staff.hosts", &self.staff.hosts),
-        ] {
-            check_each(key, hosts, is_host, "a host name, *. before one, ip, or *")?;
-        }
-        let what = "an origin such as https://shop.example or http://localhost:3000";
-        check_each(
-            "customers.origins",
-            &self.customers.origins,
-            is_origin,
-            what,
-        )?;
+        self.check_browsers()?;
         if let Count::Exactly(count) = self.runtime.workers {
             within("runtime.workers", count, 1, 1024)?;
         }
@@ -551,6 +539,24 @@ impl Config {
             key: "log.level".to_owned(),
             detail,
         })?;
+        Ok(())
+    }
+
+    /// Of what concerns browsers.
+    fn check_browsers(&self) -> Result<(), ConfigError> {
+        for (key, hosts) in [
+            ("customers.hosts", &self.customers.hosts),
+            ("staff.hosts", &self.staff.hosts),
+        ] {
+            check_each(key, hosts, is_host, "a host name, *. before one, ip, or *")?;
+        }
+        let what = "an origin such as https://shop.example or http://localhost:3000";
+        check_each(
+            "customers.origins",
+            &self.customers.origins,
+            is_origin,
+            what,
+        )?;
         Ok(())
     }
 
