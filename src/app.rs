@@ -29,7 +29,7 @@ use crate::assignments::oplog::Oplog;
 use crate::config::{self, Config, Count};
 use crate::http::Api;
 use crate::http::connection::Stop;
-use crate::http::edge::Edge;
+use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
 use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
@@ -110,7 +110,9 @@ impl App {
         let [customers, staff] = apis(&desks, readiness.clone(), scrape);
         let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
             let origins = Origins::new(name, &listener.hosts, origins);
-            let edge = Edge::new(name, api, origins, registry.clone());
+            let flood = desks.flood.clone();
+            let client_of = move |peer, headers: &_| flood.client(peer, headers);
+            let edge = Edge::new(name, api, origins, client_of, registry.clone());
             Door::open(name, listener, seats, edge, &config.http)
         };
         let allowed = &config.customers.origins;
@@ -196,6 +198,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
 fn registry() -> anyhow::Result<Registry> {
     let buckets: &[f64] = &orders::metrics::BUCKETS_SECONDS;
     Registry::new(&[
+        (edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS),
         (orders::metrics::WAIT_SECONDS, buckets),
         (orders::metrics::BREW_SECONDS, buckets),
         (
@@ -308,6 +311,7 @@ impl Door {
             h2c: listener.h2c,
             seats,
             header_timeout: http.header_timeout,
+            write_timeout: http.write_timeout,
             h2_streams_max: http.h2_streams_max,
         };
         let stop = Stop::default();

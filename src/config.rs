@@ -164,6 +164,9 @@ pub struct Http {
     /// Time for a request's header.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
+    /// Time in which a client must take something of an answer.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
     /// Time for a request's body.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
@@ -487,6 +490,7 @@ impl Config {
             within("runtime.workers", count, 1, 1024)?;
         }
         time_within("http.header_timeout", http.header_timeout, second, minutes)?;
+        time_within("http.write_timeout", http.write_timeout, second, minutes)?;
         let tenth = Duration::from_millis(100);
         time_within("http.body_timeout", http.body_timeout, tenth, minutes)?;
         within("http.body_max_bytes", http.body_max_bytes, 1, 64 << 20)?;

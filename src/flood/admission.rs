@@ -109,6 +109,15 @@ impl Flood {
         debug_assert!(set.is_ok(), "there is one composition root");
     }
 
+    /// Whom a request is counted for, as the log names them.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> String {
+        let network = self.shared.proxies.origin(peer, headers).address;
+        if network.prefix_len() == network.max_prefix_len() {
+            return network.addr().to_string();
+        }
+        network.to_string()
+    }
+
     /// Asks for admission.
     ///
     /// # Errors

@@ -1,28 +1,60 @@
-//! What a connection is doing: how many of its requests are open, and since when none is.
+//! What a connection is doing: how many of its requests are open, since when none is, and since when the client takes
+//! nothing of what is being sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many requests of one connection are open, and since when none is.
+use super::streams::Streams;
+
+/// Nothing waits to be sent.
+const FLOWING: u64 = u64::MAX;
+
+/// What one connection is doing.
 #[derive(Debug)]
 pub struct Activity {
     opened: Instant,
     open: AtomicU32,
-    /// Milliseconds from `opened` to the end of the last request.
+    /// Milliseconds from `opened` to the end of the last request, or to when the last of its answer was sent.
     idle_since_ms: AtomicU64,
+    /// Milliseconds from `opened` to when the socket last took bytes, while more wait for it; else [`FLOWING`].
+    stalled_since_ms: AtomicU64,
+    /// HTTP/1.1: the open request's body has not been read to its end.
+    unread: AtomicBool,
+    /// Nothing is sent any more; what the client still sends is read and dropped.
+    lingering: AtomicBool,
+    given_up: AtomicBool,
+    /// HTTP/2: its streams.
+    streams: Option<Streams>,
 }
 
 impl Activity {
-    /// A connection that has just been opened.
+    /// An HTTP/1.1 connection that has just been opened.
     pub fn begin() -> Self {
         Self {
             opened: Instant::now(),
             open: AtomicU32::new(0),
             idle_since_ms: AtomicU64::new(0),
+            stalled_since_ms: AtomicU64::new(FLOWING),
+            unread: AtomicBool::new(false),
+            lingering: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            streams: None,
         }
+    }
+
+    /// The same for an HTTP/2 connection with these streams.
+    #[must_use]
+    pub fn with_streams(mut self, streams: Streams) -> Self {
+        self.streams = Some(streams);
+        self
+    }
+
+    /// The streams of an HTTP/2 connection.
+    pub fn streams(&self) -> Option<&Streams> {
+        self.streams.as_ref()
     }
 
     /// Counts a request as open until the guard is dropped.
@@ -31,14 +63,74 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Since when no request is open; nothing while one is.
+    /// Since when the connection is idle; nothing while a request is open or bytes wait to be sent.
     pub fn idle_since(&self) -> Option<Instant> {
         // The end of a request stores the time first, so whoever sees none open sees its time.
-        if self.open.load(Ordering::Acquire) > 0 {
+        if self.open.load(Ordering::Acquire) > 0 || self.stalled_since().is_some() {
             return None;
         }
-        let idle_since_ms = self.idle_since_ms.load(Ordering::Relaxed);
-        Some(self.opened + Duration::from_millis(idle_since_ms))
+        Some(self.at(self.idle_since_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Since when the client has taken nothing, while bytes wait to be sent.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        let since = self.stalled_since_ms.load(Ordering::Acquire);
+        (since != FLOWING).then(|| self.at(since))
+    }
+
+    /// The socket takes no more bytes for now.
+    pub fn stalls(&self) {
+        self.stalled_since_ms.store(self.now(), Ordering::Release);
+    }
+
+    /// The socket takes bytes again.
+    pub fn flows(&self) {
+        self.idle_since_ms.store(self.now(), Ordering::Relaxed);
+        self.stalled_since_ms.store(FLOWING, Ordering::Release);
+    }
+
+    /// Whether the open request's body is still to be read.
+    pub fn body_is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether the open request's body is still to be read.
+    pub fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
+    }
+
+    /// Whether a request is open of which everything has been read: bytes that come now belong to a later request.
+    pub fn holds_a_request(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0 && !self.body_is_unread()
+    }
+
+    /// Whether the connection only waits for the client to close.
+    pub fn is_lingering(&self) -> bool {
+        self.lingering.load(Ordering::Relaxed)
+    }
+
+    /// From now on the connection only waits for the client to close.
+    pub fn linger(&self) {
+        self.idle_since_ms.store(self.now(), Ordering::Relaxed);
+        self.lingering.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to be reset: its client takes nothing.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// The connection is to be reset.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(FLOWING - 1)
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.opened + Duration::from_millis(ms)
     }
 }
 
@@ -46,12 +138,19 @@ impl Activity {
 #[derive(Debug)]
 pub struct OpenRequest(Arc<Activity>);
 
+impl OpenRequest {
+    /// The connection it belongs to.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let activity = &self.0;
-        let since_opened = activity.opened.elapsed().as_millis();
-        let ms = u64::try_from(since_opened).unwrap_or(u64::MAX);
-        activity.idle_since_ms.store(ms, Ordering::Relaxed);
+        activity
+            .idle_since_ms
+            .store(activity.now(), Ordering::Relaxed);
         activity.open.fetch_sub(1, Ordering::Release);
     }
 }

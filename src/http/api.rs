@@ -1,14 +1,17 @@
 //! Collecting routes together with their descriptions, so that a listener serves exactly what its `OpenAPI` document says.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tracing::error;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use super::files::File;
 use super::html;
 use super::problem::Problem;
 use super::responses::describe_refusals;
@@ -94,10 +97,17 @@ impl Api {
     /// The router: the routes, the description at `/openapi.json`, its pages at `/docs`, and problems for the rest.
     pub fn into_router(self) -> Router {
         let (router, openapi) = self.router.split_for_parts();
-        let json = openapi.to_json().unwrap_or_default();
-        let description = get(async move || {
-            let json_type = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json_type)], json).into_response()
+        let json_type = HeaderValue::from_static("application/json");
+        let description = openapi
+            .to_json()
+            .map(|json| File::new(json_type, json.into()));
+        if let Err(error) = &description {
+            error!(%error, "the description of the API cannot be rendered as JSON");
+        }
+        let description = Arc::new(description.ok());
+        let description = get(async move |headers: HeaderMap| match &*description {
+            Some(file) => file.answer(&headers, false),
+            None => Problem::bug().into_response(),
         });
         router
             .route("/openapi.json", description.clone())

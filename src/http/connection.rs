@@ -1,7 +1,8 @@
-//! The life of one connection: served until it has been idle for too long, or the server stops.
+//! The life of one connection: served until it has been idle for too long, its client takes nothing, or the server stops.
 //!
 //! Idle means that no request is open: waiting for the first byte, for the rest of a header, for a handshake, or between
-//! requests. One timer per connection watches over it; a timer per request, as hyper would keep, costs 2 % of a cycle.
+//! requests. A request is open until its answer has been sent. One timer per connection watches over both times; a timer
+//! per request, as hyper would keep, costs 2 % of a cycle.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,16 +14,27 @@ use std::time::Duration;
 
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioExecutor;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::debug;
 
 use super::activity::Activity;
 use super::edge::Entrance;
+use super::streams::Streams;
 
 /// How long a connection without an open request has to end by itself, once it was asked to.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a client may go on sending, and reading, once its connection is closed from this side.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a connection may do nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without an open request.
+    pub idle: Duration,
+    /// Without taking anything of an answer.
+    pub stalled: Duration,
+}
 
 /// A connection of either protocol.
 pub trait Connection: Future<Output = hyper::Result<()>> {
@@ -36,69 +48,92 @@ impl<I: Read + Write + Unpin + 'static> Connection for http1::Connection<I, Entr
     }
 }
 
-impl<I: Read + Write + Unpin + 'static> Connection
-    for http2::Connection<I, Entrance, TokioExecutor>
-{
+impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, Entrance, Streams> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-/// Serves the connection until it ends, has been idle for `idle_max`, or the server stops; in the last two cases open
-/// requests are served to their end.
+/// Serves the connection until it ends, has lost its patience, or the server stops. A connection that is idle, or whose
+/// server stops, serves open requests to their end; one whose client takes nothing is reset.
 pub async fn serve_until_idle(
     mut connection: Pin<&mut impl Connection>,
     activity: &Activity,
-    idle_max: Duration,
+    mut patience: Patience,
     stop: Stop,
 ) {
     let mut told = stop.told();
-    let mut patience = idle_max;
     let mut ending = false;
-    let mut timer = pin!(sleep(patience));
+    let mut timer = pin!(sleep(patience.idle.min(patience.stalled)));
     let ended = poll_fn(|cx| {
-        let must_stop = told.just_now(cx);
-        if must_stop {
-            ending = true;
-            patience = GOODBYE;
-            connection.as_mut().end();
-            timer.as_mut().reset(Instant::now() + patience);
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if !is_over(activity, timer.as_mut(), patience) {
-                continue;
+        let mut end = told.just_now(cx);
+        loop {
+            if end {
+                ending = true;
+                patience.idle = GOODBYE;
+                connection.as_mut().end();
+                timer.as_mut().reset(Instant::now() + patience.idle);
             }
-            if ending {
-                return Poll::Ready(Ok(()));
-            }
-            ending = true;
-            patience = GOODBYE;
-            connection.as_mut().end();
-            timer.as_mut().reset(Instant::now() + patience);
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
+            if !ending && activity.is_lingering() {
+                ending = true;
+                patience.idle = LINGER;
+                timer.as_mut().reset(Instant::now() + patience.idle);
+            }
+            loop {
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match look_at(activity, patience) {
+                    Look::Again(at) => timer.as_mut().reset(at),
+                    Look::Idle if ending => return Poll::Ready(Ok(())),
+                    Look::Idle => break,
+                    Look::Stalled => {
+                        debug!("a connection is reset: its client takes nothing of the answer");
+                        activity.give_up();
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            end = true;
         }
-        Poll::Pending
     });
     if let Err(error) = ended.await {
         debug!(%error, "a connection ended early");
     }
 }
 
-/// Whether the connection has been idle for as long as it may; if not, the timer is set to when that could be.
-fn is_over(activity: &Activity, timer: Pin<&mut Sleep>, patience: Duration) -> bool {
+/// What the timer finds.
+enum Look {
+    /// Nothing; it looks again at this time.
+    Again(Instant),
+    /// No request is open, for too long.
+    Idle,
+    /// The client takes nothing, for too long.
+    Stalled,
+}
+
+fn look_at(activity: &Activity, patience: Patience) -> Look {
     let now = Instant::now();
-    // Whoever is busy now cannot be over before a whole patience has passed.
-    let over_at = activity.idle_since().unwrap_or(now) + patience;
-    if over_at <= now {
-        return true;
+    if let Some(since) = activity.stalled_since() {
+        let due = since + patience.stalled;
+        return if due <= now {
+            Look::Stalled
+        } else {
+            Look::Again(due)
+        };
     }
-    timer.reset(over_at);
-    false
+    let streams = activity.streams();
+    let stream_due = streams.and_then(|streams| streams.reset_stalled(now, patience.stalled));
+    // Whoever is busy now cannot be over before a whole patience has passed.
+    let idle_due = activity.idle_since().unwrap_or(now) + patience.idle;
+    if idle_due <= now {
+        return Look::Idle;
+    }
+    let due = idle_due.min(now + patience.stalled);
+    Look::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
 }
 
 /// Tells a listener to stop; cheap to clone.
@@ -162,6 +197,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Sleep;
+
     use super::*;
 
     /// A connection that ends a second after it was asked to, or never.
@@ -188,12 +225,15 @@ mod tests {
         }
     }
 
-    const IDLE_MAX: Duration = Duration::from_secs(30);
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(30),
+        stalled: Duration::from_secs(20),
+    };
 
     async fn lasted(activity: &Arc<Activity>, stop: Stop, ends: bool) -> Duration {
         let before = Instant::now();
         let fake = pin!(Fake { asked: None, ends });
-        serve_until_idle(fake, activity, IDLE_MAX, stop).await;
+        serve_until_idle(fake, activity, PATIENCE, stop).await;
         before.elapsed()
     }
 
@@ -243,5 +283,29 @@ mod tests {
         };
         let (lasted, ()) = tokio::join!(serving, stopping);
         assert!((46_000..47_100).contains(&lasted.as_millis()), "{lasted:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
+        let activity = Arc::new(Activity::begin());
+        let serving = lasted(&activity, Stop::default(), true);
+        let sending = async {
+            let request = activity.request();
+            sleep(Duration::from_secs(100)).await;
+            drop(request);
+            // What was handed over is still being sent.
+            for _ in 0..10 {
+                activity.stalls();
+                sleep(Duration::from_secs(19)).await;
+                activity.flows();
+            }
+            activity.stalls();
+        };
+        let (lasted, ()) = tokio::join!(serving, sending);
+        assert!(
+            (310_000..310_100).contains(&lasted.as_millis()),
+            "{lasted:?}"
+        );
+        assert!(activity.is_given_up());
     }
 }

@@ -1,25 +1,29 @@
-//! Where every request enters and every answer leaves, on both listeners: request ids, counting by status, one log line
-//! per request (at debug), and 500 for a handler that panics.
+//! Where every request enters and every answer leaves, on both listeners: request ids, what no route has to see, counting
+//! by status, times by route, security headers, one log line per request (at debug), and 500 for a handler that panics.
 //!
 //! It is written as one hyper service with one future, not as a stack of layers: a held order keeps all of this in
 //! memory for as long as its customer waits.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use axum::{Extension, Router};
-use hyper::body::Incoming;
-use metrics::{Counter, counter, describe_counter};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
 use pin_project_lite::pin_project;
 use tower::Service;
 use tracing::{Level, Span, debug, debug_span, enabled, error};
@@ -38,6 +42,9 @@ pub const REQUEST_ID_CHARS_MAX: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Over HTTP/2 an answer is passed on in pieces of this size, in bytes: each that is taken shows that its client reads.
+const PIECE_MAX_BYTES: usize = 16 * 1024;
+
 /// One listener's edge; cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
@@ -51,8 +58,12 @@ struct Shared {
     rejecting: Router,
     origins: Origins,
     known: Known,
-    answers: Arc<Answers>,
+    seen: Arc<Seen>,
+    client_of: Box<ClientOf>,
 }
+
+/// A client's address, by the connection's peer and the request's header.
+type ClientOf = dyn Fn(IpAddr, &HeaderMap) -> String + Send + Sync;
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,23 +72,25 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Requests of `listener` that `origins` lets in go to the routes of `api`, and their answers are counted in `registry`.
-    pub fn new(listener: &'static str, api: Api, origins: Origins, registry: Registry) -> Self {
-        registry.register(|| {
-            describe_counter!(ANSWERS, "Answers by listener and status");
-        });
+    /// Requests of `listener` that `origins` lets in go to the routes of `api`, and are counted in `registry`, their times by
+    /// route. The log names clients by `client_of`.
+    pub fn new(
+        listener: &'static str,
+        api: Api,
+        origins: Origins,
+        client_of: impl Fn(IpAddr, &HeaderMap) -> String + Send + Sync + 'static,
+        registry: Registry,
+    ) -> Self {
+        let openapi = api.openapi();
         let reject = async |Extension(rejection): Extension<Rejection>| rejection;
+        let paths = openapi.paths.paths.keys().cloned();
         let shared = Shared {
-            known: Known::of(&api.openapi()),
+            known: Known::of(&openapi),
             router: api.into_router(),
             rejecting: Router::new().fallback(reject),
-            answers: Arc::new(Answers {
-                listener,
-                vary: origins.vary(),
-                registry,
-                by_status: std::array::from_fn(|_| OnceLock::new()),
-            }),
+            seen: Arc::new(Seen::new(listener, origins.vary(), paths, registry)),
             origins,
+            client_of: Box::new(client_of),
         };
         Self {
             shared: Arc::new(shared),
@@ -94,10 +107,32 @@ impl Edge {
     }
 }
 
+/// RFC 9112, section 3.2: whoever names none or two means different servers to different readers.
+fn names_one_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let detail = match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => "There is no Host header.",
+        (_, Some(_)) => "There is more than one Host header.",
+        (Some(host), None) if !is_authority(host.as_bytes()) => {
+            "The Host header is not a host with an optional port."
+        }
+        (None | Some(_), None) => return Ok(()),
+    };
+    Err(Problem::unreadable(detail))
+}
+
+fn is_authority(host: &[u8]) -> bool {
+    host.iter()
+        .all(|b| b.is_ascii_graphic() && !b"/?#@\\\"<>^`{|},".contains(b))
+}
+
 impl Shared {
     /// Where a request goes, and what is done to its answer.
     fn way(&self, request: &mut Request<Incoming>) -> (&Router, Option<Box<Finish>>) {
-        let allowed = self.origins.check(request);
+        let host = names_one_host(request.version(), request.headers());
+        let allowed = host
+            .map_err(Rejection::from)
+            .and_then(|()| self.origins.check(request));
         let known = || self.known.check(request).map_err(Rejection::from);
         let (router, readable_by) = match allowed.and_then(|origin| known().map(|()| origin)) {
             Ok(origin) => (&self.router, origin),
@@ -135,32 +170,91 @@ pub struct Entrance {
 }
 
 const ANSWERS: &str = "odyssey_http_answers_total";
+const ABANDONED: &str = "odyssey_http_abandoned_total";
+/// Name of the histogram of times from a request's header to its answer's, seconds.
+pub const REQUEST_SECONDS: &str = "odyssey_http_request_seconds";
+/// Upper bounds of its buckets, in seconds: from what only computes to what is held.
+pub const BUCKETS_SECONDS: [f64; 12] = [
+    0.0005, 0.002, 0.005, 0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 30.0, 60.0, 300.0,
+];
 
-/// Counters by status, each registered when it is first needed.
-struct Answers {
+/// What is counted of a listener's requests. Each handle is registered when it is first needed.
+struct Seen {
     listener: &'static str,
     /// They differ by `Origin`.
     vary: bool,
     registry: Registry,
     by_status: [OnceLock<Counter>; 500],
+    abandoned: Counter,
+    paths: matchit::Router<usize>,
+    /// By path, in the order of `paths`; the last is for requests that fit none.
+    by_path: Vec<(String, OnceLock<Histogram>)>,
 }
 
-impl Answers {
-    fn count(&self, status: u16) {
-        let Some(slot) = self.by_status.get(usize::from(status).wrapping_sub(100)) else {
-            return;
-        };
-        slot.get_or_init(|| {
-            self.registry.register(
-                || counter!(ANSWERS, "listener" => self.listener, "status" => status.to_string()),
-            )
-        })
-        .increment(1);
+impl Seen {
+    fn new(
+        listener: &'static str,
+        vary: bool,
+        paths: impl IntoIterator<Item = String>,
+        registry: Registry,
+    ) -> Self {
+        let abandoned = registry.register(|| {
+            describe_counter!(ANSWERS, "Answers by listener and status");
+            describe_counter!(
+                ABANDONED,
+                "Requests whose clients left before there was an answer"
+            );
+            describe_histogram!(
+                REQUEST_SECONDS,
+                "Times from a request's header to its answer's, by route; a held order's is its wait"
+            );
+            counter!(ABANDONED, "listener" => listener)
+        });
+        let mut router = matchit::Router::new();
+        let mut by_path = Vec::new();
+        for path in paths {
+            let bare = path.trim_end_matches('/');
+            for form in [bare, &format!("{bare}/")] {
+                // One that is there already, in another form, has its place.
+                let _ = router.insert(form, by_path.len());
+            }
+            by_path.push((path, OnceLock::new()));
+        }
+        by_path.push(("none".to_owned(), OnceLock::new()));
+        Self {
+            listener,
+            vary,
+            registry,
+            by_status: std::array::from_fn(|_| OnceLock::new()),
+            abandoned,
+            paths: router,
+            by_path,
+        }
+    }
+
+    fn path(&self, path: &str) -> usize {
+        self.paths
+            .at(path)
+            .map_or(self.by_path.len() - 1, |found| *found.value)
+    }
+
+    fn answered(&self, status: u16, path: usize, seconds: f64) {
+        if let Some(slot) = self.by_status.get(usize::from(status).wrapping_sub(100)) {
+            let register =
+                || counter!(ANSWERS, "listener" => self.listener, "status" => status.to_string());
+            slot.get_or_init(|| self.registry.register(register))
+                .increment(1);
+        }
+        let (path, slot) = &self.by_path[path];
+        let register =
+            || histogram!(REQUEST_SECONDS, "listener" => self.listener, "route" => path.clone());
+        slot.get_or_init(|| self.registry.register(register))
+            .record(seconds);
     }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Entrance {
-    type Response = Response<Body>;
+    type Response = Response<Leaving>;
     type Error = Infallible;
     type Future = Answer;
 
@@ -172,36 +266,94 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
             request_id: id.clone(),
         });
         let shared = &*self.edge.shared;
-        let answers = Arc::clone(&shared.answers);
+        let seen = &shared.seen;
         let span = if enabled!(Level::DEBUG) {
-            span(&id, answers.listener, &request)
+            self.span(&id, &request)
         } else {
             Span::none()
         };
+        let record = Record {
+            path: seen.path(request.uri().path()),
+            begun: Instant::now(),
+            seen: Arc::clone(seen),
+            answered: false,
+        };
+        if self.activity.streams().is_none() {
+            self.activity.set_unread(!request.body().is_end_stream());
+        }
         let (router, finish) = shared.way(&mut request);
+        let request = request.map(|body| arriving(body, &self.activity));
         let inner = span.in_scope(|| router.clone().call(request));
         Answer {
             inner,
             finish,
             id: Some(id),
-            answers,
+            record,
             span,
-            open,
+            open: Some(open),
         }
     }
 }
 
-/// Everything that is logged on behalf of this request carries these.
-fn span(id: &HeaderValue, listener: &str, request: &Request<Incoming>) -> Span {
-    let trace_id = request.headers().get("traceparent").and_then(trace_id);
-    debug_span!(
-        "request",
-        request_id = id.to_str().unwrap_or_default(),
-        trace_id,
-        listener,
-        method = %request.method(),
-        path = request.uri().path(),
-    )
+/// A request's body. The connection knows when it has been read to its end.
+fn arriving(body: Incoming, activity: &Arc<Activity>) -> Body {
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    if activity.streams().is_some() {
+        return Body::new(body);
+    }
+    Body::new(Arriving {
+        body,
+        activity: Arc::clone(activity),
+    })
+}
+
+struct Arriving {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.activity.set_unread(false);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Entrance {
+    /// Everything that is logged on behalf of a request carries these.
+    fn span(&self, id: &HeaderValue, request: &Request<Incoming>) -> Span {
+        let headers = request.headers();
+        let trace_id = headers.get("traceparent").and_then(trace_id);
+        let shared = &self.edge.shared;
+        debug_span!(
+            "request",
+            request_id = id.to_str().unwrap_or_default(),
+            trace_id,
+            listener = shared.seen.listener,
+            client = (shared.client_of)(self.peer, headers),
+            method = %request.method(),
+            path = request.uri().path(),
+        )
+    }
 }
 
 /// The id the client chose, if it is sane, else a new one.
@@ -260,6 +412,35 @@ impl Finish {
     }
 }
 
+/// What is known of a request until it is answered.
+struct Record {
+    seen: Arc<Seen>,
+    path: usize,
+    begun: Instant,
+    answered: bool,
+}
+
+impl Record {
+    fn answered(&mut self, status: u16) {
+        self.answered = true;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.seen.answered(status, self.path, seconds);
+        debug!(status, duration_ms = in_ms(seconds), "answered");
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.seen.abandoned.increment(1);
+        }
+    }
+}
+
+fn in_ms(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
+}
+
 pin_project! {
     /// A request on its way through the router.
     pub struct Answer {
@@ -268,9 +449,20 @@ pin_project! {
         id: Option<HeaderValue>,
         // Only of those who need it: a held order costs memory for each byte.
         finish: Option<Box<Finish>>,
-        answers: Arc<Answers>,
+        record: Record,
         span: Span,
-        open: OpenRequest,
+        open: Option<OpenRequest>,
+    }
+
+    impl PinnedDrop for Answer {
+        fn drop(this: Pin<&mut Self>) {
+            let record = &this.record;
+            if !record.answered {
+                let _entered = this.span.enter();
+                let seconds = record.begun.elapsed().as_secs_f64();
+                debug!(duration_ms = in_ms(seconds), "the client has left");
+            }
+        }
     }
 }
 
@@ -281,7 +473,7 @@ impl fmt::Debug for Answer {
 }
 
 impl Future for Answer {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Leaving>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -293,35 +485,165 @@ impl Future for Answer {
                 Err(never) => match never {},
             },
             Err(panic) => {
-                let said = panic
-                    .downcast_ref::<&str>()
-                    .copied()
-                    .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-                    .unwrap_or("something that is not text");
+                let said = said(&*panic);
                 let request_id = this.id.as_ref().and_then(|id| id.to_str().ok());
                 error!(request_id, said, "a request handler panicked");
                 Problem::bug().into_response()
             }
         };
-        let status = response.status().as_u16();
-        this.answers.count(status);
-        debug!(status, "answered");
+        this.record.answered(response.status().as_u16());
         if let Some(finish) = this.finish.take() {
             response = finish.apply(response, this.id.as_ref());
         }
-        if this.answers.vary {
+        if this.record.seen.vary {
             origin::vary(&mut response);
         }
+        let headers = response.headers_mut();
+        secure(headers);
         if let Some(id) = this.id.take() {
-            response.headers_mut().insert(X_REQUEST_ID.clone(), id);
+            headers.insert(X_REQUEST_ID.clone(), id);
         }
-        Poll::Ready(Ok(response))
+        let open = this.open.take();
+        Poll::Ready(Ok(response.map(|body| Leaving {
+            body,
+            rest: Bytes::new(),
+            open,
+        })))
     }
+}
+
+/// What a panic says.
+pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("something that is not text")
+}
+
+/// What every answer says to browsers; nginx says the same. Answers are data: nothing may run in them, unless a page has
+/// a policy of its own.
+fn secure(headers: &mut HeaderMap) {
+    const NOTHING: HeaderValue =
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    // One growth, not two: hyper adds the date and the length.
+    headers.reserve(8);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(NOTHING);
+}
+
+/// An answer's body. Its request is open until the connection has all of it.
+#[derive(Debug)]
+pub struct Leaving {
+    body: Body,
+    /// What is left of the last piece, over HTTP/2.
+    rest: Bytes,
+    open: Option<OpenRequest>,
+}
+
+impl HttpBody for Leaving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        let activity = this.open.as_ref().map(OpenRequest::activity);
+        let Some(streams) = activity.and_then(|activity| activity.streams()) else {
+            return Pin::new(&mut this.body).poll_frame(cx);
+        };
+        if this.rest.is_empty() {
+            let frame = Pin::new(&mut this.body).poll_frame(cx);
+            let is_given = matches!(frame, Poll::Ready(Some(Ok(_))));
+            streams.set_stalled(is_given);
+            return frame.map_ok(|frame| match frame.into_data() {
+                Ok(data) => Frame::data(first_piece(data, &mut this.rest)),
+                Err(other) => other,
+            });
+        }
+        // The piece before has been taken.
+        streams.set_stalled(true);
+        let piece = first_piece(mem::take(&mut this.rest), &mut this.rest);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // It is asked for before the first piece.
+        self.body.size_hint()
+    }
+}
+
+/// The first piece of `data`; the others are put into `rest`.
+fn first_piece(mut data: Bytes, rest: &mut Bytes) -> Bytes {
+    if data.len() > PIECE_MAX_BYTES {
+        *rest = data.split_off(PIECE_MAX_BYTES);
+    }
+    data
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn over_http_1_1_exactly_one_host_is_named() {
+        for (version, hosts, fits) in [
+            (Version::HTTP_11, &["shop"][..], true),
+            (Version::HTTP_11, &["[::1]:8000"], true),
+            (Version::HTTP_11, &["127.0.0.1:8000"], true),
+            (Version::HTTP_11, &[""], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_11, &["shop", "shop"], false),
+            (Version::HTTP_11, &["shop, shop"], false),
+            (Version::HTTP_11, &["user@shop"], false),
+            (Version::HTTP_11, &["shop/path"], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_10, &["shop", "shop"], false),
+            (Version::HTTP_2, &[], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(header::HOST, HeaderValue::from_static(host));
+            }
+            let named = names_one_host(version, &headers);
+            assert_eq!(named.is_ok(), fits, "{version:?} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_known_by_its_route_in_both_forms() {
+        let registry = Registry::new(&[]).unwrap();
+        let paths = ["/order/", "/orders/{order_id}", "/orders"].map(str::to_owned);
+        let seen = Seen::new("customers", paths, registry);
+        for (path, route) in [
+            ("/order", "/order/"),
+            ("/order/", "/order/"),
+            ("/orders", "/orders"),
+            ("/orders/7", "/orders/{order_id}"),
+            ("/orders/7/", "/orders/{order_id}"),
+            ("/orders/7/8", "none"),
+            ("/", "none"),
+            ("none", "none"),
+        ] {
+            assert_eq!(seen.by_path[seen.path(path)].0, route, "{path}");
+        }
+    }
 
     #[test]
     fn only_a_sane_request_id_is_taken_over() {

@@ -14,6 +14,12 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// ... and given up after so many questions without an answer.
 const KEEPALIVE_RETRIES: u32 = 3;
+/// The kernel's memory for what was sent and is not acknowledged, per connection; it doubles the number. Enough for 2.5 MB a
+/// second to the other side of the earth, and a bound where the kernel's own is 4 MB.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The kernel takes no more of an answer while so much has not been sent: what a client does not read stays here, where it
+/// is shared with others who ask for the same, and `http.write_timeout` sees that nothing is taken.
+const UNSENT_MAX_BYTES: u32 = 16 * 1024;
 /// A peer that does not acknowledge what was sent is given up after this long: the same minute.
 const USER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -38,6 +44,8 @@ pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
             .with_retries(KEEPALIVE_RETRIES),
     )?;
     options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    options.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    options.set_tcp_notsent_lowat(UNSENT_MAX_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())

@@ -1,8 +1,10 @@
 //! What both listeners share; it knows no desk.
 //!
-//! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`]; a request passes [`edge`] (request id, counting, logging, the last resort
-//! for panics), which rejects browsers on behalf of foreign pages ([`origin`]), into a router. Desks read requests with [`body`] and [`params`], answer mistakes with [`problem`], and
-//! describe themselves through [`api`]; what is asked for often and changes seldom is a [`page`]. [`status`] and [`index`] have the pages that every
+//! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`] and, over HTTP/2, its [`streams`]; its
+//! bytes pass [`wire`]. A request passes [`edge`] (request id, counting, logging, security headers, the last resort for
+//! panics), which rejects browsers on behalf of foreign pages ([`origin`]), into a router. Desks read requests with [`body`]
+//! and [`params`], answer mistakes with [`problem`], and describe themselves through [`api`]; what is asked for often and
+//! changes seldom is a [`page`], what never changes is in [`files`]. [`status`] and [`index`] have the pages that every
 //! listener serves.
 
 pub mod activity;
@@ -10,6 +12,7 @@ pub mod api;
 pub mod body;
 pub mod connection;
 pub mod edge;
+pub mod files;
 mod html;
 pub mod index;
 pub mod listen;
@@ -20,6 +23,8 @@ pub mod problem;
 pub mod responses;
 pub mod server;
 pub mod status;
+pub mod streams;
+pub mod wire;
 
 pub use api::Api;
 pub use problem::Problem;

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::error;
 
 use super::problem::Problem;
 
@@ -20,7 +21,20 @@ const ITEMS_HERE_MAX: usize = 100;
 /// 200 with a value that must not be kept by anybody.
 pub fn not_kept(value: &impl Serialize) -> Response {
     let no_store = HeaderValue::from_static("no-store");
-    ([(header::CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
+    match serde_json::to_vec(value) {
+        Ok(json) => {
+            let json_type = HeaderValue::from_static("application/json");
+            let headers = [
+                (header::CACHE_CONTROL, no_store),
+                (header::CONTENT_TYPE, json_type),
+            ];
+            (headers, json).into_response()
+        }
+        Err(error) => {
+            error!(%error, "an answer cannot be rendered as JSON");
+            Problem::bug().into_response()
+        }
+    }
 }
 
 /// As [`not_kept`], for a value with so many `items`: if they are many, it is rendered where no other request waits for it.
@@ -35,15 +49,25 @@ pub async fn not_kept_list<T: Serialize + Send + 'static>(items: usize, value: T
 /// A page as it goes out.
 #[derive(Debug, Clone)]
 pub struct Page {
-    json: Bytes,
+    /// Nothing if it could not be rendered.
+    json: Option<Bytes>,
     /// A header value: hexadecimal digits between quotation marks.
     etag: Box<str>,
 }
 
 impl Page {
-    /// Renders a value. What cannot be JSON, such as a map with other keys than strings, is an empty page.
+    /// Renders a value. What cannot be JSON, such as a map with other keys than strings, is answered 500.
     pub fn render(value: &impl Serialize) -> Self {
-        let json = serde_json::to_vec(value).unwrap_or_default();
+        let json = match serde_json::to_vec(value) {
+            Ok(json) => json,
+            Err(error) => {
+                error!(%error, "a page cannot be rendered as JSON");
+                return Self {
+                    json: None,
+                    etag: Box::default(),
+                };
+            }
+        };
         let mut digest = DefaultHasher::new();
         digest.write(&json);
         let version = format!("{:016x}", digest.finish());
@@ -68,18 +92,21 @@ impl Page {
     /// A page that is rendered already, and has a version: characters of hexadecimal digits.
     pub fn of(json: Bytes, version: &impl fmt::Display) -> Self {
         Self {
-            json,
+            json: Some(json),
             etag: format!("\"{version}\"").into(),
         }
     }
 
     /// 200 with the page, or 304 if the client says that it has it.
     pub fn answer(&self, request: &HeaderMap) -> Response {
-        let mut response = if self.is_known(request) {
+        let Some(json) = &self.json else {
+            return Problem::bug().into_response();
+        };
+        let mut response = if is_known(request, &self.etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let json_type = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json_type)], self.json.clone()).into_response()
+            ([(header::CONTENT_TYPE, json_type)], json.clone()).into_response()
         };
         let headers = response.headers_mut();
         if let Ok(etag) = HeaderValue::from_str(&self.etag) {
@@ -90,16 +117,16 @@ impl Page {
         headers.insert(header::CACHE_CONTROL, no_cache);
         response
     }
+}
 
-    /// `If-None-Match` compares weakly (RFC 9110, section 13.1.2).
-    fn is_known(&self, request: &HeaderMap) -> bool {
-        let fields = request.get_all(header::IF_NONE_MATCH).iter();
-        let mut tags = fields
-            .filter_map(|field| field.to_str().ok())
-            .flat_map(|field| field.split(','))
-            .map(str::trim);
-        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*self.etag)
-    }
+/// Whether the client says that it has what this `ETag` names. `If-None-Match` compares weakly (RFC 9110, section 13.1.2).
+pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    let fields = request.get_all(header::IF_NONE_MATCH).iter();
+    let mut tags = fields
+        .filter_map(|field| field.to_str().ok())
+        .flat_map(|field| field.split(','))
+        .map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 /// The latest page of one kind; cheap to clone.
@@ -134,6 +161,9 @@ impl Kept {
     /// Keeps what was rendered of this version, to be shown while `holds` contains the time: a clock that was put back is
     /// outside it, too. An older version does not replace a newer one.
     pub fn keep(&self, version: u64, holds: Range<Timestamp>, page: &Page) {
+        if page.json.is_none() {
+            return;
+        }
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.as_ref().is_none_or(|kept| kept.version <= version) {
             *latest = Some(Latest {
@@ -147,7 +177,18 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+
+    #[test]
+    fn what_cannot_be_json_is_answered_500_and_not_kept() {
+        let page = Page::render(&HashMap::from([([1, 2], "a pair is no key")]));
+        assert_eq!(page.answer(&HeaderMap::new()).status(), 500);
+        let kept = Kept::default();
+        kept.keep(1, Timestamp::UNIX_EPOCH..Timestamp::MAX, &page);
+        assert!(kept.get(1, Timestamp::UNIX_EPOCH).is_none());
+    }
 
     #[test]
     fn a_client_who_has_the_page_is_not_sent_it_again() {

@@ -1,31 +1,38 @@
 //! Accepting connections and serving them until they end or the server stops.
 //!
 //! HTTP/1.1 connections are served by hyper's plain HTTP/1 builder: unlike the automatic one it bounds the time to a
-//! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first four bytes are
-//! looked at (not taken) to choose, so that HTTP/1.1 connections pay nothing else for it.
+//! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first bytes are read to
+//! choose, at most four, and given to hyper again.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::activity::Activity;
-use super::connection::{Stop, serve_until_idle};
-use super::edge::Edge;
+use super::connection::{Patience, Stop, serve_until_idle};
+use super::edge::{Edge, said};
+use super::streams::Streams;
+use super::wire::Wire;
 
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4); no HTTP/1.1 method begins so.
-const H2_PREFACE_START: &[u8; 4] = b"PRI ";
-/// How soon a connection whose first bytes came in pieces is looked at again.
-const PREFACE_POLL: Duration = Duration::from_millis(20);
+/// HTTP/1.1: the largest header of a request, and the most that waits in hyper to be sent.
+const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
+/// HTTP/2: the largest header of a request, unpacked.
+const H2_HEADER_MAX_BYTES: u32 = 16 * 1024;
+/// HTTP/2: the most that waits in h2 to be sent, per stream.
+const H2_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -41,6 +48,8 @@ pub struct Settings {
     pub seats: Seats,
     /// Time for a request's header, the first byte and idle keep-alive included; over HTTP/2, time without a request.
     pub header_timeout: Duration,
+    /// Time in which a client must take something of an answer; over HTTP/2, of each answer.
+    pub write_timeout: Duration,
     /// Requests at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
 }
@@ -100,12 +109,9 @@ impl Server {
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
         // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
-        while let Some(accepted) = self.stop.unless_told(self.accept()).await {
+        while let Some(accepted) = self.stop.unless_told(going_on(self.accept())).await {
             match accepted {
-                Ok((stream, peer, seat)) => {
-                    pause = ACCEPT_PAUSE;
-                    self.serve(stream, peer, seat);
-                }
+                Ok(()) => pause = ACCEPT_PAUSE,
                 Err(error) if is_the_peers(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
@@ -122,7 +128,7 @@ impl Server {
         self.connections.wait().await;
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    async fn accept(&self) -> io::Result<()> {
         let free = &self.settings.seats.free;
         // A seat is waited for before a connection is, and taken after it: an empty house shows no seat taken.
         drop(free.acquire().await);
@@ -130,45 +136,98 @@ impl Server {
         let seat = Arc::clone(free)
             .try_acquire_owned()
             .expect("only this loop takes seats, and one was free");
-        Ok((stream, peer.ip(), seat))
+        self.serve(stream, peer.ip(), seat);
+        Ok(())
     }
 
     fn serve(&self, stream: TcpStream, peer: IpAddr, seat: OwnedSemaphorePermit) {
-        let edge = self.edge.clone();
-        let stop = self.stop.clone();
-        let header_timeout = self.settings.header_timeout;
+        let connection = Accepted {
+            peer,
+            edge: self.edge.clone(),
+            stop: self.stop.clone(),
+            patience: Patience {
+                idle: self.settings.header_timeout,
+                stalled: self.settings.write_timeout,
+            },
+        };
+        let activity = Arc::new(Activity::begin());
+        let wire = Wire::new(stream, Arc::clone(&activity));
         if self.settings.h2c {
             let streams_max = self.settings.h2_streams_max;
             self.connections.spawn(async move {
                 let _seat = seat;
-                let until = Instant::now() + header_timeout;
-                match timeout_at(until, speaks_h2(&stream)).await {
-                    // Boxed: a connection of the other kind does not pay for the larger future.
-                    Ok(Ok(true)) => {
-                        Box::pin(serve_h2(
-                            stream,
-                            peer,
-                            edge,
-                            streams_max,
-                            header_timeout,
-                            stop,
-                        ))
-                        .await;
-                    }
-                    Ok(Ok(false)) => {
-                        Box::pin(serve_h1(stream, peer, edge, header_timeout, stop)).await;
-                    }
-                    // Gone, or silent for too long.
-                    Ok(Err(_)) | Err(_) => {}
-                }
+                connection.serve_either(wire, activity, streams_max).await;
             });
         } else {
             self.connections.spawn(async move {
                 let _seat = seat;
-                serve_h1(stream, peer, edge, header_timeout, stop).await;
+                connection.serve_h1(wire, activity).await;
             });
         }
     }
+}
+
+/// A connection that was accepted.
+struct Accepted {
+    peer: IpAddr,
+    edge: Edge,
+    stop: Stop,
+    patience: Patience,
+}
+
+impl Accepted {
+    async fn serve_either(self, mut wire: Wire, activity: Arc<Activity>, streams_max: u32) {
+        let first = timeout(self.patience.idle, wire.speaks_h2());
+        // Boxed: a connection of the other kind does not pay for the larger future.
+        match self.stop.unless_told(first).await {
+            Some(Ok(Ok(true))) => Box::pin(self.serve_h2(wire, streams_max)).await,
+            Some(Ok(Ok(false))) => Box::pin(self.serve_h1(wire, activity)).await,
+            // Gone, silent for too long, or too late.
+            Some(Ok(Err(_)) | Err(_)) | None => {}
+        }
+    }
+
+    async fn serve_h1(self, wire: Wire, activity: Arc<Activity>) {
+        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
+        let connection = http1::Builder::new()
+            .max_buf_size(H1_BUFFER_MAX_BYTES)
+            .serve_connection(wire, service);
+        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+    }
+
+    async fn serve_h2(self, wire: Wire, streams_max: u32) {
+        let streams = Streams::default();
+        let activity = Arc::new(Activity::begin().with_streams(streams.clone()));
+        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        let connection = http2::Builder::new(streams)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(streams_max)
+            .max_header_list_size(H2_HEADER_MAX_BYTES)
+            .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+            // A vanished peer's streams must end too: TCP's own keepalive does the same for HTTP/1.1.
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(30))
+            .serve_connection(wire.of(Arc::clone(&activity)), service);
+        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+    }
+}
+
+/// A panic while accepting is an error like others: a loop that has ended is a listener that looks open and serves nobody.
+async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let mut accepting = pin!(accepting);
+    poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| accepting.as_mut().poll(cx)));
+        polled.unwrap_or_else(|panic| {
+            let said = said(&*panic);
+            error!(
+                said,
+                "accepting a connection panicked; the listener goes on"
+            );
+            Poll::Ready(Err(io::Error::other("a bug; see the line before")))
+        })
+    })
+    .await
 }
 
 /// The peer gave up while it was in the backlog (accept(2)); the next one may be fine.
@@ -182,45 +241,45 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-/// Looks at the first bytes without taking them.
-async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0; H2_PREFACE_START.len()];
-    loop {
-        let count = stream.peek(&mut seen).await?;
-        if count == 0 || seen[..count] != H2_PREFACE_START[..count] {
-            return Ok(false);
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::http::api::Api;
+    use crate::http::origin::Origins;
+    use crate::telemetry::Registry;
+
+    #[tokio::test]
+    async fn a_listener_whose_accepting_panics_goes_on_until_it_is_stopped() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let edge = Edge::new(
+            "customers",
+            Api::new("", ""),
+            Origins::new("customers", &[], &[]),
+            |peer, _| peer.to_string(),
+            Registry::new(&[]).unwrap(),
+        );
+        let seats = Seats::new(1);
+        // No seat can be taken any more, which this loop takes for impossible.
+        seats.free.close();
+        let settings = Settings {
+            name: "customers",
+            h2c: false,
+            seats,
+            header_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            h2_streams_max: 1,
+        };
+        let stop = Stop::default();
+        let serving = tokio::spawn(Server::new(listener, edge, settings, stop.clone()).run());
+        for _ in 0..3 {
+            let stream = TcpStream::connect(address).await.unwrap();
+            stream.readable().await.unwrap();
+            assert!(!serving.is_finished());
         }
-        if count == seen.len() {
-            return Ok(true);
-        }
-        sleep(PREFACE_POLL).await;
+        stop.stop();
+        serving.await.unwrap();
     }
-}
-
-async fn serve_h1(stream: TcpStream, peer: IpAddr, edge: Edge, idle_max: Duration, stop: Stop) {
-    let activity = Arc::new(Activity::begin());
-    let service = edge.entrance(peer, Arc::clone(&activity));
-    // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
-}
-
-async fn serve_h2(
-    stream: TcpStream,
-    peer: IpAddr,
-    edge: Edge,
-    streams_max: u32,
-    idle_max: Duration,
-    stop: Stop,
-) {
-    let activity = Arc::new(Activity::begin());
-    let service = edge.entrance(peer, Arc::clone(&activity));
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(streams_max)
-        // A vanished peer's streams must end too: TCP's own keepalive does the same for HTTP/1.1.
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(30))
-        .serve_connection(TokioIo::new(stream), service);
-    serve_until_idle(pin!(connection), &activity, idle_max, stop).await;
 }

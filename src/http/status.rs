@@ -1,19 +1,23 @@
 //! The pages that every listener serves: alive, ready, documentation; and metrics for the staff.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
+use super::files::{self, File};
 use super::params::Path;
 use super::problem::Problem;
 use crate::storage::Unavailable;
@@ -153,36 +157,122 @@ pub fn metrics_route(scrape: Scrape) -> UtoipaMethodRouter {
 
 /// Swagger UI at `/docs`, for the description at `/openapi.json` of the same listener.
 pub(crate) fn docs() -> Router {
-    // Without the badge of a validator, which would be asked on the Internet.
-    let config = utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none");
-    let config = Arc::new(config);
     Router::new()
         .route("/docs", get(docs_index))
         .route("/docs/", get(docs_index))
         .route("/docs/{*file}", get(docs_file))
-        .with_state(config)
 }
 
-type SwaggerConfig = Arc<utoipa_swagger_ui::Config<'static>>;
-
-async fn docs_index(State(config): State<SwaggerConfig>) -> Response {
-    swagger_file("index.html", config)
+async fn docs_index(headers: HeaderMap) -> Response {
+    documentation("index.html", None, &headers).await
 }
 
-async fn docs_file(State(config): State<SwaggerConfig>, Path(file): Path<String>) -> Response {
-    swagger_file(&file, config)
+async fn docs_file(
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    documentation(&name, query.as_deref(), &headers).await
 }
 
-fn swagger_file(path: &str, config: SwaggerConfig) -> Response {
-    let Ok(Some(file)) = utoipa_swagger_ui::serve(path, config) else {
+async fn documentation(name: &str, query: Option<&str>, headers: &HeaderMap) -> Response {
+    /// Its pages run scripts; nothing else does.
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+    );
+    static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(Documentation::new);
+    let Some(documented) = DOCUMENTATION.file(name).await else {
         return Problem::no_such_path().into_response();
     };
-    let mut bytes = file.bytes.into_owned();
-    if path == "index.html" {
-        // The page names its files relative to itself; with a base it works at /docs too, without a redirect.
-        let page = String::from_utf8_lossy(&bytes)
-            .replace("<head>", "<head>\n    <base href=\"/docs/\" />");
-        bytes = page.into_bytes();
+    let asked = query.and_then(|query| query.strip_prefix("v="));
+    let is_versioned = asked == Some(&documented.version);
+    let mut response = documented.file.answer(headers, is_versioned);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response
+}
+
+/// The files of Swagger UI, each made when it is first asked for.
+struct Documentation {
+    config: Arc<utoipa_swagger_ui::Config<'static>>,
+    made: Mutex<HashMap<String, Arc<Documented>>>,
+    /// One is made at a time.
+    making: tokio::sync::Mutex<()>,
+}
+
+struct Documented {
+    version: String,
+    file: File,
+}
+
+impl Documentation {
+    fn new() -> Self {
+        Self {
+            // Without the badge of a validator, which would be asked on the Internet.
+            config: Arc::new(
+                utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"),
+            ),
+            made: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+        }
     }
-    ([(header::CONTENT_TYPE, file.content_type)], bytes).into_response()
+
+    async fn file(&self, name: &str) -> Option<Arc<Documented>> {
+        if let Some(file) = self.made(name) {
+            return Some(file);
+        }
+        let (content_type, bytes) = self.read(name)?;
+        let _turn = self.making.lock().await;
+        if let Some(file) = self.made(name) {
+            return Some(file);
+        }
+        let make = move || {
+            Arc::new(Documented {
+                version: files::version(&bytes),
+                file: File::new(content_type, bytes),
+            })
+        };
+        let file = tokio::task::spawn_blocking(make).await.ok()?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.insert(name.to_owned(), Arc::clone(&file));
+        Some(file)
+    }
+
+    fn made(&self, name: &str) -> Option<Arc<Documented>> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.get(name).cloned()
+    }
+
+    fn read(&self, name: &str) -> Option<(HeaderValue, Bytes)> {
+        let file = utoipa_swagger_ui::serve(name, Arc::clone(&self.config)).ok()??;
+        let content_type = HeaderValue::from_str(&file.content_type).ok()?;
+        let bytes = match file.bytes {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        if name == "index.html" {
+            let page = self.with_versions(&String::from_utf8_lossy(&bytes));
+            return Some((content_type, page.into()));
+        }
+        Some((content_type, bytes))
+    }
+
+    /// The page names its files relative to itself; with a base it works at /docs too, without a redirect. With their
+    /// versions, they may be kept for ever.
+    fn with_versions(&self, page: &str) -> String {
+        let page = page.replace("<head>", "<head>\n    <base href=\"/docs/\" />");
+        let mut parts = page.split("\"./");
+        let mut versioned = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let name = part.split('"').next().unwrap_or_default();
+            versioned += "\"./";
+            versioned += name;
+            if let Some((_, bytes)) = self.read(name) {
+                versioned += "?v=";
+                versioned += &files::version(&bytes);
+            }
+            versioned += &part[name.len()..];
+        }
+        versioned
+    }
 }

@@ -1,18 +1,68 @@
 //! Connections in numbers, and connections that behave badly: slow ones, silent ones, more than there is room for.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Connection, Door, Visitor, get, order, post, within};
+use crate::client::{Connection, Door, Raw, Visitor, get, order, post, within};
 use crate::shop::{Shop, Started, eventually, need_open_files};
+
+/// The largest answer there is without keeping anything first, ...
+pub(crate) const LARGEST: &str = "/docs/swagger-ui-bundle.js";
+/// ... and its size.
+pub(crate) const LARGEST_BYTES: usize = 1_526_593;
+
+/// The memory of a process, in bytes.
+pub(crate) fn resident_bytes(pid: Pid) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    let status = status.unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    kilobytes.parse::<usize>().unwrap() * 1024
+}
+
+/// What the kernel keeps of the connections to this address, on both sides: not acknowledged, or not read, in bytes.
+pub(crate) fn queued_bytes(address: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", address.port());
+    let queues = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote) = (fields.next()?, fields.next()?);
+        let is_open = fields.next()? == "01";
+        let is_ours = local.ends_with(&port) || remote.ends_with(&port);
+        let (unsent, unread) = fields.next()?.split_once(':')?;
+        let queued = [unsent, unread].map(|hex| usize::from_str_radix(hex, 16).unwrap());
+        (is_open && is_ours).then_some(queued.iter().sum::<usize>())
+    });
+    queues.sum()
+}
+
+/// Clients that ask for the largest answer, and read nothing of it but its first line.
+pub(crate) async fn unread_downloads(door: Door, count: usize) -> Vec<Raw> {
+    let mut downloads = Vec::new();
+    for _ in 0..count {
+        let mut raw = door.raw().await;
+        raw.write(format!("GET {LARGEST} HTTP/1.1\r\nhost: shop\r\n\r\n"))
+            .await;
+        downloads.push(raw);
+    }
+    for raw in &mut downloads {
+        let mut status = [0; 12];
+        within("an answer begins", raw.0.read_exact(&mut status))
+            .await
+            .unwrap();
+        assert_eq!(status.as_slice(), b"HTTP/1.1 200");
+    }
+    downloads
+}
 
 const SLOW: usize = 1000;
 const HEADER: &[u8] = b"POST /order/ HTTP/1.1\r\nhost: shop\r\nx-slow: ";
@@ -149,6 +199,148 @@ async fn a_body_that_comes_too_slowly_is_answered_408_and_orders_nothing() {
         "{answer}"
     );
     drop(raw);
+    assert_eq!(shop.metrics().await.placed(), 0);
+    shop.close().await;
+}
+
+// --- Slow readers --------------------------------------------------------------------------------------------------
+
+/// A client whose side holds next to nothing of what it has not read.
+async fn small(door: Door) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    Raw(socket.connect(door.address).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_an_answer_however_long_it_takes() {
+    let settings = [("http.header_timeout", "1s"), ("http.write_timeout", "3s")];
+    let shop = Shop::open(&settings).await;
+    let mut raw = small(shop.customers).await;
+    raw.write(format!(
+        "GET {LARGEST} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n"
+    ))
+    .await;
+    let mut taken = Vec::new();
+    let mut piece = vec![0; 20_000];
+    loop {
+        let read = within("some of it comes", raw.0.read(&mut piece)).await;
+        match read.unwrap() {
+            0 => break,
+            count => taken.extend_from_slice(&piece[..count]),
+        }
+        // In all longer than every time of this server.
+        sleep(Duration::from_millis(60)).await;
+    }
+    let head = taken.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    assert_eq!(taken.len() - head - 4, LARGEST_BYTES);
+    drop(raw);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_who_takes_nothing_is_sent_away_and_who_is_held_stays() {
+    let settings = [("http.header_timeout", "1s"), ("http.write_timeout", "1s")];
+    let shop = Shop::open(&settings).await;
+    let held = shop.customer(order()).await;
+    let mut stuck = unread_downloads(shop.customers, 3).await;
+    shop.until("they are sent away", |now| {
+        now.connections("customers") == 1
+    })
+    .await;
+    assert!(held.is_held());
+    for raw in &mut stuck {
+        let rest = raw.rest().await;
+        assert!(rest.len() < LARGEST_BYTES, "it was all sent");
+    }
+    shop.serve_all().await;
+    held.answer().await.expect(200);
+    drop(stuck);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn three_hundred_unread_downloads_cost_little_memory() {
+    let shop = Shop::open(&[("http.write_timeout", "5m"), ("log.level", "info")]).await;
+    let first = shop.customers.ask(get(LARGEST)).await;
+    assert_eq!(first.body.len(), LARGEST_BYTES);
+    let before = resident_bytes(shop.pid());
+    let downloads = unread_downloads(shop.customers, 300).await;
+    let resident = resident_bytes(shop.pid()).saturating_sub(before);
+    let queued = queued_bytes(shop.customers.address);
+    assert!(queued > 0, "nothing waits to be read");
+    assert!(
+        resident + queued < 100 << 20,
+        "{resident} and {queued} bytes"
+    );
+    drop(downloads);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_header_without_end_is_refused_before_it_costs_much() {
+    let shop = Shop::open(&[]).await;
+    let mut raw = shop.customers.raw().await;
+    raw.write("GET /healthz HTTP/1.1\r\nhost: shop\r\nx-endless: ")
+        .await;
+    // It is refused, and what is still sent is dropped: the refusal arrives.
+    raw.write("z".repeat(200_000)).await;
+    let answer = raw.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    drop(raw);
+    shop.close().await;
+}
+
+// --- Refusals that must arrive ---------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_sends_its_whole_body_before_it_reads() {
+    const BODY_BYTES: usize = 4_000_000;
+    let shop = Shop::open(&[]).await;
+    for (door, head, status) in [
+        (shop.customers, "POST /order/ HTTP/1.1\r\nhost: shop", 413),
+        (shop.customers, "POST /packages HTTP/1.1\r\nhost: shop", 413),
+        (shop.customers, "POST /nothing HTTP/1.1\r\nhost: shop", 404),
+        (shop.customers, "PUT /order/ HTTP/1.1\r\nhost: shop", 405),
+        (shop.customers, "POST /order/ HTTP/1.1", 400),
+        (shop.staff, "POST /finish/ HTTP/1.1\r\nhost: shop", 413),
+    ] {
+        for framing in ["length", "chunks"] {
+            let mut raw = door.raw().await;
+            if framing == "length" {
+                raw.write(format!("{head}\r\ncontent-length: {BODY_BYTES}\r\n\r\n"))
+                    .await;
+            } else {
+                raw.write(format!(
+                    "{head}\r\ntransfer-encoding: chunked\r\n\r\n{BODY_BYTES:x}\r\n"
+                ))
+                .await;
+            }
+            raw.write(vec![b' '; BODY_BYTES]).await;
+            let answer = raw.one_answer().await;
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{head}, {framing}: {answer}");
+        }
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_or_two_is_refused_and_counts_for_nothing() {
+    let shop = Shop::open(&[]).await;
+    for hosts in ["", "host: shop\r\nhost: shop\r\n", "host: a, b\r\n"] {
+        let mut raw = shop.customers.raw().await;
+        raw.write(format!(
+            "POST /order/ HTTP/1.1\r\n{hosts}content-length: 0\r\n\r\n"
+        ))
+        .await;
+        let answer = raw.one_answer().await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{hosts:?}: {answer}");
+        assert!(
+            answer.contains("urn:odyssey:problem:unreadable"),
+            "{answer}"
+        );
+    }
     assert_eq!(shop.metrics().await.placed(), 0);
     shop.close().await;
 }

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::client::{Answer, Ask, Door, get, order, post, within};
+use crate::connections::{LARGEST, LARGEST_BYTES, resident_bytes};
 use crate::shop::{Shop, Started};
 
 const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -263,7 +264,7 @@ async fn the_first_bytes_may_come_in_pieces_whichever_protocol_they_begin() {
     }
     for pieces in [
         &["G", "ET /hea", "lthz HTTP/1.1\r\nhost: shop\r\n", "\r\n"][..],
-        &["PR", "OPFIND / HTTP/1.1\r\n\r\n"],
+        &["PR", "OPFIND / HTTP/1.1\r\nhost: shop\r\n\r\n"],
     ] {
         let mut raw = shop.customers.raw().await;
         raw.0.set_nodelay(true).unwrap();
@@ -322,6 +323,62 @@ async fn an_idle_connection_is_closed_and_one_with_a_held_order_is_not() {
         .unwrap()
         .expect(200);
     drop((idle, another, busy));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_stream_nobody_reads_is_reset_and_a_slow_one_beside_it_is_served_to_its_end() {
+    let shop = Shop::open(&[
+        ("customers.h2c", "true"),
+        ("http.header_timeout", "1s"),
+        ("http.write_timeout", "3s"),
+    ])
+    .await;
+    let mut protocol = http2::Builder::new(TokioExecutor::new());
+    protocol.initial_stream_window_size(32 * 1024);
+    let mut connection = Connection::over(protocol, shop.customers).await;
+    let ask = get(LARGEST).request(Some(shop.customers.address));
+    let stuck = connection.requests.send_request(ask.clone()).await.unwrap();
+    let slow = connection.requests.send_request(ask).await.unwrap();
+    assert!(stuck.status().is_success() && slow.status().is_success());
+    let mut slow = slow.into_body();
+    let mut taken = 0;
+    while let Some(frame) = within("some of it comes", slow.frame()).await {
+        let data = frame.unwrap().into_data().unwrap();
+        taken += data.len();
+        // In all longer than every time of this server.
+        sleep(Duration::from_millis(60)).await;
+    }
+    assert_eq!(taken, LARGEST_BYTES);
+    let stuck = within("the other one ends", stuck.into_body().collect()).await;
+    assert!(stuck.is_err(), "it was not reset");
+    connection.ask(&get("/healthz")).await.unwrap().expect(200);
+    drop(connection);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn four_hundred_streams_that_take_nothing_cost_little_memory() {
+    let settings = [("customers.h2c", "true"), ("http.write_timeout", "5m")];
+    let shop = Shop::open(&settings).await;
+    // The file is made, and what the first requests cost is spent.
+    let first = shop.customers.ask(get(LARGEST)).await;
+    assert_eq!(first.body.len(), LARGEST_BYTES);
+    let before = resident_bytes(shop.pid());
+    let mut protocol = http2::Builder::new(TokioExecutor::new());
+    protocol.initial_stream_window_size(0);
+    let connection = Connection::over(protocol, shop.customers).await;
+    let mut heads = JoinSet::new();
+    for _ in 0..400 {
+        let mut requests = connection.requests.clone();
+        let request = get(LARGEST).request(Some(shop.customers.address));
+        heads.spawn(async move { requests.send_request(request).await.unwrap() });
+    }
+    let heads = within("all heads come", heads.join_all()).await;
+    assert!(heads.iter().all(|head| head.status() == 200));
+    let more = resident_bytes(shop.pid()).saturating_sub(before);
+    assert!(more < 40 << 20, "{more} bytes");
+    drop((heads, connection));
     shop.close().await;
 }
 

@@ -92,7 +92,7 @@ async fn a_request_line_that_is_none_is_refused_and_the_connection_closed() {
         ("a version to come", "GET / HTTP/3.0\r\n\r\n", 400),
         ("a TLS hello", "\x16\x03\x01\x02\x00\x01\x00\x01\x00", 400),
         ("a control character", "GET /\x01 HTTP/1.1\r\n\r\n", 400),
-        ("a huge path", &huge, 414),
+        ("a huge path", &huge, 431),
     ])
     .await;
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::assignments::{data_file, names, wanted};
 use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post, put, send};
+use crate::connections::{LARGEST, LARGEST_BYTES, queued_bytes, resident_bytes, unread_downloads};
 use crate::couriers;
 use crate::packages::package;
 use crate::shop::{Shop, eventually};
@@ -112,6 +113,15 @@ impl Nginx {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
+    /// The processes that serve.
+    fn workers(&self) -> Vec<Pid> {
+        let master = self.process.id();
+        let children = format!("/proc/{master}/task/{master}/children");
+        let children = std::fs::read_to_string(children).unwrap();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        children.map(|pid| Pid::from_raw(pid).unwrap()).collect()
+    }
+
     async fn connect_from(&self, from: &str) -> Connection {
         let socket = TcpSocket::new_v4().unwrap();
         let from: IpAddr = from.parse().unwrap();
@@ -148,9 +158,47 @@ async fn an_order_is_held_at_the_door_and_served_through_it() {
     nginx.staff.ask(post(finish)).await.expect(200);
     let answer = customer.answer().await;
     answer.expect(200);
-    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    for header in [
+        "x-content-type-options",
+        "x-frame-options",
+        "referrer-policy",
+        "content-security-policy",
+    ] {
+        assert_eq!(answer.headers.get_all(header).iter().count(), 1, "{header}");
+    }
     assert_eq!(answer.header("server"), Some("nginx"), "no version");
     assert_eq!(answer.headers.get_all("x-request-id").iter().count(), 1);
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn three_hundred_unread_downloads_through_the_door_cost_little_memory() {
+    let shop = Shop::open(&[
+        BEHIND_NGINX,
+        ("http.write_timeout", "5m"),
+        ("log.level", "info"),
+    ])
+    .await;
+    let nginx = Nginx::before(&shop, &["send_timeout=5m"]).await;
+    // The file is made, and what the first requests cost is spent.
+    let first = nginx.customers.ask(get(LARGEST)).await;
+    assert_eq!(first.body.len(), LARGEST_BYTES);
+    let resident = || {
+        let workers = nginx.workers();
+        let processes = workers.into_iter().chain([shop.pid()]);
+        processes.map(resident_bytes).sum::<usize>()
+    };
+    let before = resident();
+    let downloads = unread_downloads(nginx.customers, 300).await;
+    let resident = resident().saturating_sub(before);
+    let queued = queued_bytes(nginx.customers.address) + queued_bytes(shop.customers.address);
+    assert!(queued > 0, "nothing waits to be read");
+    assert!(
+        resident + queued < 100 << 20,
+        "{resident} and {queued} bytes"
+    );
+    drop(downloads);
     drop(nginx);
     shop.close().await;
 }

@@ -244,6 +244,80 @@ async fn the_description_can_be_read_as_pages_with_all_they_need() {
     shop.close().await;
 }
 
+#[tokio::test]
+async fn what_never_changes_is_sent_once_and_compressed() {
+    let shop = Shop::open(&[]).await;
+    let page = shop.customers.ask(get("/docs")).await;
+    let versioned = page.text().split('"');
+    let versioned = versioned.filter(|text| text.starts_with("./") && text.contains("?v="));
+    let versioned: Vec<_> = versioned
+        .map(|text| format!("/docs/{}", &text[2..]))
+        .collect();
+    assert!(versioned.len() >= 3, "{page}");
+    for (path, is_versioned) in [
+        ("/openapi.json", false),
+        ("/docs", false),
+        ("/docs/index.css?v=0", false),
+    ]
+    .map(|(path, is_versioned)| (path.to_owned(), is_versioned))
+    .into_iter()
+    .chain(versioned.into_iter().map(|path| (path, true)))
+    {
+        let ask = || get(path.clone()).header("Accept-Encoding", "gzip, br");
+        let first = shop.customers.ask(ask()).await;
+        let plain = shop.customers.ask(get(path.clone())).await;
+        assert_eq!((first.status, plain.status), (200, 200), "{path}");
+        if plain.body.len() > 1000 {
+            assert_eq!(first.header("content-encoding"), Some("gzip"), "{path}");
+            assert_eq!(first.header("vary"), Some("accept-encoding"), "{path}");
+            assert!(first.body.len() < plain.body.len() / 2, "{path}");
+            let mut unpacked = Vec::new();
+            let mut reader = flate2::read::GzDecoder::new(&first.body[..]);
+            std::io::Read::read_to_end(&mut reader, &mut unpacked).unwrap();
+            assert_eq!(unpacked, plain.body, "{path}");
+        }
+        assert_eq!(plain.header("content-encoding"), None, "{path}");
+        let caching = first.header("cache-control").unwrap();
+        assert_eq!(caching.contains("immutable"), is_versioned, "{path}");
+        let etag = first.header("etag").unwrap();
+        let again = shop
+            .customers
+            .ask(ask().header("If-None-Match", etag))
+            .await;
+        assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        assert_eq!(again.header("etag"), Some(etag), "{path}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn every_answer_says_what_browsers_must_not_do_with_it() {
+    let shop = Shop::open(&[]).await;
+    for door in [shop.customers, shop.staff] {
+        for (path, policy) in [
+            ("/healthz", "default-src 'none'"),
+            ("/nothing", "default-src 'none'"),
+            ("/order/", "default-src 'none'"),
+            ("/openapi.json", "default-src 'none'"),
+            ("/docs", "default-src 'self'"),
+            ("/docs/index.css", "default-src 'self'"),
+        ] {
+            let answer = door.ask(get(path)).await;
+            for (header, value) in [
+                ("x-content-type-options", "nosniff"),
+                ("x-frame-options", "DENY"),
+                ("referrer-policy", "no-referrer"),
+            ] {
+                assert_eq!(answer.header(header), Some(value), "{header} of {path}");
+            }
+            let said = answer.header("content-security-policy").unwrap();
+            assert!(said.starts_with(policy), "{path}: {said}");
+            assert!(said.ends_with("frame-ancestors 'none'"), "{path}: {said}");
+        }
+    }
+    shop.close().await;
+}
+
 // --- What is not there ---------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -453,7 +527,7 @@ impl Exposition {
 }
 
 /// What is measured, and its kind.
-const METRICS: [(&str, &str); 40] = [
+const METRICS: [(&str, &str); 42] = [
     ("odyssey_orders", "gauge"),
     ("odyssey_orders_oldest_waiting_seconds", "gauge"),
     ("odyssey_orders_held_requests", "gauge"),
@@ -491,6 +565,8 @@ const METRICS: [(&str, &str); 40] = [
     ("odyssey_storage_queue_depth", "gauge"),
     ("odyssey_storage_well", "gauge"),
     ("odyssey_http_answers_total", "counter"),
+    ("odyssey_http_abandoned_total", "counter"),
+    ("odyssey_http_request_seconds", "histogram"),
     ("odyssey_connections", "gauge"),
     ("odyssey_connections_max", "gauge"),
     ("odyssey_build_info", "gauge"),
@@ -556,6 +632,32 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     assert!(oldest > 0.0, "somebody is in line");
     shop.serve_all().await;
     shop.close().await;
+}
+
+#[tokio::test]
+async fn requests_are_measured_by_route_and_logged_with_their_time_and_client() {
+    let shop = Shop::open(&[("flood.trusted_proxies", "127.0.0.1")]).await;
+    let ask = get("/orders/nobody").header("X-Forwarded-For", "192.0.2.7");
+    shop.customers.ask(ask).await;
+    shop.customers.ask(get("/nothing")).await;
+    let gone = shop.customer(order()).await;
+    gone.leave().await;
+    let abandoned = "odyssey_http_abandoned_total{listener=\"customers\"}";
+    let metrics = shop
+        .until("a client has left", |now| now.count(abandoned) == 1)
+        .await;
+    for (route, count) in [("/orders/{order_id}", 1), ("none", 1), ("/order/", 0)] {
+        let series = format!(
+            "odyssey_http_request_seconds_count{{listener=\"customers\",route=\"{route}\"}}"
+        );
+        assert_eq!(metrics.count(&series), count, "{series}");
+    }
+    let log = shop.close().await;
+    let line = log.lines().find(|line| line.contains("/orders/nobody"));
+    let line: Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(line["span"]["client"], "192.0.2.7", "{line}");
+    assert!(line["duration_ms"].is_number(), "{line}");
+    assert!(log.contains("the client has left"), "{log}");
 }
 
 #[tokio::test]

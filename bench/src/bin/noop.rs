@@ -21,8 +21,9 @@ use jiff::Timestamp;
 use odyssey::config::Config;
 use odyssey::http::body::{AnyJson, BodyLimits, Json, Object};
 use odyssey::http::connection::Stop;
-use odyssey::http::edge::Edge;
+use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
+use odyssey::http::origin::Origins;
 use odyssey::http::page::not_kept;
 use odyssey::http::params::Path;
 use odyssey::http::server::{Seats, Server, Settings};
@@ -147,15 +148,24 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         ]
         .map(|routes| with_counter(routes, &counter)),
     );
-    let registry = Registry::new(&[]).context("cannot set up the metrics")?;
+    let registry = Registry::new(&[(edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS)])
+        .context("cannot set up the metrics")?;
     let settings = Settings {
         name: "staff",
         h2c: config.staff.h2c,
         seats: Seats::new(SEATS),
         header_timeout: config.http.header_timeout,
+        write_timeout: config.http.write_timeout,
         h2_streams_max: config.http.h2_streams_max,
     };
-    let edge = Edge::new("staff", api.into_router(), registry.clone());
+    let origins = Origins::new("staff", &config.staff.hosts, &[]);
+    let edge = Edge::new(
+        "staff",
+        api,
+        origins,
+        |peer, _| peer.to_string(),
+        registry.clone(),
+    );
     let server = Server::new(listener, edge, settings, Stop::default());
     // On a worker, as the measured server's listeners are.
     let task = tokio::spawn(server.run());
