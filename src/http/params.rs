@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, Request};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
+use tracing::{Level, enabled};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::{OpenApi, RefOr};
 
@@ -205,6 +206,22 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
         let caller = parts.extensions.get::<Caller>();
         let id = caller.and_then(|caller| caller.request_id.to_str().ok());
         Ok(Self(id.unwrap_or_default().to_owned()))
+    }
+}
+
+/// The request's id where lines are logged at debug, and nothing where they are not: it costs nothing then.
+#[derive(Debug)]
+pub struct LoggedRequestId(pub Option<Box<str>>);
+
+impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        if !enabled!(Level::DEBUG) {
+            return Ok(Self(None));
+        }
+        let RequestId(id) = RequestId::from_request_parts(parts, state).await?;
+        Ok(Self(Some(id.into_boxed_str())))
     }
 }
 

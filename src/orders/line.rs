@@ -173,6 +173,8 @@ pub struct Expired<B> {
     pub attempt: u32,
     /// Who had it.
     pub barista: Option<Box<str>>,
+    /// As [`Order::request_id`].
+    pub request_id: Option<Box<str>>,
     /// It ran out too often and went behind the line.
     pub moved_back: bool,
     /// Where the order is now.
@@ -634,6 +636,7 @@ impl<C, B> Line<C, B> {
         }
         let (id, attempt) = (entry.order.id, entry.order.attempts);
         let barista = entry.order.barista.clone();
+        let request_id = entry.order.request_id.clone();
         if moved_back {
             self.next_ticket += 1;
         }
@@ -641,6 +644,7 @@ impl<C, B> Line<C, B> {
             id,
             attempt,
             barista,
+            request_id,
             moved_back,
             returned: self.return_to_line(now, slot),
         }
@@ -751,6 +755,7 @@ impl<C, B> Line<C, B> {
         Handed {
             id: entry.order.id,
             customer: entry.order.customer.clone(),
+            request_id: entry.order.request_id.clone(),
             attempt: entry.order.attempts,
             placed_at: entry.order.placed.wall,
             waited: entry.order.waited(now),

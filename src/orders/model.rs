@@ -111,6 +111,8 @@ pub struct Order {
     pub customer: Option<Box<str>>,
     /// The network address it came from, if that counts.
     pub origin: Option<IpNet>,
+    /// The id of the request that placed it, for the log; only where the log has a use for it.
+    pub request_id: Option<Box<str>>,
     /// Where it stands.
     pub stage: Stage,
     /// When it joined the line.
@@ -134,6 +136,7 @@ impl Order {
             id,
             customer,
             origin: None,
+            request_id: None,
             stage: Stage::Waiting,
             placed: now,
             started: None,
@@ -192,6 +195,8 @@ pub struct Handed {
     pub id: OrderId,
     /// The customer's name, if one was given.
     pub customer: Option<Box<str>>,
+    /// As [`Order::request_id`].
+    pub request_id: Option<Box<str>>,
     /// Which hand-over of the order this is, from 1.
     pub attempt: u32,
     /// When it joined the line.

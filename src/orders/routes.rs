@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::debug;
 use utoipa::IntoParams;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
@@ -34,7 +35,7 @@ use crate::flood::{Admission, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
-use crate::http::params::{Path, Query};
+use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody};
 use crate::values::json;
 
@@ -120,11 +121,12 @@ async fn place_order(
     // First, so that who is cut off costs least.
     admission: Admission,
     State(desk): State<Desk>,
+    request_id: LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
-    let (placement, wait) = match placement(&desk.orders, &admission, headers, body) {
+    let (placement, wait) = match placement(&desk.orders, &admission, request_id, headers, body) {
         Ok(placed) => placed,
         Err(problem) => return problem.into_response(),
     };
@@ -174,6 +176,7 @@ async fn held_for(
 fn placement(
     orders: &Orders,
     admission: &Admission,
+    LoggedRequestId(request_id): LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Result<(Placement<Mutex<Counter>>, Option<Duration>), Problem> {
@@ -184,7 +187,7 @@ fn placement(
         .and_then(|order| order.customer)
         .map(String::into_boxed_str);
     let hold = wait.is_none_or(|wait| !wait.is_zero());
-    let placement = orders.place(customer, admission.address(), keyed, hold)?;
+    let placement = orders.place(customer, admission.address(), keyed, hold, request_id)?;
     // From here on a purge would find it; one that came between the admission and this moment did not.
     admission.settled();
     Ok((placement, wait))
@@ -424,10 +427,17 @@ async fn start_order_by_get(
 }
 
 async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<HandOver> {
-    if wait.is_zero() {
-        return orders.pull(barista);
+    let hand_over = if wait.is_zero() {
+        orders.pull(barista)
+    } else {
+        orders.pull_within(barista, wait).await
+    };
+    if let Some(hand_over) = &hand_over {
+        let handed = hand_over.handed();
+        let (attempt, customer_request_id) = (handed.attempt, handed.request_id.as_deref());
+        debug!(order_id = %handed.id, attempt, customer_request_id, "an order is handed to its barista");
     }
-    orders.pull_within(barista, wait).await
+    hand_over
 }
 
 /// Parameters of a finish.
@@ -637,7 +647,7 @@ mod tests {
         let registry = crate::telemetry::Registry::new(&[]).unwrap();
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
-        let held = orders.place(None, None, None, true).unwrap();
+        let held = orders.place(None, None, None, true, None).unwrap();
         let hand_over = orders.pull(None).unwrap();
         let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Level, debug, enabled, warn};
 
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{HandOver, Held, IdleBarista};
@@ -36,6 +36,10 @@ pub trait CounterLock: Send + Sync + 'static {
     fn new(counter: Counter) -> Self;
     /// Runs one step with the line to itself.
     fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R;
+    /// Whether a step panicked, after which there is no further one.
+    fn is_broken(&self) -> bool {
+        false
+    }
 }
 
 impl CounterLock for Mutex<Counter> {
@@ -48,6 +52,10 @@ impl CounterLock for Mutex<Counter> {
             .lock()
             .expect("a panic inside a step would have left the line half changed: nothing may go on from there");
         step(&mut counter)
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_poisoned()
     }
 }
 
@@ -109,7 +117,12 @@ impl<X: CounterLock> Desk<X> {
         }
     }
 
-    /// Places an order, or joins the one of the same key. `hold`: the request waits for it.
+    /// Whether it can serve: no step of the line has panicked.
+    pub fn is_sound(&self) -> bool {
+        !self.shop.counter.is_broken()
+    }
+
+    /// Places an order, or joins the one of the same key. `hold`: the request waits for it. `request_id`: for the log.
     ///
     /// # Errors
     /// See [`PlaceError`].
@@ -119,6 +132,7 @@ impl<X: CounterLock> Desk<X> {
         origin: Option<IpNet>,
         keyed: Option<Keyed>,
         hold: bool,
+        request_id: Option<Box<str>>,
     ) -> Result<Placement<X>, PlaceError> {
         let (sender, receiver) = if hold {
             let (sender, receiver) = oneshot::channel();
@@ -129,6 +143,7 @@ impl<X: CounterLock> Desk<X> {
         let now = now();
         let order = Order {
             origin,
+            request_id,
             ..Order::new(OrderId(unique(now.wall)), customer, now)
         };
         let placed = self.counter(|line| line.place(now, order, keyed, sender))?;
@@ -280,7 +295,8 @@ impl<X: CounterLock> Desk<X> {
         if !already {
             let (waited, brewed) = (order.waited(now), order.brewed(now));
             self.shop.metrics.finished(order.delivered, waited, brewed);
-            debug!(order_id = %id, delivered = order.delivered, "an order is ready");
+            let customer_request_id = order.request_id.as_deref();
+            debug!(order_id = %id, customer_request_id, delivered = order.delivered, "an order is ready");
         }
         tell(receivers, &Outcome::Ready(Arc::clone(&order)));
         Ok(Report { order, already })
@@ -292,7 +308,10 @@ impl<X: CounterLock> Desk<X> {
     /// See [`FenceError`].
     pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Result<Handed, FenceError> {
         let now = now();
-        self.counter(|line| line.extend(now, id, attempt))
+        let handed = self.counter(|line| line.extend(now, id, attempt))?;
+        let (attempt, customer_request_id) = (handed.attempt, handed.request_id.as_deref());
+        debug!(order_id = %id, attempt, customer_request_id, "a barista keeps an order for another lease");
+        Ok(handed)
     }
 
     /// Gives the order back to its original place at once.
@@ -302,7 +321,8 @@ impl<X: CounterLock> Desk<X> {
     pub fn release(&self, id: OrderId, attempt: Option<u32>) -> Result<(), FenceError> {
         let now = now();
         let returned = self.counter(|line| line.release(now, id, attempt))?;
-        debug!(order_id = %id, "a barista gave an order back");
+        let customer_request_id = self.request_id(id);
+        debug!(order_id = %id, customer_request_id, "a barista gave an order back");
         self.settle(id, returned, &self.shop.metrics.requeued_released);
         Ok(())
     }
@@ -329,11 +349,12 @@ impl<X: CounterLock> Desk<X> {
             metrics.expired.increment(1);
             let barista = expired.barista.as_deref().unwrap_or("unnamed");
             let (order_id, attempt) = (expired.id, expired.attempt);
+            let customer_request_id = expired.request_id.as_deref();
             let requeued = if expired.moved_back {
-                warn!(%order_id, attempt, barista, "an order's lease ran out too often: it goes behind the line");
+                warn!(%order_id, attempt, barista, customer_request_id, "an order's lease ran out too often: it goes behind the line");
                 &metrics.requeued_moved_back
             } else {
-                debug!(%order_id, attempt, barista, "an order's lease ran out: it returns to its place");
+                debug!(%order_id, attempt, barista, customer_request_id, "an order's lease ran out: it returns to its place");
                 &metrics.requeued_expired
             };
             self.settle(order_id, expired.returned, requeued);
@@ -402,11 +423,20 @@ impl<X: CounterLock> Desk<X> {
 
     /// A hand-over that did not reach its barista never happened.
     pub(super) fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>) {
-        debug!(order_id = %id, attempt, "a hand-over did not reach its barista");
+        let customer_request_id = self.request_id(id);
+        debug!(order_id = %id, attempt, customer_request_id, "a hand-over did not reach its barista");
         let now = now();
         if let Some(returned) = self.counter(|line| line.give_back(now, id, attempt, previous)) {
             self.settle(id, returned, &self.shop.metrics.requeued_undelivered);
         }
+    }
+
+    /// Who placed the order, where the log has a use for it.
+    fn request_id(&self, id: OrderId) -> Option<Box<str>> {
+        if !enabled!(Level::DEBUG) {
+            return None;
+        }
+        self.view(id)?.order.request_id
     }
 
     /// Sends an order to the barista it was given to; if they have left, to the next one, until it is somewhere safe.

@@ -41,7 +41,7 @@ fn shop() -> Shop {
 }
 
 fn place(shop: &Shop) -> Held<Lock> {
-    match shop.place(None, None, None, true) {
+    match shop.place(None, None, None, true, None) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
@@ -53,7 +53,7 @@ fn place_keyed(shop: &Shop) -> Placement<Lock> {
         key,
         fingerprint: 0,
     };
-    shop.place(None, None, Some(keyed), true).unwrap()
+    shop.place(None, None, Some(keyed), true, None).unwrap()
 }
 
 /// The next order, waiting for it if need be.
@@ -349,7 +349,7 @@ fn closing_leaves_nobody_held() {
         let shop = shop();
         let customer = {
             let shop = shop.clone();
-            thread::spawn(move || match shop.place(None, None, None, true) {
+            thread::spawn(move || match shop.place(None, None, None, true, None) {
                 Ok(Placement::Held(held)) => block_on(held),
                 Ok(other) => panic!("expected to be held, got {other:?}"),
                 Err(_) => Outcome::Closing,

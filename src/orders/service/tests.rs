@@ -21,7 +21,7 @@ fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<Counter>> {
         key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
         fingerprint: 0,
     });
-    match orders.place(None, None, keyed, true) {
+    match orders.place(None, None, keyed, true, None) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
@@ -153,7 +153,7 @@ async fn at_closing_time_nobody_is_left_holding() {
     assert!(matches!(held.await, Outcome::Closing));
     assert!(idle.await.is_none());
     assert!(matches!(
-        orders.place(None, None, None, true),
+        orders.place(None, None, None, true, None),
         Err(PlaceError::Closing)
     ));
     assert_eq!(orders.figures().held, 0);
