@@ -5,7 +5,9 @@
 mod commands;
 mod desks;
 mod engines;
+mod life;
 mod messages;
+mod reload;
 mod storage;
 
 use std::net::SocketAddr;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use metrics::{describe_gauge, gauge};
 use serde::Serialize;
-use tracing::info;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
+use tracing::{error, info};
 use utoipa::openapi::OpenApi;
 
 #[cfg(feature = "aws")]
@@ -23,6 +27,7 @@ pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, replay_couriers};
 use self::desks::{Desks, apis, package_types};
 use self::engines::Engines;
+pub use self::life::{Start, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::assignments::oplog::Oplog;
@@ -33,10 +38,10 @@ use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
 use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
-use crate::http::status::{Readiness, Scrape};
-use crate::shutdown::{Signals, Stopping};
-use crate::storage::sqlite;
-use crate::telemetry::Registry;
+use crate::http::status::{Component, Readiness, Scrape};
+use crate::shutdown::{self, Stopping, Tasks};
+use crate::storage::{Condition, sqlite};
+use crate::telemetry::{Logs, Registry};
 use crate::{assignments, couriers, deliveries, orders, packages, version};
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
@@ -57,7 +62,7 @@ pub struct App {
     registry: Registry,
     /// Of customers and staff; they stop together.
     readiness: [Readiness; 2],
-    drain: Duration,
+    drain: watch::Receiver<Duration>,
 }
 
 /// Where the server can be reached.
@@ -83,7 +88,11 @@ impl App {
     /// # Errors
     /// If the data directory or an address cannot be had, more connections are configured than the limit of open files
     /// allows, or the manifest that is to be loaded is not acceptable.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(
+        config: &Config,
+        logs: &Logs,
+        drain: watch::Receiver<Duration>,
+    ) -> anyhow::Result<Self> {
         let registry = registry()?;
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
         let types = package_types(config)?;
@@ -96,8 +105,10 @@ impl App {
             couriers: storage.couriers(config, &engines),
             oplog: storage.oplog.clone(),
         };
-        let readiness = storage.readiness(&stores);
+        let mut components = storage.components(&stores);
         let mut desks = Desks::new(config, stores, types, &registry);
+        components.insert(0, order_line(&desks));
+        let readiness = Readiness::of(components);
         let messages = Messages::new(config, &engines, &registry);
         messages.plug_in(&mut desks.couriers);
         desks.load_manifest(config).await?;
@@ -106,6 +117,7 @@ impl App {
             &desks,
             &storage,
             [&customers_seats, &staff_seats],
+            logs.count_lost(&registry),
         );
         let [customers, staff] = apis(&desks, readiness.clone(), scrape);
         let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
@@ -125,7 +137,7 @@ impl App {
             storage,
             registry,
             readiness,
-            drain: config.shutdown.drain,
+            drain,
         })
     }
 
@@ -137,8 +149,9 @@ impl App {
         }
     }
 
-    /// Serves until a signal comes, then goes down in order (see [`crate::shutdown`]).
-    pub async fn run(self, signals: Signals) {
+    /// Serves until `stop` names a signal, or until a task that serves has ended by itself; then goes down in order (see
+    /// [`shutdown`]). False if it was a fault.
+    pub async fn run(self, stop: oneshot::Receiver<&'static str>) -> bool {
         let Self {
             customers,
             staff,
@@ -146,34 +159,91 @@ impl App {
             messages,
             storage,
             registry,
-            readiness,
+            readiness: [readiness, _],
             drain,
         } = self;
-        let [readiness, _] = readiness;
         let stopping = Stopping {
             readiness,
             customers: customers.stop,
             staff: staff.stop,
             drain,
         };
-        let background = async {
-            tokio::join!(
-                desks.orders.keep_time(),
-                desks.flood.sweep(),
-                Box::pin(desks.couriers.count_parked()),
-                registry.fold()
-            );
-        };
+        let (mut listeners, mut background) = (Tasks::new(), Tasks::new());
+        supervise(
+            &mut listeners,
+            "the customers' listener",
+            customers.server.run(),
+        );
+        supervise(&mut listeners, "the staff's listener", staff.server.run());
+        let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
+        supervise(&mut background, "the order line's clock", async move {
+            orders.keep_time().await;
+        });
+        supervise(&mut background, "flood control's clock", async move {
+            flood.sweep().await;
+        });
+        let couriers = desks.couriers.clone();
+        supervise(&mut background, "the count of parked orders", async move {
+            couriers.count_parked().await;
+        });
+        supervise(&mut background, "the metrics' upkeep", async move {
+            registry.fold().await;
+        });
         let messages = messages.start(&desks.couriers);
-        let customers = tokio::spawn(customers.server.run());
-        let staff = tokio::spawn(staff.server.run());
-        tokio::select! {
-            () = background => {}
-            () = stopping.run(signals, &desks.orders, customers, staff) => {}
-        }
-        messages.stop().await;
-        storage.close().await;
+        let (signal, sound) = tokio::select! {
+            Ok(signal) = stop => (signal, true),
+            Some(ended) = listeners.join_next() => (fault(ended), false),
+            Some(ended) = background.join_next() => (fault(ended), false),
+            () = messages.ended() => {
+                error!("a task that receives or publishes couriers' messages has ended by itself");
+                ("none", false)
+            }
+        };
+        stopping
+            .go_down(signal, &desks.orders, &mut listeners)
+            .await;
+        shutdown::close(async {
+            messages.stop().await;
+            storage.close().await;
+        })
+        .await;
+        sound
     }
+}
+
+/// Runs a task that is to serve as long as the server does; it is noticed at once if it ends, or panics.
+fn supervise(
+    tasks: &mut Tasks,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let task = tokio::spawn(task);
+    tasks.spawn(async move { (name, task.await) });
+}
+
+/// Something that serves has ended by itself. The server cannot go on without it, and a supervisor can start it anew.
+fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'static str {
+    let (task, how) = match ended {
+        Ok((task, Ok(()))) => (task, "it returned".to_owned()),
+        Ok((task, Err(error))) => (task, error.to_string()),
+        Err(error) => ("a task", error.to_string()),
+    };
+    error!(
+        task,
+        how, "a part of the server has ended by itself: going down"
+    );
+    "none"
+}
+
+/// The order line as `/readyz` shows it.
+fn order_line(desks: &Desks) -> Component {
+    let (orders, condition) = (desks.orders.clone(), Condition::default());
+    Component::new("orders", move || {
+        if !orders.is_sound() {
+            condition.fails("a step of the order line panicked; it needs a restart");
+        }
+        condition.state()
+    })
 }
 
 /// The description of both listeners' API: customers, staff.
@@ -191,7 +261,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     };
     let desks = Desks::new(config, stores, package_types(config)?, &registry);
     let scrape = Scrape::new(registry, || ());
-    let readiness = [Readiness::new(|| true), Readiness::new(|| true)];
+    let readiness = Readiness::of(vec![order_line(&desks)]);
     Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))
 }
 
@@ -222,6 +292,7 @@ fn scrape(
     desks: &Desks,
     storage: &Storage,
     [customers, staff]: [&Seats; 2],
+    count_lost_lines: impl Fn() + Send + Sync + 'static,
 ) -> Scrape {
     const OPEN: &str = "odyssey_connections";
     const MOST: &str = "odyssey_connections_max";
@@ -243,6 +314,7 @@ fn scrape(
         desks.orders.show_figures();
         desks.flood.show_figures();
         oplog.show_figures();
+        count_lost_lines();
         for database in &databases {
             database.show_figures();
         }
@@ -363,6 +435,7 @@ mod tests {
                     "/preferences",
                     "/preferences/{recipient_id}",
                     "/readyz",
+                    "/readyz/{desk}",
                     "/statistics",
                 ]
             ]
@@ -400,6 +473,7 @@ mod tests {
                     "/packages/{package_id}",
                     "/preferences/{recipient_id}",
                     "/readyz",
+                    "/readyz/{desk}",
                     "/release/",
                     "/start/",
                     "/statistics",

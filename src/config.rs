@@ -1,7 +1,9 @@
 //! Configuration: `config.default.toml`, then a file, then the environment. The only reader of the environment.
 
+mod changes;
 mod couriers;
 mod layers;
+mod log;
 mod secret;
 
 use std::ffi::OsString;
@@ -16,10 +18,10 @@ use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use tracing::debug;
-use tracing_subscriber::filter::Targets;
 
 pub use self::couriers::{CourierEvents, CourierJoin, CourierRole, CourierStore, Couriers, Redis};
 use self::layers::Layers;
+pub use self::log::{Log, LogFormat};
 pub use self::secret::Secret;
 
 /// Every key, commented, with its default, unit and bounds.
@@ -402,28 +404,6 @@ pub struct Shutdown {
     pub drain: Duration,
 }
 
-/// What is logged, and how.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// How a line looks.
-    pub format: LogFormat,
-    /// Which lines there are.
-    pub level: String,
-}
-
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Text,
-    /// One object a line.
-    Json,
-}
-
 impl Config {
     /// Reads the defaults, the file if there is one, and the process's environment.
     ///
@@ -648,18 +628,6 @@ impl Config {
     /// Never: every value of this type has a TOML form.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a tree of strings, numbers and booleans is TOML")
-    }
-}
-
-impl Log {
-    /// The filter that `level` describes.
-    ///
-    /// # Errors
-    /// A sentence on what does not parse.
-    pub fn targets(&self) -> Result<Targets, String> {
-        self.level.parse::<Targets>().map_err(|error| {
-            format!("{:?} is not a level (error, warn, info, debug, trace) or a list of module=level: {error}", self.level)
-        })
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The map of the crate, from the outside in:
 //! - [`app`] puts everything together; the only module that sees everything.
-//! - [`config`], [`telemetry`], [`shutdown`]: how the process starts, what it tells, how it ends.
+//! - [`config`], [`telemetry`], [`shutdown`], [`notify`]: how the process starts, what it tells, how it ends.
 //! - [`cli`]: the command line; every command except the server itself.
 //! - [`version`]: which build this is.
 //! - [`flood`]: admission by client address; knows no desk.
@@ -23,6 +23,7 @@ pub mod couriers;
 pub mod deliveries;
 pub mod flood;
 pub mod http;
+pub mod notify;
 pub mod orders;
 pub mod packages;
 pub mod shutdown;

@@ -1,15 +1,14 @@
 //! The program: a command line that runs the server, or a command of [`odyssey::cli`].
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
 use jiff::Timestamp;
-use odyssey::app::App;
-use odyssey::cli::{self, Cli, Command};
-use odyssey::config::Config;
-use odyssey::shutdown::Signals;
+use odyssey::app::{self, Addresses, Start};
+use odyssey::cli::{self, Cli, Command, Source};
 use odyssey::telemetry;
 
 /// Held connections: each keeps two buffers of 8 KiB that are mostly untouched. This allocator leaves the untouched pages
@@ -19,15 +18,16 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     cli::exit_code(match Cli::parse().command {
-        Command::Serve { source, addresses } => source
-            .load()
-            .and_then(|config| serve(&config, addresses.as_deref())),
+        Command::Serve { source, addresses } => serve(&source, addresses.as_deref()),
         command => cli::run(command),
     })
 }
 
-fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
-    telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+/// Serves, and ends the process itself: neither an open connection nor a standard error that is not read may hold up the end.
+fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let config = source.load()?;
+    let logs = telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
     let now = Timestamp::now();
     if now < Timestamp::UNIX_EPOCH {
         // HTTP has no dates before 1970: hyper panics at the first answer.
@@ -39,20 +39,25 @@ fn serve(config: &Config, addresses: Option<&Path>) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let signals = Signals::take_over().context("cannot listen for signals")?;
-        let app = App::open(config).await?;
-        if let Some(file) = addresses {
-            write_whole(file, &serde_json::to_vec(&app.addresses())?)
-                .with_context(|| format!("cannot write the addresses to {}", file.display()))?;
-        }
-        // Large, and moved once.
-        Box::pin(app.run(signals)).await;
-        anyhow::Ok(())
-    })?;
-    // Whatever is still open after the deadline ends here, with the process.
+    let start = Start {
+        config,
+        file: source.config.clone(),
+        logs: logs.clone(),
+        began,
+    };
+    let opened = |opened: &Addresses| {
+        let Some(file) = addresses else { return Ok(()) };
+        write_whole(file, &serde_json::to_vec(opened)?)
+            .with_context(|| format!("cannot write the addresses to {}", file.display()))
+    };
+    let ended = runtime.block_on(Box::pin(app::serve(start, opened)));
     runtime.shutdown_background();
-    Ok(())
+    let code = ended.unwrap_or_else(|error| {
+        logs.say(&format!("odyssey: {error:#}"));
+        1
+    });
+    logs.flush();
+    process::exit(i32::from(code));
 }
 
 /// Whoever waits for the file sees all of it or nothing.

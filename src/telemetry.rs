@@ -1,54 +1,21 @@
 //! Logs and the metrics registry.
 
+mod logs;
+mod lossy;
+
 use std::fmt;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt as lines};
 
-use crate::config::{Log, LogFormat};
+pub use self::logs::{Logs, init_logs};
 
 /// How often histograms are folded together. Between folds each observation is kept by itself, so a server that nobody
 /// scrapes would otherwise grow.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
-
-/// Logs go to standard error from now on, in the configured form.
-///
-/// # Errors
-/// A sentence, if the level does not parse or logging was set up before.
-pub fn init_logs(log: &Log) -> Result<(), String> {
-    let targets = log.targets()?;
-    let json = match log.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
-    };
-    let layer = if json {
-        lines::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .with_writer(std::io::stderr)
-            .boxed()
-    } else {
-        lines::layer()
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
-            .boxed()
-    };
-    tracing_subscriber::registry()
-        .with(targets)
-        .with(layer)
-        .try_init()
-        .map_err(|error| error.to_string())
-}
 
 /// One process's metrics: what was registered inside [`Registry::register`], and how it is shown.
 #[derive(Clone)]

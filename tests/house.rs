@@ -25,8 +25,9 @@ type Arrows = &'static [(&'static str, &'static [&'static str])];
 /// The house, without its desks. `app` sees everything, desks included.
 const HOUSE: Arrows = &[
     ("lib", &[]),
-    ("main", &["app", "cli", "config", "shutdown", "telemetry"]),
+    ("main", &["app", "cli", "config", "telemetry"]),
     ("cli", &["app", "config", "version"]),
+    ("notify", &[]),
     (
         "app",
         &[
@@ -34,6 +35,7 @@ const HOUSE: Arrows = &[
             "http",
             "flood",
             "storage",
+            "notify",
             "shutdown",
             "telemetry",
             "version",
@@ -146,6 +148,8 @@ const ROOMS_OUTSIDE: Arrows = &[
     ("reading", &["values"]),
     // Whichever engine a desk has, it is out of reach in the same ways.
     ("error", &["storage::Unavailable"]),
+    // ... and is well or down in the same way.
+    ("store", &["storage::State"]),
     // What was asked of an engine is carried through, and counted, whoever leaves.
     ("service", &["storage::carried_through", "values"]),
     ("sqlite", &["storage"]),
@@ -167,6 +171,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "http",
         "storage::Unavailable",
         "an engine out of reach is the same problem at every desk",
+    ),
+    (
+        "http",
+        "storage::State",
+        "readiness shows how each desk's engine is",
     ),
     (
         "shutdown",
@@ -870,7 +879,7 @@ fn the_reader_sees_the_house() {
     let arrows: BTreeSet<Arrow> = house.arrows().collect();
     // A reader that sees nothing finds nothing wrong.
     for (from, to) in [
-        ("main", "app::App"),
+        ("main", "app::Start"),
         ("app", "config::Config"),
         ("app::desks", "orders::Orders"),
         ("shutdown", "orders::Orders"),
@@ -907,7 +916,7 @@ shutdown.rs | use tokio::signal::unix::signal; use crate::orders::Orders; use cr
 telemetry.rs | use crate::config::Log;
 http/mod.rs | pub mod status; pub mod problem; pub use status::A;
 http/problem.rs | use crate::storage::Unavailable;
-http/status.rs | use super::edge::B; use crate::telemetry::Registry;
+http/status.rs | use super::edge::B; use crate::storage::State; use crate::telemetry::Registry;
 http/edge.rs | use super::status::A; use hyper::Request;
 orders/mod.rs | #![doc = "See [`mod@line`], [`hold`] and [`metrics`]."] pub mod model; pub use service::Orders;
 orders/routes.rs | use axum::Json; use super::service::Orders; use crate::http::Problem; async fn a() {}

@@ -193,7 +193,7 @@ pub(super) fn apis(
             .routes(orders::routes::customer_routes(&orders))
             .routes(packages::routes::customer_routes(&packages))
             .routes([index_route("customers", public, &[])])
-            .routes(health_routes(of_customers)),
+            .routes(health_routes(&of_customers)),
         staff
             .routes(orders::routes::staff_routes(&orders))
             .routes(deliveries::routes::staff_routes(&deliveries))
@@ -202,7 +202,7 @@ pub(super) fn apis(
             .routes(couriers::routes::staff_routes(&couriers))
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes([index_route("staff", inner, &[metrics])])
-            .routes(health_routes(of_staff))
+            .routes(health_routes(&of_staff))
             .routes([metrics_route(scrape)]),
     ]
 }

@@ -50,6 +50,14 @@ impl Messages {
     reason = "with the feature `aws` there may be some"
 )]
 impl Running {
+    #[expect(
+        clippy::unused_self,
+        reason = "with the feature `aws` there may be some"
+    )]
+    pub(super) async fn ended(&self) {
+        std::future::pending().await
+    }
+
     pub(super) async fn stop(self) {}
 }
 
@@ -88,6 +96,14 @@ impl Messages {
 
 #[cfg(feature = "aws")]
 impl Running {
+    /// Returns once a task has ended by itself.
+    pub(super) async fn ended(&self) {
+        match &self.queues {
+            Some(queues) => queues.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// No more come; what is under way may end.
     pub(super) async fn stop(self) {
         if let Some(queues) = self.queues {

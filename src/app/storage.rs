@@ -10,7 +10,7 @@ use tracing::info;
 use super::engines::Engines;
 use crate::assignments::oplog::{self, Oplog};
 use crate::config::{self, Config};
-use crate::http::status::Readiness;
+use crate::http::status::Component;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
@@ -100,17 +100,17 @@ impl Storage {
         })
     }
 
-    /// Of the customers' listener and of the staff's. What only the staff needs does not turn customers away.
-    pub(super) fn readiness(&self, stores: &Stores) -> [Readiness; 2] {
-        let databases = self.databases();
+    /// The desks that keep something, as `/readyz` shows them.
+    pub(super) fn components(&self, stores: &Stores) -> Vec<Component> {
+        let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
         let assignments = Arc::clone(&stores.assignments);
         let couriers = Arc::clone(&stores.couriers);
-        let staff = Readiness::new(move || {
-            databases.iter().all(Database::is_well) && assignments.is_well() && couriers.is_well()
-        });
-        let databases = [self.deliveries.clone(), self.packages.clone()];
-        let customers = staff.beside(move || databases.iter().all(Database::is_well));
-        [customers, staff]
+        vec![
+            Component::new("deliveries", move || deliveries.state()),
+            Component::new("packages", move || packages.state()),
+            Component::new("assignments", move || assignments.state()),
+            Component::new("couriers", move || couriers.state()),
+        ]
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {

@@ -48,6 +48,7 @@ use super::model::{
     Change, DriverChange, DriverId, Filter, Held, PackageId, Place, Status, Update,
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use crate::storage::State;
 use crate::storage::aws::Aws;
 
 pub use calls::Patience;
@@ -261,7 +262,7 @@ impl Store for Dynamodb {
         Box::pin(self.find(filter, after, limit))
     }
 
-    fn is_well(&self) -> bool {
-        self.calls.is_well()
+    fn state(&self) -> State {
+        self.calls.state()
     }
 }

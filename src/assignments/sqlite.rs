@@ -20,6 +20,7 @@ use super::model::{
     Place, Region, Status, Update,
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use crate::storage::State;
 use crate::storage::sqlite::{Database, Micros, Undone};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in
@@ -153,8 +154,8 @@ impl Store for Sqlite {
         )
     }
 
-    fn is_well(&self) -> bool {
-        self.database.is_well()
+    fn state(&self) -> State {
+        self.database.state()
     }
 }
 

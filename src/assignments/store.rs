@@ -11,6 +11,7 @@ use super::error::{Refusal, Unavailable};
 use super::model::{
     Assignment, Change, DriverChange, DriverId, Filter, Held, Place, Status, Update,
 };
+use crate::storage::State;
 
 /// An answer that takes its time. Boxed, so that the service need not know which store it has.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
@@ -96,7 +97,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing>;
 
     /// Whether what must be kept can be.
-    fn is_well(&self) -> bool;
+    fn is_well(&self) -> bool {
+        self.state().down.is_none()
+    }
+
+    /// As [`Store::is_well`], with its time and reason.
+    fn state(&self) -> State;
 }
 
 /// A store that was never opened: for describing the desk's API.
@@ -140,8 +146,8 @@ impl Store for Closed {
         closed()
     }
 
-    fn is_well(&self) -> bool {
-        false
+    fn state(&self) -> State {
+        State::down("the store was never opened")
     }
 }
 

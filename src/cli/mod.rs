@@ -39,8 +39,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the server: customers on one listener, staff on the other
     ///
-    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM or SIGINT stops it in
-    /// order: held customers get their coffee first, for as long as shutdown.drain allows.
+    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM, SIGINT or SIGQUIT
+    /// stops it in order: held customers get their coffee first, for as long as shutdown.drain allows. SIGHUP reloads the
+    /// configuration.
     #[command(
         after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys."
     )]
@@ -126,7 +127,7 @@ pub enum Command {
 pub struct Source {
     /// Configuration file (TOML); its keys override the defaults
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 }
 
 impl Source {

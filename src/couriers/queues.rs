@@ -25,6 +25,7 @@
 //! Everything is tried again with growing pauses, some part of them random. It is said once when that begins, and once when it
 //! is over. An emulator that was restarted has forgotten the chain: if it may be made, it is made anew ([`Chain`]).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,11 +69,15 @@ pub fn announcer(chain: &Chain, metrics: &Metrics) -> Arc<dyn Topic> {
     Arc::new(Announcer::new(chain.clone(), metrics.clone()))
 }
 
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The tasks that hear and tell.
 #[derive(Debug)]
 pub struct Queues {
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled once a task has ended, by itself or by a panic.
+    ended: CancellationToken,
 }
 
 impl Queues {
@@ -84,6 +89,14 @@ impl Queues {
         metrics: &Metrics,
     ) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let ended = CancellationToken::new();
+        let watched = |task: Task| {
+            let end = ended.clone().drop_guard();
+            tasks.spawn(async move {
+                let _end = end;
+                task.await;
+            });
+        };
         let of = |heard, queue: &str| consumer::Parts {
             chain: chain.clone(),
             queue: queue.to_owned(),
@@ -95,21 +108,28 @@ impl Queues {
         let places = chain.places();
         if settings.dispatches {
             let parts = of(Heard::Events, &places.events_queue);
-            tasks.spawn(Arc::new(Consumer::<Events>::new(parts)).run());
+            watched(Box::pin(Arc::new(Consumer::<Events>::new(parts)).run()));
             let publisher = Publisher::new(
                 chain.clone(),
                 couriers.clone(),
                 metrics.clone(),
                 stop.clone(),
             );
-            tasks.spawn(publisher.run());
+            watched(Box::pin(publisher.run()));
         }
         if settings.learns {
             let parts = of(Heard::Assignments, &places.assignments_queue);
-            tasks.spawn(Arc::new(Consumer::<Assignments>::new(parts)).run());
+            watched(Box::pin(
+                Arc::new(Consumer::<Assignments>::new(parts)).run(),
+            ));
         }
         tasks.close();
-        Self { tasks, stop }
+        Self { tasks, stop, ended }
+    }
+
+    /// Returns once a task has ended by itself.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Takes nothing more in, finishes what is being kept, and gives the rest back to its queue, for as long as `patience`

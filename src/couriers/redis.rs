@@ -22,7 +22,6 @@ mod notation;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
@@ -38,6 +37,7 @@ use super::model::{
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::redis::{Call, Redis as Engine};
+use crate::storage::{Condition, State};
 
 /// The store. Cheap to clone; it ends when the last clone is gone.
 #[derive(Debug, Clone)]
@@ -59,12 +59,12 @@ pub struct Settings {
 }
 
 /// Whether what was to be written was written the last time.
-#[derive(Debug, Clone)]
-struct Health(Arc<AtomicBool>);
+#[derive(Debug, Clone, Default)]
+struct Health(Arc<Condition>);
 
 impl Health {
     fn is_well(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_well()
     }
 
     /// What the answer to a question means to whoever asked. Who answers may still refuse to write.
@@ -75,7 +75,7 @@ impl Health {
                 error!(%error, "Redis answers what makes no sense");
                 return Unavailable::Failed;
             }
-            if self.0.swap(false, Ordering::Relaxed) {
+            if self.0.fails(&error) {
                 warn!(%error, "Redis fails");
             }
             Unavailable::Engine
@@ -85,7 +85,7 @@ impl Health {
     /// The same of something that was written.
     fn wrote<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
         let written = self.hears(answer)?;
-        if !self.0.swap(true, Ordering::Relaxed) {
+        if self.0.works() {
             info!("Redis works again");
         }
         Ok(written)
@@ -110,7 +110,7 @@ impl Redis {
     /// The store in this Redis. Needs a runtime.
     pub fn new(engine: Engine, settings: Settings) -> Self {
         let (jobs, waiting) = mpsc::channel(settings.queue_max);
-        let health = Health(Arc::new(AtomicBool::new(true)));
+        let health = Health::default();
         let writer = Writer::new(engine.clone(), settings, health.clone());
         tokio::spawn(writer.run(waiting));
         Self {
@@ -507,8 +507,8 @@ impl Store for Redis {
         })
     }
 
-    fn is_well(&self) -> bool {
-        self.health.is_well()
+    fn state(&self) -> State {
+        self.health.0.state()
     }
 }
 

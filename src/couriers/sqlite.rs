@@ -11,6 +11,7 @@ use super::model::{
     Whereabouts, Zone,
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
+use crate::storage::State;
 use crate::storage::sqlite::{Database, Micros};
 
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
@@ -239,8 +240,8 @@ impl Store for Sqlite {
         }))
     }
 
-    fn is_well(&self) -> bool {
-        self.database.is_well()
+    fn state(&self) -> State {
+        self.database.state()
     }
 }
 

@@ -9,6 +9,7 @@ use super::error::Unavailable;
 use super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
+use crate::storage::State;
 
 /// An answer that takes its time. Boxed, so that the service need not know which store it has.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
@@ -74,7 +75,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
 
     /// Whether the engine did its work the last time it was asked. Databases in the data directory are watched as such.
-    fn is_well(&self) -> bool;
+    fn is_well(&self) -> bool {
+        self.state().down.is_none()
+    }
+
+    /// As [`Store::is_well`], with its time and reason.
+    fn state(&self) -> State;
 }
 
 /// A store that was never opened: for describing the desk's API.
@@ -130,8 +136,8 @@ impl Store for Closed {
         closed()
     }
 
-    fn is_well(&self) -> bool {
-        false
+    fn state(&self) -> State {
+        State::down("the store was never opened")
     }
 }
 

@@ -5,29 +5,50 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
+use super::api::with_state;
 use super::files::{self, File};
 use super::params::Path;
 use super::problem::Problem;
-use crate::storage::Unavailable;
+use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
 
-/// Whether the server is willing to take more work; shared by both listeners and the shutdown.
+/// A desk, as `/readyz` shows it.
+#[derive(Clone)]
+pub struct Component {
+    name: &'static str,
+    look: Arc<dyn Fn() -> EngineState + Send + Sync>,
+}
+
+impl Component {
+    /// The desk of this name, and what says how it is.
+    pub fn new(name: &'static str, look: impl Fn() -> EngineState + Send + Sync + 'static) -> Self {
+        let look = Arc::new(look);
+        Self { name, look }
+    }
+}
+
+/// Whether the server takes more work; the listeners and the shutdown share it.
 #[derive(Clone)]
 pub struct Readiness {
     stopping: Arc<AtomicBool>,
-    able: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The first is the order line, for which `/readyz` speaks.
+    components: Arc<[Component]>,
+    /// Whether reasons are shown: they may name hosts and files.
+    shows_reasons: bool,
 }
 
 impl fmt::Debug for Readiness {
@@ -37,27 +58,98 @@ impl fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    /// Willing, and as long as `able` says so, able: whether everything works that requests need.
-    pub fn new(able: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self {
+    /// Of the customers' listener and of the staff's, which stop together. The first component is the order line: without it
+    /// there is no service, and no other component's failure turns customers away.
+    pub fn of(components: Vec<Component>) -> [Self; 2] {
+        let staff = Self {
             stopping: Arc::default(),
-            able: Arc::new(able),
-        }
-    }
-
-    /// Stops together with this one, but is able as long as `able` says so.
-    #[must_use]
-    pub fn beside(&self, able: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self {
-            stopping: Arc::clone(&self.stopping),
-            able: Arc::new(able),
-        }
+            components: components.into(),
+            shows_reasons: true,
+        };
+        let customers = Self {
+            shows_reasons: false,
+            ..staff.clone()
+        };
+        [customers, staff]
     }
 
     /// From now on `/readyz` says 503.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn look_at(&self, component: &Component) -> ComponentState {
+        let EngineState { down, since } = (component.look)();
+        let state = if down.is_some() { "down" } else { "ok" };
+        let reason = down.map(|reason| {
+            if self.shows_reasons {
+                reason
+            } else {
+                "The log and the staff's listener say why.".to_owned()
+            }
+        });
+        ComponentState {
+            name: component.name,
+            state,
+            since,
+            reason,
+        }
+    }
+
+    fn look_at_all(&self) -> Vec<ComponentState> {
+        let components = self.components.iter();
+        components
+            .map(|component| self.look_at(component))
+            .collect()
+    }
+}
+
+/// How a desk is.
+#[derive(Debug, Serialize, ToSchema)]
+struct ComponentState {
+    /// The desk.
+    #[schema(example = "orders")]
+    name: &'static str,
+    /// `ok` or `down`.
+    #[schema(example = "ok")]
+    state: &'static str,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    /// Why it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<String>,
+}
+
+impl ComponentState {
+    fn is_down(&self) -> bool {
+        self.state == "down"
+    }
+}
+
+/// The server is ready.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ready {
+    /// `ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// Every desk; one that is down answers 503 itself.
+    components: Vec<ComponentState>,
+}
+
+/// A desk is ready.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReadyDesk {
+    /// `ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// The desk.
+    component: ComponentState,
 }
 
 /// An answer of one word.
@@ -89,29 +181,88 @@ async fn health() -> Response {
 
 /// Ready?
 ///
-/// Willing and able to take work; not while the server is being stopped, or cannot keep what it must.
+/// Whether the order line takes orders, and how every desk is. Not while the server is being stopped. A desk whose storage is
+/// down answers 503 itself and is listed as `down`; the order line needs no storage.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, description = "Ready", body = Status),
-    (status = 503, description = "Being stopped, or the storage does not work", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Ready", body = Ready),
+    (status = 503, description = "Being stopped, or the order line cannot serve; the member `components` lists the desks", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
-    if readiness.stopping.load(Ordering::Relaxed) {
-        Problem::stopping().into_response()
-    } else if !(readiness.able)() {
-        Problem::from(Unavailable::Engine).into_response()
+    let components = readiness.look_at_all();
+    let problem = if readiness.is_stopping() {
+        Problem::stopping()
+    } else if components.first().is_some_and(ComponentState::is_down) {
+        broken_line()
     } else {
-        no_store(axum::Json(Status { status: "ready" }))
-    }
+        let status = "ready";
+        return no_store(axum::Json(Ready { status, components }));
+    };
+    with_components(problem, &components).into_response()
 }
 
-/// The routes `/healthz`, `/health` and `/readyz`.
-pub fn health_routes(readiness: Readiness) -> [UtoipaMethodRouter; 3] {
-    let (schemas, paths, methods) = routes!(readyz);
-    [
-        routes!(healthz),
-        routes!(health),
-        (schemas, paths, methods.with_state(readiness)),
-    ]
+/// Is this desk ready?
+///
+/// For load balancers and alerts that are about one desk.
+#[utoipa::path(get, path = "/readyz/{desk}", tag = "status",
+    params(("desk" = String, Path, description = "orders, deliveries, packages, assignments or couriers", example = "orders")),
+    responses(
+        (status = 200, description = "Ready", body = ReadyDesk),
+        (status = 400, description = "Not text", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such desk", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Being stopped, or what the desk needs does not work; the member `components` says how it is", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn readyz_desk(
+    State(readiness): State<Readiness>,
+    Path(desk): Path<String>,
+) -> Result<Response, Problem> {
+    let mut components = readiness.components.iter();
+    let Some(component) = components.find(|component| component.name == desk) else {
+        return Err(no_such_desk(&readiness));
+    };
+    let is_line = component.name == readiness.components[0].name;
+    let component = readiness.look_at(component);
+    let problem = if readiness.is_stopping() {
+        Problem::stopping()
+    } else if !component.is_down() {
+        let status = "ready";
+        return Ok(no_store(axum::Json(ReadyDesk { status, component })));
+    } else if is_line {
+        broken_line()
+    } else {
+        Problem::from(Unavailable::Engine)
+    };
+    Err(with_components(problem, &[component]))
+}
+
+fn with_components(problem: Problem, components: &[ComponentState]) -> Problem {
+    problem.with("components", serde_json::json!(components))
+}
+
+fn broken_line() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "line-broken",
+        "The order line cannot serve",
+        "The server needs a restart; the log says why.",
+    )
+    .retry_after(Duration::from_secs(5))
+}
+
+fn no_such_desk(readiness: &Readiness) -> Problem {
+    let names: Vec<_> = readiness.components.iter().map(|desk| desk.name).collect();
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-desk",
+        "There is no such desk",
+        format!("The desks are {}.", names.join(", ")),
+    )
+}
+
+/// The routes `/healthz`, `/health`, `/readyz` and `/readyz/{desk}`.
+pub fn health_routes(readiness: &Readiness) -> [UtoipaMethodRouter; 4] {
+    let [of_all, of_desk] = with_state([routes!(readyz), routes!(readyz_desk)], readiness);
+    [routes!(healthz), routes!(health), of_all, of_desk]
 }
 
 /// What `/metrics` needs: the registry, and what sets the gauges to the moment's figures first.

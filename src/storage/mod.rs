@@ -37,7 +37,9 @@ pub mod redis;
 pub mod sqlite;
 
 mod carried;
+mod condition;
 mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
+pub use condition::{Condition, State};
 pub use unavailable::Unavailable;

@@ -47,7 +47,7 @@ use readers::Reader;
 use work::{Operation, Query, Read, Write};
 use writer::Writer;
 
-use crate::storage::Unavailable;
+use crate::storage::{State, Unavailable};
 
 /// What a database is made of.
 #[derive(Debug, Clone)]
@@ -204,6 +204,14 @@ impl Database {
     /// once the database is closed.
     pub fn is_well(&self) -> bool {
         self.inner.health.is_well() && !self.inner.ended.is_closed()
+    }
+
+    /// As [`Database::is_well`], with its time and reason.
+    pub fn state(&self) -> State {
+        if self.inner.ended.is_closed() {
+            return State::down("the database is closed");
+        }
+        self.inner.health.state()
     }
 
     /// Brings the gauges up to date.

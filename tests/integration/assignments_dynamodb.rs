@@ -285,7 +285,7 @@ async fn a_server_whose_tables_are_missing_says_that_it_is_not_well() {
         let answer = shop.staff.ask(ask).await;
         expect_unavailable(&answer);
     }
-    assert_eq!(shop.staff.ask(get("/readyz")).await.status, 503);
+    assert_eq!(shop.staff.ask(get("/readyz/assignments")).await.status, 503);
     assert_eq!(shop.staff.ask(get("/healthz")).await.status, 200);
     close_after_an_outage(shop).await;
 }
@@ -384,7 +384,7 @@ async fn a_manifest_that_one_server_replaces_is_the_other_ones_too() {
 
 async fn ready(shop: &Shop, status: u16) {
     let deadline = Instant::now() + PATIENCE;
-    while shop.staff.ask(get("/readyz")).await.status != status {
+    while shop.staff.ask(get("/readyz/assignments")).await.status != status {
         assert!(Instant::now() < deadline, "never {status}");
         sleep(Duration::from_millis(50)).await;
     }

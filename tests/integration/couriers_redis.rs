@@ -220,9 +220,9 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
     replayed(nowhere.path(), &settings(&url));
 }
 
-/// Waits until a listener is ready, or is not.
+/// Waits until the desk is ready, or is not.
 async fn ready(staff: Door, status: u16) {
-    while staff.ask(get("/readyz")).await.status != status {
+    while staff.ask(get("/readyz/couriers")).await.status != status {
         sleep(Duration::from_millis(10)).await;
     }
 }
@@ -247,6 +247,9 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
         within("the staff hears of it", ready(shop.staff, 503)).await;
         let away = shop.staff.ask(get("/couriers")).await;
         away.expect_problem(503, "storage-down");
+        // It turns no customer away.
+        let ready_for_orders = shop.staff.ask(get("/readyz")).await.expect(200);
+        assert_eq!(ready_for_orders["components"][4]["state"], "down");
         redis.start_again();
         within("the staff is served again", ready(shop.staff, 200)).await;
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::client::{event, get, within};
+use crate::client::{event, get, order, within};
 use crate::fleet::Fleet;
 use crate::shop::{Shop, odyssey, odyssey_by, variable};
 
@@ -347,12 +347,26 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
         };
         refused.expect_problem(503, "storage-down");
         assert!(refused.retry_after() >= 1);
-        for door in [shop.customers, shop.staff] {
-            let ready = door.ask(get("/readyz")).await;
-            ready.expect_problem(503, "storage-down");
+        for (door, shows_reasons) in [(shop.customers, false), (shop.staff, true)] {
+            let ready = door.ask(get("/readyz/deliveries")).await;
+            let problem = ready.expect_problem(503, "storage-down");
             assert!(ready.retry_after() >= 1);
+            let down = &problem["components"][0];
+            assert_eq!(
+                (&down["name"], &down["state"]),
+                (&"deliveries".into(), &"down".into())
+            );
+            let reason = down["reason"].as_str().unwrap();
+            assert_eq!(reason.contains("full"), shows_reasons, "{reason}");
+            // Coffee needs no disk.
+            let ready = door.ask(get("/readyz")).await.expect(200);
+            assert_eq!(&ready["components"][1], down);
+            door.ask(get("/readyz/orders")).await.expect(200);
             door.ask(get("/healthz")).await.expect(200);
         }
+        let customer = shop.customer(order()).await;
+        shop.serve_on_one_connection(1).await;
+        customer.answer().await.expect(200);
         let well = "odyssey_storage_well{database=\"deliveries\"}";
         assert_eq!(shop.metrics().await.count(well), 0);
         expect_kept(&shop, &kept).await;
@@ -360,7 +374,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
         // Nobody needs to report anything for that.
         shop.until("the storage works again", |now| now.count(well) == 1)
             .await;
-        shop.staff.ask(get("/readyz")).await.expect(200);
+        shop.staff.ask(get("/readyz/deliveries")).await.expect(200);
         expect_kept(&shop, &kept).await;
         collected = shop.staff.ask(event("a", "TAKEN_OFF")).await;
     }
@@ -467,7 +481,7 @@ async fn while_somebody_locks_the_file_the_queue_fills_and_it_works_again_afterw
     locker.execute_batch("COMMIT").unwrap();
     locker.close().unwrap();
     let ready = async {
-        while shop.staff.ask(get("/readyz")).await.status != 200 {
+        while shop.staff.ask(get("/readyz/deliveries")).await.status != 200 {
             sleep(Duration::from_millis(20)).await;
         }
     };

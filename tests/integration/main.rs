@@ -53,5 +53,6 @@ mod pages;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
 mod shutdown;
+mod signals;
 mod status;
 mod values;

@@ -26,8 +26,11 @@ async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
 
     stop(&shop, signal).await;
     let ready = shop.staff.ask(get("/readyz")).await;
-    ready.expect_problem(503, "stopping");
+    let problem = ready.expect_problem(503, "stopping");
+    assert_eq!(problem["components"].as_array().unwrap().len(), 5);
     assert!(ready.retry_after() >= 1);
+    let desk = shop.staff.ask(get("/readyz/packages")).await;
+    desk.expect_problem(503, "stopping");
     shop.staff.ask(get("/healthz")).await.expect(200);
     let metrics = shop.metrics().await;
     assert_eq!((metrics.held(), metrics.waiting()), (2, 1));
@@ -179,12 +182,12 @@ async fn a_customer_who_leaves_during_the_drain_lets_it_end() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    for second in [Signal::TERM, Signal::INT] {
+    for (second, code) in [(Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)] {
         let mut shop = Shop::open(&[("shutdown.drain", "24h")]).await;
         let visitor = shop.customer(order()).await;
         stop(&shop, Signal::TERM).await;
         shop.signal(second);
-        assert_eq!(shop.ended().await.code(), Some(143));
+        assert_eq!(shop.ended().await.code(), Some(code));
         assert!(shop.log().contains("a second signal"));
         visitor.leave().await;
     }

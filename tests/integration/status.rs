@@ -13,10 +13,15 @@ use crate::shop::{Shop, odyssey, text};
 async fn both_listeners_say_that_they_are_alive_and_ready() {
     let shop = Shop::open(&[]).await;
     for door in [shop.customers, shop.staff] {
-        for (path, word) in [("/healthz", "ok"), ("/health", "ok"), ("/readyz", "ready")] {
+        for (path, word) in [
+            ("/healthz", "ok"),
+            ("/health", "ok"),
+            ("/readyz", "ready"),
+            ("/readyz/orders", "ready"),
+        ] {
             for path in [path.to_owned(), format!("{path}/")] {
                 let answer = door.ask(get(path)).await;
-                assert_eq!(answer.expect(200), json!({"status": word}));
+                assert_eq!(answer.expect(200)["status"], word);
                 assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
                 assert_eq!(
                     answer.header("content-type"),
@@ -28,6 +33,41 @@ async fn both_listeners_say_that_they_are_alive_and_ready() {
             let head = door.ask(Ask::new(Method::HEAD, path)).await;
             assert_eq!((head.status, head.body.len()), (200, 0), "{head}");
         }
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn readyz_lists_every_desk_and_each_has_its_own() {
+    let shop = Shop::open(&[]).await;
+    let desks = [
+        "orders",
+        "deliveries",
+        "packages",
+        "assignments",
+        "couriers",
+    ];
+    for door in [shop.customers, shop.staff] {
+        let ready = door.ask(get("/readyz")).await.expect(200);
+        let components = ready["components"].as_array().unwrap();
+        let listed: Vec<_> = components.iter().map(|one| text(&one["name"])).collect();
+        assert_eq!(listed, desks);
+        for component in components {
+            assert_eq!(component["state"], "ok");
+            assert_eq!(component.get("reason"), None);
+            let since: jiff::Timestamp = text(&component["since"]).parse().unwrap();
+            assert!(since <= jiff::Timestamp::now());
+            let path = format!("/readyz/{}", text(&component["name"]));
+            let own = door.ask(get(path)).await.expect(200);
+            assert_eq!(
+                (&own["status"], &own["component"]),
+                (&json!("ready"), component)
+            );
+        }
+        let unknown = door.ask(get("/readyz/coffee")).await;
+        let problem = unknown.expect_problem(404, "no-such-desk");
+        let detail = text(&problem["detail"]);
+        assert!(desks.iter().all(|desk| detail.contains(desk)), "{detail}");
     }
     shop.close().await;
 }
@@ -114,7 +154,14 @@ fn is_of_couriers(path: &str) -> bool {
 async fn each_listener_describes_itself_in_openapi_3_1_and_does_what_it_says() {
     let shop = Shop::open(&[]).await;
     let id = shop.promised().await;
-    let common = ["/", "/health", "/healthz", "/readyz", "/statistics"];
+    let common = [
+        "/",
+        "/health",
+        "/healthz",
+        "/readyz",
+        "/readyz/{desk}",
+        "/statistics",
+    ];
     for (door, own) in [
         (shop.customers, &CUSTOMER_PATHS[..]),
         (shop.staff, &STAFF_PATHS),
@@ -365,6 +412,9 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                         // The braces of a description's path make an id like any other, which nobody has sent.
                         404 if path.starts_with("/packages/{") && !path.ends_with("//") => {
                             answer.expect_problem(404, "package-unknown");
+                        }
+                        404 if path.starts_with("/readyz/{") && !path.ends_with("//") => {
+                            answer.expect_problem(404, "no-such-desk");
                         }
                         404 => {
                             answer.expect_problem(404, "no-such-path");

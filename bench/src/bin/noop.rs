@@ -118,13 +118,15 @@ struct Assigned {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let config = Config::load(None)?;
-    telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
+    let logs = telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(&config, &options.addresses))
+    let served = runtime.block_on(serve(&config, &options.addresses));
+    logs.flush();
+    served
 }
 
 async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {

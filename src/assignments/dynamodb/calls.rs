@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::super::error::Unavailable;
 use super::values::{Item, place_of_day};
 use crate::storage::aws::{Aws, told};
+use crate::storage::{Condition, State};
 
 /// How a call that fails is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,8 @@ struct Inner {
     table: String,
     patience: Patience,
     state: AtomicU8,
+    /// Down while the state is [`DOWN`].
+    condition: Condition,
 }
 
 /// How it goes. Each change is logged, once.
@@ -174,14 +177,15 @@ impl Calls {
             table,
             patience,
             state: AtomicU8::new(WELL),
+            condition: Condition::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    pub(super) fn is_well(&self) -> bool {
-        self.inner.state.load(Ordering::Relaxed) != DOWN
+    pub(super) fn state(&self) -> State {
+        self.inner.condition.state()
     }
 
     /// Makes a call, until it is answered or the patience ends.
@@ -247,13 +251,13 @@ impl Calls {
             }
             // Not busy if an earlier try may have been done: the caller may not take it for nothing.
             Kind::Busy if !lost => {
-                if self.inner.becomes(BUSY) {
+                if self.inner.becomes(BUSY, cause) {
                     tracing::warn!(cause, "DynamoDB takes no more requests at the moment");
                 }
                 Unavailable::Busy
             }
             Kind::Busy | Kind::Lost | Kind::Down => {
-                if self.inner.becomes(DOWN) {
+                if self.inner.becomes(DOWN, cause) {
                     tracing::error!(cause, "DynamoDB is out of reach");
                     tokio::spawn(probe(Arc::downgrade(&self.inner)));
                 }
@@ -265,12 +269,17 @@ impl Calls {
 
 impl Inner {
     /// Whether it was otherwise before.
-    fn becomes(&self, state: u8) -> bool {
+    fn becomes(&self, state: u8, cause: &str) -> bool {
+        if state == DOWN {
+            self.condition.fails(cause);
+        } else {
+            self.condition.works();
+        }
         self.state.swap(state, Ordering::Relaxed) != state
     }
 
     fn answered(&self) {
-        if self.becomes(WELL) {
+        if self.becomes(WELL, "") {
             tracing::info!("DynamoDB answers again");
         }
     }

@@ -10,6 +10,7 @@ use super::super::error::Refusal;
 use super::super::sqlite::{MIGRATIONS, Sqlite};
 use super::super::store::Answer;
 use super::*;
+use crate::storage::State;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
 
@@ -364,8 +365,8 @@ impl Store for Contended {
         self.store.list(filter, after, limit)
     }
 
-    fn is_well(&self) -> bool {
-        self.store.is_well()
+    fn state(&self) -> State {
+        self.store.state()
     }
 }
 

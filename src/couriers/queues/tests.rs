@@ -18,6 +18,7 @@ use super::super::model::{
 use super::super::store::{Answer, Closed, Outgoing, Recorded, Store};
 use super::*;
 use crate::couriers;
+use crate::storage::State;
 use crate::storage::aws::Aws;
 use crate::telemetry::Registry;
 use fickle::Fickle;
@@ -114,8 +115,8 @@ impl Store for Moody {
         Closed.told(numbers)
     }
 
-    fn is_well(&self) -> bool {
-        true
+    fn state(&self) -> State {
+        State::well()
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the writer and the handles both look at: the version, and whether the engine keeps what it is given.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{error, info};
+
+use crate::storage::{Condition, State};
 
 /// Shared by the writer, who sets it, and the handles, who ask.
 #[derive(Debug)]
@@ -10,7 +12,7 @@ pub(super) struct Health {
     /// The database's name in the log.
     pub(super) name: String,
     version: AtomicU64,
-    well: AtomicBool,
+    condition: Condition,
 }
 
 impl Health {
@@ -18,7 +20,7 @@ impl Health {
         Self {
             name,
             version: AtomicU64::new(0),
-            well: AtomicBool::new(true),
+            condition: Condition::default(),
         }
     }
 
@@ -27,7 +29,11 @@ impl Health {
     }
 
     pub(super) fn is_well(&self) -> bool {
-        self.well.load(Ordering::Acquire)
+        self.condition.is_well()
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.condition.state()
     }
 
     /// A commit changed something. Called before its answers are sent.
@@ -37,14 +43,14 @@ impl Health {
 
     /// The engine has kept something. Tells so once.
     pub(super) fn works(&self) {
-        if !self.well.swap(true, Ordering::AcqRel) {
+        if self.condition.works() {
             info!(database = self.name, "the storage works again");
         }
     }
 
     /// The engine has failed. Tells so once, however many operations it concerns.
     pub(super) fn fails(&self, error: &rusqlite::Error) {
-        if self.well.swap(false, Ordering::AcqRel) {
+        if self.condition.fails(error) {
             error!(database = self.name, %error, "the storage does not work: nothing is kept until it does");
         }
     }

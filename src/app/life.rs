@@ -1,0 +1,152 @@
+//! The life of the server's process: it opens, serves, reloads, goes down. The main thread only listens for signals, so that
+//! every phase can be interrupted.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Instant;
+
+use anyhow::Context;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use super::reload::Reload;
+use super::{Addresses, App};
+use crate::config::Config;
+use crate::shutdown::{Asked, Signals};
+use crate::telemetry::Logs;
+use crate::{notify, version};
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its configuration.
+    pub config: Config,
+    /// The file that was read for it.
+    pub file: Option<PathBuf>,
+    /// Where the process writes its log.
+    pub logs: Logs,
+    /// When the process began.
+    pub began: Instant,
+}
+
+/// Opens a server and serves until a signal or a fault ends it; returns the process's exit code. `opened` is called once both
+/// listeners are open. Needs a runtime; must be polled by a thread that is none of its workers.
+///
+/// # Errors
+/// If it cannot be opened.
+pub async fn serve(
+    start: Start,
+    opened: impl FnOnce(&Addresses) -> anyhow::Result<()>,
+) -> anyhow::Result<u8> {
+    let mut signals = Signals::take_over().context("cannot listen for signals")?;
+    let Start {
+        config,
+        file,
+        logs,
+        began,
+    } = start;
+    describe(&config, file.as_ref());
+    let reload = Reload::new(config.clone(), file, logs.clone());
+    let drain = reload.drain();
+    // Opening waits for files, locks and networks. A worker that waited for them would receive no signal.
+    let mut opening = spawn_blocking(move || {
+        let opening = App::open(&config, &logs, drain);
+        Handle::current().block_on(opening)
+    });
+    let app = loop {
+        tokio::select! {
+            app = &mut opening => break app.context("opening the server panicked")??,
+            asked = signals.next() => match asked {
+                Asked::Reload => reload.begin(false),
+                Asked::Stop(signal) => {
+                    info!(signal = signal.name, "stopped before the server was open");
+                    return Ok(signal.exit_code());
+                }
+            },
+        }
+    };
+    let addresses = app.addresses();
+    opened(&addresses)?;
+    greet(&app, &addresses, began);
+    let (stop, stopped) = oneshot::channel();
+    let mut stop = Some(stop);
+    let mut running = pin!(app.run(stopped));
+    notify::ready();
+    loop {
+        tokio::select! {
+            sound = &mut running => return Ok(u8::from(!sound)),
+            asked = signals.next() => match (asked, stop.take()) {
+                (Asked::Reload, still_serving) => {
+                    reload.begin(still_serving.is_some());
+                    stop = still_serving;
+                }
+                (Asked::Stop(signal), Some(stop)) => {
+                    notify::stopping();
+                    // If it goes down already, that is what was asked for.
+                    let _ = stop.send(signal.name);
+                }
+                (Asked::Stop(signal), None) => {
+                    warn!(signal = signal.name, "a second signal: ending at once");
+                    return Ok(signal.exit_code());
+                }
+            },
+        }
+    }
+}
+
+/// What runs, as whom, and by which configuration.
+fn describe(config: &Config, file: Option<&PathBuf>) {
+    info!(
+        version = version::VERSION,
+        commit = version::COMMIT,
+        features = version::FEATURES.join(", "),
+        pid = std::process::id(),
+        "Odyssey starts"
+    );
+    let file = file.map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+    // Names only: values may be secrets.
+    let variables = config.variables();
+    let environment = if variables.is_empty() {
+        "no variables".to_owned()
+    } else {
+        variables.join(", ")
+    };
+    let data_dir =
+        std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    info!(
+        file,
+        environment,
+        data_dir = %data_dir.display(),
+        "configuration: the built-in defaults, then the file, then the environment (`odyssey config` prints the outcome)"
+    );
+}
+
+/// Where to go from here.
+fn greet(app: &App, addresses: &Addresses, began: Instant) {
+    let Addresses { customers, staff } = addresses;
+    info!(
+        url = customers,
+        docs = format!("{customers}/docs"),
+        "customers order here"
+    );
+    info!(
+        url = staff,
+        docs = format!("{staff}/docs"),
+        metrics = format!("{staff}/metrics"),
+        "baristas and operators work here"
+    );
+    let ip = app.staff.address.ip();
+    if !ip.is_loopback() {
+        warn!(
+            %ip,
+            "the staff's listener has no authentication and listens beyond this machine: let only staff reach it (configuration key `staff.listen`)"
+        );
+    }
+    let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(
+        ready_ms,
+        "ready in {ready_ms} ms; Ctrl-C or SIGTERM stops the server once held customers are served, SIGHUP reloads the configuration"
+    );
+}

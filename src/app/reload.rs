@@ -1,0 +1,108 @@
+//! SIGHUP: the file and the environment are read again, and what can change in a running server does.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::notify;
+use crate::telemetry::Logs;
+
+/// Reads the configuration again; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Reload {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: Option<PathBuf>,
+    logs: Logs,
+    drain: watch::Sender<Duration>,
+    in_force: Mutex<Config>,
+}
+
+impl Reload {
+    /// Over this configuration, which was read from this file.
+    pub(super) fn new(config: Config, file: Option<PathBuf>, logs: Logs) -> Self {
+        let inner = Inner {
+            file,
+            logs,
+            drain: watch::Sender::new(config.shutdown.drain),
+            in_force: Mutex::new(config),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// `shutdown.drain` as it is at each moment.
+    pub(super) fn drain(&self) -> watch::Receiver<Duration> {
+        self.inner.drain.subscribe()
+    }
+
+    /// Begins in the background: signals are received however long a file takes to read. `serving`: the service manager knows
+    /// that the server is ready.
+    pub(super) fn begin(&self, serving: bool) {
+        let inner = Arc::clone(&self.inner);
+        spawn_blocking(move || {
+            if serving {
+                notify::reloading();
+            }
+            inner.reload();
+            if serving {
+                notify::ready();
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn reload(&self) {
+        // Two at once would report each other's changes.
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        match Config::load(self.file.as_deref()) {
+            Ok(new) => self.take_over(&mut in_force, &new),
+            Err(error) => {
+                error!(%error, "the configuration was not reloaded: the old one stays in force");
+            }
+        }
+    }
+
+    fn take_over(&self, in_force: &mut Config, new: &Config) {
+        let (mut took_effect, mut need_restart) = (Vec::new(), Vec::new());
+        for key in in_force.changes(new) {
+            match key.as_str() {
+                "log.level" => {
+                    if let Err(error) = self.logs.set_level(&new.log) {
+                        error!(%error, "the log's level was not changed");
+                        continue;
+                    }
+                    in_force.log.level.clone_from(&new.log.level);
+                }
+                "shutdown.drain" => {
+                    in_force.shutdown.drain = new.shutdown.drain;
+                    self.drain.send_replace(new.shutdown.drain);
+                }
+                _ => {
+                    need_restart.push(key);
+                    continue;
+                }
+            }
+            took_effect.push(key);
+        }
+        if !need_restart.is_empty() {
+            let keys = need_restart.join(", ");
+            warn!(
+                keys,
+                "these keys were changed and need a restart; they stay as they were"
+            );
+        }
+        let keys = took_effect.join(", ");
+        info!(took_effect = keys, "the configuration was reloaded");
+    }
+}

@@ -1,0 +1,74 @@
+//! Which keys differ between two configurations, and where a configuration comes from.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+
+use super::Config;
+
+impl Config {
+    /// The keys whose values are others in `new`, with dots, sorted.
+    pub fn changes(&self, new: &Self) -> Vec<String> {
+        let (old_keys, new_keys) = (self.by_key(), new.by_key());
+        let keys = new_keys
+            .iter()
+            .filter(|(key, value)| old_keys.get(*key) != Some(value));
+        let mut keys: Vec<String> = keys.map(|(key, _)| key.clone()).collect();
+        // Both are shown masked, however they differ.
+        let url = "redis.url".to_owned();
+        if self.redis.url != new.redis.url && !keys.contains(&url) {
+            keys.push(url);
+            keys.sort();
+        }
+        keys
+    }
+
+    /// The names of the environment's variables that are keys; their values may be secrets.
+    pub fn variables(&self) -> Vec<String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let ours = |name: &String| name.starts_with("ODYSSEY_") && !self.passed_over.contains(name);
+        let mut names: Vec<String> = names.filter(ours).collect();
+        names.sort();
+        names
+    }
+
+    fn by_key(&self) -> BTreeMap<String, Value> {
+        let mut keys = BTreeMap::new();
+        if let Ok(tree) = Value::try_from(self) {
+            flatten(String::new(), tree, &mut keys);
+        }
+        keys
+    }
+}
+
+fn flatten(path: String, value: Value, keys: &mut BTreeMap<String, Value>) {
+    let Value::Table(members) = value else {
+        keys.insert(path, value);
+        return;
+    };
+    for (name, member) in members {
+        let dot = if path.is_empty() { "" } else { "." };
+        flatten(format!("{path}{dot}{name}"), member, keys);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_named_by_their_keys() {
+        let old = Config::defaults();
+        assert_eq!(old.changes(&old.clone()), Vec::<String>::new());
+        let mut new = old.clone();
+        "debug".clone_into(&mut new.log.level);
+        new.orders.lease = Duration::from_secs(7);
+        new.flood.exempt = vec!["10.0.0.0/8".parse().unwrap()];
+        assert_eq!(
+            old.changes(&new),
+            ["flood.exempt", "log.level", "orders.lease"]
+        );
+    }
+}

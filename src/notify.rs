@@ -1,0 +1,31 @@
+//! Notifications to a service manager (`sd_notify(3)`). Without one they do nothing.
+
+use sd_notify::NotifyState;
+use tracing::warn;
+
+/// The server serves.
+pub fn ready() {
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+}
+
+/// The configuration is read again; [`ready`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "cannot read the clock for the service manager"),
+    }
+}
+
+/// The server goes down.
+pub fn stopping() {
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::Status("serving the customers still held"),
+    ]);
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "cannot reach the service manager");
+    }
+}
