@@ -630,7 +630,7 @@ mod tests {
     fn a_path_is_known_by_its_route_in_both_forms() {
         let registry = Registry::new(&[]).unwrap();
         let paths = ["/order/", "/orders/{order_id}", "/orders"].map(str::to_owned);
-        let seen = Seen::new("customers", paths, registry);
+        let seen = Seen::new("customers", false, paths, registry);
         for (path, route) in [
             ("/order", "/order/"),
             ("/order/", "/order/"),

@@ -148,7 +148,7 @@ mod tests {
         let file = File::new(text, "coffee ".repeat(100).into());
         for coding in ["identity", "gzip"] {
             let accepted = (header::ACCEPT_ENCODING, coding);
-            let first = file.answer(&request(&[accepted.clone()]), true);
+            let first = file.answer(&request(std::slice::from_ref(&accepted)), true);
             let caching = first.headers()[header::CACHE_CONTROL].to_str().unwrap();
             assert!(caching.contains("immutable"), "{caching}");
             let etag = first.headers()[header::ETAG].to_str().unwrap();

@@ -377,13 +377,13 @@ impl Documentation {
         if let Some(file) = self.made(name) {
             return Some(file);
         }
-        let make = move || {
+        let compress = move || {
             Arc::new(Documented {
                 version: files::version(&bytes),
                 file: File::new(content_type, bytes),
             })
         };
-        let file = tokio::task::spawn_blocking(make).await.ok()?;
+        let file = tokio::task::spawn_blocking(compress).await.ok()?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.insert(name.to_owned(), Arc::clone(&file));
         Some(file)

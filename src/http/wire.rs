@@ -201,15 +201,14 @@ impl Write for Wire {
         while let Some(left @ 1..) = self.linger {
             match self.poll_chunk(cx, &mut chunk) {
                 Poll::Ready(Ok(count @ 1..)) => self.linger = Some(left.saturating_sub(count)),
-                // The client has closed, too.
-                Poll::Ready(_) => break,
                 Poll::Pending if left < LINGER_MAX_BYTES || self.activity.body_is_unread() => {
                     if !self.activity.is_lingering() {
                         self.activity.linger();
                     }
                     return Poll::Pending;
                 }
-                Poll::Pending => break,
+                // The client has closed, too, or has nothing more to send.
+                Poll::Ready(_) | Poll::Pending => break,
             }
         }
         Poll::Ready(Ok(()))

@@ -244,7 +244,7 @@ impl Reader {
                 let output = dry.current_dir(repository()).output().unwrap();
                 assert!(output.status.success(), "{command}: {output:?}");
             }
-            Rule::Compose => self.compose(command),
+            Rule::Compose => Self::compose(command),
             Rule::Simulator => {
                 let name = bare(command).rsplit(' ').next().unwrap();
                 let scenario = repository().join(format!("simulators/src/{name}"));
@@ -318,10 +318,9 @@ impl Reader {
         }
         let bare = bare(command);
         let (variables, _) = command.split_at(command.len() - bare.len());
-        let serve = match bare.strip_prefix("target/release/odyssey ") {
-            Some(arguments) => arguments,
-            None => "serve",
-        };
+        let serve = bare
+            .strip_prefix("target/release/odyssey ")
+            .unwrap_or("serve");
         let command = format!("{variables} exec target/release/odyssey {serve}");
         self.server = Some(self.starts(&command, Stdio::null()));
         let staff = self.door(8001);
@@ -381,7 +380,7 @@ impl Reader {
         panic!("{address} is not cut off");
     }
 
-    fn compose(&self, command: &str) {
+    fn compose(command: &str) {
         let file = fs::read_to_string(repository().join("docker-compose.yml")).unwrap();
         let mut words = command.split_whitespace();
         while let Some(word) = words.next() {

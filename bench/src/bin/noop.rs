@@ -16,10 +16,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use clap::Parser;
-use garde::Validate;
 use jiff::Timestamp;
 use odyssey::config::Config;
-use odyssey::http::body::{AnyJson, BodyLimits, Json, Object};
+use odyssey::http::body::{AnyJson, BodyLimits};
 use odyssey::http::connection::Stop;
 use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
@@ -30,7 +29,6 @@ use odyssey::http::server::{Seats, Server, Settings};
 use odyssey::http::{Api, Problem};
 use odyssey::telemetry::{self, Registry};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -68,7 +66,7 @@ impl FromRef<Counter> for BodyLimits {
 }
 
 /// What a drone reports.
-#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Type {
     ParcelCollected,
@@ -79,13 +77,10 @@ enum Type {
 }
 
 /// An event, as a drone sends it.
-#[derive(Deserialize, ToSchema, Validate)]
+#[derive(Deserialize)]
 struct NewEvent {
     #[serde(rename = "type")]
-    #[garde(skip)]
     event_type: Type,
-    #[garde(length(bytes, min = 1, max = 255))]
-    event_id: Option<String>,
 }
 
 /// The answer to it.
@@ -196,8 +191,10 @@ fn announce(file: &FilePath, url: &str) -> anyhow::Result<()> {
 #[utoipa::path(post, path = "/deliveries/{delivery_id}/events", params(("delivery_id" = String, Path)), responses((status = 201)))]
 async fn record_event(
     Path(delivery_id): Path<String>,
-    Json(event): Json<NewEvent>,
+    AnyJson(event): AnyJson,
 ) -> Result<Response, Problem> {
+    let event: NewEvent =
+        serde_json::from_value(event).map_err(|_| Problem::unreadable("This is no event."))?;
     let kept = Kept {
         delivery_id,
         sequence: 1,
@@ -217,7 +214,7 @@ async fn record_event(
 
 /// Reads a package and answers as if it had been delivered
 #[utoipa::path(post, path = "/packages", request_body = String, responses((status = 201)))]
-async fn send_package(Json(Object(package)): Json<Object>) -> Result<Response, Problem> {
+async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
     let text = |name| package.get(name).and_then(serde_json::Value::as_str);
     let (id, package_type) = text("package_id")
         .zip(text("package_type"))
