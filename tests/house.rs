@@ -961,9 +961,9 @@ main.rs | use odyssey::http::Problem; | `main` may not know `http::Problem`
 main.rs | fn main() { odyssey::orders::brew() } | `main` may not know `orders::brew`
 config.rs | use crate::app::App; | `config` may not know `app::App`
 telemetry.rs | use crate::orders::Orders; | `telemetry` may not know `orders::Orders`
-http/status.rs | use crate::telemetry::Registry; use crate::orders::Orders; | `http` may not know `orders::Orders`
-http/status.rs | use crate::telemetry::Registry; fn a() { crate::config::B } | `http` may not know `config::B`
-http/status.rs | use crate::telemetry::{Registry, init}; | `http` may not know `telemetry::init`
+http/status.rs | use crate::storage::State; use crate::telemetry::Registry; use crate::orders::Orders; | `http` may not know `orders::Orders`
+http/status.rs | use crate::storage::State; use crate::telemetry::Registry; fn a() { crate::config::B } | `http` may not know `config::B`
+http/status.rs | use crate::storage::State; use crate::telemetry::{Registry, init}; | `http` may not know `telemetry::init`
 http/edge.rs | use super::super::app::App; | `http` may not know `app::App`
 orders/routes.rs | use crate::packages::Packages; | `orders` may not know `packages::Packages`
 flood.rs | use crate::orders::Orders; | `flood` may not know `orders::Orders`

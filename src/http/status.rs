@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -25,6 +24,7 @@ use super::params::Path;
 use super::problem::Problem;
 use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
+use crate::values::time::Moment;
 
 /// A desk, as `/readyz` shows it.
 #[derive(Clone)]
@@ -95,7 +95,7 @@ impl Readiness {
         ComponentState {
             name: component.name,
             state,
-            since,
+            since: since.into(),
             reason,
         }
     }
@@ -119,7 +119,7 @@ struct ComponentState {
     state: &'static str,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
+    since: Moment,
     /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -422,7 +422,7 @@ fn poisonous_assignments() -> Vec<(String, &'static str)> {
         ),
         (
             of(json!(order_id), json!(null)),
-            "/courierId: It must be a UUID.",
+            "/courierId: This field is missing.",
         ),
         (of(json!([order_id]), json!(courier_id)), "/orderId: "),
         (enveloped("{}"), "/orderId: "),
@@ -526,7 +526,7 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     assert_eq!(listed.len(), 21, "{listed:#?}");
     for (queue, reason) in [
         ("events-queue", "It is no event: it has both"),
-        ("assignments-queue", "/courierId: It must be"),
+        ("assignments-queue", "/orderId: It must be a UUID."),
     ] {
         let queue = town.name(queue);
         let mut lines = listed.iter();

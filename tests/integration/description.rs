@@ -229,8 +229,8 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 12] = [
     ),
     (
         "GET /orders/{order_id}",
-        &[422],
-        "no wait is out of bounds here: orders_customers.rs",
+        &[200, 422],
+        "takes an order's id, and a wait out of bounds: orders_customers.rs, orders_baristas.rs",
     ),
     (
         "DELETE /orders/{order_id}",

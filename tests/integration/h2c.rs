@@ -276,7 +276,7 @@ async fn the_first_bytes_may_come_in_pieces_whichever_protocol_they_begin() {
         let expected = if pieces[0] == "G" {
             "HTTP/1.1 200"
         } else {
-            "HTTP/1.1 404"
+            "HTTP/1.1 405"
         };
         assert!(answer.starts_with(expected), "{answer}");
     }

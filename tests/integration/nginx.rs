@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use crate::assignments::{data_file, names, wanted};
 use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post, put, send};
-use crate::connections::{LARGEST, LARGEST_BYTES, queued_bytes, resident_bytes, unread_downloads};
+use crate::connections::{
+    Ends, LARGEST, LARGEST_BYTES, queued_bytes, resident_bytes, unread_downloads,
+};
 use crate::couriers;
 use crate::packages::package;
 use crate::shop::{Shop, eventually};
@@ -192,7 +194,8 @@ async fn three_hundred_unread_downloads_through_the_door_cost_little_memory() {
     let before = resident();
     let downloads = unread_downloads(nginx.customers, 300).await;
     let resident = resident().saturating_sub(before);
-    let queued = queued_bytes(nginx.customers.address) + queued_bytes(shop.customers.address);
+    let queued = queued_bytes(nginx.customers.address, Ends::Servers)
+        + queued_bytes(shop.customers.address, Ends::Both);
     assert!(queued > 0, "nothing waits to be read");
     assert!(
         resident + queued < 100 << 20,

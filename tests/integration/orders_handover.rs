@@ -72,9 +72,10 @@ async fn every_order_is_served_exactly_once_while_baristas_hang_up_at_random_mom
     ])
     .await;
     let open = tokio::sync::watch::Sender::new(true);
+    let unsteady = tokio::sync::watch::Sender::new(true);
     let mut staff = Vec::new();
     for seed in 0..UNSTEADY {
-        let barista = unsteady_barista(shop.staff, seed, open.subscribe());
+        let barista = unsteady_barista(shop.staff, seed, unsteady.subscribe());
         staff.push(tokio::spawn(barista));
     }
     let mut random = fastrand::Rng::with_seed(4711);
@@ -89,6 +90,13 @@ async fn every_order_is_served_exactly_once_while_baristas_hang_up_at_random_mom
         visitors.push(shop.customers.hold(ask));
         sleep(moment(&mut random)).await;
     }
+    // Enough of it: from here on every order is served at the latest when the last lease has run out.
+    shop.until("most orders changed hands more than once", |now| {
+        let finished = now.finished(true) + now.finished(false);
+        finished == ORDERS || now.count("odyssey_orders_started_total") >= 2 * ORDERS
+    })
+    .await;
+    unsteady.send_replace(false);
     let mut ids = BTreeSet::new();
     for (number, visitor) in visitors.into_iter().enumerate() {
         let ready = visitor.answer().await.expect(200);

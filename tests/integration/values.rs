@@ -312,6 +312,7 @@ async fn all_answers_show_timestamps_in_one_form() {
         (shop.staff, "/couriers/parked".to_owned(), 1),
         (shop.staff, "/couriers/events".to_owned(), 2),
         (shop.customers, "/packages/p".to_owned(), 1),
+        (shop.customers, "/readyz".to_owned(), 5),
     ] {
         let answer = door.ask(get(path.clone())).await.expect(200);
         let found = timestamps(&answer);
