@@ -120,7 +120,7 @@ impl Start {
             "attempt",
             "waited_ms",
             "lease_expires_at",
-            "customer_waiting",
+            "customer_presence",
         ];
         let answer = self.take().await?;
         if answer.status == StatusCode::NO_CONTENT {
@@ -143,7 +143,7 @@ impl Start {
             if let Some(barista) = &self.barista {
                 path = format!("{path}&barista={}", encoded(barista));
             }
-            let ask = self.server.ask(Listener::Staff, Method::GET, &path)?;
+            let ask = self.server.ask(Listener::Staff, Method::POST, &path)?;
             let patience = Duration::from_secs(wait) + PATIENCE;
             let answer = ask.within(patience).await?.success()?;
             if answer.status != StatusCode::NO_CONTENT || Instant::now() >= until {
