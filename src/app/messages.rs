@@ -50,12 +50,8 @@ impl Messages {
     reason = "with the feature `aws` there may be some"
 )]
 impl Running {
-    #[expect(
-        clippy::unused_self,
-        reason = "with the feature `aws` there may be some"
-    )]
     pub(super) async fn ended(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     pub(super) async fn stop(self) {}
