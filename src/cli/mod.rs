@@ -1,9 +1,9 @@
 //! The command line: what there is to type, and every command except `serve`, which is the program itself.
 //!
-//! - [`client`]: `health`, `order`, `start`, `finish`, `line` and `flood`, which talk to a running server over [`http`].
-//! - [`upkeep`]: `packages` and `couriers`, which work on what a server has stored.
-//! - [`paper`]: `openapi`, `completions` and `man`, which describe the program.
-//! - [`output`]: tables, JSON, and the end of a pipe.
+//! - `client`: `health`, `order`, `start`, `finish`, `line` and `flood`, which talk to a running server over `http`.
+//! - `upkeep`: `packages` and `couriers`, which work on what a server has stored.
+//! - `paper`: `openapi`, `completions` and `man`, which describe the program.
+//! - `output`: tables, JSON, and the end of a pipe.
 //!
 //! Exit codes: 0 if the command did what it says; 1 if it did not, with one sentence on standard error; 2 if it was not
 //! understood.

@@ -143,7 +143,7 @@ fn wrong_parameter(name: &str, detail: String) -> Problem {
     })
 }
 
-/// The query string as a `T`. Unknown parameters have been rejected before, by [`Known::check`].
+/// The query string as a `T`. Unknown parameters have been rejected before, by `Known::check`.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
