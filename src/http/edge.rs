@@ -121,9 +121,25 @@ fn names_one_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> 
     Err(Problem::unreadable(detail))
 }
 
+/// By byte, whether it may stand in a host with a port. Each byte of each request's `Host` is looked up.
+const IN_AUTHORITY: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = true;
+        byte += 1;
+    }
+    let others = b"/?#@\\\"<>^`{|},";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = false;
+        at += 1;
+    }
+    table
+};
+
 fn is_authority(host: &[u8]) -> bool {
-    host.iter()
-        .all(|b| b.is_ascii_graphic() && !b"/?#@\\\"<>^`{|},".contains(b))
+    host.iter().all(|&byte| IN_AUTHORITY[usize::from(byte)])
 }
 
 impl Shared {
