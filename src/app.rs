@@ -59,7 +59,6 @@ pub struct App {
     desks: Desks,
     messages: Messages,
     storage: Storage,
-    registry: Registry,
     /// Of customers and staff; they stop together.
     readiness: [Readiness; 2],
     drain: watch::Receiver<Duration>,
@@ -93,7 +92,7 @@ impl App {
         logs: &Logs,
         drain: watch::Receiver<Duration>,
     ) -> anyhow::Result<Self> {
-        let registry = registry()?;
+        let registry = registry();
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
         let types = package_types(config)?;
         let engines = Engines::find(config).await?;
@@ -135,7 +134,6 @@ impl App {
             desks,
             messages,
             storage,
-            registry,
             readiness,
             drain,
         })
@@ -158,7 +156,6 @@ impl App {
             desks,
             messages,
             storage,
-            registry,
             readiness: [readiness, _],
             drain,
         } = self;
@@ -185,9 +182,6 @@ impl App {
         let couriers = desks.couriers.clone();
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
-        });
-        supervise(&mut background, "the metrics' upkeep", async move {
-            registry.fold().await;
         });
         let messages = messages.start(&desks.couriers);
         let (signal, sound) = tokio::select! {
@@ -249,9 +243,9 @@ fn order_line(desks: &Desks) -> Component {
 /// The description of both listeners' API: customers, staff.
 ///
 /// # Errors
-/// If the metrics registry cannot be made.
+/// If the package types are not acceptable.
 pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
-    let registry = registry()?;
+    let registry = registry();
     let stores = Stores {
         deliveries: Arc::new(deliveries::store::Closed),
         packages: Arc::new(packages::store::Closed),
@@ -265,7 +259,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))
 }
 
-fn registry() -> anyhow::Result<Registry> {
+fn registry() -> Registry {
     let buckets: &[f64] = &orders::metrics::BUCKETS_SECONDS;
     Registry::new(&[
         (edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS),
@@ -284,7 +278,6 @@ fn registry() -> anyhow::Result<Registry> {
             &sqlite::metrics::BUCKETS_SECONDS,
         ),
     ])
-    .context("cannot set up the metrics")
 }
 
 fn scrape(

@@ -275,9 +275,7 @@ mod tests {
             batch_max: 64,
             readers: 1,
         };
-        let metrics = Registry::new(&[])
-            .unwrap()
-            .register(|| Metrics::register(&settings.path));
+        let metrics = Registry::new(&[]).register(|| Metrics::register(&settings.path));
         let database = Database::open(settings, metrics).unwrap();
         let store = Arc::new(Sqlite::new(database, Join::Zero, false));
         let extent = Extent {

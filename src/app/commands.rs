@@ -96,7 +96,7 @@ fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
         batch_max: config.storage.batch_max,
         readers: 1,
     };
-    let metrics = registry()?.register(|| sqlite::Metrics::register(&settings.path));
+    let metrics = registry().register(|| sqlite::Metrics::register(&settings.path));
     Ok(Database::open(settings, metrics)?)
 }
 

@@ -17,13 +17,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Counter, counter, describe_counter, describe_histogram, histogram};
 use pin_project_lite::pin_project;
 use tower::Service;
 use tracing::{Level, Span, debug, debug_span, enabled, error};
@@ -31,10 +31,11 @@ use uuid::Uuid;
 
 use super::activity::{Activity, OpenRequest};
 use super::api::Api;
+use super::described::{Described, Route};
 use super::html;
 use super::origin::{self, Origins, Rejection};
-use super::params::Known;
 use super::problem::Problem;
+use super::scan::Scan;
 use crate::telemetry::Registry;
 
 /// The longest request id that is taken over from a request, in characters.
@@ -57,7 +58,6 @@ struct Shared {
     /// Answers what is rejected before it is routed.
     rejecting: Router,
     origins: Origins,
-    known: Known,
     seen: Arc<Seen>,
     client_of: Box<ClientOf>,
 }
@@ -81,14 +81,12 @@ impl Edge {
         client_of: impl Fn(IpAddr, &HeaderMap) -> String + Send + Sync + 'static,
         registry: Registry,
     ) -> Self {
-        let openapi = api.openapi();
+        let described = Described::by(&api.openapi());
         let reject = async |Extension(rejection): Extension<Rejection>| rejection;
-        let paths = openapi.paths.paths.keys().cloned();
         let shared = Shared {
-            known: Known::of(&openapi),
             router: api.into_router(),
             rejecting: Router::new().fallback(reject),
-            seen: Arc::new(Seen::new(listener, origins.vary(), paths, registry)),
+            seen: Arc::new(Seen::new(listener, origins.vary(), described, registry)),
             origins,
             client_of: Box::new(client_of),
         };
@@ -107,50 +105,17 @@ impl Edge {
     }
 }
 
-/// RFC 9112, section 3.2: whoever names none or two means different servers to different readers.
-fn names_one_host(version: Version, headers: &HeaderMap) -> Result<(), Problem> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let detail = match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_11 => "There is no Host header.",
-        (_, Some(_)) => "There is more than one Host header.",
-        (Some(host), None) if !is_authority(host.as_bytes()) => {
-            "The Host header is not a host with an optional port."
-        }
-        (None | Some(_), None) => return Ok(()),
-    };
-    Err(Problem::unreadable(detail))
-}
-
-/// By byte, whether it may stand in a host with a port. Each byte of each request's `Host` is looked up.
-const IN_AUTHORITY: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = b'!';
-    while byte <= b'~' {
-        table[byte as usize] = true;
-        byte += 1;
-    }
-    let others = b"/?#@\\\"<>^`{|},";
-    let mut at = 0;
-    while at < others.len() {
-        table[others[at] as usize] = false;
-        at += 1;
-    }
-    table
-};
-
-fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|&byte| IN_AUTHORITY[usize::from(byte)])
-}
-
 impl Shared {
-    /// Where a request goes, and what is done to its answer.
-    fn way(&self, request: &mut Request<Incoming>) -> (&Router, Option<Box<Finish>>) {
-        let host = names_one_host(request.version(), request.headers());
-        let allowed = host
-            .map_err(Rejection::from)
-            .and_then(|()| self.origins.check(request));
-        let known = || self.known.check(request).map_err(Rejection::from);
-        let (router, readable_by) = match allowed.and_then(|origin| known().map(|()| origin)) {
+    /// Where a request to this route goes, and how it is answered.
+    fn way(&self, request: &mut Request<Incoming>, route: &Route) -> Way<'_> {
+        let scan = Scan::of(request.headers());
+        let id = request_id(scan.request_id);
+        let html = scan.has_accept && html::prefers_html(request.headers());
+        let checked = self.origins.check(request, &scan).and_then(|origin| {
+            route.check_query(request.method(), request.uri())?;
+            Ok(origin)
+        });
+        let (router, readable_by) = match checked {
             Ok(origin) => (&self.router, origin),
             Err(rejection) => {
                 let origin = match &rejection {
@@ -161,11 +126,17 @@ impl Shared {
                 (&self.rejecting, origin)
             }
         };
-        let html = html::prefers_html(request.headers());
         let finish =
             (html || readable_by.is_some()).then(|| Box::new(Finish { html, readable_by }));
-        (router, finish)
+        Way { router, id, finish }
     }
+}
+
+/// Where a request goes, and how it is answered.
+struct Way<'a> {
+    router: &'a Router,
+    id: HeaderValue,
+    finish: Option<Box<Finish>>,
 }
 
 /// Who asks; every request carries it in its extensions.
@@ -202,18 +173,11 @@ struct Seen {
     registry: Registry,
     by_status: [OnceLock<Counter>; 500],
     abandoned: Counter,
-    paths: matchit::Router<usize>,
-    /// By path, in the order of `paths`; the last is for requests that fit none.
-    by_path: Vec<(String, OnceLock<Histogram>)>,
+    described: Described,
 }
 
 impl Seen {
-    fn new(
-        listener: &'static str,
-        vary: bool,
-        paths: impl IntoIterator<Item = String>,
-        registry: Registry,
-    ) -> Self {
+    fn new(listener: &'static str, vary: bool, described: Described, registry: Registry) -> Self {
         let abandoned = registry.register(|| {
             describe_counter!(ANSWERS, "Answers by listener and status");
             describe_counter!(
@@ -226,42 +190,28 @@ impl Seen {
             );
             counter!(ABANDONED, "listener" => listener)
         });
-        let mut router = matchit::Router::new();
-        let mut by_path = Vec::new();
-        for path in paths {
-            let bare = path.trim_end_matches('/');
-            for form in [bare, &format!("{bare}/")] {
-                // One that is there already, in another form, has its place.
-                let _ = router.insert(form, by_path.len());
-            }
-            by_path.push((path, OnceLock::new()));
-        }
-        by_path.push(("none".to_owned(), OnceLock::new()));
         Self {
             listener,
             vary,
             registry,
             by_status: std::array::from_fn(|_| OnceLock::new()),
             abandoned,
-            paths: router,
-            by_path,
+            described,
         }
     }
 
-    fn path(&self, path: &str) -> usize {
-        self.paths
-            .at(path)
-            .map_or(self.by_path.len() - 1, |found| *found.value)
-    }
-
-    fn answered(&self, status: u16, path: usize, seconds: f64) {
+    fn answered(&self, status: u16, route: usize, seconds: f64) {
         if let Some(slot) = self.by_status.get(usize::from(status).wrapping_sub(100)) {
             let register =
                 || counter!(ANSWERS, "listener" => self.listener, "status" => status.to_string());
             slot.get_or_init(|| self.registry.register(register))
                 .increment(1);
         }
-        let (path, slot) = &self.by_path[path];
+        let Route {
+            path,
+            seconds: slot,
+            ..
+        } = self.described.route(route);
         let register =
             || histogram!(REQUEST_SECONDS, "listener" => self.listener, "route" => path.clone());
         slot.get_or_init(|| self.registry.register(register))
@@ -276,28 +226,28 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
 
     fn call(&self, mut request: Request<Incoming>) -> Answer {
         let open = self.activity.request();
-        let id = request_id(request.headers());
+        let shared = &*self.edge.shared;
+        let seen = &shared.seen;
+        let record = Record {
+            route: seen.described.find(request.uri().path()),
+            begun: Instant::now(),
+            seen: Arc::clone(seen),
+            answered: false,
+        };
+        let route = seen.described.route(record.route);
+        let Way { router, id, finish } = shared.way(&mut request, route);
         request.extensions_mut().insert(Caller {
             peer: self.peer,
             request_id: id.clone(),
         });
-        let shared = &*self.edge.shared;
-        let seen = &shared.seen;
         let span = if enabled!(Level::DEBUG) {
             self.span(&id, &request)
         } else {
             Span::none()
         };
-        let record = Record {
-            path: seen.path(request.uri().path()),
-            begun: Instant::now(),
-            seen: Arc::clone(seen),
-            answered: false,
-        };
         if self.activity.streams().is_none() {
             self.activity.set_unread(!request.body().is_end_stream());
         }
-        let (router, finish) = shared.way(&mut request);
         let request = request.map(|body| arriving(body, &self.activity));
         let inner = span.in_scope(|| router.clone().call(request));
         Answer {
@@ -373,9 +323,8 @@ impl Entrance {
 }
 
 /// The id the client chose, if it is sane, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    headers
-        .get(&X_REQUEST_ID)
+fn request_id(chosen: Option<&HeaderValue>) -> HeaderValue {
+    chosen
         .filter(|id| {
             (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
                 && id.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -431,7 +380,8 @@ impl Finish {
 /// What is known of a request until it is answered.
 struct Record {
     seen: Arc<Seen>,
-    path: usize,
+    /// The number of its route.
+    route: usize,
     begun: Instant,
     answered: bool,
 }
@@ -440,7 +390,7 @@ impl Record {
     fn answered(&mut self, status: u16) {
         self.answered = true;
         let seconds = self.begun.elapsed().as_secs_f64();
-        self.seen.answered(status, self.path, seconds);
+        self.seen.answered(status, self.route, seconds);
         debug!(status, duration_ms = in_ms(seconds), "answered");
     }
 }
@@ -537,21 +487,14 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("something that is not text")
 }
 
-/// What every answer says to browsers; nginx says the same. Answers are data: nothing may run in them, unless a page has
-/// a policy of its own.
+/// What every answer says to browsers: it is what it says it is, nothing may run in it, and nobody may frame it, unless a
+/// page has a policy of its own. Pages say more, and nginx says it of everything.
 fn secure(headers: &mut HeaderMap) {
     const NOTHING: HeaderValue =
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-    // One growth, not two: hyper adds the date and the length.
-    headers.reserve(8);
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
     );
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
@@ -618,50 +561,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_http_1_1_exactly_one_host_is_named() {
-        for (version, hosts, fits) in [
-            (Version::HTTP_11, &["shop"][..], true),
-            (Version::HTTP_11, &["[::1]:8000"], true),
-            (Version::HTTP_11, &["127.0.0.1:8000"], true),
-            (Version::HTTP_11, &[""], true),
-            (Version::HTTP_11, &[], false),
-            (Version::HTTP_11, &["shop", "shop"], false),
-            (Version::HTTP_11, &["shop, shop"], false),
-            (Version::HTTP_11, &["user@shop"], false),
-            (Version::HTTP_11, &["shop/path"], false),
-            (Version::HTTP_10, &[], true),
-            (Version::HTTP_10, &["shop", "shop"], false),
-            (Version::HTTP_2, &[], true),
-        ] {
-            let mut headers = HeaderMap::new();
-            for host in hosts {
-                headers.append(header::HOST, HeaderValue::from_static(host));
-            }
-            let named = names_one_host(version, &headers);
-            assert_eq!(named.is_ok(), fits, "{version:?} {hosts:?}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_known_by_its_route_in_both_forms() {
-        let registry = Registry::new(&[]).unwrap();
-        let paths = ["/order/", "/orders/{order_id}", "/orders"].map(str::to_owned);
-        let seen = Seen::new("customers", false, paths, registry);
-        for (path, route) in [
-            ("/order", "/order/"),
-            ("/order/", "/order/"),
-            ("/orders", "/orders"),
-            ("/orders/7", "/orders/{order_id}"),
-            ("/orders/7/", "/orders/{order_id}"),
-            ("/orders/7/8", "none"),
-            ("/", "none"),
-            ("none", "none"),
-        ] {
-            assert_eq!(seen.by_path[seen.path(path)].0, route, "{path}");
-        }
-    }
-
-    #[test]
     fn only_a_sane_request_id_is_taken_over() {
         for (given, kept) in [
             ("abc-123", true),
@@ -669,15 +568,12 @@ mod tests {
             ("", false),
             ("two words", false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-request-id", HeaderValue::from_static(given));
-            assert_eq!(request_id(&headers) == given, kept, "{given:?}");
+            let chosen = HeaderValue::from_static(given);
+            assert_eq!(request_id(Some(&chosen)) == given, kept, "{given:?}");
         }
-        let mut headers = HeaderMap::new();
         let long = HeaderValue::from_str(&"x".repeat(129)).unwrap();
-        headers.insert("x-request-id", long.clone());
-        assert_ne!(request_id(&headers), long);
-        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+        assert_ne!(request_id(Some(&long)), long);
+        assert_ne!(request_id(None), request_id(None));
     }
 
     #[test]

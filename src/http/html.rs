@@ -109,6 +109,10 @@ pub(super) fn page(title: &str, content: &Markup) -> Response {
     let headers = [
         (header::CONTENT_TYPE, html),
         (header::CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("no-referrer"),
+        ),
         (header::VARY, BY_ACCEPT),
     ];
     (headers, markup.into_string()).into_response()

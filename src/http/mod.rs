@@ -2,7 +2,7 @@
 //!
 //! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`] and, over HTTP/2, its [`streams`]; its
 //! bytes pass [`wire`]. A request passes [`edge`] (request id, counting, logging, security headers, the last resort for
-//! panics), which rejects browsers on behalf of foreign pages ([`origin`]), into a router. Desks read requests with [`body`]
+//! panics), which rejects browsers on behalf of foreign pages ([`origin`]) and what is not described, into a router. Desks read requests with [`body`]
 //! and [`params`], answer mistakes with [`problem`], and describe themselves through [`api`]; what is asked for often and
 //! changes seldom is a [`page`], what never changes is in [`files`]. [`status`] and [`index`] have the pages that every
 //! listener serves.
@@ -11,6 +11,7 @@ pub mod activity;
 pub mod api;
 pub mod body;
 pub mod connection;
+mod described;
 pub mod edge;
 pub mod files;
 mod html;
@@ -21,6 +22,7 @@ pub mod page;
 pub mod params;
 pub mod problem;
 pub mod responses;
+mod scan;
 pub mod server;
 pub mod status;
 pub mod streams;

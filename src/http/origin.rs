@@ -5,23 +5,15 @@
 //! than browsers send none of the headers that are looked at here, except `Host`.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use axum::body::Body;
-use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::header;
+use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Problem;
-
-static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-/// `Purpose` is what browsers sent before there was `Sec-Purpose`.
-static PURPOSES: [HeaderName; 2] = [
-    HeaderName::from_static("sec-purpose"),
-    HeaderName::from_static("purpose"),
-];
+use super::scan::Scan;
 
 /// What a page of an allowed origin may send (CORS).
 const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
@@ -36,12 +28,14 @@ const CORS_RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
 const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const CORS_VARY: HeaderValue = HeaderValue::from_static("Origin");
 
-/// Which hosts a listener answers for, and which pages may use it; cheap to clone.
-#[derive(Debug, Clone)]
+/// Which hosts a listener answers for, and which pages may use it.
+#[derive(Debug)]
 pub struct Origins {
     listener: &'static str,
-    hosts: Arc<[Host]>,
-    allowed: Arc<[HeaderValue]>,
+    hosts: Box<[Host]>,
+    /// The first host that was found to be one of them: nearly always everybody's.
+    usual: OnceLock<Box<str>>,
+    allowed: Box<[HeaderValue]>,
 }
 
 /// A pattern for the name in a `Host` header.
@@ -80,6 +74,7 @@ impl Origins {
         let origin = |text: &String| HeaderValue::from_str(&text.to_ascii_lowercase()).ok();
         Self {
             listener,
+            usual: OnceLock::new(),
             // An empty variable is an empty list.
             hosts: hosts
                 .iter()
@@ -102,20 +97,27 @@ impl Origins {
     /// The allowed foreign origin that may read the answer, if a page of one asks.
     ///
     /// # Errors
-    /// [`Rejection`]: 421 for another host, 403 for a page of another site, or the answer to a preflight.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<Option<HeaderValue>, Rejection> {
-        let headers = request.headers();
-        let host = authority(request.uri(), headers);
-        if let Some(host) = host
-            && !self.hosts.iter().any(|known| known.is(name(host)))
-        {
-            return Err(self.misdirected(host).into());
+    /// [`Rejection`]: 400 for no host or several, 421 for another one, 403 for a page of another site, or the answer to a
+    /// preflight.
+    pub(super) fn check<B>(
+        &self,
+        request: &Request<B>,
+        scan: &Scan<'_>,
+    ) -> Result<Option<HeaderValue>, Rejection> {
+        let host = authority(request.uri(), scan);
+        if !self.is_usual(request.uri(), scan) {
+            scan.names_one_host(request.version())?;
+            if let Some(host) = host {
+                if !self.hosts.iter().any(|known| known.is(name(host))) {
+                    return Err(self.misdirected(host).into());
+                }
+                let _ = self.usual.set(host.into());
+            }
         }
-        let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
-        let origin = headers.get(header::ORIGIN);
+        let site = scan.fetch_site.map(HeaderValue::as_bytes);
+        let origin = scan.origin;
         if let Some(origin) = origin.filter(|origin| self.allowed.contains(origin)) {
-            let asks_first = request.method() == Method::OPTIONS
-                && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+            let asks_first = request.method() == Method::OPTIONS && scan.has_requested_method;
             return if asks_first {
                 Err(Rejection::Preflight(origin.clone()))
             } else {
@@ -124,15 +126,24 @@ impl Origins {
         }
         let foreign = match origin {
             Some(origin) => is_another_site(site) || !is_ours(origin, host, site),
-            None => is_another_site(site) && !opens_a_page(request),
+            None => is_another_site(site) && !opens_a_page(request, scan),
         };
         if foreign {
             return Err(cross_site().into());
         }
-        if takes_an_order(request) && is_a_visit(headers, site) {
+        if takes_an_order(request) && is_a_visit(scan) {
             return Err(not_by_visiting().into());
         }
         Ok(None)
+    }
+
+    /// Whether the host is the one that was found to be right before.
+    fn is_usual(&self, uri: &Uri, scan: &Scan<'_>) -> bool {
+        let usual = self.usual.get().map(|usual| usual.as_bytes());
+        usual == scan.host.map(HeaderValue::as_bytes)
+            && usual.is_some()
+            && !scan.has_more_hosts
+            && uri.authority().is_none()
     }
 
     fn misdirected(&self, host: &str) -> Problem {
@@ -211,13 +222,11 @@ fn is_address(name: &str) -> bool {
 
 /// Host and port that a request is for: of its target where that is absolute, as in HTTP/2, else of `Host` (RFC 9112,
 /// section 3.2.2).
-fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+fn authority<'a>(uri: &'a Uri, scan: &Scan<'a>) -> Option<&'a str> {
     match uri.authority() {
         Some(authority) => Some(authority.as_str()),
         // What is not text is no name of ours.
-        None => headers
-            .get(header::HOST)
-            .map(|host| host.to_str().unwrap_or_default()),
+        None => scan.host.map(|host| host.to_str().unwrap_or_default()),
     }
 }
 
@@ -264,32 +273,30 @@ fn takes_an_order<B>(request: &Request<B>) -> bool {
 }
 
 /// Whether a browser asks by itself: somebody follows a link or enters an address, or it looks ahead.
-fn is_a_visit(headers: &HeaderMap, site: Option<&[u8]>) -> bool {
-    let is = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|is| is == value);
-    let looks_ahead = PURPOSES.iter().any(|purpose| {
-        let purpose = headers.get(purpose).map(HeaderValue::as_bytes);
-        purpose.is_some_and(|purpose| purpose.starts_with(b"pre"))
-    });
-    is(&SEC_FETCH_MODE, "navigate")
+fn is_a_visit(scan: &Scan<'_>) -> bool {
+    let looks_ahead = scan
+        .purposes
+        .iter()
+        .flatten()
+        .any(|purpose| purpose.as_bytes().starts_with(b"pre"));
+    scan.fetch_mode.is_some_and(|mode| mode == "navigate")
         || looks_ahead
         // Browsers send Fetch metadata only over https and to this machine. Elsewhere an image on a page looks like this.
         // PowerShell calls itself Mozilla, too, but speaks no human language.
-        || site.is_none()
-            && headers.contains_key(header::ACCEPT_LANGUAGE)
-            && headers
-                .get(header::USER_AGENT)
+        || scan.fetch_site.is_none()
+            && scan.has_accept_language
+            && scan
+                .user_agent
                 .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
 /// Whether it is somebody who follows a link to a page that is there to be looked at.
-fn opens_a_page<B>(request: &Request<B>) -> bool {
+fn opens_a_page<B>(request: &Request<B>, scan: &Scan<'_>) -> bool {
     let path = request.uri().path();
-    let is =
-        |name: &HeaderName, value: &str| request.headers().get(name).is_some_and(|is| is == value);
     (path == "/" || path == "/docs" || path.starts_with("/docs/"))
         && (request.method() == Method::GET || request.method() == Method::HEAD)
-        && is(&SEC_FETCH_MODE, "navigate")
-        && is(&SEC_FETCH_DEST, "document")
+        && scan.fetch_mode.is_some_and(|mode| mode == "navigate")
+        && scan.fetch_dest.is_some_and(|dest| dest == "document")
 }
 
 fn cross_site() -> Problem {
@@ -312,10 +319,14 @@ fn not_by_visiting() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Version;
+
     use super::*;
 
     fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
-        let mut request = Request::builder().method(method).uri(uri);
+        // Of which a host need not be named.
+        let version = Version::HTTP_10;
+        let mut request = Request::builder().version(version).method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -327,7 +338,7 @@ mod tests {
     }
 
     fn status(origins: &Origins, request: &Request<()>) -> u16 {
-        match origins.check(request) {
+        match origins.check(request, &Scan::of(request.headers())) {
             Ok(_) => 200,
             Err(rejection) => rejection.into_response().status().as_u16(),
         }
@@ -367,6 +378,14 @@ mod tests {
         assert_eq!(status(&origins, &request("GET", "/", &[])), 200);
         let absolute = request("GET", "http://evil.example/", &[("host", "localhost")]);
         assert_eq!(status(&origins, &absolute), 421);
+        // Whatever was asked before.
+        let usual = request("GET", "/", &[("host", "localhost")]);
+        assert_eq!(status(&origins, &usual), 200);
+        assert_eq!(status(&origins, &absolute), 421);
+        let other = request("GET", "/", &[("host", "evil.example")]);
+        assert_eq!(status(&origins, &other), 421);
+        let both = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(status(&origins, &request("GET", "/", &both)), 400);
     }
 
     #[test]

@@ -1,141 +1,17 @@
 //! Reading parameters in the path and the query string, and the request's id, with a [`Problem`] for what does not fit.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Method, Request};
-use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
-use utoipa::openapi::path::{Operation, ParameterIn};
-use utoipa::openapi::{OpenApi, RefOr};
 
 use super::edge::Caller;
 use super::problem::{FieldError, Problem};
 
-/// The query parameters that each operation of a listener knows, as its description says.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// By path without a trailing slash.
-    literal: HashMap<Box<str>, Operations>,
-    /// Paths with parameters of their own.
-    templates: Vec<(Box<str>, Operations)>,
-}
-
-/// A path's methods, each with its query parameters.
-type Operations = Vec<(Method, Names)>;
-type Names = Vec<Box<str>>;
-
-impl Known {
-    /// Of everything that is described.
-    pub(super) fn of(openapi: &OpenApi) -> Self {
-        let mut known = Self::default();
-        for (path, item) in &openapi.paths.paths {
-            let bare: Box<str> = path.trim_end_matches('/').into();
-            let operations = [
-                (Method::GET, &item.get),
-                (Method::POST, &item.post),
-                (Method::PUT, &item.put),
-                (Method::PATCH, &item.patch),
-                (Method::DELETE, &item.delete),
-            ]
-            .into_iter()
-            .filter_map(|(method, operation)| Some((method, query_names(operation.as_ref()?))))
-            .collect();
-            if path.contains('{') {
-                known.templates.push((bare, operations));
-            } else {
-                known.literal.insert(bare, operations);
-            }
-        }
-        known
-    }
-
-    /// Rejects a query parameter that the operation does not know: a misspelt one would be ignored, and the request
-    /// would do something else than it says.
-    ///
-    /// # Errors
-    /// 400, naming the parameter and those that are known.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Problem> {
-        let uri = request.uri();
-        let Some(query) = uri.query().filter(|query| !query.is_empty()) else {
-            return Ok(());
-        };
-        // Paths and methods that are not described are for the router to refuse.
-        let Some(known) = self.names(request.method(), uri.path()) else {
-            return Ok(());
-        };
-        let is_known = |name: &str| known.iter().any(|known| **known == *name);
-        let given = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
-        for name in given.filter(|name| !is_known(name)) {
-            let spaced = name.replace('+', " ");
-            let name = percent_decode_str(&spaced).decode_utf8_lossy();
-            if !is_known(&name) {
-                return Err(unknown(&name, known));
-            }
-        }
-        Ok(())
-    }
-
-    fn names(&self, method: &Method, path: &str) -> Option<&Names> {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let operations = self.literal.get(path).or_else(|| {
-            let mut templates = self.templates.iter();
-            let (_, operations) = templates.find(|(template, _)| fits(template, path))?;
-            Some(operations)
-        })?;
-        // HEAD is answered as GET.
-        let method = if method == Method::HEAD {
-            &Method::GET
-        } else {
-            method
-        };
-        let (_, names) = operations.iter().find(|(known, _)| known == method)?;
-        Some(names)
-    }
-}
-
-fn query_names(operation: &Operation) -> Names {
-    let parameters = operation.parameters.iter().flatten();
-    parameters
-        .filter_map(|parameter| match parameter {
-            RefOr::T(parameter) => Some(parameter),
-            RefOr::Ref(_) => None,
-        })
-        .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
-        .map(|parameter| parameter.name.as_str().into())
-        .collect()
-}
-
-fn fits(template: &str, path: &str) -> bool {
-    let mut segments = path.split('/');
-    let fit = template.split('/').all(|wanted| {
-        let found = segments.next();
-        found.is_some_and(|found| found == wanted || wanted.starts_with('{') && !found.is_empty())
-    });
-    fit && segments.next().is_none()
-}
-
-fn unknown(name: &str, known: &[Box<str>]) -> Problem {
-    let quoted: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-    let known = if known.is_empty() {
-        "there are none here".to_owned()
-    } else {
-        format!("known are {}", quoted.join(", "))
-    };
-    wrong_parameter(
-        name,
-        format!("The query parameter `{name}` is unknown; {known}."),
-    )
-}
-
 /// 400, for one parameter.
-fn wrong_parameter(name: &str, detail: String) -> Problem {
+pub(super) fn wrong_parameter(name: &str, detail: String) -> Problem {
     Problem::unreadable(detail.clone()).at(FieldError {
         pointer: None,
         parameter: Some(name.to_owned().into()),
@@ -143,7 +19,7 @@ fn wrong_parameter(name: &str, detail: String) -> Problem {
     })
 }
 
-/// The query string as a `T`. Unknown parameters have been rejected before, by `Known::check`.
+/// The query string as a `T`. Unknown parameters have been rejected before, by the edge (`described`).
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -222,24 +98,5 @@ impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
         }
         let RequestId(id) = RequestId::from_request_parts(parts, state).await?;
         Ok(Self(Some(id.into_boxed_str())))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_fits_its_template_segment_by_segment() {
-        for (template, path, fit) in [
-            ("/orders/{id}", "/orders/1", true),
-            ("/orders/{id}", "/orders/", false),
-            ("/orders/{id}", "/orders", false),
-            ("/orders/{id}", "/orders/1/2", false),
-            ("/deliveries/{id}/events", "/deliveries/1/events", true),
-            ("/deliveries/{id}/events", "/deliveries/1/others", false),
-        ] {
-            assert_eq!(fits(template, path), fit, "{template} {path}");
-        }
     }
 }

@@ -259,7 +259,7 @@ mod tests {
             Api::new("", ""),
             Origins::new("customers", &[], &[]),
             |peer, _| peer.to_string(),
-            Registry::new(&[]).unwrap(),
+            Registry::new(&[]),
         );
         let seats = Seats::new(1);
         // No seat can be taken any more, which this loop takes for impossible.

@@ -340,6 +340,10 @@ async fn documentation(name: &str, query: Option<&str>, headers: &HeaderMap) -> 
     let mut response = documented.file.answer(headers, is_versioned);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
     response
 }
 

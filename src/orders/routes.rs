@@ -644,7 +644,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_never_reached_the_connection_puts_the_order_back() {
-        let registry = crate::telemetry::Registry::new(&[]).unwrap();
+        let registry = crate::telemetry::Registry::new(&[]);
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
         let held = orders.place(None, None, None, true, None).unwrap();

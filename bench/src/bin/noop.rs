@@ -145,8 +145,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         ]
         .map(|routes| with_counter(routes, &counter)),
     );
-    let registry = Registry::new(&[(edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS)])
-        .context("cannot set up the metrics")?;
+    let registry = Registry::new(&[(edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS)]);
     let settings = Settings {
         name: "staff",
         h2c: config.staff.h2c,
@@ -156,20 +155,11 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         h2_streams_max: config.http.h2_streams_max,
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
-    let edge = Edge::new(
-        "staff",
-        api,
-        origins,
-        |peer, _| peer.to_string(),
-        registry.clone(),
-    );
+    let edge = Edge::new("staff", api, origins, |peer, _| peer.to_string(), registry);
     let server = Server::new(listener, edge, settings, Stop::default());
     // On a worker, as the measured server's listeners are.
     let task = tokio::spawn(server.run());
-    tokio::select! {
-        ended = task => ended.context("serving ended"),
-        () = registry.fold() => Ok(()),
-    }
+    task.await.context("serving ended")
 }
 
 fn with_counter(

@@ -25,7 +25,7 @@ struct Shop {
 
 impl Shop {
     fn open(settings: Settings) -> Self {
-        let registry = Registry::new(&[]).unwrap();
+        let registry = Registry::new(&[]);
         let metrics = registry.register(Metrics::register);
         let oplog = Oplog::open(settings, metrics).unwrap();
         Self { oplog, registry }
@@ -396,7 +396,7 @@ fn a_directory_that_cannot_be_one_stops_the_start() {
     let dir = TempDir::new().unwrap();
     let taken = dir.path().join("oplog");
     fs::write(&taken, "a file").unwrap();
-    let metrics = Registry::new(&[]).unwrap().register(Metrics::register);
+    let metrics = Registry::new(&[]).register(Metrics::register);
     let opened = Oplog::open(files(&taken), metrics);
     assert!(opened.is_err());
 }

@@ -24,13 +24,13 @@ fn store(directory: &TempDir) -> Sqlite {
         batch_max: 64,
         readers: 1,
     };
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
     Sqlite::new(Database::open(settings, metrics).unwrap())
 }
 
 fn desk(store: impl Store + 'static, strict: bool) -> Assignments {
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let metrics = registry.register(Metrics::register);
     Assignments::new(Arc::new(store), Oplog::nowhere(), metrics, strict)
 }

@@ -13,7 +13,7 @@ fn open(directory: &TempDir) -> Sqlite {
         batch_max: 64,
         readers: 1,
     };
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let metrics = registry.register(|| Metrics::register(&settings.path));
     Sqlite::new(Database::open(settings, metrics).unwrap())
 }

@@ -150,7 +150,7 @@ impl Town {
     /// A dispatcher on this chain.
     fn on(chain: Chain, store: Moody, visibility: Duration) -> Self {
         let store = Arc::new(store);
-        let registry = Registry::new(&[]).unwrap();
+        let registry = Registry::new(&[]);
         let couriers = Couriers::new(
             Arc::<Moody>::clone(&store),
             registry.register(couriers::Metrics::register),
@@ -375,7 +375,7 @@ async fn fickle(queue: Vec<String>) -> (Fickle, Chain) {
 #[tokio::test]
 async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
     let (fickle, chain) = fickle(Vec::new()).await;
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let topic = announcer(&chain, &registry.register(Metrics::register));
     let orders = ids(25);
     let events: Vec<Event> = orders.iter().copied().map(event).collect();

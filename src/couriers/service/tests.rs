@@ -33,7 +33,7 @@ async fn a_change_of_one_courier_waits_for_no_change_of_another() {
     };
     let (stuck, other) = (said(1), said(2));
     let (store, _directory) = fresh(Join::Zero);
-    let metrics = Registry::new(&[]).unwrap().register(Metrics::register);
+    let metrics = Registry::new(&[]).register(Metrics::register);
     let topic = Arc::new(Stuck(stuck.id));
     let desk = Couriers::new(Arc::new(store), metrics).beside(topic, true);
     let change = |said: AddCourier| {

@@ -17,7 +17,7 @@ fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Databas
         batch_max: 64,
         readers: 1,
     };
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let metrics = registry.register(|| Metrics::register(&settings.path));
     Database::open(settings, metrics).unwrap()
 }

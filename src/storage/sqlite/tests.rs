@@ -36,7 +36,7 @@ impl Shop {
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::new(&[]).unwrap();
+        let registry = Registry::new(&[]);
         let mut settings = settings(directory.path());
         change(&mut settings);
         let metrics = registry.register(|| Metrics::register(&settings.path));

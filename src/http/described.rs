@@ -1,0 +1,169 @@
+//! What a listener describes, by path: what its metrics call a route, and which query parameters an operation knows.
+
+use std::sync::OnceLock;
+
+use axum::http::{Method, Uri};
+use metrics::Histogram;
+use percent_encoding::percent_decode_str;
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::{OpenApi, RefOr};
+
+use super::params::wrong_parameter;
+use super::problem::Problem;
+
+/// The routes of a listener's description.
+pub(super) struct Described {
+    paths: matchit::Router<usize>,
+    /// In the order of `paths`; the last is for requests that fit none.
+    routes: Vec<Route>,
+}
+
+/// A path with what it has.
+pub(super) struct Route {
+    /// As it is described.
+    pub(super) path: String,
+    /// Times of its requests; registered when it is first needed.
+    pub(super) seconds: OnceLock<Histogram>,
+    operations: Vec<(Method, Names)>,
+}
+
+/// An operation's query parameters.
+type Names = Vec<Box<str>>;
+
+impl Described {
+    pub(super) fn by(openapi: &OpenApi) -> Self {
+        let mut paths = matchit::Router::new();
+        let mut routes = Vec::new();
+        for (path, item) in &openapi.paths.paths {
+            let bare = path.trim_end_matches('/');
+            for form in [bare, &format!("{bare}/")] {
+                // One that is there already, in another form, has its place.
+                let _ = paths.insert(form, routes.len());
+            }
+            let operations = [
+                (Method::GET, &item.get),
+                (Method::POST, &item.post),
+                (Method::PUT, &item.put),
+                (Method::PATCH, &item.patch),
+                (Method::DELETE, &item.delete),
+            ]
+            .into_iter()
+            .filter_map(|(method, operation)| Some((method, query_names(operation.as_ref()?))))
+            .collect();
+            routes.push(Route::new(path, operations));
+        }
+        routes.push(Route::new("none", Vec::new()));
+        Self { paths, routes }
+    }
+
+    /// The number of the route that a path fits.
+    pub(super) fn find(&self, path: &str) -> usize {
+        self.paths
+            .at(path)
+            .map_or(self.routes.len() - 1, |found| *found.value)
+    }
+
+    /// A route by its number.
+    pub(super) fn route(&self, number: usize) -> &Route {
+        &self.routes[number]
+    }
+}
+
+impl Route {
+    fn new(path: &str, operations: Vec<(Method, Names)>) -> Self {
+        Self {
+            path: path.to_owned(),
+            seconds: OnceLock::new(),
+            operations,
+        }
+    }
+
+    /// Rejects a query parameter that the operation does not know: a misspelt one would be ignored, and the request
+    /// would do something else than it says.
+    ///
+    /// # Errors
+    /// 400, naming the parameter and those that are known.
+    pub(super) fn check_query(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
+        let Some(query) = uri.query().filter(|query| !query.is_empty()) else {
+            return Ok(());
+        };
+        // HEAD is answered as GET.
+        let method = if method == Method::HEAD {
+            &Method::GET
+        } else {
+            method
+        };
+        // Paths and methods that are not described are for the router to refuse.
+        let mut operations = self.operations.iter();
+        let Some((_, known)) = operations.find(|(known, _)| known == method) else {
+            return Ok(());
+        };
+        let is_known = |name: &str| known.iter().any(|known| **known == *name);
+        let given = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+        for name in given.filter(|name| !is_known(name)) {
+            let spaced = name.replace('+', " ");
+            let name = percent_decode_str(&spaced).decode_utf8_lossy();
+            if !is_known(&name) {
+                return Err(unknown(&name, known));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn query_names(operation: &Operation) -> Names {
+    let parameters = operation.parameters.iter().flatten();
+    parameters
+        .filter_map(|parameter| match parameter {
+            RefOr::T(parameter) => Some(parameter),
+            RefOr::Ref(_) => None,
+        })
+        .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
+        .map(|parameter| parameter.name.as_str().into())
+        .collect()
+}
+
+fn unknown(name: &str, known: &[Box<str>]) -> Problem {
+    let quoted: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    let known = if known.is_empty() {
+        "there are none here".to_owned()
+    } else {
+        format!("known are {}", quoted.join(", "))
+    };
+    wrong_parameter(
+        name,
+        format!("The query parameter `{name}` is unknown; {known}."),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::openapi::{OpenApiBuilder, PathItem, PathsBuilder};
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_known_by_its_route_in_both_forms() {
+        let paths = ["/order/", "/orders/{order_id}", "/orders"];
+        let paths = paths.into_iter().fold(PathsBuilder::new(), |paths, path| {
+            paths.path(path, PathItem::default())
+        });
+        let described = Described::by(&OpenApiBuilder::new().paths(paths).build());
+        for (path, route) in [
+            ("/order", "/order/"),
+            ("/order/", "/order/"),
+            ("/orders", "/orders"),
+            ("/orders/7", "/orders/{order_id}"),
+            ("/orders/7/", "/orders/{order_id}"),
+            ("/orders/7/8", "none"),
+            ("/", "none"),
+            ("none", "none"),
+        ] {
+            let found = described.route(described.find(path));
+            assert_eq!(found.path, route, "{path}");
+        }
+    }
+}
