@@ -341,6 +341,9 @@ pub struct Orders {
     /// How long a keyed order keeps its place without its customer.
     #[serde(with = "duration")]
     pub reconnect_grace: Duration,
+    /// How long a promised order stays in line that nobody asks about.
+    #[serde(with = "duration")]
+    pub promise_grace: Duration,
     /// How long a final order is remembered.
     #[serde(with = "duration")]
     pub replay: Duration,
@@ -364,8 +367,10 @@ pub struct Flood {
     pub exempt: Vec<IpNet>,
     /// Bits of an IPv6 address that make one client.
     pub ipv6_prefix: u8,
-    /// Held orders per address.
+    /// Open orders per address.
     pub outstanding_max: u32,
+    /// Open orders per network of a provider.
+    pub network_max: u32,
     /// Orders at once per address.
     pub burst: u32,
     /// Time after which one more is admitted.
@@ -491,6 +496,7 @@ impl Config {
             second,
             DAY,
         )?;
+        time_within("orders.promise_grace", orders.promise_grace, second, DAY)?;
         time_within("orders.replay", orders.replay, second, DAY)?;
         within(
             "orders.remembered_max",
@@ -502,6 +508,7 @@ impl Config {
         let flood = &self.flood;
         within("flood.ipv6_prefix", flood.ipv6_prefix, 32, 128)?;
         within("flood.outstanding_max", flood.outstanding_max, 1, 1_000_000)?;
+        within("flood.network_max", flood.network_max, 1, 1_000_000)?;
         within("flood.burst", flood.burst, 1, 1_000_000)?;
         let micro = Duration::from_micros(1);
         time_within("flood.refill", flood.refill, micro, DAY)?;

@@ -29,6 +29,7 @@ impl Shop {
             lease: Duration::from_mins(2),
             attempts_max: 3,
             reconnect_grace: Duration::from_mins(1),
+            promise_grace: Duration::from_mins(10),
             replay: Duration::from_mins(10),
             remembered_max: REMEMBERED_MAX,
             waiting_max: waiting + 1,

@@ -11,6 +11,7 @@ use crate::assignments::{self, Assignments};
 use crate::config::{self, Config};
 use crate::couriers::{self, Couriers};
 use crate::deliveries::{self, Deliveries};
+use crate::flood::routes::limited;
 use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
@@ -54,6 +55,7 @@ impl Desks {
             lease,
             attempts_max,
             reconnect_grace,
+            promise_grace,
             replay,
             remembered_max,
             waiting_max,
@@ -62,15 +64,16 @@ impl Desks {
             lease,
             attempts_max,
             reconnect_grace,
+            promise_grace,
             replay,
             remembered_max,
             waiting_max,
         };
         let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-        let flood = flood(&config.flood, registry);
-        // Whoever is cut off leaves the line.
+        let flood = flood(&config.flood, waiting_max, registry);
+        // What somebody places who is being refused leaves the line once they are cut off.
         let line = orders.clone();
-        flood.on_cut_off(move |address, time| line.purge(address, time));
+        flood.on_cut_off(move |address, since, time| line.purge(address, since, time));
         let deliveries = Deliveries::new(
             stores.deliveries,
             config.deliveries.stale_after,
@@ -131,7 +134,7 @@ impl Desks {
     }
 }
 
-fn flood(config: &config::Flood, registry: &Registry) -> Flood {
+fn flood(config: &config::Flood, places: usize, registry: &Registry) -> Flood {
     let settings = flood::Settings {
         mode: match config.mode {
             config::FloodMode::Enforce => flood::Mode::Enforce,
@@ -141,7 +144,11 @@ fn flood(config: &config::Flood, registry: &Registry) -> Flood {
         proxies: flood::client::Proxies::new(&config.trusted_proxies, config.ipv6_prefix),
         exempt: config.exempt.clone(),
         limits: flood::table::Limits {
-            outstanding_max: config.outstanding_max,
+            shares: flood::networks::Shares {
+                address_max: config.outstanding_max,
+                network_max: config.network_max,
+                places,
+            },
             burst: NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN),
             refill: config.refill,
             cutoff_after: config.cutoff_after,
@@ -180,7 +187,8 @@ pub(super) fn apis(
         "The public side: orders are placed and held until they are ready, packages are sent.";
     let mut customers = Api::new("Odyssey: customers", public);
     if desks.deliveries_for_customers {
-        customers = customers.routes(deliveries::routes::customer_routes(&deliveries));
+        let routes = deliveries::routes::customer_routes(&deliveries);
+        customers = customers.routes(limited(routes, &desks.flood));
     }
     let inner = "The inner side: baristas, drones and operators. Not for the public network.";
     let staff = Api::new("Odyssey: staff", inner);
@@ -191,7 +199,10 @@ pub(super) fn apis(
     [
         customers
             .routes(orders::routes::customer_routes(&orders))
-            .routes(packages::routes::customer_routes(&packages))
+            .routes(limited(
+                packages::routes::customer_routes(&packages),
+                &desks.flood,
+            ))
             .routes([index_route("customers", public, &[])])
             .routes(health_routes(&of_customers)),
         staff

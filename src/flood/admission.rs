@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::client::{Proxies, canonical};
+use super::client::{Origin, Proxies, canonical};
 use super::metrics::Metrics;
-use super::table::{Limits, Reason, Refused, Table};
+use super::table::{Ask, Counted, Limits, Refused, Table};
 
 /// How often idle addresses are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub struct Settings {
     pub proxies: Proxies,
     /// Who is always admitted, uncounted.
     pub exempt: Vec<IpNet>,
-    /// What an address may do.
+    /// What an origin may do.
     pub limits: Limits,
 }
 
@@ -69,8 +69,11 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     malformed_logged_ms: AtomicU64,
-    on_cut_off: OnceLock<Box<dyn Fn(IpNet, Duration) -> usize + Send + Sync>>,
+    on_cut_off: OnceLock<Box<Purge>>,
 }
+
+/// Given an address, since when it had been refused, and for how long it is cut off; says how much was taken away.
+type Purge = dyn Fn(IpNet, Instant, Duration) -> usize + Send + Sync;
 
 impl fmt::Debug for Flood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,7 +85,7 @@ impl fmt::Debug for Flood {
 #[derive(Debug)]
 pub struct Admission {
     /// Nothing if nobody counts.
-    counted: Option<(Flood, IpNet)>,
+    counted: Option<(Flood, Counted)>,
 }
 
 impl Flood {
@@ -102,9 +105,11 @@ impl Flood {
         }
     }
 
-    /// What is done when an address is cut off: it is given the address and the time, takes away what the address has
-    /// waiting, and says how much that was. Set once.
-    pub fn on_cut_off(&self, purge: impl Fn(IpNet, Duration) -> usize + Send + Sync + 'static) {
+    /// What is done when an address is cut off: what it placed since it was first refused is taken away. Set once.
+    pub fn on_cut_off(
+        &self,
+        purge: impl Fn(IpNet, Instant, Duration) -> usize + Send + Sync + 'static,
+    ) {
         let set = self.shared.on_cut_off.set(Box::new(purge));
         debug_assert!(set.is_ok(), "there is one composition root");
     }
@@ -118,18 +123,23 @@ impl Flood {
         network.to_string()
     }
 
+    /// Where a request comes from.
+    pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> Origin {
+        let origin = self.shared.proxies.origin(peer, headers);
+        if origin.malformed && self.shared.mode != Mode::Off {
+            self.log_malformed(peer);
+        }
+        origin
+    }
+
     /// Asks for admission.
     ///
     /// # Errors
     /// [`Refused`], with the time after which to try again.
-    pub fn admit(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Admission, Refused> {
+    pub fn admit(&self, origin: &Origin, ask: Ask) -> Result<Admission, Refused> {
         let shared = &*self.shared;
         if shared.mode == Mode::Off {
             return Ok(Admission { counted: None });
-        }
-        let origin = shared.proxies.origin(peer, headers);
-        if origin.malformed {
-            self.log_malformed(peer);
         }
         // The client, which a network narrower than its key may name, or the IPv4 address that it counts as.
         let is_exempt =
@@ -138,11 +148,11 @@ impl Flood {
             shared.metrics.exempt.increment(1);
             return Ok(Admission { counted: None });
         }
-        match shared.table.admit(origin.address) {
-            Ok(key) => {
+        match shared.table.admit(origin.address, ask) {
+            Ok(counted) => {
                 shared.metrics.admitted.increment(1);
                 Ok(Admission {
-                    counted: Some((self.clone(), key)),
+                    counted: Some((self.clone(), counted)),
                 })
             }
             Err(refused) => self.refused(refused),
@@ -153,8 +163,8 @@ impl Flood {
         let shared = &*self.shared;
         let enforce = shared.mode == Mode::Enforce;
         shared.metrics.refused(refused.reason, enforce);
-        if refused.cut_off_now {
-            self.cut_off(refused.address, refused.retry_after);
+        if let Some(since) = refused.cut_off_since {
+            self.cut_off(refused.address, since, refused.retry_after);
         }
         if enforce {
             return Err(refused);
@@ -163,10 +173,10 @@ impl Flood {
     }
 
     /// Outside of any lock: the purge takes others.
-    fn cut_off(&self, address: IpNet, time: Duration) {
+    fn cut_off(&self, address: IpNet, since: Instant, time: Duration) {
         let enforced = self.shared.mode == Mode::Enforce;
         let purged = if enforced {
-            self.purge(address, time)
+            self.purge(address, since, time)
         } else {
             0
         };
@@ -174,12 +184,9 @@ impl Flood {
         warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is cut off");
     }
 
-    fn purge(&self, address: IpNet, time: Duration) -> usize {
-        let purged = self
-            .shared
-            .on_cut_off
-            .get()
-            .map_or(0, |purge| purge(address, time));
+    fn purge(&self, address: IpNet, since: Instant, time: Duration) -> usize {
+        let purge = self.shared.on_cut_off.get();
+        let purged = purge.map_or(0, |purge| purge(address, since, time));
         self.shared.metrics.purged.increment(purged as u64);
         purged
     }
@@ -236,33 +243,39 @@ impl Flood {
 
     /// Sets the gauges to this moment's figures.
     pub fn show_figures(&self) {
-        let table = &self.shared.table;
-        self.shared.metrics.show(table.len(), table.cut_off().len());
+        self.shared.metrics.show(&self.shared.table);
     }
 }
 
 impl Admission {
     /// Whose it is; nothing if nobody counts.
     pub fn address(&self) -> Option<IpNet> {
-        self.counted.as_ref().map(|&(_, address)| address)
+        let counted = self.counted.as_ref();
+        counted.map(|(_, counted)| counted.address)
     }
 
-    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
-    /// purge may have come too early, and is repeated.
-    pub fn settled(&self) {
-        if let Some((flood, address)) = &self.counted
+    /// What is left of the rate, in writes; nothing if nobody counts.
+    pub(super) fn left(&self) -> Option<u32> {
+        self.counted.as_ref()?.1.left
+    }
+
+    /// To be called once what was admitted was found to be well-formed, and is where a purge finds it: if its address was
+    /// cut off since the admission, the purge may have come too early, and is repeated. Without this call nothing is
+    /// remembered of an address that was not known before.
+    pub fn settled(&mut self) {
+        if let Some((flood, counted)) = &mut self.counted
+            && let Some((since, time)) = flood.table().keep(counted)
             && flood.mode() == Mode::Enforce
-            && let Some(time) = flood.table().cut_off_for(*address)
         {
-            flood.purge(*address, time);
+            flood.purge(counted.address, since, time);
         }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some((flood, address)) = self.counted.take() {
-            flood.table().release(address);
+        if let Some((flood, counted)) = self.counted.take() {
+            flood.table().release(&counted);
         }
     }
 }
@@ -273,16 +286,5 @@ pub(super) fn shown(address: IpNet) -> String {
         address.addr().to_string()
     } else {
         address.to_string()
-    }
-}
-
-impl Reason {
-    /// The word the metrics use.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Outstanding => "outstanding",
-            Self::Rate => "rate",
-            Self::CutOff => "cut_off",
-        }
     }
 }

@@ -2,7 +2,8 @@
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
-use super::table::Reason;
+use super::networks::{Kind, Level};
+use super::table::{Reason, Table};
 
 /// Flood control's metric handles.
 #[derive(Clone)]
@@ -12,12 +13,15 @@ pub struct Metrics {
     pub(super) purged: Counter,
     pub(super) malformed: Counter,
     /// By reason; refused, and only observed.
-    refused: [[Counter; 2]; 3],
+    refused: [[Counter; 2]; Reason::ALL.len()],
     addresses: Gauge,
     cut_off: Gauge,
+    /// By level.
+    largest: [Gauge; Level::ALL.len()],
 }
 
 const DECISIONS: &str = "odyssey_flood_decisions_total";
+const LARGEST: &str = "odyssey_flood_largest_share";
 
 impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
@@ -36,32 +40,39 @@ impl Metrics {
         );
         describe_gauge!("odyssey_flood_addresses", "Tracked addresses");
         describe_gauge!("odyssey_flood_cut_off", "Addresses that are cut off");
+        describe_gauge!(
+            LARGEST,
+            "Of all open orders, the share of the origin that has most, by the width of what is called an origin"
+        );
         let decision = |decision: &'static str, reason: &'static str| counter!(DECISIONS, "decision" => decision, "reason" => reason);
         Self {
             admitted: decision("admitted", "within_limits"),
             exempt: decision("admitted", "exempt"),
             purged: counter!("odyssey_flood_purged_total"),
             malformed: counter!("odyssey_flood_malformed_total"),
-            refused: [Reason::Outstanding, Reason::Rate, Reason::CutOff]
+            refused: Reason::ALL
                 .map(|reason| ["refused", "observed"].map(|word| decision(word, reason.as_str()))),
             addresses: gauge!("odyssey_flood_addresses"),
             cut_off: gauge!("odyssey_flood_cut_off"),
+            largest: Level::ALL.map(|level| gauge!(LARGEST, "origin" => level.as_str())),
         }
     }
 
     pub(super) fn refused(&self, reason: Reason, enforced: bool) {
-        let [outstanding, rate, cut_off] = &self.refused;
-        let [refused, observed] = match reason {
-            Reason::Outstanding => outstanding,
-            Reason::Rate => rate,
-            Reason::CutOff => cut_off,
-        };
+        let [refused, observed] = &self.refused[reason as usize];
         if enforced { refused } else { observed }.increment(1);
     }
 
-    pub(super) fn show(&self, addresses: usize, cut_off: usize) {
+    /// Sets the gauges to this moment's figures.
+    pub(super) fn show(&self, table: &Table) {
         let gauge = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
-        self.addresses.set(gauge(addresses));
-        self.cut_off.set(gauge(cut_off));
+        self.addresses.set(gauge(table.len()));
+        self.cut_off.set(gauge(table.cut_off().len()));
+        let networks = table.networks();
+        let total = gauge(networks.total(Kind::Order).max(1));
+        let largest = networks.largest(Kind::Order);
+        for (shown, open) in self.largest.iter().zip(largest) {
+            shown.set(f64::from(open) / total);
+        }
     }
 }

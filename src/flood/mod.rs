@@ -1,29 +1,45 @@
-//! Flood control: admission by client address. It knows nothing of orders; whoever takes something in asks it first.
+//! Flood control: who may have how much of what is scarce. It knows nothing of orders; whoever takes something in asks it
+//! first.
 //!
 //! # The promise
-//! One address, however many requests it sends, can neither fill the line nor keep the crew busy; everybody else never
-//! notices. A group of 200 behind one shared address passes untouched.
+//! Nobody, however many requests they send from however many addresses of their own, can fill the line, or keep others from
+//! being served. A group of 200 behind one shared address passes untouched. `docs/adr/0004` says why it is built so.
 //!
-//! # The words
+//! # Who is who
 //! - **address**: who is asking ([`client`]): the peer, or what a trusted proxy says; an IPv6 network of `flood.ipv6_prefix`.
-//! - **outstanding**: admissions that are not over. At most `flood.outstanding_max` per address.
-//! - **rate**: `flood.burst` at once, and one more every `flood.refill`.
-//! - **refused**: not admitted, for one of these two; told to come back later.
-//! - **cut off**: refused `flood.cutoff_after` times within `flood.cutoff_window`. For `flood.cutoff_for` everything is refused at
-//!   once, and what the address had waiting is taken away ([`Flood::on_cut_off`]).
+//! - **origin**: an address, or one of the networks that contain it ([`networks`]): a subscriber (IPv6 /56), a site (/48, IPv4
+//!   /24), a provider (/32, /16). Whoever attacks has as many addresses as they like, but not other people's networks.
+//!
+//! # What is scarce, and who may have how much
+//! | | an origin may have |
+//! |---|---|
+//! | places in line | `flood.outstanding_max` open orders of an address or a subscriber, `flood.network_max` of a provider, half-way between for a site. From half of `orders.waiting_max` open orders on, less and less, down to one; the last sixteenth is for addresses with nothing in line. |
+//! | held requests (`?wait=`) | as many as open orders |
+//! | writes per second | an address has `flood.burst` orders, and one more every `flood.refill`. Any other write costs a tenth of an order. |
+//! | connections | `customers.connections_per_address` of an address; those of trusted proxies are not counted |
+//!
+//! What is open counts until its [`Admission`] is dropped, however the request ends; it is dropped exactly once, and is
+//! counted at every width.
+//!
+//! # Who is cut off
+//! An address that was refused `flood.cutoff_after` times within `flood.cutoff_window`, for its rate or for what it has open
+//! itself. For `flood.cutoff_for` everything it writes is refused at once, and what it placed since the first of those
+//! refusals is taken away ([`Flood::on_cut_off`]): what it had placed before stays, for it may be a colleague's.
 //!
 //! ```text
 //!              refused too often                      cutoff_for is over, or DELETE /flood/{address}
 //!   admitted ---------------------->  cut off  ------------------------------------------------->  admitted
 //! ```
 //!
-//! # When somebody leaves
-//! An [`Admission`] counts as outstanding until it is dropped, however the request ends; it is dropped exactly once.
+//! # What is never done
+//! - A refusal for what neighbours have open, or because the line is nearly full, is never held against an address.
+//! - An entry that several addresses share is never cut off, and nothing is taken away for it.
+//! - What is malformed leaves no entry behind.
 //!
 //! # Bounded memory
-//! At most `flood.addresses_max` addresses are tracked ([`table`]). Idle ones are swept. When the table is full, newcomers
-//! share an entry per network: /24, then /16, then everybody (IPv6: /48, /32, everybody). Who is cut off stays so for the
-//! whole time.
+//! At most `flood.addresses_max` addresses are tracked ([`table`]), half of them of each family. One whose state cannot be told
+//! from a newcomer's makes room at once. When the table is full all the same, newcomers share a rate per network: /24, then
+//! /16, then everybody (IPv6: /48, /32, everybody). Networks are known only while something of them is open.
 //!
 //! # Deliberately absent
 //! - A list of bad addresses that survives a restart: a firewall is the place for that.
@@ -31,6 +47,7 @@
 
 pub mod client;
 pub mod metrics;
+pub mod networks;
 pub mod routes;
 pub mod table;
 
@@ -38,3 +55,4 @@ mod admission;
 
 pub use admission::{Admission, Flood, Mode, Settings};
 pub use metrics::Metrics;
+pub use table::Ask;

@@ -1,29 +1,71 @@
 //! Flood control over HTTP: how a refusal looks, and what the staff can see and do.
 
+use std::cmp::Reverse;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::extract::{FromRef, FromRequestParts, State};
+use axum::extract::{FromRef, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::admission::{Admission, Flood, shown};
-use super::table::{Limits, Reason, Refused};
+use super::client::Origin;
+use super::networks::{Kind, Level};
+use super::table::{Ask, CutOff, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::edge::Caller;
 use crate::http::page::not_kept_list;
-use crate::http::params::Path;
+use crate::http::params::{Path, Query, page_limit};
+use crate::http::responses::describe_limits;
 use crate::values::time::Moment;
 
+/// Whoever sent a request, before flood control is asked about it.
+#[derive(Debug)]
+pub struct Asker {
+    flood: Flood,
+    origin: Origin,
+}
+
+impl Asker {
+    /// Asks for admission.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn admit(&self, ask: Ask) -> Result<Admission, Refusal> {
+        let limits = self.flood.table().limits();
+        let refused = |refused| Refusal::new(&refused, ask, limits);
+        self.flood.admit(&self.origin, ask).map_err(refused)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker
+where
+    Flood: FromRef<S>,
+{
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let flood = Flood::from_ref(state);
+        let Some(&Caller { peer, .. }) = parts.extensions.get() else {
+            unreachable!("the edge tells every request's peer")
+        };
+        let origin = flood.origin(peer, &parts.headers);
+        Ok(Self { flood, origin })
+    }
+}
+
+/// To place an order.
 impl<S: Send + Sync> FromRequestParts<S> for Admission
 where
     Flood: FromRef<S>,
@@ -31,69 +73,158 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let flood = Flood::from_ref(state);
-        let Some(&Caller { peer, .. }) = parts.extensions.get() else {
-            unreachable!("the edge tells every request's peer")
-        };
-        let limits = |refused| Refusal::new(&refused, flood.table().limits());
-        flood.admit(peer, &parts.headers).map_err(limits)
+        let Ok(asker) = Asker::from_request_parts(parts, state).await;
+        asker.admit(Ask::Order)
     }
+}
+
+/// These routes, where everything that changes something asks flood control first.
+pub fn limited<const N: usize>(
+    routes: [UtoipaMethodRouter; N],
+    flood: &Flood,
+) -> [UtoipaMethodRouter; N] {
+    routes.map(|(schemas, mut paths, methods)| {
+        describe_limits(&mut paths);
+        let layer = middleware::from_fn_with_state(flood.clone(), admit_write);
+        (schemas, paths, methods.layer(layer))
+    })
+}
+
+async fn admit_write(
+    State(flood): State<Flood>,
+    asker: Asker,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    if request.method().is_safe() {
+        return Ok(next.run(request).await);
+    }
+    let mut admission = asker.admit(Ask::Write)?;
+    let mut response = next.run(request).await;
+    if !is_malformed(response.status()) {
+        admission.settled();
+    }
+    if let Some(left) = admission.left() {
+        let limits = flood.table().limits();
+        Quota::of(Ask::Write, limits).say(&mut response, left, None);
+    }
+    Ok(response)
+}
+
+/// Whether a request was refused for what it says, and not for what it means.
+fn is_malformed(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+    )
 }
 
 /// 429, with what the client may do and when.
 #[derive(Debug)]
 pub struct Refusal {
     problem: Problem,
-    policy: String,
-    limit: String,
+    quota: Quota,
+    retry_after: Duration,
 }
 
 impl Refusal {
-    fn new(refused: &Refused, limits: &Limits) -> Self {
-        let (slug, title, detail) = match refused.reason {
-            Reason::Outstanding => (
-                "too-many-outstanding",
-                "Too many orders at once",
-                format!(
-                    "At most {} orders from one address may be open.",
-                    limits.outstanding_max
-                ),
-            ),
-            Reason::Rate => (
-                "too-many-requests",
-                "Too many orders in too short a time",
-                format!(
-                    "{} orders at once, then one every {:?}.",
-                    limits.burst, limits.refill
-                ),
-            ),
-            Reason::CutOff => return cut_off(refused.retry_after, limits),
+    fn new(refused: &Refused, ask: Ask, limits: &Limits) -> Self {
+        let shares = &limits.shares;
+        let what = match ask {
+            Ask::Order => "orders",
+            Ask::Watch => "held requests",
+            Ask::Write => "requests",
         };
-        if refused.cut_off_now {
-            return cut_off(refused.retry_after, limits);
+        let quota = Quota::of(ask, limits);
+        let problem = |slug, title, detail: String| {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail)
+        };
+        let problem = match refused.reason {
+            _ if refused.cut_off_since.is_some() => cut_off_problem(),
+            Reason::CutOff => cut_off_problem(),
+            Reason::Outstanding => problem(
+                "too-many-outstanding",
+                "Too many at once",
+                format!(
+                    "At most {} {what} from one address may be open.",
+                    shares.address_max
+                ),
+            ),
+            Reason::Network => problem(
+                "too-many-from-network",
+                "Too many at once from the networks around this address",
+                format!(
+                    "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
+                    shares.max(Level::Provider)
+                ),
+            ),
+            Reason::Scarce => problem(
+                "line-nearly-full",
+                "The line is nearly full",
+                "What is left of it is for those who have less in it than this address.".to_owned(),
+            ),
+            Reason::Rate => problem(
+                "too-many-requests",
+                "Too many in too short a time",
+                format!(
+                    "{} {what} at once, then {} every {} s.",
+                    quota.most, quota.most, quota.window_secs
+                ),
+            ),
+        };
+        Self {
+            problem: problem.retry_after(refused.retry_after),
+            quota,
+            retry_after: refused.retry_after,
         }
-        Self::with(
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail),
-            refused.retry_after,
-            limits,
-        )
+    }
+}
+
+/// What of the rate is for one kind of requests: so many in a window.
+#[derive(Debug)]
+struct Quota {
+    name: &'static str,
+    most: u32,
+    window_secs: u64,
+}
+
+impl Quota {
+    fn of(ask: Ask, limits: &Limits) -> Self {
+        let orders = limits.burst;
+        let (name, most) = match ask {
+            Ask::Order => ("orders", orders),
+            Ask::Watch => ("held", orders),
+            Ask::Write => ("writes", orders.saturating_mul(WRITES_PER_ORDER)),
+        };
+        Self {
+            name,
+            most: most.get(),
+            window_secs: whole_secs(limits.refill * orders.get()),
+        }
     }
 
     /// `RateLimit-Policy` and `RateLimit` as of draft-ietf-httpapi-ratelimit-headers-10: quota and window, what remains
     /// and when that changes.
-    fn with(problem: Problem, retry_after: Duration, limits: &Limits) -> Self {
-        let burst = limits.burst;
-        let window = whole_secs(limits.refill * burst.get());
-        Self {
-            problem: problem.retry_after(retry_after),
-            policy: format!("\"orders\";q={burst};w={window}"),
-            limit: format!("\"orders\";r=0;t={}", whole_secs(retry_after)),
+    fn say(&self, response: &mut Response, left: u32, changes_in: Option<Duration>) {
+        let Self {
+            name,
+            most,
+            window_secs,
+        } = self;
+        let policy = format!("\"{name}\";q={most};w={window_secs}");
+        let changes = changes_in.map(|time| format!(";t={}", whole_secs(time)));
+        let limit = format!("\"{name}\";r={left}{}", changes.unwrap_or_default());
+        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                let name = HeaderName::from_static(name);
+                response.headers_mut().insert(name, value);
+            }
         }
     }
-}
-
-fn cut_off(time: Duration, limits: &Limits) -> Refusal {
-    Refusal::with(cut_off_problem(), time, limits)
 }
 
 fn cut_off_problem() -> Problem {
@@ -101,7 +232,7 @@ fn cut_off_problem() -> Problem {
         StatusCode::TOO_MANY_REQUESTS,
         "cut-off",
         "This address is cut off",
-        "Too many requests were refused; orders from this address are not accepted for a while.",
+        "Too many requests were refused; nothing new is accepted from this address for a while.",
     )
 }
 
@@ -117,66 +248,164 @@ fn whole_secs(time: Duration) -> u64 {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = self.problem.into_response();
-        for (name, value) in [("ratelimit-policy", self.policy), ("ratelimit", self.limit)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                response
-                    .headers_mut()
-                    .insert(HeaderName::from_static(name), value);
-            }
-        }
+        self.quota.say(&mut response, 0, Some(self.retry_after));
         response
     }
 }
 
-/// Who is cut off.
+/// What flood control does.
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodState {
     /// enforce, observe or off.
     #[schema(example = "enforce")]
     mode: &'static str,
+    limits: FloodLimits,
     /// How many addresses are tracked.
     addresses: usize,
+    /// Orders that are open.
+    open_orders: usize,
+    /// Requests that are held for news of an order.
+    held_requests: usize,
+    /// How many addresses are cut off.
+    cut_off_count: usize,
     /// Most refused first.
     cut_off: Vec<CutOffAddress>,
+    /// The `cursor` of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next: Option<String>,
+}
+
+/// What an origin may do.
+#[derive(Debug, Serialize, ToSchema)]
+struct FloodLimits {
+    /// Orders of one address, or one IPv6 /56, that may be open.
+    #[schema(example = 250)]
+    address_max: u32,
+    /// Of an IPv4 /24 or an IPv6 /48.
+    #[schema(example = 325)]
+    site_max: u32,
+    /// Of an IPv4 /16 or an IPv6 /32.
+    #[schema(example = 400)]
+    provider_max: u32,
+    /// Orders at once; another write costs a tenth of one.
+    #[schema(example = 250)]
+    burst: u32,
+    /// Seconds after which one more is admitted.
+    #[schema(example = 1.0)]
+    refill_s: f64,
 }
 
 /// An address that is cut off.
 #[derive(Debug, Serialize, ToSchema)]
 struct CutOffAddress {
-    /// The address, or the network that shares an entry.
     #[schema(example = "192.0.2.7")]
     address: String,
+    /// Why it was refused last: rate, or outstanding.
+    #[schema(example = "rate")]
+    reason: &'static str,
+    /// Since when it was refused; what it placed later was taken out of the line.
+    #[schema(value_type = String, format = DateTime)]
+    since: Moment,
     #[schema(value_type = String, format = DateTime)]
     until: Moment,
     /// Refusals since it is known.
     refused: u64,
 }
 
+/// Which page of them.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct CutOffQuery {
+    /// On a page at most; 100 if nothing is said.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
+    /// Where the page begins: the `next` of the one before.
+    cursor: Option<String>,
+}
+
 /// Who is cut off
 ///
-/// And until when, most refused first.
-#[utoipa::path(get, path = "/flood", tag = "flood", responses((status = 200, description = "Those that are cut off", body = FloodState)))]
-async fn list_cut_off(State(flood): State<Flood>) -> Response {
+/// Why, and until when; most refused first, page by page. Whoever is refused meanwhile may move to a page before.
+#[utoipa::path(
+    get, path = "/flood", tag = "flood", params(CutOffQuery),
+    responses(
+        (status = 200, description = "The limits, and those that are cut off", body = FloodState),
+        (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_cut_off(
+    State(flood): State<Flood>,
+    Query(CutOffQuery { limit, cursor }): Query<CutOffQuery>,
+) -> Result<Response, Problem> {
+    let limit = page_limit(limit)?;
+    let after = cursor.map(|cursor| {
+        let detail = "It must be the `next` of an earlier answer.";
+        place(&cursor).ok_or_else(|| Problem::invalid_parameter("cursor", detail))
+    });
+    let after = after.transpose()?;
     let (now, wall) = (Instant::now(), Timestamp::now());
     let table = flood.table();
-    let cut_off = table
-        .cut_off()
+    let all = table.cut_off();
+    let cut_off_count = all.len();
+    let mut rest = all
         .into_iter()
-        .map(|entry| CutOffAddress {
-            address: shown(entry.address),
-            until: wall
-                .checked_add(entry.until - now)
-                .unwrap_or(Timestamp::MAX)
-                .into(),
-            refused: entry.refused,
-        })
-        .collect();
+        .skip_while(|entry| after.is_some_and(|after| rank(entry) <= after));
+    let page: Vec<CutOff> = rest.by_ref().take(limit).collect();
+    let next = page
+        .last()
+        .filter(|_| rest.next().is_some())
+        .map(|last| format!("{}-{}", last.refused, last.address));
     let state = FloodState {
         mode: flood.mode().as_str(),
+        limits: FloodLimits::of(table.limits()),
         addresses: table.len(),
-        cut_off,
+        open_orders: table.networks().total(Kind::Order),
+        held_requests: table.networks().total(Kind::Watch),
+        cut_off_count,
+        cut_off: page
+            .into_iter()
+            .map(|entry| CutOffAddress {
+                address: shown(entry.address),
+                reason: entry.reason.as_str(),
+                since: wall
+                    .checked_sub(now.saturating_duration_since(entry.since))
+                    .unwrap_or(Timestamp::MIN)
+                    .into(),
+                until: wall
+                    .checked_add(entry.until.saturating_duration_since(now))
+                    .unwrap_or(Timestamp::MAX)
+                    .into(),
+                refused: entry.refused,
+            })
+            .collect(),
+        next,
     };
-    not_kept_list(state.cut_off.len(), state).await
+    Ok(not_kept_list(state.cut_off.len(), state).await)
+}
+
+impl FloodLimits {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            address_max: limits.shares.max(Level::Address),
+            site_max: limits.shares.max(Level::Site),
+            provider_max: limits.shares.max(Level::Provider),
+            burst: limits.burst.get(),
+            refill_s: limits.refill.as_secs_f64(),
+        }
+    }
+}
+
+/// A place in the list of [`Table::cut_off`](super::table::Table::cut_off).
+type Rank = (Reverse<u64>, IpNet);
+
+fn rank(entry: &CutOff) -> Rank {
+    (Reverse(entry.refused), entry.address)
+}
+
+fn place(cursor: &str) -> Option<Rank> {
+    let (refused, address) = cursor.split_once('-')?;
+    Some((Reverse(refused.parse().ok()?), address.parse().ok()?))
 }
 
 /// An address let back in.

@@ -1,15 +1,15 @@
-//! The tracked addresses: counts, rates, and who is cut off until when. Bounded.
+//! The tracked addresses: rates, refusals, and who is cut off until when. Bounded.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -17,13 +17,14 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::client::network;
+use super::networks::{Denied, Kind, Networks, Shares};
 
-/// What an address may do. Times are longer than nothing.
+/// What an origin may do. Times are longer than nothing.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Admissions that are not over.
-    pub outstanding_max: u32,
-    /// Admissions at once.
+    /// What an origin may have open.
+    pub shares: Shares,
+    /// Orders at once.
     pub burst: NonZeroU32,
     /// Time after which one more is admitted.
     pub refill: Duration,
@@ -33,32 +34,113 @@ pub struct Limits {
     pub cutoff_window: Duration,
     /// ... for so long.
     pub cutoff_for: Duration,
-    /// Addresses tracked at most.
+    /// Addresses tracked at most: half of them IPv4, half IPv6.
     pub addresses_max: usize,
+}
+
+/// Other writes that cost as much as one order: none of them keeps a barista busy.
+pub const WRITES_PER_ORDER: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
+
+/// What somebody asks to be admitted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// An order: it costs of the rate, and is open until it is ready or cancelled.
+    Order,
+    /// A request that is held until there is news: it is open until it is answered.
+    Watch,
+    /// Anything else that changes something: it costs a tenth of an order.
+    Write,
+}
+
+impl Ask {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Order => Some(Kind::Order),
+            Self::Watch => Some(Kind::Watch),
+            Self::Write => None,
+        }
+    }
+
+    /// In cells of the rate, of which an order costs [`WRITES_PER_ORDER`].
+    fn cost(self) -> Option<NonZeroU32> {
+        match self {
+            Self::Order => Some(WRITES_PER_ORDER),
+            Self::Watch => None,
+            Self::Write => Some(NonZeroU32::MIN),
+        }
+    }
 }
 
 /// Why somebody was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Too many admissions are not over.
+    /// The address has too much open.
     Outstanding,
+    /// A network that contains it has, with others.
+    Network,
+    /// The line is nearly full, and what is left of it is for those who have less of it.
+    Scarce,
     /// Too many in too short a time.
     Rate,
     /// Refused too often before.
     CutOff,
 }
 
+impl Reason {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Outstanding,
+        Self::Network,
+        Self::Scarce,
+        Self::Rate,
+        Self::CutOff,
+    ];
+
+    /// The word the metrics and the API use.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Outstanding => "outstanding",
+            Self::Network => "network",
+            Self::Scarce => "scarce",
+            Self::Rate => "rate",
+            Self::CutOff => "cut_off",
+        }
+    }
+
+    /// Whether it is the address's own doing. What its neighbours do is never held against it.
+    fn is_its_own(self) -> bool {
+        match self {
+            Self::Outstanding | Self::Rate | Self::CutOff => true,
+            Self::Network | Self::Scarce => false,
+        }
+    }
+}
+
+/// Something that was admitted; given back with [`Table::release`].
+#[derive(Debug)]
+#[must_use = "what is open counts until it is released"]
+pub struct Counted {
+    /// Whose it is.
+    pub address: IpNet,
+    /// The entry that its rate is in: the address's own, or one that it shares.
+    pub entry: IpNet,
+    /// What is left of the rate, in writes; nothing if it cost nothing.
+    pub left: Option<u32>,
+    kind: Option<Kind>,
+    /// It was found to be well-formed: from here on the address is worth an entry.
+    kept: bool,
+}
+
 /// A refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Whose counts refused it: the address, or the network it shares an entry with.
+    /// Who was refused.
     pub address: IpNet,
     /// Why.
     pub reason: Reason,
     /// When it may be worth trying again.
     pub retry_after: Duration,
-    /// This refusal was the one too many: the address is cut off from now on.
-    pub cut_off_now: bool,
+    /// This refusal was the one too many: the address is cut off from now on, because of what it has done since then.
+    pub cut_off_since: Option<Instant>,
 }
 
 /// An address that is cut off.
@@ -66,13 +148,17 @@ pub struct Refused {
 pub struct CutOff {
     /// Who.
     pub address: IpNet,
+    /// For the refusals since then, ...
+    pub since: Instant,
+    /// ... of which the last was for this reason.
+    pub reason: Reason,
     /// Until when.
     pub until: Instant,
     /// Refusals since it was tracked.
     pub refused: u64,
 }
 
-/// When somebody with too many outstanding admissions may try again: about the time a coffee takes.
+/// When somebody with too much open may try again: about the time a coffee takes.
 const OUTSTANDING_RETRY: Duration = Duration::from_secs(30);
 
 /// governor's view of tokio's clock, so that the paused clock of a test pauses the rates too.
@@ -88,28 +174,52 @@ impl Clock for TokioClock {
     }
 }
 
-type Rate = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>;
+type Rate = RateLimiter<NotKeyed, InMemoryState, TokioClock, StateInformationMiddleware>;
 
 #[derive(Debug)]
 struct Entry {
-    outstanding: u32,
     rate: Rate,
+    /// When all of the rate is there again.
+    full_at: Instant,
     /// Refusals in the window that began then.
     refusals: u32,
     window_began: Instant,
     refused: u64,
+    /// Why the last one was.
+    reason: Reason,
     cut_off_until: Option<Instant>,
-    seen: Instant,
+    /// Something well-formed has come from here. What is malformed leaves no entry behind.
+    kept: bool,
 }
+
+impl Entry {
+    fn is_cut_off(&self, now: Instant) -> bool {
+        self.cut_off_until.is_some_and(|until| until > now)
+    }
+}
+
+/// The entries of one family of addresses: a flood of one does not take the other's room.
+#[derive(Debug)]
+struct Family {
+    entries: DashMap<IpNet, Entry>,
+    /// Entries of the map; its own length takes a lock per shard.
+    len: AtomicUsize,
+    /// When it was last swept to make room, in milliseconds of the table's life.
+    swept_ms: AtomicU64,
+}
+
+/// A full table is swept for newcomers no more often than this: looking through 50,000 entries takes some milliseconds.
+const ROOM_SWEPT_EVERY_MS: u64 = 100;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Table {
     limits: Limits,
     quota: Quota,
-    entries: DashMap<IpNet, Entry>,
-    /// Entries of the map; its own length takes a lock per shard.
-    len: AtomicUsize,
+    began: Instant,
+    /// IPv4, IPv6.
+    families: [Family; 2],
+    networks: Networks,
 }
 
 impl Table {
@@ -118,14 +228,21 @@ impl Table {
     /// # Panics
     /// If `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude both.
     pub fn new(limits: Limits) -> Self {
-        let quota = Quota::with_period(limits.refill)
+        let cells = limits.burst.saturating_mul(WRITES_PER_ORDER);
+        let quota = Quota::with_period(cell_refill(&limits))
             .expect("the refill is longer than nothing")
-            .allow_burst(limits.burst);
+            .allow_burst(cells);
+        let family = |()| Family {
+            entries: DashMap::new(),
+            len: AtomicUsize::new(0),
+            swept_ms: AtomicU64::new(0),
+        };
         Self {
             limits,
             quota,
-            entries: DashMap::new(),
-            len: AtomicUsize::new(0),
+            began: Instant::now(),
+            families: [(), ()].map(family),
+            networks: Networks::default(),
         }
     }
 
@@ -134,100 +251,163 @@ impl Table {
         &self.limits
     }
 
-    /// Counts one more outstanding admission of this address, and says for which entry; [`Table::release`] takes it back.
+    /// What is open, by network.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
+    /// Admits what this address asks for, and counts it as open until it is released.
     ///
     /// # Errors
-    /// [`Refused`]; nothing is outstanding then.
-    pub fn admit(&self, address: IpNet) -> Result<IpNet, Refused> {
+    /// [`Refused`]; nothing is open then.
+    pub fn admit(&self, address: IpNet, ask: Ask) -> Result<Counted, Refused> {
         let now = Instant::now();
+        let refused = |(reason, retry_after), cut_off_since| Refused {
+            address,
+            reason,
+            retry_after,
+            cut_off_since,
+        };
+        let Some(cost) = ask.cost() else {
+            // It costs nobody a coffee, and who is cut off may ask about what is in line: no entry is needed.
+            self.open(address, ask).map_err(|why| refused(why, None))?;
+            return Ok(Counted {
+                address,
+                entry: address,
+                left: None,
+                kind: ask.kind(),
+                kept: true,
+            });
+        };
         self.with_entry(address, now, |entry, key| {
-            entry.seen = now;
             if let Some(until) = entry.cut_off_until {
                 if until > now {
                     entry.refused += 1;
-                    return Err(Refused {
-                        address: key,
-                        reason: Reason::CutOff,
-                        retry_after: until - now,
-                        cut_off_now: false,
-                    });
+                    return Err(refused((Reason::CutOff, until - now), None));
                 }
                 entry.cut_off_until = None;
                 entry.refusals = 0;
             }
-            // Counted first, checked then: what is checked before it is counted can be passed by many at once.
-            entry.outstanding += 1;
-            let refusal = if entry.outstanding > self.limits.outstanding_max {
-                Some((Reason::Outstanding, OUTSTANDING_RETRY))
-            } else {
-                let checked = entry.rate.check();
-                let wait = |not_until: governor::NotUntil<Nanos>| {
-                    not_until.wait_time_from(TokioClock.now())
-                };
-                checked
-                    .err()
-                    .map(|not_until| (Reason::Rate, wait(not_until)))
-            };
-            let Some((reason, retry_after)) = refusal else {
-                return Ok(key);
-            };
-            entry.outstanding -= 1;
-            let cut_off_now = self.refuse(entry, now);
-            Err(Refused {
-                address: key,
-                reason,
-                retry_after: if cut_off_now {
-                    self.limits.cutoff_for
-                } else {
-                    retry_after
-                },
-                cut_off_now,
-            })
+            match self.take(entry, address, ask, cost, now) {
+                Ok(left) => Ok(Counted {
+                    address,
+                    entry: key,
+                    left: Some(left),
+                    kind: ask.kind(),
+                    kept: false,
+                }),
+                Err((reason, retry_after)) => {
+                    entry.refused += 1;
+                    // Whoever shares an entry is not known to be the one who floods.
+                    let counts = key == address && reason.is_its_own();
+                    let since = counts.then(|| self.refuse(entry, reason, now)).flatten();
+                    let retry_after = since.map_or(retry_after, |_| self.limits.cutoff_for);
+                    Err(refused((reason, retry_after), since))
+                }
+            }
         })
     }
 
-    /// Counts a refusal. True if it was the one too many.
-    fn refuse(&self, entry: &mut Entry, now: Instant) -> bool {
-        entry.refused += 1;
-        if now - entry.window_began > self.limits.cutoff_window {
+    /// Counts what is asked for as open, if it is something that is.
+    fn open(&self, address: IpNet, ask: Ask) -> Result<(), (Reason, Duration)> {
+        let Some(kind) = ask.kind() else {
+            return Ok(());
+        };
+        let taken = self.networks.take(address, kind, &self.limits.shares);
+        taken.map_err(|denied| match denied {
+            Denied::Itself => (Reason::Outstanding, OUTSTANDING_RETRY),
+            Denied::Network => (Reason::Network, OUTSTANDING_RETRY),
+            Denied::Scarce => (Reason::Scarce, OUTSTANDING_RETRY),
+        })
+    }
+
+    /// Takes what is asked for, of what may be open and of the rate. What is left of the rate is the result.
+    fn take(
+        &self,
+        entry: &mut Entry,
+        address: IpNet,
+        ask: Ask,
+        cost: NonZeroU32,
+        now: Instant,
+    ) -> Result<u32, (Reason, Duration)> {
+        // Counted first, checked then: what is checked before it is counted can be passed by many at once.
+        self.open(address, ask)?;
+        match entry.rate.check_n(cost) {
+            Ok(Ok(state)) => {
+                entry.full_at = now + self.refilled(&state);
+                Ok(state.remaining_burst_capacity())
+            }
+            Ok(Err(not_until)) => {
+                if let Some(kind) = ask.kind() {
+                    self.networks.give_back(address, kind);
+                }
+                Err((Reason::Rate, not_until.wait_time_from(TokioClock.now())))
+            }
+            Err(_) => unreachable!("a burst has room for one order at least"),
+        }
+    }
+
+    /// How long until all of the rate is there again.
+    fn refilled(&self, state: &StateSnapshot) -> Duration {
+        let missing = self.quota.burst_size().get() - state.remaining_burst_capacity();
+        cell_refill(&self.limits) * missing
+    }
+
+    /// Counts a refusal. If it was the one too many: since when they came.
+    fn refuse(&self, entry: &mut Entry, reason: Reason, now: Instant) -> Option<Instant> {
+        if now - entry.window_began > self.limits.cutoff_window || entry.refusals == 0 {
             entry.window_began = now;
             entry.refusals = 0;
         }
         entry.refusals += 1;
+        entry.reason = reason;
         let cut_off = entry.refusals >= self.limits.cutoff_after;
-        if cut_off {
+        cut_off.then(|| {
             entry.cut_off_until = Some(now + self.limits.cutoff_for);
-        }
-        cut_off
+            entry.window_began
+        })
     }
 
-    /// An admission is over. `key` is what [`Table::admit`] returned.
-    pub fn release(&self, key: IpNet) {
-        // An entry with something outstanding is never swept.
-        if let Some(mut entry) = self.entries.get_mut(&key) {
-            entry.outstanding = entry.outstanding.saturating_sub(1);
-            entry.seen = Instant::now();
+    /// What was admitted is over.
+    pub fn release(&self, counted: &Counted) {
+        if let Some(kind) = counted.kind {
+            self.networks.give_back(counted.address, kind);
+        }
+        if counted.kept {
+            return;
+        }
+        let family = self.family(counted.entry);
+        let forgotten = family.entries.remove_if(&counted.entry, |_, entry| {
+            !entry.kept && entry.refusals == 0 && entry.cut_off_until.is_none()
+        });
+        if forgotten.is_some() {
+            family.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// How much longer this entry is cut off.
-    pub fn cut_off_for(&self, key: IpNet) -> Option<Duration> {
-        let until = self.entries.get(&key)?.cut_off_until?;
-        until
-            .checked_duration_since(Instant::now())
-            .filter(|left| !left.is_zero())
+    /// What was admitted was well-formed: its address is worth an entry. If it is cut off meanwhile, since when it had been
+    /// refused, and for how much longer.
+    pub fn keep(&self, counted: &mut Counted) -> Option<(Instant, Duration)> {
+        counted.kept = true;
+        let mut entry = self.family(counted.entry).entries.get_mut(&counted.entry)?;
+        entry.kept = true;
+        let left = entry
+            .cut_off_until?
+            .checked_duration_since(Instant::now())?;
+        (!left.is_zero()).then_some((entry.window_began, left))
     }
 
     /// Who is cut off, most refused first.
     pub fn cut_off(&self) -> Vec<CutOff> {
         let now = Instant::now();
-        let mut cut_off: Vec<_> = self
-            .entries
-            .iter()
+        let entries = self.families.iter().flat_map(|family| &family.entries);
+        let mut cut_off: Vec<_> = entries
             .filter_map(|entry| {
                 let until = entry.cut_off_until.filter(|&until| until > now)?;
                 Some(CutOff {
                     address: *entry.key(),
+                    since: entry.window_began,
+                    reason: entry.reason,
                     until,
                     refused: entry.refused,
                 })
@@ -240,43 +420,57 @@ impl Table {
     /// Lets an address in again, with a clean slate. False if it was not cut off.
     pub fn let_back_in(&self, key: IpNet) -> bool {
         let now = Instant::now();
-        self.entries.get_mut(&key).is_some_and(|mut entry| {
-            let was_cut_off = entry.cut_off_until.take().is_some_and(|until| until > now);
+        let entry = self.family(key).entries.get_mut(&key);
+        entry.is_some_and(|mut entry| {
+            let was_cut_off = entry.is_cut_off(now);
             if was_cut_off {
-                entry.refusals = 0;
-                entry.rate = Rate::direct_with_clock(self.quota, TokioClock);
+                *entry = self.newcomer(now);
             }
             was_cut_off
         })
     }
 
-    /// Forgets whoever could not be told from a newcomer: nothing outstanding, not cut off, and away for so long that the
-    /// rate is full again and no refusal counts any more.
+    /// Forgets whoever cannot be told from a newcomer.
     pub fn sweep(&self) {
+        for family in &self.families {
+            self.sweep_family(family);
+        }
+    }
+
+    fn sweep_family(&self, family: &Family) {
         let now = Instant::now();
-        let refilled = self.limits.refill * self.limits.burst.get();
-        let idle = refilled.max(self.limits.cutoff_window);
         let mut swept = 0;
-        self.entries.retain(|_, entry| {
-            let cut_off = entry.cut_off_until.is_some_and(|until| until > now);
-            let keep = entry.outstanding > 0 || cut_off || now - entry.seen < idle;
+        family.entries.retain(|_, entry| {
+            let keep = !self.is_as_new(entry, now);
             swept += usize::from(!keep);
             keep
         });
-        self.len.fetch_sub(swept, Ordering::Relaxed);
-        if swept > self.len() {
-            self.entries.shrink_to_fit();
+        let before = family.len.fetch_sub(swept, Ordering::Relaxed);
+        if swept > before / 2 {
+            family.entries.shrink_to_fit();
         }
+    }
+
+    /// Not cut off, the rate is full again, and no refusal counts any more.
+    fn is_as_new(&self, entry: &Entry, now: Instant) -> bool {
+        let no_refusal_counts =
+            entry.refusals == 0 || now - entry.window_began > self.limits.cutoff_window;
+        !entry.is_cut_off(now) && entry.full_at <= now && no_refusal_counts
     }
 
     /// How many addresses are tracked.
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        let lens = self.families.iter();
+        lens.map(|family| family.len.load(Ordering::Relaxed)).sum()
     }
 
     /// Nobody is tracked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn family(&self, address: IpNet) -> &Family {
+        &self.families[usize::from(address.addr().is_ipv6())]
     }
 
     /// Runs `step` on the entry of this address, or of the narrowest network around it that has an entry or room for one.
@@ -286,20 +480,21 @@ impl Table {
         now: Instant,
         step: impl FnOnce(&mut Entry, IpNet) -> R,
     ) -> R {
-        let most = self.limits.addresses_max;
-        // An eighth of the room for each wider ring, so that a flood of addresses cannot take it all at one width; the two
-        // last entries, everybody with IPv4 and everybody with IPv6, always have room.
+        let family = self.family(address);
+        let most = self.limits.addresses_max / 2;
+        // An eighth of the room for each wider ring, so that a flood of addresses cannot take it all at one width; the
+        // last entry, everybody, always has room.
         let rings = wider(address);
-        let rooms = [most - most / 4, most - most / 8, most - 2, usize::MAX];
+        let rooms = [most - most / 4, most - most / 8, most - 1, usize::MAX];
         for (key, room) in rings.into_iter().zip(rooms) {
-            if let Some(mut entry) = self.entries.get_mut(&key) {
+            if let Some(mut entry) = family.entries.get_mut(&key) {
                 return step(&mut entry, key);
             }
-            if self.take_room(room) {
-                return match self.entries.entry(key) {
+            if family.take_room(room) || self.make_room(family, now) && family.take_room(room) {
+                return match family.entries.entry(key) {
                     Slot::Occupied(mut taken) => {
                         // Somebody else was faster.
-                        self.len.fetch_sub(1, Ordering::Relaxed);
+                        family.len.fetch_sub(1, Ordering::Relaxed);
                         step(taken.get_mut(), key)
                     }
                     Slot::Vacant(free) => step(&mut free.insert(self.newcomer(now)), key),
@@ -309,6 +504,33 @@ impl Table {
         unreachable!("the widest ring always has room")
     }
 
+    /// Sweeps a full table, unless that was just done.
+    fn make_room(&self, family: &Family, now: Instant) -> bool {
+        let now_ms = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
+        let due = |swept_ms| (now_ms >= swept_ms + ROOM_SWEPT_EVERY_MS).then_some(now_ms);
+        let relaxed = Ordering::Relaxed;
+        let is_due = family.swept_ms.fetch_update(relaxed, relaxed, due).is_ok();
+        if is_due {
+            self.sweep_family(family);
+        }
+        is_due
+    }
+
+    fn newcomer(&self, now: Instant) -> Entry {
+        Entry {
+            rate: RateLimiter::direct_with_clock(self.quota, TokioClock).with_middleware(),
+            full_at: now,
+            refusals: 0,
+            window_began: now,
+            refused: 0,
+            reason: Reason::Rate,
+            cut_off_until: None,
+            kept: false,
+        }
+    }
+}
+
+impl Family {
     /// Counts one more entry if there are fewer than `room`.
     fn take_room(&self, room: usize) -> bool {
         self.len
@@ -317,18 +539,10 @@ impl Table {
             })
             .is_ok()
     }
+}
 
-    fn newcomer(&self, now: Instant) -> Entry {
-        Entry {
-            outstanding: 0,
-            rate: Rate::direct_with_clock(self.quota, TokioClock),
-            refusals: 0,
-            window_began: now,
-            refused: 0,
-            cut_off_until: None,
-            seen: now,
-        }
-    }
+fn cell_refill(limits: &Limits) -> Duration {
+    limits.refill / WRITES_PER_ORDER.get()
 }
 
 /// The address, and the networks around it in which it may have to share.

@@ -100,3 +100,25 @@ impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
         Ok(Self(Some(id.into_boxed_str())))
     }
 }
+
+/// Items on a page of a list, if nothing is said.
+const PAGE_LIMIT: usize = 100;
+/// Items on a page at most.
+const PAGE_LIMIT_MAX: usize = 1000;
+
+/// The parameter `limit` of a list that is answered page by page.
+///
+/// # Errors
+/// 422 if it is no number, or out of bounds.
+pub fn page_limit(limit: Option<String>) -> Result<usize, Problem> {
+    let Some(text) = limit else {
+        return Ok(PAGE_LIMIT);
+    };
+    let limit = text.parse().ok();
+    limit
+        .filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit))
+        .ok_or_else(|| {
+            let detail = format!("It must be a number from 1 to {PAGE_LIMIT_MAX}.");
+            Problem::invalid_parameter("limit", detail)
+        })
+}

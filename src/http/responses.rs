@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use utoipa::IntoResponses;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Paths};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 
@@ -22,6 +22,10 @@ pub struct IgnoredBody;
 /// Of an operation that reads or writes what outlives the process.
 #[derive(Debug)]
 pub struct Stored;
+
+/// Of an operation that flood control is asked about.
+#[derive(Debug)]
+pub struct Limited;
 
 impl IntoResponses for JsonBody {
     fn responses() -> Responses {
@@ -50,6 +54,27 @@ impl IntoResponses for Stored {
     }
 }
 
+impl IntoResponses for Limited {
+    fn responses() -> Responses {
+        problems(&[("429", "Too much from this address, or it is cut off")])
+    }
+}
+
+/// Adds what flood control answers to every operation of these paths that changes something.
+pub fn describe_limits(paths: &mut Paths) {
+    for item in paths.paths.values_mut() {
+        let writes = [
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in writes.into_iter().flatten() {
+            operation.responses.responses.extend(Limited::responses());
+        }
+    }
+}
+
 /// Adds what any request may be refused with, before its operation sees it.
 pub(super) fn describe_refusals(operation: &mut Operation) {
     let refusals = problems(&[
@@ -69,13 +94,19 @@ fn problems(problems: &[(&str, &str)]) -> Responses {
             "application/problem+json",
             Content::new(Some(Ref::from_schema_name("Problem"))),
         );
-        if status == "503" {
+        if status == "503" || status == "429" {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer);
             let header = HeaderBuilder::new()
                 .schema(Some(seconds.minimum(Some(1))))
                 .description(Some("Seconds"))
                 .build();
             response = response.header("Retry-After", header);
+        }
+        if status == "429" {
+            for name in ["RateLimit", "RateLimit-Policy"] {
+                let text = ObjectBuilder::new().schema_type(Type::String);
+                response = response.header(name, HeaderBuilder::new().schema(Some(text)).build());
+            }
         }
         (status.to_owned(), RefOr::T(response.build()))
     };

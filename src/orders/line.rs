@@ -6,7 +6,7 @@
 //!
 //! Two rules hold after every call:
 //! - if a barista is idle, nobody waits, and if somebody waits, no barista is idle;
-//! - every order in line has somebody who wants it: a held request, a promise (202), or a key within its grace.
+//! - every order in line has somebody who wants it: a held request, or a promise (202) or a key within its grace.
 
 mod attached;
 mod drain;
@@ -43,6 +43,8 @@ pub struct Rules {
     pub attempts_max: u32,
     /// How long a keyed order keeps its place after its customer's connection broke.
     pub reconnect_grace: Duration,
+    /// How long a promised order stays in line that nobody asks about.
+    pub promise_grace: Duration,
     /// How long a final order is remembered.
     pub replay: Duration,
     /// How many final orders are remembered; the oldest is forgotten first.
@@ -188,6 +190,8 @@ pub struct Elapsed<B> {
     pub expired: Vec<Expired<B>>,
     /// How many orders left the line because their customer did not come back.
     pub abandoned: usize,
+    /// How many promised orders were cancelled because nobody asked about them.
+    pub unasked: usize,
 }
 
 /// The figures of this moment.
@@ -221,7 +225,7 @@ struct Entry<C> {
     kept: Option<Keep>,
     keyed: Option<Keyed>,
     attached: Attached<C>,
-    /// When the lease (brewing) or the grace (waiting) runs out.
+    /// When the lease (brewing), or the grace or the promise (waiting), runs out.
     deadline: Option<Instant>,
 }
 
@@ -293,7 +297,7 @@ impl<C, B> Line<C, B> {
         if let Some(keyed) = &keyed
             && let Some(&slot) = self.by_key.get(&keyed.key)
         {
-            return self.place_again(slot, keyed.fingerprint, receiver);
+            return self.place_again(now, slot, keyed.fingerprint, receiver);
         }
         if self.places.len() >= self.rules.waiting_max {
             self.advance(now.instant, true);
@@ -320,6 +324,7 @@ impl<C, B> Line<C, B> {
         }
         let attachment = receiver.map(|receiver| self.attach(slot, true, receiver));
         let offer = self.enter(now, slot);
+        self.renew_promise(now, slot);
         Ok(Placed::New {
             id,
             attachment,
@@ -329,6 +334,7 @@ impl<C, B> Line<C, B> {
 
     fn place_again(
         &mut self,
+        now: Now,
         slot: u32,
         fingerprint: u64,
         receiver: Option<C>,
@@ -347,6 +353,7 @@ impl<C, B> Line<C, B> {
         if entry.order.stage == Stage::Waiting {
             // Somebody is back: the grace, if one ran, is over.
             self.set_deadline(slot, None);
+            self.renew_promise(now, slot);
         }
         let attachment = receiver.map(|receiver| self.attach(slot, true, receiver));
         Ok(Placed::Joined { id, attachment })
@@ -374,11 +381,12 @@ impl<C, B> Line<C, B> {
     }
 
     /// A held request was answered 202: it goes, and the order stays until it is ready. False if it is final already.
-    pub fn promise(&mut self, attachment: Attachment) -> bool {
+    pub fn promise(&mut self, now: Now, attachment: Attachment) -> bool {
         let Some((slot, _)) = self.detach(attachment) else {
             return false;
         };
         self.entry_mut(slot).promised = true;
+        self.renew_promise(now, slot);
         true
     }
 
@@ -397,12 +405,15 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Takes every order of this origin out of the line that nobody has started. Whoever is attached comes out, to be
-    /// told, and how many orders it were.
-    pub fn purge(&mut self, now: Now, origin: IpNet) -> (Vec<C>, usize) {
+    /// Takes every order out of the line that this origin placed after `since`, and that nobody has started. Whoever is
+    /// attached comes out, to be told, and how many orders it were.
+    pub fn purge(&mut self, now: Now, origin: IpNet, since: Instant) -> (Vec<C>, usize) {
         let waiting = self.places.iter();
         let theirs: Vec<u32> = waiting
-            .filter(|&slot| self.entry(slot).order.origin == Some(origin))
+            .filter(|&slot| {
+                let order = &self.entry(slot).order;
+                order.origin == Some(origin) && order.placed.instant > since
+            })
             .collect();
         let mut receivers = Vec::new();
         for &slot in &theirs {
@@ -436,6 +447,13 @@ impl<C, B> Line<C, B> {
             }),
             stage @ (Stage::Brewing | Stage::Ready) => Err(CancelError::TooLate { stage }),
         }
+    }
+
+    /// As [`Line::view`], for the order's customer: the order stays for another `promise_grace`.
+    pub fn ask(&mut self, now: Now, id: OrderId) -> Option<View> {
+        let slot = *self.by_id.get(&id)?;
+        self.renew_promise(now, slot);
+        self.view(now, id)
     }
 
     /// The order as it stands, with its place and the time it will take.
@@ -601,6 +619,7 @@ impl<C, B> Line<C, B> {
         let mut elapsed = Elapsed {
             expired: Vec::new(),
             abandoned: 0,
+            unasked: 0,
         };
         // The due ones are collected first: an order that returns to a waiting barista gets a new lease at once.
         let mut due = Vec::new();
@@ -613,8 +632,15 @@ impl<C, B> Line<C, B> {
         // Oldest place first, so that the longest-idle barista gets the order that has waited longest.
         due.sort_by_key(|&slot| self.entry(slot).ticket);
         for slot in due {
-            if self.entry(slot).order.stage == Stage::Brewing {
+            let entry = self.entry(slot);
+            if entry.order.stage == Stage::Brewing {
                 elapsed.expired.push(self.expire(now, slot));
+            } else if entry.promised && !entry.attached.is_empty() {
+                self.renew_promise(now, slot);
+            } else if entry.promised {
+                self.step_out(now, slot);
+                self.conclude(now, slot, Stage::Cancelled);
+                elapsed.unasked += 1;
             } else {
                 self.drop_unwanted(now, slot);
                 elapsed.abandoned += 1;
@@ -858,6 +884,7 @@ impl<C, B> Line<C, B> {
     fn settle_unwanted(&mut self, now: Now, slot: u32) -> Left {
         let entry = self.entry(slot);
         if entry.promised || entry.attached.has_customer() {
+            self.renew_promise(now, slot);
             return Left::Kept;
         }
         if entry.keyed.is_some() {
@@ -866,6 +893,14 @@ impl<C, B> Line<C, B> {
         }
         self.drop_unwanted(now, slot);
         Left::Cancelled
+    }
+
+    /// Somebody has just asked about the order: if it is a promised one in line, it stays for a whole `promise_grace`.
+    fn renew_promise(&mut self, now: Now, slot: u32) {
+        let entry = self.entry(slot);
+        if entry.promised && entry.order.stage == Stage::Waiting {
+            self.set_deadline(slot, Some(now.instant + self.rules.promise_grace));
+        }
     }
 
     /// Takes an order out of the line that nobody wants. Its key, if it has one, is free again. A barista who has had the

@@ -23,6 +23,7 @@ pub struct Metrics {
     pub(super) cancelled_left: Counter,
     pub(super) cancelled_unwanted: Counter,
     pub(super) cancelled_abandoned: Counter,
+    pub(super) cancelled_unasked: Counter,
     pub(super) cancelled_cut_off: Counter,
     pub(super) expired: Counter,
     pub(super) requeued_expired: Counter,
@@ -68,7 +69,7 @@ impl Metrics {
         );
         describe_counter!(
             "odyssey_orders_cancelled_total",
-            "Orders that ended without being finished, by reason: left (their customer left), unwanted (it had left while they were brewed, when they would have returned to the line), abandoned (a keyed customer did not come back), deleted, cut_off"
+            "Orders that ended without being finished, by reason: left (their customer left), unwanted (it had left while they were brewed, when they would have returned to the line), abandoned (a keyed customer did not come back), unasked (promised, and nobody asked about it), deleted, cut_off"
         );
         describe_counter!(
             "odyssey_orders_abandoned_requests_total",
@@ -112,6 +113,7 @@ impl Metrics {
             cancelled_left: cancelled("left"),
             cancelled_unwanted: cancelled("unwanted"),
             cancelled_abandoned: cancelled("abandoned"),
+            cancelled_unasked: cancelled("unasked"),
             cancelled_cut_off: cancelled("cut_off"),
             expired: counter!("odyssey_orders_expired_total"),
             requeued_expired: requeued("expired"),

@@ -26,6 +26,8 @@
 //! # When somebody leaves
 //! - A customer without a key, before brewing: the order leaves the line with them, at once.
 //! - A customer with a key, before brewing: the place is kept for `orders.reconnect_grace`.
+//! - A customer who was told 202, before brewing: the place is kept while somebody asks about the order at least every
+//!   `orders.promise_grace`.
 //! - A customer while it is brewed: brewing goes on; the finish says that nobody received it.
 //! - A barista before the hand-over: gets nothing; the order keeps its place and goes to the next barista at once.
 //! - A barista after the hand-over: the lease runs out, and the order returns to its original place, with the next

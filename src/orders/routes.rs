@@ -30,13 +30,13 @@ use self::wire::{
 };
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
 use super::service::{Counter, Orders, Placement};
-use crate::flood::routes::purged;
-use crate::flood::{Admission, Flood};
+use crate::flood::routes::{Asker, purged};
+use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
 use crate::http::params::{LoggedRequestId, Path, Query};
-use crate::http::responses::{IgnoredBody, JsonBody};
+use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
 
 /// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
@@ -96,7 +96,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 /// The request is held until the coffee is ready, however long it takes. Leaving before a barista has started takes the
 /// order out of the line; with an `Idempotency-Key` the place is kept for a while, and sending the request again takes
 /// it up. With `Prefer: wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then
-/// stays in line whatever happens, and is asked for at its `Location`.
+/// stays in line for as long as its `Location` is asked for now and then, at least every ten minutes.
 #[utoipa::path(
     post, path = "/order/", tag = "orders",
     request_body(content = Option<NewOrder>, content_type = "application/json"),
@@ -107,26 +107,26 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     ),
     responses(
         JsonBody,
+        Limited,
         (status = 200, description = "The coffee is ready", body = ReadyOrder),
         (status = 202, description = "In line, as preferred", body = OrderState, headers(("Location" = String, description = "Where to ask for the order"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order was cancelled", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is not acceptable, or the key came with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many orders from this address, or it is cut off", body = Problem, content_type = "application/problem+json",
-            headers(("Retry-After" = u32, description = "Seconds, at least 1"), ("RateLimit" = String), ("RateLimit-Policy" = String))),
         (status = 503, description = "The line is full, or the server is stopping", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn place_order(
     // First, so that who is cut off costs least.
-    admission: Admission,
+    mut admission: Admission,
     State(desk): State<Desk>,
     request_id: LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
-    let (placement, wait) = match placement(&desk.orders, &admission, request_id, headers, body) {
+    let placed = placement(&desk.orders, &mut admission, request_id, headers, body);
+    let (placement, wait) = match placed {
         Ok(placed) => placed,
         Err(problem) => return problem.into_response(),
     };
@@ -175,7 +175,7 @@ async fn held_for(
 )]
 fn placement(
     orders: &Orders,
-    admission: &Admission,
+    admission: &mut Admission,
     LoggedRequestId(request_id): LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
@@ -187,10 +187,10 @@ fn placement(
         .and_then(|order| order.customer)
         .map(String::into_boxed_str);
     let hold = wait.is_none_or(|wait| !wait.is_zero());
-    let placement = orders.place(customer, admission.address(), keyed, hold, request_id)?;
+    let placed = orders.place(customer, admission.address(), keyed, hold, request_id);
     // From here on a purge would find it; one that came between the admission and this moment did not.
     admission.settled();
-    Ok((placement, wait))
+    Ok((placed?, wait))
 }
 
 fn keyed(headers: &HeaderMap, body: &Value) -> Result<Option<Keyed>, Problem> {
@@ -290,6 +290,7 @@ struct Waiting {
     params(("order_id" = Uuid, Path), Waiting),
     responses(
         IgnoredBody,
+        Limited,
         (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id, or an unreadable query", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
@@ -297,17 +298,20 @@ struct Waiting {
     ),
 )]
 async fn get_order(
+    asker: Asker,
     State(desk): State<Desk>,
     Path(id): Path<String>,
     Query(Waiting { wait }): Query<Waiting>,
     _: Ignored,
-) -> Result<Response, Problem> {
+) -> axum::response::Result<Response> {
     let id = order_id(&id)?;
     let wait = bounded_wait("wait", wait)?;
     let view = if wait.is_zero() {
-        desk.orders.view(id)
+        desk.orders.ask(id)
     } else {
-        Box::pin(desk.orders.view_within(id, wait)).await
+        // It takes a connection for as long as it is held.
+        let _held = asker.admit(Ask::Watch)?;
+        Box::pin(desk.orders.ask_within(id, wait)).await
     };
     let view = view.ok_or_else(unknown_order)?;
     Ok(no_store(&OrderState::from(view)))

@@ -186,14 +186,20 @@ impl<X: CounterLock> Desk<X> {
         drop(back);
     }
 
-    /// Takes every order of this origin out of the line that nobody has started; requests held for them are told that
-    /// their address is cut off for so long. Returns how many orders it were.
-    pub fn purge(&self, origin: IpNet, cut_off_for: Duration) -> usize {
+    /// Takes every order out of the line that this origin placed after `since`, and that nobody has started; requests held
+    /// for them are told that their address is cut off for so long. Returns how many orders it were.
+    pub fn purge(&self, origin: IpNet, since: Instant, cut_off_for: Duration) -> usize {
         let now = now();
-        let (receivers, count) = self.counter(|line| line.purge(now, origin));
+        let (receivers, count) = self.counter(|line| line.purge(now, origin, since.into_std()));
         self.shop.metrics.cancelled_cut_off.increment(count as u64);
         tell(receivers, &Outcome::CutOff(cut_off_for));
         count
+    }
+
+    /// As [`Desk::view`], for its customer: a promised order stays in line for as long as it is asked about.
+    pub fn ask(&self, id: OrderId) -> Option<View> {
+        let now = now();
+        self.counter(|line| line.ask(now, id))
     }
 
     /// The order as it stands; nothing if it is unknown.
@@ -202,15 +208,15 @@ impl<X: CounterLock> Desk<X> {
         self.counter(|line| line.view(now, id))
     }
 
-    /// The order as it stands once it is final, or after `wait`, whichever comes first.
-    pub async fn view_within(&self, id: OrderId, wait: Duration) -> Option<View> {
+    /// As [`Desk::ask`], once the order is final, or after `wait`, whichever comes first.
+    pub async fn ask_within(&self, id: OrderId, wait: Duration) -> Option<View> {
         let (sender, receiver) = oneshot::channel();
         if let Some(attachment) = self.counter(|line| line.watch(id, sender)) {
             let watch = Held::new(self.clone(), attachment, receiver);
             // However it ends, the order as it stands then is the answer.
             let _ = tokio::time::timeout(wait, watch).await;
         }
-        self.view(id)
+        self.ask(id)
     }
 
     /// Takes an order out of the line; requests held for it are told.
@@ -345,6 +351,7 @@ impl<X: CounterLock> Desk<X> {
         metrics
             .cancelled_abandoned
             .increment(elapsed.abandoned as u64);
+        metrics.cancelled_unasked.increment(elapsed.unasked as u64);
         for expired in elapsed.expired {
             metrics.expired.increment(1);
             let barista = expired.barista.as_deref().unwrap_or("unnamed");
@@ -414,7 +421,8 @@ impl<X: CounterLock> Desk<X> {
     }
 
     pub(super) fn promise(&self, attachment: Attachment) -> bool {
-        self.counter(|line| line.promise(attachment))
+        let now = now();
+        self.counter(|line| line.promise(now, attachment))
     }
 
     pub(super) fn quit(&self, idle: Idle) -> bool {

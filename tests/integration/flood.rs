@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::net::TcpSocket;
 
 use crate::client::{Answer, Ask, Connection, Visitor, delete, get, order};
+use crate::orders_line::text_time;
 use crate::shop::{Shop, text};
 
 /// The whole 127.0.0.0/8 is this machine: each of its addresses can be somebody else.
@@ -110,7 +111,7 @@ async fn who_orders_too_fast_is_refused_by_the_rate() {
 }
 
 #[tokio::test]
-async fn a_flooder_is_cut_off_his_waiting_orders_go_and_everybody_else_keeps_their_place() {
+async fn a_flooder_is_cut_off_what_he_placed_since_he_was_refused_goes_and_all_else_stays() {
     let shop = Shop::open(&SMALL).await;
     let first = customer_from(
         &shop,
@@ -126,24 +127,25 @@ async fn a_flooder_is_cut_off_his_waiting_orders_go_and_everybody_else_keeps_the
         let name = json!({"customer": format!("regular {n}")});
         regulars.push(customer_from(&shop, REGULAR, order().json(&name)).await);
     }
-    flood_until_cut_off(&shop).await;
-    for customer in his {
-        let answer = customer.answer().await;
-        answer.expect_problem(429, "cut-off");
-        assert!(answer.retry_after() > 500);
-    }
-    let now = shop
-        .until("his orders have left", |now| now.waiting() == 4)
-        .await;
-    assert_eq!(now.count("odyssey_flood_purged_total"), 4);
-    assert_eq!(
-        (now.cancelled("cut_off"), now.count("odyssey_flood_cut_off")),
-        (4, 1)
-    );
-    // What was being brewed is finished.
-    assert!(first.is_held());
+    // One too many is refused; what comes in after that is excess.
+    ask_from(&shop, FLOODER, order()).await.expect(429);
     shop.finish(&started.id).await;
     first.answer().await.expect(200);
+    let excess = customer_from(&shop, FLOODER, order()).await;
+    for _ in 0..9 {
+        ask_from(&shop, FLOODER, order()).await.expect(429);
+    }
+    let answer = excess.answer().await;
+    answer.expect_problem(429, "cut-off");
+    assert!(answer.retry_after() > 500);
+    let now = shop
+        .until("the excess has left", |now| now.waiting() == 8)
+        .await;
+    assert_eq!(now.count("odyssey_flood_purged_total"), 1);
+    assert_eq!(
+        (now.cancelled("cut_off"), now.count("odyssey_flood_cut_off")),
+        (1, 1)
+    );
     // Nothing new of his comes in, and he is listed.
     ask_from(&shop, FLOODER, order())
         .await
@@ -151,12 +153,23 @@ async fn a_flooder_is_cut_off_his_waiting_orders_go_and_everybody_else_keeps_the
     let flood = shop.staff.ask(get("/flood")).await.expect(200);
     assert_eq!(flood["mode"], "enforce");
     assert_eq!(flood["cut_off"][0]["address"], FLOODER);
-    assert_eq!(flood["cut_off"][0]["refused"], 11);
-    // The others are served in their order.
+    let listed = &flood["cut_off"][0];
+    assert_eq!(listed["refused"], 11);
+    assert_eq!(listed["reason"], "outstanding");
+    assert!(text_time(&listed["since"]) < text_time(&listed["until"]));
+    // All others are served in their order.
     let served = shop.serve_all().await;
-    assert_eq!(served, ["regular 0", "regular 1", "regular 2", "regular 3"]);
-    for regular in regulars {
-        regular.answer().await.expect(200);
+    let regular_ones: Vec<_> = served
+        .iter()
+        .filter(|name| name.starts_with("regular"))
+        .collect();
+    assert_eq!(
+        regular_ones,
+        ["regular 0", "regular 1", "regular 2", "regular 3"]
+    );
+    assert_eq!(served.len(), 8);
+    for customer in regulars.into_iter().chain(his) {
+        customer.answer().await.expect(200);
     }
     shop.close().await;
 }
@@ -169,9 +182,11 @@ async fn who_is_let_back_in_may_order_again_at_once() {
         held.push(customer_from(&shop, FLOODER, order()).await);
     }
     flood_until_cut_off(&shop).await;
-    for customer in held {
-        customer.answer().await.expect(429);
-    }
+    held.pop().unwrap().leave().await;
+    shop.until("one has left", |now| now.waiting() == 4).await;
+    ask_from(&shop, FLOODER, order())
+        .await
+        .expect_problem(429, "cut-off");
     let back = shop.staff.ask(delete(format!("/flood/{FLOODER}"))).await;
     assert_eq!(back.expect(200)["address"], FLOODER);
     shop.staff
@@ -183,8 +198,11 @@ async fn who_is_let_back_in_may_order_again_at_once() {
         .await
         .expect_problem(400, "unreadable");
     let again = customer_from(&shop, FLOODER, order()).await;
+    held.push(again);
     shop.serve_all().await;
-    again.answer().await.expect(200);
+    for customer in held {
+        customer.answer().await.expect(200);
+    }
     shop.close().await;
 }
 

@@ -19,6 +19,19 @@ async fn raw_customer(shop: &Shop, bytes: &str) -> Raw {
 }
 
 #[tokio::test]
+async fn a_promised_order_nobody_asks_about_leaves_the_line_and_its_customer_can_learn_so() {
+    let shop = Shop::open(&[("orders.promise_grace", "1s")]).await;
+    let unasked = shop.promised().await;
+    let all = shop
+        .until("nobody has asked", |now| now.cancelled("unasked") == 1)
+        .await;
+    assert!(all.waiting() == 0 && all.orders_add_up());
+    let order = shop.customers.ask(get(format!("/orders/{unasked}"))).await;
+    assert_eq!(order.expect(200)["status"], "cancelled");
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn a_customer_who_leaves_before_brewing_frees_the_place() {
     let shop = Shop::open(&[("orders.waiting_max", "3")]).await;
     let first = shop

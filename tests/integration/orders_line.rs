@@ -192,7 +192,7 @@ async fn baristas_who_take_the_next_order_with_the_finish_serve_the_line_in_orde
 }
 
 /// RFC 3339 in UTC; the number of fractional digits varies, so the texts themselves do not sort.
-fn text_time(json: &Value) -> jiff::Timestamp {
+pub(crate) fn text_time(json: &Value) -> jiff::Timestamp {
     text(json).parse().unwrap()
 }
 
@@ -202,8 +202,8 @@ async fn every_order_that_was_placed_is_finished_or_cancelled_or_pending() {
     let shop = Shop::open(&[
         ("orders.lease", "1s"),
         ("orders.reconnect_grace", "1s"),
-        ("flood.burst", "20"),
-        ("flood.cutoff_after", "1"),
+        ("flood.outstanding_max", "3"),
+        ("flood.cutoff_after", "2"),
     ])
     .await;
     let leave = async |ask| shop.customer(ask).await.leave().await;
@@ -255,18 +255,19 @@ async fn every_order_that_was_placed_is_finished_or_cancelled_or_pending() {
     let finished = shop.promised().await;
     shop.start().await;
     shop.finish(&finished).await;
-    let _pending = [shop.promised().await, shop.promised().await];
+    let pending = [shop.customer(order()).await, shop.customer(order()).await];
     shop.start().await;
-    let held = shop.customer(order()).await;
-    loop {
-        let answer = shop.customers.ask(order().prefer("respond-async")).await;
-        if answer.status == 429 {
-            break;
-        }
-    }
-    held.answer().await.expect_problem(429, "cut-off");
+    let third = shop.customer(order()).await;
+    shop.customers.ask(order()).await.expect(429);
+    third.leave().await;
+    shop.until("there is room for one", |now| now.waiting() == 1)
+        .await;
+    let excess = shop.customer(order()).await;
+    shop.customers.ask(order()).await.expect(429);
+    excess.answer().await.expect_problem(429, "cut-off");
     let all = shop.until("it adds up", Metrics::orders_add_up).await;
-    assert!(all.cancelled("cut_off") >= 2);
+    assert_eq!(all.cancelled("cut_off"), 1);
     assert_eq!(all.finished(false), 1);
+    drop(pending);
     shop.close().await;
 }

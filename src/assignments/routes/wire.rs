@@ -16,15 +16,12 @@ use super::super::model::{
 use super::super::service::{Assigned, Kept, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
+use crate::http::params::page_limit;
 use crate::values::json::{Fields, Read, not_an_id, text_of_id};
 use crate::values::time::Moment;
 
-/// Assignments on a page where nothing is said.
-const LIMIT: usize = 100;
 /// What is said of a date that is none.
 const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
-/// Assignments on a page at most.
-const LIMIT_MAX: usize = 1000;
 
 /// The lists of a day. Only described by this; they are read as they arrive.
 #[derive(ToSchema)]
@@ -403,14 +400,7 @@ impl ListQuery {
             let wrong = || Problem::invalid_parameter("status", known_statuses());
             Status::parse(&word).ok_or_else(wrong)
         });
-        let limit = self.limit.map_or(Ok(LIMIT), |text| {
-            let limit = text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=LIMIT_MAX).contains(limit));
-            let detail = format!("It must be a number from 1 to {LIMIT_MAX}.");
-            limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
-        });
+        let limit = page_limit(self.limit);
         let after = self.cursor.map(|cursor| {
             let detail = "It must be the `next` of an earlier answer.";
             place(&cursor).ok_or_else(|| Problem::invalid_parameter("cursor", detail))

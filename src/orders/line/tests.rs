@@ -15,6 +15,7 @@ pub(in crate::orders) fn rules() -> Rules {
         lease: Duration::from_secs(120),
         attempts_max: 3,
         reconnect_grace: Duration::from_secs(60),
+        promise_grace: Duration::from_secs(300),
         replay: Duration::from_secs(600),
         remembered_max: 100,
         waiting_max: 1000,
@@ -355,13 +356,39 @@ fn a_key_with_another_body_is_refused() {
 fn a_promised_order_stays_whoever_leaves() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     let attachment = place(&mut line, clock.0, 1);
-    assert!(line.promise(attachment));
-    assert!(!line.promise(attachment), "its request is gone");
+    assert!(line.promise(clock.0, attachment));
+    assert!(!line.promise(clock.0, attachment), "its request is gone");
     assert_eq!(line.leave(clock.0, attachment), None);
     line.place(clock.0, order(2, clock.0), None, None).unwrap();
     let watcher = line.watch(id(2), 9).unwrap();
     assert_eq!(line.leave(clock.0, watcher), None);
     assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
+}
+
+#[test]
+fn a_promised_order_nobody_asks_about_leaves_and_one_that_is_asked_about_stays() {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
+    for n in 1..=4 {
+        line.place(clock.0, order(n, clock.0), None, None).unwrap();
+    }
+    let unasked = |line: &mut TestLine, now| line.elapse(now).unasked;
+    assert_eq!(unasked(&mut line, clock.pass(299)), 0);
+    assert!(line.ask(clock.0, id(2)).is_some());
+    assert!(line.view(clock.0, id(3)).is_some(), "the staff looks");
+    let watcher = line.watch(id(4), 9).unwrap();
+    assert_eq!(unasked(&mut line, clock.pass(1)), 2);
+    let stage = |line: &mut TestLine, n| line.view(clock.0, id(n)).unwrap().order.stage;
+    assert_eq!(stage(&mut line, 1), Stage::Cancelled, "and is remembered");
+    assert_eq!(stage(&mut line, 3), Stage::Cancelled);
+    // Of those two, one is held for.
+    assert_eq!(unasked(&mut line, clock.pass(299)), 1);
+    line.leave(clock.0, watcher);
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(4)]);
+    // While it is brewed nobody need ask; back in line, it stays for another while.
+    assert_eq!(unasked(&mut line, clock.pass(120)), 0);
+    assert_eq!(unasked(&mut line, clock.pass(299)), 0);
+    assert_eq!(unasked(&mut line, clock.pass(1)), 1);
+    assert_eq!(line.figures(clock.0.instant).waiting, 0);
 }
 
 #[test]
@@ -735,19 +762,26 @@ fn place_from(line: &mut TestLine, now: Now, n: u128, from: &str) -> Attachment 
 }
 
 #[test]
-fn a_purge_takes_what_nobody_has_started_and_leaves_everybody_elses_place() {
-    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
+fn a_purge_takes_what_nobody_has_started_and_leaves_what_was_there_before_and_everybody_elses_place()
+ {
+    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     let (flooder, regular) = ("192.0.2.7/32", "192.0.2.8/32");
+    place_from(&mut line, clock.0, 6, flooder);
+    let since = clock.0.instant;
+    clock.pass(1);
     place_from(&mut line, clock.0, 1, flooder);
-    pull(&mut line, clock.0).unwrap();
+    assert_eq!(pull(&mut line, clock.0).unwrap().id, id(6));
+    assert_eq!(pull(&mut line, clock.0).unwrap().id, id(1));
+    line.release(clock.0, id(6), None).unwrap();
     place_from(&mut line, clock.0, 2, regular);
     place_from(&mut line, clock.0, 3, flooder);
     place_from(&mut line, clock.0, 4, regular);
     place_from(&mut line, clock.0, 5, flooder);
-    let (receivers, count) = line.purge(clock.0, flooder.parse().unwrap());
+    let network = flooder.parse().unwrap();
+    let (receivers, count) = line.purge(clock.0, network, since);
     assert_eq!((receivers.as_slice(), count), (&[3, 5][..], 2));
-    assert_eq!(line.purge(clock.0, flooder.parse().unwrap()).1, 0);
-    assert_eq!(line.view(clock.0, id(4)).unwrap().position, Some(2));
+    assert_eq!(line.purge(clock.0, network, since).1, 0);
+    assert_eq!(line.view(clock.0, id(4)).unwrap().position, Some(3));
     assert_eq!(
         line.view(clock.0, id(3)).unwrap().order.stage,
         Stage::Cancelled
@@ -756,7 +790,7 @@ fn a_purge_takes_what_nobody_has_started_and_leaves_everybody_elses_place() {
         line.finish(clock.0, id(1), None).unwrap().order.delivered,
         "what was started is finished"
     );
-    assert_eq!(pulled_ids(&mut line, clock.0), [id(2), id(4)]);
+    assert_eq!(pulled_ids(&mut line, clock.0), [id(6), id(2), id(4)]);
 }
 
 #[test]

@@ -107,7 +107,7 @@ async fn who_watches_an_order_sees_it_ready_or_sees_it_as_it_is_in_the_end() {
     let (orders, _keeper) = open();
     let held = place(&orders, None);
     let view = orders
-        .view_within(held.order(), Duration::from_secs(25))
+        .ask_within(held.order(), Duration::from_secs(25))
         .await
         .unwrap();
     assert_eq!(view.position, Some(1));
@@ -117,7 +117,7 @@ async fn who_watches_an_order_sees_it_ready_or_sees_it_as_it_is_in_the_end() {
         orders.finish(held.order(), None).unwrap()
     };
     let (view, _) = tokio::join!(
-        orders.view_within(held.order(), Duration::from_secs(25)),
+        orders.ask_within(held.order(), Duration::from_secs(25)),
         finish
     );
     assert_eq!(view.unwrap().order.stage.as_str(), "ready");

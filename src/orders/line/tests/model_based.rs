@@ -33,8 +33,9 @@ enum Step {
         order: usize,
         attempt: Option<u32>,
     },
-    /// An address is cut off.
-    Purge(usize),
+    /// An address is cut off, which was refused since so many seconds ago.
+    Purge(usize, u64),
+    Ask(usize),
     Pass(u64),
 }
 
@@ -54,7 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Finish { order, attempt }),
         3 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Extend { order, attempt }),
         1 => (pick(), attempt()).prop_map(|(order, attempt)| Step::Release { order, attempt }),
-        1 => (0..FROM.len()).prop_map(Step::Purge),
+        1 => (0..FROM.len(), 0_u64..200).prop_map(|(from, ago)| Step::Purge(from, ago)),
+        1 => pick().prop_map(Step::Ask),
         2 => prop_oneof![1_u64..80, Just(LEASE)].prop_map(Step::Pass),
     ]
 }
@@ -65,6 +67,7 @@ struct Known {
     id: OrderId,
     key: Option<u8>,
     from: usize,
+    placed: u64,
     stage: Stage,
     ticket: u64,
     attempts: u32,
@@ -90,6 +93,7 @@ struct Model {
 const FROM: [Option<&str>; 3] = [None, Some("192.0.2.1/32"), Some("192.0.2.2/32")];
 const LEASE: u64 = 120;
 const GRACE: u64 = 60;
+const PROMISE: u64 = 300;
 const REPLAY: u64 = 600;
 
 impl Model {
@@ -140,12 +144,24 @@ impl Model {
     fn drop_if_unwanted(&mut self, id: OrderId) {
         let (now, order) = (self.secs, self.find(id).unwrap());
         if order.promised || !order.customers.is_empty() {
+            self.renew(id);
             return;
         }
         if order.key.is_some() {
             order.deadline = Some(now + GRACE);
         } else {
             self.drop_it(id);
+        }
+    }
+
+    /// Somebody has asked about a promised order.
+    fn renew(&mut self, id: OrderId) {
+        let now = self.secs;
+        if let Some(order) = self.find(id)
+            && order.promised
+            && order.stage == Stage::Waiting
+        {
+            order.deadline = Some(now + PROMISE);
         }
     }
 
@@ -191,8 +207,14 @@ impl Model {
         due.sort_unstable();
         let mut offers = Vec::new();
         for (_, id) in due {
-            if self.find(id).unwrap().stage == Stage::Waiting {
-                self.drop_it(id);
+            let order = self.find(id).unwrap();
+            if order.stage == Stage::Waiting {
+                let is_held = !order.customers.is_empty() || !order.watchers.is_empty();
+                match (order.promised, is_held) {
+                    (true, true) => self.renew(id),
+                    (true, false) => drop(self.end(id, Stage::Cancelled)),
+                    (false, _) => self.drop_it(id),
+                }
                 continue;
             }
             let back = self.tickets + 1;
@@ -286,7 +308,8 @@ impl World {
             Step::Finish { order, attempt } => self.finish(order, attempt),
             Step::Extend { order, attempt } => self.extend(order, attempt),
             Step::Release { order, attempt } => self.release(order, attempt),
-            Step::Purge(from) => self.purge(from),
+            Step::Purge(from, ago) => self.purge(from, ago),
+            Step::Ask(at) => self.ask(at),
             Step::Pass(secs) => self.pass(secs),
         }
         self.compare();
@@ -324,6 +347,7 @@ impl World {
                 if known.stage == Stage::Waiting {
                     known.deadline = None;
                 }
+                self.model.renew(id);
                 attachment
             }
             (
@@ -342,6 +366,7 @@ impl World {
                     id,
                     key,
                     from,
+                    placed: self.model.secs,
                     stage: Stage::Waiting,
                     ticket,
                     attempts: 0,
@@ -405,7 +430,7 @@ impl World {
         let Some(&(attachment, receiver)) = self.attachments.get(at) else {
             return;
         };
-        let promised = self.line.promise(attachment);
+        let promised = self.line.promise(self.clock.0, attachment);
         let expected = self.model.find(attachment.order()).is_some_and(|order| {
             let attached =
                 order.customers.contains(&receiver) || order.watchers.contains(&receiver);
@@ -415,6 +440,16 @@ impl World {
             attached
         });
         assert_eq!(promised, expected);
+        if expected {
+            self.model.renew(attachment.order());
+        }
+    }
+
+    fn ask(&mut self, at: usize) {
+        let id = self.pick(at);
+        let view = self.line.ask(self.clock.0, id);
+        assert_eq!(view.is_some(), self.model.find(id).is_some());
+        self.model.renew(id);
     }
 
     fn cancel(&mut self, at: usize) {
@@ -440,14 +475,18 @@ impl World {
         }
     }
 
-    fn purge(&mut self, from: usize) {
+    fn purge(&mut self, from: usize, ago: u64) {
         let Some(network) = FROM[from] else {
             return;
         };
-        let (mut receivers, purged) = self.line.purge(self.clock.0, network.parse().unwrap());
+        let ago = ago.min(self.model.secs);
+        let (now, network) = (self.clock.0, network.parse().unwrap());
+        let since = now.instant - Duration::from_secs(ago);
+        let (mut receivers, purged) = self.line.purge(now, network, since);
         receivers.sort_unstable();
         let waiting = self.model.waiting().into_iter();
-        let theirs = waiting.filter(|order| order.from == from);
+        let since = self.model.secs - ago;
+        let theirs = waiting.filter(|order| order.from == from && order.placed > since);
         let theirs: Vec<_> = theirs.map(|order| order.id).collect();
         let told = theirs
             .iter()
@@ -593,7 +632,7 @@ impl World {
     fn pass(&mut self, secs: u64) {
         let now = self.clock.pass(secs);
         let elapsed = self.line.elapse(now);
-        self.cancelled += elapsed.abandoned;
+        self.cancelled += elapsed.abandoned + elapsed.unasked;
         let mut expected = self.model.pass(secs).into_iter();
         for expired in elapsed.expired {
             let expected = match expired.returned {

@@ -1,0 +1,239 @@
+//! What the networks around an address have open together, and how much that may be.
+//!
+//! An attacker has as many addresses as its networks have room for; what it cannot have is other people's networks. So
+//! what is open is counted for every network that contains an address, at the widths in which addresses are given away.
+//! A network is known only while something of it is open: memory follows what is open, not who ever asked.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use ipnet::IpNet;
+
+use super::client::network;
+
+/// What is open for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An order that is neither ready nor cancelled, held or promised.
+    Order,
+    /// A request that is held until there is news of an order.
+    Watch,
+}
+
+/// A width at which networks are given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// One address: an IPv6 network of `flood.ipv6_prefix`, or an IPv4 address.
+    Address,
+    /// An IPv6 /56, which a home connection has (RIPE-690).
+    Subscriber,
+    /// An IPv6 /48 or an IPv4 /24, which a company has, and the least that is routed by itself.
+    Site,
+    /// An IPv6 /32 or an IPv4 /16: a provider's, or a part of it.
+    Provider,
+}
+
+impl Level {
+    pub(super) const ALL: [Self; 4] = [Self::Address, Self::Subscriber, Self::Site, Self::Provider];
+
+    /// The word the metrics use.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Subscriber => "subscriber",
+            Self::Site => "site",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// The share of what is open that one origin may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Shares {
+    /// An address, or a subscriber.
+    pub address_max: u32,
+    /// A provider's network; a site may have half of what it may have more than an address.
+    pub network_max: u32,
+    /// Orders that there may be in all.
+    pub places: usize,
+}
+
+/// Of the places in line, so many-th are for those with nothing in line.
+const RESERVED: usize = 16;
+
+impl Shares {
+    /// What an origin of this level may have open.
+    pub(super) fn max(&self, level: Level) -> u32 {
+        let network_max = self.network_max.max(self.address_max);
+        match level {
+            Level::Address | Level::Subscriber => self.address_max,
+            Level::Site => self.address_max.midpoint(network_max),
+            Level::Provider => network_max,
+        }
+    }
+
+    /// What is left of a share of `max` while so many orders are open: all of it while half of the places are free, then
+    /// the less the fewer there are, down to one. Nothing is left of the last places: they are for those who have none.
+    fn left(&self, max: u32, open: usize) -> u32 {
+        let usual = self.places - self.places / RESERVED;
+        let free = usual.saturating_sub(open) as u64;
+        if free == 0 {
+            return 0;
+        }
+        let span = (usual - self.places / 2).max(1) as u64;
+        u32::try_from(u64::from(max) * free / span).map_or(max, |left| left.clamp(1, max))
+    }
+
+    /// Whether shares are smaller with so many open. A line of a few places has none to reserve.
+    fn are_smaller(&self, open: usize) -> bool {
+        self.places >= RESERVED && open >= self.places / 2
+    }
+}
+
+/// Why an origin may have nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// It has all that one may have.
+    Itself,
+    /// One of its networks has, with others.
+    Network,
+    /// The line is so full that its share is smaller.
+    Scarce,
+}
+
+/// What is open. See the module.
+#[derive(Debug, Default)]
+pub struct Networks {
+    /// By [`Kind`].
+    open: DashMap<IpNet, [u32; 2]>,
+    totals: [AtomicUsize; 2],
+}
+
+impl Networks {
+    /// Counts one more for this address and its networks, if all of them may have it.
+    pub(super) fn take(&self, address: IpNet, kind: Kind, shares: &Shares) -> Result<(), Denied> {
+        let open = self.total(kind);
+        let is_scarce =
+            kind == Kind::Order && shares.are_smaller(open) && !self.is_newcomer(address);
+        for (level, network) in levels(address) {
+            let max = shares.max(level);
+            let left = if is_scarce {
+                shares.left(max, open)
+            } else {
+                max
+            };
+            let taken = self.count(network, kind, left);
+            if taken {
+                continue;
+            }
+            for (_, narrower) in levels(address).take_while(|&(inner, _)| inner < level) {
+                self.give_back_one(narrower, kind);
+            }
+            return Err(if left < max && self.open(network, kind) < max {
+                Denied::Scarce
+            } else if level == Level::Address {
+                Denied::Itself
+            } else {
+                Denied::Network
+            });
+        }
+        self.totals[kind as usize].fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_newcomer(&self, address: IpNet) -> bool {
+        let subscriber = levels(address).filter(|&(level, _)| level <= Level::Subscriber);
+        let mut open = subscriber.map(|(_, network)| self.open(network, Kind::Order));
+        open.all(|open| open == 0)
+    }
+
+    /// Takes back what [`Networks::take`] counted.
+    pub(super) fn give_back(&self, address: IpNet, kind: Kind) {
+        for (_, network) in levels(address) {
+            self.give_back_one(network, kind);
+        }
+        self.totals[kind as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What a network has open.
+    pub fn open(&self, network: IpNet, kind: Kind) -> u32 {
+        self.open
+            .get(&network)
+            .map_or(0, |open| open[kind as usize])
+    }
+
+    /// What is open in all.
+    pub fn total(&self, kind: Kind) -> usize {
+        self.totals[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Networks, addresses among them, of which something is open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The most that one origin has open, by level.
+    pub(super) fn largest(&self, kind: Kind) -> [u32; 4] {
+        let mut largest = [0; 4];
+        for entry in &self.open {
+            let level = level(*entry.key()) as usize;
+            largest[level] = entry[kind as usize].max(largest[level]);
+        }
+        largest
+    }
+
+    fn count(&self, network: IpNet, kind: Kind, max: u32) -> bool {
+        if max == 0 {
+            return false;
+        }
+        let mut open = self.open.entry(network).or_default();
+        let open = &mut open[kind as usize];
+        let fits = *open < max;
+        *open += u32::from(fits);
+        fits
+    }
+
+    fn give_back_one(&self, network: IpNet, kind: Kind) {
+        let is_last = self.open.get_mut(&network).is_some_and(|mut open| {
+            let one = &mut open[kind as usize];
+            *one = one.saturating_sub(1);
+            *open == [0; 2]
+        });
+        if is_last {
+            self.open.remove_if(&network, |_, open| *open == [0; 2]);
+        }
+    }
+}
+
+/// The address and the networks that contain it, the narrowest first.
+fn levels(address: IpNet) -> impl Iterator<Item = (Level, IpNet)> {
+    let wider: &[(Level, u8)] = match address.addr() {
+        IpAddr::V4(_) => &[(Level::Site, 24), (Level::Provider, 16)],
+        IpAddr::V6(_) => &[
+            (Level::Subscriber, 56),
+            (Level::Site, 48),
+            (Level::Provider, 32),
+        ],
+    };
+    let wider = wider
+        .iter()
+        .filter(move |&&(_, bits)| bits < address.prefix_len());
+    let wider = wider.map(move |&(level, bits)| (level, network(address.addr(), bits)));
+    std::iter::once((Level::Address, address)).chain(wider)
+}
+
+/// The level of what is counted.
+fn level(network: IpNet) -> Level {
+    match (network, network.prefix_len()) {
+        (IpNet::V4(_), 24) | (IpNet::V6(_), 48) => Level::Site,
+        (IpNet::V4(_), 16) | (IpNet::V6(_), 32) => Level::Provider,
+        (IpNet::V6(_), 56) => Level::Subscriber,
+        _ => Level::Address,
+    }
+}
