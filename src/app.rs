@@ -105,7 +105,7 @@ impl App {
             oplog: storage.oplog.clone(),
         };
         let mut components = storage.components(&stores);
-        let mut desks = Desks::new(config, stores, types, &registry);
+        let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
         components.insert(0, order_line(&desks));
         let readiness = Readiness::of(components);
         let messages = Messages::new(config, &engines, &registry);
@@ -127,6 +127,8 @@ impl App {
             Door::open(name, listener, seats, edge, &config.http)
         };
         let allowed = &config.customers.origins;
+        let flood = desks.flood.clone();
+        let customers_seats = customers_seats.behind(move |peer| flood.connect(peer));
         let listener = config.customers.listener();
         Ok(Self {
             customers: door("customers", &listener, allowed, customers_seats, customers)?,
@@ -253,7 +255,8 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
         couriers: Arc::new(couriers::store::Closed),
         oplog: Oplog::nowhere(),
     };
-    let desks = Desks::new(config, stores, package_types(config)?, &registry);
+    let types = package_types(config)?;
+    let desks = Desks::new(config, stores, types, usize::MAX, &registry);
     let scrape = Scrape::new(registry, || ());
     let readiness = Readiness::of(vec![order_line(&desks)]);
     Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))

@@ -371,6 +371,8 @@ pub struct Flood {
     pub outstanding_max: u32,
     /// Open orders per network of a provider.
     pub network_max: u32,
+    /// Open connections per address.
+    pub connections_max: u32,
     /// Orders at once per address.
     pub burst: u32,
     /// Time after which one more is admitted.
@@ -509,6 +511,7 @@ impl Config {
         within("flood.ipv6_prefix", flood.ipv6_prefix, 32, 128)?;
         within("flood.outstanding_max", flood.outstanding_max, 1, 1_000_000)?;
         within("flood.network_max", flood.network_max, 1, 1_000_000)?;
+        within("flood.connections_max", flood.connections_max, 1, 1_000_000)?;
         within("flood.burst", flood.burst, 1, 1_000_000)?;
         let micro = Duration::from_micros(1);
         time_within("flood.refill", flood.refill, micro, DAY)?;

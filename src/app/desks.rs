@@ -44,6 +44,7 @@ impl Desks {
         config: &Config,
         stores: Stores,
         types: Arc<packages::model::Types>,
+        connections_max: usize,
         registry: &Registry,
     ) -> Self {
         let limits = BodyLimits {
@@ -70,7 +71,7 @@ impl Desks {
             waiting_max,
         };
         let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-        let flood = flood(&config.flood, waiting_max, registry);
+        let flood = flood(&config.flood, waiting_max, connections_max, registry);
         // What somebody places who is being refused leaves the line once they are cut off.
         let line = orders.clone();
         flood.on_cut_off(move |address, since, time| line.purge(address, since, time));
@@ -134,7 +135,12 @@ impl Desks {
     }
 }
 
-fn flood(config: &config::Flood, places: usize, registry: &Registry) -> Flood {
+fn flood(
+    config: &config::Flood,
+    places: usize,
+    connections_max: usize,
+    registry: &Registry,
+) -> Flood {
     let settings = flood::Settings {
         mode: match config.mode {
             config::FloodMode::Enforce => flood::Mode::Enforce,
@@ -148,6 +154,11 @@ fn flood(config: &config::Flood, places: usize, registry: &Registry) -> Flood {
                 address_max: config.outstanding_max,
                 network_max: config.network_max,
                 places,
+            },
+            connections: flood::networks::Shares {
+                address_max: config.connections_max,
+                network_max: u32::try_from(connections_max / 2).unwrap_or(u32::MAX),
+                places: connections_max,
             },
             burst: NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN),
             refill: config.refill,
@@ -226,3 +237,6 @@ pub(super) fn package_types(config: &Config) -> anyhow::Result<Arc<packages::mod
             anyhow::anyhow!("configuration keys `packages.types`, `packages.opt_in`: {detail}")
         })
 }
+
+#[cfg(test)]
+mod fairness;

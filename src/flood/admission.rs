@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::client::{Origin, Proxies, canonical};
 use super::metrics::Metrics;
 use super::table::{Ask, Counted, Limits, Refused, Table};
+use crate::http::server::Pass;
 
 /// How often idle addresses are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -159,6 +160,28 @@ impl Flood {
         }
     }
 
+    /// Lets a connection in, which counts for its peer until what is returned is dropped; nothing is returned where nobody
+    /// counts. A trusted proxy's connections are those of many. Without [`Pass`] the peer, or a network that contains it,
+    /// has as many as it may.
+    pub fn connect(&self, peer: IpAddr) -> Option<Pass> {
+        let shared = &*self.shared;
+        let peer = peer.to_canonical();
+        let address = shared.proxies.key(peer);
+        let is_counted = shared.mode != Mode::Off
+            && !shared.proxies.is_trusted(peer)
+            && !shared.exempt.iter().any(|network| network.contains(&peer));
+        if !is_counted {
+            return Some(None);
+        }
+        if shared.table.connect(address) {
+            let flood = self.clone();
+            return Some(Some(Box::new(Connected { flood, address })));
+        }
+        let enforced = shared.mode == Mode::Enforce;
+        shared.metrics.refused_connection(enforced);
+        (!enforced).then_some(None)
+    }
+
     fn refused(&self, refused: Refused) -> Result<Admission, Refused> {
         let shared = &*self.shared;
         let enforce = shared.mode == Mode::Enforce;
@@ -244,6 +267,19 @@ impl Flood {
     /// Sets the gauges to this moment's figures.
     pub fn show_figures(&self) {
         self.shared.metrics.show(&self.shared.table);
+    }
+}
+
+/// A connection that is counted. Dropping it ends it.
+#[derive(Debug)]
+struct Connected {
+    flood: Flood,
+    address: IpNet,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.flood.table().disconnect(self.address);
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Metrics {
     pub(super) malformed: Counter,
     /// By reason; refused, and only observed.
     refused: [[Counter; 2]; Reason::ALL.len()],
+    refused_connections: [Counter; 2],
     addresses: Gauge,
     cut_off: Gauge,
     /// By level.
@@ -21,6 +22,7 @@ pub struct Metrics {
 }
 
 const DECISIONS: &str = "odyssey_flood_decisions_total";
+const CONNECTIONS: &str = "odyssey_flood_connections_refused_total";
 const LARGEST: &str = "odyssey_flood_largest_share";
 
 impl Metrics {
@@ -38,6 +40,10 @@ impl Metrics {
             "odyssey_flood_malformed_total",
             "Requests whose X-Forwarded-For could not be read"
         );
+        describe_counter!(
+            CONNECTIONS,
+            "Connections of addresses, or networks, that had too many; observed ones would have been refused"
+        );
         describe_gauge!("odyssey_flood_addresses", "Tracked addresses");
         describe_gauge!("odyssey_flood_cut_off", "Addresses that are cut off");
         describe_gauge!(
@@ -52,6 +58,8 @@ impl Metrics {
             malformed: counter!("odyssey_flood_malformed_total"),
             refused: Reason::ALL
                 .map(|reason| ["refused", "observed"].map(|word| decision(word, reason.as_str()))),
+            refused_connections: ["refused", "observed"]
+                .map(|word| counter!(CONNECTIONS, "decision" => word)),
             addresses: gauge!("odyssey_flood_addresses"),
             cut_off: gauge!("odyssey_flood_cut_off"),
             largest: Level::ALL.map(|level| gauge!(LARGEST, "origin" => level.as_str())),
@@ -60,6 +68,11 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: Reason, enforced: bool) {
         let [refused, observed] = &self.refused[reason as usize];
+        if enforced { refused } else { observed }.increment(1);
+    }
+
+    pub(super) fn refused_connection(&self, enforced: bool) {
+        let [refused, observed] = &self.refused_connections;
         if enforced { refused } else { observed }.increment(1);
     }
 

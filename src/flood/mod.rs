@@ -16,7 +16,7 @@
 //! | places in line | `flood.outstanding_max` open orders of an address or a subscriber, `flood.network_max` of a provider, half-way between for a site. From half of `orders.waiting_max` open orders on, less and less, down to one; the last sixteenth is for addresses with nothing in line. |
 //! | held requests (`?wait=`) | as many as open orders |
 //! | writes per second | an address has `flood.burst` orders, and one more every `flood.refill`. Any other write costs a tenth of an order. |
-//! | connections | `customers.connections_per_address` of an address; those of trusted proxies are not counted |
+//! | connections | `flood.connections_max` of an address or a subscriber, half of `customers.connections_max` of a provider, half-way between for a site; those of trusted proxies are not counted |
 //!
 //! What is open counts until its [`Admission`] is dropped, however the request ends; it is dropped exactly once, and is
 //! counted at every width.

@@ -19,7 +19,11 @@ pub enum Kind {
     Order,
     /// A request that is held until there is news of an order.
     Watch,
+    /// A connection to the customers' listener.
+    Connection,
 }
+
+const KINDS: usize = 3;
 
 /// A width at which networks are given away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +59,7 @@ pub struct Shares {
     pub address_max: u32,
     /// A provider's network; a site may have half of what it may have more than an address.
     pub network_max: u32,
-    /// Orders that there may be in all.
+    /// What there may be in all; only of orders the last are reserved.
     pub places: usize,
 }
 
@@ -106,8 +110,8 @@ pub(super) enum Denied {
 #[derive(Debug, Default)]
 pub struct Networks {
     /// By [`Kind`].
-    open: DashMap<IpNet, [u32; 2]>,
-    totals: [AtomicUsize; 2],
+    open: DashMap<IpNet, [u32; KINDS]>,
+    totals: [AtomicUsize; KINDS],
 }
 
 impl Networks {
@@ -203,10 +207,10 @@ impl Networks {
         let is_last = self.open.get_mut(&network).is_some_and(|mut open| {
             let one = &mut open[kind as usize];
             *one = one.saturating_sub(1);
-            *open == [0; 2]
+            *open == [0; KINDS]
         });
         if is_last {
-            self.open.remove_if(&network, |_, open| *open == [0; 2]);
+            self.open.remove_if(&network, |_, open| *open == [0; KINDS]);
         }
     }
 }

@@ -126,9 +126,9 @@ fn is_malformed(status: StatusCode) -> bool {
 /// 429, with what the client may do and when.
 #[derive(Debug)]
 pub struct Refusal {
-    problem: Problem,
-    quota: Quota,
-    retry_after: Duration,
+    problem: Box<Problem>,
+    /// Of what there is no more, and for how long.
+    limit: Box<(Quota, Duration)>,
 }
 
 impl Refusal {
@@ -177,9 +177,8 @@ impl Refusal {
             ),
         };
         Self {
-            problem: problem.retry_after(refused.retry_after),
-            quota,
-            retry_after: refused.retry_after,
+            problem: Box::new(problem.retry_after(refused.retry_after)),
+            limit: Box::new((quota, refused.retry_after)),
         }
     }
 }
@@ -248,7 +247,8 @@ fn whole_secs(time: Duration) -> u64 {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = self.problem.into_response();
-        self.quota.say(&mut response, 0, Some(self.retry_after));
+        let (quota, retry_after) = *self.limit;
+        quota.say(&mut response, 0, Some(retry_after));
         response
     }
 }

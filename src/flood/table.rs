@@ -22,8 +22,10 @@ use super::networks::{Denied, Kind, Networks, Shares};
 /// What an origin may do. Times are longer than nothing.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// What an origin may have open.
+    /// The orders, and the held requests, that an origin may have open.
     pub shares: Shares,
+    /// The connections that it may have open.
+    pub connections: Shares,
     /// Orders at once.
     pub burst: NonZeroU32,
     /// Time after which one more is admitted.
@@ -306,6 +308,19 @@ impl Table {
                 }
             }
         })
+    }
+
+    /// Counts a connection of this address until [`Table::disconnect`]. False if it may have no more.
+    pub fn connect(&self, address: IpNet) -> bool {
+        let shares = &self.limits.connections;
+        self.networks
+            .take(address, Kind::Connection, shares)
+            .is_ok()
+    }
+
+    /// A connection that was counted has ended.
+    pub fn disconnect(&self, address: IpNet) {
+        self.networks.give_back(address, Kind::Connection);
     }
 
     /// Counts what is asked for as open, if it is something that is.

@@ -110,7 +110,7 @@ impl Shared {
     fn way(&self, request: &mut Request<Incoming>, route: &Route) -> Way<'_> {
         let scan = Scan::of(request.headers());
         let id = request_id(scan.request_id);
-        let html = scan.has_accept && html::prefers_html(request.headers());
+        let html = scan.accept.is_some() && html::prefers_html(request.headers());
         let checked = self.origins.check(request, &scan).and_then(|origin| {
             route.check_query(request.method(), request.uri())?;
             Ok(origin)

@@ -145,7 +145,7 @@ pub(super) fn problem_as_page(response: Response, request_id: &str) -> Response 
 }
 
 /// A body that is there already, as a problem's is.
-fn whole(body: Body) -> Option<bytes::Bytes> {
+pub(super) fn whole(body: Body) -> Option<bytes::Bytes> {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(body.collect()).poll(&mut context) {
         Poll::Ready(Ok(collected)) => Some(collected.to_bytes()),

@@ -1,6 +1,6 @@
 //! What both listeners share; it knows no desk.
 //!
-//! A connection is accepted by [`server`] and lives in [`connection`], by its [`activity`] and, over HTTP/2, its [`streams`]; its
+//! A connection is accepted by [`server`], waits in its `vestibule` if there is no seat, and lives in [`connection`], by its [`activity`] and, over HTTP/2, its [`streams`]; its
 //! bytes pass [`wire`]. A request passes [`edge`] (request id, counting, logging, security headers, the last resort for
 //! panics), which rejects browsers on behalf of foreign pages ([`origin`]) and what is not described, into a router. Desks read requests with [`body`]
 //! and [`params`], answer mistakes with [`problem`], and describe themselves through [`api`]; what is asked for often and
@@ -26,6 +26,7 @@ mod scan;
 pub mod server;
 pub mod status;
 pub mod streams;
+mod vestibule;
 pub mod wire;
 
 pub use api::Api;

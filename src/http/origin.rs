@@ -117,7 +117,7 @@ impl Origins {
         let site = scan.fetch_site.map(HeaderValue::as_bytes);
         let origin = scan.origin;
         if let Some(origin) = origin.filter(|origin| self.allowed.contains(origin)) {
-            let asks_first = request.method() == Method::OPTIONS && scan.has_requested_method;
+            let asks_first = request.method() == Method::OPTIONS && scan.requested_method.is_some();
             return if asks_first {
                 Err(Rejection::Preflight(origin.clone()))
             } else {
@@ -142,7 +142,7 @@ impl Origins {
         let usual = self.usual.get().map(|usual| usual.as_bytes());
         usual == scan.host.map(HeaderValue::as_bytes)
             && usual.is_some()
-            && !scan.has_more_hosts
+            && scan.second_host.is_none()
             && uri.authority().is_none()
     }
 
@@ -284,7 +284,7 @@ fn is_a_visit(scan: &Scan<'_>) -> bool {
         // Browsers send Fetch metadata only over https and to this machine. Elsewhere an image on a page looks like this.
         // PowerShell calls itself Mozilla, too, but speaks no human language.
         || scan.fetch_site.is_none()
-            && scan.has_accept_language
+            && scan.accept_language.is_some()
             && scan
                 .user_agent
                 .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))

@@ -9,9 +9,9 @@ use super::problem::Problem;
 #[derive(Debug, Default)]
 pub(super) struct Scan<'a> {
     pub(super) host: Option<&'a HeaderValue>,
-    pub(super) has_more_hosts: bool,
-    pub(super) has_accept: bool,
-    pub(super) has_accept_language: bool,
+    pub(super) second_host: Option<&'a HeaderValue>,
+    pub(super) accept: Option<&'a HeaderValue>,
+    pub(super) accept_language: Option<&'a HeaderValue>,
     pub(super) user_agent: Option<&'a HeaderValue>,
     pub(super) request_id: Option<&'a HeaderValue>,
     pub(super) origin: Option<&'a HeaderValue>,
@@ -20,7 +20,8 @@ pub(super) struct Scan<'a> {
     pub(super) fetch_dest: Option<&'a HeaderValue>,
     /// `Sec-Purpose`, or `Purpose`, which browsers sent before.
     pub(super) purposes: [Option<&'a HeaderValue>; 2],
-    pub(super) has_requested_method: bool,
+    /// `Access-Control-Request-Method`: a preflight's.
+    pub(super) requested_method: Option<&'a HeaderValue>,
 }
 
 impl<'a> Scan<'a> {
@@ -28,10 +29,11 @@ impl<'a> Scan<'a> {
         let mut scan = Self::default();
         for (name, value) in headers {
             let place = match name.as_str() {
-                "host" => {
-                    scan.has_more_hosts = scan.host.is_some();
-                    &mut scan.host
-                }
+                "host" if scan.host.is_some() => &mut scan.second_host,
+                "host" => &mut scan.host,
+                "accept" => &mut scan.accept,
+                "accept-language" => &mut scan.accept_language,
+                "access-control-request-method" => &mut scan.requested_method,
                 "user-agent" => &mut scan.user_agent,
                 "x-request-id" => &mut scan.request_id,
                 "origin" => &mut scan.origin,
@@ -40,18 +42,6 @@ impl<'a> Scan<'a> {
                 "sec-fetch-dest" => &mut scan.fetch_dest,
                 "sec-purpose" => &mut scan.purposes[0],
                 "purpose" => &mut scan.purposes[1],
-                "accept" => {
-                    scan.has_accept = true;
-                    continue;
-                }
-                "accept-language" => {
-                    scan.has_accept_language = true;
-                    continue;
-                }
-                "access-control-request-method" => {
-                    scan.has_requested_method = true;
-                    continue;
-                }
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -66,7 +56,7 @@ impl<'a> Scan<'a> {
     pub(super) fn names_one_host(&self, version: Version) -> Result<(), Problem> {
         let detail = match self.host {
             None if version == Version::HTTP_11 => "There is no Host header.",
-            _ if self.has_more_hosts => "There is more than one Host header.",
+            _ if self.second_host.is_some() => "There is more than one Host header.",
             Some(host) if !is_authority(host.as_bytes()) => {
                 "The Host header is not a host with an optional port."
             }

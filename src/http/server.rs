@@ -4,6 +4,8 @@
 //! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first bytes are read to
 //! choose, at most four, and given to hyper again.
 
+use std::any::Any;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
@@ -16,7 +18,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -25,6 +27,7 @@ use super::activity::Activity;
 use super::connection::{Patience, Stop, serve_until_idle};
 use super::edge::{Edge, said};
 use super::streams::Streams;
+use super::vestibule::{Verdict, Vestibule};
 use super::wire::Wire;
 
 /// HTTP/1.1: the largest header of a request, and the most that waits in hyper to be sent.
@@ -36,6 +39,14 @@ const H2_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a health check's connection may last that has no seat.
+const HEALTH_LASTS: Duration = Duration::from_secs(5);
+
+/// Asked whether a peer may have another connection; what it gives is dropped when that ends.
+pub type Gate = dyn Fn(IpAddr) -> Option<Pass> + Send + Sync;
+/// See [`Gate`]; nothing where nobody counts.
+pub type Pass = Option<Box<dyn Any + Send>>;
 
 /// How connections of one listener are served.
 #[derive(Debug, Clone)]
@@ -60,16 +71,24 @@ pub struct Server {
     listener: TcpListener,
     edge: Edge,
     settings: Settings,
+    vestibule: Arc<Vestibule>,
     /// Told to stop: no new connections, and open ones end after the request they are at.
     stop: Stop,
     connections: TaskTracker,
 }
 
 /// The connections a listener may have open, and has.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Seats {
     free: Arc<Semaphore>,
     max: usize,
+    gate: Option<Arc<Gate>>,
+}
+
+impl fmt::Debug for Seats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seats").finish_non_exhaustive()
+    }
 }
 
 impl Seats {
@@ -79,7 +98,21 @@ impl Seats {
         Self {
             free: Arc::new(Semaphore::new(max)),
             max,
+            gate: None,
         }
+    }
+
+    /// Taken only by those whom `gate` lets in.
+    #[must_use]
+    pub fn behind(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
+        Self {
+            gate: Some(Arc::new(gate)),
+            ..self
+        }
+    }
+
+    fn let_in(&self, peer: IpAddr) -> Option<Pass> {
+        self.gate.as_ref().map_or(Some(None), |gate| gate(peer))
     }
 
     /// Open connections.
@@ -100,6 +133,7 @@ impl Server {
             listener,
             edge,
             settings,
+            vestibule: Arc::new(Vestibule::new()),
             stop,
             connections: TaskTracker::new(),
         }
@@ -129,19 +163,25 @@ impl Server {
     }
 
     async fn accept(&self) -> io::Result<()> {
-        let free = &self.settings.seats.free;
-        // A seat is waited for before a connection is, and taken after it: an empty house shows no seat taken.
-        drop(free.acquire().await);
         let (stream, peer) = self.listener.accept().await?;
-        let seat = Arc::clone(free)
-            .try_acquire_owned()
-            .expect("only this loop takes seats, and one was free");
-        self.serve(stream, peer.ip(), seat);
+        let peer = peer.ip();
+        let Some(pass) = self.settings.seats.let_in(peer) else {
+            let vestibule = Arc::clone(&self.vestibule);
+            self.connections
+                .spawn(async move { vestibule.turn_away_too_many(stream).await });
+            return Ok(());
+        };
+        let connection = self.accepted(peer);
+        let free = Arc::clone(&self.settings.seats.free);
+        match Arc::clone(&free).try_acquire_owned() {
+            Ok(seat) => self.serve(connection, stream, (seat, pass)),
+            Err(_) => self.wait(connection, stream, free, pass),
+        }
         Ok(())
     }
 
-    fn serve(&self, stream: TcpStream, peer: IpAddr, seat: OwnedSemaphorePermit) {
-        let connection = Accepted {
+    fn accepted(&self, peer: IpAddr) -> Accepted {
+        Accepted {
             peer,
             edge: self.edge.clone(),
             stop: self.stop.clone(),
@@ -149,21 +189,51 @@ impl Server {
                 idle: self.settings.header_timeout,
                 stalled: self.settings.write_timeout,
             },
-        };
+            h2_streams_max: self.settings.h2c.then_some(self.settings.h2_streams_max),
+        }
+    }
+
+    /// `kept` is dropped when the connection ends.
+    fn serve(&self, connection: Accepted, stream: TcpStream, kept: impl Send + 'static) {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
-        if self.settings.h2c {
-            let streams_max = self.settings.h2_streams_max;
+        if connection.h2_streams_max.is_some() {
             self.connections.spawn(async move {
-                let _seat = seat;
-                connection.serve_either(wire, activity, streams_max).await;
+                let _kept = kept;
+                connection.serve_either(wire, activity).await;
             });
         } else {
             self.connections.spawn(async move {
-                let _seat = seat;
+                let _kept = kept;
                 connection.serve_h1(wire, activity).await;
             });
         }
+    }
+
+    /// Every seat is taken.
+    fn wait(&self, connection: Accepted, stream: TcpStream, free: Arc<Semaphore>, pass: Pass) {
+        let vestibule = Arc::clone(&self.vestibule);
+        self.connections.spawn(async move {
+            let _pass = pass;
+            let stop = connection.stop.clone();
+            let Some(verdict) = stop.unless_told(vestibule.wait(&stream, free)).await else {
+                return;
+            };
+            let activity = Arc::new(Activity::begin());
+            match verdict {
+                Verdict::Seat(seat) => {
+                    let wire = Wire::new(stream, Arc::clone(&activity));
+                    connection.serve_either(wire, activity).await;
+                    drop(seat);
+                }
+                Verdict::Health => {
+                    let wire = Wire::new(stream, Arc::clone(&activity));
+                    // Whatever else is asked for on it.
+                    let _ = timeout(HEALTH_LASTS, connection.serve_h1(wire, activity)).await;
+                }
+                Verdict::Full => vestibule.turn_away_full(stream).await,
+            }
+        });
     }
 }
 
@@ -173,10 +243,15 @@ struct Accepted {
     edge: Edge,
     stop: Stop,
     patience: Patience,
+    /// Nothing where only HTTP/1.1 is served.
+    h2_streams_max: Option<u32>,
 }
 
 impl Accepted {
-    async fn serve_either(self, mut wire: Wire, activity: Arc<Activity>, streams_max: u32) {
+    async fn serve_either(self, mut wire: Wire, activity: Arc<Activity>) {
+        let Some(streams_max) = self.h2_streams_max else {
+            return self.serve_h1(wire, activity).await;
+        };
         let first = timeout(self.patience.idle, wire.speaks_h2());
         // Boxed: a connection of the other kind does not pay for the larger future.
         match self.stop.unless_told(first).await {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -53,10 +53,7 @@ impl Histograms {
 
     /// Appends all of them in Prometheus' text format.
     pub(super) fn render(&self, text: &mut String) {
-        let kept = self
-            .kept
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, family) in kept.iter().filter(|(_, family)| !family.series.is_empty()) {
             // Writing to a string does not fail.
             let _ = writeln!(
@@ -72,10 +69,7 @@ impl Histograms {
     }
 
     fn family<R>(&self, name: &str, change: impl FnOnce(&mut Family) -> R) -> R {
-        let mut kept = self
-            .kept
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         change(kept.entry(name.to_owned()).or_default())
     }
 }

@@ -14,6 +14,11 @@ fn limits() -> Limits {
             network_max: 400,
             places: 10_000,
         },
+        connections: Shares {
+            address_max: 600,
+            network_max: 6000,
+            places: 12_000,
+        },
         burst: NonZeroU32::new(250).unwrap(),
         refill: Duration::from_secs(1),
         cutoff_after: 100,
@@ -51,6 +56,12 @@ fn orders(table: &Table, who: IpNet, count: usize) -> Vec<Counted> {
         counted
     };
     (0..count).map(one).collect()
+}
+
+fn release(table: &Table, all: &[Counted]) {
+    for counted in all {
+        table.release(counted);
+    }
 }
 
 fn reason(table: &Table, who: IpNet) -> Reason {
@@ -97,7 +108,7 @@ async fn held_requests_count_by_themselves_and_cost_nothing_of_the_rate() {
     table.release(&watching[0]);
     assert!(watch().is_ok(), "whoever has orders may ask about them");
     assert_eq!(reason(&table, flooder()), Reason::Outstanding);
-    open.iter().for_each(|counted| table.release(counted));
+    release(&table, &open);
     assert_eq!(table.networks().total(Kind::Order), 0);
 }
 
@@ -232,7 +243,7 @@ async fn all_addresses_of_a_network_have_no_more_than_its_share() {
         assert_eq!(open.len(), most, "{within}");
         // Elsewhere there is room, and what is over makes some here.
         orders(&table, address("198.51.100.1/32"), 1);
-        open.pop().iter().for_each(|counted| table.release(counted));
+        release(&table, &open.split_off(open.len() - 1));
         assert!(table.admit(one(count - 1), Ask::Order).is_ok(), "{within}");
     }
 }
@@ -271,7 +282,7 @@ async fn the_fuller_the_line_the_less_an_origin_may_have_and_the_last_places_are
             }
         };
         let count = held.len();
-        held.iter().for_each(|counted| table.release(counted));
+        release(&table, &held);
         (count, refused.reason)
     };
     assert_eq!(most(0, "10.1.0.1/32"), (250, Reason::Outstanding));

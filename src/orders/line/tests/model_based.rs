@@ -481,7 +481,7 @@ impl World {
         };
         let ago = ago.min(self.model.secs);
         let (now, network) = (self.clock.0, network.parse().unwrap());
-        let since = now.instant - Duration::from_secs(ago);
+        let since = now.instant.checked_sub(Duration::from_secs(ago)).unwrap();
         let (mut receivers, purged) = self.line.purge(now, network, since);
         receivers.sort_unstable();
         let waiting = self.model.waiting().into_iter();

@@ -1,0 +1,170 @@
+//! Connections without a seat: what is done with those that were accepted though every seat is taken, and with those that
+//! are not let in.
+//!
+//! A health check must be answered when the house is full, or whoever asks takes the server for dead and ends it, with
+//! everybody it holds. So a connection is looked at before it has a seat: health checks are served at once, all others wait
+//! for a seat in the order in which they came. If too many wait, the one that has waited longest is told so (503).
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::html::whole;
+use super::problem::Problem;
+
+/// Connections that wait for a seat. Each takes one of the files that the process keeps for itself.
+const WAITING_MAX: usize = 64;
+/// How long a health check may take to arrive, and to be told from others.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the beginning of a request is looked at that has not wholly arrived.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How requests begin that are served without a seat.
+const HEALTH: [&[u8]; 4] = [
+    b"GET /healthz",
+    b"GET /readyz",
+    b"HEAD /healthz",
+    b"HEAD /readyz",
+];
+/// Connections that are being told why they are turned away; further ones are only closed.
+const TURNED_AWAY_MAX: usize = 64;
+/// How long such a connection has to read it.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Vestibule {
+    /// To be told that they have waited long enough.
+    waiting: Mutex<VecDeque<oneshot::Sender<()>>>,
+    turned_away: Arc<Semaphore>,
+    full: Bytes,
+    too_many: Bytes,
+}
+
+/// What becomes of a connection that waited.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It has a seat.
+    Seat(OwnedSemaphorePermit),
+    /// It asks whether the server is well, and needs none.
+    Health,
+    /// Too many came after it.
+    Full,
+}
+
+impl Vestibule {
+    pub(super) fn new() -> Self {
+        let full = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "house-full",
+            "Too many connections",
+            "Every connection that the server may have is open, and too many wait for one.",
+        );
+        let too_many = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-connections",
+            "Too many connections",
+            "This address, or a network that contains it, has as many connections open as it may.",
+        );
+        let second = Duration::from_secs(1);
+        Self {
+            waiting: Mutex::default(),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            full: answer(full.retry_after(second)),
+            too_many: answer(too_many.retry_after(second)),
+        }
+    }
+
+    /// Waits for one of the free seats.
+    pub(super) async fn wait(&self, stream: &TcpStream, free: Arc<Semaphore>) -> Verdict {
+        let (told, enough) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.retain(|one| !one.is_closed());
+            waiting.push_back(told);
+            if waiting.len() > WAITING_MAX {
+                // If it has just got its seat, nothing is lost.
+                let _ = waiting.pop_front().map(|oldest| oldest.send(()));
+            }
+        }
+        tokio::select! {
+            biased;
+            Ok(seat) = free.acquire_owned() => Verdict::Seat(seat),
+            () = asks_for_health(stream) => Verdict::Health,
+            _ = enough => Verdict::Full,
+        }
+    }
+
+    /// Says that the house is full.
+    pub(super) async fn turn_away_full(&self, stream: TcpStream) {
+        self.turn_away(stream, &self.full).await;
+    }
+
+    /// Says that its address has too many connections.
+    pub(super) async fn turn_away_too_many(&self, stream: TcpStream) {
+        self.turn_away(stream, &self.too_many).await;
+    }
+
+    async fn turn_away(&self, mut stream: TcpStream, answer: &Bytes) {
+        let Ok(_place) = self.turned_away.try_acquire() else {
+            return;
+        };
+        let farewell = async {
+            stream.write_all(answer).await?;
+            stream.shutdown().await?;
+            // A socket that is closed with unread bytes is reset, and the answer with it.
+            let mut rest = [0; 1024];
+            while stream.read(&mut rest).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        // However it ends, the connection is closed.
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// Resolves if the connection's first bytes are a health check's.
+async fn asks_for_health(stream: &TcpStream) {
+    let mut begins = [0; 16];
+    let looked = timeout(LOOK, async {
+        while let Ok(count) = stream.peek(&mut begins).await {
+            let begins = &begins[..count];
+            if HEALTH.iter().any(|health| begins.starts_with(health)) {
+                return true;
+            }
+            if count == 0 || !HEALTH.iter().any(|health| health.starts_with(begins)) {
+                break;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        false
+    });
+    if !looked.await.unwrap_or(false) {
+        pending::<()>().await;
+    }
+}
+
+/// A problem as the bytes of an HTTP/1.1 answer after which the connection is closed.
+fn answer(problem: Problem) -> Bytes {
+    let (head, body) = problem.into_response().into_parts();
+    let body = whole(body).unwrap_or_default();
+    let mut text = format!("HTTP/1.1 {}\r\n", head.status);
+    for (name, value) in &head.headers {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{name}: {}\r\n", value.to_str().unwrap_or_default());
+    }
+    let _ = write!(
+        text,
+        "content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [text.as_bytes(), &body].concat().into()
+}
