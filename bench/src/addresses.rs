@@ -1,8 +1,8 @@
 //! What a million addresses leave behind in the server's memory.
 //!
-//! The server takes this program for a proxy and believes its `X-Forwarded-For`. Every address sends one order that
-//! cannot be accepted: flood control counts the address, the order ends with 422, and nothing stays but the address in
-//! the tables. When these are full, newcomers share entries, and an entry that too many share refuses with 429.
+//! The server takes this program for a proxy and believes its `X-Forwarded-For`. Every address sends one order that is
+//! well-formed but cannot be accepted, with the idempotency key of another one: flood control counts the address, the order
+//! ends with 422, and nothing stays but the address in the tables. When these are full, newcomers share entries, and an entry that too many share refuses with 429.
 //!
 //! One customer is known before the others come. It must get its coffees all the same, in their midst and after them.
 
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const COFFEE_PATIENCE: Duration = Duration::from_secs(10);
 /// Who is known before and served in between and afterwards; none of the million.
 const REGULAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const FIRST_ORDER: &[u8] =
+    b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 198.51.100.7\r\n\
+    Idempotency-Key: the-key-of-the-first-order\r\nContent-Length: 0\r\n\r\n";
 const REGULAR_ORDER: &[u8] =
     b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 198.51.100.7\r\nContent-Length: 0\r\n\r\n";
 
@@ -44,7 +47,7 @@ pub(crate) struct Growth {
 
 /// Resident bytes that a million addresses have added.
 pub(crate) fn growth(server: &Server) -> Result<Growth> {
-    serve_regular(server)?;
+    serve_regular(server, FIRST_ORDER)?;
     let admitted = Rc::new(Cell::new(0));
     let mut client = Client::new(Framing::Http)?;
     // The connections are there before, with all buffers they need: they ask for one and the same address first.
@@ -65,7 +68,7 @@ pub(crate) fn growth(server: &Server) -> Result<Growth> {
     }
     let half = client.ledger.answers() + u64::from(COUNT / 2);
     client.run_while(PATIENCE, |ledger| ledger.answers() < half)?;
-    serve_regular(server)?;
+    serve_regular(server, REGULAR_ORDER)?;
     client.run_while(PATIENCE, |ledger| !ledger.everybody_answered())?;
     let asked = client.ledger.answers();
     ensure!(
@@ -74,7 +77,7 @@ pub(crate) fn growth(server: &Server) -> Result<Growth> {
     );
     let after = settled(&mut client, server.pid())?;
     client.ledger.balance()?;
-    serve_regular(server)?;
+    serve_regular(server, REGULAR_ORDER)?;
     let kib = u32::try_from(after.saturating_sub(before) / 1024)?;
     Ok(Growth {
         bytes: f64::from(kib) * 1024.0,
@@ -83,7 +86,7 @@ pub(crate) fn growth(server: &Server) -> Result<Growth> {
 }
 
 /// The regular orders and gets a coffee.
-fn serve_regular(server: &Server) -> Result<()> {
+fn serve_regular(server: &Server, order: &'static [u8]) -> Result<()> {
     let (framing, baristas) = Subject::baristas(1);
     let mut client = Client::new(framing)?;
     for barista in baristas {
@@ -92,7 +95,7 @@ fn serve_regular(server: &Server) -> Result<()> {
     client.connect(
         Ipv4Addr::LOCALHOST,
         server.customers,
-        Box::new(Customer(REGULAR_ORDER)),
+        Box::new(Customer(order)),
     )?;
     client.run_while(COFFEE_PATIENCE, |ledger| {
         !(ledger.everybody_answered() && ledger.everything_confirmed())
@@ -138,12 +141,13 @@ impl Talk for Stranger {
     }
 }
 
-/// An order that names its customer by a number, which cannot be accepted.
+/// An order with the key of another, which cannot be accepted.
 fn ask(address: Ipv4Addr, ledger: &mut Ledger, out: &mut Vec<u8>) {
     ledger.place();
     let text = format!(
         "POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: {address}\r\n\
-         Content-Type: application/json\r\nContent-Length: 14\r\n\r\n{{\"customer\":1}}"
+         Idempotency-Key: the-key-of-the-first-order\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n\
+         {{\"customer\":\"x\"}}"
     );
     out.extend_from_slice(text.as_bytes());
 }

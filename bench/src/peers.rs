@@ -38,6 +38,7 @@ const ODYSSEY_GENEROUS: &[(&str, &str)] = &[
     ("ODYSSEY_FLOOD__BURST", "1000000"),
     ("ODYSSEY_FLOOD__REFILL", "1us"),
     ("ODYSSEY_FLOOD__OUTSTANDING_MAX", "1000000"),
+    ("ODYSSEY_FLOOD__CONNECTIONS_MAX", "1000000"),
 ];
 /// What nobody is even counted with.
 const ODYSSEY_UNCHECKED: &[(&str, &str)] = &[("ODYSSEY_FLOOD__MODE", "off")];

@@ -335,7 +335,7 @@ fn request_id(chosen: Option<&HeaderValue>) -> HeaderValue {
         })
 }
 
-fn new_request_id() -> HeaderValue {
+pub(super) fn new_request_id() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).expect("hexadecimal digits and hyphens are a header value")
@@ -464,10 +464,8 @@ impl Future for Answer {
         if this.record.seen.vary {
             origin::vary(&mut response);
         }
-        let headers = response.headers_mut();
-        secure(headers);
         if let Some(id) = this.id.take() {
-            headers.insert(X_REQUEST_ID.clone(), id);
+            finish_headers(response.headers_mut(), id);
         }
         let open = this.open.take();
         Poll::Ready(Ok(response.map(|body| Leaving {
@@ -485,6 +483,12 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("something that is not text")
+}
+
+/// The headers of every answer.
+pub(super) fn finish_headers(headers: &mut HeaderMap, request_id: HeaderValue) {
+    secure(headers);
+    headers.insert(X_REQUEST_ID.clone(), request_id);
 }
 
 /// What every answer says to browsers: it is what it says it is, nothing may run in it, and nobody may frame it, unless a

@@ -11,7 +11,6 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::edge;
 use super::html::whole;
 use super::problem::Problem;
 
@@ -45,9 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct Vestibule {
     /// To be told that they have waited long enough.
     waiting: Mutex<VecDeque<oneshot::Sender<()>>>,
-    turned_away: Arc<Semaphore>,
-    full: Bytes,
-    too_many: Bytes,
+    turned_away: Semaphore,
 }
 
 /// What becomes of a connection that waited.
@@ -63,24 +61,9 @@ pub(super) enum Verdict {
 
 impl Vestibule {
     pub(super) fn new() -> Self {
-        let full = Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "house-full",
-            "Too many connections",
-            "Every connection that the server may have is open, and too many wait for one.",
-        );
-        let too_many = Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-connections",
-            "Too many connections",
-            "This address, or a network that contains it, has as many connections open as it may.",
-        );
-        let second = Duration::from_secs(1);
         Self {
             waiting: Mutex::default(),
-            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
-            full: answer(full.retry_after(second)),
-            too_many: answer(too_many.retry_after(second)),
+            turned_away: Semaphore::new(TURNED_AWAY_MAX),
         }
     }
 
@@ -106,20 +89,35 @@ impl Vestibule {
 
     /// Says that the house is full.
     pub(super) async fn turn_away_full(&self, stream: TcpStream) {
-        self.turn_away(stream, &self.full).await;
+        let full = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "house-full",
+            "Too many connections",
+            "Every connection that the server may have is open, and too many wait for one.",
+        );
+        self.turn_away(stream, full).await;
     }
 
     /// Says that its address has too many connections.
     pub(super) async fn turn_away_too_many(&self, stream: TcpStream) {
-        self.turn_away(stream, &self.too_many).await;
+        let too_many = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-connections",
+            "Too many connections",
+            "This address, or a network that contains it, has as many connections open as it may.",
+        );
+        self.turn_away(stream, too_many).await;
     }
 
-    async fn turn_away(&self, mut stream: TcpStream, answer: &Bytes) {
+    async fn turn_away(&self, mut stream: TcpStream, problem: Problem) {
         let Ok(_place) = self.turned_away.try_acquire() else {
             return;
         };
+        let answer = answer(problem.retry_after(Duration::from_secs(1)));
         let farewell = async {
-            stream.write_all(answer).await?;
+            // Many clients take an answer that comes before the request for a mistake.
+            stream.peek(&mut [0]).await?;
+            stream.write_all(&answer).await?;
             stream.shutdown().await?;
             // A socket that is closed with unread bytes is reset, and the answer with it.
             let mut rest = [0; 1024];
@@ -153,9 +151,10 @@ async fn asks_for_health(stream: &TcpStream) {
 }
 
 /// A problem as the bytes of an HTTP/1.1 answer after which the connection is closed.
-fn answer(problem: Problem) -> Bytes {
-    let (head, body) = problem.into_response().into_parts();
+fn answer(problem: Problem) -> Vec<u8> {
+    let (mut head, body) = problem.into_response().into_parts();
     let body = whole(body).unwrap_or_default();
+    edge::finish_headers(&mut head.headers, edge::new_request_id());
     let mut text = format!("HTTP/1.1 {}\r\n", head.status);
     for (name, value) in &head.headers {
         // Writing to a string does not fail.
@@ -166,5 +165,5 @@ fn answer(problem: Problem) -> Bytes {
         "content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    [text.as_bytes(), &body].concat().into()
+    [text.as_bytes(), &body].concat()
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-use crate::client::{Answer, Ask, Connection, Visitor, delete, get, order};
+use crate::client::{Answer, Ask, Connection, Visitor, delete, get, order, send};
 use crate::orders_line::text_time;
 use crate::shop::{Shop, text};
 
@@ -397,5 +397,143 @@ async fn networks_and_clients_match_in_every_spelling() {
         }
     }
     shop.serve_on_one_connection(promised).await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_colleague_who_floods_takes_none_of_the_others_behind_their_address_out_of_the_line() {
+    let shop = Shop::open(&[]).await;
+    let office: Vec<_> = (0..200).map(|_| shop.customers.hold(order())).collect();
+    shop.until("the office is in line", |now| now.waiting() == 200)
+        .await;
+    let mut flooder = shop.customers.connect().await;
+    for _ in 0..1000 {
+        flooder.ask(&order().prefer("respond-async")).await;
+    }
+    let refused = flooder.ask(&order()).await;
+    refused.expect_problem(429, "cut-off");
+    drop(flooder);
+    assert!(office.iter().all(Visitor::is_held));
+    shop.serve_all().await;
+    for colleague in office {
+        colleague.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn everything_that_customers_write_has_a_rate_and_held_requests_a_bound() {
+    let shop = Shop::open(&[
+        ("flood.outstanding_max", "2"),
+        ("flood.burst", "2"),
+        ("flood.refill", "1h"),
+    ])
+    .await;
+    let package = |n: usize| {
+        json!({
+            "timestamp": "2142-05-01T12:00:00Z", "sender_id": "berta", "recipient_id": "ada",
+            "package_id": n, "package_type": "marketing",
+        })
+    };
+    let mut writer = connect_from(&shop, FLOODER).await;
+    let first = writer.ask(&send(&package(0))).await;
+    let policy = first.header("ratelimit-policy").unwrap();
+    assert_eq!(policy, "\"writes\";q=20;w=7200", "{first}");
+    assert_eq!(first.header("ratelimit"), Some("\"writes\";r=19"));
+    let refused = loop {
+        let answer = writer.ask(&send(&package(1))).await;
+        if answer.status == 429 {
+            break answer;
+        }
+    };
+    refused.expect_problem(429, "too-many-requests");
+    assert!(refused.retry_after() > 60);
+    drop(writer);
+    // What is asked costs nothing of it; what is held is bounded by itself.
+    let promised = shop.promised().await;
+    let path = format!("/orders/{promised}?wait=55");
+    let held: Vec<_> = (0..2)
+        .map(|_| shop.customers.hold(get(path.clone())))
+        .collect();
+    shop.until("both are held", |now| now.held() == 2).await;
+    let third = shop.customers.ask(get(path)).await;
+    third.expect_problem(429, "too-many-outstanding");
+    let plain = shop.customers.ask(get(format!("/orders/{promised}"))).await;
+    plain.expect(200);
+    shop.serve_all().await;
+    for watcher in held {
+        watcher.answer().await.expect(200);
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_and_the_next_is_told_so() {
+    let shop = Shop::open(&[("flood.connections_max", "3")]).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut connection = connect_from(&shop, FLOODER).await;
+        connection.ask(&get("/healthz")).await.expect(200);
+        open.push(connection);
+    }
+    let refused = ask_from(&shop, FLOODER, get("/healthz")).await;
+    refused.expect_problem(429, "too-many-connections");
+    assert!(refused.retry_after() >= 1);
+    shop.customers.ask(get("/healthz")).await.expect(200);
+    let now = shop.metrics().await;
+    assert_eq!(
+        now.count("odyssey_flood_connections_refused_total{decision=\"refused\"}"),
+        1
+    );
+    // One that ends makes room for another.
+    drop(open.pop());
+    shop.until("one has ended", |now| now.connections("customers") == 2)
+        .await;
+    let mut again = connect_from(&shop, FLOODER).await;
+    again.ask(&get("/healthz")).await.expect(200);
+    drop((open, again));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_list_of_those_who_are_cut_off_comes_in_pages() {
+    let shop = Shop::open(&[
+        ("flood.trusted_proxies", "127.0.0.1"),
+        ("flood.burst", "1"),
+        ("flood.refill", "1h"),
+        ("flood.cutoff_after", "1"),
+    ])
+    .await;
+    let mut connection = shop.customers.connect().await;
+    for n in 1..=5 {
+        let from = order()
+            .prefer("respond-async")
+            .header("x-forwarded-for", format!("192.0.{n}.1"));
+        connection.ask(&from).await.expect(202);
+        for _ in 0..n {
+            connection.ask(&from).await.expect(429);
+        }
+    }
+    let mut listed = Vec::new();
+    let mut path = "/flood?limit=2".to_owned();
+    loop {
+        let page = shop.staff.ask(get(path)).await.expect(200);
+        assert_eq!(page["cut_off_count"], 5);
+        let cut_off = page["cut_off"].as_array().unwrap();
+        listed.extend(cut_off.iter().map(|one| text(&one["address"]).to_owned()));
+        let Some(next) = page.get("next") else { break };
+        path = format!("/flood?limit=2&cursor={}", text(next).replace('/', "%2F"));
+    }
+    let addresses = (1..=5).rev().map(|n| format!("192.0.{n}.1"));
+    assert_eq!(listed, addresses.collect::<Vec<_>>(), "most refused first");
+    for (query, parameter) in [("limit=0", "limit"), ("cursor=x", "cursor")] {
+        let refused = shop.staff.ask(get(format!("/flood?{query}"))).await;
+        let problem = refused.expect_problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["parameter"], parameter);
+    }
+    drop(connection);
+    let limits = shop.staff.ask(get("/flood")).await.expect(200)["limits"].clone();
+    assert_eq!(limits["provider_max"], 400);
+    shop.serve_all().await;
     shop.close().await;
 }

@@ -130,15 +130,19 @@ enum Attacker {
 impl Attacker {
     /// One of its ten thousand addresses.
     fn address(self, n: u32) -> IpAddr {
-        let (base, n) = (0x2001_0db8_u128 << 96, u128::from(n));
+        let base = 0x2001_0db8_u128 << 96;
+        let low = u128::from(n);
         match self {
             Self::OneAddress => Ipv4Addr::new(192, 0, 2, 66).into(),
             // As far apart as they can be.
-            Self::Ipv6Slash32 => Ipv6Addr::from(base | n.wrapping_mul(0x9e37_79b1) << 64).into(),
-            Self::Ipv6Slash56 => Ipv6Addr::from(base | (n & 0xff) << 64 | n).into(),
+            Self::Ipv6Slash32 => {
+                let spread = u128::from(n.wrapping_mul(0x9e37_79b1));
+                Ipv6Addr::from(base | spread << 64).into()
+            }
+            Self::Ipv6Slash56 => Ipv6Addr::from(base | (low & 0xff) << 64 | low).into(),
             Self::Ipv4Slash16 => {
-                let [_, _, high, low] = u32::try_from(n).unwrap_or(0).to_be_bytes();
-                Ipv4Addr::new(10, 9, high, low).into()
+                let [_, _, third, fourth] = n.to_be_bytes();
+                Ipv4Addr::new(10, 9, third, fourth).into()
             }
         }
     }
