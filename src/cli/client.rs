@@ -247,6 +247,9 @@ fn millis(secs: f64) -> Option<Value> {
 pub enum Flood {
     /// List the addresses that are cut off, most refused first
     List {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
         #[command(flatten)]
         server: Server,
     },
@@ -262,8 +265,9 @@ pub enum Flood {
 impl Flood {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::List { server } => {
-                let ask = server.ask(Listener::Staff, Method::GET, "/flood")?;
+            Self::List { limit, server } => {
+                let path = format!("/flood?limit={limit}");
+                let ask = server.ask(Listener::Staff, Method::GET, &path)?;
                 let answer = ask.within(PATIENCE).await?.success()?;
                 server.show(&answer, flood)
             }
@@ -280,10 +284,13 @@ impl Flood {
 }
 
 fn flood(flood: &Value) -> String {
-    let summary = output::members(flood, &["mode", "addresses"]);
+    let summary = output::members(
+        flood,
+        &["mode", "addresses", "open_orders", "cut_off_count"],
+    );
     let cut_off = match flood["cut_off"].as_array() {
         Some(cut_off) if !cut_off.is_empty() => {
-            output::rows(cut_off, &["address", "until", "refused"])
+            output::rows(cut_off, &["address", "reason", "until", "refused"])
         }
         _ => "No address is cut off.\n".to_owned(),
     };
