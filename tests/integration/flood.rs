@@ -520,7 +520,7 @@ async fn the_list_of_those_who_are_cut_off_comes_in_pages() {
         let page = shop.staff.ask(get(path)).await.expect(200);
         assert_eq!(page["cut_off_count"], 5);
         let cut_off = page["cut_off"].as_array().unwrap();
-        listed.extend(cut_off.iter().map(|one| text(&one["address"]).to_owned()));
+        listed.extend(cut_off.iter().map(|one| text(&one["address"])));
         let Some(next) = page.get("next") else { break };
         path = format!("/flood?limit=2&cursor={}", text(next).replace('/', "%2F"));
     }
