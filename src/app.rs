@@ -2,6 +2,7 @@
 //! The only module that sees everything; reading it tells what the process is made of: `engines` are reached over the network,
 //! `storage` outlives the process, `desks` are made of both, `messages` come and go beside the listeners.
 
+mod checks;
 mod commands;
 mod desks;
 mod engines;
@@ -22,6 +23,8 @@ use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::openapi::OpenApi;
 
+use self::checks::Checks;
+pub use self::checks::{Checked, check_directory};
 #[cfg(feature = "aws")]
 pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, replay_couriers};
@@ -40,7 +43,7 @@ use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
-use crate::storage::{Condition, sqlite};
+use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, couriers, deliveries, orders, packages, version};
 
@@ -59,6 +62,9 @@ pub struct App {
     desks: Desks,
     messages: Messages,
     storage: Storage,
+    checks: Checks,
+    check_every: Duration,
+    wall: clock::Metrics,
     /// Of customers and staff; they stop together.
     readiness: [Readiness; 2],
     drain: watch::Receiver<Duration>,
@@ -118,7 +124,8 @@ impl App {
             [&customers_seats, &staff_seats],
             logs.count_lost(&registry),
         );
-        let [customers, staff] = apis(&desks, readiness.clone(), scrape);
+        let checks = Checks::new(storage.databases());
+        let [customers, staff] = apis(&desks, readiness.clone(), scrape, &checks);
         let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
             let origins = Origins::new(name, &listener.hosts, origins);
             let flood = desks.flood.clone();
@@ -136,6 +143,9 @@ impl App {
             desks,
             messages,
             storage,
+            checks,
+            check_every: config.storage.check_every,
+            wall: registry.register(clock::Metrics::register),
             readiness,
             drain,
         })
@@ -158,6 +168,9 @@ impl App {
             desks,
             messages,
             storage,
+            checks,
+            check_every,
+            wall,
             readiness: [readiness, _],
             drain,
         } = self;
@@ -185,6 +198,16 @@ impl App {
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
         });
+        supervise(
+            &mut background,
+            "the stored data's check",
+            checks.keep_checking(check_every),
+        );
+        supervise(
+            &mut background,
+            "the wall clock's watch",
+            clock::watch(wall),
+        );
         let messages = messages.start(&desks.couriers);
         let (signal, sound) = tokio::select! {
             Ok(signal) = stop => (signal, true),
@@ -259,7 +282,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let desks = Desks::new(config, stores, types, usize::MAX, &registry);
     let scrape = Scrape::new(registry, || ());
     let readiness = Readiness::of(vec![order_line(&desks)]);
-    Ok(apis(&desks, readiness, scrape).map(|api| api.openapi()))
+    Ok(apis(&desks, readiness, scrape, &Checks::new(Vec::new())).map(|api| api.openapi()))
 }
 
 fn registry() -> Registry {
@@ -474,6 +497,7 @@ mod tests {
                     "/start/",
                     "/statistics",
                     "/status",
+                    "/storage/check",
                     "/update",
                 ]
             ]

@@ -198,6 +198,9 @@ pub struct Storage {
     pub batch_max: usize,
     /// Threads that read.
     pub readers: usize,
+    /// How often the files are checked; zero: never by themselves.
+    #[serde(with = "duration")]
+    pub check_every: Duration,
 }
 
 /// Drone deliveries.
@@ -564,6 +567,8 @@ impl Config {
         within("storage.queue_max", storage.queue_max, 1, 1_000_000)?;
         within("storage.batch_max", storage.batch_max, 1, 100_000)?;
         within("storage.readers", storage.readers, 1, 64)?;
+        let every = storage.check_every;
+        time_within("storage.check_every", every, Duration::ZERO, DAYS_1000)?;
         let deliveries = &self.deliveries;
         within("deliveries.kept", deliveries.kept, 1, 10_000_000)?;
         let ongoing = deliveries.ongoing_max;

@@ -270,6 +270,8 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let settings = sqlite::Settings {
             path: dir.path().join("couriers.db"),
+            application: odyssey::couriers::sqlite::APPLICATION,
+            beside: Vec::new(),
             migrations: MIGRATIONS,
             queue_max: 1000,
             batch_max: 64,

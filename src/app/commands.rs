@@ -10,7 +10,7 @@ use super::engines::Engines;
 use super::registry;
 #[cfg(feature = "redis")]
 use super::storage::couriers_in_redis;
-use super::storage::{COURIERS_FILE, PACKAGES_FILE, courier_join};
+use super::storage::{COURIERS, PACKAGES, courier_join};
 use crate::config::Config;
 use crate::couriers::store::Store;
 use crate::storage::sqlite::{self, Database};
@@ -21,7 +21,7 @@ use crate::{couriers, packages};
 /// # Errors
 /// If the ledger cannot be read.
 pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit> {
-    let path = config.data_dir.join(PACKAGES_FILE);
+    let path = config.data_dir.join(PACKAGES.file);
     Ok(packages::sqlite::audit(&path)?)
 }
 
@@ -43,7 +43,7 @@ pub async fn replay_couriers(
         .tempdir_in(beside)
         .with_context(|| format!("cannot make a directory in `{}`", beside.display()))?;
     let into = into.unwrap_or(scratch.path());
-    let path = into.join(COURIERS_FILE);
+    let path = into.join(COURIERS.file);
     ensure!(!path.exists(), "`{}` is there already", path.display());
     std::fs::create_dir_all(into).with_context(|| format!("cannot make `{}`", into.display()))?;
     let fresh = open(config, &path)?;
@@ -66,7 +66,7 @@ async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn S
         return Ok(couriers_in_redis(config, redis, false));
     }
     let copy = scratch.join("live.db");
-    sqlite::copy(&config.data_dir.join(COURIERS_FILE), &copy)?;
+    sqlite::copy(&config.data_dir.join(COURIERS.file), &copy)?;
     Ok(store_in(config, open(config, &copy)?))
 }
 
@@ -91,7 +91,9 @@ pub async fn redrive_couriers(
 fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
     let settings = sqlite::Settings {
         path: path.to_owned(),
-        migrations: couriers::sqlite::MIGRATIONS,
+        application: COURIERS.application,
+        beside: Vec::new(),
+        migrations: COURIERS.migrations,
         queue_max: config.storage.queue_max,
         batch_max: config.storage.batch_max,
         readers: 1,

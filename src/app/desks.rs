@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::checks::{Checks, check_route};
 use super::storage::Stores;
 use crate::assignments::{self, Assignments};
 use crate::config::{self, Config};
@@ -176,6 +177,7 @@ pub(super) fn apis(
     desks: &Desks,
     [of_customers, of_staff]: [Readiness; 2],
     scrape: Scrape,
+    checks: &Checks,
 ) -> [Api; 2] {
     let orders = orders::routes::Desk {
         orders: desks.orders.clone(),
@@ -225,7 +227,8 @@ pub(super) fn apis(
             .routes(flood::routes::staff_routes(&desks.flood))
             .routes([index_route("staff", inner, &[metrics])])
             .routes(health_routes(&of_staff))
-            .routes([metrics_route(scrape)]),
+            .routes([metrics_route(scrape)])
+            .routes(check_route(checks)),
     ]
 }
 

@@ -16,11 +16,42 @@ use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
 use crate::{assignments, couriers, deliveries, packages};
 
-/// The databases' files in the data directory.
-const DELIVERIES_FILE: &str = "deliveries.db";
-pub(super) const PACKAGES_FILE: &str = "packages.db";
-const ASSIGNMENTS_FILE: &str = "assignments.db";
-pub(super) const COURIERS_FILE: &str = "couriers.db";
+/// A desk's database in the data directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Desk {
+    pub(super) file: &'static str,
+    pub(super) application: i32,
+    pub(super) migrations: &'static [&'static str],
+    /// See [`sqlite::Invariant`].
+    pub(super) invariants: &'static [sqlite::Invariant],
+}
+
+const DELIVERIES: Desk = Desk {
+    file: "deliveries.db",
+    application: deliveries::sqlite::APPLICATION,
+    migrations: deliveries::sqlite::MIGRATIONS,
+    invariants: deliveries::sqlite::INVARIANTS,
+};
+pub(super) const PACKAGES: Desk = Desk {
+    file: "packages.db",
+    application: packages::sqlite::APPLICATION,
+    migrations: packages::sqlite::MIGRATIONS,
+    invariants: packages::sqlite::INVARIANTS,
+};
+const ASSIGNMENTS: Desk = Desk {
+    file: "assignments.db",
+    application: assignments::sqlite::APPLICATION,
+    migrations: assignments::sqlite::MIGRATIONS,
+    invariants: &[],
+};
+pub(super) const COURIERS: Desk = Desk {
+    file: "couriers.db",
+    application: couriers::sqlite::APPLICATION,
+    migrations: couriers::sqlite::MIGRATIONS,
+    invariants: &[],
+};
+/// All of them.
+pub(super) const DESKS: [Desk; 4] = [DELIVERIES, PACKAGES, ASSIGNMENTS, COURIERS];
 /// The operational log's directory there.
 const OPLOG_DIRECTORY: &str = "oplog";
 /// How long the operational log may take to leave once everything else has ended.
@@ -57,10 +88,12 @@ impl Storage {
     ) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(&config.data_dir)?;
         info!(path = %directory.path().display(), "the data directory is ours");
-        let database = |name, migrations| {
+        let database = |desk: &Desk| {
             let settings = sqlite::Settings {
-                path: directory.file(name),
-                migrations,
+                path: directory.file(desk.file),
+                application: desk.application,
+                beside: vec![directory.lock_place().clone()],
+                migrations: desk.migrations,
                 queue_max: config.storage.queue_max,
                 batch_max: config.storage.batch_max,
                 readers: config.storage.readers,
@@ -68,19 +101,15 @@ impl Storage {
             let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
             Database::open(settings, metrics)
         };
-        let deliveries = database(DELIVERIES_FILE, deliveries::sqlite::MIGRATIONS)?;
-        let packages = database(PACKAGES_FILE, packages::sqlite::MIGRATIONS)?;
+        let deliveries = database(&DELIVERIES)?;
+        let packages = database(&PACKAGES)?;
         let assignments = match config.assignments.store {
             config::AssignmentStore::DynamoDb => None,
-            config::AssignmentStore::Sqlite => {
-                Some(database(ASSIGNMENTS_FILE, assignments::sqlite::MIGRATIONS)?)
-            }
+            config::AssignmentStore::Sqlite => Some(database(&ASSIGNMENTS)?),
         };
         let couriers = match config.couriers.store {
             config::CourierStore::Redis => None,
-            config::CourierStore::Sqlite => {
-                Some(database(COURIERS_FILE, couriers::sqlite::MIGRATIONS)?)
-            }
+            config::CourierStore::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
             None => Oplog::nowhere(),

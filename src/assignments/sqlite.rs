@@ -21,8 +21,10 @@ use super::model::{
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
 use crate::storage::State;
-use crate::storage::sqlite::{Database, Micros, Undone};
+use crate::storage::sqlite::{Database, Micros, Undone, application};
 
+/// Marks the desk's database.
+pub const APPLICATION: i32 = application(b'a');
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in
 /// RFC 3339.
 pub const MIGRATIONS: &[&str] = &["

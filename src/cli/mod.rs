@@ -1,13 +1,15 @@
 //! The command line: what there is to type, and every command except `serve`, which is the program itself.
 //!
 //! - `client`: `health`, `order`, `start`, `finish`, `line` and `flood`, which talk to a running server over `http`.
+//! - `check`: whether what a server has stored is what it acknowledged.
 //! - `upkeep`: `packages` and `couriers`, which work on what a server has stored.
 //! - `paper`: `openapi`, `completions` and `man`, which describe the program.
 //! - `output`: tables, JSON, and the end of a pipe.
 //!
 //! Exit codes: 0 if the command did what it says; 1 if it did not, with one sentence on standard error; 2 if it was not
-//! understood.
+//! understood, or if `check` could not check.
 
+mod check;
 mod client;
 mod http;
 mod output;
@@ -92,6 +94,13 @@ pub enum Command {
     /// Addresses that flood control has cut off
     #[command(subcommand)]
     Flood(client::Flood),
+    /// Check whether what is stored is what was acknowledged
+    ///
+    /// Reads every database in the data directory with its log, and compares each page with its checksum, the log with its last
+    /// acknowledged commit, the engine's own structures, and what must hold at each desk. No server may be running on the
+    /// directory; with --url a running server checks its files. Exit code 0 if all is good, 1 if something is damaged, 2 if
+    /// something could not be checked.
+    Check(check::Check),
     /// What concerns packages
     #[command(subcommand)]
     Packages(upkeep::Packages),
@@ -152,6 +161,18 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
+/// Something could not be checked, which is neither good nor bad.
+#[derive(Debug)]
+struct Unchecked(String);
+
+impl fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unchecked {}
+
 /// The exit code of a command that ended so; the reason of a failure goes to standard error.
 pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     let Err(error) = ended else {
@@ -159,7 +180,8 @@ pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     };
     // One line that can be read; logging may not be set up.
     let _ = writeln!(std::io::stderr(), "odyssey: {error:#}");
-    ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+    let is_neither = error.is::<Misuse>() || error.is::<Unchecked>();
+    ExitCode::from(if is_neither { 2 } else { 1 })
 }
 
 /// Runs a command that ends by itself: any except [`Command::Serve`].
@@ -180,6 +202,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Finish(finish) => runtime()?.block_on(finish.run()),
         Command::Line(line) => runtime()?.block_on(line.run()),
         Command::Flood(flood) => runtime()?.block_on(flood.run()),
+        Command::Check(check) => check.run(&runtime()?),
         Command::Packages(packages) => packages.run(),
         Command::Couriers(couriers) => couriers.run(&runtime()?),
         Command::Openapi { listener } => paper::openapi(listener),

@@ -12,8 +12,10 @@ use super::model::{
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::State;
-use crate::storage::sqlite::{Database, Micros};
+use crate::storage::sqlite::{Database, Micros, application};
 
+/// Marks the desk's database.
+pub const APPLICATION: i32 = application(b'c');
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
 /// courier is among the parked; what it is about is only there and in the log. What was decided elsewhere is `learned`.
 pub const MIGRATIONS: &[&str] = &["

@@ -10,8 +10,10 @@ use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
-use crate::storage::sqlite::{Database, Micros, Undone};
+use crate::storage::sqlite::{Database, Invariant, Micros, Undone, application};
 
+/// Marks the desk's database.
+pub const APPLICATION: i32 = application(b'd');
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`].
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE deliveries (
@@ -39,6 +41,19 @@ pub const MIGRATIONS: &[&str] = &["
     ) STRICT;
     INSERT INTO counts VALUES (1, 0, 0);
 "];
+
+/// What holds in every file.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "the ongoing deliveries are as many as were counted",
+        broken: "SELECT 1 FROM counts WHERE ongoing <> (SELECT count(*) FROM deliveries WHERE state < 4)",
+    },
+    Invariant {
+        name: "every delivery has all its events",
+        broken: "SELECT 1 FROM deliveries
+                 WHERE events <> (SELECT count(*) FROM events WHERE delivery = number)",
+    },
+];
 
 /// Deliveries that are deleted with each new one.
 const PUSHED_OUT_AT_ONCE: u32 = 20;

@@ -15,8 +15,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::audit::{Audit, Line};
 use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Update, Word, Words};
 use super::store::{Answer, Store};
-use crate::storage::sqlite::{self, Database, Micros, OpenError};
+use crate::storage::sqlite::{self, Database, Invariant, Micros, OpenError, application};
 
+/// Marks the desk's database.
+pub const APPLICATION: i32 = application(b'p');
 /// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice
 /// the type's number, and one more for what was dropped.
 pub const MIGRATIONS: &[&str] = &["
@@ -67,6 +69,13 @@ pub const MIGRATIONS: &[&str] = &["
     UPDATE OR IGNORE packages SET id = nfc(id) WHERE nfc(id) <> id;
 "];
 
+/// What holds in every file.
+pub const INVARIANTS: &[Invariant] = &[Invariant {
+    name: "the statistics agree with the ledger",
+    broken: "SELECT 1 FROM counts
+             WHERE packages <> forgotten + (SELECT count(*) FROM packages WHERE packages.kind = counts.kind)",
+}];
+
 /// Rows that are forgotten with each new one, so that the ledger shrinks if `packages.remember` does.
 const FORGOTTEN_AT_ONCE: u32 = 4;
 
@@ -92,10 +101,11 @@ impl Sqlite {
 impl Store for Sqlite {
     fn send(&self, package: Package) -> Answer<'_, Sent> {
         let (types, remember) = (Arc::clone(&self.types), self.remember);
+        let now = self.database.clock().now();
         Box::pin(self.database.keep(move |connection| {
             let sent = send(connection, &types, &package)?;
             if let Some(remember) = remember.filter(|_| !sent.duplicate) {
-                grow_older(connection, &package.id, remember)?;
+                grow_older(connection, &package.id, now, remember)?;
             }
             Ok(sent)
         }))
@@ -210,9 +220,14 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
     })
 }
 
-/// Notes the age of a new row, and forgets those that are too old.
-fn grow_older(connection: &Connection, id: &Id, remember: Duration) -> rusqlite::Result<()> {
-    let now = Timestamp::now();
+/// Notes the age of a new row, and forgets those that are too old. Ages go by the storage's clock: a wall clock that jumps
+/// forgets nothing.
+fn grow_older(
+    connection: &Connection,
+    id: &Id,
+    now: Timestamp,
+    remember: Duration,
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT INTO ages (processed_at, id) VALUES (?, ?)")?
         .execute(params![Micros(now), id.as_str()])?;

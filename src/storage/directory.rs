@@ -10,6 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tracing::warn;
 
+use super::place::Place;
+
 /// The file that is locked. It stays behind when the server ends; what counts is the lock on it.
 const LOCK: &str = "odyssey.lock";
 /// Longest description of a holder that is read, in bytes.
@@ -19,6 +21,8 @@ const HOLDER_MAX: u64 = 256;
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
+    /// Where the lock is: a directory that was moved away is another server's to take.
+    lock_place: Place,
     /// Its descriptor is closed on exec, as all of the standard library's are: a child does not inherit the lock.
     _lock: File,
 }
@@ -63,7 +67,14 @@ impl DataDirectory {
             return Err(DirectoryError::NotCreatable { path, reason });
         }
         match lock(&path.join(LOCK)) {
-            Ok(Locked::Ours(lock)) => Ok(Self { path, _lock: lock }),
+            Ok(Locked::Ours(lock)) => match Place::of(&path.join(LOCK), &lock) {
+                Ok(lock_place) => Ok(Self {
+                    path,
+                    lock_place,
+                    _lock: lock,
+                }),
+                Err(reason) => Err(DirectoryError::NotWritable { path, reason }),
+            },
             Ok(Locked::Theirs(holder)) => Err(DirectoryError::InUse { path, holder }),
             Err(reason) => Err(DirectoryError::NotWritable { path, reason }),
         }
@@ -72,6 +83,11 @@ impl DataDirectory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the lock is. Whoever writes into the directory looks whether it is still there.
+    pub fn lock_place(&self) -> &Place {
+        &self.lock_place
     }
 
     /// Where a file of this name is, or would be.

@@ -31,7 +31,9 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod clock;
 pub mod directory;
+pub mod place;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;

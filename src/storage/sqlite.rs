@@ -16,13 +16,17 @@
 //! - **Whoever leaves** before the writer took the operation leaves no trace; afterwards it is kept as if they were there.
 //! - **Readers never wait for the writer**, nor it for them: the log before the file (WAL) has the old state and the new.
 
+pub mod check;
 mod connection;
 mod error;
 mod health;
+mod integrity;
+mod log;
 pub mod metrics;
 mod migrations;
 mod queue;
 mod readers;
+mod sums;
 mod values;
 mod work;
 mod writer;
@@ -30,23 +34,28 @@ mod writer;
 use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+pub use check::Invariant;
 pub use error::{OpenError, Undone};
 pub use metrics::Metrics;
+pub use migrations::application;
 pub use values::Micros;
 
 use connection::File;
 use health::Health;
+use integrity::Integrity;
 use queue::{Entrance, queue};
 use readers::Reader;
 use work::{Operation, Query, Read, Write};
 use writer::Writer;
 
+use crate::storage::clock::Clock;
+use crate::storage::place::Place;
 use crate::storage::{State, Unavailable};
 
 /// What a database is made of.
@@ -54,6 +63,10 @@ use crate::storage::{State, Unavailable};
 pub struct Settings {
     /// The file; made if it is missing. Its name without the ending is the database's name in the log and the metrics.
     pub path: PathBuf,
+    /// Marks the desk's files: see [`application`].
+    pub application: i32,
+    /// Files that must stay where they are for as long as the database is open, such as the directory's lock.
+    pub beside: Vec<Place>,
     /// The schema, step by step, each a script; a step's number is its place, from 1 on. Steps are only ever appended.
     /// No deferred constraints: they would show at the commit, and fail the whole batch.
     pub migrations: &'static [&'static str],
@@ -77,6 +90,11 @@ struct Inner {
     queries: Entrance<Box<dyn Query>>,
     readers: usize,
     health: Arc<Health>,
+    /// The writer's: gone when it has closed the files.
+    integrity: Weak<Mutex<Integrity>>,
+    /// One check at a time.
+    checking: Mutex<()>,
+    clock: Clock,
     metrics: Metrics,
     /// Closed once the writer, who ends last, has ended.
     ended: watch::Sender<()>,
@@ -100,14 +118,21 @@ impl Database {
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Self, OpenError> {
         let Settings {
             path,
+            application,
+            beside,
             migrations,
             queue_max,
             batch_max,
             readers,
         } = settings;
         let health = Arc::new(Health::new(metrics::name(&path)));
-        let file = File::new(path);
-        let connection = migrations::open(&file, migrations)?;
+        let file = File {
+            beside: beside.into(),
+            ..File::new(path)
+        };
+        let opened = migrations::open(&file, application, migrations)?;
+        metrics.checked(true);
+        let (integrity, clock) = (opened.integrity.shared(), opened.clock);
         let (queries, exit) = queue(queue_max);
         let exit = Arc::new(Mutex::new(exit));
         let mut threads = Vec::new();
@@ -122,7 +147,7 @@ impl Database {
         let (ended, alive) = watch::channel(());
         let writer = Writer::new(
             file.clone(),
-            connection,
+            (opened.connection, Arc::clone(&integrity), clock.clone()),
             exit,
             batch_max,
             Arc::clone(&health),
@@ -135,6 +160,9 @@ impl Database {
             queries,
             readers,
             health,
+            integrity: Arc::downgrade(&integrity),
+            checking: Mutex::default(),
+            clock,
             metrics,
             ended,
             #[cfg(test)]
@@ -212,6 +240,11 @@ impl Database {
             return State::down("the database is closed");
         }
         self.inner.health.state()
+    }
+
+    /// The clock by which ages go: it is stored with the data.
+    pub fn clock(&self) -> Clock {
+        self.inner.clock.clone()
     }
 
     /// Brings the gauges up to date.

@@ -30,6 +30,7 @@ mod couriers;
 mod couriers_queues;
 #[cfg(feature = "redis")]
 mod couriers_redis;
+mod damage;
 mod deliveries;
 mod description;
 mod durability;

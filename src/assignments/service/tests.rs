@@ -19,6 +19,8 @@ const DATE: Date = jiff::civil::date(2142, 5, 1);
 fn store(directory: &TempDir) -> Sqlite {
     let settings = sqlite::Settings {
         path: directory.path().join("assignments.db"),
+        application: crate::assignments::sqlite::APPLICATION,
+        beside: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

@@ -8,6 +8,8 @@ use crate::telemetry::Registry;
 fn open(directory: &TempDir) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("assignments.db"),
+        application: APPLICATION,
+        beside: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

@@ -9,6 +9,8 @@ use crate::telemetry::Registry;
 fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("couriers.db"),
+        application: APPLICATION,
+        beside: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

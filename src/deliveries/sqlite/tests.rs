@@ -9,6 +9,8 @@ use crate::telemetry::Registry;
 fn open(directory: &Path, rules: Rules) -> Sqlite {
     let settings = Settings {
         path: directory.join("deliveries.db"),
+        application: APPLICATION,
+        beside: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

@@ -12,6 +12,8 @@ const FILE: &str = "packages.db";
 fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Database {
     let settings = Settings {
         path: directory.path().join(FILE),
+        application: APPLICATION,
+        beside: Vec::new(),
         migrations,
         queue_max: 1000,
         batch_max: 64,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use crate::storage::place::Displaced;
+
 /// Why a database was not opened. Its sentence names the file, and what can be done.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -29,16 +31,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
-    /// It was cut off, or written into.
-    #[error("`{}` is damaged ({detail}): move it aside, with its `-wal` file if there is one, or restore a backup", .path.display())]
+    /// It, its log or its checksums were cut off, written into, or replaced.
+    #[error("`{}` is damaged ({detail}): move it aside, with its `-wal` and `-sums` files, or restore a backup in place of all three", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What was found first.
         detail: String,
     },
-    /// It is a database, but none of ours.
-    #[error("`{}` is another program's database: move it aside, or choose another data directory", .path.display())]
+    /// It is a database, but not this desk's.
+    #[error("`{}` is another program's or another desk's database: move it aside, or choose another data directory", .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -73,6 +75,14 @@ pub enum OpenError {
         /// What the engine said.
         reason: rusqlite::Error,
     },
+    /// Whether it is whole cannot be found out, or noted.
+    #[error("cannot verify `{}`, or write its `-sums` file: {reason}", .path.display())]
+    Unverifiable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// No thread for it.
     #[error("cannot start a thread for `{}`: {reason}", .path.display())]
     Thread {
@@ -96,6 +106,23 @@ impl OpenError {
             _ => Self::Unreadable { path, reason },
         }
     }
+}
+
+/// Why a database does not keep what it is given.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The engine says so.
+    #[error(transparent)]
+    Engine(#[from] rusqlite::Error),
+    /// Its files are elsewhere.
+    #[error(transparent)]
+    Displaced(#[from] Displaced),
+    /// What was committed cannot be noted.
+    #[error("the checksum file cannot be written: {0}")]
+    Sums(io::Error),
+    /// A check has found damage.
+    #[error("the files are damaged")]
+    Damaged,
 }
 
 /// Why an operation does not want to be kept.

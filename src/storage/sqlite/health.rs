@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{error, info};
 
+use super::error::Failure;
 use crate::storage::{Condition, State};
 
 /// Shared by the writer, who sets it, and the handles, who ask.
@@ -13,6 +14,8 @@ pub(super) struct Health {
     pub(super) name: String,
     version: AtomicU64,
     condition: Condition,
+    /// Whether the files are what was acknowledged, as far as they were checked.
+    sound: Condition,
 }
 
 impl Health {
@@ -21,6 +24,7 @@ impl Health {
             name,
             version: AtomicU64::new(0),
             condition: Condition::default(),
+            sound: Condition::default(),
         }
     }
 
@@ -29,11 +33,42 @@ impl Health {
     }
 
     pub(super) fn is_well(&self) -> bool {
+        self.condition.is_well() && self.is_sound()
+    }
+
+    /// Whether the engine keeps what it is given, damage that a check has found apart.
+    pub(super) fn works_so_far(&self) -> bool {
         self.condition.is_well()
     }
 
     pub(super) fn state(&self) -> State {
+        let sound = self.sound.state();
+        if sound.down.is_some() {
+            return sound;
+        }
         self.condition.state()
+    }
+
+    /// Whether no check has found damage. While one has, nothing is kept or read.
+    pub(super) fn is_sound(&self) -> bool {
+        self.sound.is_well()
+    }
+
+    /// A check has found the files to be what was acknowledged.
+    pub(super) fn found_sound(&self) {
+        if self.sound.works() {
+            info!(database = self.name, "the files are sound again");
+        }
+    }
+
+    /// A check has found damage. Says so once.
+    pub(super) fn found_damaged(&self, detail: &str) {
+        if self.sound.fails(format!("the files are damaged: {detail}")) {
+            error!(
+                database = self.name,
+                detail, "the files are damaged: nothing is kept or read until they are repaired"
+            );
+        }
     }
 
     /// A commit changed something. Called before its answers are sent.
@@ -49,7 +84,7 @@ impl Health {
     }
 
     /// The engine has failed. Tells so once, however many operations it concerns.
-    pub(super) fn fails(&self, error: &rusqlite::Error) {
+    pub(super) fn fails(&self, error: &Failure) {
         if self.condition.fails(error) {
             error!(database = self.name, %error, "the storage does not work: nothing is kept until it does");
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
@@ -17,6 +18,8 @@ pub struct Metrics {
     commit: Histogram,
     queue_depth: Gauge,
     well: Gauge,
+    sound: Gauge,
+    checked: Gauge,
 }
 
 /// Name of the histogram of how many operations shared a commit.
@@ -39,6 +42,8 @@ impl Metrics {
         const OPERATIONS: &str = "odyssey_storage_operations_total";
         const QUEUE_DEPTH: &str = "odyssey_storage_queue_depth";
         const WELL: &str = "odyssey_storage_well";
+        const SOUND: &str = "odyssey_storage_sound";
+        const CHECKED: &str = "odyssey_storage_checked_timestamp_seconds";
         describe_counter!(COMMITS, "Commits that changed something");
         describe_counter!(
             OPERATIONS,
@@ -51,6 +56,14 @@ impl Metrics {
             WELL,
             "1 while the storage keeps what it is given, 0 otherwise"
         );
+        describe_gauge!(
+            SOUND,
+            "1 if the last check, the one at the start included, found the files as they were acknowledged, 0 otherwise"
+        );
+        describe_gauge!(
+            CHECKED,
+            "When the files were checked last, seconds since 1970"
+        );
         let database = name(path);
         Self {
             commits: counter!(COMMITS, "database" => database.clone()),
@@ -58,7 +71,9 @@ impl Metrics {
             operations_per_commit: histogram!(OPERATIONS_PER_COMMIT, "database" => database.clone()),
             commit: histogram!(COMMIT_SECONDS, "database" => database.clone()),
             queue_depth: gauge!(QUEUE_DEPTH, "database" => database.clone()),
-            well: gauge!(WELL, "database" => database),
+            well: gauge!(WELL, "database" => database.clone()),
+            sound: gauge!(SOUND, "database" => database.clone()),
+            checked: gauge!(CHECKED, "database" => database),
         }
     }
 
@@ -70,6 +85,13 @@ impl Metrics {
             self.operations_per_commit.record(as_value(operations));
             self.commit.record(took);
         }
+    }
+
+    /// The files were checked.
+    pub(super) fn checked(&self, sound: bool) {
+        self.sound.set(f64::from(u8::from(sound)));
+        self.checked
+            .set(Timestamp::now().as_duration().as_secs_f64());
     }
 
     pub(super) fn show(&self, waiting: usize, well: bool) {

@@ -2,37 +2,72 @@
 //!
 //! Nothing is changed before the file is known to be ours and whole.
 
+use std::io;
 use std::path::Path;
 
-use rusqlite::Connection;
+use jiff::Timestamp;
 use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, OptionalExtension};
+use tracing::warn;
 
-use super::connection::{File, empty_log, set_up_writer};
-use super::error::OpenError;
+use super::connection::{File, set_up_writer};
+use super::error::{Failure, OpenError, is_of_engine};
+use super::integrity::Integrity;
+use super::values::Micros;
+use crate::storage::clock::Clock;
 use crate::values::id;
 
-/// Marks our files: "ODYS".
-const APPLICATION: i32 = 0x4F44_5953;
-/// Files up to this length, in bytes, are checked page by page when they are opened: a tenth of a second or two. Of longer
-/// ones only the header, the schema and the length are looked at: a restart must not take minutes.
-const CHECKED_MAX: u64 = 64 << 20;
-/// What the storage keeps for itself: see the probe in [`super::writer`].
-const OWN_TABLES: &str = "CREATE TABLE IF NOT EXISTS storage_probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT";
+/// What every desk's application id begins with: "ODY".
+const OURS: i32 = 0x4F44_5900;
+/// Marked the files of every desk before each had an id of its own: "ODYS".
+const ANY_DESK: i32 = application(b'S');
+/// What the storage keeps for itself: see the probe in [`super::writer`], and [`Clock`].
+const OWN_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS storage_probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS storage_clock (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        time INTEGER NOT NULL  -- microseconds since 1970
+    ) STRICT;
+";
 
-/// Opens the file and brings it to the schema of `migrations`; the connection is the writer's.
+/// The application id of the desk with this letter, which marks its files: a desk does not open another one's.
+pub const fn application(desk: u8) -> i32 {
+    // Lossless; `From` is not const.
+    OURS | desk as i32
+}
+
+/// Whether an application id is a desk's.
+pub(super) fn is_ours(application: i32) -> bool {
+    application & !0xFF == OURS && application != ANY_DESK
+}
+
+/// A file that is open for writing.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) integrity: Integrity,
+    pub(super) clock: Clock,
+}
+
+/// Opens the file and brings it to the schema of `migrations`; the connection is the writer's. Reads all of the file.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub(super) fn open(file: &File, migrations: &[&str]) -> Result<Connection, OpenError> {
+pub(super) fn open(
+    file: &File,
+    application: i32,
+    migrations: &[&str],
+) -> Result<Opened, OpenError> {
     let path = file.path.as_path();
     let failed = |error| OpenError::of(path, error);
     check_traces(file)?;
+    let examined = Integrity::examine(file, application);
+    let examined = examined.map_err(|fault| fault.into_open_error(path))?;
     let connection = file.touch().map_err(failed)?;
     if connection.is_readonly(rusqlite::MAIN_DB).map_err(failed)? {
         return Err(OpenError::ReadOnly { path: path.into() });
     }
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
-    let origin = examine(&connection).map_err(failed)?;
+    let origin = examine(&connection, application, migrations).map_err(failed)?;
     let found = match origin {
         Origin::Fresh => 0,
         Origin::Ours(found) if found <= known => found,
@@ -42,7 +77,9 @@ pub(super) fn open(file: &File, migrations: &[&str]) -> Result<Connection, OpenE
         }
         Origin::Foreign => return Err(OpenError::Foreign { path: path.into() }),
     };
-    check_pages(&connection, path)?;
+    if examined.is_none() {
+        check_pages(&connection, path)?;
+    }
     if matches!(origin, Origin::Fresh) {
         // Before the first table or never: freed pages can be given back a few at a time.
         connection
@@ -54,8 +91,19 @@ pub(super) fn open(file: &File, migrations: &[&str]) -> Result<Connection, OpenE
         let path = path.to_owned();
         return Err(OpenError::NoLog { path, mode });
     }
-    check_length(&connection, path)?;
-    bring_up_to_date(&connection, migrations, found, known).map_err(|reason| {
+    let mut integrity = match examined {
+        Some((integrity, _)) => integrity,
+        None => adopt(file, application, &connection, &origin)?,
+    };
+    let unnoted = |failure| match failure {
+        Failure::Engine(error) => OpenError::of(path, error),
+        failure => OpenError::Unverifiable {
+            path: path.to_owned(),
+            reason: io::Error::other(failure),
+        },
+    };
+    integrity.begin(&connection).map_err(unnoted)?;
+    bring_up_to_date(&connection, application, migrations, found, known).map_err(|reason| {
         OpenError::Migration {
             path: path.to_owned(),
             found,
@@ -63,7 +111,68 @@ pub(super) fn open(file: &File, migrations: &[&str]) -> Result<Connection, OpenE
             reason,
         }
     })?;
-    Ok(connection)
+    let clock = start_clock(&connection).map_err(failed)?;
+    integrity.committed(&connection).map_err(unnoted)?;
+    Ok(Opened {
+        connection,
+        integrity,
+        clock,
+    })
+}
+
+/// Computes the checksums of a file that has none, since it is new, or older than they are. What the log has is put into it
+/// first.
+fn adopt(
+    file: &File,
+    application: i32,
+    connection: &Connection,
+    origin: &Origin,
+) -> Result<Integrity, OpenError> {
+    let path = file.path.as_path();
+    if matches!(origin, Origin::Ours(_)) {
+        warn!(path = %path.display(), "a database without a checksum file: its structure was checked, and checksums are computed");
+    }
+    let failed = |error| OpenError::of(path, error);
+    let copied = connection
+        .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| {
+            Ok(row.get::<_, i64>(0)? == 0)
+        })
+        .map_err(failed)?;
+    let unverifiable = |reason| OpenError::Unverifiable {
+        path: path.to_owned(),
+        reason,
+    };
+    if !copied {
+        return Err(unverifiable(io::Error::other(
+            "another program reads it meanwhile",
+        )));
+    }
+    check_length(connection, path)?;
+    Integrity::create(file, application).map_err(unverifiable)
+}
+
+/// Goes on with the clock where it was stored last. A disk that is full keeps no server down.
+fn start_clock(connection: &Connection) -> rusqlite::Result<Clock> {
+    let stored = connection
+        .query_row("SELECT time FROM storage_clock", [], |row| row.get(0))
+        .optional()?;
+    let time = stored.map_or_else(Timestamp::now, |Micros(time)| time);
+    let clock = Clock::starting_at(time);
+    match store_clock(connection, &clock) {
+        Err(error) if is_of_engine(&error) => {
+            warn!(%error, "the time cannot be stored");
+            Ok(clock)
+        }
+        stored => stored.map(|()| clock),
+    }
+}
+
+/// Stores the clock's time.
+pub(super) fn store_clock(connection: &Connection, clock: &Clock) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO storage_clock VALUES (1, ?)")?
+        .execute([Micros(clock.now())])?;
+    Ok(())
 }
 
 enum Origin {
@@ -76,19 +185,42 @@ enum Origin {
 }
 
 /// Whose file it is. Reads the header and the schema.
-fn examine(connection: &Connection) -> rusqlite::Result<Origin> {
+fn examine(
+    connection: &Connection,
+    application: i32,
+    migrations: &[&str],
+) -> rusqlite::Result<Origin> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let things: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    Ok(
-        match (number("application_id")?, number("user_version")?, things) {
-            (APPLICATION, version, _) => {
-                u32::try_from(version).map_or(Origin::Foreign, Origin::Ours)
-            }
-            (0, 0, 0) => Origin::Fresh,
-            _ => Origin::Foreign,
-        },
-    )
+    let (found, version) = (number("application_id")?, number("user_version")?);
+    Ok(match (found, u32::try_from(version)) {
+        (0, Ok(0)) if things == 0 => Origin::Fresh,
+        (found, Ok(version)) if found == application => Origin::Ours(version),
+        // By its tables, as long as they are known.
+        (ANY_DESK, Ok(version)) if fits(connection, migrations, version)? => Origin::Ours(version),
+        _ => Origin::Foreign,
+    })
+}
+
+/// Whether a file with this version has the tables that these migrations make; of a newer version nothing is known.
+fn fits(connection: &Connection, migrations: &[&str], version: u32) -> rusqlite::Result<bool> {
+    let Some(applied) = migrations.get(..version as usize) else {
+        return Ok(true);
+    };
+    let model = Connection::open_in_memory()?;
+    define_nfc(&model)?;
+    applied
+        .iter()
+        .try_for_each(|migration| model.execute_batch(migration))?;
+    Ok(tables(&model)? == tables(connection)?)
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut tables = connection.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'storage!_%' ESCAPE '!' ORDER BY name",
+    )?;
+    tables.query_map([], |row| row.get(0))?.collect()
 }
 
 /// What the engine would take for a fresh file although it is none.
@@ -111,9 +243,6 @@ fn length(path: &Path) -> u64 {
 }
 
 fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    if length(path) > CHECKED_MAX {
-        return Ok(());
-    }
     let found: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(|error| OpenError::of(path, error))?;
@@ -126,12 +255,8 @@ fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Err(OpenError::Damaged { path, detail })
 }
 
-/// A file that was cut off within or before a page that nothing was read from yet. What the log still has of it is put
-/// back first; if that is not possible, on a full disk, the file may well be short.
+/// A file that was cut off within or before a page that nothing was read from yet.
 fn check_length(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    if !matches!(empty_log(connection), Ok(true)) {
-        return Ok(());
-    }
     let number = |name: &str| {
         let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         value.map_err(|error| OpenError::of(path, error))
@@ -158,6 +283,7 @@ fn define_nfc(connection: &Connection) -> rusqlite::Result<()> {
 /// Applies what is missing, all of it or nothing.
 fn bring_up_to_date(
     connection: &Connection,
+    application: i32,
     migrations: &[&str],
     found: u32,
     known: u32,
@@ -184,8 +310,10 @@ fn bring_up_to_date(
         }
         transaction.pragma_update(None, "user_version", known)?;
     }
-    if found == 0 {
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
+    let marked =
+        transaction.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0))?;
+    if marked != application {
+        transaction.pragma_update(None, "application_id", application)?;
     }
     transaction.commit()?;
     connection.pragma_update(None, "foreign_keys", true)

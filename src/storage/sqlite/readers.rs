@@ -44,8 +44,13 @@ impl Reader {
     /// Reads until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(query) = self.next() {
-            if !query.is_abandoned() {
+            if query.is_abandoned() {
+                continue;
+            }
+            if self.health.is_sound() {
                 self.read(query);
+            } else {
+                query.turn_away(Unavailable::Engine);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! wants to see.
 
 mod batches;
+mod damage;
 mod failing;
 mod opening;
 mod reading;
@@ -103,6 +104,8 @@ type Written<T> = Result<Result<T, &'static str>, Unavailable>;
 fn settings(directory: &Path) -> Settings {
     Settings {
         path: directory.join("cups.db"),
+        application: application(b't'),
+        beside: Vec::new(),
         migrations: SCHEMA,
         queue_max: 1000,
         batch_max: 64,

@@ -8,16 +8,23 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::connection::{File, LOG_MAX, connected, empty_log, execute};
-use super::error::is_of_engine;
+use super::connection::{CHECKPOINT_AFTER, File, LOG_MAX, connected, cut_log, drop_log, execute};
+use super::error::{Failure, is_of_engine};
 use super::health::Health;
+use super::integrity::{self, Mode, Shared};
 use super::metrics::Metrics;
+use super::migrations::store_clock;
 use super::queue::Exit;
 use super::work::{Operation, Ran};
 use crate::storage::Unavailable;
+use crate::storage::clock::Clock;
 
 /// How often an engine that failed is tried again when nobody else tries.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often the files' places are looked at while nothing is written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the clock is stored while something is written.
+const STORE_CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Commits between two looks at the space that was freed, ...
 const TIDY_EVERY: u32 = 256;
 /// ... and while there is more of it than is given back at once.
@@ -26,6 +33,8 @@ const TIDY_AGAIN: u32 = 16;
 const FREE_KEPT: u32 = 256;
 /// Free pages that are given back at once: a few milliseconds' work.
 const FREED_AT_ONCE: u32 = 256;
+/// Frames after which a checkpoint that a reader was in the way of is tried again.
+const CHECKPOINT_AGAIN: u32 = 250;
 /// A log this long was not cut for a while, since somebody was always reading: it is worth waiting for them.
 const LOG_TOO_LONG: u64 = 4 * LOG_MAX;
 
@@ -34,12 +43,17 @@ pub(super) struct Writer {
     file: File,
     /// Nothing after a failure, until the next batch or probe.
     connection: Option<Connection>,
+    integrity: Shared,
+    clock: Clock,
     operations: Exit<Box<dyn Operation>>,
     batch_max: usize,
     health: Arc<Health>,
     metrics: Metrics,
-    /// The next probe; only while the database is not well.
-    probe_at: Option<Instant>,
+    /// The next look at the files' places; a probe while the database is not well.
+    look_at: Instant,
+    store_clock_at: Instant,
+    /// Frames in the log at which it is copied into the file.
+    checkpoint_at: u32,
     tidy_in: u32,
 }
 
@@ -52,20 +66,26 @@ struct Kept {
 impl Writer {
     pub(super) fn new(
         file: File,
-        connection: Connection,
+        opened: (Connection, Shared, Clock),
         operations: Exit<Box<dyn Operation>>,
         batch_max: usize,
         health: Arc<Health>,
         metrics: Metrics,
     ) -> Self {
+        let (connection, integrity, clock) = opened;
+        let now = Instant::now();
         Self {
             file,
             connection: Some(connection),
+            integrity,
+            clock,
             operations,
             batch_max: batch_max.max(1),
             health,
             metrics,
-            probe_at: None,
+            look_at: now + LOOK_EVERY,
+            store_clock_at: now + STORE_CLOCK_EVERY,
+            checkpoint_at: CHECKPOINT_AFTER,
             tidy_in: TIDY_EVERY,
         }
     }
@@ -77,22 +97,20 @@ impl Writer {
         loop {
             let more = self
                 .operations
-                .fill(&mut batch, self.batch_max, self.probe_at);
+                .fill(&mut batch, self.batch_max, Some(self.look_at));
             self.write(&mut batch);
             if !more {
                 break;
             }
-            if self.probe_at.is_some_and(|at| at <= Instant::now()) {
-                self.probe();
+            if self.look_at <= Instant::now() {
+                self.look();
             }
         }
         for reader in readers {
             // Readers catch what panics in them.
             let _ = reader.join();
         }
-        if let Some(connection) = self.connection.take()
-            && let Err(error) = empty_log(&connection)
-        {
+        if let Err(error) = self.close() {
             // Nothing is lost: the next one to open the file finds the log.
             warn!(database = self.health.name, %error, "the log was not copied into the file");
         }
@@ -111,7 +129,7 @@ impl Writer {
             Ok(Kept { took }) => {
                 self.metrics.committed(batch.len(), took);
                 if took.is_some() {
-                    self.kept();
+                    self.health.works();
                     self.health.changed();
                 }
                 Ok(())
@@ -131,53 +149,152 @@ impl Writer {
     }
 
     /// One transaction for all. An error is the engine's: nothing of the batch was kept.
-    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> rusqlite::Result<Kept> {
-        let connection = connected(&mut self.connection, || self.file.writer())?;
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Kept, Failure> {
+        let connection = usable(
+            &mut self.connection,
+            &self.file,
+            &self.integrity,
+            &self.health,
+        )?;
         let before = connection.total_changes();
         execute(connection, "BEGIN IMMEDIATE")?;
         for operation in batch {
             run_one(connection, operation.as_mut(), &self.health)?;
         }
         let started = Instant::now();
+        let changed = connection.total_changes() != before;
+        if changed && self.store_clock_at <= started {
+            store_clock(connection, &self.clock)?;
+            self.store_clock_at = started + STORE_CLOCK_EVERY;
+        }
         // Flushes only if something was changed.
         execute(connection, "COMMIT")?;
-        let changed = connection.total_changes() != before;
+        if changed {
+            acknowledge(connection, &self.integrity)?;
+        }
         Ok(Kept {
             took: changed.then(|| started.elapsed()),
         })
     }
 
-    /// The engine has kept something.
-    fn kept(&mut self) {
-        self.probe_at = None;
-        self.health.works();
-    }
-
     /// The engine has failed. Dropping the connection takes back whatever was not committed.
-    fn failed(&mut self, error: &rusqlite::Error) {
+    fn failed(&mut self, failure: &Failure) {
         self.connection = None;
-        self.probe_at = Some(Instant::now() + PROBE_EVERY);
-        self.health.fails(error);
+        self.look_at = Instant::now() + PROBE_EVERY;
+        self.health.fails(failure);
     }
 
-    fn probe(&mut self) {
-        match connected(&mut self.connection, || self.file.writer()).and_then(try_out) {
-            Ok(()) => self.kept(),
-            Err(error) => self.failed(&error),
+    /// Whether what is kept now would stay; while the database is not well, whether it keeps something.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK_EVERY;
+        let well = self.health.works_so_far();
+        let looked = usable(
+            &mut self.connection,
+            &self.file,
+            &self.integrity,
+            &self.health,
+        )
+        .and_then(|connection| {
+            if !well {
+                try_out(connection)?;
+                acknowledge(connection, &self.integrity)?;
+            }
+            Ok(())
+        });
+        match looked {
+            Ok(()) if !well => self.health.works(),
+            // A check has said so already, and the next one may take it back.
+            Ok(()) | Err(Failure::Damaged) => {}
+            Err(failure) => self.failed(&failure),
         }
     }
 
-    /// Gives freed space back, a little at a time, every now and then.
+    /// Copies the log into the file when it is long enough, and every now and then gives freed space back, a little at a
+    /// time.
     fn tidy(&mut self) {
-        self.tidy_in = self.tidy_in.saturating_sub(1);
-        let Some(connection) = self.connection.as_ref().filter(|_| self.tidy_in == 0) else {
-            return;
-        };
-        match give_back(connection, self.file.log_length()) {
-            Ok(more) => self.tidy_in = if more { TIDY_AGAIN } else { TIDY_EVERY },
-            Err(error) => self.failed(&error),
+        if let Err(failure) = self.try_to_tidy() {
+            self.failed(&failure);
         }
     }
+
+    fn try_to_tidy(&mut self) -> Result<(), Failure> {
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        let mut integrity = integrity::lock(&self.integrity);
+        let frames = integrity.frames_noted();
+        if frames < CHECKPOINT_AFTER {
+            self.checkpoint_at = CHECKPOINT_AFTER;
+        } else if frames >= self.checkpoint_at {
+            match integrity.checkpoint(connection, Mode::Passive) {
+                Ok(true) => self.checkpoint_at = CHECKPOINT_AFTER,
+                Ok(false) => self.checkpoint_at = frames + CHECKPOINT_AGAIN,
+                // It is tried again; the log has everything, and commits fail once it cannot grow.
+                Err(Failure::Engine(error)) => {
+                    self.checkpoint_at = frames + CHECKPOINT_AGAIN;
+                    warn!(database = self.health.name, %error, "the log was not copied into the file");
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.tidy_in = self.tidy_in.saturating_sub(1);
+        if self.tidy_in > 0 {
+            return Ok(());
+        }
+        // Readers that stay in the way are tried again next time.
+        if self.file.log_length() > LOG_TOO_LONG && integrity.checkpoint(connection, Mode::Full)? {
+            cut_log(connection)?;
+        }
+        let more = give_back(connection)?;
+        integrity.committed(connection)?;
+        self.tidy_in = if more { TIDY_AGAIN } else { TIDY_EVERY };
+        Ok(())
+    }
+
+    /// Copies the log into the file, and removes it; the file is all there is then. Not if somebody else reads it, or it is
+    /// not where it was opened.
+    fn close(&mut self) -> Result<(), Failure> {
+        let Some(connection) = self.connection.take().filter(|_| self.health.is_sound()) else {
+            return Ok(());
+        };
+        let mut integrity = integrity::lock(&self.integrity);
+        integrity.in_place()?;
+        integrity.settle(&connection)?;
+        // On a full disk there is no room for it: it goes on a little behind.
+        if store_clock(&connection, &self.clock).is_ok() {
+            integrity.committed(&connection)?;
+        }
+        if integrity.checkpoint(&connection, Mode::Full)? && cut_log(&connection)? {
+            integrity.close()?;
+            drop_log(&connection)?;
+        }
+        Ok(())
+    }
+}
+
+/// The connection, opened again if there is none, to files that are where they were and as they were.
+fn usable<'a>(
+    connection: &'a mut Option<Connection>,
+    file: &File,
+    integrity: &Shared,
+    health: &Health,
+) -> Result<&'a Connection, Failure> {
+    if !health.is_sound() {
+        return Err(Failure::Damaged);
+    }
+    let mut integrity = integrity::lock(integrity);
+    integrity.in_place()?;
+    let connection = connected(connection, || file.writer())?;
+    integrity.settle(connection)?;
+    Ok(connection)
+}
+
+/// What was committed may be acknowledged from now on: it is noted, and the files are still where they were.
+fn acknowledge(connection: &Connection, integrity: &Shared) -> Result<(), Failure> {
+    let mut integrity = integrity::lock(integrity);
+    integrity.committed(connection)?;
+    integrity.in_place()?;
+    Ok(())
 }
 
 /// Runs one operation so that it can be taken back by itself. An error is the engine's.
@@ -219,12 +336,8 @@ fn try_out(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "DELETE FROM storage_probe")
 }
 
-/// Gives back some of the file's free pages, and cuts a log that has become too long. True if there is more to do.
-fn give_back(connection: &Connection, log_length: u64) -> rusqlite::Result<bool> {
-    if log_length > LOG_TOO_LONG {
-        // Readers that stay in the way are tried again next time.
-        empty_log(connection)?;
-    }
+/// Gives back some of the file's free pages. True if there is more to do.
+fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
     let free: u32 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row([], |row| row.get(0))?;

@@ -34,7 +34,7 @@ async fn a_fresh_file_gets_everything_at_once() {
     let shop = Shop::open();
     let path = shop.directory.path().join("cups.db");
     assert_eq!(pragma(&path, "user_version"), 1);
-    assert_eq!(pragma(&path, "application_id"), 0x4F44_5953);
+    assert_eq!(pragma(&path, "application_id"), 0x4F44_5974);
     // 2: incremental.
     assert_eq!(pragma(&path, "auto_vacuum"), 2);
     let settings = write(&shop.database, |connection| {
@@ -59,6 +59,7 @@ async fn an_empty_file_is_fresh_and_so_is_one_that_got_no_further() {
     std::fs::write(&path, "").unwrap();
     reopen(settings(directory.path())).unwrap().close().await;
     assert_eq!(pragma(&path, "user_version"), 1);
+    std::fs::remove_file(directory.path().join("cups.db-sums")).unwrap();
     std::fs::remove_file(&path).unwrap();
     let connection = Connection::open(&path).unwrap();
     connection
@@ -181,7 +182,10 @@ async fn another_programs_file_is_refused_and_not_touched() {
         drop(connection);
         let before = std::fs::read(&path).unwrap();
         let said = refusal(directory.path());
-        assert!(said.contains("is another program's database"), "{said}");
+        assert!(
+            said.contains("is another program's or another desk's database"),
+            "{said}"
+        );
         assert!(said.contains("cups.db"), "{said}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -1,0 +1,202 @@
+//! Checking what the databases' files hold: on request of the staff, on a timer, and without a server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{error, info};
+use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::storage::DESKS;
+use crate::config::{self, Config};
+use crate::http::Problem;
+use crate::http::api::with_state;
+use crate::storage::directory::DataDirectory;
+use crate::storage::sqlite::Database;
+use crate::storage::sqlite::check::{Finding, Offline, Report, Verdict};
+
+/// The databases that can be checked; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Checks {
+    databases: Arc<[Database]>,
+    /// One check at a time: it reads all files.
+    turn: Arc<Mutex<()>>,
+}
+
+/// What a check of all databases came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Checked {
+    /// The worst of all: `good`, `unchecked`, `damaged`.
+    #[schema(value_type = String, example = "good")]
+    verdict: Verdict,
+    /// Database by database.
+    databases: Vec<CheckedDatabase>,
+}
+
+/// A database, and what its checks came to.
+#[derive(Debug, Serialize, ToSchema)]
+struct CheckedDatabase {
+    /// Its name.
+    #[schema(example = "deliveries")]
+    database: String,
+    /// How long it took.
+    took_ms: u64,
+    /// Check by check.
+    findings: Vec<CheckedThing>,
+}
+
+/// A check, and what it came to.
+#[derive(Debug, Serialize, ToSchema)]
+struct CheckedThing {
+    /// `files`: pages, log and checksums are as they were acknowledged; `structure`: trees and indexes; `references`: foreign
+    /// keys; `rows`: what holds at the desk.
+    #[schema(example = "files")]
+    check: &'static str,
+    /// `good`, `damaged`, `unchecked` if that could not be found out, `skipped` if it is checked without a server only.
+    #[schema(value_type = String, example = "good")]
+    verdict: Verdict,
+    /// How much was looked at, what was found, or why nothing was.
+    detail: String,
+}
+
+impl Checked {
+    fn new(reports: Vec<Report>) -> Self {
+        let verdicts = reports.iter().map(Report::verdict);
+        Self {
+            verdict: verdicts.max().unwrap_or(Verdict::Good),
+            databases: reports.into_iter().map(CheckedDatabase::from).collect(),
+        }
+    }
+
+    /// The worst of all.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+}
+
+impl From<Report> for CheckedDatabase {
+    fn from(report: Report) -> Self {
+        Self {
+            database: report.database,
+            took_ms: report.took_ms,
+            findings: report.findings.into_iter().map(From::from).collect(),
+        }
+    }
+}
+
+impl From<Finding> for CheckedThing {
+    fn from(found: Finding) -> Self {
+        Self {
+            check: found.check,
+            verdict: found.verdict,
+            detail: found.detail,
+        }
+    }
+}
+
+impl Checks {
+    pub(super) fn new(databases: Vec<Database>) -> Self {
+        Self {
+            databases: databases.into(),
+            turn: Arc::default(),
+        }
+    }
+
+    /// Checks all, one after the other. Nothing if somebody else is at it.
+    async fn run(&self) -> Option<Checked> {
+        let turn = Arc::clone(&self.turn).try_lock_owned().ok()?;
+        let databases = Arc::clone(&self.databases);
+        let checked = spawn_blocking(move || {
+            let _turn = turn;
+            databases.iter().map(Database::check).collect()
+        });
+        Some(Checked::new(checked.await.ok()?))
+    }
+
+    /// Checks every so often. Never ends.
+    pub(super) async fn keep_checking(self, every: Duration) {
+        if every.is_zero() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(every).await;
+            match self.run().await {
+                Some(checked) if checked.verdict == Verdict::Good => {
+                    info!("the databases were checked: nothing is damaged");
+                }
+                Some(checked) => {
+                    let verdict = serde_json::to_string(&checked).unwrap_or_default();
+                    error!(
+                        verdict,
+                        "the databases were checked: not all of them are well"
+                    );
+                }
+                // The staff has just asked for it.
+                None => {}
+            }
+        }
+    }
+}
+
+/// Check the stored data
+///
+/// Reads all database files and their logs, and compares them with the checksums that were written with them. One check at a
+/// time; desks go on meanwhile. A desk whose files are damaged answers 503 from then on, and `/readyz/{desk}` says why. Trees,
+/// references and rows are checked by `odyssey check` while no server runs.
+#[utoipa::path(post, path = "/storage/check", tag = "status", responses(
+    (status = 200, description = "What was found, be it good or bad", body = Checked),
+    (status = 409, description = "A check is running", body = Problem, content_type = "application/problem+json"),
+))]
+async fn check_storage(State(checks): State<Checks>) -> Result<Response, Problem> {
+    let checked = checks.run().await.ok_or_else(|| {
+        Problem::new(
+            StatusCode::CONFLICT,
+            "check-running",
+            "A check is running",
+            "The stored data is being checked; one check at a time.",
+        )
+        .retry_after(Duration::from_secs(5))
+    })?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(checked)).into_response())
+}
+
+/// The route `/storage/check`.
+pub(super) fn check_route(checks: &Checks) -> [UtoipaMethodRouter; 1] {
+    with_state([routes!(check_storage)], checks)
+}
+
+/// Checks the files in a data directory: those of the desks that this configuration keeps there. No server may be running.
+///
+/// # Errors
+/// If there is no such directory, or a server has it.
+pub fn check_directory(config: &Config, data: &Path) -> anyhow::Result<Checked> {
+    ensure!(data.is_dir(), "there is no directory `{}`", data.display());
+    let directory = DataDirectory::open(data)
+        .context("a server that is running checks its files itself: name it with --url")?;
+    let elsewhere = |file: &str| match file {
+        "assignments.db" => config.assignments.store == config::AssignmentStore::DynamoDb,
+        "couriers.db" => config.couriers.store == config::CourierStore::Redis,
+        _ => false,
+    };
+    let desks = DESKS.iter().filter(|desk| !elsewhere(desk.file));
+    let reports = desks.map(|desk| {
+        let offline = Offline {
+            path: directory.file(desk.file),
+            application: desk.application,
+            invariants: desk.invariants,
+        };
+        offline.check()
+    });
+    Ok(Checked::new(reports.collect()))
+}

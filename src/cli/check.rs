@@ -1,0 +1,82 @@
+//! `odyssey check`: whether what a server has stored is what it acknowledged.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::http::Method;
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::http::{Ask, Url};
+use super::output::{self, Format};
+use super::{Source, Unchecked};
+use crate::app;
+
+/// How long a server may take to read all its files.
+const PATIENCE: Duration = Duration::from_hours(1);
+/// What stands below every table.
+const LIMITS: &str = "\nNo check can tell that a database was replaced together with its -wal and -sums files by older ones.\n";
+
+/// `odyssey check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The data directory [default: that of the configuration]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    data: Option<PathBuf>,
+    /// Let the server with this staff listener check its files instead
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+    #[command(flatten)]
+    source: Source,
+    /// How to print what was found
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    output: Format,
+}
+
+impl Check {
+    pub(super) fn run(self, runtime: &Runtime) -> anyhow::Result<()> {
+        let checked = match &self.url {
+            Some(url) => runtime.block_on(ask(url)),
+            None => self.look(),
+        };
+        let checked = checked.map_err(|error| Unchecked(format!("{error:#}")))?;
+        output::print(&match self.output {
+            Format::Json => format!("{checked}\n"),
+            Format::Table => format!("{}{LIMITS}", table(&checked)),
+        })?;
+        match checked["verdict"].as_str() {
+            Some("good") => Ok(()),
+            Some("damaged") => anyhow::bail!("what is stored is damaged"),
+            _ => Err(Unchecked("not everything could be checked".to_owned()).into()),
+        }
+    }
+
+    fn look(&self) -> anyhow::Result<Value> {
+        let config = self.source.load()?;
+        let data = self.data.as_ref().unwrap_or(&config.data_dir);
+        let checked = app::check_directory(&config, data)?;
+        serde_json::to_value(checked).context("cannot show what was found")
+    }
+}
+
+async fn ask(url: &Url) -> anyhow::Result<Value> {
+    let ask = Ask::new(Method::POST, url.join("/storage/check")?);
+    ask.within(PATIENCE).await?.success()?.json()
+}
+
+/// A line for each check.
+fn table(checked: &Value) -> String {
+    let mut rows = Vec::new();
+    for database in checked["databases"].as_array().into_iter().flatten() {
+        for found in database["findings"].as_array().into_iter().flatten() {
+            let mut row = json!({"database": database["database"]});
+            for name in ["check", "verdict", "detail"] {
+                row[name] = found[name].clone();
+            }
+            rows.push(row);
+        }
+    }
+    output::rows(&rows, &["database", "check", "verdict", "detail"])
+}

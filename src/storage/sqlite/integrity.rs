@@ -1,0 +1,589 @@
+//! Whether the files are what was acknowledged: the database file by a checksum per page, its log by the last commit that
+//! was noted before its operations were answered.
+//!
+//! ```text
+//!   commit      engine: frames into the log, flush     then here: the log's last commit into the head, then the answers
+//!   checkpoint  engine: pages into the file, flush     then here: their checksums, flush; only then is the log begun anew
+//!   opening     here: log as far as the head says? pages as their checksums say, except those in the log?  then the engine
+//! ```
+//!
+//! - The head is written without a flush: the end of the process takes nothing of it. A power cut may take what was noted
+//!   since the last checkpoint, and never what the log has.
+//! - Checkpoints are the writer's, never the engine's own: else the log could be begun anew before the checksums are there.
+//! - The database file stays open for as long as the engine has it open: with the first descriptor of a file that a
+//!   process closes, it loses all its locks on it.
+
+use std::collections::HashMap;
+use std::fs::{File as Bytes, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use tracing::warn;
+
+use super::connection::File;
+use super::error::{Failure, OpenError};
+use super::log::{self, Log, Mark};
+use super::sums::{Head, LogState, Sums, sum};
+use crate::storage::place::{Displaced, Place};
+
+/// Bytes of the database file that are read at once.
+const READ_AT_ONCE: u32 = 256 << 10;
+/// Fields of the database file's header, in bytes: its page size and its application id.
+const PAGE_SIZE_AT: u64 = 16;
+const APPLICATION_AT: u64 = 68;
+
+/// Follows a database's files. The writer has it for moments; whoever checks the files takes turns with it.
+pub(super) type Shared = Arc<Mutex<Integrity>>;
+
+/// What is known of a database's files.
+#[derive(Debug)]
+pub(super) struct Integrity {
+    name: String,
+    file: File,
+    database: Bytes,
+    /// Nothing until there is one.
+    log: Option<Bytes>,
+    sums: Sums,
+    places: Vec<Place>,
+    /// The database file is as the checksums say, all of it: nothing was copied into it since.
+    sealed: bool,
+    /// A complete checkpoint whose checksums could not be written yet. Nothing may be committed before.
+    owed: bool,
+    /// Another program began the log anew: all checksums are to be computed again.
+    overtaken: bool,
+}
+
+/// How much a check has looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) pages: u32,
+    pub(super) frames: u32,
+    pub(super) commits: u64,
+}
+
+/// Why the files are not what was acknowledged.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A sentence's part: what was found.
+    Damaged(String),
+    /// The checksum file is another database's.
+    Foreign,
+    /// They cannot be read.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData {
+            Self::Damaged(error.to_string())
+        } else {
+            Self::Unreadable(error)
+        }
+    }
+}
+
+impl Fault {
+    pub(super) fn into_open_error(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Damaged(detail) => OpenError::Damaged { path, detail },
+            Self::Foreign => OpenError::Foreign { path },
+            Self::Unreadable(reason) => OpenError::Unverifiable { path, reason },
+        }
+    }
+
+    fn damaged<T>(detail: impl Into<String>) -> Result<T, Self> {
+        Err(Self::Damaged(detail.into()))
+    }
+}
+
+impl Integrity {
+    /// Examines the files before the engine opens them; changes nothing. Nothing if there are no checksums: the file is new,
+    /// or older than they are. Reads all of the file.
+    ///
+    /// # Errors
+    /// If something of what was acknowledged is missing or damaged.
+    pub(super) fn examine(file: &File, application: i32) -> Result<Option<(Self, Extent)>, Fault> {
+        let Some(sums) = Sums::open(&file.sums())? else {
+            return Ok(None);
+        };
+        let database = match open(&file.path)? {
+            Some(database) if database.metadata()?.len() > 0 => database,
+            _ => return Fault::damaged("empty or missing, while its `-sums` file is not"),
+        };
+        if sums.head.application != application || is_of_another(&database, application)? {
+            return Err(Fault::Foreign);
+        }
+        let log = open(&file.log())?;
+        let whole = log.as_ref().map(Log::read).transpose()?.flatten();
+        check_log(&sums.head, whole.as_ref())?;
+        let examined = Self::new(file, database, log, sums)?;
+        examined.check_length(whole.as_ref())?;
+        let pages = whole
+            .as_ref()
+            .map_or(examined.head().pages, |log| log.pages);
+        let none = HashMap::new();
+        let in_log = whole.as_ref().map_or(&none, |log| &log.last_frames);
+        let mut first = 1;
+        while first <= pages {
+            first = examined.check_pages(first, pages, in_log)?;
+        }
+        let extent = Extent {
+            pages,
+            frames: whole.map_or(0, |log| log.end().frames),
+            commits: examined.head().commits,
+        };
+        Ok(Some((examined, extent)))
+    }
+
+    /// Computes the checksums of a file that has none. Everything must be in the file, and nothing in the log.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn create(file: &File, application: i32) -> io::Result<Self> {
+        let database = open(&file.path)?.ok_or(io::ErrorKind::NotFound)?;
+        let page_size = page_size(&database)?;
+        let pages = database.metadata()?.len() / u64::from(page_size);
+        let head = Head {
+            application,
+            page_size,
+            pages: u32::try_from(pages).unwrap_or(u32::MAX),
+            log: LogState::Opening,
+            commits: 0,
+        };
+        let sums = create(file, &database, head)?;
+        let log = open(&file.log())?;
+        Self::new(file, database, log, sums)
+    }
+
+    fn new(file: &File, database: Bytes, log: Option<Bytes>, sums: Sums) -> io::Result<Self> {
+        let mut new = Self {
+            name: super::metrics::name(&file.path),
+            file: file.clone(),
+            database,
+            log,
+            sums,
+            places: Vec::new(),
+            sealed: false,
+            owed: false,
+            overtaken: false,
+        };
+        new.find_places()?;
+        Ok(new)
+    }
+
+    pub(super) fn shared(self) -> Shared {
+        Arc::new(Mutex::new(self))
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.sums.head
+    }
+
+    /// Whether all files are where they were opened.
+    ///
+    /// # Errors
+    /// See [`Displaced`].
+    pub(super) fn in_place(&self) -> Result<(), Displaced> {
+        let beside = self.file.beside.iter();
+        self.places.iter().chain(beside).try_for_each(Place::check)
+    }
+
+    /// The engine has the file open, and is about to write for the first time.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub(super) fn begin(&mut self, connection: &Connection) -> Result<(), Failure> {
+        // On a full disk the log stays as it is, and goes on.
+        if let Err(error) = self.checkpoint(connection, Mode::Passive) {
+            warn!(database = self.name, %error, "the log was not copied into the file");
+        }
+        if frames(connection)?.0 == 0 {
+            // Its salts will be random ones.
+            self.note(LogState::Opening)?;
+            self.sums.flush().map_err(Failure::Sums)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the engine has committed. Called before the commit is answered.
+    ///
+    /// # Errors
+    /// If that cannot be noted: nothing is acknowledged then.
+    pub(super) fn committed(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let (frames, _) = frames(connection)?;
+        if frames == 0 {
+            return Ok(());
+        }
+        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
+        match self.head().log {
+            LogState::Open { mark: last, .. } if last == mark => return Ok(()),
+            LogState::Open {
+                mark: last,
+                copied: false,
+            } if last.salts != mark.salts => {
+                warn!(
+                    database = self.name,
+                    "another program has begun the log anew; all checksums are computed again"
+                );
+                self.overtaken = true;
+            }
+            _ => {}
+        }
+        let copied = false;
+        self.note(LogState::Open { mark, copied })
+    }
+
+    fn end_of_log(&mut self, frames: u32) -> io::Result<Mark> {
+        if self.log.is_none() {
+            self.log = open(&self.file.log())?;
+            self.find_places()?;
+        }
+        let log = self.log.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(log::commit(log, self.head().page_size, frames)?.0)
+    }
+
+    fn note(&mut self, log: LogState) -> Result<(), Failure> {
+        let head = self.head();
+        let head = Head {
+            log,
+            commits: head.commits + 1,
+            ..head
+        };
+        self.sums.write_head(head).map_err(Failure::Sums)
+    }
+
+    /// Frames in the log, as was noted last, that may have to be copied.
+    pub(super) fn frames_noted(&self) -> u32 {
+        match self.head().log {
+            LogState::Open {
+                mark,
+                copied: false,
+            } => mark.frames,
+            _ => 0,
+        }
+    }
+
+    /// Copies the log into the file, and notes the checksums of what was copied. False if a reader was in the way of some of
+    /// it; nothing is lost then, and the log goes on.
+    ///
+    /// # Errors
+    /// If the engine fails, or the checksums cannot be written.
+    pub(super) fn checkpoint(
+        &mut self,
+        connection: &Connection,
+        mode: Mode,
+    ) -> Result<bool, Failure> {
+        self.sealed = false;
+        let sql = match mode {
+            Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
+            Mode::Full => "PRAGMA wal_checkpoint(FULL)",
+        };
+        let (busy, frames, copied) = connection.prepare_cached(sql)?.query_row([], |row| {
+            let number = |at| row.get::<_, i64>(at);
+            Ok((number(0)?, number(1)?, number(2)?))
+        })?;
+        if busy != 0 || copied < frames {
+            return Ok(false);
+        }
+        self.owed = true;
+        self.seal(u32::try_from(frames).unwrap_or(0))?;
+        Ok(true)
+    }
+
+    /// Whether the checksums of a complete checkpoint are still to be written; tries once more.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn settle(&mut self, connection: &Connection) -> Result<(), Failure> {
+        if self.owed {
+            self.seal(frames(connection)?.0)?;
+        }
+        Ok(())
+    }
+
+    /// Notes the checksums of everything in so many frames, all of which are in the file.
+    fn seal(&mut self, frames: u32) -> Result<(), Failure> {
+        self.try_seal(frames).map_err(Failure::Sums)?;
+        self.owed = false;
+        self.sealed = true;
+        Ok(())
+    }
+
+    fn try_seal(&mut self, frames: u32) -> io::Result<()> {
+        let mut head = self.head();
+        if let Some(log) = self.log.as_ref().filter(|_| frames > 0) {
+            let (mark, pages) = log::commit(log, head.page_size, frames)?;
+            let last_frames = log::last_frames(log, head.page_size, frames)?;
+            let mut changed = Vec::with_capacity(last_frames.len());
+            let mut bytes = vec![0; head.page_size as usize];
+            for (&page, &frame) in last_frames.iter().filter(|(page, _)| **page <= pages) {
+                log::page(log, frame, &mut bytes)?;
+                changed.push((page, sum(&bytes)));
+            }
+            // Pages that were taken and freed at once are in no frame.
+            let new = head.pages.saturating_add(1)..=pages;
+            for page in new.filter(|page| !last_frames.contains_key(page)) {
+                changed.push((page, sum_of(&self.database, page, &mut bytes)?));
+            }
+            changed.sort_unstable();
+            self.sums.write_pages(&changed)?;
+            head.pages = pages;
+            head.log = LogState::Open { mark, copied: true };
+        }
+        if self.overtaken {
+            let pages = self.database.metadata()?.len() / u64::from(head.page_size);
+            head.pages = u32::try_from(pages).unwrap_or(u32::MAX);
+            self.sums = create(&self.file, &self.database, head)?;
+            self.find_places()?;
+            self.overtaken = false;
+        } else {
+            self.sums.write_head(head)?;
+            self.sums.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The log is gone, all of it copied: nothing may be written any more.
+    ///
+    /// # Errors
+    /// If that cannot be noted.
+    pub(super) fn close(&mut self) -> Result<(), Failure> {
+        self.note(LogState::Closed)?;
+        self.sums.flush().map_err(Failure::Sums)
+    }
+
+    // --- Checking ------------------------------------------------------------------------------------------------
+
+    /// Checks some pages, from this one on, while the engine has the file open. Returns the page to go on with, or nothing at
+    /// the end.
+    ///
+    /// # Errors
+    /// If something is damaged.
+    pub(super) fn check_some(&self, first: u32) -> Result<Option<u32>, Fault> {
+        let head = self.head();
+        let mut in_log = HashMap::new();
+        if let (false, LogState::Open { mark, .. }, Some(log)) = (self.sealed, head.log, &self.log)
+        {
+            in_log = log::last_frames(log, head.page_size, mark.frames)?;
+        }
+        if first > head.pages {
+            return Ok(None);
+        }
+        let next = self.check_pages(first, head.pages, &in_log)?;
+        Ok((next <= head.pages).then_some(next))
+    }
+
+    /// Checks the log and the checksum file's head while the engine has the file open.
+    ///
+    /// # Errors
+    /// If something is damaged.
+    pub(super) fn check_head(&self) -> Result<Extent, Fault> {
+        let head = self.head();
+        let kept = Sums::open(&self.file.sums())?;
+        if kept.is_none_or(|kept| kept.head != head) {
+            return Fault::damaged("its `-sums` file is not what was written");
+        }
+        let mut frames = 0;
+        // What was copied may be written over at any moment.
+        if let LogState::Open {
+            mark,
+            copied: false,
+        } = head.log
+        {
+            frames = mark.frames;
+            let whole = self.log.as_ref().map(Log::read).transpose()?.flatten();
+            if !whole.is_some_and(|whole| whole.reaches(&mark)) {
+                return Fault::damaged(format!("its log is damaged before frame {frames}"));
+            }
+        }
+        Ok(Extent {
+            pages: head.pages,
+            frames,
+            commits: head.commits,
+        })
+    }
+
+    /// The file's length, if nothing in the log can have changed it.
+    fn check_length(&self, log: Option<&Log>) -> Result<(), Fault> {
+        let Head {
+            page_size, pages, ..
+        } = self.head();
+        let expected = u64::from(pages) * u64::from(page_size);
+        let length = self.database.metadata()?.len();
+        if log.is_none() && length != expected {
+            return Fault::damaged(format!("{length} bytes long instead of {expected}"));
+        }
+        Ok(())
+    }
+
+    /// Checks pages from `first` on, up to `last` at most, except those that are in the log. Returns the page after.
+    fn check_pages(&self, first: u32, last: u32, in_log: &HashMap<u32, u32>) -> Result<u32, Fault> {
+        let head = self.head();
+        let page_size = head.page_size as usize;
+        let at_once = (READ_AT_ONCE / head.page_size).max(1);
+        let count = at_once.min(last - first + 1);
+        let summed = head.pages.saturating_sub(first - 1).min(count);
+        let Some(mut sums) = self.sums.pages(first, summed)? else {
+            return Fault::damaged("its `-sums` file was cut off");
+        };
+        // Beyond, the file has what was never written, if it is as long as that.
+        sums.resize(count as usize, sum(&vec![0; page_size]));
+        let mut bytes = vec![0; page_size * count as usize];
+        let read = read_up_to(
+            &self.database,
+            &mut bytes,
+            u64::from(first - 1) * page_size as u64,
+        )?;
+        let pages = bytes.chunks_exact(page_size).zip(sums);
+        for (page, (bytes, expected)) in (first..).zip(pages) {
+            if in_log.contains_key(&page) {
+                continue;
+            }
+            let is_there = (page - first + 1) as usize * page_size <= read;
+            if !is_there && page <= head.pages {
+                return Fault::damaged(format!("it ends before its page {page}"));
+            }
+            if sum(bytes) != expected {
+                return Fault::damaged(format!(
+                    "page {page} is not what was written; if another program changed it on purpose, remove its `-sums` file"
+                ));
+            }
+        }
+        Ok(first + count)
+    }
+
+    fn find_places(&mut self) -> io::Result<()> {
+        self.places = vec![
+            Place::of(&self.file.path, &self.database)?,
+            Place::of(&self.file.sums(), self.sums.file())?,
+        ];
+        if let Some(log) = &self.log {
+            self.places.push(Place::of(&self.file.log(), log)?);
+        }
+        Ok(())
+    }
+}
+
+/// How much a checkpoint insists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// What readers permit at this moment.
+    Passive,
+    /// Waits for readers for as long as a connection waits for locks.
+    Full,
+}
+
+/// The guarded value; nothing that holds the lock leaves it half changed.
+pub(super) fn lock(integrity: &Mutex<Integrity>) -> MutexGuard<'_, Integrity> {
+    integrity.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Frames in the log, and how many of them were copied.
+pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
+    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+    statement.query_row([], |row| {
+        // -1 where there is no log.
+        let number = |at| {
+            let number = row.get::<_, i64>(at);
+            number.map(|number| u32::try_from(number).unwrap_or(0))
+        };
+        Ok((number(1)?, number(2)?))
+    })
+}
+
+/// Whether the log is what the head says.
+fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
+    if log.is_some_and(|log| log.page_size() != head.page_size) {
+        return Fault::damaged("its `-wal` file is another database's");
+    }
+    match (head.log, log) {
+        (LogState::Closed | LogState::Opening, None) | (LogState::Opening, Some(_)) => Ok(()),
+        (LogState::Closed, Some(_)) => {
+            Fault::damaged("it was closed without a log, and has a `-wal` file with commits")
+        }
+        (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
+        // A log that was begun after everything had been copied; nothing of it was noted yet.
+        (LogState::Open { mark, copied: true }, Some(log))
+            if log.salts[0] == mark.salts[0].wrapping_add(1) =>
+        {
+            Ok(())
+        }
+        (LogState::Open { copied: true, .. }, None) => Ok(()),
+        (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
+            "its `-wal` file is missing or damaged, and had {} frames",
+            mark.frames
+        )),
+        (LogState::Open { mark, .. }, Some(log)) if log.salts == mark.salts => {
+            Fault::damaged(format!(
+                "its `-wal` file is whole up to frame {} of {}",
+                log.end().frames,
+                mark.frames
+            ))
+        }
+        (LogState::Open { .. }, Some(_)) => {
+            Fault::damaged("its `-wal` file is another one than was written")
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<Option<Bytes>> {
+    match OpenOptions::new().read(true).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the file says itself that it is another desk's.
+fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
+    let mut found = [0; 4];
+    if !log::read_at(database, &mut found, APPLICATION_AT)? {
+        return Ok(false);
+    }
+    let found = i32::from_be_bytes(found);
+    Ok(found != application && super::migrations::is_ours(found))
+}
+
+fn page_size(database: &Bytes) -> io::Result<u32> {
+    let mut size = [0; 2];
+    if !log::read_at(database, &mut size, PAGE_SIZE_AT)? {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // 1 stands for 65,536, which does not fit.
+    Ok(match u16::from_be_bytes(size) {
+        1 => 65_536,
+        size => u32::from(size).max(512),
+    })
+}
+
+/// Writes a checksum file for all pages of the database file.
+fn create(file: &File, database: &Bytes, head: Head) -> io::Result<Sums> {
+    let mut bytes = vec![0; head.page_size as usize];
+    let pages = (1..=head.pages).map(|page| sum_of(database, page, &mut bytes));
+    Sums::create(&file.sums(), head, pages)
+}
+
+/// What a page of the database file adds up to; one behind its end counts as zeros.
+fn sum_of(database: &Bytes, page: u32, bytes: &mut [u8]) -> io::Result<u64> {
+    bytes.fill(0);
+    read_up_to(database, bytes, u64::from(page - 1) * bytes.len() as u64)?;
+    Ok(sum(bytes))
+}
+
+/// Reads until the bytes are full or the file ends; says how many.
+fn read_up_to(file: &Bytes, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}

@@ -1,0 +1,223 @@
+//! The write-ahead log as bytes: how far it is whole, and what is in it. Read without the engine, which takes whatever ends
+//! early for the end.
+//!
+//! The format is `SQLite`'s (<https://www.sqlite.org/fileformat2.html#walformat>): a header of 32 bytes with two salts, then
+//! frames: 24 bytes of header with the page's number, the salts and a checksum over everything so far, and the page.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Bytes before the first frame, and before each page.
+const HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+/// The first four bytes; the last bit says in which order of bytes the checksums were computed.
+const MAGIC: u32 = 0x377F_0682;
+/// Page sizes that the engine permits, in bytes.
+const PAGE_SIZES: std::ops::RangeInclusive<u32> = 512..=65_536;
+
+/// What two logs of one file never share.
+pub(super) type Salts = [u32; 2];
+/// A running checksum.
+pub(super) type Checksum = [u32; 2];
+
+/// A commit in the log: how far it reaches, and what all frames up to it add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) salts: Salts,
+    /// Frames from the log's beginning to the end of the commit.
+    pub(super) frames: u32,
+    pub(super) checksum: Checksum,
+}
+
+/// The whole part of a log: its frames up to the last commit before the first frame that is not whole.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) salts: Salts,
+    page_size: u32,
+    /// By frame; the first has number 1.
+    checksums: Vec<Checksum>,
+    /// The database's length after the last commit, in pages.
+    pub(super) pages: u32,
+    /// The last frame of each page.
+    pub(super) last_frames: HashMap<u32, u32>,
+}
+
+impl Log {
+    /// Reads a log. Nothing if it has no commit: it is empty, or its beginning is not whole.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+        let mut header = [0; HEADER];
+        if !read_at(file, &mut header, 0)? {
+            return Ok(None);
+        }
+        let Some((salts, page_size, mut sum)) = begin(&header) else {
+            return Ok(None);
+        };
+        let mut log = Self {
+            salts,
+            page_size,
+            checksums: Vec::new(),
+            pages: 0,
+            last_frames: HashMap::new(),
+        };
+        let (mut checksums, mut pages) = (Vec::new(), Vec::new());
+        let mut frame = vec![0; FRAME_HEADER + page_size as usize];
+        while let Ok(number) = u32::try_from(log.checksums.len() + checksums.len() + 1) {
+            if !read_at(file, &mut frame, offset(page_size, number))? {
+                break;
+            }
+            let page = word(&frame, 0);
+            let of_this_log = [word(&frame, 2), word(&frame, 3)] == salts;
+            sum.add(&frame[..8]);
+            sum.add(&frame[FRAME_HEADER..]);
+            if page == 0 || !of_this_log || sum.value != [word(&frame, 4), word(&frame, 5)] {
+                break;
+            }
+            checksums.push(sum.value);
+            pages.push((page, number));
+            let commits = word(&frame, 1);
+            if commits != 0 {
+                log.pages = commits;
+                log.checksums.append(&mut checksums);
+                log.last_frames.extend(pages.drain(..));
+            }
+        }
+        Ok(Some(log).filter(|log| log.pages != 0))
+    }
+
+    /// Its last commit.
+    pub(super) fn end(&self) -> Mark {
+        Mark {
+            salts: self.salts,
+            frames: u32::try_from(self.checksums.len()).unwrap_or(u32::MAX),
+            checksum: self.checksums.last().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Whether everything up to this mark is there, as it was.
+    pub(super) fn reaches(&self, mark: &Mark) -> bool {
+        let at = (mark.frames as usize).checked_sub(1);
+        let found = at.and_then(|at| self.checksums.get(at));
+        self.salts == mark.salts && found == Some(&mark.checksum)
+    }
+
+    pub(super) fn page_size(&self) -> u32 {
+        self.page_size
+    }
+}
+
+/// What the frame with this number says of the commit that it ends, and the database's length then, in pages. Takes the frame
+/// to be whole.
+///
+/// # Errors
+/// If it cannot be read, or ends no commit.
+pub(super) fn commit(file: &File, page_size: u32, frames: u32) -> io::Result<(Mark, u32)> {
+    let mut header = [0; FRAME_HEADER];
+    file.read_exact_at(&mut header, offset(page_size, frames))?;
+    let pages = word(&header, 1);
+    if pages == 0 {
+        return Err(io::Error::other("the log does not end with a commit"));
+    }
+    let mark = Mark {
+        salts: [word(&header, 2), word(&header, 3)],
+        frames,
+        checksum: [word(&header, 4), word(&header, 5)],
+    };
+    Ok((mark, pages))
+}
+
+/// Which pages are in these frames, the last frame of each; the frames are taken to be whole.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn last_frames(
+    file: &File,
+    page_size: u32,
+    frames: u32,
+) -> io::Result<HashMap<u32, u32>> {
+    let mut found = HashMap::new();
+    let mut header = [0; FRAME_HEADER];
+    for frame in 1..=frames {
+        file.read_exact_at(&mut header, offset(page_size, frame))?;
+        found.insert(word(&header, 0), frame);
+    }
+    Ok(found)
+}
+
+/// Reads the page in a frame.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn page(file: &File, frame: u32, page: &mut [u8]) -> io::Result<()> {
+    let page_size = u32::try_from(page.len()).unwrap_or(u32::MAX);
+    file.read_exact_at(page, offset(page_size, frame) + FRAME_HEADER as u64)
+}
+
+/// Where a frame begins.
+fn offset(page_size: u32, frame: u32) -> u64 {
+    let before = u64::from(frame.saturating_sub(1));
+    HEADER as u64 + before * (FRAME_HEADER as u64 + u64::from(page_size))
+}
+
+/// What a header says, if it is whole.
+fn begin(header: &[u8; HEADER]) -> Option<(Salts, u32, Sum)> {
+    let magic = word(header, 0);
+    let page_size = word(header, 2);
+    let mut sum = Sum {
+        big_endian: magic & 1 == 1,
+        value: [0, 0],
+    };
+    sum.add(&header[..24]);
+    let is_whole = magic & !1 == MAGIC
+        && page_size.is_power_of_two()
+        && PAGE_SIZES.contains(&page_size)
+        && sum.value == [word(header, 6), word(header, 7)];
+    is_whole.then(|| ([word(header, 4), word(header, 5)], page_size, sum))
+}
+
+/// The engine's checksum.
+struct Sum {
+    big_endian: bool,
+    value: Checksum,
+}
+
+impl Sum {
+    /// Adds bytes, a multiple of eight.
+    fn add(&mut self, bytes: &[u8]) {
+        let [mut first, mut second] = self.value;
+        for pair in bytes.chunks_exact(8) {
+            let (a, b) = pair.split_at(4);
+            first = first.wrapping_add(self.word(a)).wrapping_add(second);
+            second = second.wrapping_add(self.word(b)).wrapping_add(first);
+        }
+        self.value = [first, second];
+    }
+
+    fn word(&self, bytes: &[u8]) -> u32 {
+        let bytes = bytes.try_into().unwrap_or_default();
+        if self.big_endian {
+            u32::from_be_bytes(bytes)
+        } else {
+            u32::from_le_bytes(bytes)
+        }
+    }
+}
+
+/// The word at this place, in words.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let bytes = bytes.get(4 * at..4 * at + 4).unwrap_or_default();
+    u32::from_be_bytes(bytes.try_into().unwrap_or_default())
+}
+
+/// Fills `bytes` from there. False if the file ends before.
+pub(super) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+    match file.read_exact_at(bytes, at) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}

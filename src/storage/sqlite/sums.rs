@@ -1,0 +1,266 @@
+//! The checksum file beside a database, `deliveries.db-sums`: how far the log was acknowledged, and what each page of the
+//! database file adds up to.
+//!
+//! ```text
+//!   0    head, 64 bytes: magic, application id, page size, pages, state of the log, its last commit, checksum of the head
+//!   512  a checksum of 8 bytes for each page of the database file, in their order
+//! ```
+//!
+//! The head has a sector of its own, so that a power cut leaves the old one or the new one. Checksums are SipHash-1-3 with
+//! the key 0; numbers are little-endian.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::Hasher;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use siphasher::sip::SipHasher13;
+
+use super::log::{Mark, read_at};
+use crate::storage::directory::sync_parent;
+
+const MAGIC: [u8; 8] = *b"ODYSUMS1";
+/// The head's length in bytes, its checksum included.
+const HEAD: usize = 64;
+/// Where the pages' checksums begin: after a sector.
+const PAGES_AT: u64 = 512;
+
+/// What is known of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogState {
+    /// The database was closed: there is no log.
+    Closed,
+    /// The database is being opened: nothing in a log that is begun now was acknowledged.
+    Opening,
+    /// There is a log.
+    Open {
+        /// Its last commit that may have been acknowledged.
+        mark: Mark,
+        /// Everything up to there is in the database file, too, and in the pages' checksums.
+        copied: bool,
+    },
+}
+
+/// What the file begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The database's application id.
+    pub(super) application: i32,
+    /// In bytes.
+    pub(super) page_size: u32,
+    /// How many pages have a checksum: all of the database file, as of the last complete checkpoint.
+    pub(super) pages: u32,
+    pub(super) log: LogState,
+    /// Commits since the file was made.
+    pub(super) commits: u64,
+}
+
+/// A checksum file that is open.
+#[derive(Debug)]
+pub(super) struct Sums {
+    file: File,
+    pub(super) head: Head,
+}
+
+/// What a page, or the head, adds up to.
+pub(super) fn sum(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+impl Sums {
+    /// Opens the file. Nothing if it is not there; an error of the kind [`io::ErrorKind::InvalidData`] if its head is damaged.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; HEAD];
+        let head = read_at(&file, &mut bytes, 0)?.then(|| Head::read(&bytes));
+        let head = head.flatten().ok_or_else(|| {
+            let detail = "the head of its `-sums` file is not whole";
+            io::Error::new(io::ErrorKind::InvalidData, detail)
+        })?;
+        Ok(Some(Self { file, head }))
+    }
+
+    /// Makes the file, in place of one that may be there; returns once it is on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn create(
+        path: &Path,
+        head: Head,
+        pages: impl Iterator<Item = io::Result<u64>>,
+    ) -> io::Result<Self> {
+        let new = super::connection::beside(path, "-new");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let mut file = options.mode(0o600).open(&new)?;
+        file.write_all(&head.bytes())?;
+        file.seek(SeekFrom::Start(PAGES_AT))?;
+        let mut writer = BufWriter::new(file);
+        for sum in pages {
+            writer.write_all(&sum?.to_le_bytes())?;
+        }
+        let file = writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_parent(path)?;
+        Ok(Self { file, head })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Replaces the head: one write within one page of the system's cache, which the end of the process cannot interrupt.
+    pub(super) fn write_head(&mut self, head: Head) -> io::Result<()> {
+        self.file.write_all_at(&head.bytes(), 0)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Replaces the checksums of these pages, which are in their order.
+    pub(super) fn write_pages(&self, pages: &[(u32, u64)]) -> io::Result<()> {
+        let follows = |a: &(u32, u64), b: &(u32, u64)| a.0 + 1 == b.0;
+        for run in pages.chunk_by(follows) {
+            let bytes: Vec<u8> = run.iter().flat_map(|(_, sum)| sum.to_le_bytes()).collect();
+            self.file.write_all_at(&bytes, offset(run[0].0))?;
+        }
+        Ok(())
+    }
+
+    /// The checksums of so many pages from this one on. Nothing if the file ends before.
+    pub(super) fn pages(&self, first: u32, count: u32) -> io::Result<Option<Vec<u64>>> {
+        let mut bytes = vec![0; 8 * count as usize];
+        if !read_at(&self.file, &mut bytes, offset(first))? {
+            return Ok(None);
+        }
+        Ok(Some(bytes.chunks_exact(8).map(number).collect()))
+    }
+
+    /// Flushes it to the disk.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl Head {
+    fn bytes(self) -> [u8; HEAD] {
+        let (state, mark) = match self.log {
+            LogState::Closed => (0, None),
+            LogState::Opening => (1, None),
+            LogState::Open { mark, copied } => (2 + u32::from(copied), Some(mark)),
+        };
+        let mark = mark.unwrap_or(Mark {
+            salts: [0, 0],
+            frames: 0,
+            checksum: [0, 0],
+        });
+        let words = [
+            self.application.cast_unsigned(),
+            self.page_size,
+            self.pages,
+            state,
+            mark.salts[0],
+            mark.salts[1],
+            mark.frames,
+            mark.checksum[0],
+            mark.checksum[1],
+        ];
+        let mut bytes = [0; HEAD];
+        bytes[..8].copy_from_slice(&MAGIC);
+        for (place, word) in bytes[8..].chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes[48..56].copy_from_slice(&self.commits.to_le_bytes());
+        let sum = sum(&bytes[..HEAD - 8]);
+        bytes[HEAD - 8..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Nothing if it is not whole.
+    fn read(bytes: &[u8; HEAD]) -> Option<Self> {
+        let word = |at: usize| {
+            let bytes = &bytes[8 + 4 * at..12 + 4 * at];
+            u32::from_le_bytes(bytes.try_into().unwrap_or_default())
+        };
+        let mark = Mark {
+            salts: [word(4), word(5)],
+            frames: word(6),
+            checksum: [word(7), word(8)],
+        };
+        let log = match word(3) {
+            0 => LogState::Closed,
+            1 => LogState::Opening,
+            state @ (2 | 3) => LogState::Open {
+                mark,
+                copied: state == 3,
+            },
+            _ => return None,
+        };
+        let head = Self {
+            application: word(0).cast_signed(),
+            page_size: word(1),
+            pages: word(2),
+            log,
+            commits: number(&bytes[48..56]),
+        };
+        (head.bytes() == *bytes).then_some(head)
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().unwrap_or_default())
+}
+
+fn offset(page: u32) -> u64 {
+    PAGES_AT + 8 * u64::from(page.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_was_written_and_no_bit_of_it_flips_unseen() {
+        let mark = Mark {
+            salts: [1, u32::MAX],
+            frames: 7,
+            checksum: [3, 4],
+        };
+        for log in [
+            LogState::Closed,
+            LogState::Opening,
+            LogState::Open {
+                mark,
+                copied: false,
+            },
+            LogState::Open { mark, copied: true },
+        ] {
+            let head = Head {
+                application: -5,
+                page_size: 4096,
+                pages: 99,
+                log,
+                commits: 1 << 40,
+            };
+            let bytes = head.bytes();
+            assert_eq!(Head::read(&bytes), Some(head));
+            for bit in 0..8 * HEAD {
+                let mut flipped = bytes;
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Head::read(&flipped), None, "bit {bit}");
+            }
+        }
+    }
+}
