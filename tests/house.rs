@@ -151,7 +151,11 @@ const ROOMS_OUTSIDE: Arrows = &[
     // ... and is well or down in the same way.
     ("store", &["storage::State"]),
     // What was asked of an engine is carried through, and counted, whoever leaves.
-    ("service", &["storage::carried_through", "values"]),
+    // Silence is measured by a clock that does not jump.
+    (
+        "service",
+        &["storage::carried_through", "storage::Clock", "values"],
+    ),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
     ("queues", &["storage", "values"]),

@@ -200,3 +200,19 @@ pub fn check_directory(config: &Config, data: &Path) -> anyhow::Result<Checked> 
     });
     Ok(Checked::new(reports.collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_check_while_another_one_runs_is_turned_away() {
+        let checks = Checks::new(Vec::new());
+        let running = Arc::clone(&checks.turn).lock_owned().await;
+        let refused = check_storage(State(checks.clone())).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), StatusCode::CONFLICT);
+        drop(running);
+        let answer = check_storage(State(checks)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+}

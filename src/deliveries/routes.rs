@@ -190,7 +190,7 @@ async fn get_delivery(
     let delivery = desk.deliveries.delivery(delivery_id(&id)?).await?;
     let delivery = delivery.ok_or_else(unknown_delivery)?;
     let stale_from = delivery.stale_from(desk.deliveries.stale_after());
-    let state = DeliveryState::of(&delivery, stale_from, Timestamp::now());
+    let state = DeliveryState::of(&delivery, stale_from, desk.deliveries.time());
     Ok(not_kept(&state))
 }
 
@@ -207,7 +207,7 @@ async fn get_delivery(
     ),
 )]
 async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
-    let (version, now) = (desk.deliveries.version(), Timestamp::now());
+    let (version, now) = (desk.deliveries.version(), desk.deliveries.time());
     if let Some(page) = desk.ongoing.get(version, now) {
         return Ok(page.answer(&headers));
     }

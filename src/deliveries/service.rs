@@ -9,13 +9,15 @@ use super::error::{RecordError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::store::{NewEvent, Recorded, Store};
-use crate::storage::carried_through;
+use crate::storage::{Clock, carried_through};
 
 /// The desk.
 #[derive(Debug, Clone)]
 pub struct Deliveries {
     store: Arc<dyn Store>,
     stale_after: Duration,
+    /// Advances with the uptime.
+    clock: Clock,
     metrics: Metrics,
 }
 
@@ -25,6 +27,7 @@ impl Deliveries {
         Self {
             store,
             stale_after,
+            clock: Clock::starting_at(Timestamp::now()),
             metrics,
         }
     }
@@ -97,6 +100,12 @@ impl Deliveries {
     /// Silence after which an ongoing delivery is stale.
     pub fn stale_after(&self) -> Duration {
         self.stale_after
+    }
+
+    /// The time by which silence is measured: the wall clock's, unless that is ahead of the uptime. A clock that jumps ahead
+    /// makes nobody silent.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::now().min(self.clock.now())
     }
 
     /// A number that changes whenever something was recorded. Taken before a question it stands for what the answer

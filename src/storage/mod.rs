@@ -3,7 +3,8 @@
 //!
 //! # The promise
 //! What was answered is kept: a write is answered after it was committed and flushed to the disk, never before. What could
-//! not be kept is said at once, and loses nothing that was kept before.
+//! not be kept is said at once, and loses nothing that was kept before. What is no longer as it was answered is refused or
+//! said, never passed over: see `sqlite/integrity.rs`.
 //!
 //! # The words
 //! - **data directory**: where all files are ([`directory`]). One process at a time has it.
@@ -13,6 +14,9 @@
 //! - **query**: what one caller wants read. It sees one state, however many statements it has.
 //! - **version**: a number that grows with what is kept; caches key on it.
 //! - **well**: the last thing the engine was asked to keep was kept.
+//! - **checksum file**: what each page of a database adds up to, and how far its log was acknowledged.
+//! - **sound**: the last check found the files as they were acknowledged.
+//! - **place**: the path of an open file, and which file that is ([`place`]).
 //! - **probe**: a small write, every second while a database is not well, which finds out when it is again.
 //!
 //! ```text
@@ -43,5 +47,6 @@ mod condition;
 mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
+pub use clock::Clock;
 pub use condition::{Condition, State};
 pub use unavailable::Unavailable;

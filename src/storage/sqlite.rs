@@ -14,6 +14,8 @@
 //!   ([`Unavailable::Engine`]). The connection is opened again for the next batch; a probe finds out by itself when the
 //!   cause is gone.
 //! - **Whoever leaves** before the writer took the operation leaves no trace; afterwards it is kept as if they were there.
+//! - **Damage is noticed.** Log and pages are verified when the file is opened, and on request ([`Database::check`]); files that
+//!   are not where they were opened keep nothing. See [`integrity`] for how.
 //! - **Readers never wait for the writer**, nor it for them: the log before the file (WAL) has the old state and the new.
 
 pub mod check;
@@ -111,7 +113,8 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens the file, brings its schema up to date, and starts the threads. Blocks for as long as that takes.
+    /// Opens the file, verifies it, brings its schema up to date, and starts the threads. Blocks for as long as that takes:
+    /// all of the file is read.
     ///
     /// # Errors
     /// See [`OpenError`].

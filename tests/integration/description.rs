@@ -262,6 +262,11 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 12] = [
         &[200, 409],
         "takes an order that was started: orders_baristas.rs",
     ),
+    (
+        "POST /storage/check",
+        &[409],
+        "takes a check that is running: src/app/checks.rs",
+    ),
     ("DELETE /flood/{address}", &[200], "takes a flood: flood.rs"),
     (
         "POST /assign",

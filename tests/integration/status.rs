@@ -142,6 +142,7 @@ const STAFF_PATHS: [&str; 27] = [
     "/release/",
     "/start/",
     "/status",
+    "/storage/check",
     "/update",
 ];
 
@@ -579,7 +580,7 @@ impl Exposition {
 }
 
 /// What is measured, and its kind.
-const METRICS: [(&str, &str); 42] = [
+const METRICS: [(&str, &str); 45] = [
     ("odyssey_orders", "gauge"),
     ("odyssey_orders_oldest_waiting_seconds", "gauge"),
     ("odyssey_orders_held_requests", "gauge"),
@@ -616,6 +617,9 @@ const METRICS: [(&str, &str); 42] = [
     ("odyssey_storage_commit_seconds", "histogram"),
     ("odyssey_storage_queue_depth", "gauge"),
     ("odyssey_storage_well", "gauge"),
+    ("odyssey_storage_sound", "gauge"),
+    ("odyssey_storage_checked_timestamp_seconds", "gauge"),
+    ("odyssey_clock_jump_seconds", "gauge"),
     ("odyssey_http_answers_total", "counter"),
     ("odyssey_http_abandoned_total", "counter"),
     ("odyssey_http_request_seconds", "histogram"),

@@ -125,6 +125,37 @@ async fn what_is_old_is_forgotten_and_still_counted() {
     assert!(send(&store, "d", 0).await.duplicate);
 }
 
+/// What counts is the storage's clock, which goes on where it ended: with a wall clock that is two hours ahead of it, a package
+/// that is remembered for one hour is still the same package.
+#[tokio::test]
+async fn a_wall_clock_that_is_two_hours_ahead_forgets_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let hour = Some(Duration::from_hours(1));
+    let store = open(&directory, &USUAL, hour);
+    send(&store, "a", 0).await;
+    store.database.close().await;
+    let path = directory.path().join(FILE);
+    // On purpose: so without its checksums.
+    std::fs::remove_file(directory.path().join(FILE.to_owned() + "-sums")).unwrap();
+    let meddler = Connection::open(&path).unwrap();
+    let two_hours = Duration::from_hours(2).as_micros();
+    meddler
+        .execute_batch(&format!(
+            "UPDATE ages SET processed_at = processed_at - {two_hours};
+             UPDATE storage_clock SET time = time - {two_hours};"
+        ))
+        .unwrap();
+    drop(meddler);
+    let store = open(&directory, &USUAL, hour);
+    let behind = Timestamp::now().duration_since(store.database.clock().now());
+    assert!(behind > SignedDuration::from_mins(119), "{behind:?}");
+    for name in ["b", "c"] {
+        send(&store, name, 0).await;
+    }
+    assert!(send(&store, "a", 0).await.duplicate);
+    assert_eq!(store.statistics().await.unwrap().total().delivered, 3);
+}
+
 #[tokio::test]
 async fn the_audit_agrees_until_somebody_meddles() {
     let directory = tempfile::tempdir().unwrap();

@@ -34,6 +34,10 @@ const READ_AT_ONCE: u32 = 256 << 10;
 const PAGE_SIZE_AT: u64 = 16;
 const APPLICATION_AT: u64 = 68;
 
+/// What helps where nothing is damaged.
+const ON_PURPOSE: &str =
+    "if another program wrote to the database on purpose, remove its `-sums` file";
+
 /// Follows a database's files. The writer has it for moments; whoever checks the files takes turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
 
@@ -448,7 +452,7 @@ impl Integrity {
             }
             if sum(bytes) != expected {
                 return Fault::damaged(format!(
-                    "page {page} is not what was written; if another program changed it on purpose, remove its `-sums` file"
+                    "page {page} is not what was written; {ON_PURPOSE}"
                 ));
             }
         }
@@ -513,7 +517,7 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
         }
         (LogState::Open { copied: true, .. }, None) => Ok(()),
         (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
-            "its `-wal` file is missing or damaged, and had {} frames",
+            "its `-wal` file is missing or damaged, and had {} frames; {ON_PURPOSE}",
             mark.frames
         )),
         (LogState::Open { mark, .. }, Some(log)) if log.salts == mark.salts => {

@@ -45,7 +45,7 @@ async fn a_fresh_file_gets_everything_at_once() {
             number("journal_size_limit")?,
         ))
     });
-    assert_eq!(settings.await.unwrap(), Ok(Ok((2, 1, 4 << 20))));
+    assert_eq!(settings.await.unwrap(), Ok(Ok((2, 1, 8 << 20))));
     let mode = shop.database.read(|connection| {
         connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
     });

@@ -34,8 +34,8 @@ async fn twenty_thousand_that_come_and_go_leave_a_small_file() {
         log_max = log_max.max(length(&shop, "cups.db-wal"));
     }
     assert_eq!(shop.names().len(), 100);
-    // SQLite copies the log into the file after a thousand pages; the batch that makes it a thousand comes on top.
-    assert!(log_max < 6 << 20, "{log_max}");
+    // The log is copied into the file after two thousand pages; the batch that makes it two thousand comes on top.
+    assert!(log_max < 10 << 20, "{log_max}");
     shop.database.close().await;
     let file = length(&shop, "cups.db");
     assert!(file < 1 << 20, "{file}");
@@ -85,7 +85,7 @@ async fn a_log_that_a_reader_made_long_is_cut_afterwards() {
         query.await
     });
     has_started.await.unwrap();
-    for i in 0..10 {
+    for i in 0..18 {
         let filled = write(&shop.database, move |connection| {
             let sql = "INSERT INTO cups VALUES (?1, 1, zeroblob(2000000))";
             connection.execute(sql, [format!("large {i}")])?;
@@ -93,7 +93,7 @@ async fn a_log_that_a_reader_made_long_is_cut_afterwards() {
         });
         filled.await.unwrap().unwrap().unwrap();
     }
-    assert!(length(&shop, "cups.db-wal") > 16 << 20);
+    assert!(length(&shop, "cups.db-wal") > 32 << 20);
     drop(release);
     reading.await.unwrap().unwrap();
     for i in 0..300 {
@@ -104,5 +104,5 @@ async fn a_log_that_a_reader_made_long_is_cut_afterwards() {
             .unwrap();
     }
     let log = length(&shop, "cups.db-wal");
-    assert!(log <= 4 << 20, "{log}");
+    assert!(log <= 8 << 20, "{log}");
 }
