@@ -40,7 +40,7 @@ fn writes(round: usize) -> Vec<Ask> {
     let wanted = assignments::wanted(&[driver], 7);
     let wanted = packages::with(&wanted, "date", assignments::DAY);
     writes.push(assignments::assign(&wanted));
-    let courier = couriers::courier(Uuid::from_u128(round as u128 + 1 << 64), "N", true);
+    let courier = couriers::courier(Uuid::from_u128((round as u128 + 1) << 64), "N", true);
     writes.push(couriers::tell(&courier));
     writes
 }

@@ -115,7 +115,7 @@ const CUSTOMER_PATHS: [&str; 6] = [
 ];
 
 /// What the staff's listener serves besides what both do.
-const STAFF_PATHS: [&str; 27] = [
+const STAFF_PATHS: [&str; 28] = [
     "/assign",
     "/assignments",
     "/counts",

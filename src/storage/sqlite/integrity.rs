@@ -504,7 +504,9 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
         return Fault::damaged("its `-wal` file is another database's");
     }
     match (head.log, log) {
-        (LogState::Closed | LogState::Opening, None) | (LogState::Opening, Some(_)) => Ok(()),
+        (LogState::Opening, _) | (LogState::Closed | LogState::Open { copied: true, .. }, None) => {
+            Ok(())
+        }
         (LogState::Closed, Some(_)) => {
             Fault::damaged("it was closed without a log, and has a `-wal` file with commits")
         }
@@ -515,7 +517,6 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
         {
             Ok(())
         }
-        (LogState::Open { copied: true, .. }, None) => Ok(()),
         (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
             "its `-wal` file is missing or damaged, and had {} frames; {ON_PURPOSE}",
             mark.frames
