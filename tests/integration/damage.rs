@@ -149,7 +149,7 @@ async fn a_flipped_bit_is_refused_or_changes_nothing_at_any_desk() {
     let (mut found, mut harmless) = (0, 0);
     for desk in DESKS {
         for number in 0..flips {
-            let name = format!("{desk}.db{}", ["", "-wal"][number as usize % 2]);
+            let name = format!("{desk}.db{}", if number % 2 == 0 { "" } else { "-wal" });
             let copy = copied(data.path());
             let path = copy.path().join(&name);
             let bit = random.u64(0..8 * path.metadata().unwrap().len());
@@ -181,6 +181,9 @@ async fn a_flipped_bit_is_refused_or_changes_nothing_at_any_desk() {
     shop.close().await;
 }
 
+/// Files' endings with what is in them then; nothing: they are gone.
+type Changes = Vec<(&'static str, Option<Vec<u8>>)>;
+
 #[tokio::test]
 async fn files_that_were_cut_taken_away_or_exchanged_are_refused_at_every_desk() {
     let (data, _) = killed().await;
@@ -195,8 +198,7 @@ async fn files_that_were_cut_taken_away_or_exchanged_are_refused_at_every_desk()
             bytes[..bytes.len() / 2].to_vec()
         };
         let before = |ending: &str| read(older.path().join(format!("{desk}.db{ending}")));
-        // The files' endings with what is in them then; nothing: they are gone.
-        let cases: [(&str, Vec<(&str, Option<Vec<u8>>)>); 9] = [
+        let cases: [(&str, Changes); 9] = [
             ("no log", vec![("-wal", None)]),
             ("no database", vec![("", None)]),
             ("half a log", vec![("-wal", Some(half(file("-wal"))))]),

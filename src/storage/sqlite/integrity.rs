@@ -24,7 +24,7 @@ use tracing::warn;
 
 use super::connection::File;
 use super::error::{Failure, OpenError};
-use super::log::{self, Log, Mark};
+use super::log::{self, Log, Mark, Salts};
 use super::sums::{Head, LogState, Sums, sum};
 use crate::storage::place::{Displaced, Place};
 
@@ -224,10 +224,10 @@ impl Integrity {
         let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
         match self.head().log {
             LogState::Open { mark: last, .. } if last == mark => return Ok(()),
-            LogState::Open {
-                mark: last,
-                copied: false,
-            } if last.salts != mark.salts => {
+            // The engine's next log has the next salt, and begins after everything was copied.
+            LogState::Open { mark: last, copied }
+                if last.salts != mark.salts && !(copied && follows(last.salts, mark.salts)) =>
+            {
                 warn!(
                     database = self.name,
                     "another program has begun the log anew; all checksums are computed again"
@@ -317,6 +317,10 @@ impl Integrity {
     }
 
     fn try_seal(&mut self, frames: u32) -> io::Result<()> {
+        if frames > 0 {
+            // There is a log then, though it may not be open yet.
+            self.end_of_log(frames)?;
+        }
         let mut head = self.head();
         if let Some(log) = self.log.as_ref().filter(|_| frames > 0) {
             let (mark, pages) = log::commit(log, head.page_size, frames)?;
@@ -512,9 +516,7 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
         }
         (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
         // A log that was begun after everything had been copied; nothing of it was noted yet.
-        (LogState::Open { mark, copied: true }, Some(log))
-            if log.salts[0] == mark.salts[0].wrapping_add(1) =>
-        {
+        (LogState::Open { mark, copied: true }, Some(log)) if follows(mark.salts, log.salts) => {
             Ok(())
         }
         (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
@@ -534,8 +536,23 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
     }
 }
 
+/// Whether a log with these salts was begun by the engine right after one with those.
+fn follows(before: Salts, after: Salts) -> bool {
+    after[0] == before[0].wrapping_add(1)
+}
+
+/// Opens a file to read it; for writing, too, if that is permitted: only then an overlay file system shows the file that is
+/// written to.
 fn open(path: &Path) -> io::Result<Option<Bytes>> {
-    match OpenOptions::new().read(true).open(path) {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).open(path);
+    let opened = opened.or_else(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            options.write(false).open(path)
+        }
+        _ => Err(error),
+    });
+    match opened {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

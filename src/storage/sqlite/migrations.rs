@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::connection::{File, set_up_writer};
 use super::error::{Failure, OpenError, is_of_engine};
@@ -129,7 +129,9 @@ fn adopt(
     origin: &Origin,
 ) -> Result<Integrity, OpenError> {
     let path = file.path.as_path();
-    if matches!(origin, Origin::Ours(_)) {
+    if matches!(origin, Origin::Fresh) {
+        info!(path = %path.display(), "a new database");
+    } else {
         warn!(path = %path.display(), "a database without a checksum file: its structure was checked, and checksums are computed");
     }
     let failed = |error| OpenError::of(path, error);

@@ -195,11 +195,12 @@ impl Writer {
             &self.health,
         )
         .and_then(|connection| {
-            if !well {
+            if well {
+                Ok(integrity::lock(&self.integrity).in_place()?)
+            } else {
                 try_out(connection)?;
-                acknowledge(connection, &self.integrity)?;
+                acknowledge(connection, &self.integrity)
             }
-            Ok(())
         });
         match looked {
             Ok(()) if !well => self.health.works(),
@@ -272,7 +273,8 @@ impl Writer {
     }
 }
 
-/// The connection, opened again if there is none, to files that are where they were and as they were.
+/// The connection, opened again if there is none. Whether the files stayed where they were shows after the commit, before
+/// anything is acknowledged.
 fn usable<'a>(
     connection: &'a mut Option<Connection>,
     file: &File,
@@ -283,7 +285,10 @@ fn usable<'a>(
         return Err(Failure::Damaged);
     }
     let mut integrity = integrity::lock(integrity);
-    integrity.in_place()?;
+    if connection.is_none() {
+        // Another file at the path must not be opened.
+        integrity.in_place()?;
+    }
     let connection = connected(connection, || file.writer())?;
     integrity.settle(connection)?;
     Ok(connection)

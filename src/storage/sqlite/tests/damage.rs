@@ -228,6 +228,30 @@ fn a_file_without_checksums_is_checked_by_the_engine_and_gets_them() {
     assert_eq!(opened(directory.path()), Ok(expected));
 }
 
+/// An operator's tool that writes, and copies the log, while the database is open: no false alarm afterwards.
+#[test]
+fn what_another_program_writes_meanwhile_is_no_damage() {
+    let shop = Shop::open();
+    shop.put("before", 5000);
+    shop.checkpoint();
+    let tool = Connection::open(shop.directory.path().join("cups.db")).unwrap();
+    for name in ["tool 1", "tool 2", "tool 3"] {
+        insert(&tool, name).unwrap();
+        let copied = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let busy = tool.query_row("PRAGMA wal_checkpoint(RESTART)", [], copied);
+        assert_eq!(busy, Ok(0));
+    }
+    drop(tool);
+    shop.put("after", 100);
+    shop.checkpoint();
+    shop.put("in the log", 100);
+    let expected = shop.names();
+    assert_eq!(expected.len(), 6);
+    assert_eq!(shop.database.check().verdict(), Verdict::Good);
+    let copy = copied(shop.directory.path());
+    assert_eq!(opened(copy.path()), Ok(expected));
+}
+
 /// A process that ends at any moment leaves files that are opened again: the log copied in part, the checksums written in
 /// part, the log begun anew.
 #[test]
