@@ -15,7 +15,7 @@
 //!   cause is gone.
 //! - **Whoever leaves** before the writer took the operation leaves no trace; afterwards it is kept as if they were there.
 //! - **Damage is noticed.** Log and pages are verified when the file is opened, and on request ([`Database::check`]); files that
-//!   are not where they were opened keep nothing. See [`integrity`] for how.
+//!   are not where they were opened keep nothing. `sqlite/integrity.rs` says how.
 //! - **Readers never wait for the writer**, nor it for them: the log before the file (WAL) has the old state and the new.
 
 pub mod check;
