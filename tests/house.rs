@@ -101,8 +101,11 @@ const DESKS: &[(&str, Arrows)] = &[
             ),
             (
                 "service",
-                &["store", "matching", "oplog", "metrics", "model", "error"],
+                &[
+                    "store", "turns", "matching", "oplog", "metrics", "model", "error",
+                ],
             ),
+            ("turns", &["matching", "metrics", "error"]),
             ("sqlite", &["store", "model", "error"]),
             ("dynamodb", &["store", "model", "error"]),
             ("metrics", &["model", "error"]),
@@ -147,14 +150,19 @@ const ROOMS_OUTSIDE: Arrows = &[
     ("model", &["values"]),
     ("reading", &["values"]),
     // Whichever engine a desk has, it is out of reach in the same ways.
-    ("error", &["storage::Unavailable"]),
+    ("error", &["storage::Unavailable", "storage::SpaceLow"]),
     // ... and is well or down in the same way.
     ("store", &["storage::State"]),
     // What was asked of an engine is carried through, and counted, whoever leaves.
-    // Silence is measured by a clock that does not jump.
+    // Silence is measured by a clock that does not jump; what the public writes stops before the disk is full.
     (
         "service",
-        &["storage::carried_through", "storage::Clock", "values"],
+        &[
+            "storage::carried_through",
+            "storage::Clock",
+            "storage::FreeSpace",
+            "values",
+        ],
     ),
     ("sqlite", &["storage"]),
     ("redis", &["storage"]),
@@ -175,6 +183,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "http",
         "storage::Unavailable",
         "an engine out of reach is the same problem at every desk",
+    ),
+    (
+        "http",
+        "storage::SpaceLow",
+        "too little space is the same problem at every desk",
     ),
     (
         "http",
@@ -919,7 +932,7 @@ config.rs | use config::{Environment, File}; fn a() { std::env::vars(); }
 shutdown.rs | use tokio::signal::unix::signal; use crate::orders::Orders; use crate::http::{connection::Stop, status::Readiness};
 telemetry.rs | use crate::config::Log;
 http/mod.rs | pub mod status; pub mod problem; pub use status::A;
-http/problem.rs | use crate::storage::Unavailable;
+http/problem.rs | use crate::storage::{SpaceLow, Unavailable};
 http/status.rs | use super::edge::B; use crate::storage::State; use crate::telemetry::Registry;
 http/edge.rs | use super::status::A; use hyper::Request;
 orders/mod.rs | #![doc = "See [`mod@line`], [`hold`] and [`metrics`]."] pub mod model; pub use service::Orders;

@@ -24,7 +24,9 @@
 //!   1965).
 //! - **Evening** (`even`): by flows whose loads are bounded, halving the bounds.
 //! - **Explaining** ([`explain`]): why the rest stays behind, and which one rule less would help most, by the minimum cut.
+//! - **Cancelling** ([`Cancellation`]): every loop that can be long reads a flag, and the plan ends without a result.
 
+mod cancellation;
 mod catalogue;
 mod even;
 pub mod explain;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+pub use cancellation::{CancelOnDrop, Cancellation, Cancelled};
 pub use catalogue::Catalogue;
 pub use explain::Explanation;
 
@@ -110,14 +113,24 @@ struct Network {
     /// With as much supply left as there are packages without a driver.
     flow: Flow,
     max_per_driver: u32,
+    cancellation: Cancellation,
 }
 
 /// The best plan there is.
-pub fn plan(catalogue: &Catalogue, request: &Request<'_>) -> Planned {
-    let mut network = Network::new(catalogue, request);
-    network.choose(catalogue);
-    let given = network.share();
+///
+/// # Errors
+/// [`Cancelled`], if `cancellation` says so.
+pub fn plan(
+    catalogue: &Catalogue,
+    request: &Request<'_>,
+    cancellation: &Cancellation,
+) -> Result<Planned, Cancelled> {
+    cancellation.check()?;
+    let mut network = Network::new(catalogue, request, cancellation)?;
+    network.choose(catalogue)?;
+    let given = network.share()?;
     let plan = summarized(catalogue, request, &given);
+    cancellation.check()?;
     let given = given.into_iter().filter(|(_, places)| !places.is_empty());
     let packages = |places: Vec<u32>| {
         places
@@ -128,15 +141,19 @@ pub fn plan(catalogue: &Catalogue, request: &Request<'_>) -> Planned {
     let given = given
         .map(|(driver, places)| (driver, packages(places)))
         .collect();
-    Planned {
+    Ok(Planned {
         plan,
         given,
         network,
-    }
+    })
 }
 
 impl Network {
-    fn new(catalogue: &Catalogue, request: &Request<'_>) -> Self {
+    fn new(
+        catalogue: &Catalogue,
+        request: &Request<'_>,
+        cancellation: &Cancellation,
+    ) -> Result<Self, Cancelled> {
         let mut holds: HashMap<&DriverId, u32> = HashMap::new();
         let mut taken = FixedBitSet::with_capacity(catalogue.packages());
         for Held { driver, package } in request.held {
@@ -178,23 +195,29 @@ impl Network {
             })
             .filter(|lot| !lot.packages.is_empty())
             .collect();
-        let takers = takers(catalogue, &crews, &lots);
+        let takers = takers(catalogue, &crews, &lots, cancellation)?;
         let room = crews
             .iter()
             .map(|crew| crew.room(request.max_per_driver))
             .collect();
-        let flow = Flow::new(Arc::clone(&takers), vec![0; lots.len()], room);
-        Self {
+        let flow = Flow::new(
+            Arc::clone(&takers),
+            vec![0; lots.len()],
+            room,
+            cancellation.clone(),
+        );
+        Ok(Self {
             crews,
             lots,
             takers,
             flow,
             max_per_driver: request.max_per_driver,
-        }
+            cancellation: cancellation.clone(),
+        })
     }
 
     /// Chooses the packages that are carried: by urgency, whatever can be carried with all that were chosen before.
-    fn choose(&mut self, catalogue: &Catalogue) {
+    fn choose(&mut self, catalogue: &Catalogue) -> Result<(), Cancelled> {
         let mut by_urgency: Vec<Vec<(u32, u32)>> = vec![Vec::new(); Urgency::COUNT];
         for (lot, packages) in self.lots.iter().enumerate() {
             for &place in &packages.packages {
@@ -212,7 +235,7 @@ impl Network {
             for &(lot, count) in &supplies {
                 self.flow.supply[lot as usize] = count;
             }
-            self.flow.saturate_and_close(&lots);
+            self.flow.saturate_and_close(&lots)?;
             for (lot, count) in supplies {
                 let lot = lot as usize;
                 let without = std::mem::take(&mut self.flow.supply[lot]);
@@ -227,15 +250,17 @@ impl Network {
         }
         self.flow.supply = left;
         self.flow.reopen();
+        Ok(())
     }
 
     /// Shares what was chosen out: places in the order of urgency, by driver.
-    fn share(&self) -> BTreeMap<DriverId, Vec<u32>> {
+    fn share(&self) -> Result<BTreeMap<DriverId, Vec<u32>>, Cancelled> {
         let supply = self.lots.iter().map(|lot| index(lot.chosen.len()));
         let supply: Vec<u32> = supply.collect();
         let room = |crew: usize, level| self.crews[crew].room(level);
         let most = self.max_per_driver;
-        let flows = even::even(&self.takers, &supply, self.crews.len(), room, most);
+        let crews = self.crews.len();
+        let flows = even::even(&self.takers, &supply, crews, room, most, &self.cancellation)?;
         let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.crews.len()];
         for (lot, outflow) in self.lots.iter().zip(flows) {
             let mut chosen = lot.chosen.iter();
@@ -248,12 +273,17 @@ impl Network {
             places.sort_unstable();
             deal(crew, &places, &mut shares);
         }
-        shares
+        Ok(shares)
     }
 }
 
 /// By lot, the crews that take it: all but those with a rule that its kind does not pass.
-fn takers(catalogue: &Catalogue, crews: &[Crew], lots: &[Lot]) -> Arc<[FixedBitSet]> {
+fn takers(
+    catalogue: &Catalogue,
+    crews: &[Crew],
+    lots: &[Lot],
+    cancellation: &Cancellation,
+) -> Result<Arc<[FixedBitSet]>, Cancelled> {
     let mut with_rule = vec![FixedBitSet::with_capacity(crews.len()); catalogue.rules().len()];
     for (number, crew) in crews.iter().enumerate() {
         for &rule in &crew.rules {
@@ -261,12 +291,13 @@ fn takers(catalogue: &Catalogue, crews: &[Crew], lots: &[Lot]) -> Arc<[FixedBitS
         }
     }
     let takers = lots.iter().map(|lot| {
+        cancellation.check()?;
         let mut takers = FixedBitSet::with_capacity(crews.len());
         for rule in catalogue.passes(lot.kind).zeroes() {
             takers.union_with(&with_rule[rule]);
         }
         takers.toggle_range(..);
-        takers
+        Ok(takers)
     });
     takers.collect()
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 
 use super::error::UpdateError;
 use super::model::Status;
@@ -20,6 +23,10 @@ pub struct Metrics {
     given_up: Counter,
     conflicts: Counter,
     plan_seconds: Histogram,
+    plans_running: Gauge,
+    plans_waiting: Gauge,
+    plans_cancelled: Counter,
+    plans_rejected: Counter,
     updates: [Counter; Status::ALL.len()],
     refused: Counter,
     unavailable: Counter,
@@ -35,6 +42,27 @@ const GIVEN: &str = "odyssey_assignments_given_total";
 const GIVEN_UP: &str = "odyssey_assignments_given_up_total";
 const CONFLICTS: &str = "odyssey_assignments_conflicts_total";
 const UPDATES: &str = "odyssey_assignments_updates_total";
+const PLANS: &str = "odyssey_assignments_plans";
+const PLANS_CANCELLED: &str = "odyssey_assignments_plans_cancelled_total";
+const PLANS_REJECTED: &str = "odyssey_assignments_plans_rejected_total";
+
+/// What a plan counts as at the moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PlanGauge {
+    /// It runs.
+    Running,
+    /// It waits for a turn.
+    Waiting,
+}
+
+/// A plan that counts until this is dropped.
+pub(super) struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
 
 impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
@@ -47,12 +75,28 @@ impl Metrics {
         );
         describe_counter!(UPDATES, "Updates of a status, by result");
         describe_histogram!(PLAN_SECONDS, "Seconds that planning a day takes");
+        describe_gauge!(
+            PLANS,
+            "Plans, explanations and manifests that run on a thread of their own, or wait for their turn"
+        );
+        describe_counter!(
+            PLANS_CANCELLED,
+            "Plans that were cancelled because their client disconnected"
+        );
+        describe_counter!(
+            PLANS_REJECTED,
+            "Requests that were answered 503 because too many were planning or waiting"
+        );
         let updates = |result: &'static str| counter!(UPDATES, "result" => result);
         Self {
             given: counter!(GIVEN),
             given_up: counter!(GIVEN_UP),
             conflicts: counter!(CONFLICTS),
             plan_seconds: histogram!(PLAN_SECONDS),
+            plans_running: gauge!(PLANS, "state" => "running"),
+            plans_waiting: gauge!(PLANS, "state" => "waiting"),
+            plans_cancelled: counter!(PLANS_CANCELLED),
+            plans_rejected: counter!(PLANS_REJECTED),
             updates: Status::ALL.map(|status| updates(status.as_str())),
             refused: updates("refused"),
             unavailable: updates("unavailable"),
@@ -61,6 +105,24 @@ impl Metrics {
 
     pub(super) fn planned(&self, took: Duration) {
         self.plan_seconds.record(took);
+    }
+
+    /// Counts a plan for as long as the result is there.
+    pub(super) fn plan(&self, gauge: PlanGauge) -> Counted {
+        let gauge = match gauge {
+            PlanGauge::Running => &self.plans_running,
+            PlanGauge::Waiting => &self.plans_waiting,
+        };
+        gauge.increment(1);
+        Counted(gauge.clone())
+    }
+
+    pub(super) fn cancelled(&self) {
+        self.plans_cancelled.increment(1);
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.plans_rejected.increment(1);
     }
 
     pub(super) fn conflicted(&self) {

@@ -23,12 +23,17 @@
 //!                        '----------------------------------------------'
 //! ```
 //!
+//! # Who leaves when
+//! Planning takes a processor for up to some seconds. As many plans run at once as there are processors, further ones wait
+//! for their turn, first come, first served, and beyond a bound requests are answered 503. A plan whose client disconnects
+//! is cancelled, and gives nothing. A plan that is being stored is stored, whoever leaves.
+//!
 //! # Two stores
 //! [`sqlite`] for one server; `dynamodb` (feature `aws`) for tables that several servers share. In one, a plan is kept as a
 //! whole; in the other driver by driver, and what an outage cuts off is completed by asking again.
 //!
 //! # The rooms
-//! The usual ones, [`metrics`], and those named above.
+//! The usual ones, [`metrics`], those named above, and [`turns`]: as many plans at once as there are processors.
 //!
 //! # Deliberately absent
 //! - A graph of statuses: the logistics centre has given none.
@@ -46,6 +51,7 @@ pub mod rules;
 pub mod service;
 pub mod sqlite;
 pub mod store;
+pub mod turns;
 
 pub use metrics::Metrics;
 pub use service::Assignments;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -17,7 +19,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::error::{AssignError, Unavailable, UpdateError};
-use super::matching::{self, Catalogue, Explanation};
+use super::matching::{self, Cancellation, Cancelled, Catalogue, Explanation};
 use super::metrics::Metrics;
 use super::model::{
     Change, DriverChange, DriverId, Filter, Held, Manifest, Package, PackageId, Place, Plan,
@@ -25,13 +27,14 @@ use super::model::{
 };
 use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
+use super::turns::{Turns, Visit, WAIT_MAX};
 
 /// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
 const READY_PACKAGES_MAX: usize = 300_000;
 /// Parts of a change that are told together.
 const PARTS_AT_ONCE: usize = 1000;
-/// How long a plan waits for its turn on a day; then it says that the desk is busy.
-const TURN: Duration = Duration::from_secs(30);
+/// Requests that may wait for a turn to plan; see [`Turns`]. Each costs its list of drivers, 2 MiB at most.
+const WAITING_MAX: usize = 100;
 /// Plans that are made for a request while others change the day.
 const TRIES: u32 = 8;
 /// Longest pause after the first of them; it doubles with each.
@@ -50,6 +53,7 @@ struct Desk {
     metrics: Metrics,
     /// Whether a final status stays.
     strict: bool,
+    turns: Turns,
     /// By day, held by whoever plans it: two for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
     /// The lists that were used last, the latest at the end.
@@ -130,9 +134,12 @@ impl From<Unavailable> for Missed {
 impl Assignments {
     /// The desk, keeping everything in `store`, and telling `oplog`. If `strict`, a final status stays.
     pub fn new(store: Arc<dyn Store>, oplog: Oplog, metrics: Metrics, strict: bool) -> Self {
+        // Planning only computes: a plan more than there are processors would slow the others down.
+        let at_once = available_parallelism().map_or(1, NonZero::get);
         let desk = Desk {
             store,
             oplog,
+            turns: Turns::new(at_once, WAITING_MAX, metrics.clone()),
             metrics,
             strict,
             planning: Mutex::default(),
@@ -148,11 +155,13 @@ impl Assignments {
     /// # Errors
     /// See [`Unavailable`]; the lists may be sent again.
     pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
-        let prepared = off_the_runtime(move || {
-            let sheet = written(date, &manifest)?;
-            Ok::<_, io::Error>((sheet, Catalogue::new(manifest)))
+        let visit = self.desk.turns.enter()?;
+        let prepared = visit.turn().await?.run(move |_| {
+            let sheet = written(date, &manifest);
+            Ok(sheet.map(|sheet| (sheet, Catalogue::new(manifest))))
         });
         let (sheet, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
+        drop(visit);
         let version = sheet.version;
         self.desk.store.keep_manifest(date, sheet).await?;
         let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
@@ -178,13 +187,15 @@ impl Assignments {
             return Ok(None);
         };
         let version = sheet.version;
-        let json = off_the_runtime(move || unpacked(&sheet)).await?;
+        let visit = self.desk.turns.enter()?;
+        let json = visit.turn().await?.run(move |_| Ok(unpacked(&sheet)));
+        let json = json.await?;
         let json = json.map_err(|error| failed(&error))?;
         Ok(Some(Shown { version, json }))
     }
 
     /// Plans a day, and gives. What was given before stays; asked again, the same is answered. `request_id` goes into the
-    /// operational log.
+    /// operational log. Dropping the future cancels the plan, unless it is being stored already.
     ///
     /// # Errors
     /// See [`AssignError`].
@@ -197,23 +208,24 @@ impl Assignments {
             // Nobody waits in line for an engine that is away.
             return Err(Unavailable::Engine.into());
         }
-        let catalogue = self.catalogue(request.date).await?;
+        let visit = self.desk.turns.enter()?;
+        let catalogue = self.catalogue(request.date, &visit).await?;
         let leavers = self.take_leavers(&mut request, &catalogue).await?;
         let turn = self.turn(request.date);
         // What changes nothing collides with nobody.
         let turn = if request.dry_run {
             None
         } else {
-            let turn = tokio::time::timeout(TURN, turn.lock_owned()).await;
+            let turn = tokio::time::timeout(WAIT_MAX, turn.lock_owned()).await;
             Some(turn.map_err(|_| Unavailable::Busy)?)
         };
         let request = Arc::new(request);
         for attempt in 0..TRIES {
-            let tried = self.try_assign(&catalogue, &request, &leavers, request_id);
+            let tried = self.try_assign(&visit, &catalogue, &request, &leavers, request_id);
             match tried.await {
                 Ok(planned) => {
                     drop(turn);
-                    return Ok(told(planned, &catalogue, request.explain).await?);
+                    return Ok(told(planned, &visit, &catalogue, request.explain).await?);
                 }
                 Err(Missed::Failed(error)) => return Err(error),
                 Err(Missed::Outdated) => {
@@ -255,12 +267,14 @@ impl Assignments {
 
     async fn try_assign(
         &self,
+        visit: &Visit,
         catalogue: &Arc<Catalogue>,
         request: &Arc<Request>,
         leavers: &[DriverId],
         request_id: &str,
     ) -> Result<matching::Planned, Missed> {
         let date = request.date;
+        let turn = visit.turn().await?;
         let mut held = self.desk.store.held(date).await?;
         let mut returned = HashSet::new();
         if request.reset {
@@ -280,7 +294,8 @@ impl Assignments {
             (leaver.clone(), kept)
         };
         let of_leavers: Vec<_> = leavers.iter().map(kept_by).collect();
-        let planned = off_the_runtime(move || planned(&catalogue, &asked, &held));
+        let planned =
+            turn.run(move |cancellation| planned(&catalogue, &asked, &held, cancellation));
         let (mut planned, took) = planned.await?;
         planned.plan.assignments.extend(of_leavers);
         self.desk.metrics.planned(took);
@@ -375,19 +390,21 @@ impl Assignments {
     }
 
     /// The day's lists, ready for planning.
-    async fn catalogue(&self, date: Date) -> Result<Arc<Catalogue>, AssignError> {
+    async fn catalogue(&self, date: Date, visit: &Visit) -> Result<Arc<Catalogue>, AssignError> {
         let missing = AssignError::NoManifest(date);
         let version = self.desk.store.manifest_version(date).await?;
         let version = version.ok_or(missing.clone())?;
         if let Some(catalogue) = self.find_ready(date, version) {
             return Ok(catalogue);
         }
+        let turn = visit.turn().await?;
+        // Another request may have read them while this one waited.
+        if let Some(catalogue) = self.find_ready(date, version) {
+            return Ok(catalogue);
+        }
         let sheet = self.desk.store.manifest(date).await?.ok_or(missing)?;
         let version = sheet.version;
-        let catalogue = off_the_runtime(move || {
-            let manifest = serde_json::from_slice(&unpacked(&sheet)?)?;
-            Ok::<_, io::Error>(Arc::new(Catalogue::new(manifest)))
-        });
+        let catalogue = turn.run(move |_| Ok(catalogue_of(&sheet)));
         let catalogue = catalogue.await?.map_err(|error| failed(&error))?;
         self.make_ready(Ready {
             date,
@@ -482,17 +499,6 @@ fn chance() -> f64 {
     f64::from(nanos % 1000) / 1000.0
 }
 
-/// Runs what takes a processor for a while where nobody waits for it.
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Unavailable> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| {
-        error!(%error, "planning broke off");
-        Unavailable::Failed
-    })
-}
-
 fn failed(error: &io::Error) -> Unavailable {
     error!(%error, "a kept manifest cannot be read or written");
     Unavailable::Failed
@@ -502,7 +508,8 @@ fn planned(
     catalogue: &Catalogue,
     request: &Request,
     held: &[Held],
-) -> (matching::Planned, Duration) {
+    cancellation: &Cancellation,
+) -> Result<(matching::Planned, Duration), Cancelled> {
     let begun = Instant::now();
     let Request {
         drivers,
@@ -514,20 +521,22 @@ fn planned(
         max_per_driver: *max_per_driver,
         held,
     };
-    let planned = matching::plan(catalogue, &asked);
-    (planned, begun.elapsed())
+    let planned = matching::plan(catalogue, &asked, cancellation)?;
+    Ok((planned, begun.elapsed()))
 }
 
 /// A plan as it is told; with its explanation, which takes its time.
 async fn told(
     mut planned: matching::Planned,
+    visit: &Visit,
     catalogue: &Arc<Catalogue>,
     explain: bool,
 ) -> Result<Assigned, Unavailable> {
     let plan = std::mem::take(&mut planned.plan);
     let explanation = if explain {
         let catalogue = Arc::clone(catalogue);
-        Some(off_the_runtime(move || planned.explain(&catalogue)).await?)
+        let turn = visit.turn().await?;
+        Some(turn.run(move |_| planned.explain(&catalogue)).await?)
     } else {
         None
     };
@@ -598,6 +607,11 @@ fn written(date: Date, manifest: &Manifest) -> io::Result<Sheet> {
         version: Version(digest.into()),
         body: gzip.finish()?.into(),
     })
+}
+
+fn catalogue_of(sheet: &Sheet) -> io::Result<Arc<Catalogue>> {
+    let manifest = serde_json::from_slice(&unpacked(sheet)?)?;
+    Ok(Arc::new(Catalogue::new(manifest)))
 }
 
 fn unpacked(sheet: &Sheet) -> io::Result<Vec<u8>> {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Instant;
 
 use flate2::read::MultiGzDecoder;
 use hyper::Method;
@@ -935,6 +937,119 @@ async fn twenty_who_ask_for_overlapping_drivers_at_once_never_get_a_package_twic
 }
 
 // --- How far it has come -------------------------------------------------------------------------------------------
+
+const RUNNING: &str = "odyssey_assignments_plans{state=\"running\"}";
+const WAITING: &str = "odyssey_assignments_plans{state=\"waiting\"}";
+const CANCELLED: &str = "odyssey_assignments_plans_cancelled_total";
+/// Requests that may wait for their turn, as ARCHITECTURE.md states.
+const PLANS_WAITING_MAX: usize = 100;
+
+/// A day whose plan, with its explanation, takes a while.
+fn long_day() -> Value {
+    const DRIVERS: usize = 300;
+    const PACKAGES: usize = 12_000;
+    let mut random = fastrand::Rng::with_seed(14);
+    let regions = ["north", "east", "south", "west"];
+    let drivers: Vec<Value> = (0..DRIVERS)
+        .map(|number| {
+            let start = random.u8(0..18);
+            let rules = [
+                (
+                    "TIME_WINDOW",
+                    json!({"start_hour": start, "end_hour": start + 5}),
+                ),
+                (
+                    "REGION_ONLY",
+                    json!({"allowed_regions": [random.choice(regions), random.choice(regions)]}),
+                ),
+                ("MAX_WEIGHT", json!({"limit_kg": random.u8(1..20)})),
+            ];
+            driver(&format!("d-{number:03}"), &rules)
+        })
+        .collect();
+    let packages: Vec<Value> = (0..PACKAGES)
+        .map(|number| {
+            let mut package = package(&format!("p-{number:05}"));
+            package["weight_kg"] = json!(random.u8(1..20));
+            package["region"] = json!(random.choice(regions));
+            package["delivery_hour"] = json!(random.u8(0..24));
+            package["is_express"] = json!(random.bool());
+            package
+        })
+        .collect();
+    lists(&drivers, &packages)
+}
+
+/// A request for the long day's plan that changes nothing.
+fn long_plan(day: &Value) -> Ask {
+    let wanted = with(&wanted(&names(day, "drivers"), 30), "dry_run", true);
+    post("/assign?explain=true").json(&wanted)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_has_its_plan_cancelled_long_before_it_would_be_done() {
+    let day = long_day();
+    let shop = prepared(&day).await;
+    let begun = Instant::now();
+    shop.staff.ask(long_plan(&day)).await.expect(200);
+    let whole = begun.elapsed();
+    for number in 1..=3 {
+        let leaving = shop.staff.hold(long_plan(&day));
+        shop.until("it is planned", |now| now.count(RUNNING) == 1)
+            .await;
+        let left = Instant::now();
+        leaving.leave().await;
+        let now = shop
+            .until("its plan has ended", |now| now.count(RUNNING) == 0)
+            .await;
+        let took = left.elapsed();
+        assert_eq!(now.count(CANCELLED), number);
+        assert!(took < whole / 2, "{took:?} of {whole:?}");
+        eprintln!("a plan of {whole:?} was cancelled within {took:?}");
+    }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn more_clients_than_processors_wait_for_their_turn_and_beyond_a_bound_are_told_to_come_back()
+{
+    let processors = available_parallelism().unwrap().get();
+    let day = long_day();
+    let shop = prepared(&day).await;
+    let most = processors + PLANS_WAITING_MAX;
+    let clients: Vec<_> = (0..most)
+        .map(|_| shop.staff.hold(long_plan(&day)))
+        .collect();
+    shop.until("as many plan as may, and the others wait", |now| {
+        assert!(now.count(RUNNING) <= processors);
+        now.count(RUNNING) == processors && now.count(WAITING) == PLANS_WAITING_MAX
+    })
+    .await;
+    let refused = shop.staff.ask(long_plan(&day)).await;
+    refused.expect_problem(503, "storage-busy");
+    assert!(refused.retry_after() >= 1);
+    // The rest of the desk goes on.
+    shop.staff.ask(get("/assignments")).await.expect(200);
+    for client in clients {
+        client.leave().await;
+    }
+    shop.until("nobody plans or waits", |now| {
+        now.count(RUNNING) + now.count(WAITING) == 0
+    })
+    .await;
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn sixty_who_ask_for_a_plan_at_once_all_get_it() {
+    let day = real_day();
+    let shop = prepared(&day).await;
+    let wanted = with(&wanted(&names(&day, "drivers"), 4), "dry_run", true);
+    for (wanted, answer) in at_once(&shop, vec![wanted; 60]).await {
+        expect_plan(&day, &wanted, &answer);
+    }
+    shop.close().await;
+}
 
 #[tokio::test]
 async fn any_status_may_follow_any_other_unless_it_is_strict() {

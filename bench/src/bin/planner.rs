@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
-use odyssey::assignments::matching::{Catalogue, Request, plan};
+use odyssey::assignments::matching::{Cancellation, Catalogue, Request, plan};
 use odyssey::assignments::model::{DriverId, Manifest};
 use serde_json::json;
 
@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
         max_per_driver,
         held: &[],
     };
-    let planned = plan(&catalogue, &request);
+    let planned = plan(&catalogue, &request, &Cancellation::default())?;
     let seconds = begin.elapsed().as_secs_f64();
     let carried: usize = planned.plan.assignments.values().map(Vec::len).sum();
     anyhow::ensure!(

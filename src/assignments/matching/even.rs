@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 
+use super::cancellation::{Cancellation, Cancelled};
 use super::flow::{Flow, index};
 
 /// Lots and crews that have only one another.
@@ -29,7 +30,8 @@ pub(super) fn even(
     crews: usize,
     room: impl Fn(usize, u32) -> u32,
     most: u32,
-) -> Vec<Vec<(u32, u32)>> {
+    cancellation: &Cancellation,
+) -> Result<Vec<Vec<(u32, u32)>>, Cancelled> {
     let rooms = |level| {
         (0..crews)
             .map(|crew| room(crew, level))
@@ -55,22 +57,27 @@ pub(super) fn even(
         let (low, high) = (*low, *high);
         let last = high - low <= 1;
         let level = if last { low } else { low + (high - low) / 2 };
-        let mut flow = Flow::new(Arc::clone(takers), supply.to_vec(), rooms(level));
+        let mut flow = Flow::new(
+            Arc::clone(takers),
+            supply.to_vec(),
+            rooms(level),
+            cancellation.clone(),
+        );
         let mut others = crews.clone();
         others.toggle_range(..);
         flow.close(&others);
-        flow.saturate(lots);
+        flow.saturate(lots)?;
         if last {
             for crew in crews.ones() {
                 flow.room[crew] += room(crew, high) - room(crew, low);
             }
-            flow.saturate(lots);
+            flow.saturate(lots)?;
             for &lot in lots {
                 flows[lot as usize] = flow.outflow(lot as usize).to_vec();
             }
             continue;
         }
-        let above = flow.reach(lots);
+        let above = flow.reach(lots)?;
         let mut crews_below = crews.clone();
         crews_below.difference_with(&above.crews);
         let mut needs_more = FixedBitSet::with_capacity(supply.len());
@@ -94,5 +101,5 @@ pub(super) fn even(
             });
         }
     }
-    flows
+    Ok(flows)
 }

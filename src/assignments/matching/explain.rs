@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::cancellation::Cancelled;
 use super::flow::index;
 use super::{Catalogue, Network, Planned};
 use crate::assignments::model::{DriverId, PackageId};
@@ -56,10 +57,14 @@ pub enum Relaxed {
 
 impl Planned {
     /// Why packages stay behind.
-    pub fn explain(&self, catalogue: &Catalogue) -> Explanation {
+    ///
+    /// # Errors
+    /// [`Cancelled`], if the plan's [`Cancellation`](super::Cancellation) says so.
+    pub fn explain(&self, catalogue: &Catalogue) -> Result<Explanation, Cancelled> {
         let network = &self.network;
         let mut packages: Vec<(u32, LeftBehind)> = Vec::new();
         for lot in &network.lots {
+            network.cancellation.check()?;
             if lot.chosen.len() == lot.packages.len() {
                 continue;
             }
@@ -80,10 +85,10 @@ impl Planned {
             }
         }
         packages.sort_unstable_by_key(|&(place, _)| place);
-        Explanation {
+        Ok(Explanation {
             packages: packages.into_iter().map(|(_, left)| left).collect(),
-            relaxation: network.best_relaxation(catalogue),
-        }
+            relaxation: network.best_relaxation(catalogue)?,
+        })
     }
 }
 
@@ -121,51 +126,52 @@ impl Network {
         (able, refused)
     }
 
-    fn best_relaxation(&self, catalogue: &Catalogue) -> Option<Relaxation> {
+    fn best_relaxation(&self, catalogue: &Catalogue) -> Result<Option<Relaxation>, Cancelled> {
         let left: Vec<u32> = (0..self.lots.len())
             .filter(|&lot| self.flow.supply[lot] > 0)
             .map(index)
             .collect();
         if left.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let mut best = self.one_more_each(&left);
-        for candidate in self.candidates(catalogue, &left) {
+        let mut best = self.one_more_each(&left)?;
+        for candidate in self.candidates(catalogue, &left)? {
             let beaten = best
                 .as_ref()
                 .is_some_and(|best| best.gain >= candidate.bound);
             if candidate.bound == 0 || beaten {
                 break;
             }
-            let gain = self.without_rule(&candidate, &left);
+            let gain = self.without_rule(&candidate, &left)?;
             if gain > best.as_ref().map_or(0, |best| best.gain) {
                 let what = self.named(catalogue, &candidate);
                 best = Some(Relaxation { what, gain });
             }
         }
-        best
+        Ok(best)
     }
 
-    fn one_more_each(&self, left: &[u32]) -> Option<Relaxation> {
+    fn one_more_each(&self, left: &[u32]) -> Result<Option<Relaxation>, Cancelled> {
         let to = self.max_per_driver + 1;
         let mut flow = self.flow.clone();
         for (room, crew) in flow.room.iter_mut().zip(&self.crews) {
             *room += crew.room(to) - crew.room(self.max_per_driver);
         }
-        let gain = flow.saturate(left);
+        let gain = flow.saturate(left)?;
         let what = Relaxed::MaxPerDriver { to };
-        (gain > 0).then_some(Relaxation { what, gain })
+        Ok((gain > 0).then_some(Relaxation { what, gain }))
     }
 
     /// Rules whose absence may help, by how much it may at most.
     ///
     /// The minimum cut tells which: a rule must stand between a lot on the side of what is left behind and a crew on the other
     /// side. A crew on this side is full, whatever else it could take.
-    fn candidates(&self, catalogue: &Catalogue, left: &[u32]) -> Vec<Candidate> {
-        let reached = self.flow.clone().reach(left);
+    fn candidates(&self, catalogue: &Catalogue, left: &[u32]) -> Result<Vec<Candidate>, Cancelled> {
+        let reached = self.flow.clone().reach(left)?;
         let all_left: u64 = self.flow.supply.iter().copied().map(u64::from).sum();
         let mut candidates = Vec::new();
         for (number, crew) in self.crews.iter().enumerate() {
+            self.cancellation.check()?;
             if reached.crews[number] {
                 continue;
             }
@@ -197,7 +203,7 @@ impl Network {
             let code = catalogue.rules()[candidate.rule].code();
             (std::cmp::Reverse(candidate.bound), candidate.crew, code)
         });
-        candidates
+        Ok(candidates)
     }
 
     /// What the driver of a crew who holds least can take.
@@ -210,11 +216,11 @@ impl Network {
     /// How much more is carried if one driver of the crew had this rule less. What the whole crew would gain by it, bounded by
     /// what one of them can take: the drivers of a crew stand in for one another, and the gain by one edge of the network grows
     /// with its capacity, one by one, up to where another cut bounds it.
-    fn without_rule(&self, candidate: &Candidate, left: &[u32]) -> u64 {
+    fn without_rule(&self, candidate: &Candidate, left: &[u32]) -> Result<u64, Cancelled> {
         let mut flow = self.flow.clone();
         flow.let_take(candidate.crew, &candidate.lots);
-        flow.saturate(left)
-            .min(u64::from(self.room_of_one(candidate.crew)))
+        let gain = flow.saturate(left)?;
+        Ok(gain.min(u64::from(self.room_of_one(candidate.crew))))
     }
 
     fn named(&self, catalogue: &Catalogue, candidate: &Candidate) -> Relaxed {

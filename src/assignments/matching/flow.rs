@@ -10,6 +10,8 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use smallvec::SmallVec;
 
+use super::cancellation::{Cancellation, Cancelled};
+
 /// Far away: not reached.
 const NEVER: u32 = u32::MAX;
 
@@ -31,6 +33,7 @@ pub(super) struct Flow {
     sources: Vec<Vec<u32>>,
     /// Crews out of which no search finds a way any more; none is looked at again.
     closed: FixedBitSet,
+    cancellation: Cancellation,
 }
 
 /// What a search from lots with supply reaches.
@@ -61,8 +64,14 @@ struct Step {
 }
 
 impl Flow {
-    /// Nothing flows yet. `takers` are each lot's crews.
-    pub(super) fn new(takers: Arc<[FixedBitSet]>, supply: Vec<u32>, room: Vec<u32>) -> Self {
+    /// Nothing flows yet. `takers` are each lot's crews. Searches end with [`Cancelled`] once `cancellation` says so; what
+    /// flows then is of no use.
+    pub(super) fn new(
+        takers: Arc<[FixedBitSet]>,
+        supply: Vec<u32>,
+        room: Vec<u32>,
+        cancellation: Cancellation,
+    ) -> Self {
         let crews = room.len();
         Self {
             takers,
@@ -71,6 +80,7 @@ impl Flow {
             room,
             sources: vec![Vec::new(); crews],
             closed: FixedBitSet::with_capacity(crews),
+            cancellation,
         }
     }
 
@@ -99,16 +109,17 @@ impl Flow {
     }
 
     /// Lets flow as much as can. How much was added.
-    pub(super) fn saturate(&mut self, lots: &[u32]) -> u64 {
-        let mut added = self.saturate_directly(lots);
+    pub(super) fn saturate(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
+        let mut added = self.saturate_directly(lots)?;
         // Nothing is left: there is nothing to search for.
         while lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
-            let mut layers = self.search(lots);
+            let mut layers = self.search(lots)?;
             if !layers.found {
                 break;
             }
             for &lot in lots {
                 while self.supply[lot as usize] > 0 {
+                    self.cancellation.check()?;
                     match self.augment(lot, &mut layers) {
                         0 => break,
                         amount => added += u64::from(amount),
@@ -116,11 +127,11 @@ impl Flow {
                 }
             }
         }
-        added
+        Ok(added)
     }
 
     /// Lets flow what finds a crew with room at once, which is most: the first layer's work, without a search.
-    fn saturate_directly(&mut self, lots: &[u32]) -> u64 {
+    fn saturate_directly(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
         let mut open = self.closed.clone();
         open.toggle_range(..);
         for (crew, &room) in self.room.iter().enumerate() {
@@ -130,6 +141,7 @@ impl Flow {
         }
         let mut added = 0;
         for &lot in lots {
+            self.cancellation.check()?;
             while self.supply[lot as usize] > 0 {
                 let Some(crew) = first_common(&open, &self.takers[lot as usize]) else {
                     break;
@@ -144,29 +156,29 @@ impl Flow {
                 }
             }
         }
-        added
+        Ok(added)
     }
 
     /// As [`Flow::saturate`]; what is left over then has no way, and never will have: whatever it could reach is full, and
     /// filled by what can go nowhere else. That part of the network is closed, which saves searching it again. Right only as
     /// long as room does not grow.
-    pub(super) fn saturate_and_close(&mut self, lots: &[u32]) -> u64 {
-        let added = self.saturate(lots);
+    pub(super) fn saturate_and_close(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
+        let added = self.saturate(lots)?;
         if lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
-            let reached = self.reach(lots);
+            let reached = self.reach(lots)?;
             self.close(&reached.crews);
         }
-        added
+        Ok(added)
     }
 
     /// What lots with supply lead to, directly or by taking from a crew what another lot sent there. If the flow is a maximum,
     /// this is the minimum cut's side of the sources (Ford and Fulkerson, 1956): every crew in it is full.
-    pub(super) fn reach(&mut self, lots: &[u32]) -> Reached {
-        self.search(lots).reached
+    pub(super) fn reach(&mut self, lots: &[u32]) -> Result<Reached, Cancelled> {
+        Ok(self.search(lots)?.reached)
     }
 
     /// Layers from the lots with supply outwards, up to the first crews with room.
-    fn search(&mut self, lots: &[u32]) -> Layers {
+    fn search(&mut self, lots: &[u32]) -> Result<Layers, Cancelled> {
         let crews = self.room.len();
         let with_supply = lots.iter().filter(|&&lot| self.supply[lot as usize] > 0);
         let mut layers = Layers {
@@ -186,6 +198,7 @@ impl Flow {
         unseen.toggle_range(..);
         let (mut distance, mut frontier) = (0, 0..layers.reached.lots.len());
         while !frontier.is_empty() && !layers.found {
+            self.cancellation.check()?;
             let mut here = FixedBitSet::with_capacity(crews);
             for &lot in &layers.reached.lots[frontier.clone()] {
                 add_common(&mut here, &self.takers[lot as usize], &unseen);
@@ -208,7 +221,7 @@ impl Flow {
             frontier.end = layers.reached.lots.len();
             layers.crews.push(here);
         }
-        layers
+        Ok(layers)
     }
 
     /// Reaches the lots that a crew would have to let go of.

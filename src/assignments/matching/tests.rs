@@ -75,8 +75,9 @@ fn planned(manifest: &Manifest, max_per_driver: u32, held: &[Held]) -> (Catalogu
             max_per_driver,
             held,
         },
+        &Cancellation::default(),
     );
-    (catalogue, planned)
+    (catalogue, planned.unwrap())
 }
 
 fn accepts(driver: &Driver, package: &Package) -> bool {
@@ -320,7 +321,7 @@ fn a_plan_depends_on_what_is_listed_and_not_on_the_order() {
             rng.shuffle(&mut driver.rules);
         }
         let (catalogue, planned) = planned(&manifest, 8, &[]);
-        plans.push((planned.plan.clone(), planned.explain(&catalogue)));
+        plans.push((planned.plan.clone(), planned.explain(&catalogue).unwrap()));
     }
     assert!(!plans[0].0.unassigned.is_empty());
     assert!(plans.iter().all(|plan| *plan == plans[0]));
@@ -394,7 +395,7 @@ fn the_relaxation_that_is_named_helps_as_much_as_any_and_as_is_said() {
         manifest.drivers.push(twin);
         let most = 1 + index(dice.below(6));
         let (catalogue, planned) = planned(&manifest, most, &[]);
-        let explanation = planned.explain(&catalogue);
+        let explanation = planned.explain(&catalogue).unwrap();
         let before = most_carried(&manifest, most);
         let gain = best_gain(&manifest, most);
         let Some(Relaxation { what, gain: said }) = explanation.relaxation else {
@@ -458,7 +459,7 @@ fn each_package_left_behind_knows_why() {
         ) = (express, weight, hour, false);
     }
     let (catalogue, nothing) = planned(&manifest, 0, &[]);
-    let told = nothing.explain(&catalogue);
+    let told = nothing.explain(&catalogue).unwrap();
     let told: Vec<_> = told
         .packages
         .iter()
@@ -473,7 +474,7 @@ fn each_package_left_behind_knows_why() {
         ]
     );
     let (catalogue, planned) = planned(&manifest, 9, &[]);
-    let told = planned.explain(&catalogue);
+    let told = planned.explain(&catalogue).unwrap();
     assert_eq!(told.packages.len(), 1);
     let gain = Relaxation {
         what: Relaxed::Rule {
@@ -484,4 +485,23 @@ fn each_package_left_behind_knows_why() {
         gain: 1,
     };
     assert_eq!(told.relaxation, Some(gain));
+}
+
+#[test]
+fn a_plan_that_nobody_waits_for_ends_without_a_result() {
+    let manifest = day("day-99x990-many-rules.json");
+    let catalogue = Catalogue::new(manifest.clone());
+    let drivers = everybody(&manifest);
+    let request = Request {
+        drivers: &drivers,
+        max_per_driver: 10,
+        held: &[],
+    };
+    let cancellation = Cancellation::default();
+    let planned = plan(&catalogue, &request, &cancellation).unwrap();
+    assert!(planned.explain(&catalogue).is_ok());
+    drop(cancellation.on_drop());
+    assert_eq!(planned.explain(&catalogue), Err(Cancelled));
+    let again = plan(&catalogue, &request, &cancellation);
+    assert_eq!(again.unwrap_err(), Cancelled);
 }
