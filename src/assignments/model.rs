@@ -28,11 +28,16 @@ macro_rules! name {
         /// What was stored before names were normalized is read as if they had been.
         impl From<Box<str>> for $name {
             fn from(stored: Box<str>) -> Self {
-                Self(id::nfc(&stored).into())
+                Self::stored(&stored)
             }
         }
 
         impl $name {
+            /// A name that was stored, by whatever bounds were in force then.
+            pub fn stored(text: &str) -> Self {
+                Self(id::nfc(text).into())
+            }
+
             /// The name, or nothing if it is none.
             pub fn parse(text: &str) -> Option<Self> {
                 id::parse(text, ID_CHARS_MAX).map(|id| Self(id.into()))
@@ -53,13 +58,13 @@ macro_rules! name {
 }
 
 name! {
-    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Cheap to
-    /// clone.
+    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, none of them a control
+    /// character, in NFC. Cheap to clone.
     DriverId
 }
 name! {
-    /// A package's name: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Cheap to
-    /// clone.
+    /// A package's name: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, none of them a control
+    /// character, in NFC. Cheap to clone.
     PackageId
 }
 
@@ -355,9 +360,11 @@ mod tests {
         assert!(DriverId::parse("driver_1").is_some());
         assert!(DriverId::parse("Zoë 7").is_some());
         assert!(DriverId::parse(&"ü".repeat(ID_CHARS_MAX)).is_some());
-        for bad in ["", "a\nb", "\0", &"x".repeat(ID_CHARS_MAX + 1)] {
+        let many_bytes = "\u{1f4e6}".repeat(ID_CHARS_MAX / 2 + 1);
+        for bad in ["", "a\nb", "\0", &"x".repeat(ID_CHARS_MAX + 1), &many_bytes] {
             assert!(PackageId::parse(bad).is_none(), "{bad:?}");
         }
+        assert_eq!(PackageId::stored(&many_bytes).as_str(), many_bytes);
     }
 
     #[test]

@@ -274,7 +274,7 @@ fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
     let mut rows = hands.query([Day(date)])?;
     let mut held = Vec::new();
     while let Some(row) = rows.next()? {
-        let driver = name(DriverId::parse(row.get_ref(0)?.as_str()?))?;
+        let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
         let packages = packages(1, row.get_ref(1)?.as_str()?)?;
         let of_driver = |package: Package| Held {
             driver: driver.clone(),
@@ -291,8 +291,8 @@ fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Hel
     let sql = "SELECT driver, package FROM statuses WHERE day = ? AND status <> ?";
     let held = |row: &Row<'_>| {
         Ok(Held {
-            driver: name(DriverId::parse(row.get_ref(0)?.as_str()?))?,
-            package: name(PackageId::parse(row.get_ref(1)?.as_str()?))?,
+            driver: DriverId::stored(row.get_ref(0)?.as_str()?),
+            package: PackageId::stored(row.get_ref(1)?.as_str()?),
         })
     };
     connection
@@ -521,7 +521,7 @@ fn list(
     };
     while let Some(row) = rows.next()? {
         let Day(date) = row.get(1)?;
-        let new = (name(DriverId::parse(row.get_ref(0)?.as_str()?))?, date);
+        let new = (DriverId::stored(row.get_ref(0)?.as_str()?), date);
         if let Some(old) = key.replace(new.clone()).filter(|old| *old != new) {
             end(&mut found, &mut group);
             if found.len() > limit {
@@ -550,11 +550,12 @@ fn list(
 
 /// The place behind everything that a driver has on a day.
 fn end_of((driver, date): (DriverId, Date)) -> Place {
-    let last = char::MAX.to_string().repeat(ID_CHARS_MAX);
+    // As many bytes as a name may have.
+    let last = char::MAX.to_string().repeat(ID_CHARS_MAX / 2);
     Place {
         driver,
         date: Some(date),
-        package: PackageId::parse(&last).expect("as many characters as a name may have"),
+        package: PackageId::stored(&last),
     }
 }
 
@@ -573,7 +574,7 @@ fn read_hand(
     filter: &Filter,
     found: &mut Vec<Assignment>,
 ) -> rusqlite::Result<()> {
-    let driver = name(DriverId::parse(row.get_ref(0)?.as_str()?))?;
+    let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
     let (Day(date), Micros(assigned_at)) = (row.get(1)?, row.get(2)?);
     let mut said = connection.prepare_cached(
         "SELECT package, status, updated_at FROM statuses WHERE day = ? AND driver = ?",

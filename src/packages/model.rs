@@ -16,8 +16,8 @@ pub const TYPE_CHARS_MAX: usize = 64;
 /// Types whose preference must be part of every update of preferences, if they are configured; others may be left out.
 pub const ALWAYS_SAID: [&str; 2] = ["personal", "marketing"];
 
-/// The name of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters, none of them a control character, in NFC. Ids are
-/// asked for in paths, so none has a dot segment.
+/// The name of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes,
+/// none of them a control character, in NFC. Ids are asked for in paths, so none has a dot segment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(Box<str>);
 
@@ -314,10 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn an_id_has_1_to_128_characters() {
+    fn an_id_has_1_to_128_characters_and_256_bytes() {
         assert!(Id::parse("").is_none());
         assert!(Id::parse("ü".repeat(128).as_str()).is_some());
         assert!(Id::parse("x".repeat(129).as_str()).is_none());
+        assert!(Id::parse("\u{1f4e6}".repeat(64).as_str()).is_some());
+        assert!(Id::parse("\u{1f4e6}".repeat(65).as_str()).is_none());
         for id in ["a\0", "..", "../a", "a/./b"] {
             assert!(Id::parse(id).is_none(), "{id:?}");
         }

@@ -26,10 +26,18 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The id in NFC; `None` if it is empty, longer than `chars_max`, or has a control character.
+/// The longest id in bytes of UTF-8, where it has so many characters at most: two for each. So Latin, Greek, Cyrillic,
+/// Hebrew and Arabic ids may have all their characters, others as many as fit. What an id costs in a file and in its
+/// indexes is its bytes, and ids come from everybody.
+pub const fn bytes_max(chars_max: usize) -> usize {
+    2 * chars_max
+}
+
+/// The id in NFC; `None` if it is empty, longer than `chars_max` or [`bytes_max`], or has a control character.
 pub fn parse(text: &str, chars_max: usize) -> Option<Cow<'_, str>> {
     let id = nfc(text);
-    let fits = (1..=chars_max).contains(&id.chars().take(chars_max + 1).count());
+    let fits = (1..=chars_max).contains(&id.chars().take(chars_max + 1).count())
+        && id.len() <= bytes_max(chars_max);
     (fits && !id.chars().any(char::is_control)).then_some(id)
 }
 
@@ -55,6 +63,21 @@ mod tests {
             ("\u{fb01}", Some("\u{fb01}")),
             ("123456", Some("123456")),
             ("1234567", None),
+            // Six characters of two bytes, four of three, three of four: 12 bytes.
+            (
+                "\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}",
+                Some("\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}"),
+            ),
+            (
+                "\u{65e5}\u{65e5}\u{65e5}\u{65e5}",
+                Some("\u{65e5}\u{65e5}\u{65e5}\u{65e5}"),
+            ),
+            ("\u{65e5}\u{65e5}\u{65e5}\u{65e5}1", None),
+            (
+                "\u{1f4e6}\u{1f4e6}\u{1f4e6}",
+                Some("\u{1f4e6}\u{1f4e6}\u{1f4e6}"),
+            ),
+            ("\u{1f4e6}\u{1f4e6}\u{1f4e6}1", None),
             // Seven code points, six in NFC.
             ("12345e\u{301}", Some("12345\u{e9}")),
             ("", None),

@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-use super::time;
+use super::{id, time};
 
 /// Mistakes that are named at most.
 pub const MISTAKES_MAX: usize = 100;
@@ -448,8 +448,10 @@ pub fn text_of_id(value: &Value) -> Option<std::borrow::Cow<'_, str>> {
 
 /// What a value is told that is not an id.
 pub fn not_an_id(chars_max: usize) -> String {
+    let bytes_max = id::bytes_max(chars_max);
     format!(
-        "An id is a text of 1 to {chars_max} characters, no control characters, or a whole number."
+        "An id is a text of 1 to {chars_max} characters and at most {bytes_max} bytes of UTF-8, no control characters, or a \
+         whole number."
     )
 }
 

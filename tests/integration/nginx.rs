@@ -727,7 +727,7 @@ async fn the_location_of_every_package_leads_through_the_door_to_it() {
     let shop = Shop::open(&[BEHIND_NGINX]).await;
     let nginx = Nginx::before(&shop, &[]).await;
     let mut connection = nginx.connect_from("127.0.0.1").await;
-    let longest = "\u{1f4e6}".repeat(128);
+    let longest = "\u{1f4e6}".repeat(64);
     for id in [
         "p-1", "a/b", "/a", "a/", "a//b", "...", "..a", "a..", ".a/b.", "a b", "a+b", "a%b",
         "%2e%2e", "a?b#c", "a\\b", "a;b=c", "a&b", "\u{e9}", "\"<>'", "*", "~", "12", &longest,

@@ -85,9 +85,9 @@ pub(super) fn key(driver: &DriverId, package: &PackageId) -> Item {
 /// The place of an assignment, by its key.
 pub(super) fn place(item: &Item) -> Option<Place> {
     Some(Place {
-        driver: DriverId::parse(text_of(item, DRIVER_ID)?)?,
+        driver: DriverId::stored(text_of(item, DRIVER_ID)?),
         date: None,
-        package: PackageId::parse(text_of(item, PACKAGE_ID)?)?,
+        package: PackageId::stored(text_of(item, PACKAGE_ID)?),
     })
 }
 
