@@ -17,6 +17,9 @@ pub const CUSTOMER_CHARS_MAX: usize = 200;
 pub const BARISTA_CHARS_MAX: usize = 64;
 /// The longest idempotency key, in characters.
 pub const KEY_CHARS_MAX: usize = 255;
+/// The shortest idempotency key that is the same wherever it comes from, in characters: a shorter one can be guessed, as
+/// `1` or `order-1` can, and whoever used it first would get the orders of all others.
+pub const KEY_ANYWHERE_CHARS_MIN: usize = 16;
 
 /// One moment on both clocks: the monotonic one for how long things take, the wall clock for what is written down.
 #[derive(Debug, Clone, Copy)]
@@ -45,21 +48,28 @@ impl fmt::Display for OrderId {
 }
 
 /// What a client calls an order before it has an id: 1 to 255 visible ASCII characters
-/// (the `Idempotency-Key` header of draft-ietf-httpapi-idempotency-key-header).
+/// (the `Idempotency-Key` header of draft-ietf-httpapi-idempotency-key-header). A short one names an order of the origin
+/// that it came from; one of [`KEY_ANYWHERE_CHARS_MIN`] or more names the same order from anywhere: a phone changes networks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey(Arc<str>);
+pub struct IdempotencyKey {
+    text: Arc<str>,
+    /// Whose it is, if it is short.
+    origin: Option<IpNet>,
+}
 
 impl IdempotencyKey {
-    /// The key, or nothing if it is empty, too long, or holds anything but visible ASCII.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    /// The key as it came from `origin`, or nothing if it is empty, too long, or holds anything but visible ASCII.
+    pub fn parse(text: &[u8], origin: IpNet) -> Option<Self> {
         let fits = (1..=KEY_CHARS_MAX).contains(&text.len());
         let visible = text.iter().all(u8::is_ascii_graphic);
         if !(fits && visible) {
             return None;
         }
-        std::str::from_utf8(text)
-            .ok()
-            .map(|text| Self(Arc::from(text)))
+        let origin = (text.len() < KEY_ANYWHERE_CHARS_MIN).then_some(origin);
+        std::str::from_utf8(text).ok().map(|text| Self {
+            text: Arc::from(text),
+            origin,
+        })
     }
 }
 
@@ -292,6 +302,10 @@ impl View {
 mod tests {
     use super::*;
 
+    fn parse(text: &[u8]) -> Option<IdempotencyKey> {
+        IdempotencyKey::parse(text, "192.0.2.1/32".parse().unwrap())
+    }
+
     #[test]
     fn a_key_is_1_to_255_visible_ascii_characters() {
         for (text, fits) in [
@@ -304,13 +318,23 @@ mod tests {
             ("naïve", false),
             ("\u{7f}", false),
         ] {
-            assert_eq!(
-                IdempotencyKey::parse(text.as_bytes()).is_some(),
-                fits,
-                "{text:?}"
-            );
+            assert_eq!(parse(text.as_bytes()).is_some(), fits, "{text:?}");
         }
-        assert!(IdempotencyKey::parse(&[b'x'; 255]).is_some());
-        assert!(IdempotencyKey::parse(&[b'x'; 256]).is_none());
+        assert!(parse(&[b'x'; 255]).is_some());
+        assert!(parse(&[b'x'; 256]).is_none());
+    }
+
+    #[test]
+    fn a_short_key_is_its_origin_s_and_a_long_one_the_same_from_anywhere() {
+        let elsewhere =
+            |text| IdempotencyKey::parse(text, "2001:db8::/64".parse().unwrap()).unwrap();
+        for (text, same) in [
+            (&b"1"[..], false),
+            (b"fifteen-letters", false),
+            (b"sixteen-letters!", true),
+        ] {
+            assert_eq!(parse(text).unwrap() == elsewhere(text), same);
+            assert_eq!(elsewhere(text), elsewhere(text));
+        }
     }
 }

@@ -5,15 +5,18 @@ mod carrying;
 mod problems;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::Full;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::debug;
@@ -35,6 +38,7 @@ use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
+use crate::http::edge::Caller;
 use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
@@ -101,7 +105,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     post, path = "/order/", tag = "orders",
     request_body(content = Option<NewOrder>, content_type = "application/json"),
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: whoever knows it gets the order",
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: whoever knows it gets the order. One of fewer than 16 characters names an order of the client's address only",
             min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
         ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240)"),
     ),
@@ -120,12 +124,13 @@ async fn place_order(
     // First, so that who is cut off costs least.
     mut admission: Admission,
     State(desk): State<Desk>,
+    Extension(Caller { peer, .. }): Extension<Caller>,
     request_id: LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
-    let placed = placement(&desk.orders, &mut admission, request_id, headers, body);
+    let placed = placement(&desk, &mut admission, peer, request_id, headers, body);
     let (placement, wait) = match placed {
         Ok(placed) => placed,
         Err(problem) => return problem.into_response(),
@@ -174,30 +179,40 @@ async fn held_for(
     reason = "the request ends here; see place_order"
 )]
 fn placement(
-    orders: &Orders,
+    desk: &Desk,
     admission: &mut Admission,
+    peer: IpAddr,
     LoggedRequestId(request_id): LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Result<(Placement<Mutex<Counter>>, Option<Duration>), Problem> {
-    let keyed = keyed(&headers, &body.json)?;
+    let uncounted = || desk.flood.origin(peer, &headers).address;
+    let origin = || admission.address().unwrap_or_else(uncounted);
+    let keyed = keyed(&headers, origin, &body.json)?;
     let wait = preferred_wait(&headers);
     let customer = body
         .value
         .and_then(|order| order.customer)
         .map(String::into_boxed_str);
     let hold = wait.is_none_or(|wait| !wait.is_zero());
-    let placed = orders.place(customer, admission.address(), keyed, hold, request_id);
+    let placed = desk
+        .orders
+        .place(customer, admission.address(), keyed, hold, request_id);
     // From here on a purge would find it; one that came between the admission and this moment did not.
     admission.settled();
     Ok((placed?, wait))
 }
 
-fn keyed(headers: &HeaderMap, body: &Value) -> Result<Option<Keyed>, Problem> {
+/// A short key counts for its origin: the address that flood control counts, or would count.
+fn keyed(
+    headers: &HeaderMap,
+    origin: impl FnOnce() -> IpNet,
+    body: &Value,
+) -> Result<Option<Keyed>, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
-    let key = IdempotencyKey::parse(key.as_bytes()).ok_or_else(|| {
+    let key = IdempotencyKey::parse(key.as_bytes(), origin()).ok_or_else(|| {
         Problem::unreadable("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     })?;
     Ok(Some(Keyed {

@@ -1,11 +1,13 @@
 //! What a customer can ask for, and every answer to it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use uuid::Uuid;
 
-use crate::client::{Ask, delete, get, order, post};
+use crate::client::{Ask, Visitor, delete, get, order, post};
 use crate::shop::{Shop, text};
 
 const UNKNOWN: &str = "0191d5c8-7a9b-7000-8000-000000000000";
@@ -684,5 +686,56 @@ async fn an_order_that_is_brewed_or_ready_cannot_be_cancelled() {
         .expect_problem(409, "too-late");
     assert_eq!(problem["state"], "ready");
     visitor.answer().await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_short_key_is_its_address_s_own_and_a_long_one_names_the_same_order_from_anywhere() {
+    let shop = Shop::open(&[("flood.trusted_proxies", "127.0.0.1")]).await;
+    let by = |customer: &str, address: &str, key: &str| {
+        let ask = order().json(&json!({"customer": customer}));
+        ask.key(key).header("x-forwarded-for", address)
+    };
+    // One that anybody would think of: whoever squats it gets nobody else's coffee.
+    for key in ["1", "fifteen-letters"] {
+        let squatter = shop.customer(by("Eve", "192.0.2.66", key)).await;
+        let regular = shop.customer(by("Ada", "192.0.2.1", key)).await;
+        let again = shop.customer(by("Ada", "192.0.2.1", key)).await;
+        let now = shop.metrics().await;
+        assert_eq!((now.waiting(), now.held()), (2, 3));
+        assert_eq!(shop.serve_all().await, ["Eve", "Ada"]);
+        assert_eq!(squatter.answer().await.expect(200)["customer"], "Eve");
+        for held in [regular, again] {
+            assert_eq!(held.answer().await.expect(200)["customer"], "Ada");
+        }
+    }
+    // A phone leaves its network.
+    let key = "sixteen-letters!";
+    let at_home = shop.customer(by("Bo", "192.0.2.1", key)).await;
+    at_home.leave().await;
+    let under_way = shop.customer(by("Bo", "2001:db8::1", key)).await;
+    assert_eq!(shop.serve_all().await, ["Bo"]);
+    under_way.answer().await.expect(200);
+    let replayed = shop.customers.ask(by("Bo", "198.51.100.7", key)).await;
+    assert_eq!(replayed.header("idempotency-replayed"), Some("true"));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn where_nobody_is_counted_a_short_key_is_its_connection_s_address_s() {
+    let shop = Shop::open(&[("flood.mode", "off")]).await;
+    let first = shop.customer(order().key("1")).await;
+    let again = shop.customer(order().key("1")).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 66, 6], 0))).unwrap();
+    let stream = socket.connect(shop.customers.address).await.unwrap();
+    let mut elsewhere = shop.customers.over(stream).await;
+    let other = Visitor::new(async move { elsewhere.try_ask(&order().key("1")).await });
+    shop.until("two orders are in line", |now| now.waiting() == 2)
+        .await;
+    shop.serve_on_one_connection(2).await;
+    for held in [first, again, other] {
+        held.answer().await.expect(200);
+    }
     shop.close().await;
 }

@@ -2,6 +2,8 @@
 
 mod model_based;
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -53,7 +55,7 @@ fn order(n: u128, now: Now) -> Order {
 
 fn key(name: &str) -> Keyed {
     Keyed {
-        key: IdempotencyKey::parse(name.as_bytes()).unwrap(),
+        key: IdempotencyKey::parse(name.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 7,
     }
 }

@@ -1,6 +1,7 @@
 //! Races, explored by a model checker: it runs each scenario under thousands of schedules and reports the one that
 //! fails. An order that gets lost shows as a deadlock, because somebody then waits for it for ever.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shuttle::future::block_on;
@@ -48,7 +49,7 @@ fn place(shop: &Shop) -> Held<Lock> {
 }
 
 fn place_keyed(shop: &Shop) -> Placement<Lock> {
-    let key = IdempotencyKey::parse(b"k").unwrap();
+    let key = IdempotencyKey::parse(b"k", IpAddr::from([127, 0, 0, 1]).into()).unwrap();
     let keyed = Keyed {
         key,
         fingerprint: 0,

@@ -1,5 +1,7 @@
 //! Leases, graces and waits, with a clock that stands still until everybody waits for it.
 
+use std::net::IpAddr;
+
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -18,7 +20,7 @@ fn open() -> (Orders, JoinHandle<()>) {
 
 fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<Counter>> {
     let keyed = key.map(|key| Keyed {
-        key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
+        key: IdempotencyKey::parse(key.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 0,
     });
     match orders.place(None, None, keyed, true, None) {
