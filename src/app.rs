@@ -43,7 +43,7 @@ use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
-use crate::storage::{Condition, clock, sqlite};
+use crate::storage::{Condition, FreeSpace, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, couriers, deliveries, orders, packages, version};
 
@@ -109,6 +109,7 @@ impl App {
             assignments: storage.assignments(config, &engines),
             couriers: storage.couriers(config, &engines),
             oplog: storage.oplog.clone(),
+            space: storage.space.clone(),
         };
         let mut components = storage.components(&stores);
         let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
@@ -194,6 +195,14 @@ impl App {
         supervise(&mut background, "flood control's clock", async move {
             flood.sweep().await;
         });
+        let packages = desks.packages.clone();
+        supervise(&mut background, "the package desk's counts", async move {
+            packages.keep_counts().await;
+        });
+        let space = storage.space.clone();
+        supervise(&mut background, "the look at the free space", async move {
+            space.watch().await;
+        });
         let couriers = desks.couriers.clone();
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
@@ -223,6 +232,8 @@ impl App {
             .await;
         shutdown::close(async {
             messages.stop().await;
+            // If it cannot be stored, the log of the storage says why.
+            let _ = desks.packages.keep_rejected().await;
             storage.close().await;
         })
         .await;
@@ -277,6 +288,7 @@ pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
         assignments: Arc::new(assignments::store::Closed),
         couriers: Arc::new(couriers::store::Closed),
         oplog: Oplog::nowhere(),
+        space: FreeSpace::new("", 0),
     };
     let types = package_types(config)?;
     let desks = Desks::new(config, stores, types, usize::MAX, &registry);
@@ -329,10 +341,23 @@ fn scrape(
     let desks = desks.clone();
     let databases = storage.databases();
     let oplog = storage.oplog.clone();
+    let space = storage.space.clone();
+    let free_bytes = registry.register(|| {
+        const FREE: &str = "odyssey_storage_free_bytes";
+        const LEAST: &str = "odyssey_storage_free_min_bytes";
+        describe_gauge!(
+            FREE,
+            "Bytes that are free on the data directory's file system"
+        );
+        describe_gauge!(LEAST, "Free bytes below which the public may not write");
+        gauge!(LEAST).set(bytes(space.min_bytes()));
+        gauge!(FREE)
+    });
     Scrape::new(registry.clone(), move || {
         desks.orders.show_figures();
         desks.flood.show_figures();
         oplog.show_figures();
+        free_bytes.set(bytes(space.free_bytes()));
         count_lost_lines();
         for database in &databases {
             database.show_figures();
@@ -341,6 +366,14 @@ fn scrape(
             open.set(count(seats.taken()));
         }
     })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "some bytes of petabytes do not matter"
+)]
+fn bytes(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 fn count(connections: usize) -> f64 {

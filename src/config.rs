@@ -201,6 +201,8 @@ pub struct Storage {
     /// How often the files are checked; zero: never by themselves.
     #[serde(with = "duration")]
     pub check_every: Duration,
+    /// Free bytes below which the public may not write.
+    pub free_min: u64,
 }
 
 /// Drone deliveries.
@@ -230,6 +232,8 @@ pub struct Packages {
     pub opt_in: Vec<String>,
     /// How long a package is known again.
     pub remember: Time,
+    /// How far ahead of the clock a preference may be stamped.
+    pub future_max: Time,
 }
 
 /// Assignments.
@@ -569,6 +573,7 @@ impl Config {
         within("storage.readers", storage.readers, 1, 64)?;
         let every = storage.check_every;
         time_within("storage.check_every", every, Duration::ZERO, DAYS_1000)?;
+        within("storage.free_min", storage.free_min, 0, 1 << 50)?;
         let deliveries = &self.deliveries;
         within("deliveries.kept", deliveries.kept, 1, 10_000_000)?;
         let ongoing = deliveries.ongoing_max;
@@ -580,6 +585,9 @@ impl Config {
         time_within("deliveries.stale_after", stale_after, second, DAYS_1000)?;
         if let Time::For(time) = self.packages.remember {
             time_within("packages.remember", time, second, 10 * DAYS_1000)?;
+        }
+        if let Time::For(time) = self.packages.future_max {
+            time_within("packages.future_max", time, second, 10 * DAYS_1000)?;
         }
         Ok(())
     }
@@ -1001,6 +1009,8 @@ mod tests {
             ),
             ("ODYSSEY_PACKAGES__REMEMBER", "always", "packages.remember"),
             ("ODYSSEY_PACKAGES__REMEMBER", "0s", "packages.remember"),
+            ("ODYSSEY_PACKAGES__FUTURE_MAX", "0s", "packages.future_max"),
+            ("ODYSSEY_STORAGE__FREE_MIN", "-1", "storage.free_min"),
             ("ODYSSEY_ASSIGNMENTS__STORE", "paper", "assignments.store"),
             ("ODYSSEY_ASSIGNMENTS__TABLE", "a b", "assignments.table"),
             (

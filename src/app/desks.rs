@@ -20,6 +20,7 @@ use crate::http::index::{Link, index_route};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
+use crate::storage::FreeSpace;
 use crate::telemetry::Registry;
 
 /// The desks, as handles.
@@ -35,6 +36,8 @@ pub(super) struct Desks {
     pub(super) assignments: Assignments,
     pub(super) couriers: Couriers,
     pub(super) flood: Flood,
+    /// What must be left for what the public writes.
+    pub(super) space: FreeSpace,
     pub(super) limits: BodyLimits,
     pub(super) manifest_limits: BodyLimits,
     pub(super) events_limits: BodyLimits,
@@ -84,6 +87,11 @@ impl Desks {
         let packages = Packages::new(
             stores.packages,
             types,
+            match config.packages.future_max {
+                config::Time::Forever => None,
+                config::Time::For(time) => Some(time),
+            },
+            stores.space.clone(),
             registry.register(packages::Metrics::register),
         );
         let assignments = Assignments::new(
@@ -104,6 +112,7 @@ impl Desks {
                 registry.register(couriers::Metrics::register),
             ),
             flood,
+            space: stores.space,
             limits,
             events_limits: BodyLimits {
                 max_bytes: config.couriers.events_max_bytes,
@@ -200,7 +209,9 @@ pub(super) fn apis(
         "The public side: orders are placed and held until they are ready, packages are sent.";
     let mut customers = Api::new("Odyssey: customers", public);
     if desks.deliveries_for_customers {
-        let routes = deliveries::routes::customer_routes(&deliveries);
+        let public = desks.deliveries.clone().public(desks.space.clone());
+        let public = deliveries::routes::Desk::new(public, desks.limits);
+        let routes = deliveries::routes::customer_routes(&public);
         customers = customers.routes(limited(routes, &desks.flood));
     }
     let inner = "The inner side: baristas, drones and operators. Not for the public network.";

@@ -11,6 +11,7 @@ use super::engines::Engines;
 use crate::assignments::oplog::{self, Oplog};
 use crate::config::{self, Config};
 use crate::http::status::Component;
+use crate::storage::FreeSpace;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
@@ -67,6 +68,8 @@ pub(super) struct Storage {
     /// Nothing if they are kept in Redis.
     pub(super) couriers: Option<Database>,
     pub(super) oplog: Oplog,
+    /// What is left of the data directory's file system.
+    pub(super) space: FreeSpace,
     /// Kept until the databases are closed.
     _directory: DataDirectory,
 }
@@ -78,6 +81,8 @@ pub(super) struct Stores {
     pub(super) assignments: Arc<dyn assignments::store::Store>,
     pub(super) couriers: Arc<dyn couriers::store::Store>,
     pub(super) oplog: Oplog,
+    /// What the public writes needs this.
+    pub(super) space: FreeSpace,
 }
 
 impl Storage {
@@ -88,6 +93,8 @@ impl Storage {
     ) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(&config.data_dir)?;
         info!(path = %directory.path().display(), "the data directory is ours");
+        let space = FreeSpace::new(directory.path(), config.storage.free_min);
+        space.measure();
         let database = |desk: &Desk| {
             let settings = sqlite::Settings {
                 path: directory.file(desk.file),
@@ -125,6 +132,7 @@ impl Storage {
             assignments,
             couriers,
             oplog,
+            space,
             _directory: directory,
         })
     }
@@ -132,11 +140,19 @@ impl Storage {
     /// The desks that keep something, as `/readyz` shows them.
     pub(super) fn components(&self, stores: &Stores) -> Vec<Component> {
         let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
+        let space = self.space.clone();
         let assignments = Arc::clone(&stores.assignments);
         let couriers = Arc::clone(&stores.couriers);
         vec![
             Component::new("deliveries", move || deliveries.state()),
-            Component::new("packages", move || packages.state()),
+            // The public alone writes there.
+            Component::new("packages", move || {
+                let (state, space) = (packages.state(), space.state());
+                if state.down.is_none() && space.down.is_some() {
+                    return space;
+                }
+                state
+            }),
             Component::new("assignments", move || assignments.state()),
             Component::new("couriers", move || couriers.state()),
         ]

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::model::EventType;
-pub use crate::storage::Unavailable;
+pub use crate::storage::{SpaceLow, Unavailable};
 
 /// Why an event is not accepted. Nothing of it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -100,6 +100,7 @@ async fn record_event(
 ) -> Result<Response, Problem> {
     let id = delivery_id(&id)?;
     let key = key(&headers)?.or(event.event_id.map(String::into_boxed_str));
+    desk.deliveries.check_space()?;
     let recorded = desk
         .deliveries
         .record(id.clone(), event.event_type, key)

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::error::{RecordError, Unavailable};
+use super::error::{RecordError, SpaceLow, Unavailable};
 use super::metrics::Metrics;
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::store::{NewEvent, Recorded, Store};
-use crate::storage::{Clock, carried_through};
+use crate::storage::{Clock, FreeSpace, carried_through};
 
 /// The desk.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Deliveries {
     stale_after: Duration,
     /// Advances with the uptime.
     clock: Clock,
+    /// What must be left for the public's events; nothing for the staff's.
+    space: Option<FreeSpace>,
     metrics: Metrics,
 }
 
@@ -28,8 +30,26 @@ impl Deliveries {
             store,
             stale_after,
             clock: Clock::starting_at(Timestamp::now()),
+            space: None,
             metrics,
         }
+    }
+
+    /// The desk as the public meets it, which takes nothing in while too little space is left.
+    #[must_use]
+    pub fn public(self, space: FreeSpace) -> Self {
+        Self {
+            space: Some(space),
+            ..self
+        }
+    }
+
+    /// Whether there is space for an event.
+    ///
+    /// # Errors
+    /// [`SpaceLow`], if this is the public's desk and too little is left.
+    pub fn check_space(&self) -> Result<(), SpaceLow> {
+        self.space.as_ref().map_or(Ok(()), FreeSpace::check)
     }
 
     /// Records an event. Once this has answered, no crash can take it away.

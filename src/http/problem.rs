@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::storage::Unavailable;
+use crate::storage::{SpaceLow, Unavailable};
 
 /// A problem, as `application/problem+json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -225,6 +225,21 @@ impl From<Unavailable> for Problem {
             Unavailable::Failed => Self::bug(),
             Unavailable::Stopped => Self::stopping(),
         }
+    }
+}
+
+/// Of what the public writes.
+impl From<SpaceLow> for Problem {
+    fn from(SpaceLow: SpaceLow) -> Self {
+        let title = "The storage is nearly full";
+        let detail = "Too little space is left on the server's disk; nothing of this request was stored. Try again later.";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "storage-low",
+            title,
+            detail,
+        )
+        .retry_after(Duration::from_secs(10))
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Metrics {
     rejected: Counter,
     applied: Counter,
     outdated: Counter,
+    reset: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -37,7 +38,7 @@ impl Metrics {
             "odyssey_packages_rejected_total",
             "Malformed requests to send a package or to update preferences"
         );
-        describe_counter!(PREFERENCES, "Updates of preferences, by result");
+        describe_counter!(PREFERENCES, "Updates and resets of preferences, by result");
         let sent = |result: &'static str| counter!(SENT, "result" => result);
         let updates = |result: &'static str| counter!(PREFERENCES, "result" => result);
         Self {
@@ -49,6 +50,7 @@ impl Metrics {
             rejected: counter!("odyssey_packages_rejected_total"),
             applied: updates("applied"),
             outdated: updates("outdated"),
+            reset: updates("reset"),
         }
     }
 
@@ -72,6 +74,10 @@ impl Metrics {
             &self.outdated
         }
         .increment(1);
+    }
+
+    pub(super) fn reset(&self) {
+        self.reset.increment(1);
     }
 
     pub(super) fn rejected(&self) {

@@ -12,11 +12,16 @@
 //! - **preference**: whether a recipient takes a type. Without one, a type is taken unless it stands in `packages.opt_in`.
 //! - **outcome**: **delivered**, or **dropped** because the recipient had declined the type when the package was processed.
 //! - **ledger**: one row per package that was processed.
-//! - **rejected**: a request that was malformed. Nothing of it is kept but that there was one.
+//! - **rejected**: a request that was malformed. Nothing of it is kept but that there was one: counted in memory, and stored
+//!   four times a second at most, so that malformed requests cost no flush each. A crash loses the count of the last quarter
+//!   of a second, a stop nothing.
 //!
 //! # Preferences do not depend on the order in which they arrive
 //! Each type of each recipient has the word that was said last, by the timestamp in the request. Of two words with the same
 //! timestamp, the refusal holds. A word that comes late and is older changes nothing.
+//!
+//! A word that is stamped far in the future holds until then, whoever sent it. `packages.future_max` bounds how far, and the
+//! staff can **reset** a recipient: all their words are forgotten, and the next one holds whatever its timestamp.
 //!
 //! ```text
 //!   POST /packages -> one transaction: id in the ledger?  -- yes -->  its first outcome, duplicate

@@ -17,10 +17,11 @@ use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
 use crate::http::Problem;
 use crate::http::api::with_state;
-use crate::http::body::{AnyJson, BodyLimits};
+use crate::http::body::{AnyJson, BodyLimits, Ignored};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
-use crate::http::responses::{JsonBody, Stored};
+use crate::http::responses::{IgnoredBody, JsonBody, Stored};
+use crate::values::id::bytes_max;
 
 /// What does not stand for itself in a URL (RFC 3986, section 2.3), and the dot: two of them would lead elsewhere.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
@@ -43,12 +44,14 @@ impl Desk {
         }
     }
 
-    /// Counts what was malformed.
-    async fn checked<T>(&self, read: Result<T, Problem>) -> Result<T, Problem> {
+    /// Counts what was malformed, and refuses the rest while too little space is left.
+    fn checked<T>(&self, read: Result<T, Problem>) -> Result<T, Problem> {
         if read.is_err() {
-            self.packages.reject().await;
+            self.packages.reject();
         }
-        read
+        let read = read?;
+        self.packages.check_space()?;
+        Ok(read)
     }
 }
 
@@ -70,11 +73,11 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     with_state(routes, desk)
 }
 
-/// What the staff may see.
+/// What the staff may see, and reset.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
     let routes = [
         routes!(get_package),
-        routes!(get_preferences),
+        routes!(get_preferences, reset_preferences),
         routes!(get_statistics),
     ];
     with_state(routes, desk)
@@ -100,7 +103,7 @@ async fn send_package(
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
     let package = body.and_then(|AnyJson(json)| wire::package(&json, types));
-    let package = desk.checked(package).await?;
+    let package = desk.checked(package)?;
     let id = package.id.clone();
     let sent = desk.packages.send(package).await?;
     let first = !sent.duplicate;
@@ -146,7 +149,8 @@ async fn get_package(
 /// Say what is taken
 ///
 /// The latest word holds by its `timestamp`, in whatever order words arrive; of two at the same time, the refusal. A type
-/// that is not named stays as it is; `personal_preference` and `marketing_preference` must be.
+/// that is not named stays as it is; `personal_preference` and `marketing_preference` must be. With `packages.future_max`
+/// a `timestamp` further ahead of the server's clock is answered 422.
 #[utoipa::path(
     put, path = "/preferences", tag = "packages",
     request_body(content = NewPreferences, content_type = "application/json"),
@@ -161,8 +165,9 @@ async fn update_preferences(
     body: Result<AnyJson, Problem>,
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
-    let update = body.and_then(|AnyJson(json)| wire::update(&json, types));
-    let update = desk.checked(update).await?;
+    let latest = desk.packages.latest(Timestamp::now());
+    let update = body.and_then(|AnyJson(json)| wire::update(&json, types, latest));
+    let update = desk.checked(update)?;
     let recipient = update.recipient.clone();
     let (taken, applied) = desk.packages.update(update).await?;
     let preferences = wire::preferences(&recipient, types, taken, Some(applied));
@@ -187,6 +192,32 @@ async fn get_preferences(
 ) -> Result<Response, Problem> {
     let recipient = parsed("recipient_id", &id)?;
     let taken = desk.packages.preferences(recipient.clone()).await?;
+    let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
+    Ok(not_kept(&preferences))
+}
+
+/// Reset a recipient's preferences
+///
+/// For a recipient who is shut out, because a preference of theirs is stamped far in the future. The defaults hold from now
+/// on, and the next preference is applied whatever its `timestamp`: an older one that was still on its way, too, so let the
+/// recipient say again what they take. It may be repeated. Packages that were processed before stay as they are.
+#[utoipa::path(
+    delete, path = "/preferences/{recipient_id}", tag = "packages",
+    params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
+    responses(
+        IgnoredBody,
+        Stored,
+        (status = 200, description = "What they take now: the defaults", body = Preferences),
+        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn reset_preferences(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let recipient = parsed("recipient_id", &id)?;
+    let taken = desk.packages.reset(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
     Ok(not_kept(&preferences))
 }
@@ -219,7 +250,11 @@ fn parsed(parameter: &'static str, text: &str) -> Result<Id, Problem> {
     Id::parse(text).ok_or_else(|| {
         Problem::invalid_parameter(
             parameter,
-            format!("An id has 1 to {ID_CHARS_MAX} characters, no control characters, and no `.` or `..` alone between slashes."),
+            format!(
+                "An id has 1 to {ID_CHARS_MAX} characters and at most {} bytes of UTF-8, no control characters, and no `.` or \
+                 `..` alone between slashes.",
+                bytes_max(ID_CHARS_MAX)
+            ),
         )
     })
 }

@@ -148,11 +148,20 @@ impl Store for Sqlite {
         )
     }
 
-    fn reject(&self) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(|connection| {
+    fn reset(&self, recipient: Id) -> Answer<'_, ()> {
+        Box::pin(self.database.keep(move |connection| {
             connection
-                .prepare_cached("UPDATE rejected SET requests = requests + 1")?
-                .execute([])?;
+                .prepare_cached("DELETE FROM preferences WHERE recipient = ?")?
+                .execute([recipient.as_str()])?;
+            Ok(())
+        }))
+    }
+
+    fn keep_rejected(&self, total: u64) -> Answer<'_, ()> {
+        Box::pin(self.database.keep(move |connection| {
+            connection
+                .prepare_cached("UPDATE rejected SET requests = ?1 WHERE requests < ?1")?
+                .execute([total])?;
             Ok(())
         }))
     }

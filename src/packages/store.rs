@@ -24,8 +24,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// What a recipient has said; empty for a stranger.
     fn words(&self, recipient: Id) -> Answer<'_, Words>;
 
-    /// Counts a malformed request.
-    fn reject(&self) -> Answer<'_, ()>;
+    /// Forgets what a recipient has said: from then on they are a stranger. Answers once no crash can bring it back.
+    fn reset(&self, recipient: Id) -> Answer<'_, ()>;
+
+    /// Stores how many malformed requests there were since the beginning. A number below the stored one changes nothing, so
+    /// a call that failed may be repeated.
+    fn keep_rejected(&self, total: u64) -> Answer<'_, ()>;
 
     /// How many there were since the beginning.
     fn statistics(&self) -> Answer<'_, Statistics>;
@@ -59,7 +63,11 @@ impl Store for Closed {
         closed()
     }
 
-    fn reject(&self) -> Answer<'_, ()> {
+    fn reset(&self, _: Id) -> Answer<'_, ()> {
+        closed()
+    }
+
+    fn keep_rejected(&self, _: u64) -> Answer<'_, ()> {
         closed()
     }
 

@@ -48,5 +48,5 @@ mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
 pub use clock::Clock;
-pub use condition::{Condition, State};
+pub use condition::{Condition, FreeSpace, SpaceLow, State};
 pub use unavailable::Unavailable;

@@ -14,9 +14,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::client::{event, get, order, within};
+use crate::client::{Ask, delete, event, get, order, send, within};
 use crate::fleet::Fleet;
-use crate::shop::{Shop, odyssey, odyssey_by, variable};
+use crate::packages::{package, says, with, word};
+use crate::shop::{Shop, odyssey, odyssey_by, text, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 30;
@@ -337,7 +338,8 @@ fn fill(ballast: &Path) {
 async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
     let disk = tempfile::tempdir().unwrap();
     let data = disk.path().to_str().unwrap();
-    let shop = Shop::run(on_a_small_disk(disk.path()), &[("data_dir", data)]).await;
+    let settings = [("data_dir", data), ("storage.free_min", "0")];
+    let shop = Shop::run(on_a_small_disk(disk.path()), &settings).await;
     // Only the server and what it starts see the disk; this is its view of it.
     let root = format!("/proc/{}/root{data}", shop.pid().as_raw_nonzero());
     let ballast = Path::new(&root).join("ballast");
@@ -401,6 +403,90 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
         assert_eq!(log.matches(said).count(), 2, "{said}");
     }
     assert!(!log.contains("panicked"), "{log}");
+}
+
+/// What the public writes, as this listener's client asks for it.
+fn public_writes() -> [Ask; 3] {
+    [
+        send(&package("p")),
+        says(&word(1, true, true)),
+        event("a", "LANDED"),
+    ]
+}
+
+#[tokio::test]
+async fn with_too_little_space_the_public_stops_writing_first_and_the_staff_goes_on() {
+    // As much as no disk has.
+    let settings = [
+        ("storage.free_min", "1125899906842624"),
+        ("customers.deliveries", "true"),
+    ];
+    let shop = Shop::open(&settings).await;
+    shop.staff
+        .ask(event("a", "PARCEL_COLLECTED"))
+        .await
+        .expect(201);
+    for ask in public_writes() {
+        let refused = shop.customers.ask(ask).await;
+        refused.expect_problem(503, "storage-low");
+        assert!(refused.retry_after() >= 1);
+    }
+    // Malformed is malformed, and reading goes on.
+    let wrong = with(&package("p"), "package_type", "none");
+    let answer = shop.customers.ask(send(&wrong)).await;
+    answer.expect_problem(422, "invalid");
+    for path in ["/statistics", "/preferences/ada"] {
+        shop.customers.ask(get(path)).await.expect(200);
+    }
+    shop.staff.ask(event("a", "TAKEN_OFF")).await.expect(201);
+    shop.staff.ask(delete("/preferences/ada")).await.expect(200);
+    let customer = shop.customer(order()).await;
+    shop.serve_on_one_connection(1).await;
+    customer.answer().await.expect(200);
+    for (door, shows_reasons) in [(shop.customers, false), (shop.staff, true)] {
+        let ready = door.ask(get("/readyz/packages")).await;
+        let problem = ready.expect_problem(503, "storage-down");
+        let reason = text(&problem["components"][0]["reason"]);
+        assert_eq!(
+            reason.contains("storage.free_min"),
+            shows_reasons,
+            "{reason}"
+        );
+        door.ask(get("/readyz/deliveries")).await.expect(200);
+        door.ask(get("/readyz")).await.expect(200);
+    }
+    let free = shop.metrics().await.count("odyssey_storage_free_bytes");
+    assert_ne!(free, 0);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn once_there_is_space_again_the_public_writes_again() {
+    let disk = tempfile::tempdir().unwrap();
+    let data = disk.path().to_str().unwrap();
+    let settings = [("data_dir", data), ("storage.free_min", "3000000")];
+    let shop = Shop::run(on_a_small_disk(disk.path()), &settings).await;
+    let root = format!("/proc/{}/root{data}", shop.pid().as_raw_nonzero());
+    let ballast = Path::new(&root).join("ballast");
+    let sent = async |id: &str| shop.customers.ask(send(&package(id))).await;
+    sent("before").await.expect(201);
+    fs::write(&ballast, vec![7; 3_500_000]).unwrap();
+    let free = "odyssey_storage_free_bytes";
+    shop.until("the ballast is noticed", |now| now.count(free) < 3_000_000)
+        .await;
+    sent("meanwhile").await.expect_problem(503, "storage-low");
+    fs::remove_file(&ballast).unwrap();
+    shop.until("the space is noticed", |now| now.count(free) > 3_500_000)
+        .await;
+    sent("meanwhile").await.expect(201);
+    shop.staff.ask(get("/readyz/packages")).await.expect(200);
+    let log = shop.close().await;
+    for said in [
+        "too little space is left: what the public writes is refused",
+        "there is enough free space again; the public may write",
+    ] {
+        assert_eq!(log.matches(said).count(), 1, "{said}");
+    }
 }
 
 /// What the desk shows is exactly what it has acknowledged.

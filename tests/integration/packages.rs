@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::Method;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
-use crate::client::{Answer, Ask, Door, get, post, put, send, within};
+use crate::client::{Answer, Ask, Door, delete, get, post, put, send, within};
+use crate::durability::open;
 use crate::shop::{Shop, odyssey, variable};
 
 const NOON: &str = "2142-05-01T12:00:00Z";
@@ -408,6 +409,77 @@ async fn the_latest_word_holds_and_of_two_at_the_same_time_the_refusal() {
         assert_eq!(now.count(&updates), count, "{result}");
     }
     assert_eq!(statistics(&shop).await, counted([0, 0], [0, 0], 0));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_recipient_who_is_shut_out_by_a_far_timestamp_is_let_in_by_a_reset_that_a_crash_does_not_undo()
+ {
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &[]).await;
+    let taken = |answer: &Value| {
+        let takes = |name: &str| answer[name].as_bool().unwrap();
+        (takes("personal_preference"), takes("marketing_preference"))
+    };
+    let far = word("9999-01-01T00:00:00Z", false, false);
+    shop.customers.ask(says(&far)).await.expect(200);
+    let own = word(NOON, true, false);
+    let shut_out = shop.customers.ask(says(&own)).await.expect(200);
+    assert_eq!(shut_out["applied"], false);
+    // The public resets nobody.
+    let answer = shop.customers.ask(delete("/preferences/ada")).await;
+    assert_eq!(answer.status, 405, "{answer}");
+    let answer = shop.staff.ask(delete("/preferences/..")).await;
+    answer.expect_problem(422, "invalid");
+    for recipient in ["ada", "ada", "stranger"] {
+        let path = format!("/preferences/{recipient}");
+        let defaults = shop.staff.ask(delete(path.as_str())).await.expect(200);
+        assert_eq!(
+            defaults,
+            json!({"recipient_id": recipient, "personal_preference": true, "marketing_preference": true})
+        );
+    }
+    let resets = "odyssey_packages_preferences_total{result=\"reset\"}";
+    assert_eq!(shop.metrics().await.count(resets), 3);
+    shop.crash().await;
+    let shop = open(data.path(), &[]).await;
+    let found = shop.customers.ask(get("/preferences/ada")).await;
+    assert_eq!(taken(&found.expect(200)), (true, true));
+    // Even one that was on its way when the register was reset.
+    let early = word(1, false, true);
+    let applied = shop.customers.ask(says(&early)).await.expect(200);
+    assert_eq!(
+        (&applied["applied"], taken(&applied)),
+        (&json!(true), (false, true))
+    );
+    let applied = shop.customers.ask(says(&own)).await.expect(200);
+    assert_eq!(
+        (&applied["applied"], taken(&applied)),
+        (&json!(true), (true, false))
+    );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_preference_from_further_in_the_future_than_is_configured_is_refused() {
+    let shop = Shop::open(&[("packages.future_max", "1h")]).await;
+    let in_hours = |hours: i64| {
+        let then = Timestamp::now() + SignedDuration::from_mins(60 * hours - 30);
+        word(then.to_string(), false, false)
+    };
+    for far in [in_hours(2), word(NOON, false, false)] {
+        let answer = shop.customers.ask(says(&far)).await;
+        let problem = answer.expect_problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["pointer"], "/timestamp", "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("packages.future_max"), "{detail}");
+    }
+    for near in [word(1, true, true), in_hours(1)] {
+        let answer = shop.customers.ask(says(&near)).await.expect(200);
+        assert_eq!(answer["applied"], true);
+    }
+    // What orders nothing may be of any time.
+    first(&shop, &package("p")).await;
     shop.close().await;
 }
 

@@ -1,11 +1,14 @@
 //! Malformed requests at the package desk: each is refused, counted once, and nothing else happens.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
 
 use crate::client::{Answer, Ask, get, post, put, send};
+use crate::durability::open;
 use crate::packages::{counted, package, says, statistics, with, word};
 use crate::shop::{Shop, text};
 
@@ -58,6 +61,7 @@ fn wrong_for(field: &str) -> Vec<Value> {
             json!(1e30),
             json!("x".repeat(129)),
             json!("ü".repeat(129)),
+            json!("📦".repeat(65)),
             json!("a\0b"),
             json!("a\n"),
             json!("../p"),
@@ -214,7 +218,7 @@ fn is_valid(body: &[u8], types: &[&str], is_package: bool) -> Option<Map<String,
     let id = |name: &str| match object.get(name) {
         Some(Value::String(text)) => {
             let is_dots = |segment: &str| segment == "." || segment == "..";
-            let fits = (1..=128).contains(&text.chars().count());
+            let fits = (1..=128).contains(&text.chars().count()) && text.len() <= 256;
             fits && !text.contains(char::is_control) && !text.split('/').any(is_dots)
         }
         Some(Value::Number(number)) => !number.is_f64(),
@@ -339,5 +343,46 @@ async fn whatever_is_sent_is_either_processed_or_refused_and_counted() {
         assert_eq!(counted, of_type, "{name}");
     }
     drop(connection);
+    shop.close().await;
+}
+
+/// Malformed packages, and how many clients send them.
+const MANY: usize = 10_000;
+const CLIENTS: usize = 10;
+
+#[tokio::test]
+async fn ten_thousand_malformed_packages_cost_ten_commits_a_second_at_most_and_a_stop_loses_none() {
+    const COMMITS: &str = "odyssey_storage_commits_total{database=\"packages\"}";
+    let data = tempfile::tempdir().unwrap();
+    let shop = open(data.path(), &[]).await;
+    let before = shop.metrics().await.count(COMMITS);
+    let begun = Instant::now();
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let door = shop.customers;
+        clients.spawn(async move {
+            let mut connection = door.connect().await;
+            let wrong = with(&package("wrong"), "package_type", "none");
+            for _ in 0..MANY / CLIENTS {
+                let answer = connection.ask(&send(&wrong)).await;
+                answer.expect_problem(422, "invalid");
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+    let commits = shop.metrics().await.count(COMMITS) - before;
+    let seconds = begun.elapsed().as_secs_f64();
+    let rejected = |now: Value| now["requests_rejected"].as_u64();
+    let many = Some(MANY as u64);
+    assert_eq!(rejected(statistics(&shop).await), many);
+    eprintln!("{MANY} malformed packages in {seconds:.1} s: {commits} commits");
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let rate = commits as f64 / seconds.max(1.0);
+    assert!(rate <= 10.0, "{commits} commits in {seconds} s");
+    shop.close().await;
+    let shop = open(data.path(), &[]).await;
+    assert_eq!(rejected(statistics(&shop).await), many);
     shop.close().await;
 }

@@ -580,7 +580,7 @@ impl Exposition {
 }
 
 /// What is measured, and its kind.
-const METRICS: [(&str, &str); 45] = [
+const METRICS: [(&str, &str); 50] = [
     ("odyssey_orders", "gauge"),
     ("odyssey_orders_oldest_waiting_seconds", "gauge"),
     ("odyssey_orders_held_requests", "gauge"),
@@ -607,6 +607,9 @@ const METRICS: [(&str, &str); 45] = [
     ("odyssey_assignments_conflicts_total", "counter"),
     ("odyssey_assignments_updates_total", "counter"),
     ("odyssey_assignments_plan_seconds", "histogram"),
+    ("odyssey_assignments_plans", "gauge"),
+    ("odyssey_assignments_plans_cancelled_total", "counter"),
+    ("odyssey_assignments_plans_rejected_total", "counter"),
     ("odyssey_oplog_entries_written_total", "counter"),
     ("odyssey_oplog_entries_lost_total", "counter"),
     ("odyssey_oplog_waiting_entries", "gauge"),
@@ -620,6 +623,8 @@ const METRICS: [(&str, &str); 45] = [
     ("odyssey_storage_sound", "gauge"),
     ("odyssey_storage_checked_timestamp_seconds", "gauge"),
     ("odyssey_clock_jump_seconds", "gauge"),
+    ("odyssey_storage_free_bytes", "gauge"),
+    ("odyssey_storage_free_min_bytes", "gauge"),
     ("odyssey_http_answers_total", "counter"),
     ("odyssey_http_abandoned_total", "counter"),
     ("odyssey_http_request_seconds", "histogram"),

@@ -61,7 +61,8 @@ pub(super) enum Instant {
     Seconds(f64),
 }
 
-/// An id: 1 to 128 characters, no control characters, compared in Unicode's NFC; or a whole number, which is kept as its decimal text.
+/// An id: 1 to 128 characters and at most 256 bytes of UTF-8, no control characters, compared in Unicode's NFC; or a whole
+/// number, which is stored as its decimal text.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is read field by field")]
@@ -73,7 +74,7 @@ pub(super) enum Name {
     Number(i64),
 }
 
-/// 1 to 128 characters, no control characters.
+/// 1 to 128 characters and at most 256 bytes of UTF-8, no control characters.
 #[derive(Serialize, ToSchema)]
 #[schema(min_length = 1, max_length = 128, example = "ada")]
 pub(super) struct NameText(String);
@@ -122,10 +123,23 @@ pub(super) fn package(json: &Value, types: &Types) -> Result<Package, Problem> {
     Ok(package?)
 }
 
-/// The preferences in a request.
-pub(super) fn update(json: &Value, types: &Types) -> Result<Update, Problem> {
+/// The preferences in a request, which may be stamped up to `latest`.
+pub(super) fn update(
+    json: &Value,
+    types: &Types,
+    latest: Option<Timestamp>,
+) -> Result<Update, Problem> {
     let update = json::all(json, |fields| {
         let timestamp = fields.time("timestamp", true);
+        let timestamp = match latest.filter(|latest| timestamp.is_some_and(|at| at > *latest)) {
+            Some(latest) => {
+                let detail = format!(
+                    "It is too far in the future: now, a preference may be stamped up to {latest:.0} (packages.future_max)."
+                );
+                fields.wrong("timestamp", detail)
+            }
+            None => timestamp,
+        };
         let recipient = id(fields, "recipient_id");
         let takes: BTreeMap<_, _> = types
             .all()

@@ -149,10 +149,42 @@ pub(in super::super) async fn an_older_word_changes_nothing(store: impl Store) {
 }
 
 pub(in super::super) async fn malformed_requests_are_counted(store: impl Store) {
-    for _ in 0..3 {
-        store.reject().await.unwrap();
+    // Repeated, or late, a number changes nothing.
+    for (total, stored) in [(2, 2), (3, 3), (3, 3), (1, 3)] {
+        store.keep_rejected(total).await.unwrap();
+        assert_eq!(tallies(&store).await, (Tally::default(), stored));
     }
-    assert_eq!(tallies(&store).await, (Tally::default(), 3));
+}
+
+pub(in super::super) async fn after_a_reset_any_word_holds_whatever_its_time(store: impl Store) {
+    let others = Update {
+        recipient: id("bo"),
+        ..says(9, false, false)
+    };
+    let (words, _) = store.update(others).await.unwrap();
+    store
+        .update(says(250_000_000_000, false, false))
+        .await
+        .unwrap();
+    let (_, applied) = store.update(says(7, true, true)).await.unwrap();
+    assert!(!applied, "shut out");
+    let dropped = store.send(package("p", PERSONAL)).await.unwrap();
+    // A stranger is reset, too, and whoever was reset again.
+    for recipient in ["ada", "ada", "stranger"] {
+        store.reset(id(recipient)).await.unwrap();
+    }
+    assert!(store.words(id("ada")).await.unwrap().is_empty());
+    assert_eq!(store.words(id("bo")).await.unwrap(), words);
+    let (_, applied) = store.update(says(1, true, false)).await.unwrap();
+    assert!(applied);
+    assert_eq!(
+        outcome(&store, package("q", PERSONAL)).await,
+        Outcome::Delivered
+    );
+    // What was processed before stays.
+    let again = store.send(package("p", PERSONAL)).await.unwrap();
+    assert!(again.duplicate);
+    assert_eq!(again.processed, dropped.processed);
 }
 
 pub(in super::super) async fn of_many_at_once_one_is_the_first(
@@ -272,7 +304,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
             }
             Step::Reject => {
                 naive.rejected += 1;
-                store.reject().await.unwrap();
+                store.keep_rejected(naive.rejected).await.unwrap();
             }
         }
     }
@@ -311,6 +343,7 @@ macro_rules! suite {
         situation!(what_is_declined_is_dropped_and_stays_dropped);
         situation!(an_older_word_changes_nothing);
         situation!(malformed_requests_are_counted);
+        situation!(after_a_reset_any_word_holds_whatever_its_time);
         situation!(of_many_at_once_one_is_the_first);
 
         proptest::proptest! {

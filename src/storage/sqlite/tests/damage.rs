@@ -132,7 +132,10 @@ fn a_flipped_bit_loses_nothing_in_silence() {
         }
     }
     // Pages that are in the log, frames behind the last commit and the space between the head and the sums do not matter.
-    assert!(refused > flips() / 2, "{refused} refused, {harmless} harmless");
+    assert!(
+        refused > flips() / 2,
+        "{refused} refused, {harmless} harmless"
+    );
 }
 
 #[test]
