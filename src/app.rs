@@ -114,8 +114,9 @@ impl App {
         let mut components = storage.components(&stores);
         let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
         components.insert(0, order_line(&desks));
-        let readiness = Readiness::of(components);
         let messages = Messages::new(config, &engines, &registry);
+        components.extend(messages.component());
+        let readiness = Readiness::of(components);
         messages.plug_in(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(

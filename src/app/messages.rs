@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::engines::Engines;
 use crate::config::Config;
 use crate::couriers::Couriers;
+use crate::http::status::Component;
 use crate::telemetry::Registry;
 #[cfg(feature = "aws")]
 use crate::{config, couriers::queues};
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Messages {
     #[cfg(feature = "aws")]
     queues: Option<(queues::Chain, queues::Settings, queues::Metrics)>,
+    #[cfg(feature = "aws")]
+    overview: queues::Overview,
 }
 
 /// Messages that come and go.
@@ -38,6 +41,10 @@ impl Messages {
     }
 
     pub(super) fn plug_in(&self, _: &mut Couriers) {}
+
+    pub(super) fn component(&self) -> Option<Component> {
+        None
+    }
 
     pub(super) fn start(self, _: &Couriers) -> Running {
         Running {}
@@ -70,7 +77,10 @@ impl Messages {
         let metrics = registry.register(queues::Metrics::register);
         let queues = engines.chain.clone();
         let queues = queues.map(|chain| (chain, settings, metrics));
-        Self { queues }
+        Self {
+            queues,
+            overview: queues::Overview::default(),
+        }
     }
 
     /// The desk announces to the topic from now on.
@@ -81,10 +91,18 @@ impl Messages {
         }
     }
 
+    /// How they come and go, as `/readyz` shows it; nothing without queues.
+    pub(super) fn component(&self) -> Option<Component> {
+        self.queues.as_ref()?;
+        let overview = self.overview.clone();
+        Some(Component::new("messages", move || overview.state()))
+    }
+
     /// Lets them come and go. Needs a runtime.
     pub(super) fn start(self, couriers: &Couriers) -> Running {
-        let queues = self.queues.map(|(chain, settings, metrics)| {
-            queues::Queues::start(&chain, couriers, settings, &metrics)
+        let Self { queues, overview } = self;
+        let queues = queues.map(|(chain, settings, metrics)| {
+            queues::Queues::start(&chain, couriers, settings, &metrics, &overview)
         });
         Running { queues }
     }

@@ -137,13 +137,19 @@ impl Storage {
         })
     }
 
-    /// The desks that keep something, as `/readyz` shows them.
+    /// The desks that keep something, and the operational log if there is one, as `/readyz` shows them.
     pub(super) fn components(&self, stores: &Stores) -> Vec<Component> {
         let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
         let space = self.space.clone();
         let assignments = Arc::clone(&stores.assignments);
         let couriers = Arc::clone(&stores.couriers);
-        vec![
+        let oplog = self.oplog.clone();
+        let oplog = oplog.state().map(|opened| {
+            Component::new("oplog", move || {
+                oplog.state().unwrap_or_else(|| opened.clone())
+            })
+        });
+        let mut components = vec![
             Component::new("deliveries", move || deliveries.state()),
             // The public alone writes there.
             Component::new("packages", move || {
@@ -155,7 +161,9 @@ impl Storage {
             }),
             Component::new("assignments", move || assignments.state()),
             Component::new("couriers", move || couriers.state()),
-        ]
+        ];
+        components.extend(oplog);
+        components
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {

@@ -57,6 +57,8 @@ use metrics::Lost;
 use spool::{Archive, Spool};
 use writer::{Rotation, Shared, Writer};
 
+use crate::storage::State;
+
 /// Where lines are written and wait, below the log's directory.
 const SPOOL: &str = "spool";
 const HOUR_S: i64 = 3600;
@@ -253,6 +255,12 @@ impl Oplog {
                 "a part of the operational log stays in its spool until the next start"
             );
         }
+    }
+
+    /// Whether lines are written, since when, and why not; nothing if there is no log.
+    pub fn state(&self) -> Option<State> {
+        let inner = self.inner.as_ref()?;
+        Some(inner.shared.condition.state())
     }
 
     /// Brings the gauges up to date.

@@ -147,7 +147,7 @@ mod tests {
     use crate::telemetry::Registry;
 
     fn turns(at_once: usize, waiting_max: usize) -> (Registry, Turns) {
-        let registry = Registry::new(&[]).unwrap();
+        let registry = Registry::new(&[]);
         let metrics = registry.register(Metrics::register);
         (registry, Turns::new(at_once, waiting_max, metrics))
     }

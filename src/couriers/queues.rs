@@ -47,6 +47,7 @@ mod publisher;
 pub mod redrive;
 
 pub use chain::{Chain, NotProvisioned, Places};
+pub use health::Overview;
 pub use metrics::Metrics;
 
 use consumer::{Assignments, Consumer, Events};
@@ -81,12 +82,13 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Starts them. Needs a runtime.
+    /// Starts them; `overview` tells how they are. Needs a runtime.
     pub fn start(
         chain: &Chain,
         couriers: &Couriers,
         settings: Settings,
         metrics: &Metrics,
+        overview: &Overview,
     ) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let ended = CancellationToken::new();
@@ -104,6 +106,7 @@ impl Queues {
             visibility: settings.visibility,
             counts: metrics.of(heard),
             stop: stop.clone(),
+            overview: overview.clone(),
         };
         let places = chain.places();
         if settings.dispatches {
@@ -114,6 +117,7 @@ impl Queues {
                 couriers.clone(),
                 metrics.clone(),
                 stop.clone(),
+                overview,
             );
             watched(Box::pin(publisher.run()));
         }

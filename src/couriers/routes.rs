@@ -20,7 +20,7 @@ use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
 use crate::http::page::{not_kept, not_kept_list};
 use crate::http::params::{Path, Query};
-use crate::http::responses::{JsonBody, Stored};
+use crate::http::responses::{JsonBody, NamedById, Stored};
 
 /// Orders of a list at most.
 const PARKED_MAX: usize = 1000;
@@ -93,8 +93,8 @@ async fn take_in_events(
     params(("courierId" = Uuid, Query)),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "Their ids; none if nobody is known by this id", body = Vec<Uuid>),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_orders(
@@ -112,9 +112,9 @@ async fn get_orders(
     params(("orderId" = Uuid, Query)),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "The courier's id", body = Uuid, content_type = "application/json"),
         (status = 404, description = "The order waits for a courier, or is unknown; `state` tells which", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_courier(

@@ -23,7 +23,7 @@ use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
 use crate::http::page::{Kept, Page, not_kept, not_kept_list};
 use crate::http::params::Path;
-use crate::http::responses::{JsonBody, Stored};
+use crate::http::responses::{JsonBody, NamedById, Stored};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -130,9 +130,9 @@ async fn record_event(
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "All of them", body = DeliveryEvents),
         (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_events(
@@ -154,10 +154,10 @@ async fn list_events(
     ),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "The event", body = KeptEvent),
         (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such event, or no longer kept", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_event(
@@ -179,9 +179,9 @@ async fn get_event(
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "How it stands", body = DeliveryState),
         (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_delivery(

@@ -27,6 +27,10 @@ pub struct Stored;
 #[derive(Debug)]
 pub struct Limited;
 
+/// Of an operation on what an id in its path or query names.
+#[derive(Debug)]
+pub struct NamedById;
+
 impl IntoResponses for JsonBody {
     fn responses() -> Responses {
         problems(&[
@@ -51,6 +55,12 @@ impl IntoResponses for IgnoredBody {
 impl IntoResponses for Stored {
     fn responses() -> Responses {
         problems(&[("503", "The storage is busy or down")])
+    }
+}
+
+impl IntoResponses for NamedById {
+    fn responses() -> Responses {
+        problems(&[("422", "Not an id")])
     }
 }
 

@@ -26,7 +26,7 @@ use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
 use crate::values::time::Moment;
 
-/// A desk, as `/readyz` shows it.
+/// A desk, or another part that can be down by itself, as `/readyz` shows it.
 #[derive(Clone)]
 pub struct Component {
     name: &'static str,

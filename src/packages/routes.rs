@@ -20,7 +20,7 @@ use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits, Ignored};
 use crate::http::page::{Kept, Page, not_kept};
 use crate::http::params::Path;
-use crate::http::responses::{IgnoredBody, JsonBody, Stored};
+use crate::http::responses::{IgnoredBody, JsonBody, NamedById, Stored};
 use crate::values::id::bytes_max;
 
 /// What does not stand for itself in a URL (RFC 3986, section 2.3), and the dot: two of them would lead elsewhere.
@@ -124,9 +124,9 @@ async fn send_package(
     params(("package_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "What became of it", body = PackageState),
         (status = 404, description = "Never sent, or forgotten", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_package(
@@ -182,8 +182,8 @@ async fn update_preferences(
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         Stored,
+        NamedById,
         (status = 200, description = "What they take", body = Preferences),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_preferences(
@@ -207,8 +207,8 @@ async fn get_preferences(
     responses(
         IgnoredBody,
         Stored,
+        NamedById,
         (status = 200, description = "What they take now: the defaults", body = Preferences),
-        (status = 422, description = "Not an id", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn reset_preferences(

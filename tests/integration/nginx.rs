@@ -569,6 +569,11 @@ async fn a_body_that_is_too_large_for_its_door_and_path_is_refused_with_the_boun
         (staff, "PUT /manifest/?date=2142-05-01", 32 << 20),
         (staff, "POST /events/", 4 << 20),
         (staff, "POST /assign?dry_run=true", 2 << 20),
+        (
+            staff,
+            "PATCH /courier/0191d5c8-7a9b-7000-8000-000000000000",
+            4 << 20,
+        ),
         (staff, "POST /update", 65_536),
     ] {
         let mut raw = door.raw().await;

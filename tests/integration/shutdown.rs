@@ -27,7 +27,7 @@ async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
     stop(&shop, signal).await;
     let ready = shop.staff.ask(get("/readyz")).await;
     let problem = ready.expect_problem(503, "stopping");
-    assert_eq!(problem["components"].as_array().unwrap().len(), 5);
+    assert_eq!(problem["components"].as_array().unwrap().len(), 6);
     assert!(ready.retry_after() >= 1);
     let desk = shop.staff.ask(get("/readyz/packages")).await;
     desk.expect_problem(503, "stopping");

@@ -46,6 +46,7 @@ async fn readyz_lists_every_desk_and_each_has_its_own() {
         "packages",
         "assignments",
         "couriers",
+        "oplog",
     ];
     for door in [shop.customers, shop.staff] {
         let ready = door.ask(get("/readyz")).await.expect(200);

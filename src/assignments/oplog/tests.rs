@@ -290,8 +290,11 @@ async fn a_full_disk_loses_nothing_that_fits_into_memory_and_is_over_when_it_is(
     let lost = shop.lost("queue_full");
     assert_eq!(lost, 140);
     assert_eq!(shop.written(), 10);
+    let is_down = || shop.oplog.state().is_some_and(|state| state.down.is_some());
+    until("it is known that nothing is written", is_down).await;
     shop.spool().room.store(u64::MAX, Ordering::SeqCst);
     until("the lines are written", || shop.written() == 200 - lost).await;
+    assert!(!is_down());
     shop.note(entries(&today(), 200..210));
     shop.oplog.close(PATIENCE).await;
     let kept = all(&archived(dir.path()));

@@ -15,6 +15,7 @@ use super::entry::Entry;
 use super::metrics::{Lost, Metrics};
 use super::name::Name;
 use super::spool::{Closed, Segment, Spool};
+use crate::storage::Condition;
 
 /// So many bytes of lines are written together at most, give or take a line.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     overflowing: AtomicBool,
     /// The log is being closed: nothing is waited for any more.
     pub(super) closing: AtomicBool,
+    /// Whether lines are written.
+    pub(super) condition: Condition,
 }
 
 impl Shared {
@@ -57,6 +60,7 @@ impl Shared {
             waiting_max,
             overflowing: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            condition: Condition::default(),
         }
     }
 
@@ -263,6 +267,7 @@ impl Writer {
             match self.write() {
                 Ok(()) => self.wrote(),
                 Err(error) => {
+                    self.shared.condition.fails(&error);
                     if self.writing.begins() {
                         warn!(%error, "cannot write the operational log; what happens waits in memory, as far as it fits");
                     }
@@ -295,6 +300,7 @@ impl Writer {
     fn wrote(&mut self) {
         self.shared.metrics.written(self.pending_lines as u64);
         self.forget();
+        self.shared.condition.works();
         if self.writing.ends() {
             info!("the operational log can be written again");
         }
@@ -322,9 +328,9 @@ impl Writer {
             if self.spool.has_room_for(bytes) {
                 return false;
             }
-            warn!(
-                "the spool of the operational log is full: entries are lost until the oldest are uploaded"
-            );
+            let said = "the spool of the operational log is full: entries are lost until the oldest are uploaded";
+            warn!("{said}");
+            self.shared.condition.fails(said);
             self.full = Some(Full {
                 entries: 0,
                 freed: self.spool.holds().freed,

@@ -29,7 +29,7 @@ use super::super::model::{Assignment, Event};
 use super::super::reading;
 use super::super::service::Couriers;
 use super::chain::{Chain, WAIT};
-use super::health::{Health, Pauses, Trouble};
+use super::health::{Health, Overview, Pauses, Trouble};
 use super::message::understand;
 use super::metrics::Counts;
 use super::provision::name_of;
@@ -109,6 +109,7 @@ pub(super) struct Parts {
     pub(super) visibility: Duration,
     pub(super) counts: Counts,
     pub(super) stop: CancellationToken,
+    pub(super) overview: Overview,
 }
 
 /// Hears what one queue has.
@@ -133,12 +134,13 @@ enum Kept {
 
 impl<H: Hears> Consumer<H> {
     pub(super) fn new(parts: Parts) -> Self {
+        let watch = |what| parts.overview.watch(what);
         Self {
+            receiving: watch("receiving messages"),
+            keeping: watch("keeping what messages say"),
+            burying: watch("sending to the dead-letter queue"),
+            deleting: watch("deleting messages"),
             parts,
-            receiving: Health::new("receiving messages"),
-            keeping: Health::new("keeping what messages say"),
-            burying: Health::new("sending to the dead-letter queue"),
-            deleting: Health::new("deleting messages"),
             hears: PhantomData,
         }
     }

@@ -1,7 +1,7 @@
 //! Failures: what a failed call means, how long to wait after it, and saying it once.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_sqs::config::http::HttpResponse;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::storage::aws::{backoff, told};
+use crate::storage::{Condition, State};
 
 /// The wait after the first failure; it doubles with each further one.
 const WAIT: Duration = Duration::from_millis(250);
@@ -104,7 +105,30 @@ impl Pauses {
 #[derive(Debug)]
 pub(super) struct Health {
     what: &'static str,
-    fails: AtomicBool,
+    condition: Arc<Condition>,
+}
+
+/// Everything that a process does with messages; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Overview(Arc<Mutex<Vec<Arc<Condition>>>>);
+
+impl Overview {
+    /// The health of something, which counts here from now on.
+    pub(super) fn watch(&self, what: &'static str) -> Health {
+        let health = Health::new(what);
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.push(Arc::clone(&health.condition));
+        health
+    }
+
+    /// How it is: what fails first is the reason; if nothing does, since when that is so.
+    pub fn state(&self) -> State {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = watched.iter().map(|condition| condition.state());
+        // Those that fail come last.
+        let latest = states.max_by_key(|state| (state.down.is_some(), state.since));
+        latest.unwrap_or_else(State::well)
+    }
 }
 
 impl Health {
@@ -112,21 +136,44 @@ impl Health {
     pub(super) fn new(what: &'static str) -> Self {
         Self {
             what,
-            fails: AtomicBool::new(false),
+            condition: Arc::default(),
         }
     }
 
     /// It failed.
     pub(super) fn fails(&self, place: &str, cause: &str) {
-        if !self.fails.swap(true, Ordering::Relaxed) {
-            warn!(place, cause, "{} fails, and is tried again", self.what);
+        let what = self.what;
+        if self.condition.fails(format_args!("{what} fails: {cause}")) {
+            warn!(place, cause, "{what} fails, and is tried again");
         }
     }
 
     /// It went well.
     pub(super) fn works(&self, place: &str) {
-        if self.fails.load(Ordering::Relaxed) && self.fails.swap(false, Ordering::Relaxed) {
+        if self.condition.works() {
             info!(place, "{} works again", self.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_among_many_is_the_reason_until_it_works_again() {
+        let overview = Overview::default();
+        assert_eq!(overview.state().down, None);
+        let [receiving, keeping] = ["receiving", "keeping"].map(|what| overview.watch(what));
+        assert_eq!(overview.state().down, None);
+        keeping.fails("a queue", "away");
+        let reason = overview.state().down;
+        assert_eq!(reason.as_deref(), Some("keeping fails: away"));
+        receiving.fails("a queue", "gone");
+        keeping.works("a queue");
+        let reason = overview.state().down;
+        assert_eq!(reason.as_deref(), Some("receiving fails: gone"));
+        receiving.works("a queue");
+        assert_eq!(overview.state().down, None);
     }
 }

@@ -15,7 +15,7 @@ use super::super::service::Couriers;
 use super::super::store::{Answer, Outgoing};
 use super::super::topic::Topic;
 use super::chain::Chain;
-use super::health::{Health, Pauses, Trouble};
+use super::health::{Health, Overview, Pauses, Trouble};
 use super::metrics::Metrics;
 
 /// Messages of a batch at most, and ...
@@ -200,14 +200,15 @@ impl Publisher {
         couriers: Couriers,
         metrics: Metrics,
         stop: CancellationToken,
+        overview: &Overview,
     ) -> Self {
         Self {
             chain,
             couriers,
             metrics,
             stop,
-            publishing: Health::new("publishing assignments"),
-            reading: Health::new("the outbox of assignments"),
+            publishing: overview.watch("publishing assignments"),
+            reading: overview.watch("the outbox of assignments"),
         }
     }
 

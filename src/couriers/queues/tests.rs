@@ -161,7 +161,7 @@ impl Town {
             visibility,
         };
         let metrics = registry.register(Metrics::register);
-        let queues = Queues::start(&chain, &couriers, settings, &metrics);
+        let queues = Queues::start(&chain, &couriers, settings, &metrics, &Overview::default());
         Self {
             chain,
             store,

@@ -82,7 +82,7 @@ impl Store for Shared {
 
 fn desk(store: &Shared, future_max: Option<Duration>) -> Packages {
     let types = Types::new(&["personal".to_owned()], &[]).unwrap();
-    let registry = Registry::new(&[]).unwrap();
+    let registry = Registry::new(&[]);
     let metrics = registry.register(Metrics::register);
     Packages::new(
         Arc::new(store.clone()),
