@@ -6,6 +6,11 @@ use thiserror::Error;
 use super::model::{DriverId, Status};
 pub use crate::storage::Unavailable;
 
+/// Too many plan or wait for their turn; see [`turns`](super::turns). Worth trying again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("too many plans at once")]
+pub struct Crowded;
+
 /// Why there is no plan. Nothing of it is kept, except where [`Unavailable`] says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AssignError {
@@ -15,6 +20,9 @@ pub enum AssignError {
     /// These drivers are not in the day's list.
     #[error("some drivers are not in the day's list")]
     UnknownDrivers(Vec<DriverId>),
+    /// It is not its turn.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
     /// Nobody could be asked. What was given until then stays given; asked again, the rest follows.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

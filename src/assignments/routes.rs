@@ -159,7 +159,7 @@ struct ManifestQuery {
         (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many plan at once, or the storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn assign(

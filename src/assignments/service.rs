@@ -18,7 +18,7 @@ use siphasher::sip128::SipHasher13;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
-use super::error::{AssignError, Unavailable, UpdateError};
+use super::error::{AssignError, Crowded, Unavailable, UpdateError};
 use super::matching::{self, Cancellation, Cancelled, Catalogue, Explanation};
 use super::metrics::Metrics;
 use super::model::{
@@ -27,7 +27,7 @@ use super::model::{
 };
 use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
-use super::turns::{Turns, Visit, WAIT_MAX};
+use super::turns::{Turn, Turns, Visit, WAIT_MAX};
 
 /// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
 const READY_PACKAGES_MAX: usize = 300_000;
@@ -125,6 +125,12 @@ impl From<AssignError> for Missed {
     }
 }
 
+impl From<Crowded> for Missed {
+    fn from(crowded: Crowded) -> Self {
+        Self::Failed(crowded.into())
+    }
+}
+
 impl From<Unavailable> for Missed {
     fn from(unavailable: Unavailable) -> Self {
         Self::Failed(unavailable.into())
@@ -155,8 +161,8 @@ impl Assignments {
     /// # Errors
     /// See [`Unavailable`]; the lists may be sent again.
     pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
-        let visit = self.desk.turns.enter()?;
-        let prepared = visit.turn().await?.run(move |_| {
+        let (visit, turn) = self.take_turn().await?;
+        let prepared = turn.run(move |_| {
             let sheet = written(date, &manifest);
             Ok(sheet.map(|sheet| (sheet, Catalogue::new(manifest))))
         });
@@ -187,9 +193,8 @@ impl Assignments {
             return Ok(None);
         };
         let version = sheet.version;
-        let visit = self.desk.turns.enter()?;
-        let json = visit.turn().await?.run(move |_| Ok(unpacked(&sheet)));
-        let json = json.await?;
+        let (_visit, turn) = self.take_turn().await?;
+        let json = turn.run(move |_| Ok(unpacked(&sheet))).await?;
         let json = json.map_err(|error| failed(&error))?;
         Ok(Some(Shown { version, json }))
     }
@@ -217,7 +222,7 @@ impl Assignments {
             None
         } else {
             let turn = tokio::time::timeout(WAIT_MAX, turn.lock_owned()).await;
-            Some(turn.map_err(|_| Unavailable::Busy)?)
+            Some(turn.map_err(|_| Crowded)?)
         };
         let request = Arc::new(request);
         for attempt in 0..TRIES {
@@ -225,7 +230,7 @@ impl Assignments {
             match tried.await {
                 Ok(planned) => {
                     drop(turn);
-                    return Ok(told(planned, &visit, &catalogue, request.explain).await?);
+                    return told(planned, &visit, &catalogue, request.explain).await;
                 }
                 Err(Missed::Failed(error)) => return Err(error),
                 Err(Missed::Outdated) => {
@@ -414,6 +419,14 @@ impl Assignments {
         Ok(catalogue)
     }
 
+    /// A turn for one piece of work that is not a plan.
+    async fn take_turn(&self) -> Result<(Visit, Turn), Unavailable> {
+        let busy = |Crowded| Unavailable::Busy;
+        let visit = self.desk.turns.enter().map_err(busy)?;
+        let turn = visit.turn().await.map_err(busy)?;
+        Ok((visit, turn))
+    }
+
     /// The lock of a day.
     fn turn(&self, date: Date) -> Arc<tokio::sync::Mutex<()>> {
         let mut planning = self
@@ -531,7 +544,7 @@ async fn told(
     visit: &Visit,
     catalogue: &Arc<Catalogue>,
     explain: bool,
-) -> Result<Assigned, Unavailable> {
+) -> Result<Assigned, AssignError> {
     let plan = std::mem::take(&mut planned.plan);
     let explanation = if explain {
         let catalogue = Arc::clone(catalogue);

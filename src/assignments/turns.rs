@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::error;
 
-use super::error::Unavailable;
+use super::error::{Crowded, Unavailable};
 use super::matching::{CancelOnDrop, Cancellation, Cancelled};
 use super::metrics::{Metrics, PlanGauge};
 
@@ -64,12 +64,12 @@ impl Turns {
     /// Lets a request in.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`], if too many plan or wait already.
-    pub(super) fn enter(&self) -> Result<Visit, Unavailable> {
+    /// [`Crowded`], if too many plan or wait already.
+    pub(super) fn enter(&self) -> Result<Visit, Crowded> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| {
             self.metrics.turned_away();
-            Unavailable::Busy
+            Crowded
         })?;
         let cancellation = Cancellation::default();
         Ok(Visit {
@@ -86,13 +86,13 @@ impl Visit {
     /// Waits for a turn, [`WAIT_MAX`] at most.
     ///
     /// # Errors
-    /// [`Unavailable::Busy`], if there was none in that time.
-    pub(super) async fn turn(&self) -> Result<Turn, Unavailable> {
+    /// [`Crowded`], if there was none in that time.
+    pub(super) async fn turn(&self) -> Result<Turn, Crowded> {
         let waiting = self.metrics.plan(PlanGauge::Waiting);
         let permit = timeout(WAIT_MAX, Arc::clone(&self.turns).acquire_owned()).await;
         drop(waiting);
         Ok(Turn {
-            permit: permit.ok().and_then(Result::ok).ok_or(Unavailable::Busy)?,
+            permit: permit.ok().and_then(Result::ok).ok_or(Crowded)?,
             cancellation: self.cancellation.clone(),
             metrics: self.metrics.clone(),
         })
@@ -176,7 +176,7 @@ mod tests {
                 turn.run(work).await.unwrap();
             });
         }
-        assert_eq!(turns.enter().unwrap_err(), Unavailable::Busy);
+        assert_eq!(turns.enter().unwrap_err(), Crowded);
         while let Some(done) = clients.join_next().await {
             done.unwrap();
         }
@@ -266,6 +266,6 @@ mod tests {
         let (_, turns) = turns(1, 1);
         let (first, second) = (turns.enter().unwrap(), turns.enter().unwrap());
         let _held = first.turn().await.unwrap();
-        assert_eq!(second.turn().await.unwrap_err(), Unavailable::Busy);
+        assert_eq!(second.turn().await.unwrap_err(), Crowded);
     }
 }

@@ -1026,7 +1026,7 @@ async fn more_clients_than_processors_wait_for_their_turn_and_beyond_a_bound_are
     })
     .await;
     let refused = shop.staff.ask(long_plan(&day)).await;
-    refused.expect_problem(503, "storage-busy");
+    refused.expect_problem(503, "planning-busy");
     assert!(refused.retry_after() >= 1);
     // The rest of the desk goes on.
     shop.staff.ask(get("/assignments")).await.expect(200);

@@ -727,6 +727,15 @@ async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
     shop.close().await;
 }
 
+/// Waits until readiness says so of what comes and goes by queues.
+async fn until_messages_are(shop: &Shop, status: u16) {
+    until("readiness tells how messages are", async || {
+        let ready = shop.staff.ask(get("/readyz/messages")).await;
+        (ready.status == status).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
     let emulator = Emulator::start().await;
@@ -748,10 +757,18 @@ async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
         (dispatcher.metrics().await.count(UNPUBLISHED) > 0).then_some(())
     })
     .await;
+    for shop in [&dispatcher, &directory] {
+        until_messages_are(shop, 503).await;
+        // Whoever comes by HTTP is decided about all the same.
+        shop.staff.ask(get("/readyz/couriers")).await.expect(200);
+    }
     // It has forgotten every topic and queue.
     let emulator = Emulator::start_at(address).await;
     for id in orders {
         assert_eq!(whose(directory.staff, id).await, ada.to_string());
+    }
+    for shop in [&dispatcher, &directory] {
+        until_messages_are(shop, 200).await;
     }
     scenario(&town, dispatcher.staff, directory.staff).await;
     town.expect_empty().await;

@@ -1,12 +1,17 @@
 //! Which problem each error of the desk is.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use jiff::civil::Date;
 
-use super::super::error::{AssignError, Refusal, UpdateError};
+use super::super::error::{AssignError, Crowded, Refusal, UpdateError};
 use super::super::model::DriverId;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
+
+/// A large day is planned within some seconds.
+const CROWDED_RETRY: Duration = Duration::from_secs(2);
 
 /// `listed` are the drivers of the request, as they stand there.
 pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
@@ -19,6 +24,13 @@ pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
         )
         .with("date", date.to_string()),
         AssignError::UnknownDrivers(unknown) => unknown_drivers(&unknown, listed),
+        AssignError::Crowded(Crowded) => Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "planning-busy",
+            "Too many plans at once",
+            "As many plans are being made, and waited for, as this server can bear. Try again in a moment.",
+        )
+        .retry_after(CROWDED_RETRY),
         AssignError::Unavailable(unavailable) => unavailable.into(),
     }
 }
