@@ -29,7 +29,7 @@ pub(super) struct Turns {
     /// Of requests that plan or wait.
     places: Arc<Semaphore>,
     /// Of work that runs. Tokio's semaphore is fair: permits are given in the order in which they were asked for.
-    turns: Arc<Semaphore>,
+    work: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -56,7 +56,7 @@ impl Turns {
     pub(super) fn new(at_once: usize, waiting_max: usize, metrics: Metrics) -> Self {
         Self {
             places: Arc::new(Semaphore::new(at_once + waiting_max)),
-            turns: Arc::new(Semaphore::new(at_once)),
+            work: Arc::new(Semaphore::new(at_once)),
             metrics,
         }
     }
@@ -74,7 +74,7 @@ impl Turns {
         let cancellation = Cancellation::default();
         Ok(Visit {
             _place: place,
-            turns: Arc::clone(&self.turns),
+            turns: Arc::clone(&self.work),
             _cancels: cancellation.on_drop(),
             cancellation,
             metrics: self.metrics.clone(),
