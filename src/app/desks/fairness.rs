@@ -39,6 +39,7 @@ impl Town {
             assignments: Arc::new(assignments::store::Closed),
             couriers: Arc::new(couriers::store::Closed),
             oplog: Oplog::nowhere(),
+            space: FreeSpace::new("", 0),
         };
         let types = package_types(&config).unwrap();
         let desks = Desks::new(&config, stores, types, 15_000, &registry);
