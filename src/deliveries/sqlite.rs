@@ -56,7 +56,7 @@ pub const INVARIANTS: &[Invariant] = &[
 ];
 
 /// Deliveries that are deleted with each new one.
-const PUSHED_OUT_AT_ONCE: u32 = 20;
+pub const PUSHED_OUT_AT_ONCE: u32 = 20;
 
 /// The store.
 #[derive(Debug, Clone)]

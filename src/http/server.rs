@@ -336,9 +336,7 @@ mod tests {
             |peer, _| peer.to_string(),
             Registry::new(&[]),
         );
-        let seats = Seats::new(1);
-        // No seat can be taken any more, which this loop takes for impossible.
-        seats.free.close();
+        let seats = Seats::new(1).behind(|_| panic!("a gate that cannot be asked"));
         let settings = Settings {
             name: "customers",
             h2c: false,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use odyssey::deliveries::sqlite::PUSHED_OUT_AT_ONCE;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -143,6 +144,7 @@ impl Fleet {
         let mut ongoing = BTreeSet::new();
         let mut over = 0;
         let mut still_kept = Vec::new();
+        let known = self.missions.len() as u64;
         for mission in self.missions.drain(..) {
             let Some(history) = history(&mut connection, &mission.id).await else {
                 let pushed_out = mission.may_be_over() && mission.number_min <= self.outlived;
@@ -161,7 +163,9 @@ impl Fleet {
             still_kept.push(mission);
         }
         self.missions = still_kept;
-        if total > self.begun_before {
+        // Each beginning pushes out so many at most: after `kept` was lowered a few of them are not enough.
+        let pushed_out_max = (total - self.begun_before.min(total)) * u64::from(PUSHED_OUT_AT_ONCE);
+        if pushed_out_max >= known.max(1) {
             // Whoever ended after the last beginning stays until the next.
             let most = kept + DRONES as u64;
             assert!(over <= most, "{over} are over and still there, not {most}");
