@@ -68,6 +68,12 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// Whether it is this machine's own, over IPv4: then we may come from any of 127.0.0.0/8.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<Ipv4Addr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+
     /// Opens a connection of its own, from this address of ours if one is given.
     pub(crate) async fn connect(
         &self,

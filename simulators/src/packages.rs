@@ -1,6 +1,6 @@
 //! The contract of packages as a sender sees it: what is sent, and what the answers mean.
 
-use std::fmt;
+use std::{fmt, net::Ipv4Addr};
 
 use hyper::{
     Method, StatusCode,
@@ -356,6 +356,11 @@ pub(crate) struct Link(Caller);
 impl Link {
     pub(crate) fn new(server: Address) -> Self {
         Self(Caller::new(server))
+    }
+
+    /// It comes from this address of ours.
+    pub(crate) fn coming_from(self, from: Option<Ipv4Addr>) -> Self {
+        Self(self.0.coming_from(from))
     }
 
     /// `POST /packages`, until it is acknowledged or there is no hope.

@@ -32,6 +32,7 @@ use crate::{
     report::Report,
     resend::{insist, patience_at_the_end, run_id},
     shop::Failure,
+    sources::Sources,
 };
 
 /// Let senders send packages, and check that each is delivered or dropped once and as its recipient wants
@@ -96,6 +97,10 @@ struct Trouble {
     malformed: f64,
 }
 
+fn senders_from() -> Sources {
+    "127.2.0.0/16".parse().expect("this is a network")
+}
+
 /// How requests are sent and what is made of the answers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sending")]
@@ -103,6 +108,10 @@ struct Sending {
     /// Most packages per second of all senders together, measured, 1 to 1000000 [default: as fast as they are answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
+    /// Addresses of this machine that senders come from, one after the other: an IPv4 address or a network. A server limits
+    /// what one address writes [default: 127.2.0.0/16 for a server on this machine, else whichever leads to it]
+    #[arg(long, value_name = "NETWORK")]
+    from: Option<Sources>,
     /// How long a request that is not acknowledged is sent again and again, measured, 0s to 24h; 0s is once
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     patience: Duration,
@@ -165,6 +174,9 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
         Duration::from_secs(part.senders) / rate
     });
     let office = Office {
+        from: sending
+            .from
+            .or_else(|| server.is_loopback().then(senders_from)),
         server: server.clone(),
         part,
         traits: options.traits(),

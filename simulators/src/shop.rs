@@ -99,6 +99,8 @@ impl Failure {
 pub(crate) struct Caller {
     shop: Address,
     connection: Option<Connection>,
+    /// The address of ours that it comes from; none for whichever leads to the shop.
+    from: Option<Ipv4Addr>,
     /// None for the connection's own.
     answer_max_bytes: Option<usize>,
 }
@@ -108,8 +110,14 @@ impl Caller {
         Self {
             shop,
             connection: None,
+            from: None,
             answer_max_bytes: None,
         }
+    }
+
+    /// It comes from this address of ours.
+    pub(crate) fn coming_from(self, from: Option<Ipv4Addr>) -> Self {
+        Self { from, ..self }
     }
 
     /// Answers may be so large, and no larger.
@@ -147,7 +155,7 @@ impl Caller {
     }
 
     async fn connect(&self) -> Result<Connection, TransportError> {
-        let connection = self.shop.connect(None).await?;
+        let connection = self.shop.connect(self.from).await?;
         Ok(match self.answer_max_bytes {
             Some(bytes) => connection.taking_answers_up_to(bytes),
             None => connection,

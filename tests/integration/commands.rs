@@ -249,8 +249,8 @@ async fn an_address_that_is_cut_off_is_listed_and_let_back_in() {
     while shop.customers.ask(ask.clone()).await.status != 429 {}
     let listed = at(&shop, &["flood", "list"]).output().unwrap();
     let table = printed(&listed);
-    assert!(table.contains("ADDRESS    UNTIL"), "{table}");
-    assert!(table.contains("\n192.0.2.7  "), "{table}");
+    assert!(table.contains("ADDRESS    REASON  UNTIL"), "{table}");
+    assert!(table.contains("\n192.0.2.7  rate    "), "{table}");
     let unblocked = at(&shop, &["flood", "unblock", "192.0.2.7"]).output();
     assert_eq!(printed(&unblocked.unwrap()), "address  192.0.2.7\n");
     let flood = shop.staff.ask(get("/flood")).await.expect(200);

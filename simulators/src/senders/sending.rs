@@ -24,12 +24,15 @@ use crate::{
     packages::{Fate, Handled, Link, Package},
     progress::Progress,
     resend::{Resender, Sent, locked},
+    sources::Sources,
 };
 
 /// All senders of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Office {
     pub(crate) server: Address,
+    /// The addresses of ours that the senders come from, one after the other.
+    pub(crate) from: Option<Sources>,
     /// Of the sender with the number 0; the others' differ in that.
     pub(crate) part: Part,
     pub(crate) traits: Traits,
@@ -52,8 +55,10 @@ impl Office {
                 number,
                 ..self.part.clone()
             };
+            let turn = usize::try_from(number).unwrap_or(usize::MAX);
+            let from = self.from.map(|sources| sources.of(turn));
             let line = |number| Line {
-                link: Link::new(self.server.clone()),
+                link: Link::new(self.server.clone()).coming_from(from),
                 resender: Resender::new(self.patience, self.closing.clone(), number),
             };
             let recipients = part.recipients().into_iter();
