@@ -38,7 +38,8 @@ const ODYSSEY_GENEROUS: &[(&str, &str)] = &[
     ("ODYSSEY_FLOOD__BURST", "1000000"),
     ("ODYSSEY_FLOOD__REFILL", "1us"),
     ("ODYSSEY_FLOOD__OUTSTANDING_MAX", "1000000"),
-    ("ODYSSEY_FLOOD__CONNECTIONS_MAX", "1000000"),
+    // A proxy's connections are not counted; its orders are, where it says nothing else.
+    ("ODYSSEY_FLOOD__TRUSTED_PROXIES", "127.0.0.1/32"),
 ];
 /// What nobody is even counted with.
 const ODYSSEY_UNCHECKED: &[(&str, &str)] = &[("ODYSSEY_FLOOD__MODE", "off")];

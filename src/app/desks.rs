@@ -165,11 +165,7 @@ fn flood(
                 network_max: config.network_max,
                 places,
             },
-            connections: flood::networks::Shares {
-                address_max: config.connections_max,
-                network_max: u32::try_from(connections_max / 2).unwrap_or(u32::MAX),
-                places: connections_max,
-            },
+            connections: connection_shares(config, connections_max),
             burst: NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN),
             refill: config.refill,
             cutoff_after: config.cutoff_after,
@@ -179,6 +175,16 @@ fn flood(
         },
     };
     Flood::new(settings, registry.register(flood::Metrics::register))
+}
+
+/// No network has more than half of the connections, and no address either.
+fn connection_shares(config: &config::Flood, connections_max: usize) -> flood::networks::Shares {
+    let half = u32::try_from(connections_max / 2).unwrap_or(u32::MAX);
+    flood::networks::Shares {
+        address_max: config.connections_max.min(half.max(1)),
+        network_max: half,
+        places: connections_max,
+    }
 }
 
 /// Both listeners' routes: customers, staff.

@@ -133,6 +133,27 @@ impl Flood {
         origin
     }
 
+    /// Refuses whoever is cut off, before their request is read. Nobody is counted.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) fn look(&self, origin: &Origin) -> Result<(), Refused> {
+        let shared = &*self.shared;
+        if shared.mode != Mode::Enforce || self.is_exempt(origin) {
+            return Ok(());
+        }
+        shared.table.look(origin.address).inspect_err(|refused| {
+            shared.metrics.refused(refused.reason, true);
+        })
+    }
+
+    fn is_exempt(&self, origin: &Origin) -> bool {
+        // The client, which a network narrower than its key may name, or the IPv4 address that it counts as.
+        let is_exempt =
+            |network: &IpNet| network.contains(&origin.client) || network.contains(&origin.address);
+        self.shared.exempt.iter().any(is_exempt)
+    }
+
     /// Asks for admission.
     ///
     /// # Errors
@@ -142,10 +163,7 @@ impl Flood {
         if shared.mode == Mode::Off {
             return Ok(Admission { counted: None });
         }
-        // The client, which a network narrower than its key may name, or the IPv4 address that it counts as.
-        let is_exempt =
-            |network: &IpNet| network.contains(&origin.client) || network.contains(&origin.address);
-        if shared.exempt.iter().any(is_exempt) {
+        if self.is_exempt(origin) {
             shared.metrics.exempt.increment(1);
             return Ok(Admission { counted: None });
         }
@@ -295,15 +313,21 @@ impl Admission {
         self.counted.as_ref()?.1.left
     }
 
-    /// To be called once what was admitted was found to be well-formed, and is where a purge finds it: if its address was
-    /// cut off since the admission, the purge may have come too early, and is repeated. Without this call nothing is
-    /// remembered of an address that was not known before.
+    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
+    /// purge may have come too early, and is repeated.
     pub fn settled(&mut self) {
-        if let Some((flood, counted)) = &mut self.counted
-            && let Some((since, time)) = flood.table().keep(counted)
+        if let Some((flood, counted)) = &self.counted
+            && let Some((since, time)) = flood.table().cut_off_since(counted.entry)
             && flood.mode() == Mode::Enforce
         {
             flood.purge(counted.address, since, time);
+        }
+    }
+
+    /// What was admitted has turned out to be malformed: nothing is remembered of an address that was not known before.
+    pub(super) fn malformed(&mut self) {
+        if let Some((_, counted)) = &mut self.counted {
+            counted.malformed = true;
         }
     }
 }

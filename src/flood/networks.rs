@@ -59,7 +59,7 @@ pub struct Shares {
     pub address_max: u32,
     /// A provider's network; a site may have half of what it may have more than an address.
     pub network_max: u32,
-    /// What there may be in all; only of orders the last are reserved.
+    /// What there may be in all.
     pub places: usize,
 }
 
@@ -118,14 +118,18 @@ impl Networks {
     /// Counts one more for this address and its networks, if all of them may have it.
     pub(super) fn take(&self, address: IpNet, kind: Kind, shares: &Shares) -> Result<(), Denied> {
         let open = self.total(kind);
-        let is_scarce =
-            kind == Kind::Order && shares.are_smaller(open) && !self.is_newcomer(address);
+        let is_scarce = shares.are_smaller(open);
+        let is_newcomer = is_scarce && self.is_newcomer(address, kind);
         for (level, network) in levels(address) {
             let max = shares.max(level);
-            let left = if is_scarce {
-                shares.left(max, open)
-            } else {
-                max
+            let left = match level {
+                _ if !is_scarce => max,
+                Level::Address | Level::Subscriber if is_newcomer => max,
+                // Of the last places, too, a network has a few.
+                Level::Site | Level::Provider if is_newcomer => {
+                    shares.left(max, open).max(max.div_ceil(RESERVED as u32))
+                }
+                _ => shares.left(max, open),
             };
             let taken = self.count(network, kind, left);
             if taken {
@@ -146,9 +150,9 @@ impl Networks {
         Ok(())
     }
 
-    fn is_newcomer(&self, address: IpNet) -> bool {
+    fn is_newcomer(&self, address: IpNet, kind: Kind) -> bool {
         let subscriber = levels(address).filter(|&(level, _)| level <= Level::Subscriber);
-        let mut open = subscriber.map(|(_, network)| self.open(network, Kind::Order));
+        let mut open = subscriber.map(|(_, network)| self.open(network, kind));
         open.all(|open| open == 0)
     }
 
@@ -216,7 +220,7 @@ impl Networks {
 }
 
 /// The address and the networks that contain it, the narrowest first.
-fn levels(address: IpNet) -> impl Iterator<Item = (Level, IpNet)> {
+pub(super) fn levels(address: IpNet) -> impl Iterator<Item = (Level, IpNet)> {
     let wider: &[(Level, u8)] = match address.addr() {
         IpAddr::V4(_) => &[(Level::Site, 24), (Level::Provider, 16)],
         IpAddr::V6(_) => &[

@@ -38,6 +38,11 @@ pub struct Asker {
 }
 
 impl Asker {
+    /// Whom the request counts for, or would count for.
+    pub fn address(&self) -> IpNet {
+        self.origin.address
+    }
+
     /// Asks for admission.
     ///
     /// # Errors
@@ -65,8 +70,11 @@ where
     }
 }
 
-/// To place an order.
-impl<S: Send + Sync> FromRequestParts<S> for Admission
+/// Somebody who is not cut off. Nothing is counted before the request is known to be well-formed.
+#[derive(Debug)]
+pub struct Newcomer(pub Asker);
+
+impl<S: Send + Sync> FromRequestParts<S> for Newcomer
 where
     Flood: FromRef<S>,
 {
@@ -74,7 +82,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Ok(asker) = Asker::from_request_parts(parts, state).await;
-        asker.admit(Ask::Order)
+        let limits = asker.flood.table().limits();
+        let refused = |refused| Refusal::new(&refused, Ask::Order, limits);
+        asker.flood.look(&asker.origin).map_err(refused)?;
+        Ok(Self(asker))
     }
 }
 
@@ -101,8 +112,8 @@ async fn admit_write(
     }
     let mut admission = asker.admit(Ask::Write)?;
     let mut response = next.run(request).await;
-    if !is_malformed(response.status()) {
-        admission.settled();
+    if is_malformed(response.status()) {
+        admission.malformed();
     }
     if let Some(left) = admission.left() {
         let limits = flood.table().limits();
@@ -139,7 +150,11 @@ impl Refusal {
             Ask::Watch => "held requests",
             Ask::Write => "requests",
         };
-        let quota = Quota::of(ask, limits);
+        let quota = match refused.reason {
+            Reason::Outstanding | Reason::Scarce => Quota::open(shares.max(Level::Address)),
+            Reason::Network if ask != Ask::Write => Quota::open(shares.max(Level::Provider)),
+            Reason::Network | Reason::Rate | Reason::CutOff => Quota::of(ask, limits),
+        };
         let problem = |slug, title, detail: String| {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail)
         };
@@ -157,10 +172,15 @@ impl Refusal {
             Reason::Network => problem(
                 "too-many-from-network",
                 "Too many at once from the networks around this address",
-                format!(
-                    "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
-                    shares.max(Level::Provider)
-                ),
+                match ask {
+                    Ask::Write => {
+                        "All addresses of one subscriber, or provider, share a rate.".to_owned()
+                    }
+                    Ask::Order | Ask::Watch => format!(
+                        "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
+                        shares.max(Level::Provider)
+                    ),
+                },
             ),
             Reason::Scarce => problem(
                 "line-nearly-full",
@@ -172,7 +192,9 @@ impl Refusal {
                 "Too many in too short a time",
                 format!(
                     "{} {what} at once, then {} every {} s.",
-                    quota.most, quota.most, quota.window_secs
+                    quota.most,
+                    quota.most,
+                    quota.window_secs.unwrap_or_default()
                 ),
             ),
         };
@@ -183,26 +205,34 @@ impl Refusal {
     }
 }
 
-/// What of the rate is for one kind of requests: so many in a window.
+/// A limit: so many in a window, or so many open.
 #[derive(Debug)]
 struct Quota {
     name: &'static str,
     most: u32,
-    window_secs: u64,
+    window_secs: Option<u64>,
 }
 
 impl Quota {
+    fn open(most: u32) -> Self {
+        Self {
+            name: "open",
+            most,
+            window_secs: None,
+        }
+    }
+
+    /// Of the rate.
     fn of(ask: Ask, limits: &Limits) -> Self {
         let orders = limits.burst;
         let (name, most) = match ask {
-            Ask::Order => ("orders", orders),
-            Ask::Watch => ("held", orders),
+            Ask::Order | Ask::Watch => ("orders", orders),
             Ask::Write => ("writes", orders.saturating_mul(WRITES_PER_ORDER)),
         };
         Self {
             name,
             most: most.get(),
-            window_secs: whole_secs(limits.refill * orders.get()),
+            window_secs: Some(whole_secs(limits.refill * orders.get())),
         }
     }
 
@@ -214,7 +244,8 @@ impl Quota {
             most,
             window_secs,
         } = self;
-        let policy = format!("\"{name}\";q={most};w={window_secs}");
+        let window = window_secs.map(|secs| format!(";w={secs}"));
+        let policy = format!("\"{name}\";q={most}{}", window.unwrap_or_default());
         let changes = changes_in.map(|time| format!(";t={}", whole_secs(time)));
         let limit = format!("\"{name}\";r={left}{}", changes.unwrap_or_default());
         for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
@@ -294,6 +325,12 @@ struct FloodLimits {
     /// Seconds after which one more is admitted.
     #[schema(example = 1.0)]
     refill_s: f64,
+    /// Connections of one address.
+    #[schema(example = 600)]
+    connections_max: u32,
+    /// Of one provider's network.
+    #[schema(example = 9000)]
+    network_connections_max: u32,
 }
 
 /// An address that is cut off.
@@ -392,6 +429,8 @@ impl FloodLimits {
             provider_max: limits.shares.max(Level::Provider),
             burst: limits.burst.get(),
             refill_s: limits.refill.as_secs_f64(),
+            connections_max: limits.connections.max(Level::Address),
+            network_connections_max: limits.connections.max(Level::Provider),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use governor::clock::Clock;
-use governor::middleware::{StateInformationMiddleware, StateSnapshot};
+use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::client::network;
-use super::networks::{Denied, Kind, Networks, Shares};
+use super::networks::{Denied, Kind, Level, Networks, Shares, levels};
 
 /// What an origin may do. Times are longer than nothing.
 #[derive(Debug, Clone)]
@@ -128,8 +128,8 @@ pub struct Counted {
     /// What is left of the rate, in writes; nothing if it cost nothing.
     pub left: Option<u32>,
     kind: Option<Kind>,
-    /// It was found to be well-formed: from here on the address is worth an entry.
-    kept: bool,
+    /// It has turned out to be malformed.
+    pub(super) malformed: bool,
 }
 
 /// A refusal.
@@ -190,11 +190,18 @@ struct Entry {
     /// Why the last one was.
     reason: Reason,
     cut_off_until: Option<Instant>,
+    /// Writes that are not over, of which nobody knows whether they are malformed.
+    pending: u32,
     /// Something well-formed has come from here. What is malformed leaves no entry behind.
     kept: bool,
 }
 
 impl Entry {
+    /// Only what was malformed has come from here.
+    fn is_forgettable(&self) -> bool {
+        !self.kept && self.pending == 0 && self.refusals == 0 && self.cut_off_until.is_none()
+    }
+
     fn is_cut_off(&self, now: Instant) -> bool {
         self.cut_off_until.is_some_and(|until| until > now)
     }
@@ -218,6 +225,8 @@ const ROOM_SWEPT_EVERY_MS: u64 = 100;
 pub struct Table {
     limits: Limits,
     quota: Quota,
+    /// A provider's.
+    wide_quota: Quota,
     began: Instant,
     /// IPv4, IPv6.
     families: [Family; 2],
@@ -231,9 +240,16 @@ impl Table {
     /// If `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude both.
     pub fn new(limits: Limits) -> Self {
         let cells = limits.burst.saturating_mul(WRITES_PER_ORDER);
-        let quota = Quota::with_period(cell_refill(&limits))
-            .expect("the refill is longer than nothing")
-            .allow_burst(cells);
+        let refill = limits.refill / WRITES_PER_ORDER.get();
+        let quota = |period: Duration, burst| {
+            Quota::with_period(period)
+                .expect("the refill is longer than nothing")
+                .allow_burst(burst)
+        };
+        // A provider's network has as much more of the rate than an address as it may have more open by default.
+        let wide = NonZeroU32::new(cells.get().saturating_mul(8) / 5).unwrap_or(cells);
+        let wide_quota = quota((refill * 5 / 8).max(Duration::from_nanos(1)), wide);
+        let quota = quota(refill, cells);
         let family = |()| Family {
             entries: DashMap::new(),
             len: AtomicUsize::new(0),
@@ -242,6 +258,7 @@ impl Table {
         Self {
             limits,
             quota,
+            wide_quota,
             began: Instant::now(),
             families: [(), ()].map(family),
             networks: Networks::default(),
@@ -278,10 +295,10 @@ impl Table {
                 entry: address,
                 left: None,
                 kind: ask.kind(),
-                kept: true,
+                malformed: false,
             });
         };
-        self.with_entry(address, now, |entry, key| {
+        let counted = self.with_entry(address, now, self.quota, |entry, key| {
             if let Some(until) = entry.cut_off_until {
                 if until > now {
                     entry.refused += 1;
@@ -291,13 +308,20 @@ impl Table {
                 entry.refusals = 0;
             }
             match self.take(entry, address, ask, cost, now) {
-                Ok(left) => Ok(Counted {
-                    address,
-                    entry: key,
-                    left: Some(left),
-                    kind: ask.kind(),
-                    kept: false,
-                }),
+                Ok(left) => {
+                    if ask == Ask::Write {
+                        entry.pending += 1;
+                    } else {
+                        entry.kept = true;
+                    }
+                    Ok(Counted {
+                        address,
+                        entry: key,
+                        left: Some(left),
+                        kind: ask.kind(),
+                        malformed: false,
+                    })
+                }
                 Err((reason, retry_after)) => {
                     entry.refused += 1;
                     // Whoever shares an entry is not known to be the one who floods.
@@ -307,7 +331,13 @@ impl Table {
                     Err(refused((reason, retry_after), since))
                 }
             }
-        })
+        })?;
+        // Last, so that whoever is refused for themselves takes nothing of their neighbours'.
+        if let Err(why) = self.take_of_networks(address, ask, cost, now) {
+            self.release(&counted);
+            return Err(refused(why, None));
+        }
+        Ok(counted)
     }
 
     /// Counts a connection of this address until [`Table::disconnect`]. False if it may have no more.
@@ -347,25 +377,12 @@ impl Table {
     ) -> Result<u32, (Reason, Duration)> {
         // Counted first, checked then: what is checked before it is counted can be passed by many at once.
         self.open(address, ask)?;
-        match entry.rate.check_n(cost) {
-            Ok(Ok(state)) => {
-                entry.full_at = now + self.refilled(&state);
-                Ok(state.remaining_burst_capacity())
+        check(entry, self.quota, cost, now).map_err(|wait| {
+            if let Some(kind) = ask.kind() {
+                self.networks.give_back(address, kind);
             }
-            Ok(Err(not_until)) => {
-                if let Some(kind) = ask.kind() {
-                    self.networks.give_back(address, kind);
-                }
-                Err((Reason::Rate, not_until.wait_time_from(TokioClock.now())))
-            }
-            Err(_) => unreachable!("a burst has room for one order at least"),
-        }
-    }
-
-    /// How long until all of the rate is there again.
-    fn refilled(&self, state: &StateSnapshot) -> Duration {
-        let missing = self.quota.burst_size().get() - state.remaining_burst_capacity();
-        cell_refill(&self.limits) * missing
+            (Reason::Rate, wait)
+        })
     }
 
     /// Counts a refusal. If it was the one too many: since when they came.
@@ -388,28 +405,80 @@ impl Table {
         if let Some(kind) = counted.kind {
             self.networks.give_back(counted.address, kind);
         }
-        if counted.kept {
+        if counted.kind.is_some() {
             return;
         }
         let family = self.family(counted.entry);
-        let forgotten = family.entries.remove_if(&counted.entry, |_, entry| {
-            !entry.kept && entry.refusals == 0 && entry.cut_off_until.is_none()
-        });
-        if forgotten.is_some() {
+        let forgettable = family
+            .entries
+            .get_mut(&counted.entry)
+            .is_some_and(|mut entry| {
+                entry.pending = entry.pending.saturating_sub(1);
+                entry.kept |= !counted.malformed;
+                entry.is_forgettable()
+            });
+        let forget = |_: &IpNet, entry: &Entry| entry.is_forgettable();
+        if forgettable && family.entries.remove_if(&counted.entry, forget).is_some() {
             family.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// What was admitted was well-formed: its address is worth an entry. If it is cut off meanwhile, since when it had been
-    /// refused, and for how much longer.
-    pub fn keep(&self, counted: &mut Counted) -> Option<(Instant, Duration)> {
-        counted.kept = true;
-        let mut entry = self.family(counted.entry).entries.get_mut(&counted.entry)?;
-        entry.kept = true;
+    /// If this entry is cut off: since when it had been refused, and for how much longer.
+    pub fn cut_off_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
+        let entry = self.family(key).entries.get(&key)?;
         let left = entry
             .cut_off_until?
             .checked_duration_since(Instant::now())?;
         (!left.is_zero()).then_some((entry.window_began, left))
+    }
+
+    /// Refuses an address that is cut off, and counts nothing.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn look(&self, address: IpNet) -> Result<(), Refused> {
+        let now = Instant::now();
+        let Some(mut entry) = self.family(address).entries.get_mut(&address) else {
+            return Ok(());
+        };
+        match entry.cut_off_until.filter(|&until| until > now) {
+            Some(until) => {
+                entry.refused += 1;
+                Err(Refused {
+                    address,
+                    reason: Reason::CutOff,
+                    retry_after: until - now,
+                    cut_off_since: None,
+                })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a write's cost of the rates of the subscriber and the provider, too: whoever has many addresses has no more of
+    /// them. Orders are bounded by what is open.
+    fn take_of_networks(
+        &self,
+        address: IpNet,
+        ask: Ask,
+        cost: NonZeroU32,
+        now: Instant,
+    ) -> Result<(), (Reason, Duration)> {
+        if ask != Ask::Write {
+            return Ok(());
+        }
+        for (level, network) in levels(address) {
+            let quota = match level {
+                Level::Subscriber => self.quota,
+                Level::Provider => self.wide_quota,
+                Level::Address | Level::Site => continue,
+            };
+            self.with_entry(network, now, quota, |entry, _| {
+                let checked = check(entry, quota, cost, now);
+                checked.map_err(|wait| (Reason::Network, wait))
+            })?;
+        }
+        Ok(())
     }
 
     /// Who is cut off, most refused first.
@@ -439,7 +508,7 @@ impl Table {
         entry.is_some_and(|mut entry| {
             let was_cut_off = entry.is_cut_off(now);
             if was_cut_off {
-                *entry = self.newcomer(now);
+                *entry = newcomer(self.quota, now);
             }
             was_cut_off
         })
@@ -493,6 +562,7 @@ impl Table {
         &self,
         address: IpNet,
         now: Instant,
+        quota: Quota,
         step: impl FnOnce(&mut Entry, IpNet) -> R,
     ) -> R {
         let family = self.family(address);
@@ -512,7 +582,7 @@ impl Table {
                         family.len.fetch_sub(1, Ordering::Relaxed);
                         step(taken.get_mut(), key)
                     }
-                    Slot::Vacant(free) => step(&mut free.insert(self.newcomer(now)), key),
+                    Slot::Vacant(free) => step(&mut free.insert(newcomer(quota, now)), key),
                 };
             }
         }
@@ -530,18 +600,33 @@ impl Table {
         }
         is_due
     }
+}
 
-    fn newcomer(&self, now: Instant) -> Entry {
-        Entry {
-            rate: RateLimiter::direct_with_clock(self.quota, TokioClock).with_middleware(),
-            full_at: now,
-            refusals: 0,
-            window_began: now,
-            refused: 0,
-            reason: Reason::Rate,
-            cut_off_until: None,
-            kept: false,
+/// Takes so much of an entry's rate, and says what is left, or when there will be enough.
+fn check(entry: &mut Entry, quota: Quota, cost: NonZeroU32, now: Instant) -> Result<u32, Duration> {
+    match entry.rate.check_n(cost) {
+        Ok(Ok(state)) => {
+            let left = state.remaining_burst_capacity();
+            let missing = quota.burst_size().get().saturating_sub(left);
+            entry.full_at = now + quota.replenish_interval() * missing;
+            Ok(left)
         }
+        Ok(Err(not_until)) => Err(not_until.wait_time_from(TokioClock.now())),
+        Err(_) => unreachable!("a burst has room for one order at least"),
+    }
+}
+
+fn newcomer(quota: Quota, now: Instant) -> Entry {
+    Entry {
+        rate: RateLimiter::direct_with_clock(quota, TokioClock).with_middleware(),
+        full_at: now,
+        refusals: 0,
+        window_began: now,
+        refused: 0,
+        reason: Reason::Rate,
+        cut_off_until: None,
+        pending: 0,
+        kept: false,
     }
 }
 
@@ -554,10 +639,6 @@ impl Family {
             })
             .is_ok()
     }
-}
-
-fn cell_refill(limits: &Limits) -> Duration {
-    limits.refill / WRITES_PER_ORDER.get()
 }
 
 /// The address, and the networks around it in which it may have to share.

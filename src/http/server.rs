@@ -163,12 +163,17 @@ impl Server {
     }
 
     async fn accept(&self) -> io::Result<()> {
+        self.vestibule.has_room().await;
         let (stream, peer) = self.listener.accept().await?;
         let peer = peer.ip();
         let Some(pass) = self.settings.seats.let_in(peer) else {
             let vestibule = Arc::clone(&self.vestibule);
-            self.connections
-                .spawn(async move { vestibule.turn_away_too_many(stream).await });
+            let connection = self.accepted(peer);
+            self.connections.spawn(async move {
+                if let Some((stream, _place)) = vestibule.health_or_too_many(stream).await {
+                    connection.serve_one(stream).await;
+                }
+            });
             return Ok(());
         };
         let connection = self.accepted(peer);
@@ -213,24 +218,20 @@ impl Server {
     /// Every seat is taken.
     fn wait(&self, connection: Accepted, stream: TcpStream, free: Arc<Semaphore>, pass: Pass) {
         let vestibule = Arc::clone(&self.vestibule);
+        let place = vestibule.enter();
         self.connections.spawn(async move {
             let _pass = pass;
             let stop = connection.stop.clone();
-            let Some(verdict) = stop.unless_told(vestibule.wait(&stream, free)).await else {
+            let Some(verdict) = stop.unless_told(vestibule.wait(place, &stream, free)).await else {
                 return;
             };
-            let activity = Arc::new(Activity::begin());
             match verdict {
-                Verdict::Seat(seat) => {
+                Verdict::Seat(_seat) => {
+                    let activity = Arc::new(Activity::begin());
                     let wire = Wire::new(stream, Arc::clone(&activity));
                     connection.serve_either(wire, activity).await;
-                    drop(seat);
                 }
-                Verdict::Health => {
-                    let wire = Wire::new(stream, Arc::clone(&activity));
-                    // Whatever else is asked for on it.
-                    let _ = timeout(HEALTH_LASTS, connection.serve_h1(wire, activity)).await;
-                }
+                Verdict::Health(_place) => connection.serve_one(stream).await,
                 Verdict::Full => vestibule.turn_away_full(stream).await,
             }
         });
@@ -262,11 +263,25 @@ impl Accepted {
         }
     }
 
+    /// Serves the one request that is there, and closes the connection.
+    async fn serve_one(self, stream: TcpStream) {
+        let activity = Arc::new(Activity::begin());
+        let wire = Wire::new(stream, Arc::clone(&activity));
+        let served = self.serve_h1_while(wire, activity, false);
+        let _ = timeout(HEALTH_LASTS, served).await;
+    }
+
     async fn serve_h1(self, wire: Wire, activity: Arc<Activity>) {
+        self.serve_h1_while(wire, activity, true).await;
+    }
+
+    /// `keep_alive`: more than one request.
+    async fn serve_h1_while(self, wire: Wire, activity: Arc<Activity>, keep_alive: bool) {
         let service = self.edge.entrance(self.peer, Arc::clone(&activity));
         // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
         let connection = http1::Builder::new()
             .max_buf_size(H1_BUFFER_MAX_BYTES)
+            .keep_alive(keep_alive)
             .serve_connection(wire, service);
         serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
     }

@@ -82,7 +82,7 @@ pub struct Offer<B> {
     pub handed: Handed,
 }
 
-/// Something that is dropped when a promised order becomes final: it no longer counts for whoever placed it.
+/// Something that is dropped when an order becomes final, or leaves the line: it no longer counts for whoever placed it.
 pub type Keep = Box<dyn Any + Send + Sync>;
 
 /// Who has to be told what, after an order became final.
@@ -221,7 +221,7 @@ struct Entry<C> {
     expiries: u32,
     /// Somebody was told 202: the order stays whoever leaves.
     promised: bool,
-    /// What is kept for as long as a promised order is not final.
+    /// What is kept for as long as the order is pending, whoever holds a request for it.
     kept: Option<Keep>,
     keyed: Option<Keyed>,
     attached: Attached<C>,
@@ -275,6 +275,12 @@ impl<C, B> Line<C, B> {
             crew_seen: None,
             closed: false,
         }
+    }
+
+    /// Whether an order of this key is pending: to place it again is to join it.
+    pub fn is_pending(&self, key: &IdempotencyKey) -> bool {
+        let slot = self.by_key.get(key);
+        slot.is_some_and(|&slot| !self.entry(slot).order.stage.is_final())
     }
 
     // --- Customers -------------------------------------------------------------------------------------------------
@@ -390,14 +396,12 @@ impl<C, B> Line<C, B> {
         true
     }
 
-    /// Keeps something with a promised order until it is final. If it is final already, or unknown, or something is kept
-    /// for it, what was to be kept comes back.
+    /// Keeps something with an order until it is final, or has left the line. If it is final already, or unknown, or
+    /// something is kept for it, what was to be kept comes back.
     pub fn keep(&mut self, id: OrderId, keep: Keep) -> Option<Keep> {
         let slot = self.by_id.get(&id).copied();
         match slot.map(|slot| self.entry_mut(slot)) {
-            Some(entry)
-                if entry.promised && entry.kept.is_none() && !entry.order.stage.is_final() =>
-            {
+            Some(entry) if entry.kept.is_none() && !entry.order.stage.is_final() => {
                 entry.kept = Some(keep);
                 None
             }
@@ -468,6 +472,11 @@ impl<C, B> Line<C, B> {
                 view.position = Some(before + 1);
                 view.crew = Some(self.crew(now.instant));
                 view.estimated_wait = self.estimate(now.instant, before);
+                let placed = entry.order.placed;
+                let until = entry.deadline.filter(|_| entry.promised);
+                view.ask_before = until.map(|until| {
+                    placed.wall_after(until.saturating_duration_since(placed.instant))
+                });
             }
             Stage::Brewing => {
                 view.estimated_wait = self.drain.estimate_brewing(entry.order.brewed(now));

@@ -284,6 +284,8 @@ pub struct View {
     pub estimated_wait: Option<Duration>,
     /// Whether there are baristas, while it waits.
     pub crew: Option<Crew>,
+    /// When it leaves the line if nobody asks about it until then, while it waits and was promised.
+    pub ask_before: Option<Timestamp>,
 }
 
 impl View {
@@ -294,6 +296,7 @@ impl View {
             position: None,
             estimated_wait: None,
             crew: None,
+            ask_before: None,
         }
     }
 }

@@ -5,11 +5,9 @@ mod carrying;
 mod problems;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -33,12 +31,11 @@ use self::wire::{
 };
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
 use super::service::{Counter, Orders, Placement};
-use crate::flood::routes::{Asker, purged};
+use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
-use crate::http::edge::Caller;
 use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
@@ -100,7 +97,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 /// The request is held until the coffee is ready, however long it takes. Leaving before a barista has started takes the
 /// order out of the line; with an `Idempotency-Key` the place is kept for a while, and sending the request again takes
 /// it up. With `Prefer: wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then
-/// stays in line for as long as its `Location` is asked for now and then, at least every ten minutes.
+/// stays in line for as long as its `Location` is asked for now and then: before `ask_before`.
 #[utoipa::path(
     post, path = "/order/", tag = "orders",
     request_body(content = Option<NewOrder>, content_type = "application/json"),
@@ -122,18 +119,17 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 )]
 async fn place_order(
     // First, so that who is cut off costs least.
-    mut admission: Admission,
+    Newcomer(asker): Newcomer,
     State(desk): State<Desk>,
-    Extension(Caller { peer, .. }): Extension<Caller>,
     request_id: LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
-    let placed = placement(&desk, &mut admission, peer, request_id, headers, body);
-    let (placement, wait) = match placed {
+    let placed = placement(&desk, &asker, request_id, headers, body);
+    let (placement, wait, _joined) = match placed {
         Ok(placed) => placed,
-        Err(problem) => return problem.into_response(),
+        Err(refusal) => return Err::<Response, _>(refusal).into_response(),
     };
     match (placement, wait) {
         (Placement::Replayed(outcome), _) => {
@@ -144,32 +140,25 @@ async fn place_order(
                 .insert("idempotency-replayed", replayed);
             response
         }
-        (Placement::Promised(id), wait) => promised(&desk.orders, admission, id, wait),
+        (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
         (Placement::Held(held), None) => {
             // The handle is not needed while waiting.
             drop(desk);
             outcome_response(&held.await)
         }
-        (Placement::Held(held), Some(wait)) => {
-            Box::pin(held_for(desk.orders, admission, held, wait)).await
-        }
+        (Placement::Held(held), Some(wait)) => Box::pin(held_for(desk.orders, held, wait)).await,
     }
 }
 
 type Held = super::hold::Held<Mutex<Counter>>;
 
-async fn held_for(
-    orders: Orders,
-    admission: Admission,
-    mut held: Held,
-    wait: Duration,
-) -> Response {
+async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
         return outcome_response(&outcome);
     }
     let id = held.order();
     match held.promise() {
-        Ok(()) => promised(&orders, admission, id, Some(wait)),
+        Ok(()) => accepted(&orders, id, Some(wait)),
         Err(held) => outcome_response(&held.await),
     }
 }
@@ -180,15 +169,17 @@ async fn held_for(
 )]
 fn placement(
     desk: &Desk,
-    admission: &mut Admission,
-    peer: IpAddr,
+    asker: &Asker,
     LoggedRequestId(request_id): LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
-) -> Result<(Placement<Mutex<Counter>>, Option<Duration>), Problem> {
-    let uncounted = || desk.flood.origin(peer, &headers).address;
-    let origin = || admission.address().unwrap_or_else(uncounted);
-    let keyed = keyed(&headers, origin, &body.json)?;
+) -> axum::response::Result<Placing> {
+    let keyed = keyed(&headers, asker.address(), &body.json)?;
+    let joins = keyed
+        .as_ref()
+        .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
+    // Whoever joins an order takes no further place; but the request is held.
+    let mut admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
     let wait = preferred_wait(&headers);
     let customer = body
         .value
@@ -200,19 +191,32 @@ fn placement(
         .place(customer, admission.address(), keyed, hold, request_id);
     // From here on a purge would find it; one that came between the admission and this moment did not.
     admission.settled();
-    Ok((placed?, wait))
+    let placement = placed.map_err(Problem::from)?;
+    if joins || admission.address().is_none() {
+        return Ok((placement, wait, joins.then_some(admission)));
+    }
+    // The order counts for as long as it is pending, whoever leaves.
+    match &placement {
+        Placement::Held(held) => desk.orders.keep(held.order(), Box::new(admission)),
+        Placement::Promised(id) => desk.orders.keep(*id, Box::new(admission)),
+        Placement::Replayed(_) => {}
+    }
+    Ok((placement, wait, None))
 }
 
+/// An order's place, how long its request is held, and what counts a request that joined it.
+type Placing = (
+    Placement<Mutex<Counter>>,
+    Option<Duration>,
+    Option<Admission>,
+);
+
 /// A short key counts for its origin: the address that flood control counts, or would count.
-fn keyed(
-    headers: &HeaderMap,
-    origin: impl FnOnce() -> IpNet,
-    body: &Value,
-) -> Result<Option<Keyed>, Problem> {
+fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keyed>, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
-    let key = IdempotencyKey::parse(key.as_bytes(), origin()).ok_or_else(|| {
+    let key = IdempotencyKey::parse(key.as_bytes(), origin).ok_or_else(|| {
         Problem::unreadable("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     })?;
     Ok(Some(Keyed {
@@ -240,17 +244,6 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     }
     wait.map(|secs: u32| Duration::from_secs(u64::from(secs)))
         .or(respond_async.then_some(Duration::ZERO))
-}
-
-/// The order goes on counting as its address's for as long as it is not ready, though nobody holds it.
-fn promised(
-    orders: &Orders,
-    admission: Admission,
-    id: OrderId,
-    wait: Option<Duration>,
-) -> Response {
-    orders.keep(id, Box::new(admission));
-    accepted(orders, id, wait)
 }
 
 fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
@@ -340,6 +333,7 @@ async fn get_order(
     params(("order_id" = Uuid, Path)),
     responses(
         IgnoredBody,
+        Limited,
         (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
@@ -347,11 +341,20 @@ async fn get_order(
     ),
 )]
 async fn delete_order(
+    asker: Asker,
     State(desk): State<Desk>,
     Path(id): Path<String>,
     _: Ignored,
-) -> Result<Response, Problem> {
-    let order = desk.orders.cancel(order_id(&id)?)?;
+) -> axum::response::Result<Response> {
+    let id = order_id(&id)?;
+    let order = match desk.orders.cancel(id) {
+        // It makes room for others, and costs nothing.
+        Ok(order) => order,
+        Err(error) => {
+            asker.admit(Ask::Write)?;
+            return Err(Problem::from(error).into());
+        }
+    };
     let view = View::of(Order::clone(&order));
     Ok(no_store(&OrderState::from(view)))
 }

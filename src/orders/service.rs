@@ -20,7 +20,7 @@ use super::line::{
     Returned, Rules,
 };
 use super::metrics::Metrics;
-use super::model::{Handed, Keyed, Now, Order, OrderId, Outcome, Previous, View};
+use super::model::{Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Previous, View};
 use crate::values::id::unique;
 
 /// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
@@ -179,11 +179,16 @@ impl<X: CounterLock> Desk<X> {
         })
     }
 
-    /// Keeps something with a promised order until it is final.
+    /// Keeps something with an order until it is final, or has left the line.
     pub fn keep(&self, id: OrderId, keep: Keep) {
         let back = self.counter(|line| line.keep(id, keep));
         // Whatever came back is dropped out here, not under the lock.
         drop(back);
+    }
+
+    /// Whether an order of this key is pending: to place it again is to join it.
+    pub fn is_pending(&self, key: &IdempotencyKey) -> bool {
+        self.counter(|line| line.is_pending(key))
     }
 
     /// Takes every order out of the line that this origin placed after `since`, and that nobody has started; requests held

@@ -72,15 +72,12 @@ async fn who_has_too_many_orders_open_is_told_when_to_come_back() {
     let refused = ask_from(&shop, FLOODER, order()).await;
     refused.expect_problem(429, "too-many-outstanding");
     assert!(refused.retry_after() >= 1);
-    assert_eq!(
-        refused.header("ratelimit-policy"),
-        Some("\"orders\";q=20;w=20")
-    );
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"open\";q=5"));
     assert!(
         refused
             .header("ratelimit")
             .unwrap()
-            .starts_with("\"orders\";r=0;t=")
+            .starts_with("\"open\";r=0;t=")
     );
     // Somebody else is not concerned, and one who leaves makes room.
     let regular = customer_from(&shop, REGULAR, order()).await;
@@ -203,6 +200,38 @@ async fn who_is_let_back_in_may_order_again_at_once() {
     for customer in held {
         customer.answer().await.expect(200);
     }
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_order_whose_customer_may_come_back_goes_on_counting_and_they_can_join_it() {
+    let shop = Shop::open(&SMALL).await;
+    let keys: Vec<_> = (0..5).map(|n| format!("a-key-of-16-or-more-{n}")).collect();
+    for key in &keys {
+        customer_from(&shop, FLOODER, order().key(key))
+            .await
+            .leave()
+            .await;
+    }
+    let all = shop.until("nobody is held", |now| now.held() == 0).await;
+    assert_eq!(all.waiting(), 5);
+    let refused = ask_from(&shop, FLOODER, order()).await;
+    refused.expect_problem(429, "too-many-outstanding");
+    let mut back = Vec::new();
+    for key in &keys {
+        let mut connection = connect_from(&shop, FLOODER).await;
+        let ask = order().key(key);
+        back.push(Visitor::new(async move { connection.try_ask(&ask).await }));
+    }
+    shop.until("all are back", |now| now.held() == 5).await;
+    shop.serve_all().await;
+    for customer in back {
+        customer.answer().await.expect(200);
+    }
+    // All of it is over.
+    let again = customer_from(&shop, FLOODER, order()).await;
+    shop.serve_all().await;
+    again.answer().await.expect(200);
     shop.close().await;
 }
 
@@ -476,14 +505,18 @@ async fn one_address_has_so_many_connections_and_the_next_is_told_so() {
         connection.ask(&get("/healthz")).await.expect(200);
         open.push(connection);
     }
-    let refused = ask_from(&shop, FLOODER, get("/healthz")).await;
+    let refused = ask_from(&shop, FLOODER, order()).await;
     refused.expect_problem(429, "too-many-connections");
     assert!(refused.retry_after() >= 1);
+    // Whether the server is well is answered to everybody, once.
+    let healthy = ask_from(&shop, FLOODER, get("/healthz")).await;
+    healthy.expect(200);
+    assert_eq!(healthy.header("connection"), Some("close"));
     shop.customers.ask(get("/healthz")).await.expect(200);
     let now = shop.metrics().await;
     assert_eq!(
         now.count("odyssey_flood_connections_refused_total{decision=\"refused\"}"),
-        1
+        2
     );
     // One that ends makes room for another.
     drop(open.pop());

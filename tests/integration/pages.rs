@@ -85,7 +85,7 @@ async fn both_listeners_say_what_is_here_to_people_and_to_programs() {
 
 #[tokio::test]
 async fn a_problem_is_a_page_for_those_who_prefer_html_with_all_that_programs_are_told() {
-    let shop = Shop::open(&[("flood.burst", "1"), ("flood.refill", "1h")]).await;
+    let shop = Shop::open(&[("flood.outstanding_max", "1")]).await;
     shop.promised().await;
     let foreign = |ask: Ask| ask.header("sec-fetch-site", "cross-site");
     let assign = || post("/assign").header("content-type", "application/json");

@@ -42,19 +42,14 @@ async fn pass(secs: u64) {
 
 /// A well-formed order that is over at once.
 fn order(table: &Table, who: IpNet) -> Result<(), Refused> {
-    table.admit(who, Ask::Order).map(|mut counted| {
-        table.keep(&mut counted);
-        table.release(&counted);
-    })
+    table
+        .admit(who, Ask::Order)
+        .map(|counted| table.release(&counted))
 }
 
 /// Orders that stay open.
 fn orders(table: &Table, who: IpNet, count: usize) -> Vec<Counted> {
-    let one = |_| {
-        let mut counted = table.admit(who, Ask::Order).unwrap();
-        table.keep(&mut counted);
-        counted
-    };
+    let one = |_| table.admit(who, Ask::Order).unwrap();
     (0..count).map(one).collect()
 }
 
@@ -305,6 +300,30 @@ async fn the_fuller_the_line_the_less_an_origin_may_have_and_the_last_places_are
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_order_of_each_address_fills_no_more_than_the_shares_of_the_networks() {
+    let table = Table::new(limits());
+    let mut by_provider = Vec::new();
+    for provider in 0..60 {
+        let site = |n: u32| {
+            address(&format!(
+                "{}.7.{}.{}/32",
+                20 + provider,
+                n / 200,
+                1 + n % 200
+            ))
+        };
+        let admitted = (0..600).filter(|&n| table.admit(site(n), Ask::Order).is_ok());
+        by_provider.push(admitted.count());
+    }
+    assert_eq!(by_provider[0], 400);
+    assert!(
+        by_provider[20] < 300 && by_provider[59] < 100,
+        "{by_provider:?}"
+    );
+    assert!(table.networks().total(Kind::Order) < 9500);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_line_of_a_few_places_has_none_to_reserve() {
     let table = Table::new(Limits {
         shares: Shares {
@@ -343,18 +362,58 @@ async fn who_cannot_be_told_from_a_newcomer_is_swept_and_others_are_not() {
 async fn what_is_malformed_leaves_no_entry_unless_there_was_one() {
     let table = Table::new(limits());
     let malformed = |who| {
-        let counted = table.admit(who, Ask::Order).unwrap();
+        let mut counted = table.admit(who, Ask::Write).unwrap();
+        counted.malformed = true;
         table.release(&counted);
     };
     for n in 0..100_000_u32 {
-        malformed(IpNet::from(IpAddr::V4(Ipv4Addr::from(n << 8))));
+        malformed(IpNet::from(IpAddr::V4(Ipv4Addr::from(n << 12))));
     }
+    // What remains is of the networks' rates, and is full again in a moment.
+    pass(1).await;
+    table.sweep();
     assert_eq!(table.len(), 0);
     order(&table, flooder()).unwrap();
-    for _ in 0..249 {
+    for _ in 0..2490 {
         malformed(flooder());
     }
     assert_eq!(reason(&table, flooder()), Reason::Rate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_write_gives_nothing_back_of_what_others_have_taken() {
+    let table = Table::new(limits());
+    let write = || table.admit(flooder(), Ask::Write);
+    let mut accepted = 0;
+    while let (Ok(proper), Ok(mut malformed)) = (write(), write()) {
+        malformed.malformed = true;
+        table.release(&malformed);
+        // Its client leaves before it is answered, or not.
+        table.release(&proper);
+        accepted += 1;
+    }
+    assert!(accepted <= 1250, "{accepted} of a burst of 2,500");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_addresses_of_a_subscriber_or_a_provider_share_a_rate_of_writes() {
+    for (bits, most) in [(56, 2500), (32, 4000)] {
+        let table = Table::new(limits());
+        let base = u128::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0));
+        let step = if bits == 56 { 1 << 64 } else { 1 << 72 };
+        let mut accepted = 0;
+        for n in 0..100_u128 {
+            let who = network(IpAddr::V6(Ipv6Addr::from(base + n * step)), 64);
+            for _ in 0..100 {
+                let write = table.admit(who, Ask::Write);
+                accepted += usize::from(write.map(|counted| table.release(&counted)).is_ok());
+            }
+        }
+        assert_eq!(accepted, most, "of a /{bits}");
+        let elsewhere = address("2001:db9::/64");
+        assert!(table.admit(elsewhere, Ask::Write).is_ok());
+        assert!(table.cut_off().is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -465,9 +524,7 @@ proptest! {
                     Step::Admit(who, ask, kept) => {
                         let who = neighbour(who);
                         if let Ok(mut counted) = table.admit(who, ask) {
-                            if kept {
-                                table.keep(&mut counted);
-                            }
+                            counted.malformed = !kept;
                             match ask.kind() {
                                 Some(kind) => held.push((who, kind, counted)),
                                 None => table.release(&counted),

@@ -814,9 +814,24 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
         assert_eq!(Arc::strong_count(&kept), 1);
         assert!(line.keep(id(n), keep(&kept)).is_some(), "too late");
     }
-    place(&mut line, clock.0, 3);
-    assert!(
-        line.keep(id(3), keep(&kept)).is_some(),
-        "it is held, not promised"
-    );
+    // With a customer who is held it stays until the order has left the line, and through the grace of a key.
+    let attachment = place(&mut line, clock.0, 3);
+    assert!(line.keep(id(3), keep(&kept)).is_none());
+    line.leave(clock.0, attachment);
+    assert_eq!(Arc::strong_count(&kept), 1);
+    let Placed::New {
+        attachment: Some(attachment),
+        ..
+    } = place_keyed(&mut line, clock.0, 4, "k")
+    else {
+        panic!("a new order, held");
+    };
+    assert!(line.keep(id(4), keep(&kept)).is_none());
+    assert!(line.is_pending(&key("k").key));
+    assert_eq!(line.leave(clock.0, attachment), Some(Left::Graced));
+    assert_eq!(Arc::strong_count(&kept), 2, "it is still in line");
+    let mut clock = clock;
+    line.elapse(clock.pass(60));
+    assert_eq!(Arc::strong_count(&kept), 1);
+    assert!(!line.is_pending(&key("k").key));
 }

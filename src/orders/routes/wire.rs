@@ -100,6 +100,10 @@ pub(super) struct OrderState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "present")]
     pub(super) crew: Option<&'static str>,
+    /// While waiting, of an order that was promised (202): it leaves the line if nobody asks about it until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, nullable = false)]
+    pub(super) ask_before: Option<Moment>,
     /// How often it was handed to a barista.
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
@@ -123,6 +127,7 @@ impl From<View> for OrderState {
             position: view.position,
             estimated_wait_ms: view.estimated_wait.map(millis),
             crew: view.crew.map(Crew::as_str),
+            ask_before: view.ask_before.map(Moment::from),
             attempts: order.attempts,
             placed_at: order.placed.wall.into(),
             started_at: order.started.map(|at| at.wall.into()),
