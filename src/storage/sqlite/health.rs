@@ -71,7 +71,7 @@ impl Health {
         }
     }
 
-    /// A commit changed something. Called before its answers are sent.
+    /// A commit changed something. Called before its answers are sent, and whatever they are.
     pub(super) fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }

@@ -130,7 +130,6 @@ impl Writer {
                 self.metrics.committed(batch.len(), took);
                 if took.is_some() {
                     self.health.works();
-                    self.health.changed();
                 }
                 Ok(())
             }
@@ -148,7 +147,8 @@ impl Writer {
         }
     }
 
-    /// One transaction for all. An error is the engine's: nothing of the batch was kept.
+    /// One transaction for all. After an error the batch was not kept, or it was and must not be acknowledged: its files are
+    /// elsewhere, or it could not be noted.
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Kept, Failure> {
         let connection = usable(
             &mut self.connection,
@@ -170,6 +170,8 @@ impl Writer {
         // Flushes only if something was changed.
         execute(connection, "COMMIT")?;
         if changed {
+            // Acknowledged or not, readers see it from now on.
+            self.health.changed();
             acknowledge(connection, &self.integrity)?;
         }
         Ok(Kept {

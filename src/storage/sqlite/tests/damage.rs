@@ -362,3 +362,26 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
     shop.database.close().await;
     assert_eq!(offline(shop.directory.path()), Verdict::Good);
 }
+
+/// What was committed and could not be noted is read all the same: nothing that was rendered before may outlive it.
+#[tokio::test]
+async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
+    let shop = Shop::open();
+    add(&shop.database, "before")
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let path = shop.directory.path().join("cups.db-sums");
+    let aside = shop.directory.path().join("aside");
+    let warmed = shop.database.version();
+    fs::rename(&path, &aside).unwrap();
+    let refused = add(&shop.database, "kept").await.unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(refused, Err(Unavailable::Engine));
+    let names = shop.database.read(names).await.unwrap();
+    // The second's look may have noticed before: then it was not committed.
+    let kept = names.len() == 2;
+    assert_eq!(shop.database.version() > warmed, kept, "{names:?}");
+    until(|| shop.database.is_well()).await;
+}
