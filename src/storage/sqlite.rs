@@ -225,7 +225,7 @@ impl Database {
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
-    /// Grows with every commit that changed something, acknowledged or not, before its answers are sent. Taken before a read it is a lower
+    /// Grows with every commit that changed something, acknowledged or not, before its answers are sent, and when damage is found. Taken before a read it is a lower
     /// bound of what the read saw. It begins at 0 each time the database is opened.
     pub fn version(&self) -> u64 {
         self.inner.health.version()

@@ -61,7 +61,8 @@ impl Health {
         }
     }
 
-    /// A check has found damage. Says so once.
+    /// Damage was found. Says so once. What was rendered before is stale from then on: no page of a damaged desk is answered
+    /// from memory.
     pub(super) fn found_damaged(&self, detail: &str) {
         if self.sound.fails(format!("the files are damaged: {detail}")) {
             error!(
@@ -69,6 +70,8 @@ impl Health {
                 detail, "the files are damaged: nothing is kept or read until they are repaired"
             );
         }
+        // After that: whoever sees this version reads nothing.
+        self.changed();
     }
 
     /// A commit changed something. Called before its answers are sent, and whatever they are.
