@@ -81,13 +81,16 @@ impl Sums {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut bytes = [0; HEAD];
-        let head = read_at(&file, &mut bytes, 0)?.then(|| Head::read(&bytes));
-        let head = head.flatten().ok_or_else(|| {
+        let head = Head::of(&file)?.ok_or_else(|| {
             let detail = "the head of its `-sums` file is not whole";
             io::Error::new(io::ErrorKind::InvalidData, detail)
         })?;
         Ok(Some(Self { file, head }))
+    }
+
+    /// Whether the head in the file is the one that was written last.
+    pub(super) fn has_head(&self) -> io::Result<bool> {
+        Ok(Head::of(&self.file)? == Some(self.head))
     }
 
     /// Makes the file, in place of one that may be there; returns once it is on the disk.
@@ -186,6 +189,13 @@ impl Head {
         let sum = sum(&bytes[..HEAD - 8]);
         bytes[HEAD - 8..].copy_from_slice(&sum.to_le_bytes());
         bytes
+    }
+
+    /// The head of a file. Nothing if it is not whole.
+    fn of(file: &File) -> io::Result<Option<Self>> {
+        let mut bytes = [0; HEAD];
+        let head = read_at(file, &mut bytes, 0)?.then(|| Self::read(&bytes));
+        Ok(head.flatten())
     }
 
     /// Nothing if it is not whole.

@@ -348,6 +348,8 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         fs::rename(&path, &aside).unwrap();
         // Without anybody who writes.
         until(|| !shop.database.is_well()).await;
+        // That is no damage.
+        assert_eq!(shop.database.check().verdict(), Verdict::Unchecked);
         let reason = shop.database.state().down.unwrap();
         assert!(reason.contains(name), "{reason}");
         fs::copy(&aside, &path).unwrap();
