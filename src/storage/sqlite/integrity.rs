@@ -200,9 +200,14 @@ impl Integrity {
     /// # Errors
     /// If that cannot be noted.
     pub(super) fn begin(&mut self, connection: &Connection) -> Result<(), Failure> {
-        // On a full disk the log stays as it is, and goes on.
-        if let Err(error) = self.checkpoint(connection, Mode::Passive) {
-            warn!(database = self.name, %error, "the log was not copied into the file");
+        match self.checkpoint(connection, Mode::Passive) {
+            Ok(_) => {}
+            // On a full disk the log stays as it is, and goes on.
+            Err(Failure::Engine(error)) => {
+                warn!(database = self.name, %error, "the log was not copied into the file");
+            }
+            // Copied, and the checksums are not: what was copied would count as damage.
+            Err(failure) => return Err(failure),
         }
         if frames(connection)?.0 == 0 {
             // Its salts will be random ones.
