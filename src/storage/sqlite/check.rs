@@ -256,9 +256,14 @@ impl Database {
         let mut next = Some(1);
         while let Some(first) = next {
             let integrity = self.inner.integrity.upgrade()?;
-            next = match lock(&integrity).check_some(first) {
+            let mut integrity = lock(&integrity);
+            next = match integrity.check_some(first) {
                 Ok(next) => next,
-                Err(fault) => return Some(Err(fault)),
+                Err(fault) => {
+                    // Else the next process would copy the log over it.
+                    let _ = integrity.verify_again();
+                    return Some(Err(fault));
+                }
             };
         }
         let integrity = self.inner.integrity.upgrade()?;

@@ -120,7 +120,10 @@ pub(super) enum Failure {
     /// What was committed cannot be noted.
     #[error("the checksum file cannot be written: {0}")]
     Sums(io::Error),
-    /// A check has found damage.
+    /// A page was found damaged before the log was copied over it.
+    #[error("the files are damaged: {0}")]
+    Found(String),
+    /// Damage was found before.
     #[error("the files are damaged")]
     Damaged,
 }

@@ -13,7 +13,7 @@
 //! - The database file stays open for as long as the engine has it open: with the first descriptor of a file that a
 //!   process closes, it loses all its locks on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File as Bytes, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -24,8 +24,8 @@ use tracing::warn;
 
 use super::connection::File;
 use super::error::{Failure, OpenError};
-use super::log::{self, Log, Mark, Salts};
-use super::sums::{Head, LogState, Sums, sum};
+use super::log::{self, Log, Mark};
+use super::sums::{Head, LogState, Sums, follows, sum};
 use crate::storage::place::{Displaced, Place};
 
 /// Bytes of the database file that are read at once.
@@ -37,6 +37,9 @@ const APPLICATION_AT: u64 = 68;
 /// What helps where nothing is damaged.
 const ON_PURPOSE: &str =
     "if another program wrote to the database on purpose, remove its `-sums` file";
+
+/// Its log has a page that was damaged in the file, and perhaps before it was changed: nobody can tell any more.
+const SUSPECT: &str = "a page was damaged in the file before the log was copied over it";
 
 /// Follows a database's files. The writer has it for moments; whoever checks the files takes turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
@@ -57,6 +60,8 @@ pub(super) struct Integrity {
     owed: bool,
     /// Another program began the log anew: all checksums are to be computed again.
     overtaken: bool,
+    /// Pages that may be half new in the file, for a checkpoint was interrupted; the log has them.
+    unsure: HashSet<u32>,
 }
 
 /// How much a check has looked at.
@@ -120,10 +125,13 @@ impl Integrity {
         if sums.head.application != application || is_of_another(&database, application)? {
             return Err(Fault::Foreign);
         }
+        if sums.head.damaged {
+            return Fault::damaged(SUSPECT);
+        }
         let log = open(&file.log())?;
         let whole = log.as_ref().map(Log::read).transpose()?.flatten();
         check_log(&sums.head, whole.as_ref())?;
-        let examined = Self::new(file, database, log, sums)?;
+        let mut examined = Self::new(file, database, log, sums)?;
         examined.check_length(whole.as_ref())?;
         let pages = whole
             .as_ref()
@@ -134,6 +142,7 @@ impl Integrity {
         while first <= pages {
             first = examined.check_pages(first, pages, in_log)?;
         }
+        examined.unsure = in_log.keys().copied().collect();
         let extent = Extent {
             pages,
             frames: whole.map_or(0, |log| log.end().frames),
@@ -155,6 +164,7 @@ impl Integrity {
             page_size,
             pages: u32::try_from(pages).unwrap_or(u32::MAX),
             log: LogState::Opening,
+            damaged: false,
             commits: 0,
         };
         let sums = create(file, &database, head)?;
@@ -173,6 +183,7 @@ impl Integrity {
             sealed: false,
             owed: false,
             overtaken: false,
+            unsure: HashSet::new(),
         };
         new.find_places()?;
         Ok(new)
@@ -206,7 +217,7 @@ impl Integrity {
             Err(Failure::Engine(error)) => {
                 warn!(database = self.name, %error, "the log was not copied into the file");
             }
-            // Copied, and the checksums are not: what was copied would count as damage.
+            // Copied, perhaps, and without checksums: nothing may be written before they are there.
             Err(failure) => return Err(failure),
         }
         if frames(connection)?.0 == 0 {
@@ -229,10 +240,7 @@ impl Integrity {
         let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
         match self.head().log {
             LogState::Open { mark: last, .. } if last == mark => return Ok(()),
-            // The engine's next log has the next salt, and begins after everything was copied.
-            LogState::Open { mark: last, copied }
-                if last.salts != mark.salts && !(copied && follows(last.salts, mark.salts)) =>
-            {
+            log if log.is_overtaken_by(&mark) => {
                 warn!(
                     database = self.name,
                     "another program has begun the log anew; all checksums are computed again"
@@ -279,27 +287,137 @@ impl Integrity {
     /// it; nothing is lost then, and the log goes on.
     ///
     /// # Errors
-    /// If the engine fails, or the checksums cannot be written.
+    /// If the engine fails, or the checksums cannot be written; or if what would be overwritten is damaged.
     pub(super) fn checkpoint(
         &mut self,
         connection: &Connection,
         mode: Mode,
     ) -> Result<bool, Failure> {
+        self.verify_file(frames(connection)?.0)?;
         self.sealed = false;
         let sql = match mode {
             Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
             Mode::Full => "PRAGMA wal_checkpoint(FULL)",
         };
-        let (busy, frames, copied) = connection.prepare_cached(sql)?.query_row([], |row| {
+        let ran = connection.prepare_cached(sql)?.query_row([], |row| {
             let number = |at| row.get::<_, i64>(at);
             Ok((number(0)?, number(1)?, number(2)?))
-        })?;
+        });
+        let (busy, frames, copied) = match ran {
+            Ok(ran) => ran,
+            Err(error) => {
+                self.interrupted(frames(connection)?.0);
+                return Err(error.into());
+            }
+        };
         if busy != 0 || copied < frames {
             return Ok(false);
         }
         self.owed = true;
         self.seal(u32::try_from(frames).unwrap_or(0))?;
         Ok(true)
+    }
+
+    /// Before the log is copied into the file: what is overwritten must be what was written. The engine may have read a damaged
+    /// page, changed it, and put it into the log, damage included; once copied, it would have a checksum of its own.
+    fn verify_file(&mut self, frames: u32) -> Result<(), Failure> {
+        if self.head().damaged {
+            return Err(Failure::Found(SUSPECT.to_owned()));
+        }
+        if frames == 0 || self.overtaken {
+            return Ok(());
+        }
+        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
+        if self.head().log.is_overtaken_by(&mark) {
+            return Ok(());
+        }
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        match self.verify(log, frames) {
+            Ok(()) => Ok(()),
+            Err(Fault::Unreadable(reason)) => Err(Failure::Sums(reason)),
+            Err(Fault::Foreign) => Err(Failure::Damaged),
+            Err(Fault::Damaged(detail)) => {
+                let damaged = true;
+                let head = Head {
+                    damaged,
+                    ..self.head()
+                };
+                // Without it this process knows, and the next one may not.
+                let noted = self.sums.write_head(head).and_then(|()| self.sums.flush());
+                if let Err(error) = noted {
+                    warn!(database = self.name, %error, "damage was found, and could not be noted");
+                }
+                Err(Failure::Found(detail))
+            }
+        }
+    }
+
+    /// Whether what the log is going to be copied over is damaged. If so, it is noted.
+    ///
+    /// # Errors
+    /// If it is, or cannot be read.
+    pub(super) fn verify_again(&mut self) -> Result<(), Failure> {
+        match self.head().log {
+            LogState::Open {
+                mark,
+                copied: false,
+            } => self.verify_file(mark.frames),
+            _ => Ok(()),
+        }
+    }
+
+    /// Each page in these frames is in the file as its checksum says, or as one of the frames has it.
+    fn verify(&self, log: &Bytes, frames: u32) -> Result<(), Fault> {
+        let Head {
+            page_size, pages, ..
+        } = self.head();
+        let is_sure = |page: &u32| *page <= pages && !self.unsure.contains(page);
+        let last_frames = log::last_frames(log, page_size, frames)?;
+        let mut others = HashMap::new();
+        let mut bytes = vec![0; page_size as usize];
+        for page in last_frames.into_keys().filter(is_sure) {
+            let Some(expected) = self.sums.pages(page, 1)? else {
+                return Fault::damaged("its `-sums` file was cut off");
+            };
+            let found = sum_of(&self.database, page, &mut bytes)?;
+            if expected != [found] {
+                others.insert(page, found);
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        // Copied before, when a reader was in the way of the rest, or by another program.
+        let mut fewest = pages;
+        log::each(log, page_size, frames, |_, page, length, bytes| {
+            if length > 0 {
+                fewest = fewest.min(length);
+            }
+            if others.get(&page).is_some_and(|found| *found == sum(bytes)) {
+                others.remove(&page);
+            }
+        })?;
+        // The file's end was cut off with a commit, and is in the log again.
+        match others.into_keys().filter(|page| *page <= fewest).min() {
+            Some(page) => Fault::damaged(format!(
+                "page {page} is not what was written, and is in the log, too"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// A checkpoint ended somewhere.
+    fn interrupted(&mut self, frames: u32) {
+        let page_size = self.head().page_size;
+        let pages = self
+            .log
+            .as_ref()
+            .map(|log| log::last_frames(log, page_size, frames));
+        if let Some(Ok(pages)) = pages {
+            self.unsure.extend(pages.into_keys());
+        }
     }
 
     /// Whether the checksums of a complete checkpoint are still to be written; tries once more.
@@ -318,6 +436,7 @@ impl Integrity {
         self.try_seal(frames).map_err(Failure::Sums)?;
         self.owed = false;
         self.sealed = true;
+        self.unsure.clear();
         Ok(())
     }
 
@@ -399,6 +518,9 @@ impl Integrity {
         let head = self.head();
         if !self.sums.has_head()? {
             return Fault::damaged("its `-sums` file is not what was written");
+        }
+        if head.damaged {
+            return Fault::damaged(SUSPECT);
         }
         let mut frames = 0;
         // What was copied may be written over at any moment.
@@ -540,11 +662,6 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
             Fault::damaged("its `-wal` file is another one than was written")
         }
     }
-}
-
-/// Whether a log with these salts was begun by the engine right after one with those.
-fn follows(before: Salts, after: Salts) -> bool {
-    after[0] == before[0].wrapping_add(1)
 }
 
 /// Opens a file to read it; for writing, too, if that is permitted: only then an overlay file system shows the file that is

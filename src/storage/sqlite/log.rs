@@ -143,6 +143,23 @@ pub(super) fn last_frames(
     frames: u32,
 ) -> io::Result<HashMap<u32, u32>> {
     let mut found = HashMap::new();
+    each(file, page_size, frames, |frame, page, _, _| {
+        found.insert(page, frame);
+    })?;
+    Ok(found)
+}
+
+/// Shows each of these frames: its number, its page's number, the database's length in pages if it ends a commit, or 0, and
+/// the page. The frames are taken to be whole.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn each(
+    file: &File,
+    page_size: u32,
+    frames: u32,
+    mut see: impl FnMut(u32, u32, u32, &[u8]),
+) -> io::Result<()> {
     let length = FRAME_HEADER + page_size as usize;
     let mut bytes = Vec::new();
     let mut first = 1;
@@ -152,11 +169,16 @@ pub(super) fn last_frames(
         bytes.resize(count as usize * length, 0);
         file.read_exact_at(&mut bytes, offset(page_size, first))?;
         for (frame, bytes) in (first..).zip(bytes.chunks_exact(length)) {
-            found.insert(word(bytes, 0), frame);
+            see(
+                frame,
+                word(bytes, 0),
+                word(bytes, 1),
+                &bytes[FRAME_HEADER..],
+            );
         }
         first += count;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Reads the page in a frame.

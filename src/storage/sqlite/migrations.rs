@@ -97,6 +97,10 @@ pub(super) fn open(
     };
     let unnoted = |failure| match failure {
         Failure::Engine(error) => OpenError::of(path, error),
+        Failure::Found(detail) => OpenError::Damaged {
+            path: path.to_owned(),
+            detail,
+        },
         failure => OpenError::Unverifiable {
             path: path.to_owned(),
             reason: io::Error::other(failure),

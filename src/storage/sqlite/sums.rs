@@ -17,7 +17,7 @@ use std::path::Path;
 
 use siphasher::sip::SipHasher13;
 
-use super::log::{Mark, read_at};
+use super::log::{Mark, Salts, read_at};
 use crate::storage::directory::sync_parent;
 
 const MAGIC: [u8; 8] = *b"ODYSUMS1";
@@ -25,6 +25,8 @@ const MAGIC: [u8; 8] = *b"ODYSUMS1";
 const HEAD: usize = 64;
 /// Where the pages' checksums begin: after a sector.
 const PAGES_AT: u64 = 512;
+/// Added to the state of the log.
+const DAMAGED: u32 = 4;
 
 /// What is known of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +54,29 @@ pub(super) struct Head {
     /// How many pages have a checksum: all of the database file, as of the last complete checkpoint.
     pub(super) pages: u32,
     pub(super) log: LogState,
+    /// A page that the log has was found damaged in the file. It may have been damaged before it was changed: the log must not
+    /// be copied over it, by the next process neither.
+    pub(super) damaged: bool,
     /// Commits since the file was made.
     pub(super) commits: u64,
+}
+
+impl LogState {
+    /// Whether another program began the log that has this commit. The engine's next log has the next salt, and begins after
+    /// everything was copied.
+    pub(super) fn is_overtaken_by(&self, mark: &Mark) -> bool {
+        match self {
+            Self::Open { mark: last, copied } => {
+                last.salts != mark.salts && !(*copied && follows(last.salts, mark.salts))
+            }
+            Self::Closed | Self::Opening => false,
+        }
+    }
+}
+
+/// Whether a log with these salts was begun by the engine right after one with those.
+pub(super) fn follows(before: Salts, after: Salts) -> bool {
+    after[0] == before[0].wrapping_add(1)
 }
 
 /// A checksum file that is open.
@@ -173,7 +196,7 @@ impl Head {
             self.application.cast_unsigned(),
             self.page_size,
             self.pages,
-            state,
+            state + if self.damaged { DAMAGED } else { 0 },
             mark.salts[0],
             mark.salts[1],
             mark.frames,
@@ -209,7 +232,7 @@ impl Head {
             frames: word(6),
             checksum: [word(7), word(8)],
         };
-        let log = match word(3) {
+        let log = match word(3) & !DAMAGED {
             0 => LogState::Closed,
             1 => LogState::Opening,
             state @ (2 | 3) => LogState::Open {
@@ -223,6 +246,7 @@ impl Head {
             page_size: word(1),
             pages: word(2),
             log,
+            damaged: word(3) & DAMAGED != 0,
             commits: number(&bytes[48..56]),
         };
         (head.bytes() == *bytes).then_some(head)
@@ -248,7 +272,7 @@ mod tests {
             frames: 7,
             checksum: [3, 4],
         };
-        for log in [
+        for (log, damaged) in [
             LogState::Closed,
             LogState::Opening,
             LogState::Open {
@@ -256,12 +280,16 @@ mod tests {
                 copied: false,
             },
             LogState::Open { mark, copied: true },
-        ] {
+        ]
+        .into_iter()
+        .flat_map(|log| [(log, false), (log, true)])
+        {
             let head = Head {
                 application: -5,
                 page_size: 4096,
                 pages: 99,
                 log,
+                damaged,
                 commits: 1 << 40,
             };
             let bytes = head.bytes();

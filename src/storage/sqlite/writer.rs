@@ -110,9 +110,13 @@ impl Writer {
             // Readers catch what panics in them.
             let _ = reader.join();
         }
-        if let Err(error) = self.close() {
+        match self.close() {
+            Ok(()) => {}
+            Err(Failure::Found(detail)) => self.health.found_damaged(&detail),
             // Nothing is lost: the next one to open the file finds the log.
-            warn!(database = self.health.name, %error, "the log was not copied into the file");
+            Err(error) => {
+                warn!(database = self.health.name, %error, "the log was not copied into the file");
+            }
         }
         // Closed, and taking nothing more in, before anybody hears that this is the end.
         drop(self);
@@ -183,7 +187,10 @@ impl Writer {
     fn failed(&mut self, failure: &Failure) {
         self.connection = None;
         self.look_at = Instant::now() + PROBE_EVERY;
-        self.health.fails(failure);
+        match failure {
+            Failure::Found(detail) => self.health.found_damaged(detail),
+            failure => self.health.fails(failure),
+        }
     }
 
     /// Whether what is kept now would stay; while the database is not well, whether it keeps something.

@@ -94,6 +94,16 @@ fn flip(path: &Path, bit: u64) {
     fs::write(path, bytes).unwrap();
 }
 
+/// As a disk does it, while the file is open: it is not closed again, else the engine would lose its locks.
+fn flip_in_place(path: &Path, bit: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = std::mem::ManuallyDrop::new(file.unwrap());
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, bit / 8).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], bit / 8).unwrap();
+}
+
 #[test]
 fn what_was_killed_is_whole_and_goes_on() {
     let (directory, expected) = killed(300);
@@ -307,15 +317,7 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     assert_eq!(shop.metric("odyssey_storage_sound"), 1);
     let path = shop.directory.path().join("cups.db");
     let bit = 8 * (path.metadata().unwrap().len() - 1000);
-    // In place, as a disk does it.
-    let flip_in_place = || {
-        use std::os::unix::fs::FileExt;
-        let file = fs::OpenOptions::new().read(true).write(true).open(&path);
-        let file = std::mem::ManuallyDrop::new(file.unwrap());
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, bit / 8).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], bit / 8).unwrap();
-    };
+    let flip_in_place = || flip_in_place(&path, bit);
     flip_in_place();
     let warmed = shop.database.version();
     let report = shop.database.check();
@@ -332,6 +334,79 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     flip_in_place();
     assert_eq!(shop.database.check().verdict(), Verdict::Good);
     add(&shop.database, "kept").await.unwrap().unwrap().unwrap();
+}
+
+/// A page is read damaged, changed, and put into the log: copied into the file, it would count as whole.
+#[test]
+fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too() {
+    let shop = Shop::open();
+    for i in 0..100 {
+        shop.put(&format!("{i:04}"), 300);
+    }
+    futures_ready(async {
+        shop.database.close().await;
+        Ok(())
+    });
+    // Nobody has the page in memory.
+    let directory = copied(shop.directory.path());
+    let database = reopen(settings(directory.path())).unwrap();
+    let path = directory.path().join("cups.db");
+    let bytes = fs::read(copied(shop.directory.path()).path().join("cups.db")).unwrap();
+    let row = bytes
+        .windows(4)
+        .rposition(|found| found == b"0050")
+        .unwrap();
+    let bit = 8 * (row as u64 + 20);
+    flip_in_place(&path, bit);
+    let near = |connection: &Connection| insert(connection, "0050 near");
+    futures_ready(database.keep(near));
+    let integrity = database.inner.integrity.upgrade().unwrap();
+    let copy = || {
+        let connection = database.inner.file.writer().unwrap();
+        integrity::lock(&integrity).checkpoint(&connection, integrity::Mode::Full)
+    };
+    let found = copy().unwrap_err().to_string();
+    assert!(found.contains("is not what was written"), "{found}");
+    assert_eq!(database.check().verdict(), Verdict::Damaged);
+    let copied_damaged = copied(directory.path());
+    let said = opened(copied_damaged.path()).unwrap_err();
+    assert!(said.contains("is damaged"), "{said}");
+    assert_eq!(offline(copied_damaged.path()), Verdict::Damaged);
+    // The file is whole again; what the log has of that page is not.
+    flip_in_place(&path, bit);
+    assert_eq!(database.check().verdict(), Verdict::Damaged);
+    assert!(copy().is_err());
+    drop(integrity);
+}
+
+/// Somebody who reads is in the way of the rest: what was copied is neither what it was nor damage.
+#[test]
+fn a_log_that_was_copied_in_part_is_copied_in_whole_later() {
+    let shop = Shop::open();
+    for i in 0..50 {
+        shop.put(&format!("{i:04}"), 700);
+    }
+    shop.checkpoint();
+    for i in 0..20 {
+        shop.put(&format!("{i:04}"), 600);
+    }
+    let reader = Connection::open(shop.directory.path().join("cups.db")).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    names(&reader).unwrap();
+    for i in 0..50 {
+        shop.put(&format!("{i:04}"), 500);
+    }
+    let integrity = shop.database.inner.integrity.upgrade().unwrap();
+    let connection = shop.database.inner.file.writer().unwrap();
+    let copy = || integrity::lock(&integrity).checkpoint(&connection, integrity::Mode::Passive);
+    assert!(!copy().unwrap());
+    for i in 0..50 {
+        shop.put(&format!("{i:04}"), 400);
+    }
+    assert!(!copy().unwrap());
+    drop(reader);
+    assert!(copy().unwrap());
+    assert_eq!(shop.database.check().verdict(), Verdict::Good);
 }
 
 #[tokio::test]
