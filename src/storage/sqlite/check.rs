@@ -2,7 +2,7 @@
 //!
 //! Without a server everything is checked, the engine's own structures and the desk's rows included. A running server checks
 //! its files page by page against their checksums, and its log; it takes turns with the writer, a quarter of a megabyte at a
-//! time.
+//! time. The turns are not fair: the writer may wait until a check is through.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
