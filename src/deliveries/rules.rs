@@ -66,12 +66,18 @@ impl Rules {
         })
     }
 
-    /// Whether one more delivery may begin.
+    /// Whether one more delivery may begin. What comes from the public may fill half of the room: the staff's drones have the
+    /// rest.
     ///
     /// # Errors
     /// [`Refusal::TooManyOngoing`] if not.
-    pub fn begin(&self, counts: Counts) -> Result<(), Refusal> {
-        if counts.ongoing < self.ongoing_max {
+    pub fn begin(&self, counts: Counts, is_public: bool) -> Result<(), Refusal> {
+        let max = if is_public {
+            self.ongoing_max.div_ceil(2)
+        } else {
+            self.ongoing_max
+        };
+        if counts.ongoing < max {
             Ok(())
         } else {
             Err(Refusal::TooManyOngoing)
@@ -165,8 +171,11 @@ mod tests {
     fn only_so_many_are_ongoing_and_only_so_many_are_kept() {
         let rules = rules(Graph::Free);
         let counts = |ongoing| Counts { ongoing, total: 7 };
-        assert_eq!(rules.begin(counts(1)), Ok(()));
-        assert_eq!(rules.begin(counts(2)), Err(Refusal::TooManyOngoing));
+        let full = Err(Refusal::TooManyOngoing);
+        assert_eq!(rules.begin(counts(1), false), Ok(()));
+        assert_eq!(rules.begin(counts(2), false), full);
+        assert_eq!(rules.begin(counts(0), true), Ok(()));
+        assert_eq!(rules.begin(counts(1), true), full);
         for (total, outlived) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
             assert_eq!(rules.outlived(total), outlived);
         }

@@ -67,6 +67,7 @@ impl Deliveries {
             event_type,
             key,
             received_at: now(),
+            is_public: self.space.is_some(),
         };
         let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
         carried_through(async move {

@@ -193,7 +193,7 @@ fn begin(
 ) -> Result<Recorded, Undone<Refusal>> {
     let sequence = rules.next(None, new.event_type)?;
     let counts = counts(connection)?;
-    rules.begin(counts)?;
+    rules.begin(counts, new.is_public)?;
     let number = counts.total + 1;
     let event = Event {
         sequence,

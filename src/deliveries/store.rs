@@ -22,6 +22,8 @@ pub struct NewEvent {
     pub key: Option<Box<str>>,
     /// When it came in.
     pub received_at: Timestamp,
+    /// It came from the public network.
+    pub is_public: bool,
 }
 
 /// What became of an event that was accepted.

@@ -64,7 +64,7 @@ pub struct Shares {
 }
 
 /// Of the places in line, so many-th are for those with nothing in line.
-const RESERVED: usize = 16;
+const RESERVED: u32 = 16;
 
 impl Shares {
     /// What an origin of this level may have open.
@@ -80,7 +80,7 @@ impl Shares {
     /// What is left of a share of `max` while so many orders are open: all of it while half of the places are free, then
     /// the less the fewer there are, down to one. Nothing is left of the last places: they are for those who have none.
     fn left(&self, max: u32, open: usize) -> u32 {
-        let usual = self.places - self.places / RESERVED;
+        let usual = self.places - self.places / RESERVED as usize;
         let free = usual.saturating_sub(open) as u64;
         if free == 0 {
             return 0;
@@ -91,7 +91,7 @@ impl Shares {
 
     /// Whether shares are smaller with so many open. A line of a few places has none to reserve.
     fn are_smaller(&self, open: usize) -> bool {
-        self.places >= RESERVED && open >= self.places / 2
+        self.places >= RESERVED as usize && open >= self.places / 2
     }
 }
 
@@ -127,7 +127,7 @@ impl Networks {
                 Level::Address | Level::Subscriber if is_newcomer => max,
                 // Of the last places, too, a network has a few.
                 Level::Site | Level::Provider if is_newcomer => {
-                    shares.left(max, open).max(max.div_ceil(RESERVED as u32))
+                    shares.left(max, open).max(max.div_ceil(RESERVED))
                 }
                 _ => shares.left(max, open),
             };

@@ -139,7 +139,8 @@ impl Vestibule {
 
     /// Resolves if the connection's first request is a health check, all of it, and there is a place for it.
     async fn health_check(&self, stream: &TcpStream) -> OwnedSemaphorePermit {
-        if asks_for_health(stream).await
+        // Boxed: it looks at a whole header.
+        if Box::pin(asks_for_health(stream)).await
             && let Ok(place) = Arc::clone(&self.health).acquire_owned().await
         {
             return place;
@@ -159,13 +160,11 @@ impl Vestibule {
             };
             timeout(LOOK, self.health_check(&stream)).await
         };
-        match look {
-            Ok(place) => Some((stream, place)),
-            Err(_) => {
-                self.turn_away_too_many(stream).await;
-                None
-            }
+        if let Ok(place) = look {
+            return Some((stream, place));
         }
+        self.turn_away_too_many(stream).await;
+        None
     }
 
     async fn turn_away_too_many(&self, stream: TcpStream) {

@@ -165,6 +165,7 @@ async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
 
 #[expect(
     clippy::needless_pass_by_value,
+    clippy::result_large_err,
     reason = "the request ends here; see place_order"
 )]
 fn placement(
@@ -185,10 +186,10 @@ fn placement(
         .value
         .and_then(|order| order.customer)
         .map(String::into_boxed_str);
-    let hold = wait.is_none_or(|wait| !wait.is_zero());
+    let is_held = wait.is_none_or(|wait| !wait.is_zero());
     let placed = desk
         .orders
-        .place(customer, admission.address(), keyed, hold, request_id);
+        .place(customer, admission.address(), keyed, is_held, request_id);
     // From here on a purge would find it; one that came between the admission and this moment did not.
     admission.settled();
     let placement = placed.map_err(Problem::from)?;

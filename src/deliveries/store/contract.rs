@@ -32,6 +32,7 @@ fn event(delivery: &str, event_type: EventType) -> NewEvent {
         event_type,
         key: None,
         received_at: at(1_000_000),
+        is_public: false,
     }
 }
 
