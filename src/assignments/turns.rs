@@ -1,7 +1,7 @@
 //! Planning takes turns: as many plans run at once as there are processors, further requests wait first come, first
 //! served, and beyond a bound they are rejected. A plan is cancelled when its client disconnects.
 //!
-//! A request enters once ([`Turns::enter`]), and takes a turn for each piece of work ([`Visit::turn`], [`Turn::run`]). It
+//! A request enters once (`Turns::enter`), and takes a turn for each piece of work (`Visit::turn`, `Turn::run`). It
 //! reads what it plans with after it has the turn, so a request that waits costs no memory for it, and its view of the day
 //! is fresh.
 //!

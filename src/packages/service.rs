@@ -163,7 +163,7 @@ impl Packages {
         self.rejected.more.notify_one();
     }
 
-    /// Stores the number of malformed requests [`KEEP_EVERY`] so often while there are new ones, for as long as it is polled.
+    /// Stores the number of malformed requests `KEEP_EVERY` so often while there are new ones, for as long as it is polled.
     /// A crash loses those of the last such time; a stop none, if [`Packages::keep_rejected`] follows.
     pub async fn keep_counts(&self) {
         loop {
