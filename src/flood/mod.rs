@@ -2,8 +2,9 @@
 //! first.
 //!
 //! # The promise
-//! Nobody, however many requests they send from however many addresses of their own, can fill the line, or keep others from
-//! being served. A group of 200 behind one shared address passes untouched. `docs/adr/0004` says why it is built so.
+//! Nobody, however many requests they send from however many addresses of one provider's network, can fill the line, or keep
+//! others from being served. A group of 200 behind one shared address passes untouched. `docs/adr/0004` says why it is built
+//! so, and what many networks can do.
 //!
 //! # Who is who
 //! - **address**: who is asking ([`client`]): the peer, or what a trusted proxy says; an IPv6 network of `flood.ipv6_prefix`.
@@ -15,11 +16,11 @@
 //! |---|---|
 //! | places in line | `flood.outstanding_max` open orders of an address or a subscriber, `flood.network_max` of a provider, half-way between for a site. From half of `orders.waiting_max` open orders on, less and less, down to one; the last sixteenth is for addresses with nothing in line. |
 //! | held requests (`?wait=`) | as many as open orders |
-//! | writes per second | an address has `flood.burst` orders, and one more every `flood.refill`. Any other write costs a tenth of an order. |
-//! | connections | `flood.connections_max` of an address or a subscriber, half of `customers.connections_max` of a provider, half-way between for a site; those of trusted proxies are not counted |
+//! | writes per second | an address has `flood.burst` orders, and one more every `flood.refill`. Any other write costs a tenth of an order, and also takes from what its subscriber may write, as much as an address, and its provider, 1.6 times that. |
+//! | connections | `flood.connections_max` of an address or a subscriber, half of `customers.connections_max` of a provider, half-way between for a site, and never more than half of all; those of trusted proxies are not counted |
 //!
-//! What is open counts until its [`Admission`] is dropped, however the request ends; it is dropped exactly once, and is
-//! counted at every width.
+//! What is open counts until its [`Admission`] is dropped, exactly once, and is counted at every width. An order's stays with the
+//! order for as long as it is pending, whoever leaves; a held request's ends with the request. Cancelling an order is free.
 //!
 //! # Who is cut off
 //! An address that was refused `flood.cutoff_after` times within `flood.cutoff_window`, for its rate or for what it has open
