@@ -12,7 +12,6 @@ mod reload;
 mod storage;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -33,7 +32,6 @@ use self::engines::Engines;
 pub use self::life::{Start, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
-use crate::assignments::oplog::Oplog;
 use crate::config::{self, Config, Count};
 use crate::http::Api;
 use crate::http::connection::Stop;
@@ -43,9 +41,9 @@ use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
-use crate::storage::{Condition, FreeSpace, clock, sqlite};
+use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
-use crate::{assignments, couriers, deliveries, orders, packages, version};
+use crate::{assignments, orders, version};
 
 /// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
 const FILES_RESERVED: u64 = 256;
@@ -283,16 +281,8 @@ fn order_line(desks: &Desks) -> Component {
 /// If the package types are not acceptable.
 pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
     let registry = registry();
-    let stores = Stores {
-        deliveries: Arc::new(deliveries::store::Closed),
-        packages: Arc::new(packages::store::Closed),
-        assignments: Arc::new(assignments::store::Closed),
-        couriers: Arc::new(couriers::store::Closed),
-        oplog: Oplog::nowhere(),
-        space: FreeSpace::new("", 0),
-    };
     let types = package_types(config)?;
-    let desks = Desks::new(config, stores, types, usize::MAX, &registry);
+    let desks = Desks::new(config, Stores::closed(), types, usize::MAX, &registry);
     let scrape = Scrape::new(registry, || ());
     let readiness = Readiness::of(vec![order_line(&desks)]);
     Ok(apis(&desks, readiness, scrape, &Checks::new(Vec::new())).map(|api| api.openapi()))

@@ -315,7 +315,7 @@ impl Admission {
 
     /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
     /// purge may have come too early, and is repeated.
-    pub fn settled(&mut self) {
+    pub fn settled(&self) {
         if let Some((flood, counted)) = &self.counted
             && let Some((since, time)) = flood.table().cut_off_since(counted.entry)
             && flood.mode() == Mode::Enforce

@@ -176,11 +176,6 @@ impl Networks {
         self.totals[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Networks, addresses among them, of which something is open.
-    pub fn len(&self) -> usize {
-        self.open.len()
-    }
-
     /// Nothing is open.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()

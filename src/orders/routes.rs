@@ -180,7 +180,7 @@ fn placement(
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
     // Whoever joins an order takes no further place; but the request is held.
-    let mut admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
+    let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
     let wait = preferred_wait(&headers);
     let customer = body
         .value

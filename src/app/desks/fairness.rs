@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
-use crate::assignments::oplog::Oplog;
 use crate::flood::networks::Kind;
 use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
@@ -33,16 +32,8 @@ impl Town {
     fn open() -> Self {
         let config = Config::defaults();
         let registry = Registry::new(&[]);
-        let stores = Stores {
-            deliveries: Arc::new(deliveries::store::Closed),
-            packages: Arc::new(packages::store::Closed),
-            assignments: Arc::new(assignments::store::Closed),
-            couriers: Arc::new(couriers::store::Closed),
-            oplog: Oplog::nowhere(),
-            space: FreeSpace::new("", 0),
-        };
         let types = package_types(&config).unwrap();
-        let desks = Desks::new(&config, stores, types, 15_000, &registry);
+        let desks = Desks::new(&config, Stores::closed(), types, 15_000, &registry);
         let mut crew = JoinSet::new();
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
         crew.spawn(async move { orders.keep_time().await });
@@ -76,7 +67,7 @@ impl Town {
 
     /// A promised order, if it is admitted.
     fn promise(&self, from: IpAddr) -> Result<(), Refused> {
-        let mut admission = self.admit(from, Ask::Order)?;
+        let admission = self.admit(from, Ask::Order)?;
         let placed = self
             .orders
             .place(None, admission.address(), None, false, None);
@@ -92,7 +83,7 @@ impl Town {
         let begun = Instant::now();
         let origin = flood.origin(from, &HeaderMap::new());
         let refused = |refused| format!("{refused:?}");
-        let mut admission = flood.admit(&origin, Ask::Order).map_err(refused)?;
+        let admission = flood.admit(&origin, Ask::Order).map_err(refused)?;
         let placed = orders.place(None, admission.address(), None, true, None);
         admission.settled();
         let Ok(Placement::Held(held)) = placed else {
