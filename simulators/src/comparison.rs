@@ -13,7 +13,11 @@ use crate::{
 
 /// What is sought; the report says whether it was reached, the exit code does not depend on it.
 const CUT_OFF_WITHIN: Duration = Duration::from_secs(2);
+/// Of the waits of those who come when the flooder's coffees are done, compared to the run without the flood.
 const RATIO_MAX: f64 = 1.1;
+/// Coffees for the flooder: the places that one address may have (`flood.outstanding_max` as it is by default). What was
+/// placed before the first refusal may be a neighbour's behind the same address, and stays in line.
+const COFFEES_MAX: usize = 250;
 
 /// Two runs with the same arrivals and the same seed of brewing times.
 #[derive(Debug, Serialize)]
@@ -102,15 +106,8 @@ impl Comparison {
         if let Some(after) = &self.waits_after_cut_off {
             findings.push(after.of_those_after_cut_off());
         }
-        if let Some(Pair {
-            regulars,
-            ratios: Some(ratios),
-            ..
-        }) = self.waits_after_last_coffee
-        {
-            findings.push(format!(
-                "The {regulars} who came when the flooder's coffees were done too: {ratios}."
-            ));
+        if let Some(after) = &self.waits_after_last_coffee {
+            findings.push(after.of_those_after_last_coffee());
         }
         findings
     }
@@ -144,9 +141,9 @@ fn of_flooder(deeds: &Deeds) -> Vec<String> {
             sought(listed.after <= CUT_OFF_WITHIN)
         ),
         format!(
-            "Coffees started for the flooder: {} before, {started} after the cut-off. Sought: none after, {}.",
+            "Coffees started for the flooder: {} before, {started} after the cut-off. Sought: at most {COFFEES_MAX}, {}.",
             deeds.coffees.served - started,
-            sought(started == 0)
+            sought(deeds.coffees.served <= COFFEES_MAX)
         ),
     ]
 }
@@ -179,11 +176,21 @@ impl Pair {
     fn of_those_after_cut_off(&self) -> String {
         match self.ratios {
             Some(ratios) => format!(
-                "The {} who came after the cut-off: {ratios}. Sought: at most {RATIO_MAX} x, {}.",
+                "The {} who came after the cut-off, some of them behind the flooder's coffees: {ratios}.",
+                self.regulars
+            ),
+            None => "No regular came after the cut-off.".to_owned(),
+        }
+    }
+
+    fn of_those_after_last_coffee(&self) -> String {
+        match self.ratios {
+            Some(ratios) => format!(
+                "The {} who came when the flooder's coffees were done too: {ratios}. Sought: at most {RATIO_MAX} x, {}.",
                 self.regulars,
                 sought(ratios.p50 <= RATIO_MAX && ratios.p99 <= RATIO_MAX)
             ),
-            None => "No regular came after the cut-off.".to_owned(),
+            None => "No regular came when the flooder's coffees were done.".to_owned(),
         }
     }
 
@@ -304,13 +311,13 @@ pub(crate) mod tests {
             .findings(Some(&of_listed(490)))
             .join("\n");
         assert!(text.contains("Sought: within 2.0 s, reached."), "{text}");
-        assert!(text.contains("Sought: none after, reached."), "{text}");
+        assert!(text.contains("Sought: at most 250, reached."), "{text}");
         assert!(
             text.contains("without the flood: median 1.50 x, p99 1.05 x."),
             "{text}"
         );
         assert!(
-            text.contains("The 2 who came after the cut-off: median 1.00 x"),
+            text.contains("behind the flooder's coffees: median 1.00 x"),
             "{text}"
         );
         assert!(text.contains("at most 1.1 x, reached."), "{text}");

@@ -213,6 +213,16 @@ impl Flood {
         Ok(Admission { counted: None })
     }
 
+    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
+    /// purge may have come too early, and is repeated.
+    pub fn settled(&self, origin: &Origin) {
+        if let Some((since, time)) = self.shared.table.cut_off_since(origin.address)
+            && self.shared.mode == Mode::Enforce
+        {
+            self.purge(origin.address, since, time);
+        }
+    }
+
     /// Outside of any lock: the purge takes others.
     fn cut_off(&self, address: IpNet, since: Instant, time: Duration) {
         let enforced = self.shared.mode == Mode::Enforce;
@@ -311,17 +321,6 @@ impl Admission {
     /// What is left of the rate, in writes; nothing if nobody counts.
     pub(super) fn left(&self) -> Option<u32> {
         self.counted.as_ref()?.1.left
-    }
-
-    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
-    /// purge may have come too early, and is repeated.
-    pub fn settled(&self) {
-        if let Some((flood, counted)) = &self.counted
-            && let Some((since, time)) = flood.table().cut_off_since(counted.entry)
-            && flood.mode() == Mode::Enforce
-        {
-            flood.purge(counted.address, since, time);
-        }
     }
 
     /// What was admitted has turned out to be malformed: nothing is remembered of an address that was not known before.

@@ -52,6 +52,11 @@ impl Asker {
         let refused = |refused| Refusal::new(&refused, ask, limits);
         self.flood.admit(&self.origin, ask).map_err(refused)
     }
+
+    /// See [`Flood::settled`].
+    pub fn settled(&self) {
+        self.flood.settled(&self.origin);
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Asker

@@ -230,6 +230,9 @@ pub struct Table {
     began: Instant,
     /// IPv4, IPv6.
     families: [Family; 2],
+    /// When the last of those that were ever cut off is let in again, in milliseconds of the table's life, rounded up; 0 if
+    /// none was. Most of the time nobody is cut off, and no entry is looked up to learn it.
+    cut_off_until_ms: AtomicU64,
     networks: Networks,
 }
 
@@ -261,6 +264,7 @@ impl Table {
             wide_quota,
             began: Instant::now(),
             families: [(), ()].map(family),
+            cut_off_until_ms: AtomicU64::new(0),
             networks: Networks::default(),
         }
     }
@@ -395,7 +399,10 @@ impl Table {
         entry.reason = reason;
         let cut_off = entry.refusals >= self.limits.cutoff_after;
         cut_off.then(|| {
-            entry.cut_off_until = Some(now + self.limits.cutoff_for);
+            let until = now + self.limits.cutoff_for;
+            entry.cut_off_until = Some(until);
+            let until_ms = self.ms(until).saturating_add(1);
+            self.cut_off_until_ms.fetch_max(until_ms, Ordering::Relaxed);
             entry.window_began
         })
     }
@@ -425,10 +432,9 @@ impl Table {
 
     /// If this entry is cut off: since when it had been refused, and for how much longer.
     pub fn cut_off_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
+        let now = self.now_if_any_is_cut_off()?;
         let entry = self.family(key).entries.get(&key)?;
-        let left = entry
-            .cut_off_until?
-            .checked_duration_since(Instant::now())?;
+        let left = entry.cut_off_until?.checked_duration_since(now)?;
         (!left.is_zero()).then_some((entry.window_began, left))
     }
 
@@ -437,7 +443,9 @@ impl Table {
     /// # Errors
     /// [`Refused`].
     pub fn look(&self, address: IpNet) -> Result<(), Refused> {
-        let now = Instant::now();
+        let Some(now) = self.now_if_any_is_cut_off() else {
+            return Ok(());
+        };
         let Some(mut entry) = self.family(address).entries.get_mut(&address) else {
             return Ok(());
         };
@@ -453,6 +461,25 @@ impl Table {
             }
             None => Ok(()),
         }
+    }
+
+    /// The time, if anybody may be cut off at it.
+    ///
+    /// Relaxed is enough: a purge that comes too early for something takes the lock of its keeper after the cut-off was
+    /// noted, and whoever places that thing takes the same lock later, and then asks here.
+    fn now_if_any_is_cut_off(&self) -> Option<Instant> {
+        let until_ms = self.cut_off_until_ms.load(Ordering::Relaxed);
+        if until_ms == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        (self.ms(now) < until_ms).then_some(now)
+    }
+
+    /// A moment in milliseconds of the table's life.
+    fn ms(&self, moment: Instant) -> u64 {
+        let since_began = moment.saturating_duration_since(self.began);
+        u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Takes a write's cost of the rates of the subscriber and the provider, too: whoever has many addresses has no more of
@@ -591,7 +618,7 @@ impl Table {
 
     /// Sweeps a full table, unless that was just done.
     fn make_room(&self, family: &Family, now: Instant) -> bool {
-        let now_ms = u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.ms(now);
         let due = |swept_ms| (now_ms >= swept_ms + ROOM_SWEPT_EVERY_MS).then_some(now_ms);
         let relaxed = Ordering::Relaxed;
         let is_due = family.swept_ms.fetch_update(relaxed, relaxed, due).is_ok();

@@ -29,8 +29,9 @@ use self::wire::{
     ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, NewOrder, OrderState, ReadyOrder,
     ReleasedOrder, StartedOrder,
 };
+use super::line::Keep;
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
-use super::service::{Counter, Orders, Placement};
+use super::service::{Counter, Orders, Placement, Wanted};
 use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
@@ -181,28 +182,27 @@ fn placement(
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
     // Whoever joins an order takes no further place; but the request is held.
     let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
+    let origin = admission.address();
+    // A new order counts for as long as it is pending, whoever leaves; a request that joins one, until it is answered.
+    let (keep, joined) = if joins {
+        (None, Some(admission))
+    } else {
+        (origin.map(|_| Box::new(admission) as Keep), None)
+    };
     let wait = preferred_wait(&headers);
-    let customer = body
-        .value
-        .and_then(|order| order.customer)
-        .map(String::into_boxed_str);
+    let customer = body.value.and_then(|order| order.customer);
+    let wanted = Wanted {
+        customer: customer.map(String::into_boxed_str),
+        origin,
+        request_id,
+        keyed,
+        keep,
+    };
     let is_held = wait.is_none_or(|wait| !wait.is_zero());
-    let placed = desk
-        .orders
-        .place(customer, admission.address(), keyed, is_held, request_id);
+    let placed = desk.orders.place(wanted, is_held);
     // From here on a purge would find it; one that came between the admission and this moment did not.
-    admission.settled();
-    let placement = placed.map_err(Problem::from)?;
-    if joins || admission.address().is_none() {
-        return Ok((placement, wait, joins.then_some(admission)));
-    }
-    // The order counts for as long as it is pending, whoever leaves.
-    match &placement {
-        Placement::Held(held) => desk.orders.keep(held.order(), Box::new(admission)),
-        Placement::Promised(id) => desk.orders.keep(*id, Box::new(admission)),
-        Placement::Replayed(_) => {}
-    }
-    Ok((placement, wait, None))
+    asker.settled();
+    Ok((placed.map_err(Problem::from)?, wait, joined))
 }
 
 /// An order's place, how long its request is held, and what counts a request that joined it.
@@ -670,7 +670,7 @@ mod tests {
         let registry = crate::telemetry::Registry::new(&[]);
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
-        let held = orders.place(None, None, None, true, None).unwrap();
+        let held = orders.place(Wanted::default(), true).unwrap();
         let hand_over = orders.pull(None).unwrap();
         let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);

@@ -86,6 +86,21 @@ impl<X> fmt::Debug for Desk<X> {
     }
 }
 
+/// An order as somebody wants to place it.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Whom the coffee is for.
+    pub customer: Option<Box<str>>,
+    /// Where it comes from; nothing if nobody counts.
+    pub origin: Option<IpNet>,
+    /// The request's id, for the log.
+    pub request_id: Option<Box<str>>,
+    /// Its idempotency key.
+    pub keyed: Option<Keyed>,
+    /// Kept with a new order until it is final, or has left the line.
+    pub keep: Option<Keep>,
+}
+
 /// What a customer gets at once.
 #[derive(Debug)]
 pub enum Placement<X: CounterLock> {
@@ -122,18 +137,11 @@ impl<X: CounterLock> Desk<X> {
         !self.shop.counter.is_broken()
     }
 
-    /// Places an order, or joins the one of the same key. `hold`: the request waits for it. `request_id`: for the log.
+    /// Places an order, or joins the one of the same key. `hold`: the request waits for it.
     ///
     /// # Errors
     /// See [`PlaceError`].
-    pub fn place(
-        &self,
-        customer: Option<Box<str>>,
-        origin: Option<IpNet>,
-        keyed: Option<Keyed>,
-        hold: bool,
-        request_id: Option<Box<str>>,
-    ) -> Result<Placement<X>, PlaceError> {
+    pub fn place(&self, wanted: Wanted, hold: bool) -> Result<Placement<X>, PlaceError> {
         let (sender, receiver) = if hold {
             let (sender, receiver) = oneshot::channel();
             (Some(sender), Some(receiver))
@@ -142,11 +150,20 @@ impl<X: CounterLock> Desk<X> {
         };
         let now = now();
         let order = Order {
-            origin,
-            request_id,
-            ..Order::new(OrderId(unique(now.wall)), customer, now)
+            origin: wanted.origin,
+            request_id: wanted.request_id,
+            ..Order::new(OrderId(unique(now.wall)), wanted.customer, now)
         };
-        let placed = self.counter(|line| line.place(now, order, keyed, sender))?;
+        let (keyed, mut keep) = (wanted.keyed, wanted.keep);
+        let placed = self.counter(|line| {
+            let placed = line.place(now, order, keyed, sender)?;
+            if let Placed::New { id, .. } = placed
+                && let Some(new) = keep.take()
+            {
+                keep = line.keep(id, new);
+            }
+            Ok(placed)
+        })?;
         let metrics = &self.shop.metrics;
         let (id, attachment) = match placed {
             Placed::New {
@@ -177,13 +194,6 @@ impl<X: CounterLock> Desk<X> {
             }
             _ => Placement::Promised(id),
         })
-    }
-
-    /// Keeps something with an order until it is final, or has left the line.
-    pub fn keep(&self, id: OrderId, keep: Keep) {
-        let back = self.counter(|line| line.keep(id, keep));
-        // Whatever came back is dropped out here, not under the lock.
-        drop(back);
     }
 
     /// Whether an order of this key is pending: to place it again is to join it.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
 
 use axum::http::HeaderMap;
 use tokio::task::JoinSet;
@@ -12,8 +13,9 @@ use super::*;
 use crate::flood::networks::Kind;
 use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
+use crate::orders::error::PlaceError;
 use crate::orders::model::Outcome;
-use crate::orders::service::Placement;
+use crate::orders::service::{Counter, Placement, Wanted};
 
 const BARISTAS: usize = 10;
 const BREW: Duration = Duration::from_secs(45);
@@ -27,6 +29,7 @@ struct Town {
 
 /// How long a customer was held who was served, or what they were answered.
 type Served = Result<Duration, String>;
+type Placed = Result<Placement<Mutex<Counter>>, PlaceError>;
 
 impl Town {
     fn open() -> Self {
@@ -67,25 +70,14 @@ impl Town {
 
     /// A promised order, if it is admitted.
     fn promise(&self, from: IpAddr) -> Result<(), Refused> {
-        let admission = self.admit(from, Ask::Order)?;
-        let placed = self
-            .orders
-            .place(None, admission.address(), None, false, None);
-        admission.settled();
-        if let Ok(Placement::Promised(id)) = placed {
-            self.orders.keep(id, Box::new(admission));
-        }
-        Ok(())
+        place(&self.orders, &self.flood, from, false).map(drop)
     }
 
     /// A customer who is held until the coffee is ready.
     async fn held(orders: Orders, flood: Flood, from: IpAddr) -> Served {
         let begun = Instant::now();
-        let origin = flood.origin(from, &HeaderMap::new());
-        let refused = |refused| format!("{refused:?}");
-        let admission = flood.admit(&origin, Ask::Order).map_err(refused)?;
-        let placed = orders.place(None, admission.address(), None, true, None);
-        admission.settled();
+        let placed =
+            place(&orders, &flood, from, true).map_err(|refused| format!("{refused:?}"))?;
         let Ok(Placement::Held(held)) = placed else {
             return Err("there is no place in line".to_owned());
         };
@@ -102,6 +94,20 @@ impl Town {
     fn open_orders(&self) -> usize {
         self.flood.table().networks().total(Kind::Order)
     }
+}
+
+/// An order, as the desk's handler places it.
+fn place(orders: &Orders, flood: &Flood, from: IpAddr, hold: bool) -> Result<Placed, Refused> {
+    let origin = flood.origin(from, &HeaderMap::new());
+    let admission = flood.admit(&origin, Ask::Order)?;
+    let wanted = Wanted {
+        origin: admission.address(),
+        keep: Some(Box::new(admission)),
+        ..Wanted::default()
+    };
+    let placed = orders.place(wanted, hold);
+    flood.settled(&origin);
+    Ok(placed)
 }
 
 /// A regular customer of this number, each in a provider's network of their own.

@@ -42,7 +42,7 @@ fn shop() -> Shop {
 }
 
 fn place(shop: &Shop) -> Held<Lock> {
-    match shop.place(None, None, None, true, None) {
+    match shop.place(Wanted::default(), true) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
@@ -54,7 +54,11 @@ fn place_keyed(shop: &Shop) -> Placement<Lock> {
         key,
         fingerprint: 0,
     };
-    shop.place(None, None, Some(keyed), true, None).unwrap()
+    let wanted = Wanted {
+        keyed: Some(keyed),
+        ..Wanted::default()
+    };
+    shop.place(wanted, true).unwrap()
 }
 
 /// The next order, waiting for it if need be.
@@ -350,7 +354,7 @@ fn closing_leaves_nobody_held() {
         let shop = shop();
         let customer = {
             let shop = shop.clone();
-            thread::spawn(move || match shop.place(None, None, None, true, None) {
+            thread::spawn(move || match shop.place(Wanted::default(), true) {
                 Ok(Placement::Held(held)) => block_on(held),
                 Ok(other) => panic!("expected to be held, got {other:?}"),
                 Err(_) => Outcome::Closing,

@@ -23,7 +23,11 @@ fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<Counter>> {
         key: IdempotencyKey::parse(key.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 0,
     });
-    match orders.place(None, None, keyed, true, None) {
+    let wanted = Wanted {
+        keyed,
+        ..Wanted::default()
+    };
+    match orders.place(wanted, true) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
@@ -155,7 +159,7 @@ async fn at_closing_time_nobody_is_left_holding() {
     assert!(matches!(held.await, Outcome::Closing));
     assert!(idle.await.is_none());
     assert!(matches!(
-        orders.place(None, None, None, true, None),
+        orders.place(Wanted::default(), true),
         Err(PlaceError::Closing)
     ));
     assert_eq!(orders.figures().held, 0);
