@@ -4,10 +4,12 @@
 //! what is open is counted for every network that contains an address, at the widths in which addresses are given away.
 //! A network is known only while something of it is open: memory follows what is open, not who ever asked.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
 use super::client::network;
@@ -107,17 +109,68 @@ pub(super) enum Denied {
 }
 
 /// What is open. See the module.
+///
+/// One lock: an order looks at three or four networks, and all of them together cost less than a lock for each.
 #[derive(Debug, Default)]
-pub struct Networks {
+pub struct Networks(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
     /// By [`Kind`].
-    open: DashMap<IpNet, [u32; KINDS]>,
-    totals: [AtomicUsize; KINDS],
+    open: HashMap<IpNet, [u32; KINDS], RandomState>,
+    totals: [usize; KINDS],
 }
 
 impl Networks {
     /// Counts one more for this address and its networks, if all of them may have it.
     pub(super) fn take(&self, address: IpNet, kind: Kind, shares: &Shares) -> Result<(), Denied> {
-        let open = self.total(kind);
+        self.counts().take(address, kind, shares)
+    }
+
+    /// Takes back what [`Networks::take`] counted.
+    pub(super) fn give_back(&self, address: IpNet, kind: Kind) {
+        let mut counts = self.counts();
+        for (_, network) in levels(address) {
+            counts.give_back(network, kind);
+        }
+        counts.totals[kind as usize] -= 1;
+    }
+
+    /// What a network has open.
+    pub fn open(&self, network: IpNet, kind: Kind) -> u32 {
+        self.counts().open(network, kind)
+    }
+
+    /// What is open in all.
+    pub fn total(&self, kind: Kind) -> usize {
+        self.counts().totals[kind as usize]
+    }
+
+    /// Nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.counts().open.is_empty()
+    }
+
+    /// The most that one origin has open, by level.
+    pub(super) fn largest(&self, kind: Kind) -> [u32; 4] {
+        let mut largest = [0; 4];
+        for (network, open) in &self.counts().open {
+            let level = level(*network) as usize;
+            largest[level] = open[kind as usize].max(largest[level]);
+        }
+        largest
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0
+            .lock()
+            .expect("a panic while something is counted would have left the counts wrong for ever")
+    }
+}
+
+impl Counts {
+    fn take(&mut self, address: IpNet, kind: Kind, shares: &Shares) -> Result<(), Denied> {
+        let open = self.totals[kind as usize];
         let is_scarce = shares.are_smaller(open);
         let is_newcomer = is_scarce && self.is_newcomer(address, kind);
         for (level, network) in levels(address) {
@@ -131,12 +184,11 @@ impl Networks {
                 }
                 _ => shares.left(max, open),
             };
-            let taken = self.count(network, kind, left);
-            if taken {
+            if self.count(network, kind, left) {
                 continue;
             }
             for (_, narrower) in levels(address).take_while(|&(inner, _)| inner < level) {
-                self.give_back_one(narrower, kind);
+                self.give_back(narrower, kind);
             }
             return Err(if left < max && self.open(network, kind) < max {
                 Denied::Scarce
@@ -146,7 +198,7 @@ impl Networks {
                 Denied::Network
             });
         }
-        self.totals[kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.totals[kind as usize] += 1;
         Ok(())
     }
 
@@ -156,60 +208,29 @@ impl Networks {
         open.all(|open| open == 0)
     }
 
-    /// Takes back what [`Networks::take`] counted.
-    pub(super) fn give_back(&self, address: IpNet, kind: Kind) {
-        for (_, network) in levels(address) {
-            self.give_back_one(network, kind);
-        }
-        self.totals[kind as usize].fetch_sub(1, Ordering::Relaxed);
+    fn open(&self, network: IpNet, kind: Kind) -> u32 {
+        let open = self.open.get(&network);
+        open.map_or(0, |open| open[kind as usize])
     }
 
-    /// What a network has open.
-    pub fn open(&self, network: IpNet, kind: Kind) -> u32 {
-        self.open
-            .get(&network)
-            .map_or(0, |open| open[kind as usize])
-    }
-
-    /// What is open in all.
-    pub fn total(&self, kind: Kind) -> usize {
-        self.totals[kind as usize].load(Ordering::Relaxed)
-    }
-
-    /// Nothing is open.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// The most that one origin has open, by level.
-    pub(super) fn largest(&self, kind: Kind) -> [u32; 4] {
-        let mut largest = [0; 4];
-        for entry in &self.open {
-            let level = level(*entry.key()) as usize;
-            largest[level] = entry[kind as usize].max(largest[level]);
-        }
-        largest
-    }
-
-    fn count(&self, network: IpNet, kind: Kind, max: u32) -> bool {
+    fn count(&mut self, network: IpNet, kind: Kind, max: u32) -> bool {
         if max == 0 {
             return false;
         }
-        let mut open = self.open.entry(network).or_default();
+        let open = self.open.entry(network).or_default();
         let open = &mut open[kind as usize];
         let fits = *open < max;
         *open += u32::from(fits);
         fits
     }
 
-    fn give_back_one(&self, network: IpNet, kind: Kind) {
-        let is_last = self.open.get_mut(&network).is_some_and(|mut open| {
-            let one = &mut open[kind as usize];
+    fn give_back(&mut self, network: IpNet, kind: Kind) {
+        if let Entry::Occupied(mut open) = self.open.entry(network) {
+            let one = &mut open.get_mut()[kind as usize];
             *one = one.saturating_sub(1);
-            *open == [0; KINDS]
-        });
-        if is_last {
-            self.open.remove_if(&network, |_, open| *open == [0; KINDS]);
+            if *open.get() == [0; KINDS] {
+                open.remove();
+            }
         }
     }
 }

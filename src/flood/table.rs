@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use foldhash::fast::RandomState;
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
@@ -210,7 +211,7 @@ impl Entry {
 /// The entries of one family of addresses: a flood of one does not take the other's room.
 #[derive(Debug)]
 struct Family {
-    entries: DashMap<IpNet, Entry>,
+    entries: DashMap<IpNet, Entry, RandomState>,
     /// Entries of the map; its own length takes a lock per shard.
     len: AtomicUsize,
     /// When it was last swept to make room, in milliseconds of the table's life.
@@ -254,7 +255,7 @@ impl Table {
         let wide_quota = quota((refill * 5 / 8).max(Duration::from_nanos(1)), wide);
         let quota = quota(refill, cells);
         let family = |()| Family {
-            entries: DashMap::new(),
+            entries: DashMap::default(),
             len: AtomicUsize::new(0),
             swept_ms: AtomicU64::new(0),
         };

@@ -1,8 +1,10 @@
 //! What a listener describes, by path: what its metrics call a route, and which query parameters an operation knows.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use axum::http::{Method, Uri};
+use foldhash::fast::RandomState;
 use metrics::Histogram;
 use percent_encoding::percent_decode_str;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -14,6 +16,8 @@ use super::problem::Problem;
 /// The routes of a listener's description.
 pub(super) struct Described {
     paths: matchit::Router<usize>,
+    /// The paths without parameters, which most requests have: looked up at once.
+    plain: HashMap<Box<str>, usize, RandomState>,
     /// In the order of `paths`; the last is for requests that fit none.
     routes: Vec<Route>,
 }
@@ -33,12 +37,16 @@ type Names = Vec<Box<str>>;
 impl Described {
     pub(super) fn by(openapi: &OpenApi) -> Self {
         let mut paths = matchit::Router::new();
+        let mut plain = HashMap::default();
         let mut routes = Vec::new();
         for (path, item) in &openapi.paths.paths {
             let bare = path.trim_end_matches('/');
             for form in [bare, &format!("{bare}/")] {
                 // One that is there already, in another form, has its place.
-                let _ = paths.insert(form, routes.len());
+                let is_new = paths.insert(form, routes.len()).is_ok();
+                if is_new && !form.contains('{') {
+                    plain.insert(form.into(), routes.len());
+                }
             }
             let operations = [
                 (Method::GET, &item.get),
@@ -53,14 +61,20 @@ impl Described {
             routes.push(Route::new(path, operations));
         }
         routes.push(Route::new("none", Vec::new()));
-        Self { paths, routes }
+        Self {
+            paths,
+            plain,
+            routes,
+        }
     }
 
     /// The number of the route that a path fits.
     pub(super) fn find(&self, path: &str) -> usize {
-        self.paths
-            .at(path)
-            .map_or(self.routes.len() - 1, |found| *found.value)
+        if let Some(&number) = self.plain.get(path) {
+            return number;
+        }
+        let found = self.paths.at(path);
+        found.map_or(self.routes.len() - 1, |found| *found.value)
     }
 
     /// A route by its number.
@@ -98,15 +112,17 @@ impl Route {
         let Some((_, known)) = operations.find(|(known, _)| known == method) else {
             return Ok(());
         };
-        let is_known = |name: &str| known.iter().any(|known| **known == *name);
+        let is_known = |name: &[u8]| known.iter().any(|known| known.as_bytes() == name);
+        // By bytes: the signs are ASCII, and so is whatever a URI has.
         let given = query
-            .split('&')
+            .as_bytes()
+            .split(|&byte| byte == b'&')
             .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
+            .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or(pair));
         for name in given.filter(|name| !is_known(name)) {
-            let spaced = name.replace('+', " ");
+            let spaced = String::from_utf8_lossy(name).replace('+', " ");
             let name = percent_decode_str(&spaced).decode_utf8_lossy();
-            if !is_known(&name) {
+            if !is_known(name.as_bytes()) {
                 return Err(unknown(&name, known));
             }
         }

@@ -1,5 +1,7 @@
 //! Timestamps: RFC 3339, read and written to the microsecond.
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
@@ -97,9 +99,33 @@ impl From<Timestamp> for Moment {
     }
 }
 
+/// A second of time and how it is shown.
+type ShownSecond = (i64, [u8; "1970-01-01T00:00:00.000000Z".len()]);
+
+thread_local! {
+    /// The one that was shown last: most times that are shown lie within one second, and a calendar costs more than all the
+    /// rest of an answer.
+    static SECOND: Cell<ShownSecond> = const { Cell::new((i64::MIN, [0; 27])) };
+}
+
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:.6}", self.0))
+        let (second, nanos) = (self.0.as_second(), self.0.subsec_nanosecond());
+        let (Ok(mut micros), 0..) = (u32::try_from(nanos / 1000), second) else {
+            return serializer.collect_str(&format_args!("{:.6}", self.0));
+        };
+        let (mut last, mut text) = SECOND.get();
+        if last != second {
+            last = second;
+            // Its digits of a second are written over below.
+            text.copy_from_slice(format!("{:.6}", self.0).as_bytes());
+        }
+        for digit in text[20..26].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(micros % 10).unwrap_or_default();
+            micros /= 10;
+        }
+        SECOND.set((last, text));
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -145,6 +171,28 @@ mod tests {
         ] {
             let read = parse(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(serde_json::to_value(Moment(read)).unwrap(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_shown_in_the_same_way_whichever_was_shown_before() {
+        let at = |second, nanos| Timestamp::new(second, nanos).unwrap();
+        for at in [
+            at(0, 0),
+            at(0, 999_999_999),
+            at(1, 0),
+            at(1, 42_999),
+            at(1, 1_000),
+            at(0, 1),
+            at(-1, -500_000_000),
+            at(0, -1_000),
+            Timestamp::MIN,
+            at(4_102_444_799, 123_456_789),
+            Timestamp::MAX,
+            at(4_102_444_799, 7),
+        ] {
+            let shown = serde_json::to_value(Moment(at)).unwrap();
+            assert_eq!(shown, format!("{at:.6}"), "{at:?}");
         }
     }
 
