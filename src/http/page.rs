@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -13,23 +14,23 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::error;
 
+use super::edge::json_headers;
 use super::problem::Problem;
 
 /// Items that are rendered in some tens of microseconds, on the runtime.
 const ITEMS_HERE_MAX: usize = 100;
 
+/// 200 with JSON that must not be kept by anybody.
+pub fn not_kept_json(json: Body) -> Response {
+    let mut response = Response::new(json);
+    *response.headers_mut() = json_headers();
+    response
+}
+
 /// 200 with a value that must not be kept by anybody.
 pub fn not_kept(value: &impl Serialize) -> Response {
-    let no_store = HeaderValue::from_static("no-store");
     match serde_json::to_vec(value) {
-        Ok(json) => {
-            let json_type = HeaderValue::from_static("application/json");
-            let headers = [
-                (header::CACHE_CONTROL, no_store),
-                (header::CONTENT_TYPE, json_type),
-            ];
-            (headers, json).into_response()
-        }
+        Ok(json) => not_kept_json(json.into()),
         Err(error) => {
             error!(%error, "an answer cannot be rendered as JSON");
             Problem::bug().into_response()

@@ -399,7 +399,9 @@ impl<C, B> Line<C, B> {
     /// Keeps something with an order until it is final, or has left the line. If it is final already, or unknown, or
     /// something is kept for it, what was to be kept comes back.
     pub fn keep(&mut self, id: OrderId, keep: Keep) -> Option<Keep> {
-        let slot = self.by_id.get(&id).copied();
+        // Most often it is the newest, which is found without comparing ids.
+        let newest = self.by_id.last_key_value().filter(|(last, _)| **last == id);
+        let slot = newest.map_or_else(|| self.by_id.get(&id).copied(), |(_, &slot)| Some(slot));
         match slot.map(|slot| self.entry_mut(slot)) {
             Some(entry) if entry.kept.is_none() && !entry.order.stage.is_final() => {
                 entry.kept = Some(keep);

@@ -37,6 +37,7 @@ use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
+use crate::http::page::not_kept_json;
 use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
@@ -627,16 +628,7 @@ fn no_store_header() -> [(header::HeaderName, HeaderValue); 1] {
 }
 
 fn no_store(value: &impl Serialize) -> Response {
-    json_response(Body::new(Full::new(to_json(value))))
-}
-
-fn json_response(body: Body) -> Response {
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    not_kept_json(Body::new(Full::new(to_json(value))))
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use serde::{Serialize, Serializer};
 
 /// Digits of a second that the parser knows.
 const DIGITS_MAX: usize = 9;
+/// Microseconds of a day.
+const DAY_MICROS: u64 = 86_400_000_000;
 /// One digit after another in a leap second's place.
 const LEAP: &str = "60";
 
@@ -99,32 +101,39 @@ impl From<Timestamp> for Moment {
     }
 }
 
-/// A second of time and how it is shown.
-type ShownSecond = (i64, [u8; "1970-01-01T00:00:00.000000Z".len()]);
-
 thread_local! {
-    /// The one that was shown last: most times that are shown lie within one second, and a calendar costs more than all the
-    /// rest of an answer.
-    static SECOND: Cell<ShownSecond> = const { Cell::new((i64::MIN, [0; 27])) };
+    /// The day that was shown last, counted from the epoch, and its date: a calendar costs more than the rest of an answer.
+    static DAY: Cell<(i64, [u8; 10])> = const { Cell::new((i64::MIN, [0; 10])) };
+}
+
+impl Moment {
+    /// The date of this day, which is not before the epoch.
+    fn date(self, day: i64) -> [u8; 10] {
+        let (last, mut date) = DAY.get();
+        if last != day {
+            date.copy_from_slice(&format!("{:.6}", self.0).as_bytes()[..10]);
+            DAY.set((day, date));
+        }
+        date
+    }
 }
 
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (second, nanos) = (self.0.as_second(), self.0.subsec_nanosecond());
-        let (Ok(mut micros), 0..) = (u32::try_from(nanos / 1000), second) else {
+        let Ok(micros) = u64::try_from(self.0.as_microsecond()) else {
             return serializer.collect_str(&format_args!("{:.6}", self.0));
         };
-        let (mut last, mut text) = SECOND.get();
-        if last != second {
-            last = second;
-            // Its digits of a second are written over below.
-            text.copy_from_slice(format!("{:.6}", self.0).as_bytes());
+        let (day, mut left) = (micros / DAY_MICROS, micros % DAY_MICROS);
+        let mut text = *b"1970-01-01T00:00:00.000000Z";
+        text[..10].copy_from_slice(&self.date(day.cast_signed()));
+        // Each digit and its base, from the last on.
+        for (place, base) in [25, 24, 23, 22, 21, 20, 18, 17, 15, 14, 12, 11]
+            .into_iter()
+            .zip([10, 10, 10, 10, 10, 10, 10, 6, 10, 6, 10, 3])
+        {
+            text[place] = b'0' + u8::try_from(left % base).unwrap_or_default();
+            left /= base;
         }
-        for digit in text[20..26].iter_mut().rev() {
-            *digit = b'0' + u8::try_from(micros % 10).unwrap_or_default();
-            micros /= 10;
-        }
-        SECOND.set((last, text));
         serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
@@ -184,6 +193,10 @@ mod tests {
             at(1, 42_999),
             at(1, 1_000),
             at(0, 1),
+            at(86_399, 999_999_999),
+            at(86_400, 0),
+            at(951_868_799, 0),
+            at(1_709_164_800, 5_000_000),
             at(-1, -500_000_000),
             at(0, -1_000),
             Timestamp::MIN,

@@ -12,7 +12,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::super::hold::HandOver as Handing;
 use super::super::service::Counter;
-use super::json_response;
+use crate::http::page::not_kept_json;
 
 /// An order in the server's hands.
 pub(super) type HandOver = Handing<Mutex<Counter>>;
@@ -60,5 +60,5 @@ pub(super) fn handing_over(json: Bytes, hand_over: Option<HandOver>, version: Ve
         hand_over,
         asks_again: version == Version::HTTP_2,
     };
-    json_response(Body::new(carrying))
+    not_kept_json(Body::new(carrying))
 }
