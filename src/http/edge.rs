@@ -516,6 +516,8 @@ pub(super) fn json_headers() -> HeaderMap {
         headers.insert(header::CONTENT_TYPE, json);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         secure(&mut headers);
+        // Its place: a copy has room for what is copied and nothing else.
+        headers.insert(X_REQUEST_ID.clone(), HeaderValue::from_static(""));
         headers
     });
     HEADERS.clone()

@@ -842,10 +842,14 @@ impl<C, B> Line<C, B> {
     /// Time has come to `now`. `waited`: somebody was in line all the time since the last call. What passed without a crew
     /// says nothing about its pace.
     fn advance(&mut self, now: Instant, waited: bool) {
-        let until = self.crew_left_at().map_or(now, |left| left.min(now));
-        self.drain
-            .advance(until, waited && self.crew_seen.is_some());
-        self.drain.advance(now, false);
+        let waited = waited && self.crew_seen.is_some();
+        match self.crew_left_at() {
+            Some(left) if left < now => {
+                self.drain.advance(left, waited);
+                self.drain.advance(now, false);
+            }
+            _ => self.drain.advance(now, waited),
+        }
     }
 
     /// How long until an order with `before` others ahead of it is ready, if the crew is there and its pace is known.

@@ -123,17 +123,21 @@ impl Serialize for Moment {
         let Ok(micros) = u64::try_from(self.0.as_microsecond()) else {
             return serializer.collect_str(&format_args!("{:.6}", self.0));
         };
-        let (day, mut left) = (micros / DAY_MICROS, micros % DAY_MICROS);
+        let (day, of_day) = (micros / DAY_MICROS, micros % DAY_MICROS);
+        let (second, micros) = (of_day / 1_000_000, of_day % 1_000_000);
         let mut text = *b"1970-01-01T00:00:00.000000Z";
         text[..10].copy_from_slice(&self.date(day.cast_signed()));
-        // Each digit and its base, from the last on.
-        for (place, base) in [25, 24, 23, 22, 21, 20, 18, 17, 15, 14, 12, 11]
-            .into_iter()
-            .zip([10, 10, 10, 10, 10, 10, 10, 6, 10, 6, 10, 3])
-        {
-            text[place] = b'0' + u8::try_from(left % base).unwrap_or_default();
-            left /= base;
-        }
+        let mut two_digits = |place: usize, number: u64| {
+            let number = u8::try_from(number % 100).unwrap_or_default();
+            text[place] = b'0' + number / 10;
+            text[place + 1] = b'0' + number % 10;
+        };
+        two_digits(11, second / 3600);
+        two_digits(14, second / 60 % 60);
+        two_digits(17, second % 60);
+        two_digits(20, micros / 10_000);
+        two_digits(22, micros / 100);
+        two_digits(24, micros);
         serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }

@@ -34,11 +34,9 @@ impl Drain {
 
     /// Time has come to `now`; `waited` says whether somebody was in line all the time since the last call.
     pub(super) fn advance(&mut self, now: Instant, waited: bool) {
-        let passed = self
-            .seen
-            .map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
-        self.seen = Some(now);
-        if waited && !passed.is_zero() {
+        let seen = self.seen.replace(now).filter(|_| waited);
+        let passed = seen.map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
+        if !passed.is_zero() {
             let secs = passed.as_secs_f64();
             let keep = (-secs / MEMORY.as_secs_f64()).exp();
             self.busy_secs = self.busy_secs * keep + secs;
