@@ -12,7 +12,7 @@ use std::mem;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -487,9 +487,7 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
 
 /// The headers of every answer.
 pub(super) fn finish_headers(headers: &mut HeaderMap, request_id: HeaderValue) {
-    if !headers.contains_key(header::X_CONTENT_TYPE_OPTIONS) {
-        secure(headers);
-    }
+    secure(headers);
     headers.insert(X_REQUEST_ID.clone(), request_id);
 }
 
@@ -505,22 +503,6 @@ fn secure(headers: &mut HeaderMap) {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(NOTHING);
-}
-
-/// The headers of an answer in JSON that nobody may keep. Those of every answer are among them: most answers are such, and
-/// a copy of all costs less than setting one after the other.
-pub(super) fn json_headers() -> HeaderMap {
-    static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
-        let mut headers = HeaderMap::new();
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, json);
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        secure(&mut headers);
-        // Its place: a copy has room for what is copied and nothing else.
-        headers.insert(X_REQUEST_ID.clone(), HeaderValue::from_static(""));
-        headers
-    });
-    HEADERS.clone()
 }
 
 /// An answer's body. Its request is open until the connection has all of it.

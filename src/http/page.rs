@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::error;
 
-use super::edge::json_headers;
 use super::problem::Problem;
 
 /// Items that are rendered in some tens of microseconds, on the runtime.
@@ -23,7 +22,10 @@ const ITEMS_HERE_MAX: usize = 100;
 /// 200 with JSON that must not be kept by anybody.
 pub fn not_kept_json(json: Body) -> Response {
     let mut response = Response::new(json);
-    *response.headers_mut() = json_headers();
+    let headers = response.headers_mut();
+    let json_type = HeaderValue::from_static("application/json");
+    headers.insert(header::CONTENT_TYPE, json_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
