@@ -206,6 +206,29 @@ impl Integrity {
         self.places.iter().chain(beside).try_for_each(Place::check)
     }
 
+    /// Whether the database is where it was opened, and what holds its directory: what is moved, removed or replaced as a
+    /// whole. After each commit that is enough; its log and its checksums are looked at each second. (To look at a file that
+    /// is written with every commit makes the file system keep its times exactly, and store them with each flush of it:
+    /// a fifth of a commit.)
+    ///
+    /// # Errors
+    /// See [`Displaced`].
+    fn database_in_place(&self) -> Result<(), Displaced> {
+        let database = self.places.iter().take(1);
+        database
+            .chain(&*self.file.beside)
+            .try_for_each(Place::check)
+    }
+
+    /// A commit may be acknowledged from now on: it is noted, and its database is still where it was.
+    ///
+    /// # Errors
+    /// If that cannot be noted, or the database is elsewhere.
+    pub(super) fn acknowledge(&mut self, connection: &Connection) -> Result<(), Failure> {
+        self.committed(connection)?;
+        Ok(self.database_in_place()?)
+    }
+
     /// The engine has the file open, and is about to write for the first time.
     ///
     /// # Errors

@@ -176,7 +176,7 @@ impl Writer {
         if changed {
             // Acknowledged or not, readers see it from now on.
             self.health.changed();
-            acknowledge(connection, &self.integrity)?;
+            integrity::lock(&self.integrity).acknowledge(connection)?;
         }
         Ok(Kept {
             took: changed.then(|| started.elapsed()),
@@ -208,7 +208,7 @@ impl Writer {
                 Ok(integrity::lock(&self.integrity).in_place()?)
             } else {
                 try_out(connection)?;
-                acknowledge(connection, &self.integrity)
+                integrity::lock(&self.integrity).acknowledge(connection)
             }
         });
         match looked {
@@ -301,14 +301,6 @@ fn usable<'a>(
     let connection = connected(connection, || file.writer())?;
     integrity.settle(connection)?;
     Ok(connection)
-}
-
-/// What was committed may be acknowledged from now on: it is noted, and the files are still where they were.
-fn acknowledge(connection: &Connection, integrity: &Shared) -> Result<(), Failure> {
-    let mut integrity = integrity::lock(integrity);
-    integrity.committed(connection)?;
-    integrity.in_place()?;
-    Ok(())
 }
 
 /// Runs one operation so that it can be taken back by itself. An error is the engine's.
