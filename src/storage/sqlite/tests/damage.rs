@@ -452,7 +452,7 @@ async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
         .unwrap()
         .unwrap()
         .unwrap();
-    let path = shop.directory.path().join("cups.db-sums");
+    let path = shop.directory.path().join("cups.db");
     let aside = shop.directory.path().join("aside");
     let warmed = shop.database.version();
     fs::rename(&path, &aside).unwrap();
