@@ -263,6 +263,29 @@ async fn when_too_many_are_ongoing_one_that_ends_lets_the_next_begin() {
     shop.close().await;
 }
 
+#[tokio::test]
+async fn the_public_s_drones_fill_half_of_the_room_and_the_staff_s_have_the_rest() {
+    let settings = [
+        ("deliveries.ongoing_max", "4"),
+        ("customers.deliveries", "true"),
+    ];
+    let shop = Shop::open(&settings).await;
+    for id in ["a", "b"] {
+        let reported = shop.customers.ask(event(id, "PARCEL_COLLECTED")).await;
+        reported.expect(201);
+    }
+    let refused = shop.customers.ask(event("c", "PARCEL_COLLECTED")).await;
+    refused.expect_problem(503, "too-many-ongoing");
+    begin(&shop, "c").await;
+    begin(&shop, "d").await;
+    let refused = shop.staff.ask(event("e", "PARCEL_COLLECTED")).await;
+    refused.expect_problem(503, "too-many-ongoing");
+    // What is under way goes on, whoever began it.
+    let landed = shop.customers.ask(event("c", "TAKEN_OFF")).await;
+    landed.expect(201);
+    shop.close().await;
+}
+
 // --- Reporting again -----------------------------------------------------------------------------------------------
 
 /// The answer to an event that was kept before is the first one's, and says so.
