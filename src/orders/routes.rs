@@ -5,6 +5,7 @@ mod carrying;
 mod problems;
 mod wire;
 
+use std::any::Any;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,7 +30,6 @@ use self::wire::{
     ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, NewOrder, OrderState, ReadyOrder,
     ReleasedOrder, StartedOrder,
 };
-use super::line::Keep;
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
 use super::service::{Counter, Orders, Placement, Wanted};
 use crate::flood::routes::{Asker, Newcomer, purged};
@@ -188,7 +188,10 @@ fn placement(
     let (keep, joined) = if joins {
         (None, Some(admission))
     } else {
-        (origin.map(|_| Box::new(admission) as Keep), None)
+        (
+            origin.map(|_| Box::new(admission) as Box<dyn Any + Send + Sync>),
+            None,
+        )
     };
     let wait = preferred_wait(&headers);
     let customer = body.value.and_then(|order| order.customer);
