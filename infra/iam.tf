@@ -29,11 +29,12 @@ data "aws_iam_policy_document" "server" {
   }
 }
 
-# The couriers' roles can be separate processes: a policy for each. A batch of SQS or SNS needs what one message needs.
+# The couriers' roles can be separate processes: a policy for each. A batch of SQS or SNS needs what one message needs. At the
+# start each queue is asked for its attributes: that shows whether it exists.
 data "aws_iam_policy_document" "dispatcher" {
   statement {
     sid       = "Events"
-    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     resources = [aws_sqs_queue.couriers["events"].arn]
   }
 
@@ -46,7 +47,7 @@ data "aws_iam_policy_document" "dispatcher" {
 
   statement {
     sid       = "NotUnderstood"
-    actions   = ["sqs:SendMessage"]
+    actions   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
     resources = [aws_sqs_queue.dead_letters.arn]
   }
 }
@@ -55,7 +56,7 @@ data "aws_iam_policy_document" "dispatcher" {
 data "aws_iam_policy_document" "directory" {
   statement {
     sid       = "Assignments"
-    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:ReceiveMessage"]
+    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     resources = [aws_sqs_queue.couriers["assignments"].arn]
   }
 
@@ -67,7 +68,7 @@ data "aws_iam_policy_document" "directory" {
 
   statement {
     sid       = "NotUnderstood"
-    actions   = ["sqs:SendMessage"]
+    actions   = ["sqs:GetQueueAttributes", "sqs:SendMessage"]
     resources = [aws_sqs_queue.dead_letters.arn]
   }
 }

@@ -180,6 +180,8 @@ impl App {
             staff: staff.stop,
             drain,
         };
+        // Before a listener answers: readiness is not to say that queues are well which nobody has asked.
+        let messages = messages.start(&desks.couriers);
         let (mut listeners, mut background) = (Tasks::new(), Tasks::new());
         supervise(
             &mut listeners,
@@ -216,7 +218,6 @@ impl App {
             "the wall clock's watch",
             clock::watch(wall),
         );
-        let messages = messages.start(&desks.couriers);
         let (signal, sound) = tokio::select! {
             Ok(signal) = stop => (signal, true),
             Some(ended) = listeners.join_next() => (fault(ended), false),

@@ -4,6 +4,7 @@ mod changes;
 mod couriers;
 mod layers;
 mod log;
+mod places;
 mod secret;
 
 use std::ffi::OsString;
@@ -535,6 +536,7 @@ impl Config {
         self.check_assignments()?;
         self.couriers.check(self.aws.provision)?;
         self.redis.check()?;
+        self.check_places()?;
         time_within("shutdown.drain", self.shutdown.drain, Duration::ZERO, DAY)?;
         self.log.targets().map_err(|detail| ConfigError::Key {
             key: "log.level".to_owned(),
@@ -605,10 +607,6 @@ impl Config {
                 return Err(wrong(key, detail));
             }
         }
-        if assignments.table == assignments.packages_table {
-            let detail = "it must be another table than `assignments.table`";
-            return Err(wrong("assignments.packages_table", detail));
-        }
         let largest = assignments.manifest_max_bytes as u64;
         within("assignments.manifest_max_bytes", largest, 1024, GIB)?;
         let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
@@ -623,7 +621,8 @@ impl Config {
         within("oplog.spool_max_bytes", spool, 65_536, 1024 * GIB)?;
         within("oplog.waiting_max", oplog.waiting_max, 1, 100_000_000)?;
         if oplog.sink == OplogSink::S3 && oplog.bucket.is_empty() {
-            return Err(wrong("oplog.bucket", "it must name a bucket"));
+            let detail = "with `oplog.sink = \"s3\"` it must name a bucket";
+            return Err(wrong("oplog.bucket", detail));
         }
         if cfg!(not(feature = "aws")) {
             let detail = "this build is without the feature `aws`";

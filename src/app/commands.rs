@@ -74,7 +74,7 @@ async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn S
 /// a line, and stays.
 ///
 /// # Errors
-/// If it was interrupted.
+/// If it was interrupted, or topics and queues are in another region than the AWS SDK's.
 #[cfg(feature = "aws")]
 pub async fn redrive_couriers(
     config: &Config,
@@ -82,6 +82,7 @@ pub async fn redrive_couriers(
     list: &mut (dyn FnMut(&str) + Send),
 ) -> anyhow::Result<String> {
     let aws = crate::storage::aws::Aws::find().await;
+    config.couriers.check_region(aws.region())?;
     let places = super::engines::Engines::places(config);
     let mut list = |buried: &couriers::queues::redrive::Buried| list(&buried.to_string());
     let redriven = couriers::queues::redrive::redrive(&aws, &places, dry_run, &mut list);

@@ -65,6 +65,9 @@ impl Engines {
             return Ok((None, None));
         }
         let aws = Aws::find().await;
+        if messages {
+            config.couriers.check_region(aws.region())?;
+        }
         if config.aws.provision && tables {
             let names = Self::tables(config);
             let made = assignments::dynamodb::provision(&aws.dynamodb(), &names).await;

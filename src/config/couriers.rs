@@ -12,6 +12,12 @@ const VISIBILITY_MIN: Duration = Duration::from_secs(1);
 /// ... allows so many.
 const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 3600);
 
+const EVENTS_TOPIC_ARN: &str = "couriers.events_topic_arn";
+const EVENTS_QUEUE_URL: &str = "couriers.events_queue_url";
+const ASSIGNMENTS_TOPIC_ARN: &str = "couriers.assignments_topic_arn";
+const ASSIGNMENTS_QUEUE_URL: &str = "couriers.assignments_queue_url";
+const DEAD_LETTER_QUEUE_URL: &str = "couriers.dead_letter_queue_url";
+
 /// Couriers.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +103,23 @@ impl Couriers {
         self.events == CourierEvents::Sqs && self.roles.contains(&role)
     }
 
+    /// Its topics' ARNs, by their keys.
+    pub(super) fn topics(&self) -> [(&'static str, &str); 2] {
+        [
+            (EVENTS_TOPIC_ARN, &self.events_topic_arn),
+            (ASSIGNMENTS_TOPIC_ARN, &self.assignments_topic_arn),
+        ]
+    }
+
+    /// Its queues' URLs, by their keys.
+    pub(super) fn queues(&self) -> [(&'static str, &str); 3] {
+        [
+            (EVENTS_QUEUE_URL, &self.events_queue_url),
+            (ASSIGNMENTS_QUEUE_URL, &self.assignments_queue_url),
+            (DEAD_LETTER_QUEUE_URL, &self.dead_letter_queue_url),
+        ]
+    }
+
     /// `provision`: whether what is not named is created by its own name.
     pub(super) fn check(&self, provision: bool) -> Result<(), ConfigError> {
         if cfg!(not(feature = "redis")) && self.store == CourierStore::Redis {
@@ -119,59 +142,27 @@ impl Couriers {
             let detail = "it must name \"dispatcher\", \"directory\", or both";
             return Err(wrong("couriers.roles", detail));
         }
-        for (key, arn) in [
-            ("couriers.events_topic_arn", &self.events_topic_arn),
-            (
-                "couriers.assignments_topic_arn",
-                &self.assignments_topic_arn,
-            ),
-        ] {
-            // arn:partition:sns:region:account:name
-            if !arn.is_empty() && (!arn.starts_with("arn:") || arn.split(':').count() != 6) {
+        for (key, arn) in self.topics() {
+            let parts: Vec<&str> = arn.split(':').collect();
+            let fits = matches!(parts[..], ["arn", _, "sns", _, _, _])
+                && parts.iter().all(|part| !part.is_empty());
+            if !arn.is_empty() && !fits {
                 let detail = "it must be like arn:aws:sns:eu-west-2:123450000001:events-topic";
                 return Err(wrong(key, detail));
             }
         }
-        for (key, url) in [
-            ("couriers.events_queue_url", &self.events_queue_url),
-            (
-                "couriers.assignments_queue_url",
-                &self.assignments_queue_url,
-            ),
-            (
-                "couriers.dead_letter_queue_url",
-                &self.dead_letter_queue_url,
-            ),
-        ] {
+        for (key, url) in self.queues() {
             if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
                 return Err(wrong(key, "it must begin with https:// or http://"));
             }
         }
-        let needed = [
-            ("couriers.events_topic_arn", &self.events_topic_arn, true),
-            (
-                "couriers.events_queue_url",
-                &self.events_queue_url,
-                self.has(CourierRole::Dispatcher),
-            ),
-            (
-                "couriers.assignments_topic_arn",
-                &self.assignments_topic_arn,
-                self.has(CourierRole::Dispatcher),
-            ),
-            (
-                "couriers.assignments_queue_url",
-                &self.assignments_queue_url,
-                self.has(CourierRole::Directory),
-            ),
-            (
-                "couriers.dead_letter_queue_url",
-                &self.dead_letter_queue_url,
-                true,
-            ),
-        ];
-        for (key, value, needed) in needed {
-            if needed && value.is_empty() && self.events == CourierEvents::Sqs && !provision {
+        let needed = |key| match key {
+            EVENTS_QUEUE_URL | ASSIGNMENTS_TOPIC_ARN => self.has(CourierRole::Dispatcher),
+            ASSIGNMENTS_QUEUE_URL => self.has(CourierRole::Directory),
+            _ => self.events == CourierEvents::Sqs,
+        };
+        for (key, value) in self.topics().into_iter().chain(self.queues()) {
+            if needed(key) && value.is_empty() && !provision {
                 let detail =
                     "with `couriers.events = \"sqs\"` it must be said, or `aws.provision` be true";
                 return Err(wrong(key, detail));

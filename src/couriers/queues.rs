@@ -21,6 +21,9 @@
 //! - **envelope**: what SNS puts around a message that is not delivered raw.
 //! - **to hold**: to have received a message, and keep it invisible.
 //!
+//! # At the start
+//! The queues of this process are probed once. Until all of them have answered, [`Overview`] is down, with the reason.
+//!
 //! # When something is away
 //! Everything is tried again with growing pauses, some part of them random. It is said once when that begins, and once when it
 //! is over. An emulator that was restarted has forgotten the chain: if it may be made, it is made anew ([`Chain`]).
@@ -42,6 +45,7 @@ mod consumer;
 mod health;
 mod message;
 mod metrics;
+mod probe;
 mod provision;
 mod publisher;
 pub mod redrive;
@@ -52,6 +56,7 @@ pub use metrics::Metrics;
 
 use consumer::{Assignments, Consumer, Events};
 use metrics::Heard;
+use probe::Probe;
 use publisher::{Announcer, Publisher};
 
 /// What a process does with messages.
@@ -108,6 +113,8 @@ impl Queues {
             stop: stop.clone(),
             overview: overview.clone(),
         };
+        let probe = Probe::new(chain.clone(), settings, stop.clone(), overview);
+        watched(Box::pin(probe.run()));
         let places = chain.places();
         if settings.dispatches {
             let parts = of(Heard::Events, &places.events_queue);

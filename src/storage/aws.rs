@@ -41,6 +41,11 @@ impl Aws {
         Self { config }
     }
 
+    /// The region that all clients call, if the SDK was told one.
+    pub fn region(&self) -> Option<&str> {
+        self.config.region().map(AsRef::as_ref)
+    }
+
     /// A client of `DynamoDB`.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::Client::new(&self.config)

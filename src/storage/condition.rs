@@ -81,6 +81,20 @@ impl Condition {
         self.is_well() && self.becomes(false, || State::down(reason))
     }
 
+    /// It fails, and this reason replaces an earlier one. True if the reason is new.
+    pub fn fails_because(&self, reason: impl Display) -> bool {
+        let reason = Some(reason.to_string());
+        let mut now = self.lock();
+        if now.down == reason {
+            return false;
+        }
+        if self.well.swap(false, Ordering::AcqRel) {
+            now.since = Timestamp::now();
+        }
+        now.down = reason;
+        true
+    }
+
     fn becomes(&self, well: bool, state: impl FnOnce() -> State) -> bool {
         let mut now = self.lock();
         // Another thread may have been faster.
@@ -265,6 +279,25 @@ mod tests {
         assert_eq!(condition.state(), down);
         assert!(condition.works());
         assert!(condition.is_well());
+        assert_eq!(condition.state().down, None);
+    }
+
+    #[test]
+    fn a_reason_that_is_replaced_keeps_its_beginning() {
+        let condition = Condition::default();
+        assert!(condition.fails_because("no answer yet"));
+        assert!(!condition.is_well());
+        let State { since, .. } = condition.state();
+        assert!(condition.fails_because("no such queue"));
+        assert!(!condition.fails_because("no such queue"));
+        assert_eq!(
+            condition.state(),
+            State {
+                down: Some("no such queue".to_owned()),
+                since
+            }
+        );
+        assert!(condition.works());
         assert_eq!(condition.state().down, None);
     }
 }

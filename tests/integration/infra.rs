@@ -46,12 +46,13 @@ const ON_LOG: &[&str] = &["s3:PutObject"];
 const ON_READ: &[&str] = &[
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
     "sqs:ReceiveMessage",
 ];
 /// On the topic that a role of the couriers tells.
 const ON_TOLD: &[&str] = &["sns:Publish"];
 /// On the queue into which goes what was not understood.
-const ON_FILLED: &[&str] = &["sqs:SendMessage"];
+const ON_FILLED: &[&str] = &["sqs:GetQueueAttributes", "sqs:SendMessage"];
 /// On the queue from which messages are brought back; it is looked for by its name where no URL is configured.
 const ON_EMPTIED: &[&str] = &[
     "sqs:ChangeMessageVisibility",

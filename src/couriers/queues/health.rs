@@ -113,21 +113,28 @@ pub(super) struct Health {
 pub struct Overview(Arc<Mutex<Vec<Arc<Condition>>>>);
 
 impl Overview {
+    /// A condition that counts here from now on.
+    pub(super) fn condition(&self) -> Arc<Condition> {
+        let condition = Arc::default();
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.push(Arc::clone(&condition));
+        condition
+    }
+
     /// The health of something, which counts here from now on.
     pub(super) fn watch(&self, what: &'static str) -> Health {
-        let health = Health::new(what);
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.push(Arc::clone(&health.condition));
-        health
+        let condition = self.condition();
+        Health { what, condition }
     }
 
     /// How it is: what fails first is the reason; if nothing does, since when that is so.
     pub fn state(&self) -> State {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let states = watched.iter().map(|condition| condition.state());
-        // Those that fail come last.
-        let latest = states.max_by_key(|state| (state.down.is_some(), state.since));
-        latest.unwrap_or_else(State::well)
+        let (failing, well): (Vec<_>, Vec<_>) = states.partition(|state| state.down.is_some());
+        let first = failing.into_iter().min_by_key(|state| state.since);
+        let latest = || well.into_iter().max_by_key(|state| state.since);
+        first.or_else(latest).unwrap_or_else(State::well)
     }
 }
 
@@ -170,6 +177,8 @@ mod tests {
         let reason = overview.state().down;
         assert_eq!(reason.as_deref(), Some("keeping fails: away"));
         receiving.fails("a queue", "gone");
+        let reason = overview.state().down;
+        assert_eq!(reason.as_deref(), Some("keeping fails: away"));
         keeping.works("a queue");
         let reason = overview.state().down;
         assert_eq!(reason.as_deref(), Some("receiving fails: gone"));

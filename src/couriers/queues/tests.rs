@@ -418,3 +418,41 @@ async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
     assert_eq!(deletions, [9, 4]);
     town.queues.stop(PATIENCE).await;
 }
+
+#[tokio::test]
+async fn one_queue_under_two_urls_is_told_until_each_key_has_its_own() {
+    let (fickle, chain) = fickle(Vec::new()).await;
+    let arn = "arn:aws:sqs:eu-west-2:123450000001:a-queue";
+    fickle.book.lock().unwrap().queue_arn = Some(arn.to_owned());
+    let settings = Settings {
+        dispatches: true,
+        learns: false,
+        visibility: Duration::from_secs(1),
+    };
+    let (overview, stop) = (Overview::default(), CancellationToken::new());
+    let probe = Probe::new(chain, settings, stop.clone(), &overview);
+    let unanswered = overview.state().down.unwrap();
+    assert_eq!(unanswered, "the queues have not answered yet");
+    let running = tokio::spawn(probe.run());
+    let until = async |so: &dyn Fn(Option<String>) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !so(overview.state().down) {
+            assert!(Instant::now() < deadline, "{:?}", overview.state());
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until(&|down| {
+        let keys = [
+            "`couriers.events_queue_url`",
+            "`couriers.dead_letter_queue_url`",
+            arn,
+        ];
+        down.is_some_and(|reason| keys.iter().all(|key| reason.contains(key)))
+    })
+    .await;
+    fickle.book.lock().unwrap().queue_arn = None;
+    until(&|down| down.is_none()).await;
+    assert!(!running.is_finished(), "its end would end the server");
+    stop.cancel();
+    timeout(PATIENCE, running).await.unwrap().unwrap();
+}

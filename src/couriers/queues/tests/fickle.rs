@@ -23,6 +23,8 @@ use tokio::time::sleep;
 pub(super) struct Book {
     /// Bodies of messages that nobody has received.
     pub(super) queue: Vec<String>,
+    /// What every queue says it is.
+    pub(super) queue_arn: Option<String>,
     /// Tries to delete, each with its receipts.
     pub(super) deletions: Vec<Vec<String>>,
     /// Tries to publish, each with its messages.
@@ -158,6 +160,10 @@ async fn answer(
                 sleep(Duration::from_millis(100)).await;
             }
             received
+        }
+        "AmazonSQS.GetQueueAttributes" => {
+            let arn = book.lock().unwrap().queue_arn.clone();
+            arn.map_or(json!({}), |arn| json!({"Attributes": {"QueueArn": arn}}))
         }
         "AmazonSQS.DeleteMessageBatch" => book.lock().unwrap().delete(&request),
         _ => json!({}),
