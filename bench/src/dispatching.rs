@@ -14,7 +14,7 @@ use odyssey::couriers::model::{
 };
 use odyssey::couriers::redis::{Redis, Settings};
 use odyssey::couriers::store::Store;
-use odyssey::storage::redis::Redis as Engine;
+use odyssey::storage::redis::{Redis as Engine, Target};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
@@ -100,7 +100,9 @@ async fn desk(url: &str) -> Result<Arc<dyn Store>> {
         tells: true,
         queue_max: 1000,
     };
-    let engine = Engine::connect(url).await.context("reaching Redis")?;
+    let engine = Engine::connect(Target::at(url))
+        .await
+        .context("reaching Redis")?;
     Ok(Arc::new(Redis::new(engine, settings)))
 }
 

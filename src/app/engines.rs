@@ -12,7 +12,7 @@ use crate::couriers::queues;
 #[cfg(feature = "aws")]
 use crate::storage::aws::Aws;
 #[cfg(feature = "redis")]
-use crate::storage::redis::Redis;
+use crate::storage::redis::{Redis, Target};
 
 /// What is reached over the network.
 pub(super) struct Engines {
@@ -51,8 +51,18 @@ impl Engines {
         if config.couriers.store != config::CourierStore::Redis {
             return Ok(None);
         }
-        let reached = Redis::connect(config.redis.url.expose()).await;
-        let reached = reached.context("configuration key `redis.url`: cannot reach Redis")?;
+        let target = Target {
+            url: config.redis.url.expose().to_owned(),
+            sentinels: config
+                .redis
+                .sentinels
+                .iter()
+                .map(|url| url.expose().to_owned())
+                .collect(),
+            primary: config.redis.sentinel_primary.clone(),
+        };
+        let reached = Redis::connect(target).await;
+        let reached = reached.context("configuration key `redis.url`: cannot use Redis")?;
         Ok(Some(reached))
     }
 

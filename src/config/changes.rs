@@ -14,12 +14,19 @@ impl Config {
             .iter()
             .filter(|(key, value)| old_keys.get(*key) != Some(value));
         let mut keys: Vec<String> = keys.map(|(key, _)| key.clone()).collect();
-        // Both are shown masked, however they differ.
-        let url = "redis.url".to_owned();
-        if self.redis.url != new.redis.url && !keys.contains(&url) {
-            keys.push(url);
-            keys.sort();
+        // They are shown masked, however they differ.
+        for (key, differs) in [
+            ("redis.url", self.redis.url != new.redis.url),
+            (
+                "redis.sentinels",
+                self.redis.sentinels != new.redis.sentinels,
+            ),
+        ] {
+            if differs && !keys.iter().any(|known| known == key) {
+                keys.push(key.to_owned());
+            }
         }
+        keys.sort();
         keys
     }
 

@@ -95,6 +95,10 @@ pub struct Redis {
     pub url: Secret,
     /// The file that `url` was read from; empty: none.
     pub url_file: PathBuf,
+    /// Where its Sentinels are, and as whom they are asked; empty: it is reached directly.
+    pub sentinels: Vec<Secret>,
+    /// What the Sentinels call the primary.
+    pub sentinel_primary: String,
 }
 
 impl Couriers {
@@ -174,14 +178,32 @@ impl Couriers {
 
 impl Redis {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let known = ["redis://", "redis+unix://", "unix://"];
-        if known
-            .iter()
-            .any(|scheme| self.url.expose().starts_with(scheme))
-        {
+        let over_network = ["redis://", "rediss://"];
+        let here = ["redis+unix://", "unix://"];
+        let begins = |url: &Secret, known: &[&str]| {
+            let url = url.expose();
+            known.iter().any(|scheme| url.starts_with(scheme))
+        };
+        let is_remote = begins(&self.url, &over_network);
+        if !is_remote && !begins(&self.url, &here) {
+            let detail = "it must be like redis://127.0.0.1:6379, rediss://redis:6379 or redis+unix:///run/redis.sock";
+            return Err(wrong("redis.url", detail));
+        }
+        if self.sentinels.is_empty() {
             return Ok(());
         }
-        let detail = "it must be like redis://127.0.0.1:6379 or redis+unix:///run/redis.sock";
-        Err(wrong("redis.url", detail))
+        if !is_remote {
+            let detail = "with `redis.sentinels` it must be like redis://127.0.0.1:6379: they name servers of the network";
+            return Err(wrong("redis.url", detail));
+        }
+        if !self.sentinels.iter().all(|url| begins(url, &over_network)) {
+            let detail = "they must be like redis://127.0.0.1:26379";
+            return Err(wrong("redis.sentinels", detail));
+        }
+        if self.sentinel_primary.is_empty() {
+            let detail = "with `redis.sentinels` it must be said";
+            return Err(wrong("redis.sentinel_primary", detail));
+        }
+        Ok(())
     }
 }

@@ -1,46 +1,33 @@
-//! Redis or Valkey: one server, or a cluster of them.
+//! Redis or Valkey: one server, one of several that Sentinels look after, or a cluster.
+
+mod connections;
+mod server;
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
+use redis::aio::ConnectionLike;
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
     ServerErrorKind, Value,
 };
 use tokio::task::JoinSet;
 
-/// How long it may take to reach a server.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How long a command may take.
-const ANSWER: Duration = Duration::from_secs(5);
-/// Tries to reach a server again before whoever waits is told that it is away.
-const RECONNECTS: usize = 1;
+use self::connections::{Connections, Way};
+pub use self::connections::{Target, is_refused_for_now};
 
 /// The way there: cheap to clone, shared by everybody, and made anew by itself when it breaks.
 #[derive(Clone)]
 pub struct Redis {
-    way: Way,
+    connections: Arc<Connections>,
     /// Commands after which everything fails, as if this process had ended.
     #[cfg(test)]
-    fuse: Option<std::sync::Arc<std::sync::atomic::AtomicI64>>,
-}
-
-#[derive(Clone)]
-enum Way {
-    One(ConnectionManager),
-    Cluster(ClusterConnection),
+    fuse: Option<Arc<std::sync::atomic::AtomicI64>>,
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match self.way {
-            Way::One(_) => "one",
-            Way::Cluster(_) => "cluster",
-        };
-        f.debug_tuple("Redis").field(&way).finish()
+        f.debug_struct("Redis").finish_non_exhaustive()
     }
 }
 
@@ -48,29 +35,10 @@ impl Redis {
     /// Goes to a server, and if it is one of a cluster, to the others, too.
     ///
     /// # Errors
-    /// If the URL makes no sense, or there is no answer.
-    pub async fn connect(url: &str) -> RedisResult<Self> {
-        let patiently = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
-            .set_number_of_retries(RECONNECTS);
-        let client = Client::open(url)?;
-        let mut one = client.get_connection_manager_with_config(patiently).await?;
-        let what: String = redis::cmd("INFO")
-            .arg("cluster")
-            .query_async(&mut one)
-            .await?;
-        let way = if what.contains("cluster_enabled:1") {
-            let client = ClusterClient::builder([url])
-                .connection_timeout(CONNECT)
-                .response_timeout(ANSWER)
-                .build()?;
-            Way::Cluster(client.get_async_connection().await?)
-        } else {
-            Way::One(one)
-        };
+    /// If a URL makes no sense, or there is no answer; or if the server would lose what is kept there.
+    pub async fn connect(target: Target) -> RedisResult<Self> {
         Ok(Self {
-            way,
+            connections: Connections::open(target).await?,
             #[cfg(test)]
             fuse: None,
         })
@@ -115,26 +83,16 @@ impl Redis {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        match &self.way {
-            Way::One(one) => {
-                let mut together = Pipeline::with_capacity(commands.len());
-                for command in commands {
-                    together.add_command(command);
-                }
-                together.ignore_errors().query_async(&mut one.clone()).await
-            }
-            // A pipeline goes to one node.
-            Way::Cluster(cluster) => {
-                let mut asked = JoinSet::new();
-                for (place, command) in commands.into_iter().enumerate() {
-                    let mut cluster = cluster.clone();
-                    asked.spawn(async move { (place, command.query_async(&mut cluster).await) });
-                }
-                let mut answers = asked.join_all().await;
-                answers.sort_by_key(|(place, _)| *place);
-                Ok(answers.into_iter().map(|(_, answer)| answer).collect())
-            }
+        let connection = self.connections.current().await?;
+        let answers = connection.way.send(commands).await;
+        let errors = match &answers {
+            Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = errors {
+            self.connections.heard(&connection, error);
         }
+        answers
     }
 
     /// A script, which happens at once or not at all. All its keys share a hash tag.
@@ -167,10 +125,8 @@ impl Redis {
         let places = (0..answers.len()).filter(|&place| forgot(&answers[place]));
         let places: Vec<usize> = places.collect();
         if !places.is_empty() {
-            script
-                .prepare_invoke()
-                .load_async(&mut self.way.clone())
-                .await?;
+            let mut way = self.connections.current().await?.way.clone();
+            script.prepare_invoke().load_async(&mut way).await?;
             let commands = places.iter().map(|&place| calls[place].of(script));
             let again = self.each(commands.collect()).await?;
             for (place, answer) in places.into_iter().zip(again) {
@@ -227,6 +183,31 @@ fn no_answer() -> RedisError {
         .into()
 }
 
+impl Way {
+    async fn send(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::One(one) => {
+                let mut together = Pipeline::with_capacity(commands.len());
+                for command in commands {
+                    together.add_command(command);
+                }
+                together.ignore_errors().query_async(&mut one.clone()).await
+            }
+            // A pipeline goes to one node.
+            Self::Cluster(cluster) => {
+                let mut asked = JoinSet::new();
+                for (place, command) in commands.into_iter().enumerate() {
+                    let mut cluster = cluster.clone();
+                    asked.spawn(async move { (place, command.query_async(&mut cluster).await) });
+                }
+                let mut answers = asked.join_all().await;
+                answers.sort_by_key(|(place, _)| *place);
+                Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+            }
+        }
+    }
+}
+
 impl ConnectionLike for Way {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
@@ -254,3 +235,6 @@ impl ConnectionLike for Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use super::super::replay::replay;
 use super::super::store::contract;
 use super::*;
-use crate::storage::redis::Call;
+use crate::storage::redis::{Call, Target};
 
 /// How long a server may take to be there.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ impl Server {
         let url = format!("redis+unix://{}", self.socket().display());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match Engine::connect(&url).await {
+            match Engine::connect(Target::at(&url)).await {
                 Ok(engine) => return engine,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
@@ -158,7 +158,7 @@ impl Cluster {
 
     async fn store(&self, join: Join) -> Redis {
         let url = format!("redis://127.0.0.1:{}", self.ports[0]);
-        let engine = Engine::connect(&url).await.unwrap();
+        let engine = Engine::connect(Target::at(&url)).await.unwrap();
         Redis::new(engine, settings(join))
     }
 

@@ -15,7 +15,7 @@ use super::notation::{
     Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
 };
 use super::{Health, Settings, asks, nonsense};
-use crate::storage::redis::{Call, Redis as Engine};
+use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
 
 /// Everything that happens in one zone.
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
@@ -141,7 +141,11 @@ impl Writer {
         for pause in PAUSES {
             match self.apply(pending).await {
                 // Whoever has waited that long is not kept waiting again.
-                Err(error) if error.is_io_error() && !error.is_timeout() => sleep(pause).await,
+                Err(error)
+                    if error.is_io_error() && !error.is_timeout() || is_refused_for_now(&error) =>
+                {
+                    sleep(pause).await;
+                }
                 done => return self.health.wrote(done),
             }
         }

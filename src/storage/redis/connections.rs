@@ -1,0 +1,403 @@
+//! Connections to Redis: made, looked after, and replaced when they are useless.
+//!
+//! A connection can be alive and good for nothing: its server was demoted, or stands still, or the machine behind it is gone
+//! without a word. So after an answer that says so, or none in time, it is replaced by one that is made anew, the way the
+//! first one was: by name, through the Sentinels, or from any node of the cluster that is known. One task does that for
+//! everybody; whoever asks meanwhile waits for it a little.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
+    RedisError, RedisResult, ServerErrorKind, TlsMode,
+};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::server::Server;
+
+/// How long it may take to reach a server.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a command may take. Scripts take some milliseconds; a server that says nothing for longer stands still.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a command waits for a connection that is being replaced.
+const REPLACED: Duration = Duration::from_secs(1);
+/// Pauses between two tries to replace a connection grow from the one to the other.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// How often the Sentinels are asked which server is the primary.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// TCP: a silent peer is asked after so long, ...
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// ... so often, ...
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// ... and so many times; what it does not confirm for as long as that ends the connection, too.
+const KEEPALIVE_TRIES: u32 = 3;
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+/// Tries of a command in a cluster: after a slot has moved, or a node is away.
+const CLUSTER_TRIES: u32 = 3;
+
+/// How Redis is reached.
+#[derive(Clone)]
+pub struct Target {
+    /// A server, or a node of a cluster; with Sentinels only its user, password, database and whether it speaks TLS count.
+    pub url: String,
+    /// URLs of Sentinels; none if Redis is reached directly.
+    pub sentinels: Vec<String>,
+    /// What they call the primary.
+    pub primary: String,
+}
+
+impl Target {
+    /// Reached directly.
+    pub fn at(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            sentinels: Vec::new(),
+            primary: String::new(),
+        }
+    }
+}
+
+/// Without what may be secret.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
+pub(super) enum Way {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A connection, and who is at its end.
+pub(super) struct Connection {
+    pub(super) way: Way,
+    /// How many were made before.
+    number: u64,
+    /// Where the Sentinels said that it leads.
+    address: Option<ConnectionAddr>,
+}
+
+#[derive(Clone)]
+enum State {
+    Connected(Arc<Connection>),
+    /// Being replaced; why the last try failed, or what was wrong with the one before.
+    Away(Arc<str>),
+}
+
+/// The connection of the moment.
+pub(super) struct Connections {
+    target: Target,
+    /// Nodes of the cluster that were ever heard of: the first one may be the one that is away.
+    nodes: Mutex<BTreeSet<String>>,
+    state: watch::Sender<State>,
+}
+
+impl Connections {
+    /// Makes the first one.
+    ///
+    /// # Errors
+    /// If that fails, or the server is one that would lose what is kept there.
+    pub(super) async fn open(target: Target) -> RedisResult<Arc<Self>> {
+        install_tls();
+        let new = Self {
+            target,
+            nodes: Mutex::default(),
+            state: watch::Sender::new(State::Away("it was never reached".into())),
+        };
+        let first = new.reach(0).await?;
+        new.state.send_replace(State::Connected(Arc::new(first)));
+        let new = Arc::new(new);
+        if !new.target.sentinels.is_empty() {
+            tokio::spawn(watch_primary(Arc::downgrade(&new)));
+        }
+        Ok(new)
+    }
+
+    /// The connection of the moment; if it is being replaced, the next one.
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub(super) async fn current(&self) -> RedisResult<Arc<Connection>> {
+        let mut states = self.state.subscribe();
+        let connected = states.wait_for(|state| matches!(state, State::Connected(_)));
+        if let Ok(Ok(state)) = timeout(REPLACED, connected).await
+            && let State::Connected(connection) = &*state
+        {
+            return Ok(Arc::clone(connection));
+        }
+        let why = match &*self.state.borrow() {
+            State::Away(why) => Arc::clone(why),
+            State::Connected(_) => "it has only just come back".into(),
+        };
+        Err((ErrorKind::Io, "Redis is away", why.to_string()).into())
+    }
+
+    /// Replaces this connection if an error says that it is useless.
+    pub(super) fn heard(self: &Arc<Self>, connection: &Connection, error: &RedisError) {
+        if is_useless(error) {
+            self.replace(connection.number, &error.to_string());
+        }
+    }
+
+    /// Replaces the connection of this number, unless somebody has done so already.
+    fn replace(self: &Arc<Self>, number: u64, why: &str) {
+        let began = self.state.send_if_modified(|state| match state {
+            State::Connected(connection) if connection.number == number => {
+                *state = State::Away(why.into());
+                true
+            }
+            _ => false,
+        });
+        if began {
+            warn!(why, "the connection to Redis is replaced");
+            tokio::spawn(reconnect(Arc::downgrade(self), number + 1));
+        }
+    }
+
+    /// Makes a connection.
+    async fn reach(&self, number: u64) -> RedisResult<Connection> {
+        let info = info(&self.target.url)?;
+        let (client, address) = if self.target.sentinels.is_empty() {
+            (self.any_node(info).await?, None)
+        } else {
+            let found = timeout(CONNECT * 2, self.primary(&info)).await;
+            let client = found.map_err(|_| silent("no Sentinel answers in time"))??;
+            let address = client.get_connection_info().addr().clone();
+            (client, Some(address))
+        };
+        let mut one = connect(&client).await?;
+        let server = Server::of(&mut one).await?;
+        server.check()?;
+        let way = if server.is_cluster() {
+            Way::Cluster(self.cluster(&mut one, &client).await?)
+        } else {
+            Way::One(one)
+        };
+        info!(
+            run_id = server.run_id(),
+            version = server.version(),
+            cluster = server.is_cluster(),
+            "connected to Redis"
+        );
+        Ok(Connection {
+            way,
+            number,
+            address,
+        })
+    }
+
+    /// A client of the first node that answers: the configured one, then those that were heard of.
+    async fn any_node(&self, info: ConnectionInfo) -> RedisResult<Client> {
+        let configured = Client::open(info)?;
+        let nodes = self.nodes();
+        if nodes.is_empty() {
+            return Ok(configured);
+        }
+        for client in
+            std::iter::once(Ok(configured.clone())).chain(nodes.iter().map(|node| self.node(node)))
+        {
+            let client = client?;
+            if connect(&client).await.is_ok() {
+                return Ok(client);
+            }
+        }
+        Ok(configured)
+    }
+
+    /// Another node of the cluster, reached as the configured one.
+    fn node(&self, address: &str) -> RedisResult<Client> {
+        let info = info(&self.target.url)?;
+        let (host, port) = address
+            .rsplit_once(':')
+            .ok_or_else(|| silent("a node without a port"))?;
+        let port = port.parse().map_err(|_| silent("a node without a port"))?;
+        let host = host.to_owned();
+        let addr = match info.addr() {
+            ConnectionAddr::TcpTls {
+                insecure,
+                tls_params,
+                ..
+            } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Client::open(info.set_addr(addr))
+    }
+
+    /// All nodes of the cluster that `client` leads to.
+    async fn cluster(
+        &self,
+        one: &mut MultiplexedConnection,
+        client: &Client,
+    ) -> RedisResult<ClusterConnection> {
+        let shown: RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(one).await;
+        let first = client.get_connection_info().clone();
+        let mut seeds = vec![first];
+        // Where that is forbidden, the one node has to do.
+        if let Ok(shown) = shown {
+            let found = shown.lines().filter_map(address_of_node);
+            let found: BTreeSet<String> = found.collect();
+            for node in &found {
+                seeds.push(self.node(node)?.get_connection_info().clone());
+            }
+            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        }
+        let client = ClusterClient::builder(seeds)
+            .connection_timeout(CONNECT)
+            .response_timeout(ANSWER)
+            .overall_response_timeout(Some(ANSWER))
+            .retries(CLUSTER_TRIES)
+            .tcp_settings(tcp())
+            .build()?;
+        let reached = timeout(CONNECT * 3, client.get_async_connection()).await;
+        reached.map_err(|_| silent("the cluster's nodes do not answer in time"))?
+    }
+
+    fn nodes(&self) -> BTreeSet<String> {
+        let nodes = self.nodes.lock();
+        nodes.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A client of the server that the Sentinels call the primary.
+    async fn primary(&self, info: &ConnectionInfo) -> RedisResult<Client> {
+        let mut sentinel = Sentinel::build(self.target.sentinels.clone())?;
+        let mut node = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(info.redis_settings().clone())
+            .set_tcp_settings(tcp());
+        if let ConnectionAddr::TcpTls { insecure, .. } = info.addr() {
+            node = node.set_tls_mode(if *insecure {
+                TlsMode::Insecure
+            } else {
+                TlsMode::Secure
+            });
+        }
+        sentinel
+            .async_master_for(&self.target.primary, Some(&node))
+            .await
+    }
+}
+
+/// Makes connections until one is good.
+async fn reconnect(connections: Weak<Connections>, number: u64) {
+    let [mut pause, longest] = PAUSES;
+    loop {
+        // Nobody is left who could want it.
+        let Some(connections) = connections.upgrade() else {
+            return;
+        };
+        match connections.reach(number).await {
+            Ok(connection) => {
+                connections
+                    .state
+                    .send_replace(State::Connected(Arc::new(connection)));
+                return;
+            }
+            Err(error) => {
+                connections
+                    .state
+                    .send_replace(State::Away(error.to_string().into()));
+            }
+        }
+        drop(connections);
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// Replaces the connection when the Sentinels name another primary: the one before may be alive, and take what is lost.
+async fn watch_primary(connections: Weak<Connections>) {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let Some(connections) = connections.upgrade() else {
+            return;
+        };
+        let current = match &*connections.state.borrow() {
+            State::Connected(connection) => Arc::clone(connection),
+            State::Away(_) => continue,
+        };
+        let Ok(info) = info(&connections.target.url) else {
+            continue;
+        };
+        let found = timeout(CONNECT, connections.primary(&info)).await;
+        if let Ok(Ok(client)) = found
+            && current.address.as_ref() != Some(client.get_connection_info().addr())
+        {
+            connections.replace(current.number, "the Sentinels name another primary");
+        }
+    }
+}
+
+/// Whether an error says that its connection leads to a server that is of no use, or to none.
+fn is_useless(error: &RedisError) -> bool {
+    error.is_timeout() || error.is_unrecoverable_error() || is_refused_for_now(error)
+}
+
+/// Whether a server has refused a command because it is not, or not yet, the one to ask: nothing was done.
+pub fn is_refused_for_now(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
+
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ReadOnly | BusyLoading | MasterDown)
+    ) || error.code() == Some("UNBLOCKED")
+}
+
+async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(ANSWER));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+fn info(url: &str) -> RedisResult<ConnectionInfo> {
+    Ok(url.into_connection_info()?.set_tcp_settings(tcp()))
+}
+
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_TRIES);
+    TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive)
+        .set_user_timeout(UNCONFIRMED)
+}
+
+/// The address of a line of `CLUSTER NODES`: `id host:port@bus[,name] flags ...`.
+fn address_of_node(line: &str) -> Option<String> {
+    let mut fields = line.split(' ');
+    let address = fields.nth(1)?.split('@').next()?;
+    let flags = fields.next()?;
+    let is_known = !address.starts_with(':') && !flags.contains("noaddr");
+    is_known.then(|| address.to_owned())
+}
+
+/// TLS has several implementations; this process uses one.
+fn install_tls() {
+    // Somebody else has done so.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+fn silent(what: &'static str) -> RedisError {
+    (ErrorKind::Io, what).into()
+}
