@@ -11,9 +11,10 @@
 //!   are no longer available in the zone they left before they are in the other.
 //!
 //! # Numbers
-//! A number of the log is the time in microseconds at which it happened there, times four, plus the zone's place among the four:
-//! it grows from event to event without a counter that all zones share. An event shows up once no earlier number can any more: in
-//! a cluster whose nodes' clocks differ, as late as they differ.
+//! A number of the log is the time in microseconds at which it happened there, or one more than the last if that is more, times
+//! four, plus the zone's place among the four: it grows from event to event without a counter that all zones share. An event
+//! shows up once no earlier number can be given any more. Whoever looks sees to that: a zone whose clock is behind what another
+//! has given is led past it (a hybrid logical clock), so that clocks that differ, or are put right, hide nothing.
 //!
 //! # How well it is kept
 //! As well as Redis keeps it: `appendonly yes`, and `appendfsync always` if no power cut may take a second of it.
@@ -322,31 +323,53 @@ impl Redis {
         recorded.collect()
     }
 
-    /// The entries of the log after a number, in order: those before which nothing can appear any more. Each zone tells its
-    /// node's time with its entries, and what happens there afterwards has a later number.
+    /// The entries of the log after a number, in order: those before which nothing can appear any more. Each zone tells the
+    /// next number that it will give. One that would give a lower number than another has given, because its node's clock is
+    /// behind, or the other's was put right, is led past that number first.
     async fn entries(
         &self,
         after: u64,
         limit: usize,
     ) -> RedisResult<Vec<(u64, BTreeMap<String, String>)>> {
-        let calls = Zone::ALL.map(|zone| Call {
-            keys: vec![zone_key(zone, "log")],
+        let asked = |zone, floor: u64| Call {
+            keys: vec![zone_key(zone, "log"), zone_key(zone, "clock")],
             arguments: vec![
                 Number::first_after(after, zone).stream_id(),
                 limit.to_string(),
+                floor.to_string(),
             ],
-        });
-        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, &calls).await?;
-        let until = answers.iter().map(|(now, _)| *now).min();
-        let mut entries = Vec::new();
-        for (zone, (_, of_zone)) in Zone::ALL.into_iter().zip(answers) {
-            for (id, fields) in of_zone {
-                let number = Number::of_stream_id(&id, zone)?;
-                if until.is_some_and(|until| number.is_before(until)) {
-                    entries.push((number.as_u64(), fields));
-                }
-            }
+        };
+        let mut zones = Vec::with_capacity(Zone::ALL.len());
+        let answers: Vec<(u64, Entries)> = self
+            .engine
+            .run_all(&LOG, &Zone::ALL.map(|zone| asked(zone, 0)))
+            .await?;
+        for (zone, (next, entries)) in Zone::ALL.into_iter().zip(answers) {
+            zones.push((zone, next, numbered(zone, entries)?));
         }
+        let given = zones.iter().flat_map(|(_, _, entries)| entries);
+        let past = given
+            .map(|(number, _)| number.tick() + 1)
+            .max()
+            .unwrap_or(0);
+        let behind: Vec<usize> = (0..zones.len())
+            .filter(|&place| zones[place].1 < past)
+            .collect();
+        let calls: Vec<Call> = behind
+            .iter()
+            .map(|&place| asked(zones[place].0, past))
+            .collect();
+        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, &calls).await?;
+        for (place, (next, entries)) in behind.into_iter().zip(answers) {
+            let zone = zones[place].0;
+            zones[place] = (zone, next, numbered(zone, entries)?);
+        }
+        let until = zones.iter().map(|(_, next, _)| *next).min().unwrap_or(0);
+        let entries = zones.into_iter().flat_map(|(_, _, entries)| entries);
+        let mut entries: Vec<_> = entries
+            .filter(|(number, _)| number.tick() < until)
+            .map(|(number, fields)| (number.as_u64(), fields))
+            .collect();
         entries.sort_by_key(|(number, _)| *number);
         entries.truncate(limit);
         Ok(entries)
@@ -376,8 +399,15 @@ impl Redis {
 /// What a stream holds: numbers, and fields with their values.
 type Entries = Vec<(String, BTreeMap<String, String>)>;
 
-/// Entries of a zone's log, with its node's time.
+/// Entries of a zone's log, with the next number that is given there.
 static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/log.lua")));
+
+fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<String, String>)>> {
+    let numbered = entries
+        .into_iter()
+        .map(|(id, fields)| Ok((Number::of_stream_id(&id, zone)?, fields)));
+    numbered.collect()
+}
 
 /// Where something of a courier is, in each zone.
 const PLACES: [&str; 3] = ["couriers", "counts", "leaving"];

@@ -1,4 +1,11 @@
--- Entries of a zone's log from a number on, so many at most, and the time: what comes later has a later number.
+-- Entries of a zone's log from a number on, so many at most, and the least number that is still to be given there. A zone that
+-- is behind is led to a number: whatever comes later has one that is not less.
+local log, clock = unpack(KEYS)
+local from, count, floor = unpack(ARGV)
 local time = redis.call('TIME')
-local now = string.format('%d', time[1] * 1000000 + time[2])
-return { now, redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2]) }
+local next = math.max(time[1] * 1000000 + time[2], tonumber(redis.call('GET', clock) or '0') + 1)
+if next < tonumber(floor) then
+  next = tonumber(floor)
+  redis.call('SET', clock, string.format('%d', next - 1))
+end
+return { string.format('%d', next), redis.call('XRANGE', log, from, '+', 'COUNT', count) }

@@ -103,9 +103,9 @@ impl Number {
         format!("{}-0", self.tick)
     }
 
-    /// Whether it was before this time, in microseconds since 1970.
-    pub(super) fn is_before(self, time: u64) -> bool {
-        self.tick < time
+    /// What it is within its zone.
+    pub(super) fn tick(self) -> u64 {
+        self.tick
     }
 
     pub(super) fn as_u64(self) -> u64 {

@@ -336,6 +336,46 @@ async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
 }
 
 #[tokio::test]
+async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahead_is_put_right() {
+    let server = Server::start();
+    let store = server.store(Join::Zero).await;
+    let engine = server.connect().await;
+    contract::tell(
+        &store,
+        vec![contract::says(1, Zone::N, true)],
+        contract::at(1),
+    )
+    .await;
+    // An hour ahead, as its node's clock was.
+    let ahead = (Timestamp::now().as_microsecond() + 3_600_000_000).to_string();
+    let set = asks("SET", &zone_key(Zone::N, "clock"), &[&ahead]);
+    let _: String = engine.ask(set).await.unwrap();
+    let mut shown = store.events(0, 100).await.unwrap().len();
+    assert_eq!(shown, 1);
+    for (courier, zone) in [
+        (2, Zone::N),
+        (3, Zone::S),
+        (4, Zone::N),
+        (5, Zone::W),
+        (6, Zone::E),
+    ] {
+        contract::tell(
+            &store,
+            vec![contract::says(courier, zone, true)],
+            contract::at(2),
+        )
+        .await;
+        let events = store.events(0, 100).await.unwrap();
+        shown += 1;
+        assert_eq!(events.len(), shown, "each is shown at once");
+        let Event::Courier(last) = &events[shown - 1].event else {
+            panic!("{events:?}");
+        };
+        assert_eq!(last.id, contract::courier(courier), "behind all before");
+    }
+}
+
+#[tokio::test]
 async fn whoever_moves_is_seen_once_whenever_one_looks() {
     let server = Server::start();
     let [store, other] = [
