@@ -370,3 +370,77 @@ async fn a_server_that_was_away_for_a_moment_is_waited_for() {
     .await;
     assert_eq!(second.ask(&["GET", "cup"]).await, "after");
 }
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_stands_still_is_left_for_the_one_that_was_elected() {
+    let start = || {
+        let bus = Listener::bind(("127.0.0.1", 0)).unwrap();
+        let bus = bus.local_addr().unwrap().port().to_string();
+        let clustered = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+            &bus,
+            "--save",
+            "",
+        ];
+        (Server::start(&clustered), bus)
+    };
+    let nodes = [start(), start(), start(), start()];
+    let slots = [("0", "5999"), ("6000", "11999"), ("12000", "16383")];
+    for ((node, _), (first, last)) in nodes.iter().zip(slots) {
+        node.ask(&["CLUSTER", "ADDSLOTSRANGE", first, last]).await;
+    }
+    let (first, _) = &nodes[0];
+    for (node, bus) in &nodes[1..] {
+        let port = node.port.to_string();
+        first
+            .ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus])
+            .await;
+    }
+    let (replica, _) = &nodes[3];
+    let first_id = first.ask(&["CLUSTER", "MYID"]).await;
+    until("they know each other", async || {
+        let mut known = true;
+        for (node, _) in &nodes {
+            let info = node.ask(&["CLUSTER", "INFO"]).await;
+            known &= info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:4");
+        }
+        known
+    })
+    .await;
+    replica.ask(&["CLUSTER", "REPLICATE", &first_id]).await;
+    until("the replica follows", async || {
+        replica
+            .ask(&["INFO", "replication"])
+            .await
+            .contains("master_link_status:up")
+    })
+    .await;
+    let redis = connected(Target::at(&format!("redis://127.0.0.1:{}", first.port))).await;
+    let is_written = async |value: &str| {
+        let keys = ('a'..='p').map(|key| {
+            let mut write = redis::cmd("SET");
+            write.arg(key.to_string()).arg(value);
+            write
+        });
+        redis.ask_all::<String>(keys.collect()).await.is_ok()
+    };
+    assert!(is_written("before").await);
+    first.signal("-STOP");
+    until("the replica is elected", async || {
+        replica
+            .ask(&["INFO", "replication"])
+            .await
+            .contains("role:master")
+    })
+    .await;
+    let began = Instant::now();
+    until("all slots are written again", async || {
+        is_written("after").await
+    })
+    .await;
+    println!("written again {:?} after the election", began.elapsed());
+}
