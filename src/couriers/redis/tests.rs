@@ -69,6 +69,53 @@ impl Server {
     }
 }
 
+/// The rights that `docs/operating.md` gives are enough for everything that the desk does.
+#[tokio::test]
+async fn a_user_with_the_least_rights_can_do_everything() {
+    let text = include_str!("../../../docs/operating.md");
+    let rights = text
+        .lines()
+        .find_map(|line| line.strip_prefix("ACL SETUSER odyssey "));
+    let rights = rights
+        .expect("they are written down")
+        .replace("PASSWORD", "secret");
+    let server = Server::start();
+    let anybody = server.connect().await;
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("odyssey");
+    for right in rights.split(' ') {
+        user.arg(right);
+    }
+    let _: String = anybody.ask(user).await.unwrap();
+    let url = format!(
+        "redis+unix://{}?user=odyssey&pass=secret",
+        server.socket().display()
+    );
+    let engine = Engine::connect(Target::at(&url)).await.unwrap();
+    let store = Redis::new(engine, settings(Join::Min));
+    let events = vec![
+        contract::placed(1, Zone::N, 1),
+        contract::says(1, Zone::N, true),
+        contract::says(1, Zone::S, true),
+        contract::says(1, Zone::S, false),
+        contract::placed(2, Zone::W, 2),
+    ];
+    contract::tell(&store, events, contract::at(1)).await;
+    let orders = [contract::order(1), contract::order(2)];
+    contract::consistent(&store, Join::Min, &orders).await;
+    assert_eq!(store.orders().await.unwrap().len(), 2);
+    let outgoing = store.outgoing(10).await.unwrap();
+    let numbers = outgoing.iter().map(|it| it.number);
+    store.told(numbers.collect()).await.unwrap();
+    let learned = Assignment {
+        order_id: contract::order(9),
+        courier_id: contract::courier(1),
+    };
+    store.learn(vec![learned]).await.unwrap();
+    assert!(store.order(contract::order(9)).await.unwrap().is_some());
+    assert_eq!(store.state().down, None);
+}
+
 /// Three servers that share the slots.
 struct Cluster {
     nodes: Vec<Child>,
