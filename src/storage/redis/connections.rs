@@ -131,6 +131,9 @@ impl Connections {
     /// # Errors
     /// If that takes too long.
     pub(super) async fn current(&self) -> RedisResult<Arc<Connection>> {
+        if let State::Connected(connection) = &*self.state.borrow() {
+            return Ok(Arc::clone(connection));
+        }
         let mut states = self.state.subscribe();
         let connected = states.wait_for(|state| matches!(state, State::Connected(_)));
         if let Ok(Ok(state)) = timeout(REPLACED, connected).await
