@@ -21,6 +21,7 @@ use redis::{
     RedisError, RedisResult, ServerErrorKind, TlsMode,
 };
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -202,18 +203,20 @@ impl Connections {
         })
     }
 
-    /// A client of the first node that answers: the configured one, then those that were heard of.
+    /// A client of the first node that answers: the configured one, or one that was heard of.
     async fn any_node(&self, info: ConnectionInfo) -> RedisResult<Client> {
         let configured = Client::open(info)?;
-        let nodes = self.nodes();
-        if nodes.is_empty() {
-            return Ok(configured);
+        let mut asked = JoinSet::new();
+        for node in self.nodes() {
+            let client = self.node(&node)?;
+            asked.spawn(async move { connect(&client).await.map(|_| client) });
         }
-        for client in
-            std::iter::once(Ok(configured.clone())).chain(nodes.iter().map(|node| self.node(node)))
-        {
-            let client = client?;
-            if connect(&client).await.is_ok() {
+        if !asked.is_empty() {
+            let client = configured.clone();
+            asked.spawn(async move { connect(&client).await.map(|_| client) });
+        }
+        while let Some(answered) = asked.join_next().await {
+            if let Ok(Ok(client)) = answered {
                 return Ok(client);
             }
         }
@@ -244,32 +247,27 @@ impl Connections {
         Client::open(info.set_addr(addr))
     }
 
-    /// All nodes of the cluster that `client` leads to.
+    /// All nodes of the cluster that `client` leads to. It is asked alone: to wait for the others is to wait for the one that
+    /// is away.
     async fn cluster(
         &self,
         one: &mut MultiplexedConnection,
         client: &Client,
     ) -> RedisResult<ClusterConnection> {
         let shown: RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(one).await;
-        let first = client.get_connection_info().clone();
-        let mut seeds = vec![first];
-        // Where that is forbidden, the one node has to do.
+        // Where that is forbidden, the configured node has to do.
         if let Ok(shown) = shown {
-            let found = shown.lines().filter_map(address_of_node);
-            let found: BTreeSet<String> = found.collect();
-            for node in &found {
-                seeds.push(self.node(node)?.get_connection_info().clone());
-            }
+            let found = shown.lines().filter_map(address_of_node).collect();
             *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
-        let client = ClusterClient::builder(seeds)
+        let client = ClusterClient::builder([client.get_connection_info().clone()])
             .connection_timeout(CONNECT)
             .response_timeout(ANSWER)
             .overall_response_timeout(Some(ANSWER))
             .retries(CLUSTER_TRIES)
             .tcp_settings(tcp())
             .build()?;
-        let reached = timeout(CONNECT * 3, client.get_async_connection()).await;
+        let reached = timeout(CONNECT * 2, client.get_async_connection()).await;
         reached.map_err(|_| silent("the cluster's nodes do not answer in time"))?
     }
 

@@ -25,11 +25,11 @@ struct Server {
 
 impl Server {
     fn start(arguments: &[&str]) -> Self {
-        Self::of("redis-server", "", arguments)
+        Self::of("", arguments)
     }
 
     /// `file`: its configuration, which it may rewrite.
-    fn of(program: &str, file: &str, arguments: &[&str]) -> Self {
+    fn of(file: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("redis.conf");
         std::fs::write(&path, file).unwrap();
@@ -37,7 +37,7 @@ impl Server {
         let port = free.local_addr().unwrap().port();
         drop(free);
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", program])
+            .args(["--pdeathsig", "KILL", "redis-server"])
             .arg(&path)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(arguments)
@@ -286,7 +286,7 @@ async fn the_primary_that_the_sentinels_name_is_followed() {
          sentinel failover-timeout shop 2000\n",
         first.port
     );
-    let sentinel = Server::of("redis-sentinel", &file, &[]);
+    let sentinel = Server::of(&file, &["--sentinel"]);
     until("it knows the replica", async || {
         sentinel
             .ask(&["INFO", "sentinel"])
