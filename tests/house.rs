@@ -131,7 +131,7 @@ const DESKS: &[(&str, Arrows)] = &[
             ("sqlite", &["store", "dispatch", "model", "error"]),
             ("redis", &["store", "model", "error"]),
             ("metrics", &["model", "error"]),
-            ("topic", &["store", "model"]),
+            ("topic", &["model", "error"]),
             ("store", &["model", "error"]),
             ("replay", &["store", "model", "error"]),
             ("reading", &["model"]),

@@ -12,8 +12,9 @@
 //! - **An assignment is told until SNS has confirmed it.** It waits in the store's outbox, which is written with the decision.
 //! - **No good message dies.** While the store is away, messages are kept invisible, and tried again; they are not received
 //!   anew, so that no redrive policy ever takes them. What an event comes to is never a failure.
-//! - **Only what nobody can ever understand goes to the dead-letter queue**, sent there by us with the reason; it is deleted
-//!   after that was confirmed. It holds nobody up. [`redrive`] brings it back.
+//! - **Only what nobody can ever understand goes to the dead-letter queue**, sent there by us with the reason and its own
+//!   attributes; it is deleted after that was confirmed. It holds nobody up. [`redrive`] brings it back. An assignment that SNS
+//!   never accepts goes there, too.
 //!
 //! # The words
 //! - **chain**: the two topics, the two queues on them, and the dead-letter queue.
@@ -42,6 +43,7 @@ use super::topic::Topic;
 
 mod chain;
 mod consumer;
+mod dead_letters;
 mod health;
 mod message;
 mod metrics;

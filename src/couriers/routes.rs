@@ -69,7 +69,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     responses(
         JsonBody,
         (status = 202, description = "Kept; what each came to", body = Vec<EventOutcome>),
-        (status = 422, description = "An event is not acceptable; none was applied", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An event is not acceptable, and none was applied; or the topic refuses it, and the others were announced", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -78,7 +78,9 @@ async fn take_in_events(
     AnyJson(body): AnyJson,
 ) -> Result<Response, Problem> {
     let events = wire::events(&body)?;
-    let outcomes: Vec<EventOutcome> = match desk.couriers.take_in(events).await? {
+    let taken_in = desk.couriers.take_in(events).await;
+    let taken_in = taken_in.map_err(|error| wire::not_announced(error, body.is_array()))?;
+    let outcomes: Vec<EventOutcome> = match taken_in {
         TakenIn::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
         TakenIn::Announced(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
     };

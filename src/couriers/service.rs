@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::error::Unavailable;
+use super::error::{AnnounceError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
@@ -70,22 +70,22 @@ impl Couriers {
     /// Takes events in, one after the other; or announces them, if others decide.
     ///
     /// # Errors
-    /// See [`Unavailable`]. The first of them may have been taken in; sent again, they are duplicates, and nothing is doubled.
-    pub async fn take_in(&self, events: Vec<Event>) -> Result<TakenIn, Unavailable> {
+    /// See [`AnnounceError`]. Some of them may have been taken in; sent again, they are duplicates, and nothing is doubled.
+    pub async fn take_in(&self, events: Vec<Event>) -> Result<TakenIn, AnnounceError> {
         match &self.topic {
             Some(topic) if !self.dispatches => {
                 let count = events.len();
                 topic.announce(events).await?;
                 Ok(TakenIn::Announced(count))
             }
-            _ => self.decide(events).await.map(TakenIn::Applied),
+            _ => Ok(TakenIn::Applied(self.decide(events).await?)),
         }
     }
 
     /// Decides about events, one after the other: what each came to.
     ///
     /// # Errors
-    /// As [`take_in`](Self::take_in).
+    /// See [`Unavailable`]. The first of them may have been taken in; sent again, they are duplicates.
     pub async fn decide(&self, events: Vec<Event>) -> Result<Vec<Outcome>, Unavailable> {
         self.decide_holding(events, ()).await
     }
@@ -158,8 +158,8 @@ impl Couriers {
     /// at a time for each courier, so that of two changes of different parts neither is lost.
     ///
     /// # Errors
-    /// What `change` refuses; see [`Unavailable`], when it may be said again.
-    pub async fn change<E: From<Unavailable>>(
+    /// What `change` or the topic refuses; see [`Unavailable`], when it may be said again.
+    pub async fn change<E: From<Unavailable> + From<AnnounceError>>(
         &self,
         courier: CourierId,
         change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,

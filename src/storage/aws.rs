@@ -9,7 +9,12 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_types::service_config::ServiceConfigKey;
 use uuid::Uuid;
+
+pub mod errors;
+#[cfg(test)]
+pub(crate) mod testkit;
 
 /// How long it may take to reach a service.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -53,10 +58,22 @@ impl Aws {
 
     /// A client of S3.
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        // An emulator answers at one address; Amazon gives each bucket one of its own.
-        let emulated = self.config.endpoint_url().is_some();
-        let config = aws_sdk_s3::config::Builder::from(&self.config).force_path_style(emulated);
+        // Whatever stands at an address of its own need not have a name for each bucket, as Amazon has.
+        let config = aws_sdk_s3::config::Builder::from(&self.config);
+        let config = config.force_path_style(self.s3_has_own_endpoint());
         aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// Whether the address of S3 is configured: for all services, by `AWS_ENDPOINT_URL_S3`, or in the `services` section of a
+    /// profile.
+    fn s3_has_own_endpoint(&self) -> bool {
+        let key = ServiceConfigKey::builder()
+            .service_id("S3")
+            .env("AWS_ENDPOINT_URL")
+            .profile("endpoint_url")
+            .build();
+        let of_service = || self.config.service_config()?.load_config(key.ok()?);
+        self.config.endpoint_url().is_some() || of_service().is_some()
     }
 
     /// A client of SNS.
@@ -93,6 +110,14 @@ impl Aws {
             .endpoint_url(endpoint)
             .load();
         let config = Box::pin(config).await;
+        Self { config }
+    }
+
+    /// The same, trying once, for tests.
+    #[cfg(test)]
+    pub(crate) fn hasty(self) -> Self {
+        let config = self.config.into_builder();
+        let config = config.retry_config(RetryConfig::disabled()).build();
         Self { config }
     }
 }

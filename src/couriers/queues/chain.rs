@@ -109,6 +109,11 @@ impl Chain {
         &self.inner.waiting
     }
 
+    /// Whether what is missing is made.
+    pub(super) fn makes(&self) -> bool {
+        self.inner.wanted.is_some()
+    }
+
     /// A call has failed. Whoever is behind it may have forgotten everything, as emulators do that are restarted.
     pub(super) fn suspect(&self) {
         self.inner.suspicions.fetch_add(1, Ordering::Release);

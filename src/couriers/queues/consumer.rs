@@ -15,24 +15,26 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
-    DeleteMessageBatchRequestEntry, Message, MessageAttributeValue,
+    DeleteMessageBatchRequestEntry, Message,
 };
 use metrics::Counter;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::super::error::Unavailable;
 use super::super::model::{Assignment, Event};
 use super::super::reading;
 use super::super::service::Couriers;
 use super::chain::{Chain, WAIT};
+use super::dead_letters::{Attributes, Letter, bury};
 use super::health::{Health, Overview, Pauses, Trouble};
 use super::message::understand;
 use super::metrics::Counts;
 use super::provision::name_of;
+use crate::storage::aws::errors::Service;
 use crate::values::json::Mistake;
 
 /// Messages of a batch at most: SQS gives no more.
@@ -47,11 +49,6 @@ const DELETE_TRIES: u32 = 5;
 const BURY_TRIES: u32 = 3;
 /// How long giving back may take when the process ends.
 const GIVE_BACK: Duration = Duration::from_secs(2);
-
-/// The attribute of buried messages that tells why.
-pub(super) const REASON: &str = "reason";
-/// The attribute of buried messages that tells the queue they were in, by its name.
-pub(super) const QUEUE: &str = "queue";
 
 /// What is heard of in a queue.
 pub(super) trait Hears: Send + Sync + 'static {
@@ -199,7 +196,9 @@ impl<H: Hears> Consumer<H> {
         let receive = receive
             .max_number_of_messages(BATCH_MAX)
             .wait_time_seconds(seconds(WAIT))
-            .visibility_timeout(seconds(self.parts.visibility));
+            .visibility_timeout(seconds(self.parts.visibility))
+            // Poison is buried with them.
+            .message_attribute_names("All");
         let received = Box::pin(receive.send()).await?;
         Ok(received.messages.unwrap_or_default())
     }
@@ -221,6 +220,7 @@ impl<H: Hears> Consumer<H> {
                     number,
                     id,
                     body,
+                    attributes: message.message_attributes.unwrap_or_default(),
                     reason,
                 }),
             }
@@ -344,37 +344,14 @@ impl<H: Hears> Consumer<H> {
     }
 
     async fn bury(&self, poison: &Poison) -> Result<(), Trouble> {
-        let Parts { chain, queue, .. } = &self.parts;
-        let made = chain.ensure().await;
-        made.map_err(|error| Trouble::of(error.to_string()))?;
-        let name = name_of(queue);
-        let attributes = [(REASON, poison.reason.as_str()), (QUEUE, name)];
-        // A message that is as large as one may be has no room for attributes.
-        for count in (0..=attributes.len()).rev() {
-            let send = chain.sqs().send_message();
-            let mut send = send
-                .queue_url(&chain.places().dead_letters)
-                .message_body(&poison.body);
-            for (name, text) in &attributes[attributes.len() - count..] {
-                let text = MessageAttributeValue::builder()
-                    .data_type("String")
-                    .string_value(*text)
-                    .build();
-                let text = text.map_err(|error| Trouble::of(error.to_string()))?;
-                send = send.message_attributes(*name, text);
-            }
-            match Box::pin(send.send()).await.map_err(Trouble::from) {
-                Ok(_) => break,
-                Err(trouble) if trouble.refused && count > 0 => {}
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        let (message_id, reason) = (&poison.id, &poison.reason);
-        warn!(
-            queue = name,
-            message_id, reason, "a message that nobody can understand is in the dead-letter queue"
-        );
-        Ok(())
+        let letter = Letter {
+            id: &poison.id,
+            body: &poison.body,
+            attributes: &poison.attributes,
+            reason: &poison.reason,
+            queue: name_of(&self.parts.queue),
+        };
+        bury(&self.parts.chain, &letter).await
     }
 
     // --- Holding ---------------------------------------------------------------------------------------------------
@@ -413,7 +390,10 @@ impl<H: Hears> Consumer<H> {
                     if left.is_empty() {
                         return self.deleting.works(queue);
                     }
-                    let failed = done.failed.first().map(Trouble::of_entry);
+                    let failed = done.failed.first().map(|entry| {
+                        let (code, message) = (entry.code(), entry.message());
+                        Trouble::of_entry(Service::Sqs, code, message, entry.sender_fault())
+                    });
                     failed.unwrap_or_else(|| Trouble::of("some were not deleted"))
                 }
                 Err(error) => Trouble::from(error),
@@ -490,6 +470,7 @@ struct Poison {
     number: usize,
     id: String,
     body: String,
+    attributes: Attributes,
     reason: String,
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_sqs::types::BatchResultErrorEntry;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::aws::{backoff, told};
 use crate::storage::{Condition, State};
 
@@ -21,26 +21,44 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Why a call failed.
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
-    /// Whether the same call, made again, fails again.
-    pub(super) refused: bool,
+    /// What is done about it.
+    pub(super) action: Action,
     /// What the service says.
     pub(super) cause: String,
 }
 
 impl Trouble {
+    /// What passes.
     pub(super) fn of(cause: impl Into<String>) -> Self {
         let cause = cause.into();
         Self {
-            refused: false,
+            action: Action::Retry,
             cause,
         }
     }
 
-    /// What a part of a batch that failed means.
-    pub(super) fn of_entry(entry: &BatchResultErrorEntry) -> Self {
+    /// What a failed call of this service means.
+    pub(super) fn of_call<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
         Self {
-            refused: entry.sender_fault(),
-            cause: format!("{}: {}", entry.code(), entry.message().unwrap_or_default()),
+            action: errors::action(service, error),
+            cause: told(error),
+        }
+    }
+
+    /// What a part of a batch that failed means.
+    pub(super) fn of_entry(
+        service: Service,
+        code: &str,
+        message: Option<&str>,
+        sender_fault: bool,
+    ) -> Self {
+        let message = message.unwrap_or_default();
+        Self {
+            action: errors::action_of_part(service, code, message, sender_fault),
+            cause: format!("{code}: {message}"),
         }
     }
 }
@@ -49,20 +67,9 @@ impl<E> From<SdkError<E, HttpResponse>> for Trouble
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
+    /// Of SQS, whose calls are the most.
     fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let code = error.code().unwrap_or_default();
-        let refused = [
-            "InvalidAttributeValue",
-            "InvalidMessageContents",
-            "InvalidParameterValue",
-            "InvalidParameterValueException",
-            "ReceiptHandleIsInvalid",
-        ]
-        .contains(&code);
-        Self {
-            refused,
-            cause: told(&error),
-        }
+        Self::of_call(Service::Sqs, &error)
     }
 }
 

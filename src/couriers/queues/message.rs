@@ -45,12 +45,31 @@ fn reason(mistakes: &[Mistake]) -> String {
 }
 
 /// A text that SQS takes: neither too long nor with characters that XML does not know.
-fn allowed(text: &str) -> String {
-    let known = |c: char| match c {
-        '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'.. => c,
-        _ => '\u{FFFD}',
-    };
+pub(super) fn allowed(text: &str) -> String {
+    let known = |c: char| if is_xml(c) { c } else { '\u{FFFD}' };
     text.chars().take(REASON_CHARS_MAX).map(known).collect()
+}
+
+/// JSON whose text SNS and SQS take: what XML does not know is escaped, which only strings can need.
+pub(super) fn sendable(json: String) -> String {
+    if json.chars().all(is_xml) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_xml(c) {
+            text.push(c);
+        } else {
+            // All that is left is of one unit of UTF-16.
+            text.push_str(&format!("\\u{:04X}", u32::from(c)));
+        }
+    }
+    text
+}
+
+/// Whether XML 1.0 knows this character: the services take no others.
+fn is_xml(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
 #[cfg(test)]
@@ -112,6 +131,21 @@ mod tests {
         }
         let reason = understand(&told, assignment).unwrap_err();
         assert_eq!(reason, "/courierId: It must be a UUID.");
+    }
+
+    #[test]
+    fn what_xml_does_not_know_is_escaped_and_read_as_it_was() {
+        let details = "\u{0}\u{1F}\u{7F}\u{FFFD}\u{FFFE}\u{FFFF}\u{10000}\u{1FFFE}é\\日😀";
+        let written = json!({ "details": details, "\u{FFFF}": 1 }).to_string();
+        let sent = sendable(written.clone());
+        assert!(sent.chars().all(is_xml), "{sent}");
+        assert!(sent.contains("\u{10000}"), "{sent}");
+        assert_eq!(
+            serde_json::from_str::<Value>(&sent).unwrap(),
+            serde_json::from_str::<Value>(&written).unwrap()
+        );
+        let harmless = courier().to_string();
+        assert_eq!(sendable(harmless.clone()), harmless);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tells topics: of events that are announced, and of assignments until that is confirmed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use aws_sdk_sns::types::PublishBatchRequestEntry;
@@ -8,15 +8,20 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
 
-use super::super::error::Unavailable;
+use super::super::error::{AnnounceError, Unavailable};
 use super::super::model::Event;
 use super::super::service::Couriers;
-use super::super::store::{Answer, Outgoing};
-use super::super::topic::Topic;
+use super::super::store::Outgoing;
+use super::super::topic::{Announced, Topic};
 use super::chain::Chain;
+use super::dead_letters::{Attributes, Letter, bury};
 use super::health::{Health, Overview, Pauses, Trouble};
+use super::message::{allowed, sendable};
 use super::metrics::Metrics;
+use super::provision::name_of;
+use crate::storage::aws::errors::{Action, Service};
 
 /// Messages of a batch at most, and ...
 const BATCH_MAX: usize = 10;
@@ -31,53 +36,70 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long announcing may take with all its tries: somebody waits for it.
 const ANNOUNCING: Duration = Duration::from_secs(15);
 
-/// What of some messages is confirmed, by their places, and why not all is.
+/// A message with its place among those that are published together.
+type Placed = (usize, String);
+
+/// What became of some messages.
+#[derive(Default)]
 struct Told {
+    /// The places of those that are confirmed.
     confirmed: BTreeSet<usize>,
+    /// Those that the topic never accepts, and why.
+    refused: Vec<(Placed, Trouble)>,
+    /// Why some are neither.
     trouble: Option<Trouble>,
 }
 
-/// Publishes messages in batches, several at once.
-async fn publish(chain: &Chain, topic: &str, messages: Vec<(usize, String)>) -> Told {
-    let mut told = Told {
-        confirmed: BTreeSet::new(),
-        trouble: None,
-    };
-    if let Err(error) = chain.ensure().await {
-        told.trouble = Some(Trouble::of(error.to_string()));
-        return told;
-    }
-    let mut running = JoinSet::new();
-    for batch in batches(messages) {
-        if running.len() >= BATCHES_MAX {
-            told.add(running.join_next().await);
+impl Told {
+    fn failed(trouble: Trouble) -> Self {
+        Self {
+            trouble: Some(trouble),
+            ..Self::default()
         }
-        let publish = chain.sns().publish_batch().topic_arn(topic);
-        running.spawn(async move {
-            let entries: Result<Vec<_>, _> = batch
-                .into_iter()
-                .map(|(place, message)| {
-                    let entry = PublishBatchRequestEntry::builder().id(place.to_string());
-                    entry.message(message).build()
-                })
-                .collect();
-            let entries = entries.map_err(|error| Trouble::of(error.to_string()))?;
-            let sent = publish.set_publish_batch_request_entries(Some(entries));
-            let done = Box::pin(sent.send()).await?;
-            let confirmed: Vec<usize> = done
-                .successful()
-                .iter()
-                .filter_map(|entry| entry.id()?.parse().ok())
-                .collect();
-            let failed = done.failed().first().map(|entry| {
-                let message = entry.message().unwrap_or_default();
-                Trouble::of(format!("{}: {message}", entry.code()))
-            });
-            Ok((confirmed, failed))
-        });
     }
-    while !running.is_empty() {
-        told.add(running.join_next().await);
+
+    fn add(&mut self, other: Self) {
+        self.confirmed.extend(other.confirmed);
+        self.refused.extend(other.refused);
+        self.trouble = self.trouble.take().or(other.trouble);
+    }
+
+    /// Whether this message was answered about.
+    fn is_settled(&self, place: usize) -> bool {
+        let refused = self.refused.iter().any(|((one, _), _)| *one == place);
+        refused || self.confirmed.contains(&place)
+    }
+
+    /// Why some messages are neither confirmed nor refused.
+    fn why_not_all(&mut self) -> Trouble {
+        let unknown = || Trouble::of("some were not confirmed");
+        self.trouble.take().unwrap_or_else(unknown)
+    }
+}
+
+/// Publishes messages in batches, several at once.
+async fn publish(chain: &Chain, topic: &str, messages: Vec<Placed>) -> Told {
+    if let Err(error) = chain.ensure().await {
+        return Told::failed(Trouble::of(error.to_string()));
+    }
+    let mut told = Told::default();
+    let mut waiting = VecDeque::from(batches(messages));
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < BATCHES_MAX
+            && let Some(batch) = waiting.pop_front()
+        {
+            let (chain, topic) = (chain.clone(), topic.to_owned());
+            running.spawn(async move { Box::pin(publish_batch(&chain, &topic, batch)).await });
+        }
+        match running.join_next().await {
+            None => break,
+            Some(Ok((of_batch, alone))) => {
+                told.add(of_batch);
+                waiting.extend(alone.into_iter().map(|message| vec![message]));
+            }
+            Some(Err(error)) => told.add(Told::failed(Trouble::of(error.to_string()))),
+        }
     }
     if told.trouble.is_some() {
         chain.suspect();
@@ -85,24 +107,58 @@ async fn publish(chain: &Chain, topic: &str, messages: Vec<(usize, String)>) -> 
     told
 }
 
-type Published = Result<(Vec<usize>, Option<Trouble>), Trouble>;
-
-impl Told {
-    fn add(&mut self, ended: Option<Result<Published, tokio::task::JoinError>>) {
-        match ended {
-            None => {}
-            Some(Ok(Ok((confirmed, trouble)))) => {
-                self.confirmed.extend(confirmed);
-                self.trouble = self.trouble.take().or(trouble);
+/// Publishes one batch. Of one that was refused as a whole because of a message nobody knows which it was: its messages come
+/// back, to be published one by one.
+async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told, Vec<Placed>) {
+    let entries: Result<Vec<_>, _> = batch
+        .iter()
+        .map(|(place, message)| {
+            let entry = PublishBatchRequestEntry::builder().id(place.to_string());
+            entry.message(message).build()
+        })
+        .collect();
+    let entries = match entries {
+        Ok(entries) => entries,
+        Err(error) => return (Told::failed(Trouble::of(error.to_string())), Vec::new()),
+    };
+    let send = chain.sns().publish_batch().topic_arn(topic);
+    let send = send.set_publish_batch_request_entries(Some(entries));
+    let done = match Box::pin(send.send()).await {
+        Ok(done) => done,
+        Err(error) => {
+            let trouble = Trouble::of_call(Service::Sns, &error);
+            if trouble.action != Action::DeadLetter {
+                return (Told::failed(trouble), Vec::new());
             }
-            Some(Ok(Err(trouble))) => self.trouble = Some(trouble),
-            Some(Err(error)) => self.trouble = Some(Trouble::of(error.to_string())),
+            if batch.len() > 1 {
+                return (Told::default(), batch);
+            }
+            let mut told = Told::default();
+            let alone = batch.into_iter().map(|message| (message, trouble.clone()));
+            told.refused.extend(alone);
+            return (told, Vec::new());
+        }
+    };
+    let mut told = Told::default();
+    let confirmed = done.successful().iter();
+    told.confirmed
+        .extend(confirmed.filter_map(|entry| entry.id()?.parse::<usize>().ok()));
+    for entry in done.failed() {
+        let (code, message) = (entry.code(), entry.message());
+        let trouble = Trouble::of_entry(Service::Sns, code, message, entry.sender_fault());
+        let of_entry = |(place, _): &&Placed| entry.id().parse() == Ok(*place);
+        match batch.iter().find(of_entry) {
+            Some(message) if trouble.action == Action::DeadLetter => {
+                told.refused.push((message.clone(), trouble));
+            }
+            _ => told.add(Told::failed(trouble)),
         }
     }
+    (told, Vec::new())
 }
 
 /// Messages in batches that SNS takes. One that is too large by itself is alone.
-fn batches(messages: Vec<(usize, String)>) -> Vec<Vec<(usize, String)>> {
+fn batches(messages: Vec<Placed>) -> Vec<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for (place, message) in messages {
@@ -121,9 +177,9 @@ fn batches(messages: Vec<(usize, String)>) -> Vec<Vec<(usize, String)>> {
 }
 
 /// Messages with their places.
-fn written<T: Serialize>(told: &[T]) -> serde_json::Result<Vec<(usize, String)>> {
+fn written<T: Serialize>(told: &[T]) -> serde_json::Result<Vec<Placed>> {
     let each = told.iter().enumerate();
-    each.map(|(place, one)| Ok((place, serde_json::to_string(one)?)))
+    each.map(|(place, one)| Ok((place, sendable(serde_json::to_string(one)?))))
         .collect()
 }
 
@@ -144,42 +200,57 @@ impl Announcer {
         }
     }
 
-    async fn announce(&self, events: Vec<Event>) -> Result<(), Unavailable> {
+    async fn announce(&self, events: Vec<Event>) -> Result<(), AnnounceError> {
         let topic = &self.chain.places().events_topic;
         let mut left = written(&events).map_err(|_| Unavailable::Failed)?;
+        let mut refused = Vec::new();
         // What waits is ended with the request.
         let (never, mut pauses) = (CancellationToken::new(), Pauses::default());
         let deadline = Instant::now() + ANNOUNCING;
         loop {
             let sent = Box::pin(publish(&self.chain, topic, left.clone()));
             let told = timeout_at(deadline, sent).await;
-            let told = told.unwrap_or_else(|_| Told {
-                confirmed: BTreeSet::new(),
-                trouble: Some(Trouble::of("there was no answer in time")),
-            });
+            let mut told = told
+                .unwrap_or_else(|_| Told::failed(Trouble::of("there was no answer in time")));
             self.metrics
                 .announced
                 .increment(told.confirmed.len() as u64);
-            left.retain(|(place, _)| !told.confirmed.contains(place));
+            left.retain(|(place, _)| !told.is_settled(*place));
+            for ((place, _), trouble) in told.refused.drain(..) {
+                let cause = trouble.cause;
+                warn!(topic, cause, "the topic refuses an event");
+                refused.push(place);
+            }
             if left.is_empty() {
                 self.health.works(topic);
-                return Ok(());
+                refused.sort_unstable();
+                if refused.is_empty() {
+                    return Ok(());
+                }
+                return Err(AnnounceError::Refused(refused));
             }
-            let trouble = told
-                .trouble
-                .unwrap_or_else(|| Trouble::of("some were not confirmed"));
+            let Trouble { action, cause } = told.why_not_all();
             self.chain.suspect();
-            self.health.fails(topic, &trouble.cause);
+            self.health.fails(topic, &cause);
+            match action {
+                Action::Refuse | Action::DeadLetter => {
+                    error!(topic, cause, "SNS does not accept a request");
+                    return Err(Unavailable::Failed.into());
+                }
+                // What is missing may be made before the next try.
+                Action::NotReady if !self.chain.makes() => return Err(Unavailable::Engine.into()),
+                Action::NotReady | Action::Retry | Action::RetryUnknown => {}
+            }
             let waited = timeout_at(deadline, pauses.wait(&never)).await;
             if waited.is_err() {
-                return Err(Unavailable::Engine);
+                return Err(Unavailable::Engine.into());
             }
         }
     }
 }
 
 impl Topic for Announcer {
-    fn announce(&self, events: Vec<Event>) -> Answer<'_, ()> {
+    fn announce(&self, events: Vec<Event>) -> Announced<'_> {
         Box::pin(self.announce(events))
     }
 }
@@ -249,12 +320,20 @@ impl Publisher {
         }
         let assignments: Vec<_> = outgoing.iter().map(|one| one.assignment).collect();
         let messages = written(&assignments).map_err(|_| self.unreadable(Unavailable::Failed))?;
-        let told = publish(&self.chain, topic, messages).await;
+        let mut told = publish(&self.chain, topic, messages).await;
+        let published = told.confirmed.len() as u64;
+        for ((place, message), trouble) in std::mem::take(&mut told.refused) {
+            match self.bury(&message, &trouble.cause).await {
+                // It is settled as if it were confirmed.
+                Ok(()) => told.confirmed.extend([place]),
+                Err(trouble) => told.add(Told::failed(trouble)),
+            }
+        }
         let place = |place: &usize| outgoing.get(*place);
         let of = |one: &Outgoing| one.number;
         let numbers: Vec<u64> = told.confirmed.iter().filter_map(place).map(of).collect();
         let all = numbers.len() == outgoing.len();
-        self.metrics.published.increment(numbers.len() as u64);
+        self.metrics.published.increment(published);
         if !numbers.is_empty() {
             let noted = self.couriers.told(numbers).await;
             noted.map_err(|away| self.unreadable(away))?;
@@ -265,11 +344,20 @@ impl Publisher {
             return Ok(true);
         }
         self.metrics.unpublished.increment(1);
-        let trouble = told
-            .trouble
-            .unwrap_or_else(|| Trouble::of("some were not confirmed"));
-        self.publishing.fails(topic, &trouble.cause);
+        self.publishing.fails(topic, &told.why_not_all().cause);
         Err(NotAll)
+    }
+
+    /// Sends an assignment that the topic never accepts to the dead-letter queue, as one of the queue of assignments.
+    async fn bury(&self, message: &str, cause: &str) -> Result<(), Trouble> {
+        let letter = Letter {
+            id: "",
+            body: message,
+            attributes: &Attributes::new(),
+            reason: &allowed(&format!("SNS refuses it: {cause}")),
+            queue: name_of(&self.chain.places().assignments_queue),
+        };
+        bury(&self.chain, &letter).await
     }
 
     fn unreadable(&self, away: Unavailable) -> NotAll {

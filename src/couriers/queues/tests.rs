@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::super::error::Unavailable;
+use super::super::error::{AnnounceError, Unavailable};
 use super::super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
@@ -20,6 +20,8 @@ use super::*;
 use crate::couriers;
 use crate::storage::State;
 use crate::storage::aws::Aws;
+use crate::storage::aws::errors::Service;
+use crate::storage::aws::testkit::Refusing;
 use crate::telemetry::Registry;
 use fickle::Fickle;
 
@@ -34,6 +36,7 @@ struct Moody {
     breaks_over: Option<OrderId>,
     tries: AtomicUsize,
     kept: Mutex<Vec<OrderId>>,
+    outbox: Mutex<Vec<Outgoing>>,
 }
 
 impl Moody {
@@ -108,11 +111,14 @@ impl Store for Moody {
     }
 
     fn outgoing(&self, _: usize) -> Answer<'_, Vec<Outgoing>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
+        let outbox = self.outbox.lock().unwrap().clone();
+        Box::pin(std::future::ready(Ok(outbox)))
     }
 
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
-        Closed.told(numbers)
+        let mut outbox = self.outbox.lock().unwrap();
+        outbox.retain(|one| !numbers.contains(&one.number));
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn state(&self) -> State {
@@ -209,9 +215,13 @@ impl Town {
 }
 
 fn event(id: OrderId) -> Event {
+    event_about(id, "Buy something")
+}
+
+fn event_about(id: OrderId, details: &str) -> Event {
     Event::Order(AddOrder {
         id,
-        details: "Buy something".into(),
+        details: details.into(),
         zone: Zone::E,
         added_at: Timestamp::UNIX_EPOCH,
     })
@@ -365,6 +375,8 @@ async fn fickle(queue: Vec<String>) -> (Fickle, Chain) {
     let places = Places {
         events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
         events_queue: format!("{}/123450000001/events-queue", fickle.address),
+        assignments_topic: "arn:aws:sns:eu-west-2:123450000001:assignments-topic".to_owned(),
+        dead_letters: format!("{}/123450000001/dead-letter-queue", fickle.address),
         ..Places::default()
     };
     let aws = Aws::emulated(&fickle.address).await;
@@ -395,6 +407,115 @@ async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
     let published = registry.render();
     let series = "odyssey_couriers_published_total{topic=\"events\"} 25";
     assert!(published.lines().any(|line| line == series), "{published}");
+}
+
+/// So many events; the one at `place` is about what is not wanted.
+fn events_with(count: u128, place: usize, details: &str) -> Vec<Event> {
+    let ids = ids(count).into_iter().enumerate();
+    let each = ids.map(|(number, id)| match number == place {
+        true => event_about(id, details),
+        false => event(id),
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn an_event_with_characters_that_xml_does_not_know_is_announced() {
+    let (fickle, chain) = fickle(Vec::new()).await;
+    let topic = announcer(&chain, &Registry::new(&[]).register(Metrics::register));
+    let events = events_with(3, 1, "\u{FFFE} and \u{FFFF}");
+    topic.announce(events.clone()).await.unwrap();
+    let book = fickle.book.lock().unwrap();
+    let published = book.publications.iter().flatten();
+    let read = |text: &String| serde_json::from_str::<Event>(text).unwrap();
+    let published: Vec<Event> = published.map(read).collect();
+    assert!(published.contains(&events[1]), "{published:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_a_topic_refuses_is_said_at_once_and_holds_no_other_up() {
+    for wholly in [false, true] {
+        let (fickle, chain) = fickle(Vec::new()).await;
+        {
+            let mut book = fickle.book.lock().unwrap();
+            (book.refused, book.refuses_wholly) = (Some("contraband".to_owned()), wholly);
+        }
+        let registry = Registry::new(&[]);
+        let topic = announcer(&chain, &registry.register(Metrics::register));
+        let events = events_with(25, 7, "contraband");
+        let began = Instant::now();
+        let told = topic.announce(events).await;
+        assert_eq!(told, Err(AnnounceError::Refused(vec![7])));
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let series = "odyssey_couriers_published_total{topic=\"events\"} 24";
+        let published = registry.render();
+        assert!(published.lines().any(|line| line == series), "{published}");
+        let book = fickle.book.lock().unwrap();
+        let tries = book.publications.iter().flatten();
+        let tries = tries.filter(|one| one.contains("contraband")).count();
+        // With its batch, and alone; never again.
+        assert_eq!(tries, 1 + usize::from(wholly));
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_the_operator_must_see_to_is_said_at_once() {
+    for (code, message, status) in [
+        ("NotFound", "Topic does not exist", 404),
+        ("AuthorizationError", "no", 403),
+        ("InvalidParameter", "Invalid parameter: TopicArn", 400),
+    ] {
+        let sns = Refusing::with(Service::Sns, code, message, status).await;
+        let places = Places {
+            events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
+            ..Places::default()
+        };
+        let aws = Aws::emulated(&sns.address).await;
+        let chain = Chain::open(&aws, places, false).await.unwrap();
+        let topic = announcer(&chain, &Registry::new(&[]).register(Metrics::register));
+        let told = topic.announce(events_with(25, 0, "")).await;
+        assert_eq!(told, Err(Unavailable::Engine.into()), "{code}");
+        // One for each batch.
+        assert_eq!(sns.requests(), 3, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_assignment_that_its_topic_refuses_goes_to_the_dead_letter_queue() {
+    let (fickle, chain) = fickle(Vec::new()).await;
+    let orders = ids(3);
+    let outgoing = orders.iter().zip(1..).map(|(order_id, number)| Outgoing {
+        number,
+        assignment: Assignment {
+            order_id: *order_id,
+            courier_id: CourierId(Uuid::nil()),
+        },
+    });
+    let outgoing: Vec<Outgoing> = outgoing.collect();
+    fickle.book.lock().unwrap().refused = Some(orders[1].to_string());
+    let store = Moody {
+        outbox: Mutex::new(outgoing.clone()),
+        ..Moody::default()
+    };
+    let town = Town::on(chain, store, Duration::from_secs(60));
+    town.until("the outbox is empty", async |town| {
+        town.store.outbox.lock().unwrap().is_empty()
+    })
+    .await;
+    {
+        let book = fickle.book.lock().unwrap();
+        let [letter] = &book.sent[..] else {
+            panic!("{:?}", book.sent)
+        };
+        let url = letter["QueueUrl"].as_str().unwrap();
+        assert!(url.ends_with("/dead-letter-queue"), "{letter}");
+        let written = serde_json::to_string(&outgoing[1].assignment).unwrap();
+        assert_eq!(letter["MessageBody"], written);
+        let reason = &letter["MessageAttributes"]["reason"]["StringValue"];
+        let reason = reason.as_str().unwrap();
+        assert!(reason.starts_with("SNS refuses it: InvalidParameter"), "{reason}");
+    }
+    town.queues.stop(PATIENCE).await;
 }
 
 #[tokio::test]

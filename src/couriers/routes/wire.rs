@@ -6,10 +6,12 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::error::AnnounceError;
 use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
 use super::super::reading;
 use super::super::store::Recorded;
 use crate::http::Problem;
+use crate::values::json::Mistake;
 use crate::values::time::Moment;
 
 /// One event, or a list of up to 1,000 of them. Only described by this; they are read one by one.
@@ -71,6 +73,26 @@ pub(super) struct NewCourierOrder {
 /// 422 with pointers, if any of them is not acceptable.
 pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
     Ok(reading::events(body)?)
+}
+
+/// 422 with pointers for events that the topic refuses, whether they came as a list or one came alone.
+pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
+    let places = match error {
+        AnnounceError::Unavailable(unavailable) => return unavailable.into(),
+        AnnounceError::Refused(places) => places,
+    };
+    let mistakes = places.into_iter().map(|place| {
+        let pointer = if of_list { format!("/{place}") } else { String::new() };
+        Mistake::new(pointer, "The topic refuses this event; all others were announced.")
+    });
+    Problem::from(mistakes.collect::<Vec<_>>())
+}
+
+/// Of one event.
+impl From<AnnounceError> for Problem {
+    fn from(error: AnnounceError) -> Self {
+        not_announced(error, false)
+    }
 }
 
 /// What an event came to.

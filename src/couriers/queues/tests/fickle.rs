@@ -1,4 +1,4 @@
-//! SNS and SQS that do what an emulator does not: of a batch, they do a part.
+//! SNS and SQS that do what an emulator does not: of a batch, they do a part, and they refuse what nobody may publish.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,14 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+
+use crate::storage::aws::errors::Service;
+use crate::storage::aws::testkit::{refusal, serve};
 
 /// What was asked for, and what is there.
 #[derive(Debug, Default)]
@@ -29,6 +29,12 @@ pub(super) struct Book {
     pub(super) deletions: Vec<Vec<String>>,
     /// Tries to publish, each with its messages.
     pub(super) publications: Vec<Vec<String>>,
+    /// Messages that were sent to a queue, as they were asked for.
+    pub(super) sent: Vec<Value>,
+    /// A message with this text is refused.
+    pub(super) refused: Option<String>,
+    /// ... with the whole batch.
+    pub(super) refuses_wholly: bool,
     /// How often each message, or receipt, was seen.
     seen: BTreeMap<String, u32>,
 }
@@ -67,7 +73,14 @@ impl Book {
         json!({"Successful": done, "Failed": failed})
     }
 
-    fn publish(&mut self, form: &str) -> String {
+    /// Whether the topic never accepts it: because of its characters, as SNS says, or because the test wants it.
+    fn refuses(&self, message: &str) -> bool {
+        let refused = self.refused.as_deref();
+        message.contains(['\u{FFFE}', '\u{FFFF}'])
+            || refused.is_some_and(|refused| message.contains(refused))
+    }
+
+    fn publish(&mut self, form: &str) -> Response<Full<Bytes>> {
         let fields: BTreeMap<&str, String> = form
             .split('&')
             .filter_map(|field| field.split_once('='))
@@ -85,9 +98,15 @@ impl Book {
         let entries: Vec<(String, String)> = entries.collect();
         let messages = entries.iter().map(|(_, message)| message.clone());
         self.publications.push(messages.collect());
+        if self.refuses_wholly && entries.iter().any(|(_, message)| self.refuses(message)) {
+            return refusal(Service::Sns, "InvalidParameter", "on purpose", 400);
+        }
         let (mut done, mut failed) = (String::new(), String::new());
         for (place, (id, message)) in entries.iter().enumerate() {
-            if self.fails(place, message) {
+            if self.refuses(message) {
+                let fault = "<Code>InvalidParameter</Code><SenderFault>true</SenderFault>";
+                write!(failed, "<member><Id>{id}</Id>{fault}</member>").unwrap();
+            } else if self.fails(place, message) {
                 let fault = "<Code>InternalError</Code><SenderFault>false</SenderFault>";
                 write!(failed, "<member><Id>{id}</Id>{fault}</member>").unwrap();
             } else {
@@ -95,10 +114,11 @@ impl Book {
                 write!(done, "<member><Id>{id}</Id>{message}</member>").unwrap();
             }
         }
-        format!(
+        let answer = format!(
             "<PublishBatchResponse><PublishBatchResult><Successful>{done}</Successful><Failed>{failed}</Failed>\
              </PublishBatchResult></PublishBatchResponse>"
-        )
+        );
+        Response::new(Full::from(answer))
     }
 }
 
@@ -111,28 +131,13 @@ pub(super) struct Fickle {
 
 impl Fickle {
     pub(super) async fn open(queue: Vec<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
         let book = Book {
             queue,
             ..Book::default()
         };
         let book = Arc::new(Mutex::new(book));
         let ours = Arc::clone(&book);
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let book = Arc::clone(&ours);
-                connections.spawn(async move {
-                    let service = service_fn(|request| answer(Arc::clone(&book), request));
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    let stream = TokioIo::new(stream);
-                    drop(connection.serve_connection(stream, service).await);
-                });
-            }
-        });
+        let (address, serving) = serve(move |request| answer(Arc::clone(&ours), request)).await;
         Self {
             address,
             book,
@@ -149,8 +154,7 @@ async fn answer(
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let body = String::from_utf8(body.to_vec()).unwrap();
     let Some(target) = target else {
-        let answer = book.lock().unwrap().publish(&body);
-        return Ok(Response::new(Full::from(answer)));
+        return Ok(book.lock().unwrap().publish(&body));
     };
     let request: Value = serde_json::from_str(&body).unwrap();
     let answer = match target.to_str().unwrap() {
@@ -166,6 +170,10 @@ async fn answer(
             arn.map_or(json!({}), |arn| json!({"Attributes": {"QueueArn": arn}}))
         }
         "AmazonSQS.DeleteMessageBatch" => book.lock().unwrap().delete(&request),
+        "AmazonSQS.SendMessage" => {
+            book.lock().unwrap().sent.push(request);
+            json!({"MessageId": "sent"})
+        }
         _ => json!({}),
     };
     let response = Response::builder().header("content-type", "application/x-amz-json-1.0");

@@ -1,0 +1,76 @@
+//! Sends messages to the dead-letter queue, each with its own attributes, its reason, and the queue it was in.
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::types::MessageAttributeValue;
+use tracing::warn;
+
+use super::chain::Chain;
+use super::health::Trouble;
+
+/// The attribute of buried messages that tells why. One of the message's own that is called so is replaced, and so is one that
+/// is called [`QUEUE`].
+pub(super) const REASON: &str = "reason";
+/// The attribute of buried messages that tells the queue they were in, by its name.
+pub(super) const QUEUE: &str = "queue";
+
+/// A message's own attributes.
+pub(super) type Attributes = HashMap<String, MessageAttributeValue>;
+
+/// A message that goes there.
+pub(super) struct Letter<'a> {
+    /// Its id, if it has one yet.
+    pub(super) id: &'a str,
+    pub(super) body: &'a str,
+    pub(super) attributes: &'a Attributes,
+    pub(super) reason: &'a str,
+    /// The name of the queue that it was in, or goes to; empty if that is not known here.
+    pub(super) queue: &'a str,
+}
+
+/// Sends it.
+///
+/// # Errors
+/// Why it is not there.
+pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Trouble> {
+    let Letter {
+        id,
+        body,
+        attributes,
+        reason,
+        queue,
+    } = *letter;
+    let made = chain.ensure().await;
+    made.map_err(|error| Trouble::of(error.to_string()))?;
+    let mut ours = vec![(REASON, reason), (QUEUE, queue)];
+    ours.retain(|(_, text)| !text.is_empty());
+    // A message that is as large as one may be, or has as many attributes, has no room for ours.
+    for count in (0..=ours.len()).rev() {
+        let mut all = attributes.clone();
+        for (name, text) in &ours[ours.len() - count..] {
+            let text = MessageAttributeValue::builder()
+                .data_type("String")
+                .string_value(*text)
+                .build();
+            let text = text.map_err(|error| Trouble::of(error.to_string()))?;
+            all.insert((*name).to_owned(), text);
+        }
+        let send = chain.sqs().send_message();
+        let send = send
+            .queue_url(&chain.places().dead_letters)
+            .message_body(body)
+            .set_message_attributes(Some(all));
+        match Box::pin(send.send()).await.map_err(Trouble::from) {
+            Ok(_) => break,
+            Err(trouble) if trouble.action.is_final() && count > 0 => {}
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    warn!(
+        queue,
+        message_id = id,
+        reason,
+        "a message is in the dead-letter queue"
+    );
+    Ok(())
+}
