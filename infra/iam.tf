@@ -76,8 +76,14 @@ data "aws_iam_policy_document" "directory" {
 # `odyssey couriers redrive`, which somebody runs when what was not understood would be now.
 data "aws_iam_policy_document" "redrive" {
   statement {
-    sid       = "DeadLetters"
-    actions   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
+    sid = "DeadLetters"
+    actions = [
+      "sqs:ChangeMessageVisibility",
+      "sqs:DeleteMessage",
+      "sqs:GetQueueAttributes",
+      "sqs:GetQueueUrl",
+      "sqs:ReceiveMessage",
+    ]
     resources = [aws_sqs_queue.dead_letters.arn]
   }
 

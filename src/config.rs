@@ -284,6 +284,10 @@ pub struct Oplog {
     pub bucket: String,
     /// What keys in the bucket begin with.
     pub prefix: String,
+    /// The encryption that uploads ask for.
+    pub sse: OplogSse,
+    /// The key of KMS with it; empty: the account's own for S3.
+    pub kms_key: String,
     /// An object's size, in bytes of lines.
     pub batch_max_bytes: u64,
     /// An object's age.
@@ -305,6 +309,20 @@ pub enum OplogSink {
     S3,
     /// Nowhere.
     None,
+}
+
+/// The encryption that uploads of the operational log ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum OplogSse {
+    /// None: the bucket decides.
+    #[serde(rename = "none")]
+    None,
+    /// With keys of S3.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key of KMS.
+    #[serde(rename = "aws:kms")]
+    AwsKms,
 }
 
 /// Amazon's services.
@@ -623,6 +641,10 @@ impl Config {
         if oplog.sink == OplogSink::S3 && oplog.bucket.is_empty() {
             let detail = "with `oplog.sink = \"s3\"` it must name a bucket";
             return Err(wrong("oplog.bucket", detail));
+        }
+        if !oplog.kms_key.is_empty() && oplog.sse != OplogSse::AwsKms {
+            let detail = "it is used with `oplog.sse = \"aws:kms\"` only";
+            return Err(wrong("oplog.kms_key", detail));
         }
         if cfg!(not(feature = "aws")) {
             let detail = "this build is without the feature `aws`";
@@ -1042,6 +1064,8 @@ mod tests {
             ("ODYSSEY_COURIERS__STORE", "redis", "couriers.store"),
             ("ODYSSEY_OPLOG__SINK", "s3", "oplog.bucket"),
             ("ODYSSEY_OPLOG__FILES_MAX", "0", "oplog.files_max"),
+            ("ODYSSEY_OPLOG__SSE", "aes256", "oplog.sse"),
+            ("ODYSSEY_OPLOG__KMS_KEY", "alias/odyssey", "oplog.kms_key"),
             ("ODYSSEY_AWS__PROVISION", "perhaps", "aws.provision"),
             ("ODYSSEY_LOG__FORMAT", "xml", "log.format"),
             ("ODYSSEY_LOG__LEVEL", "odyssey=loud", "log.level"),

@@ -137,6 +137,11 @@ impl Engines {
                 client: aws.s3(),
                 bucket: config.oplog.bucket.clone(),
                 prefix: config.oplog.prefix.clone(),
+                encryption: match config.oplog.sse {
+                    config::OplogSse::None => oplog::Encryption::OfBucket,
+                    config::OplogSse::Aes256 => oplog::Encryption::Aes256,
+                    config::OplogSse::AwsKms => oplog::Encryption::Kms(config.oplog.kms_key.clone()),
+                },
             }),
         }
     }

@@ -6,6 +6,7 @@
 //!                         <date>#<shard> | driver/<id>    how many packages the driver holds on that day
 //!                         <date>#manifest | head          which manifest the day has
 //!                         <date>#manifest | <upload>/<n>  a piece of it
+//!                         <date>#uploads  | <upload>      that there are such pieces
 //! ```
 //!
 //! - **One driver a day.** A package is given in the transaction that puts its item into `DeliveryPackages`, on the condition
@@ -60,7 +61,7 @@ pub use values::SHARDS;
 
 use calls::{Calls, Trouble, together, trouble};
 use tables::{DATE, PREVIOUS_STATUS, STATUS, UPDATED_AT};
-use values::{Item, PACKAGE_ITEM, assignment, key, missing, moment, text, text_of};
+use values::{Item, PACKAGE_ITEM, assignment, key, malformed, moment, text, text_of};
 
 /// Queries that run at once for one caller.
 const QUERIES_AT_ONCE: usize = 16;
@@ -108,21 +109,22 @@ impl Dynamodb {
             .table_name(&self.tables.packages)
             .consistent_read(true)
             .key_condition_expression("#shard = :shard AND begins_with(#item, :item)")
-            .projection_expression("#item, #driver")
+            .projection_expression("#shard, #item, #driver")
             .expression_attribute_names("#shard", SHARD)
             .expression_attribute_names("#item", ITEM)
             .expression_attribute_names("#driver", DRIVER_ID)
             .expression_attribute_values(":shard", text(shard))
             .expression_attribute_values(":item", text(PACKAGE_ITEM));
         let items = self.calls.query(query).await?;
-        let held = items.iter().map(|item| {
+        let held = |item: &Item| {
             let package = text_of(item, ITEM).and_then(|text| text.strip_prefix(PACKAGE_ITEM));
             Some(Held {
                 driver: DriverId::parse(text_of(item, DRIVER_ID)?)?,
                 package: PackageId::parse(package?)?,
             })
-        });
-        held.map(|held| held.ok_or_else(|| missing(&self.tables.packages)))
+        };
+        let each = items.iter();
+        each.map(|item| held(item).ok_or_else(|| malformed(&self.tables.packages, item)))
             .collect()
     }
 
@@ -138,7 +140,7 @@ impl Dynamodb {
             .consistent_read(true)
             .key_condition_expression("#driver = :driver")
             .filter_expression("#date = :date AND #status = :assigned")
-            .projection_expression("#package")
+            .projection_expression("#driver, #package")
             .expression_attribute_names("#driver", DRIVER_ID)
             .expression_attribute_names("#package", PACKAGE_ID)
             .expression_attribute_names("#date", DATE)
@@ -149,7 +151,7 @@ impl Dynamodb {
         let items = self.calls.query(query).await?;
         let held = items.iter().map(|item| {
             let package = text_of(item, PACKAGE_ID).and_then(PackageId::parse);
-            let package = package.ok_or_else(|| missing(&self.tables.assignments))?;
+            let package = package.ok_or_else(|| malformed(&self.tables.assignments, item))?;
             let driver = driver.clone();
             Ok(Held { driver, package })
         });
@@ -163,11 +165,12 @@ impl Dynamodb {
             Ok(old) => old,
             Err(None) => return Ok(Err(Refusal::NoSuchAssignment)),
             Err(Some(old)) => {
-                let old = assignment(&old).ok_or_else(|| missing(&self.tables.assignments))?;
+                let found = assignment(&old);
+                let old = found.ok_or_else(|| malformed(&self.tables.assignments, &old))?;
                 return Ok(Err(Refusal::Final { status: old.status }));
             }
         };
-        let unreadable = || missing(&self.tables.assignments);
+        let unreadable = || malformed(&self.tables.assignments, &old);
         let mut assignment = assignment(&old).ok_or_else(unreadable)?;
         let mut from = assignment.status;
         if answer.lost && from == update.status && assignment.updated_at == update.at {

@@ -22,8 +22,8 @@
 //! # When something is away
 //! - **The disk is full or fails:** entries wait in the queue; once that is full, the new ones are lost. It is tried again every
 //!   second.
-//! - **S3 is away, or has no such bucket:** packed files wait in the spool, and are tried again, ever less often. When the
-//!   spool is full, the oldest stay and the new entries are lost, until something was uploaded and a quarter is free.
+//! - **S3 is away, or refuses the files:** packed files wait in the spool, and are tried again, ever less often. If the operator
+//!   must repair something, such as a missing bucket or a policy, readiness fails meanwhile. When the spool is full, the oldest stay and the new entries are lost, until something was uploaded and a quarter is free.
 //! - **The server stops:** what is left is uploaded for as long as it may take, and what then remains by the next start.
 //!
 //! Each is said once when it begins, and once when it is over; the metrics count what is lost, and why.
@@ -102,7 +102,21 @@ pub enum Sink {
         bucket: String,
         /// What the keys begin with, without a slash at its end; may be empty.
         prefix: String,
+        /// What each upload asks for.
+        encryption: Encryption,
     },
+}
+
+/// How an object is encrypted.
+#[cfg(feature = "aws")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// As the bucket says.
+    OfBucket,
+    /// With keys of S3.
+    Aes256,
+    /// With this key of KMS; empty: the account's own for S3.
+    Kms(String),
 }
 
 /// A handle to the log; cheap to clone. When the last one is dropped, what is queued is still written, and uploaded by the
@@ -175,11 +189,13 @@ impl Oplog {
                 client,
                 bucket,
                 prefix,
+                encryption,
             } => {
                 let target = s3::Target {
                     client,
                     bucket,
                     prefix,
+                    encryption,
                 };
                 let spool = Arc::clone(&spool);
                 Some(s3::Uploads::start(target, spool, metrics.clone())?)
@@ -257,10 +273,19 @@ impl Oplog {
         }
     }
 
-    /// Whether lines are written, since when, and why not; nothing if there is no log.
+    /// Whether lines are written, and the bucket takes them, since when, and why not; nothing if there is no log. A bucket that
+    /// is out of reach for a while counts as one that takes them.
     pub fn state(&self) -> Option<State> {
         let inner = self.inner.as_ref()?;
-        Some(inner.shared.condition.state())
+        let writing = inner.shared.condition.state();
+        #[cfg(feature = "aws")]
+        if let (None, Some(uploads)) = (&writing.down, &inner.uploads) {
+            let uploading = uploads.state();
+            if uploading.down.is_some() {
+                return Some(uploading);
+            }
+        }
+        Some(writing)
     }
 
     /// Brings the gauges up to date.

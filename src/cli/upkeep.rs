@@ -36,13 +36,16 @@ pub enum Couriers {
     },
     /// Bring messages back from the dead-letter queue to the queue they came from
     ///
-    /// What is there when it begins is sent again as it was, and deleted there once the other queue has it. What still nobody
-    /// understands comes back, with its reason. Servers may be running meanwhile.
+    /// What is there when it begins is sent again as it was, with its own attributes, and deleted there once the other queue has
+    /// it. What still nobody understands comes back, with its reason. Servers may be running meanwhile.
     #[cfg(feature = "aws")]
     Redrive {
         #[command(flatten)]
         source: Source,
         /// Only list the messages with their reasons, and leave them where they are
+        ///
+        /// SQS counts each look as a reception. A dead-letter queue with a redrive policy of its own would lose messages to that,
+        /// and is refused. Listed messages are visible to others again when the list ends; if it is killed, after 5 minutes.
         #[arg(long)]
         dry_run: bool,
     },

@@ -625,6 +625,8 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
         ("oplog.batch_age", "99ms"),
         ("oplog.spool_max_bytes", "65535"),
         ("oplog.waiting_max", "0"),
+        ("oplog.sse", "aws:kms:dsse"),
+        ("oplog.kms_key", "alias/odyssey"),
         ("aws.provision", "perhaps"),
         ("couriers.store", "paper"),
         ("couriers.events", "post"),

@@ -57,6 +57,7 @@ const ON_FILLED: &[&str] = &["sqs:GetQueueAttributes", "sqs:SendMessage"];
 const ON_EMPTIED: &[&str] = &[
     "sqs:ChangeMessageVisibility",
     "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
     "sqs:GetQueueUrl",
     "sqs:ReceiveMessage",
 ];

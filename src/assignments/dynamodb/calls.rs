@@ -1,11 +1,13 @@
 //! Calls that are repeated while that makes sense.
 //!
-//! | what happens                       | was it done? | repeated | at last                    |
-//! |------------------------------------|--------------|----------|----------------------------|
-//! | throttled, or two transactions met | no           | yes      | [`Unavailable::Busy`]      |
-//! | no answer, or a broken one         | who knows    | yes      | [`Unavailable::Engine`]    |
-//! | no such table, or not allowed      | no           | no       | [`Unavailable::Engine`]    |
-//! | the request makes no sense         | no           | no       | [`Unavailable::Failed`]    |
+//! | what happens                       | was it done? | repeated            | at last                 |
+//! |------------------------------------|--------------|---------------------|-------------------------|
+//! | throttled, or two transactions met | no           | as long as allowed  | [`Unavailable::Busy`]   |
+//! | no answer, or a broken one         | who knows    | as often as allowed | [`Unavailable::Engine`] |
+//! | no such table, or not allowed      | no           | no                  | [`Unavailable::Engine`] |
+//! | the request makes no sense         | no           | no                  | [`Unavailable::Failed`] |
+//!
+//! Which error is which stands in [`errors`].
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,19 +22,20 @@ use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
-use uuid::Uuid;
 
 use super::super::error::Unavailable;
 use super::values::{Item, place_of_day};
-use crate::storage::aws::{Aws, told};
+use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::aws::{Aws, backoff, told};
 use crate::storage::{Condition, State};
 
 /// How a call that fails is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Tries of a call; at least one.
+    /// Tries of a call that is not answered; at least one. A call that is throttled is tried for as long as `limit` allows.
     pub tries: u32,
-    /// How long to wait before the second try, and twice as long before each further one; a random part of it.
+    /// How long to wait before the second try, and twice as long before each further one, up to some seconds; a random part
+    /// of it.
     pub backoff: Duration,
     /// How long a call may take with all its tries.
     pub limit: Duration,
@@ -48,6 +51,8 @@ impl Default for Patience {
     }
 }
 
+/// The longest wait before a further try.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How often it is tried whether an engine that was out of reach is back.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -102,34 +107,13 @@ pub(super) fn trouble<E>(error: SdkError<E, HttpResponse>) -> Trouble
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let kind = match &error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or_default();
-            kind_of(code, answer.raw().status().as_u16())
-        }
-        // Such as credentials that cannot be had at the moment: nothing was sent.
-        SdkError::ConstructionFailure(_) => Kind::Down,
-        _ => Kind::Lost,
+    let kind = match errors::action(Service::DynamoDb, &error) {
+        Action::Retry => Kind::Busy,
+        Action::RetryUnknown => Kind::Lost,
+        Action::NotReady => Kind::Down,
+        Action::Refuse | Action::DeadLetter => Kind::Mistake,
     };
     Trouble::of(kind, told(&error))
-}
-
-fn kind_of(code: &str, status: u16) -> Kind {
-    match code {
-        "ProvisionedThroughputExceededException"
-        | "ReplicatedWriteConflictException"
-        | "RequestLimitExceeded"
-        | "ThrottlingException"
-        | "TransactionConflictException" => Kind::Busy,
-        // The first try of the same transaction still runs.
-        "TransactionInProgressException" => Kind::Lost,
-        _ if status >= 500 => Kind::Lost,
-        "IdempotentParameterMismatchException"
-        | "ItemCollectionSizeLimitExceededException"
-        | "SerializationException"
-        | "ValidationException" => Kind::Mistake,
-        _ => Kind::Down,
-    }
 }
 
 /// The item that stood against an update, if there is one.
@@ -196,28 +180,31 @@ impl Calls {
     where
         F: Future<Output = Result<T, Trouble>> + Send,
     {
-        let Patience {
-            tries,
-            backoff,
-            limit,
-        } = self.inner.patience;
-        let deadline = Instant::now() + limit;
-        let (mut tried, mut lost) = (0, false);
+        let patience = self.inner.patience;
+        let deadline = Instant::now() + patience.limit;
+        let (mut failures, mut lost) = (0, 0);
         loop {
             let trouble = match timeout_at(deadline, attempt()).await {
                 Ok(Ok(done)) => {
                     self.inner.answered();
+                    let lost = lost > 0;
                     return Ok(Answered { done, lost });
                 }
                 Ok(Err(trouble)) => trouble,
                 Err(_) => Trouble::of(Kind::Lost, "there was no answer in time"),
             };
-            tried += 1;
-            lost |= trouble.kind == Kind::Lost;
-            let wait = random_part(backoff.saturating_mul(1 << (tried - 1).min(16)));
-            let again = matches!(trouble.kind, Kind::Busy | Kind::Lost);
-            if !again || tried >= tries || Instant::now() + wait >= deadline {
-                return Err(self.give_up(&trouble, lost));
+            failures += 1;
+            let again = match trouble.kind {
+                Kind::Busy => true,
+                Kind::Lost => {
+                    lost += 1;
+                    lost < patience.tries
+                }
+                Kind::Down | Kind::Mistake => false,
+            };
+            let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
+            if !again || Instant::now() + wait >= deadline {
+                return Err(self.give_up(&trouble, lost > 0));
             }
             sleep(wait).await;
         }
@@ -301,13 +288,6 @@ async fn probe(inner: Weak<Inner>) {
             return inner.answered();
         }
     }
-}
-
-fn random_part(whole: Duration) -> Duration {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    // The version and variant of an id stand in other bits.
-    let random = u32::try_from(random >> 32).unwrap_or(u32::MAX);
-    whole.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// Does something with each input, several at once; the results are in any order. If one fails, no further one is begun; those

@@ -18,6 +18,7 @@ use super::Dynamodb;
 use super::calls::{Trouble, together, trouble};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
 use super::values::{self, Item, count, driver_key, package_key, text, text_of};
+use crate::storage::aws::errors::{self, Action, Service};
 
 /// Packages in a transaction: two actions each, and one for the driver's count, of the hundred that the engine takes.
 const PACKAGES_PER_TRANSACTION: usize = 49;
@@ -305,10 +306,9 @@ fn kept(
         return Ok(false);
     }
     let passes = |code: &&str| {
-        matches!(
-            *code,
-            "ProvisionedThroughputExceeded" | "ThrottlingError" | "TransactionConflict"
-        )
+        // What has no row, such as `None`, does not pass.
+        let action = errors::action_of_part(Service::DynamoDb, code, "", true);
+        matches!(action, Action::Retry | Action::RetryUnknown)
     };
     let cause = format!("the transaction was canceled: {}", codes.join(", "));
     if codes.iter().any(passes) {

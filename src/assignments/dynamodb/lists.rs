@@ -9,7 +9,7 @@ use super::super::store::Listing;
 use super::Dynamodb;
 use super::calls::trouble;
 use super::tables::{BY_PACKAGE, DATE, DRIVER_ID, PACKAGE_ID, STATUS};
-use super::values::{Item, assignment, key, missing, place, text};
+use super::values::{Item, assignment, key, malformed, place, text};
 
 /// Pages, of a megabyte each, that are read for one answer. If fewer fit by then than were asked for, the list goes on from
 /// there: a search for what is rare among millions does not hold a request for ever.
@@ -43,13 +43,19 @@ impl Dynamodb {
             return Ok(nothing);
         }
         let pages = self.pages(&filter, limit);
-        let unreadable = || missing(&self.tables.assignments);
+        let table = &self.tables.assignments;
         let mut from = after.map(|place| key(&place.driver, &place.package));
         let mut found: Vec<Assignment> = Vec::new();
         for _ in 0..PAGES_MAX {
             let (items, next) = self.page(&pages, from).await?;
             for item in &items {
-                found.push(assignment(item).ok_or_else(unreadable)?);
+                match assignment(item) {
+                    Some(one) => found.push(one),
+                    // It is left out, and the log names it: a list of all others is of more use than none.
+                    None => {
+                        malformed(table, item);
+                    }
+                }
             }
             from = next;
             // One more than asked for tells that the list goes on.
@@ -66,7 +72,7 @@ impl Dynamodb {
             })
         } else {
             match from {
-                Some(key) => Some(place(&key).ok_or_else(unreadable)?),
+                Some(key) => Some(place(&key).ok_or_else(|| malformed(table, &key))?),
                 None => None,
             }
         };

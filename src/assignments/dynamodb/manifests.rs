@@ -1,28 +1,35 @@
 //! Manifests, in pieces: an item has 400 KB at most.
 //!
 //! A manifest is put under a name of its own (its upload), and then its head names it: until then the day has the one before,
-//! and two that are put at once do not mix. Whoever replaces a head removes the pieces that it named. A process that is killed
-//! between the pieces and the head leaves pieces that nobody names; they cost their storage and nothing else.
+//! and two that are put at once do not mix. Whoever replaces a head removes the pieces that it named.
+//!
+//! Before its pieces, each upload is entered in the day's list of uploads, and it leaves that list after them. So no piece is
+//! lost sight of: what was throttled until its time was over is removed at once, and what a process left that was killed, or
+//! that lost its engine, is removed by the next manifest of the day, once no upload can still be under way ([`UPLOAD_MAX`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use uuid::Uuid;
 
 use super::super::error::Unavailable;
 use super::super::store::{Sheet, Version};
 use super::Dynamodb;
 use super::calls::{together, trouble};
 use super::tables::{BODY, ITEM, PIECES, SHARD, UPLOAD, VERSION};
-use super::values::{Item, count, count_of, missing, place_of_day, text, text_of};
+use super::values::{Item, count, count_of, malformed, place_of_day, text, text_of};
 use crate::values::id::unique;
 
 /// Bytes in a piece.
 const PIECE_BYTES: usize = 350_000;
 /// Pieces that are written or removed at once.
 const PIECES_AT_ONCE: usize = 8;
+/// An upload that began so long ago has ended. A GiB has 3,068 pieces, which take at most 384 times as long as a call may.
+const UPLOAD_MAX: Duration = Duration::from_secs(2 * 3600);
 /// How often a manifest may be replaced while it is read.
 const READS_MAX: u32 = 5;
 
@@ -58,24 +65,103 @@ fn piece_key(date: Date, upload: &str, number: u32) -> Item {
     place_of_day(shard(date), format!("{upload}/{number:04}"))
 }
 
+/// The partition key of the day's list of uploads.
+fn uploads(date: Date) -> String {
+    format!("{date}#uploads")
+}
+
+/// An upload: when it began is in its name, a UUID of version 7.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Upload {
+    name: String,
+    pieces: u32,
+}
+
+impl Upload {
+    fn of(item: &Item) -> Option<Self> {
+        Some(Self {
+            name: text_of(item, ITEM)?.to_owned(),
+            pieces: count_of(item, PIECES)?,
+        })
+    }
+
+    fn key(&self, date: Date) -> Item {
+        place_of_day(uploads(date), self.name.clone())
+    }
+
+    /// Whether it cannot be under way any more.
+    fn has_ended(&self, now: Timestamp) -> bool {
+        let name = self.name.parse::<Uuid>().ok();
+        let began = name.and_then(|name| name.get_timestamp());
+        let earliest = now.as_second().saturating_sub_unsigned(UPLOAD_MAX.as_secs());
+        began.is_none_or(|began| began.to_unix().0.cast_signed() < earliest)
+    }
+}
+
 impl Dynamodb {
     pub(super) async fn head(&self, date: Date) -> Result<Option<Head>, Unavailable> {
         let Some(item) = self.packages_item(head_key(date)).await? else {
             return Ok(None);
         };
-        let head = Head::of(&item).ok_or_else(|| missing(&self.tables.packages))?;
+        let head = Head::of(&item).ok_or_else(|| malformed(&self.tables.packages, &item))?;
         Ok(Some(head))
     }
 
     pub(super) async fn put_manifest(&self, date: Date, sheet: Sheet) -> Result<(), Unavailable> {
-        let upload = unique(Timestamp::now()).to_string();
         let pieces = sheet.body.len().div_ceil(PIECE_BYTES);
-        let pieces = u32::try_from(pieces).map_err(|_| Unavailable::Failed)?;
-        let starts = (0..sheet.body.len()).step_by(PIECE_BYTES);
-        let numbered = (0..pieces).zip(starts);
+        let upload = Upload {
+            name: unique(Timestamp::now()).to_string(),
+            pieces: u32::try_from(pieces).map_err(|_| Unavailable::Failed)?,
+        };
+        let mut listed = upload.key(date);
+        listed.insert(PIECES.to_owned(), count(upload.pieces));
+        self.put(listed).await?;
+        let mut head = head_key(date);
+        head.insert(VERSION.to_owned(), text(sheet.version.to_string()));
+        head.insert(UPLOAD.to_owned(), text(&upload.name));
+        head.insert(PIECES.to_owned(), count(upload.pieces));
+        let put = async {
+            self.put_pieces(date, &upload, &sheet.body).await?;
+            self.put(head).await
+        };
+        let replaced = match put.await {
+            Ok(replaced) => replaced,
+            Err(unavailable) => {
+                // The engine refused it. Where it gave no answer instead, what was asked may still be done, and the head with it.
+                if unavailable == Unavailable::Busy {
+                    let store = self.clone();
+                    tokio::spawn(async move { store.remove_all(date, vec![upload]).await });
+                }
+                return Err(unavailable);
+            }
+        };
+        // After an answer that was lost it may be the same one; then the list of uploads has what was replaced.
+        let replaced = replaced.as_ref().and_then(Head::of);
+        let replaced = replaced.map(|head| Upload {
+            name: head.upload,
+            pieces: head.pieces,
+        });
+        let mut leaving: Vec<_> = replaced.into_iter().collect();
+        match self.left_behind(date).await {
+            Ok(left) => leaving.extend(left),
+            Err(_) => tracing::warn!(%date, "the list of uploads cannot be read"),
+        }
+        leaving.retain(|one| one.name != upload.name);
+        self.remove_all(date, leaving).await;
+        Ok(())
+    }
+
+    async fn put_pieces(
+        &self,
+        date: Date,
+        upload: &Upload,
+        body: &Arc<[u8]>,
+    ) -> Result<(), Unavailable> {
+        let starts = (0..body.len()).step_by(PIECE_BYTES);
+        let numbered = (0..upload.pieces).zip(starts);
         let written = together(numbered, PIECES_AT_ONCE, |(number, start)| {
-            let (store, body) = (self.clone(), Arc::clone(&sheet.body));
-            let mut item = piece_key(date, &upload, number);
+            let (store, body) = (self.clone(), Arc::clone(body));
+            let mut item = piece_key(date, &upload.name, number);
             async move {
                 let end = body.len().min(start + PIECE_BYTES);
                 let piece = Blob::new(&body[start..end]);
@@ -83,21 +169,42 @@ impl Dynamodb {
                 store.put(item).await
             }
         });
-        written.await?;
-        let mut head = head_key(date);
-        head.insert(VERSION.to_owned(), text(sheet.version.to_string()));
-        head.insert(UPLOAD.to_owned(), text(&upload));
-        head.insert(PIECES.to_owned(), count(pieces));
-        let replaced = self.put(head).await?;
-        // After an answer that was lost it may be the same one.
-        let replaced = replaced.as_ref().and_then(Head::of);
-        if let Some(old) = replaced.filter(|old| old.upload != upload)
-            && self.remove_pieces(date, &old).await.is_err()
-        {
-            // The manifest is kept all the same.
-            tracing::warn!(%date, "pieces of a manifest that was replaced are left");
+        written.await.map(drop)
+    }
+
+    /// Uploads that have ended, and are not the day's manifest.
+    async fn left_behind(&self, date: Date) -> Result<Vec<Upload>, Unavailable> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.tables.packages)
+            .consistent_read(true)
+            .key_condition_expression("#shard = :shard")
+            .expression_attribute_names("#shard", SHARD)
+            .expression_attribute_values(":shard", text(uploads(date)));
+        let items = self.calls.query(query).await?;
+        let now = Timestamp::now();
+        let mut ended: Vec<_> = items.iter().filter_map(Upload::of).collect();
+        ended.retain(|upload| upload.has_ended(now));
+        if !ended.is_empty() {
+            let head = self.head(date).await?;
+            ended.retain(|upload| head.as_ref().is_none_or(|head| head.upload != upload.name));
         }
-        Ok(())
+        Ok(ended)
+    }
+
+    /// Removes uploads, each with its pieces. What cannot be removed now stays in the list of uploads.
+    async fn remove_all(&self, date: Date, leaving: Vec<Upload>) {
+        for upload in leaving {
+            let removed = async {
+                self.remove_pieces(date, &upload).await?;
+                self.remove(upload.key(date)).await
+            };
+            if removed.await.is_err() {
+                let upload = upload.name;
+                tracing::warn!(%date, upload, "pieces of a manifest are left to the next one");
+            }
+        }
     }
 
     pub(super) async fn get_manifest(&self, date: Date) -> Result<Option<Sheet>, Unavailable> {
@@ -136,16 +243,16 @@ impl Dynamodb {
         let mut body = Vec::with_capacity(items.len() * PIECE_BYTES);
         for item in &items {
             let piece = item.get(BODY).and_then(|piece| piece.as_b().ok());
-            let piece = piece.ok_or_else(|| missing(&self.tables.packages))?;
+            let piece = piece.ok_or_else(|| malformed(&self.tables.packages, item))?;
             body.extend_from_slice(piece.as_ref());
         }
         Ok(Some(body))
     }
 
-    async fn remove_pieces(&self, date: Date, old: &Head) -> Result<(), Unavailable> {
+    async fn remove_pieces(&self, date: Date, old: &Upload) -> Result<(), Unavailable> {
         let removed = together(0..old.pieces, PIECES_AT_ONCE, |number| {
             let store = self.clone();
-            let key = piece_key(date, &old.upload, number);
+            let key = piece_key(date, &old.name, number);
             async move { store.remove(key).await }
         });
         removed.await?;
@@ -154,7 +261,7 @@ impl Dynamodb {
 
     /// Puts an item; what was there before, if it is a head.
     async fn put(&self, item: Item) -> Result<Option<Item>, Unavailable> {
-        let is_head = !item.contains_key(BODY);
+        let is_head = item.contains_key(VERSION);
         let request = self
             .client
             .put_item()

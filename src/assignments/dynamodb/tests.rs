@@ -2,6 +2,7 @@ mod emulator;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -131,14 +132,19 @@ async fn what_passes_is_waited_for() {
 
 #[tokio::test]
 async fn what_does_not_pass_is_said_and_nothing_is_kept() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let patience = Patience {
+        limit: Duration::from_secs(1),
+        ..HASTY
+    };
+    let (store, proxy) = behind_a_proxy(&shared(), patience).await;
     let given = || part("ada", 0, &[], &["p"]);
-    for faults in [[Throttled; 4], [Conflict; 4], [ThrottledInside; 4]] {
-        proxy.next(TRANSACTION, &faults);
+    for fault in [Throttled, Conflict, ThrottledInside] {
+        proxy.all_but(TRANSACTION, 0, fault);
         assert_eq!(changed(&store, given()).await, Err(Unavailable::Busy));
         assert!(store.is_well(), "it is busy");
     }
-    proxy.next(TRANSACTION, &[Broken, Unheard, Broken, Throttled]);
+    proxy.end();
+    proxy.next(TRANSACTION, &[Broken, Unheard, Throttled, Broken, Broken]);
     assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
     assert!(!store.is_well());
     assert!(proxy.is_over());
@@ -146,6 +152,141 @@ async fn what_does_not_pass_is_said_and_nothing_is_kept() {
     assert!(store.is_well());
     assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
     day_is(&store, &[("ada", "p")]).await;
+}
+
+/// A manifest of so many pieces.
+fn sheet_of(version: u128, pieces: usize) -> Sheet {
+    Sheet {
+        version: Version(version),
+        body: vec![version.to_le_bytes()[0]; (pieces - 1) * 350_000 + 1].into(),
+    }
+}
+
+/// The keys of all items of manifests.
+async fn items_of_manifests(store: &Dynamodb) -> BTreeSet<String> {
+    let scan = store.client.scan().table_name(&store.tables.packages);
+    let pages = scan.into_paginator().items().send();
+    let items: Vec<Item> = pages.collect::<Result<_, _>>().await.unwrap();
+    let names = items.iter().map(|item| {
+        let of = |name| text_of(item, name).unwrap();
+        format!("{} {}", of(SHARD), of(ITEM))
+    });
+    let is_of_manifest = |name: &String| name.contains("#manifest") || name.contains("#uploads");
+    names.filter(is_of_manifest).collect()
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_throttled_is_kept_once_the_table_takes_it() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    // More often than a call may go unanswered.
+    proxy.next("PutItem", &[Throttled; 20]);
+    let sheet = sheet_of(1, 3);
+    store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+    assert!(proxy.is_over());
+    assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
+    let patience = Patience {
+        limit: Duration::from_secs(1),
+        ..HASTY
+    };
+    let (store, proxy) = behind_a_proxy(&shared(), patience).await;
+    let before = sheet_of(1, 2);
+    store.keep_manifest(day(0), before.clone()).await.unwrap();
+    let items = items_of_manifests(&store).await;
+    // Its place in the list of uploads, two of its pieces, and no more; then all but its head.
+    for passed in [3, 5] {
+        proxy.all_but("PutItem", passed, Throttled);
+        let refused = store.keep_manifest(day(0), sheet_of(2, 4)).await;
+        assert_eq!(refused, Err(Unavailable::Busy));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while items_of_manifests(&store).await != items {
+            assert!(Instant::now() < deadline, "pieces are left");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(store.manifest(day(0)).await.unwrap() == Some(before.clone()));
+    }
+    proxy.end();
+    store.keep_manifest(day(0), sheet_of(3, 1)).await.unwrap();
+    // A head, a piece, and a place in the list.
+    assert_eq!(items_of_manifests(&store).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_manifest_whose_last_answer_is_lost_loses_no_pieces() {
+    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    store.keep_manifest(day(0), sheet_of(1, 2)).await.unwrap();
+    // All but its head are answered.
+    proxy.all_but("PutItem", 3, Unanswered);
+    let sheet = sheet_of(2, 2);
+    let told = store.keep_manifest(day(0), sheet.clone()).await;
+    assert_eq!(told, Err(Unavailable::Engine));
+    proxy.end();
+    assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
+    let store = open(&shared(), HASTY).await;
+    let now = Timestamp::now().as_second();
+    let began = |hours_ago: i64| {
+        let began = (now - hours_ago * 3600).cast_unsigned();
+        Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, began, 0))
+    };
+    let (old, young) = (began(3), began(0));
+    for (upload, pieces) in [(old, 2), (young, 1)] {
+        let listed = values::place_of_day(format!("{}#uploads", day(0)), upload.to_string());
+        let mut items = vec![listed];
+        items[0].insert("pieces".to_owned(), values::count(pieces));
+        items.extend((0..pieces).map(|number| {
+            let item = format!("{upload}/{number:04}");
+            values::place_of_day(format!("{}#manifest", day(0)), item)
+        }));
+        for item in items {
+            let put = store.client.put_item().table_name(&store.tables.packages);
+            Box::pin(put.set_item(Some(item)).send()).await.unwrap();
+        }
+    }
+    store.keep_manifest(day(0), sheet_of(1, 1)).await.unwrap();
+    let items = items_of_manifests(&store).await;
+    let of = |upload: Uuid| items.iter().filter(|item| item.contains(&upload.to_string()));
+    assert_eq!(of(old).count(), 0, "{items:?}");
+    // It may still be under way.
+    assert_eq!(of(young).count(), 2, "{items:?}");
+    assert_eq!(items.len(), 5, "{items:?}");
+}
+
+#[tokio::test]
+async fn an_item_that_cannot_be_read_is_left_out_of_a_list() {
+    let store = open(&shared(), HASTY).await;
+    let given = part("ada", 0, &[], &["p", "q", "r"]);
+    changed(&store, given).await.unwrap();
+    let update = store.client.update_item();
+    let update = update
+        .table_name(&store.tables.assignments)
+        .set_key(Some(key(&driver("ada"), &id("q"))))
+        .update_expression("SET #status = :status")
+        .expression_attribute_names("#status", STATUS)
+        .expression_attribute_values(":status", text("mislaid"));
+    Box::pin(update.send()).await.unwrap();
+    let of_ada = Filter {
+        driver: Some(driver("ada")),
+        ..Filter::default()
+    };
+    for filter in [of_ada, Filter::default()] {
+        let listing = store.list(filter, None, 10).await.unwrap();
+        let names: Vec<_> = listing
+            .assignments
+            .iter()
+            .map(|it| &it.package.id)
+            .collect();
+        assert_eq!(names, [&id("p"), &id("r")]);
+    }
+    // Nobody plans around what is not known.
+    let said = says("ada", "q", Status::Delivered, 2);
+    assert_eq!(store.update(said).await.unwrap_err(), Unavailable::Failed);
 }
 
 #[tokio::test]

@@ -67,9 +67,12 @@ fn yes_or_no_of(item: &Item, name: &str) -> Option<bool> {
     item.get(name)?.as_bool().ok().copied()
 }
 
-/// Attributes that are not as this adapter writes them: somebody else did.
-pub(super) fn missing(table: &str) -> Unavailable {
-    tracing::error!(table, "an item in the table cannot be read");
+/// Attributes that are not as this adapter writes them: somebody else did. The log names the item.
+pub(super) fn malformed(table: &str, item: &Item) -> Unavailable {
+    let names = [DRIVER_ID, PACKAGE_ID, SHARD, ITEM].into_iter();
+    let key = names.filter_map(|name| Some(format!("{name}={}", text_of(item, name)?)));
+    let key = key.collect::<Vec<_>>().join(" ");
+    tracing::error!(table, key, "an item in the table cannot be read; correct or delete it");
     Unavailable::Failed
 }
 

@@ -8,15 +8,21 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, CreateBucketConfiguration, ServerSideEncryption,
+};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, spawn_blocking};
-use tracing::{info, warn};
+use tokio::task::{AbortHandle, JoinError, spawn_blocking};
+use tracing::{error, info, warn};
 
+use super::Encryption;
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
 use crate::storage::aws::backoff;
+use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::{Condition, State};
 
 /// How long one try may take. A file has some megabytes; a slow way is better than none.
 const TRY: Duration = Duration::from_secs(30);
@@ -37,6 +43,22 @@ pub(super) struct Target {
     pub(super) client: Client,
     pub(super) bucket: String,
     pub(super) prefix: String,
+    pub(super) encryption: Encryption,
+}
+
+impl Target {
+    /// An upload to this key.
+    fn put(&self, key: String) -> PutObjectFluentBuilder {
+        let put = self.client.put_object().bucket(&self.bucket).key(key);
+        match &self.encryption {
+            Encryption::OfBucket => put,
+            Encryption::Aes256 => put.server_side_encryption(ServerSideEncryption::Aes256),
+            Encryption::Kms(id) => {
+                let put = put.server_side_encryption(ServerSideEncryption::AwsKms);
+                put.set_ssekms_key_id((!id.is_empty()).then(|| id.clone()))
+            }
+        }
+    }
 }
 
 /// The task that uploads, as the log's handle sees it.
@@ -46,6 +68,7 @@ pub(super) struct Uploads {
     closing: watch::Sender<bool>,
     ended: watch::Sender<()>,
     task: AbortHandle,
+    condition: Arc<Condition>,
 }
 
 impl Uploads {
@@ -57,7 +80,9 @@ impl Uploads {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let (closing, phase) = watch::channel(false);
         let (ended, alive) = watch::channel(());
+        let condition = Arc::<Condition>::default();
         let uploader = Uploader {
+            condition: Arc::clone(&condition),
             target: patient(target),
             spool,
             metrics,
@@ -72,7 +97,13 @@ impl Uploads {
             closing,
             ended,
             task: task.abort_handle(),
+            condition,
         })
+    }
+
+    /// Down while the operator must repair something, so that the bucket takes files.
+    pub(super) fn state(&self) -> State {
+        self.condition.state()
     }
 
     /// No more files come: returns once all that are there are uploaded.
@@ -113,6 +144,29 @@ struct Uploader {
     phase: watch::Receiver<bool>,
     /// How often it has failed since it last succeeded.
     failures: u32,
+    condition: Arc<Condition>,
+}
+
+/// Why a file is not uploaded.
+struct Failure {
+    action: Action,
+    reason: String,
+}
+
+/// Of the disk, or of the runtime.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            action: Action::Retry,
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        io::Error::from(error).into()
+    }
 }
 
 impl Uploader {
@@ -132,7 +186,7 @@ impl Uploader {
         let names = match spawn_blocking(move || spool.oldest(NAMES_MAX)).await {
             Ok(Ok(names)) => names,
             Ok(Err(error)) => {
-                self.failed(&error.to_string());
+                self.failed(&error.into());
                 self.wait().await?;
                 return Ok(!closing);
             }
@@ -149,8 +203,8 @@ impl Uploader {
             }
         }
         for name in names {
-            while let Err(reason) = self.upload(&name).await {
-                self.failed(&reason);
+            while let Err(failure) = self.upload(&name).await {
+                self.failed(&failure);
                 self.wait().await?;
             }
         }
@@ -158,32 +212,34 @@ impl Uploader {
     }
 
     /// Uploads a file and removes it. Done again, the same object is there.
-    async fn upload(&mut self, name: &Name) -> Result<(), String> {
+    async fn upload(&mut self, name: &Name) -> Result<(), Failure> {
         let (spool, file) = (Arc::clone(&self.spool), name.clone());
         let read = spawn_blocking(move || spool.read(&file)).await;
-        let body = match read.map_err(|error| error.to_string())? {
+        let body = match read? {
             Ok(body) => body,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 warn!(file = %name, "somebody removed a file of the operational log");
                 return Ok(());
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
-        let put = self.target.client.put_object();
+        let put = self.target.put(name.key(&self.target.prefix));
         let put = put
-            .bucket(&self.target.bucket)
-            .key(name.key(&self.target.prefix))
             // The object is a compressed file, and stays one for whoever downloads it: no content encoding is said.
             .content_type("application/x-ndjson")
             .body(body.into());
         // Boxed: the SDK's futures are large.
         let sent = Box::pin(put.send()).await;
-        sent.map_err(|error| DisplayErrorContext(error).to_string())?;
+        sent.map_err(|error| Failure {
+            action: errors::action(Service::S3, &error),
+            reason: DisplayErrorContext(error).to_string(),
+        })?;
         self.metrics.uploaded(true);
+        self.condition.works();
         let (spool, file) = (Arc::clone(&self.spool), name.clone());
         let removed = spawn_blocking(move || spool.remove(&file)).await;
-        match removed.map_err(|error| error.to_string())? {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.to_string()),
+        match removed? {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
         if self.failures > 0 {
@@ -194,11 +250,15 @@ impl Uploader {
         Ok(())
     }
 
-    fn failed(&mut self, reason: &str) {
+    fn failed(&mut self, failure: &Failure) {
         self.metrics.uploaded(false);
-        if self.failures == 0 {
-            let bucket = &self.target.bucket;
-            warn!(%bucket, reason, "cannot upload the operational log; it waits on the disk");
+        let (reason, bucket) = (failure.reason.as_str(), &self.target.bucket);
+        let passes = matches!(failure.action, Action::Retry | Action::RetryUnknown);
+        let sentence = "cannot upload the operational log; it waits on the disk";
+        if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {
+            error!(%bucket, reason, "the operational log waits on the disk until somebody repairs this");
+        } else if self.failures == 0 {
+            warn!(%bucket, reason, "{sentence}");
         }
         self.failures = self.failures.saturating_add(1);
     }

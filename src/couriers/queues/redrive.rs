@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageSystemAttributeName,
+    QueueAttributeName,
 };
 use jiff::Timestamp;
 use thiserror::Error;
@@ -13,7 +14,8 @@ use tokio::task::JoinSet;
 
 use super::super::reading;
 use super::chain::Places;
-use super::consumer::{BATCH_MAX, QUEUE, REASON, seconds};
+use super::consumer::{BATCH_MAX, seconds};
+use super::dead_letters::{Attributes, QUEUE, REASON};
 use super::health::is_missing;
 use super::message::understand;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
@@ -92,8 +94,9 @@ enum Way {
     Nowhere,
 }
 
-/// Brings back what was there when it began, each message with its own body, and deletes it here once the other queue has it. What
-/// comes back as poison meanwhile stays. With `dry_run` nothing is brought back, and each message is told to `list`.
+/// Brings back what was there when it began, each message with its own body and attributes, and deletes it here once the other
+/// queue has it. What comes back as poison meanwhile stays. With `dry_run` nothing is brought back, and each message is told to
+/// `list`. SQS counts a look as a reception: a dead-letter queue whose own redrive policy counts them is not looked into.
 /// Queues that are not configured are found by the names under which they are made.
 ///
 /// # Errors
@@ -114,6 +117,9 @@ pub async fn redrive(
     let dead = at(&configured.dead_letters, DEAD_LETTERS).await;
     let dead = dead.map_err(interrupted)?;
     let dead = dead.ok_or_else(|| interrupted(format!("there is no {DEAD_LETTERS}")))?;
+    if dry_run {
+        Box::pin(expect_no_policy(&sqs, &dead)).await?;
+    }
     let events = at(&configured.events_queue, EVENTS_QUEUE).await;
     let assignments = at(&configured.assignments_queue, ASSIGNMENTS_QUEUE).await;
     let mut redrive = Redrive {
@@ -151,6 +157,27 @@ async fn find(
     }
 }
 
+/// Refuses a queue from which looking takes messages away.
+async fn expect_no_policy(sqs: &aws_sdk_sqs::Client, queue: &str) -> Result<(), Interrupted> {
+    let policy = QueueAttributeName::RedrivePolicy;
+    let get = sqs.get_queue_attributes().queue_url(queue);
+    let cause = match Box::pin(get.attribute_names(policy.clone()).send()).await {
+        Err(error) => told(&error),
+        Ok(got) => match got.attributes.unwrap_or_default().get(&policy) {
+            Some(policy) if !policy.is_empty() => format!(
+                "it has a redrive policy of its own, {policy}, which counts each look as a reception and takes messages away \
+                 that were received too often; remove it, or run without --dry-run"
+            ),
+            _ => return Ok(()),
+        },
+    };
+    Err(Interrupted {
+        doing: "cannot look into the dead-letter queue".to_owned(),
+        cause,
+        so_far: None,
+    })
+}
+
 struct Redrive {
     sqs: aws_sdk_sqs::Client,
     waiting: aws_sdk_sqs::Client,
@@ -172,6 +199,8 @@ struct Going {
     way: Way,
     to: String,
     body: String,
+    /// Its own, without those with which it was buried.
+    attributes: Attributes,
     receipt: String,
 }
 
@@ -233,6 +262,8 @@ impl Redrive {
         let late = sent.and_then(|sent| sent.parse().ok()) >= Some(self.began_ms);
         let id = message.message_id.unwrap_or_default();
         let receipt = message.receipt_handle?;
+        let mut attributes = message.message_attributes.unwrap_or_default();
+        attributes.retain(|name, _| ![REASON, QUEUE].contains(&name.as_str()));
         let first = self.seen.insert(id.clone());
         let to = match way {
             Way::Events => self.events.clone(),
@@ -246,6 +277,7 @@ impl Redrive {
                     way,
                     to,
                     body: message.body.unwrap_or_default(),
+                    attributes,
                     receipt,
                 });
             }
@@ -294,6 +326,7 @@ impl Redrive {
             let (sqs, dead) = (self.sqs.clone(), self.dead.clone());
             running.spawn(async move {
                 let message = sqs.send_message().queue_url(&one.to).message_body(one.body);
+                let message = message.set_message_attributes(Some(one.attributes));
                 if let Err(error) = Box::pin(message.send()).await {
                     let cause = told(&error);
                     return Err((format!("cannot send to {}", one.to), cause, one.receipt));

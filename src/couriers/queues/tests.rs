@@ -412,9 +412,9 @@ async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
 /// So many events; the one at `place` is about what is not wanted.
 fn events_with(count: u128, place: usize, details: &str) -> Vec<Event> {
     let ids = ids(count).into_iter().enumerate();
-    let each = ids.map(|(number, id)| match number == place {
-        true => event_about(id, details),
-        false => event(id),
+    let each = ids.map(|(number, id)| {
+        let about = if number == place { details } else { "Buy something" };
+        event_about(id, about)
     });
     each.collect()
 }

@@ -50,7 +50,7 @@ pub enum Action {
     /// dead-letter queue.
     DeadLetter,
     /// The operator must repair something. A client that waits is answered 503 at once, readiness fails, and what waits in a
-    /// queue, an outbox or a spool is tried again with the longest pauses.
+    /// queue, an outbox or a spool is tried again with growing pauses.
     NotReady,
 }
 

@@ -16,13 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+
+use crate::storage::aws::testkit::serve;
 
 /// The shared emulator.
 pub(super) fn shared() -> String {
@@ -113,6 +114,8 @@ const FAULTS: [Fault; 6] = [
 struct Script {
     /// What happens to the next requests of these operations.
     next: Mutex<VecDeque<(&'static str, Fault)>>,
+    /// What happens to all requests of this operation but so many first ones.
+    all_but: Mutex<Option<(&'static str, usize, Fault)>>,
     /// Chance faults for this percentage of requests.
     chance: Mutex<Option<(fastrand::Rng, u32)>>,
     /// Nothing arrives at all.
@@ -129,6 +132,13 @@ impl Script {
         let mut next = self.next.lock().unwrap();
         if next.front().is_some_and(|fault| fault.0 == operation) {
             return next.pop_front().map(|fault| fault.1);
+        }
+        if let Some((of, first, fault)) = self.all_but.lock().unwrap().as_mut()
+            && *of == operation
+        {
+            let passes = *first > 0;
+            *first = first.saturating_sub(1);
+            return (!passes).then_some(*fault);
         }
         let mut chance = self.chance.lock().unwrap();
         let (random, percent) = chance.as_mut()?;
@@ -155,26 +165,13 @@ impl Proxy {
             .trim_end_matches('/')
             .parse()
             .expect("an address and a port");
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let script = Arc::new(Script::default());
-        let mut serving = JoinSet::new();
         let its_script = Arc::clone(&script);
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let script = Arc::clone(&its_script);
-                connections.spawn(async move {
-                    let service = service_fn(|request| answer(&script, emulator, request));
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    // It ends with an error where it is told to.
-                    let _ = connection
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
+        let (endpoint, serving) = serve(move |request| {
+            let script = Arc::clone(&its_script);
+            async move { answer(&script, emulator, request).await }
+        })
+        .await;
         Self {
             endpoint,
             script,
@@ -186,6 +183,15 @@ impl Proxy {
     pub(super) fn next(&self, operation: &'static str, faults: &[Fault]) {
         let faults = faults.iter().map(|&fault| (operation, fault));
         self.script.next.lock().unwrap().extend(faults);
+    }
+
+    /// All requests of this operation fare so from now on, but for so many first ones; until it is ended.
+    pub(super) fn all_but(&self, operation: &'static str, first: usize, fault: Fault) {
+        *self.script.all_but.lock().unwrap() = Some((operation, first, fault));
+    }
+
+    pub(super) fn end(&self) {
+        *self.script.all_but.lock().unwrap() = None;
     }
 
     /// Whether everything that was to happen has happened.

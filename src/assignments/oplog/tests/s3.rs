@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::storage::aws::Aws;
+use crate::storage::aws::errors::Service;
+use crate::storage::aws::testkit::Refusing;
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -30,6 +32,7 @@ fn s3(directory: &Path, client: &Client, bucket: &str) -> Settings {
             client: client.clone(),
             bucket: bucket.to_owned(),
             prefix: "logs".to_owned(),
+            encryption: Encryption::OfBucket,
         },
         ..files(directory)
     }
@@ -292,4 +295,60 @@ async fn files_that_waited_for_s3_are_archived_when_the_sink_is_files() {
     let archived = archived(dir.path());
     assert_eq!(archived[0].0, "dt=2026-11-21");
     assert_eq!(all(&archived), (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_upload_asks_for_the_encryption_that_is_configured() {
+    let (client, bucket) = (shared().await, bucket());
+    provision(&client, &bucket).await.unwrap();
+    let key = "arn:aws:kms:eu-west-2:123450000001:key/odyssey";
+    for (encryption, expected) in [
+        (Encryption::Aes256, ("AES256", None)),
+        (Encryption::Kms(key.to_owned()), ("aws:kms", Some(key))),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let mut settings = s3(dir.path(), &client, &bucket);
+        settings.sink = Sink::S3 {
+            client: client.clone(),
+            bucket: bucket.clone(),
+            prefix: expected.0.to_owned(),
+            encryption,
+        };
+        let shop = Shop::open(settings);
+        shop.note(entries(&today(), 0..10));
+        shop.oplog.close(PATIENCE).await;
+        let list = client.list_objects_v2().bucket(&bucket);
+        let list = Box::pin(list.prefix(expected.0).send()).await.unwrap();
+        let [object] = list.contents() else {
+            panic!("one object: {list:?}")
+        };
+        let head = client.head_object().bucket(&bucket);
+        let head = head.key(object.key().unwrap()).send();
+        let head = Box::pin(head).await.unwrap();
+        let sse = head.server_side_encryption().map(|sse| sse.as_str());
+        assert_eq!((sse, head.ssekms_key_id()), (Some(expected.0), expected.1));
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_somebody_must_repair_is_said_and_one_that_is_slow_is_not() {
+    let failed = "odyssey_oplog_uploads_total{result=\"failed\"}";
+    for (code, status, is_said) in [
+        ("NoSuchBucket", 404, true),
+        ("AccessDenied", 403, true),
+        ("SlowDown", 503, false),
+    ] {
+        let refusing = Refusing::with(Service::S3, code, "on purpose", status).await;
+        let client = Aws::emulated(&refusing.address).await.s3();
+        let dir = TempDir::new().unwrap();
+        let shop = Shop::open(s3(dir.path(), &client, "bucket"));
+        assert_eq!(shop.oplog.state().unwrap().down, None);
+        shop.note(entries(&today(), 0..10));
+        until("it fails", || shop.figure(failed) >= 2).await;
+        let down = shop.oplog.state().unwrap().down;
+        assert_eq!(down.is_some(), is_said, "{code}: {down:?}");
+        let named = down.is_none_or(|down| down.contains(code));
+        assert!(named, "{code}");
+        shop.oplog.close(Duration::from_millis(300)).await;
+    }
 }
