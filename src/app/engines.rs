@@ -140,7 +140,9 @@ impl Engines {
                 encryption: match config.oplog.sse {
                     config::OplogSse::None => oplog::Encryption::OfBucket,
                     config::OplogSse::Aes256 => oplog::Encryption::Aes256,
-                    config::OplogSse::AwsKms => oplog::Encryption::Kms(config.oplog.kms_key.clone()),
+                    config::OplogSse::AwsKms => {
+                        oplog::Encryption::Kms(config.oplog.kms_key.clone())
+                    }
                 },
             }),
         }

@@ -93,7 +93,9 @@ impl Upload {
     fn has_ended(&self, now: Timestamp) -> bool {
         let name = self.name.parse::<Uuid>().ok();
         let began = name.and_then(|name| name.get_timestamp());
-        let earliest = now.as_second().saturating_sub_unsigned(UPLOAD_MAX.as_secs());
+        let earliest = now
+            .as_second()
+            .saturating_sub_unsigned(UPLOAD_MAX.as_secs());
         began.is_none_or(|began| began.to_unix().0.cast_signed() < earliest)
     }
 }

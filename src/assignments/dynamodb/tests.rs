@@ -251,7 +251,11 @@ async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
     }
     store.keep_manifest(day(0), sheet_of(1, 1)).await.unwrap();
     let items = items_of_manifests(&store).await;
-    let of = |upload: Uuid| items.iter().filter(|item| item.contains(&upload.to_string()));
+    let of = |upload: Uuid| {
+        items
+            .iter()
+            .filter(|item| item.contains(&upload.to_string()))
+    };
     assert_eq!(of(old).count(), 0, "{items:?}");
     // It may still be under way.
     assert_eq!(of(young).count(), 2, "{items:?}");

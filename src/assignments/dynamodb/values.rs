@@ -72,7 +72,11 @@ pub(super) fn malformed(table: &str, item: &Item) -> Unavailable {
     let names = [DRIVER_ID, PACKAGE_ID, SHARD, ITEM].into_iter();
     let key = names.filter_map(|name| Some(format!("{name}={}", text_of(item, name)?)));
     let key = key.collect::<Vec<_>>().join(" ");
-    tracing::error!(table, key, "an item in the table cannot be read; correct or delete it");
+    tracing::error!(
+        table,
+        key,
+        "an item in the table cannot be read; correct or delete it"
+    );
     Unavailable::Failed
 }
 

@@ -210,8 +210,8 @@ impl Announcer {
         loop {
             let sent = Box::pin(publish(&self.chain, topic, left.clone()));
             let told = timeout_at(deadline, sent).await;
-            let mut told = told
-                .unwrap_or_else(|_| Told::failed(Trouble::of("there was no answer in time")));
+            let mut told =
+                told.unwrap_or_else(|_| Told::failed(Trouble::of("there was no answer in time")));
             self.metrics
                 .announced
                 .increment(told.confirmed.len() as u64);

@@ -413,7 +413,11 @@ async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
 fn events_with(count: u128, place: usize, details: &str) -> Vec<Event> {
     let ids = ids(count).into_iter().enumerate();
     let each = ids.map(|(number, id)| {
-        let about = if number == place { details } else { "Buy something" };
+        let about = if number == place {
+            details
+        } else {
+            "Buy something"
+        };
         event_about(id, about)
     });
     each.collect()
@@ -513,7 +517,10 @@ async fn an_assignment_that_its_topic_refuses_goes_to_the_dead_letter_queue() {
         assert_eq!(letter["MessageBody"], written);
         let reason = &letter["MessageAttributes"]["reason"]["StringValue"];
         let reason = reason.as_str().unwrap();
-        assert!(reason.starts_with("SNS refuses it: InvalidParameter"), "{reason}");
+        assert!(
+            reason.starts_with("SNS refuses it: InvalidParameter"),
+            "{reason}"
+        );
     }
     town.queues.stop(PATIENCE).await;
 }

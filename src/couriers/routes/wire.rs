@@ -82,8 +82,15 @@ pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
         AnnounceError::Refused(places) => places,
     };
     let mistakes = places.into_iter().map(|place| {
-        let pointer = if of_list { format!("/{place}") } else { String::new() };
-        Mistake::new(pointer, "The topic refuses this event; all others were announced.")
+        let pointer = if of_list {
+            format!("/{place}")
+        } else {
+            String::new()
+        };
+        Mistake::new(
+            pointer,
+            "The topic refuses this event; all others were announced.",
+        )
     });
     Problem::from(mistakes.collect::<Vec<_>>())
 }

@@ -120,12 +120,7 @@ impl Entry {
     }
 }
 
-const fn row(
-    service: Service,
-    code: &'static str,
-    action: Action,
-    why: &'static str,
-) -> Entry {
+const fn row(service: Service, code: &'static str, action: Action, why: &'static str) -> Entry {
     Entry {
         service,
         code,
@@ -136,6 +131,7 @@ const fn row(
 }
 
 /// The table; the first row that fits counts.
+#[rustfmt::skip] // A row a line.
 pub static TABLE: &[Entry] = &[
     row(DynamoDb, "IdempotentParameterMismatchException", Refuse, "the token of another transaction"),
     row(DynamoDb, "ItemCollectionSizeLimitExceeded*", Refuse, "the table has a local index, which none of ours has"),
@@ -238,7 +234,11 @@ where
     match error {
         SdkError::ServiceError(answer) => {
             let (code, message) = (answer.err().code(), answer.err().message());
-            let found = find(service, code.unwrap_or_default(), message.unwrap_or_default());
+            let found = find(
+                service,
+                code.unwrap_or_default(),
+                message.unwrap_or_default(),
+            );
             let of_server = answer.raw().status().as_u16() >= 500;
             found.unwrap_or(if of_server { OF_SERVER } else { OF_CLIENT })
         }
@@ -278,7 +278,9 @@ mod tests {
         let mut seen = BTreeSet::new();
         for row in TABLE {
             assert!(seen.insert((row.service.to_string(), row.code, row.about)));
-            let found = TABLE.iter().find(|one| one.is_for(row.service, code, row.about));
+            let found = TABLE
+                .iter()
+                .find(|one| one.is_for(row.service, code, row.about));
             let found = found.map(ToString::to_string);
             assert_eq!(found, Some(row.to_string()), "hidden");
         }

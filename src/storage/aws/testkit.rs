@@ -35,7 +35,11 @@ where
             connections.spawn(async move {
                 let connection = hyper::server::conn::http1::Builder::new();
                 let stream = TokioIo::new(stream);
-                drop(connection.serve_connection(stream, service_fn(answer)).await);
+                drop(
+                    connection
+                        .serve_connection(stream, service_fn(answer))
+                        .await,
+                );
             });
         }
     });
@@ -53,11 +57,17 @@ pub(crate) fn refusal(
     let (kind, body) = match service {
         Service::All | Service::DynamoDb => {
             let kind = format!("com.amazonaws.dynamodb.v20120810#{code}");
-            ("application/x-amz-json-1.0", json!({"__type": kind, "message": message}).to_string())
+            (
+                "application/x-amz-json-1.0",
+                json!({"__type": kind, "message": message}).to_string(),
+            )
         }
         Service::Sqs => {
             let kind = format!("com.amazonaws.sqs#{code}");
-            ("application/x-amz-json-1.0", json!({"__type": kind, "message": message}).to_string())
+            (
+                "application/x-amz-json-1.0",
+                json!({"__type": kind, "message": message}).to_string(),
+            )
         }
         Service::Sns => (
             "text/xml",
