@@ -290,6 +290,30 @@ async fn a_server_whose_tables_are_missing_says_that_it_is_not_well() {
     close_after_an_outage(shop).await;
 }
 
+#[tokio::test]
+async fn an_item_that_cannot_be_read_is_left_out_of_lists_and_named_in_the_log() {
+    let shared = Shared::new();
+    let shop = shared.open(&[]).await;
+    let day = lists(&any_drivers(1), &any_packages(3));
+    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff
+        .ask(assign(&wanted(&["d-00"], 3)))
+        .await
+        .expect(200);
+    let key = |text: &str| AttributeValue::S(text.to_owned());
+    let put = Shared::dynamodb().put_item().table_name(&shared.table);
+    let put = put
+        .item("driver_id", key("d-00"))
+        .item("package_id", key("by-hand"));
+    Box::pin(put.send()).await.unwrap();
+    for query in ["driver_id=d-00", ""] {
+        assert_eq!(holders(&listed(&shop, query).await).len(), 3, "{query}");
+    }
+    let log = shop.log();
+    assert!(log.contains("driver_id=d-00 package_id=by-hand"), "{log}");
+    close_after_an_outage(shop).await;
+}
+
 // --- Several servers -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -546,6 +570,79 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
     expected.push(said(&shop, "after-all", "delivered", "accepted").await);
     shop.close().await;
     expect_objects(&shared.objects().await, expected);
+}
+
+/// By a name of which no other is known, as `bucket.localhost` would be: by a variable, and by a profile.
+#[tokio::test]
+async fn a_bucket_at_an_address_of_its_own_is_asked_for_without_a_name_of_its_own() {
+    let address = format!("http://localhost:{}", emulator().port());
+    let profile = tempfile::NamedTempFile::new().unwrap();
+    let lines =
+        format!("[default]\nservices = here\n[services here]\ns3 =\n  endpoint_url = {address}\n");
+    std::fs::write(profile.path(), lines).unwrap();
+    let profile = profile.path().to_str().unwrap();
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL_S3", address.as_str()),
+        ("AWS_CONFIG_FILE", profile),
+    ] {
+        let shared = Shared::new();
+        let data = tempfile::tempdir().unwrap();
+        let mut command = odyssey_at(&shared.endpoint);
+        command.env_remove("AWS_ENDPOINT_URL").env(name, value);
+        let shop = Shop::run(
+            command,
+            &[
+                ("data_dir", data.path().to_str().unwrap()),
+                ("oplog.sink", "s3"),
+                ("oplog.bucket", &shared.bucket),
+                ("oplog.batch_age", "100ms"),
+                ("oplog.sse", "aws:kms"),
+                ("oplog.kms_key", "alias/odyssey"),
+                ("aws.provision", "true"),
+            ],
+        )
+        .await;
+        let day = lists(&any_drivers(1), &any_packages(1));
+        shop.staff.ask(keep(&day)).await.expect(200);
+        shop.staff
+            .ask(assign(&wanted(&["d-00"], 1)))
+            .await
+            .expect(200);
+        shop.until("it is in the bucket", |now| now.count(STORED) > 0)
+            .await;
+        let objects = shared.objects().await;
+        assert_eq!(objects.len(), 1, "{name}");
+        let key = objects.keys().next().unwrap();
+        let head = Shared::s3().head_object().bucket(&shared.bucket).key(key);
+        let head = Box::pin(head.send()).await.unwrap();
+        assert_eq!(head.ssekms_key_id(), Some("alias/odyssey"));
+        shop.close().await;
+    }
+}
+
+/// Nobody is signed in; but that is what is said, and not that this build knows no such profiles.
+#[tokio::test]
+async fn a_profile_of_single_sign_on_is_understood() {
+    let home = tempfile::tempdir().unwrap();
+    let profile = home.path().join("config");
+    let lines = "[default]\nsso_session = ours\nsso_account_id = 123450000001\nsso_role_name = odyssey\n\
+                 [sso-session ours]\nsso_region = eu-west-2\nsso_start_url = https://ours.awsapps.com/start\n";
+    std::fs::write(&profile, lines).unwrap();
+    let mut command = odyssey_at(&format!("http://{}", emulator()));
+    command
+        .args(["couriers", "redrive"])
+        .env("HOME", home.path());
+    command.env("AWS_CONFIG_FILE", &profile);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command.env_remove(name);
+    }
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = timeout(SILENCE, run).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("SSO") && !said.contains("cargo feature"),
+        "{said}"
+    );
 }
 
 /// These lines are in the objects, each once, and each object is where the hour of its lines says.

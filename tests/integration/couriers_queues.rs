@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, QueueAttributeName,
+    ChangeMessageVisibilityBatchRequestEntry, Message, MessageAttributeValue, QueueAttributeName,
     SendMessageBatchRequestEntry,
 };
 use rustix::process::Signal;
@@ -204,15 +204,34 @@ impl Town {
         buried
     }
 
-    /// What `odyssey couriers redrive` prints, line by line.
-    async fn redrive(&self, arguments: &[&str]) -> Vec<String> {
+    /// A message of a queue, once there is one; others may receive it at once.
+    async fn shown(&self, queue: &str) -> Message {
+        let receive = self.sqs.receive_message().queue_url(self.queue(queue));
+        let receive = receive
+            .message_attribute_names("All")
+            .visibility_timeout(0)
+            .wait_time_seconds(1);
+        until("there is a message", async || {
+            let received = Box::pin(receive.clone().send()).await.unwrap();
+            received.messages.unwrap_or_default().pop()
+        })
+        .await
+    }
+
+    /// Runs `odyssey couriers redrive`.
+    async fn try_redrive(&self, arguments: &[&str]) -> Output {
         let mut command: Command = odyssey_at(&self.endpoint);
         command.args(["couriers", "redrive"]).args(arguments);
         for (key, value) in self.settings() {
             command.env(variable(key), value);
         }
         let run = tokio::task::spawn_blocking(move || command.output().unwrap());
-        let output = timeout(LONG, run).await.unwrap().unwrap();
+        timeout(LONG, run).await.unwrap().unwrap()
+    }
+
+    /// What `odyssey couriers redrive` prints, line by line.
+    async fn redrive(&self, arguments: &[&str]) -> Vec<String> {
+        let output = self.try_redrive(arguments).await;
         assert!(output.status.success(), "{output:?}");
         let printed = String::from_utf8(output.stdout).unwrap();
         printed.lines().map(str::to_owned).collect()
@@ -570,6 +589,78 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     shop.close().await;
 }
 
+/// An attribute of a message.
+fn attribute(kind: &str, value: &str) -> MessageAttributeValue {
+    let attribute = MessageAttributeValue::builder().data_type(kind);
+    attribute.string_value(value).build().unwrap()
+}
+
+#[tokio::test]
+async fn poison_has_its_own_attributes_in_the_dead_letter_queue_and_when_it_is_brought_back() {
+    let town = Town::new();
+    let shop = town.open(&[]).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let own = [
+        ("traceparent", attribute("String", trace)),
+        ("attempt", attribute("Number", "7")),
+    ];
+    let mut send = town.sqs.send_message().message_body("nonsense");
+    send = send.queue_url(town.queue("events-queue"));
+    for (name, value) in own.clone() {
+        send = send.message_attributes(name, value);
+    }
+    Box::pin(send.send()).await.unwrap();
+    let buried = town.shown("dead-letter-queue").await;
+    assert_eq!(buried.body(), Some("nonsense"));
+    let attributes = buried.message_attributes.unwrap();
+    for (name, value) in &own {
+        let found = &attributes[*name];
+        assert_eq!(
+            (found.string_value(), found.data_type()),
+            (value.string_value(), value.data_type())
+        );
+    }
+    let text = |name: &str| attributes[name].string_value().unwrap();
+    assert!(text("reason").starts_with("It is not JSON: "));
+    assert_eq!(text("queue"), town.name("events-queue"));
+    // Nobody takes it there.
+    shop.close().await;
+    town.redrive(&[]).await;
+    let back = town.shown("events-queue").await;
+    assert_eq!(back.body(), Some("nonsense"));
+    let back = back.message_attributes.unwrap();
+    let names: BTreeSet<&str> = back.keys().map(String::as_str).collect();
+    assert_eq!(names, ["attempt", "traceparent"].into());
+    assert_eq!(back["traceparent"].string_value(), Some(trace));
+}
+
+#[tokio::test]
+async fn a_dead_letter_queue_that_gives_messages_up_itself_is_not_looked_into() {
+    let town = Town::new();
+    town.open(&[]).await.close().await;
+    let queue = town.queue("dead-letter-queue");
+    town.put("dead-letter-queue", &["nonsense".to_owned()])
+        .await;
+    let spare = town.sqs.create_queue().queue_name(town.name("spare"));
+    Box::pin(spare.send()).await.unwrap();
+    let target = format!("arn:aws:sqs:eu-west-2:{ACCOUNT}:{}", town.name("spare"));
+    let policy = json!({"deadLetterTargetArn": target, "maxReceiveCount": 1}).to_string();
+    let set = town.sqs.set_queue_attributes().queue_url(&queue);
+    let set = set.attributes(QueueAttributeName::RedrivePolicy, policy);
+    Box::pin(set.send()).await.unwrap();
+    for _ in 0..3 {
+        let output = town.try_redrive(&["--dry-run"]).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("redrive policy") && said.contains("--dry-run"),
+            "{said}"
+        );
+    }
+    assert_eq!(town.count("dead-letter-queue").await, 1);
+    assert_eq!(town.count("spare").await, 0);
+}
+
 /// There is no room for a reason beside it.
 #[tokio::test]
 async fn poison_as_large_as_a_message_may_be_is_buried_too() {
@@ -691,6 +782,50 @@ async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
     proxy.is_now(Way::Open);
     town.expect_empty().await;
     dispatcher.close().await;
+    directory.close().await;
+}
+
+#[tokio::test]
+async fn characters_that_xml_does_not_know_come_through_topics_and_queues_as_they_were() {
+    let town = Town::new();
+    let [of_dispatcher, of_directory] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let dispatcher = town.open_as("dispatcher", of_dispatcher.path(), &[]).await;
+    let directory = town.open_as("directory", of_directory.path(), &[]).await;
+    let [id] = ids();
+    let mut event = order(id, "N");
+    event["details"] = json!("\u{FFFE}\u{FFFF}\u{1}\u{7F} 日本 \u{1FFFF}😀");
+    let outcomes = told(directory.staff, &event).await;
+    assert_eq!(outcomes, [json!({"outcome": "announced"})]);
+    let page = until("it is decided", async || {
+        let page = dispatcher
+            .staff
+            .ask(get("/couriers/events"))
+            .await
+            .expect(200);
+        (page["events"] != json!([])).then_some(page)
+    })
+    .await;
+    assert_eq!(page["events"][0]["event"]["details"], event["details"]);
+    town.expect_empty().await;
+    dispatcher.close().await;
+    directory.close().await;
+}
+
+/// Nobody waits for what must be repaired first.
+#[tokio::test]
+async fn a_directory_without_its_topic_says_at_once_that_it_cannot_announce() {
+    let town = Town::new();
+    let data = tempfile::tempdir().unwrap();
+    let missing = town.topic("nowhere");
+    let settings = [
+        ("couriers.events_topic_arn", missing.as_str()),
+        ("aws.provision", "false"),
+    ];
+    let directory = town.open_as("directory", data.path(), &settings).await;
+    let began = Instant::now();
+    let answer = directory.staff.ask(tell(&order(Uuid::new_v4(), "N"))).await;
+    answer.expect_problem(503, "storage-down");
+    assert!(began.elapsed() < Duration::from_secs(10));
     directory.close().await;
 }
 
