@@ -59,7 +59,7 @@ pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Troub
         let send = send
             .queue_url(&chain.places().dead_letters)
             .message_body(body)
-            .set_message_attributes(Some(all));
+            .set_message_attributes((!all.is_empty()).then_some(all));
         match Box::pin(send.send()).await.map_err(Trouble::from) {
             Ok(_) => break,
             Err(trouble) if trouble.action.is_final() && count > 0 => {}

@@ -326,7 +326,8 @@ impl Redrive {
             let (sqs, dead) = (self.sqs.clone(), self.dead.clone());
             running.spawn(async move {
                 let message = sqs.send_message().queue_url(&one.to).message_body(one.body);
-                let message = message.set_message_attributes(Some(one.attributes));
+                let attributes = (!one.attributes.is_empty()).then_some(one.attributes);
+                let message = message.set_message_attributes(attributes);
                 if let Err(error) = Box::pin(message.send()).await {
                     let cause = told(&error);
                     return Err((format!("cannot send to {}", one.to), cause, one.receipt));
