@@ -254,7 +254,7 @@ async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
     let of = |upload: Uuid| {
         items
             .iter()
-            .filter(|item| item.contains(&upload.to_string()))
+            .filter(move |item| item.contains(&upload.to_string()))
     };
     assert_eq!(of(old).count(), 0, "{items:?}");
     // It may still be under way.
