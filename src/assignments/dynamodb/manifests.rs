@@ -144,9 +144,10 @@ impl Dynamodb {
             pieces: head.pieces,
         });
         let mut leaving: Vec<_> = replaced.into_iter().collect();
-        match self.left_behind(date).await {
-            Ok(left) => leaving.extend(left),
-            Err(_) => tracing::warn!(%date, "the list of uploads cannot be read"),
+        if let Ok(left) = self.left_behind(date).await {
+            leaving.extend(left);
+        } else {
+            tracing::warn!(%date, "the list of uploads cannot be read");
         }
         leaving.retain(|one| one.name != upload.name);
         self.remove_all(date, leaving).await;

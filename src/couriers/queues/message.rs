@@ -1,5 +1,7 @@
 //! What messages say, and what is said of those that say nothing. Pure.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use crate::values::json::{self, Mistake};
@@ -60,8 +62,8 @@ pub(super) fn sendable(json: String) -> String {
         if is_xml(c) {
             text.push(c);
         } else {
-            // All that is left is of one unit of UTF-16.
-            text.push_str(&format!("\\u{:04X}", u32::from(c)));
+            // All that is left is of one unit of UTF-16. Writing to a text does not fail.
+            let _ = write!(text, "\\u{:04X}", u32::from(c));
         }
     }
     text

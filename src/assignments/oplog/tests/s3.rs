@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::types::ServerSideEncryption;
 use uuid::Uuid;
 
 use super::*;
@@ -325,7 +326,9 @@ async fn an_upload_asks_for_the_encryption_that_is_configured() {
         let head = client.head_object().bucket(&bucket);
         let head = head.key(object.key().unwrap()).send();
         let head = Box::pin(head).await.unwrap();
-        let sse = head.server_side_encryption().map(|sse| sse.as_str());
+        let sse = head
+            .server_side_encryption()
+            .map(ServerSideEncryption::as_str);
         assert_eq!((sse, head.ssekms_key_id()), (Some(expected.0), expected.1));
     }
 }
