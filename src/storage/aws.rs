@@ -58,7 +58,7 @@ impl Aws {
 
     /// A client of S3.
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        // Whatever stands at an address of its own need not have a name for each bucket, as Amazon has.
+        // Only Amazon's own S3 has a DNS name per bucket.
         let config = aws_sdk_s3::config::Builder::from(&self.config);
         let config = config.force_path_style(self.s3_has_own_endpoint());
         aws_sdk_s3::Client::from_conf(config.build())

@@ -3,9 +3,9 @@
 //! A manifest is put under a name of its own (its upload), and then its head names it: until then the day has the one before,
 //! and two that are put at once do not mix. Whoever replaces a head removes the pieces that it named.
 //!
-//! Before its pieces, each upload is entered in the day's list of uploads, and it leaves that list after them. So no piece is
-//! lost sight of: what was throttled until its time was over is removed at once, and what a process left that was killed, or
-//! that lost its engine, is removed by the next manifest of the day, once no upload can still be under way ([`UPLOAD_MAX`]).
+//! Each upload has an entry in the day's list of uploads, written before its first piece and removed after its last one. The
+//! pieces of an upload that was throttled for too long are removed at once. Those of a process that was killed, or that lost
+//! its engine, are removed by the next manifest of the day, once the upload cannot be running any more ([`UPLOAD_MAX`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ fn uploads(date: Date) -> String {
     format!("{date}#uploads")
 }
 
-/// An upload: when it began is in its name, a UUID of version 7.
+/// An upload. Its name, a UUID of version 7, contains the time at which it began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Upload {
     name: String,
@@ -129,7 +129,7 @@ impl Dynamodb {
         let replaced = match put.await {
             Ok(replaced) => replaced,
             Err(unavailable) => {
-                // The engine refused it. Where it gave no answer instead, what was asked may still be done, and the head with it.
+                // Without an answer the head may have been written; then its pieces are needed.
                 if unavailable == Unavailable::Busy {
                     let store = self.clone();
                     tokio::spawn(async move { store.remove_all(date, vec![upload]).await });
@@ -137,7 +137,7 @@ impl Dynamodb {
                 return Err(unavailable);
             }
         };
-        // After an answer that was lost it may be the same one; then the list of uploads has what was replaced.
+        // After a lost answer this may be the same upload; the replaced one is then found in the list of uploads.
         let replaced = replaced.as_ref().and_then(Head::of);
         let replaced = replaced.map(|head| Upload {
             name: head.upload,

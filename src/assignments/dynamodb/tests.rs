@@ -288,7 +288,7 @@ async fn an_item_that_cannot_be_read_is_left_out_of_a_list() {
             .collect();
         assert_eq!(names, [&id("p"), &id("r")]);
     }
-    // Nobody plans around what is not known.
+    // Its own update fails.
     let said = says("ada", "q", Status::Delivered, 2);
     assert_eq!(store.update(said).await.unwrap_err(), Unavailable::Failed);
 }

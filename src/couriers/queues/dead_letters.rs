@@ -8,30 +8,29 @@ use tracing::warn;
 use super::chain::Chain;
 use super::health::Trouble;
 
-/// The attribute of buried messages that tells why. One of the message's own that is called so is replaced, and so is one that
-/// is called [`QUEUE`].
+/// The attribute of dead letters with the reason. It replaces an attribute of the message's own with this name; so does [`QUEUE`].
 pub(super) const REASON: &str = "reason";
-/// The attribute of buried messages that tells the queue they were in, by its name.
+/// The attribute of dead letters with the name of the queue they were in.
 pub(super) const QUEUE: &str = "queue";
 
 /// A message's own attributes.
 pub(super) type Attributes = HashMap<String, MessageAttributeValue>;
 
-/// A message that goes there.
+/// A message for the dead-letter queue.
 pub(super) struct Letter<'a> {
-    /// Its id, if it has one yet.
+    /// Its id; empty if it was never sent.
     pub(super) id: &'a str,
     pub(super) body: &'a str,
     pub(super) attributes: &'a Attributes,
     pub(super) reason: &'a str,
-    /// The name of the queue that it was in, or goes to; empty if that is not known here.
+    /// The name of the queue that it was in, or was meant for; empty if it is not configured here.
     pub(super) queue: &'a str,
 }
 
 /// Sends it.
 ///
 /// # Errors
-/// Why it is not there.
+/// Why it was not sent.
 pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Trouble> {
     let Letter {
         id,
@@ -44,7 +43,7 @@ pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Troub
     made.map_err(|error| Trouble::of(error.to_string()))?;
     let mut ours = vec![(REASON, reason), (QUEUE, queue)];
     ours.retain(|(_, text)| !text.is_empty());
-    // A message that is as large as one may be, or has as many attributes, has no room for ours.
+    // A message of the largest size, or with ten attributes, has no room for ours.
     for count in (0..=ours.len()).rev() {
         let mut all = attributes.clone();
         for (name, text) in &ours[ours.len() - count..] {

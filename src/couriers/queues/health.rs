@@ -28,7 +28,7 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// What passes.
+    /// A failure that a retry can end.
     pub(super) fn of(cause: impl Into<String>) -> Self {
         let cause = cause.into();
         Self {
@@ -67,7 +67,7 @@ impl<E> From<SdkError<E, HttpResponse>> for Trouble
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    /// Of SQS, whose calls are the most.
+    /// Most calls are calls of SQS.
     fn from(error: SdkError<E, HttpResponse>) -> Self {
         Self::of_call(Service::Sqs, &error)
     }

@@ -64,7 +64,7 @@ impl Told {
         self.trouble = self.trouble.take().or(other.trouble);
     }
 
-    /// Whether this message was answered about.
+    /// Whether this message is confirmed or refused.
     fn is_settled(&self, place: usize) -> bool {
         let refused = self.refused.iter().any(|((one, _), _)| *one == place);
         refused || self.confirmed.contains(&place)
@@ -107,8 +107,8 @@ async fn publish(chain: &Chain, topic: &str, messages: Vec<Placed>) -> Told {
     told
 }
 
-/// Publishes one batch. Of one that was refused as a whole because of a message nobody knows which it was: its messages come
-/// back, to be published one by one.
+/// Publishes one batch. If the whole batch is refused because of one message, the messages are returned, to be published one by
+/// one: the answer does not name the message.
 async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told, Vec<Placed>) {
     let entries: Result<Vec<_>, _> = batch
         .iter()
@@ -237,7 +237,7 @@ impl Announcer {
                     error!(topic, cause, "SNS does not accept a request");
                     return Err(Unavailable::Failed.into());
                 }
-                // What is missing may be made before the next try.
+                // With `aws.provision` a missing topic is created before the next try.
                 Action::NotReady if !self.chain.makes() => return Err(Unavailable::Engine.into()),
                 Action::NotReady | Action::Retry | Action::RetryUnknown => {}
             }
@@ -324,7 +324,7 @@ impl Publisher {
         let published = told.confirmed.len() as u64;
         for ((place, message), trouble) in std::mem::take(&mut told.refused) {
             match self.bury(&message, &trouble.cause).await {
-                // It is settled as if it were confirmed.
+                // It leaves the outbox like a confirmed one.
                 Ok(()) => told.confirmed.extend([place]),
                 Err(trouble) => told.add(Told::failed(trouble)),
             }

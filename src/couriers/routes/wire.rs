@@ -95,7 +95,7 @@ pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
     Problem::from(mistakes.collect::<Vec<_>>())
 }
 
-/// Of one event.
+/// A request with one event.
 impl From<AnnounceError> for Problem {
     fn from(error: AnnounceError) -> Self {
         not_announced(error, false)
