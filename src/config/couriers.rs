@@ -165,7 +165,16 @@ impl Couriers {
             ASSIGNMENTS_QUEUE_URL => self.has(CourierRole::Directory),
             _ => self.events == CourierEvents::Sqs,
         };
-        for (key, value) in self.topics().into_iter().chain(self.queues()) {
+        let [events_topic, assignments_topic] = self.topics();
+        let [events_queue, assignments_queue, dead_letters] = self.queues();
+        // As they stand in the manual.
+        for (key, value) in [
+            events_topic,
+            events_queue,
+            assignments_topic,
+            assignments_queue,
+            dead_letters,
+        ] {
             if needed(key) && value.is_empty() && !provision {
                 let detail =
                     "with `couriers.events = \"sqs\"` it must be said, or `aws.provision` be true";
