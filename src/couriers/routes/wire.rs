@@ -326,3 +326,18 @@ pub(super) struct CourierDeskStatus {
     #[schema(example = "ok")]
     pub(super) status: &'static str,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_the_topic_refuses_is_named_by_its_place_in_the_request() {
+        for (of_list, pointer) in [(true, "/7"), (false, "")] {
+            let problem = not_announced(AnnounceError::Refused(vec![7]), of_list);
+            let problem = serde_json::to_value(&problem).unwrap();
+            assert_eq!(problem["status"], 422);
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+        }
+    }
+}
