@@ -143,10 +143,10 @@ impl Door {
         let address = listener.local_addr().unwrap();
         let leads_to = Arc::new(AtomicU16::new(server.port));
         let silent = Arc::new(AtomicBool::new(false));
-        let (target, lost) = (Arc::clone(&leads_to), Arc::clone(&silent));
+        let (leading, lost) = (Arc::clone(&leads_to), Arc::clone(&silent));
         let task = tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let port = target.load(Ordering::Relaxed);
+                let port = leading.load(Ordering::Relaxed);
                 let (lost, is_new) = (Arc::clone(&lost), lost.load(Ordering::Relaxed));
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
