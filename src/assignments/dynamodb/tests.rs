@@ -200,7 +200,9 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
     for passed in [3, 5] {
         proxy.all_but("PutItem", passed, Throttled);
         let refused = store.keep_manifest(day(0), sheet_of(2, 4)).await;
-        assert_eq!(refused, Err(Unavailable::Busy));
+        // The time may also end while a call is under way.
+        let is_refused = matches!(refused, Err(Unavailable::Busy | Unavailable::Engine));
+        assert!(is_refused, "{refused:?}");
         let deadline = Instant::now() + Duration::from_secs(60);
         while items_of_manifests(&store).await != items {
             assert!(Instant::now() < deadline, "pieces are left");

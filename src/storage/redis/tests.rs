@@ -2,12 +2,13 @@
 
 use std::net::{SocketAddr, TcpListener as Listener};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -132,8 +133,9 @@ impl Drop for Server {
 struct Door {
     address: SocketAddr,
     leads_to: Arc<AtomicU16>,
-    /// Whether what goes through open connections is lost without a word.
-    silent: Arc<AtomicBool>,
+    /// Connections that were made before lose what goes through them, without a word; each notes that it does.
+    silence: watch::Sender<bool>,
+    silent: Arc<AtomicUsize>,
     task: AbortHandle,
 }
 
@@ -142,25 +144,25 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let leads_to = Arc::new(AtomicU16::new(server.port));
-        let silent = Arc::new(AtomicBool::new(false));
-        let (leading, lost) = (Arc::clone(&leads_to), Arc::clone(&silent));
+        let silence = watch::Sender::new(false);
+        let silent = Arc::new(AtomicUsize::new(0));
+        let (port, begins, count) = (Arc::clone(&leads_to), silence.clone(), Arc::clone(&silent));
         let task = tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let port = leading.load(Ordering::Relaxed);
-                let (lost, is_new) = (Arc::clone(&lost), lost.load(Ordering::Relaxed));
+                let port = port.load(Ordering::Relaxed);
+                let mut began = begins.subscribe();
+                let (is_new, count) = (*began.borrow_and_update(), Arc::clone(&count));
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
                         return;
                     };
-                    let lose = async {
-                        // Connections that were made since it happened work.
-                        while is_new || !lost.load(Ordering::Relaxed) {
-                            sleep(Duration::from_millis(5)).await;
-                        }
-                    };
                     tokio::select! {
                         _ = copy_bidirectional(&mut client, &mut server) => {}
-                        () = lose => std::future::pending().await,
+                        // Those that are made afterwards work.
+                        _ = began.changed(), if !is_new => {
+                            count.fetch_add(1, Ordering::Relaxed);
+                            std::future::pending::<()>().await;
+                        }
                     }
                 });
             }
@@ -168,6 +170,7 @@ impl Door {
         Self {
             address,
             leads_to,
+            silence,
             silent,
             task: task.abort_handle(),
         }
@@ -178,8 +181,12 @@ impl Door {
     }
 
     /// Open connections are lost without a word.
-    fn fall_silent(&self) {
-        self.silent.store(true, Ordering::Relaxed);
+    async fn fall_silent(&self) {
+        self.silence.send_replace(true);
+        until("it is silent", async || {
+            self.silent.load(Ordering::Relaxed) > 0
+        })
+        .await;
     }
 
     fn target(&self) -> Target {
@@ -246,7 +253,7 @@ async fn fails_over(old: Old) {
     match old {
         Old::Demoted => {}
         Old::Frozen => first.signal("-STOP"),
-        Old::Silent => door.fall_silent(),
+        Old::Silent => door.fall_silent().await,
     }
     second.promote().await;
     if old == Old::Demoted {
