@@ -26,7 +26,7 @@ use self::checks::Checks;
 pub use self::checks::{Checked, check_directory};
 #[cfg(feature = "aws")]
 pub use self::commands::redrive_couriers;
-pub use self::commands::{audit_packages, replay_couriers};
+pub use self::commands::{audit_packages, check_engines, replay_couriers};
 use self::desks::{Desks, apis, package_types};
 use self::engines::Engines;
 pub use self::life::{Start, serve};
@@ -41,6 +41,8 @@ use crate::http::origin::Origins;
 use crate::http::server::{Seats, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
+pub use crate::storage::preflight::Outcome;
+use crate::storage::preflight::Preflight;
 use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, orders, version};
@@ -59,6 +61,7 @@ pub struct App {
     staff: Door,
     desks: Desks,
     messages: Messages,
+    preflight: Preflight,
     storage: Storage,
     checks: Checks,
     check_every: Duration,
@@ -109,7 +112,7 @@ impl App {
             oplog: storage.oplog.clone(),
             space: storage.space.clone(),
         };
-        let mut components = storage.components(&stores);
+        let mut components = storage.components(&stores, engines.preflight.findings());
         let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
         components.insert(0, order_line(&desks));
         let messages = Messages::new(config, &engines, &registry);
@@ -142,6 +145,7 @@ impl App {
             staff: door("staff", &config.staff, &[], staff_seats, staff)?,
             desks,
             messages,
+            preflight: engines.preflight,
             storage,
             checks,
             check_every: config.storage.check_every,
@@ -167,6 +171,7 @@ impl App {
             staff,
             desks,
             messages,
+            preflight,
             storage,
             checks,
             check_every,
@@ -180,7 +185,6 @@ impl App {
             staff: staff.stop,
             drain,
         };
-        // Before a listener answers: readiness is not to say that queues are well which nobody has asked.
         let messages = messages.start(&desks.couriers);
         let (mut listeners, mut background) = (Tasks::new(), Tasks::new());
         supervise(
@@ -208,6 +212,11 @@ impl App {
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
         });
+        supervise(
+            &mut background,
+            "the shared engines' checks",
+            preflight.run(),
+        );
         supervise(
             &mut background,
             "the stored data's check",

@@ -14,6 +14,7 @@ use odyssey::couriers::model::{
 };
 use odyssey::couriers::redis::{Redis, Settings};
 use odyssey::couriers::store::Store;
+use odyssey::storage::preflight::Findings;
 use odyssey::storage::redis::{Redis as Engine, Target};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
@@ -100,7 +101,7 @@ async fn desk(url: &str) -> Result<Arc<dyn Store>> {
         tells: true,
         queue_max: 1000,
     };
-    let engine = Engine::connect(Target::at(url))
+    let engine = Engine::connect(Target::at(url), Findings::default())
         .await
         .context("reaching Redis")?;
     Ok(Arc::new(Redis::new(engine, settings)))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-#[cfg(feature = "redis")]
 use super::engines::Engines;
 use super::registry;
 #[cfg(feature = "redis")]
@@ -13,6 +12,9 @@ use super::storage::couriers_in_redis;
 use super::storage::{COURIERS, PACKAGES, courier_join};
 use crate::config::Config;
 use crate::couriers::store::Store;
+use crate::storage::preflight::Finding;
+#[cfg(feature = "redis")]
+use crate::storage::preflight::Findings;
 use crate::storage::sqlite::{self, Database};
 use crate::{couriers, packages};
 
@@ -23,6 +25,14 @@ use crate::{couriers, packages};
 pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit> {
     let path = config.data_dir.join(PACKAGES.file);
     Ok(packages::sqlite::audit(&path)?)
+}
+
+/// Checks the shared engines that this configuration names, without a server; see [`preflight`](crate::storage::preflight).
+///
+/// # Errors
+/// If topics and queues are in another region than the AWS SDK's, or an address cannot be one.
+pub async fn check_engines(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    Engines::check(config).await
 }
 
 /// Tells the event log of the couriers again, to a new store, and compares what it comes to with what is kept. The new store is
@@ -62,7 +72,7 @@ pub async fn replay_couriers(
 )]
 async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn Store>> {
     #[cfg(feature = "redis")]
-    if let Some(redis) = Engines::find_redis(config).await? {
+    if let Some(redis) = Engines::find_redis(config, Findings::default()).await? {
         return Ok(couriers_in_redis(config, redis, false));
     }
     let copy = scratch.join("live.db");
@@ -83,7 +93,7 @@ pub async fn redrive_couriers(
 ) -> anyhow::Result<String> {
     let aws = crate::storage::aws::Aws::find().await;
     config.couriers.check_region(aws.region())?;
-    let places = super::engines::Engines::places(config);
+    let places = Engines::places(config);
     let mut list = |buried: &couriers::queues::redrive::Buried| list(&buried.to_string());
     let redriven = couriers::queues::redrive::redrive(&aws, &places, dry_run, &mut list);
     Ok(Box::pin(redriven).await?.to_string())

@@ -4,6 +4,8 @@
 use anyhow::Context;
 
 #[cfg(feature = "aws")]
+use super::messages;
+#[cfg(feature = "aws")]
 use crate::assignments;
 use crate::assignments::oplog;
 use crate::config::{self, Config};
@@ -11,6 +13,9 @@ use crate::config::{self, Config};
 use crate::couriers::queues;
 #[cfg(feature = "aws")]
 use crate::storage::aws::Aws;
+#[cfg(feature = "redis")]
+use crate::storage::preflight::{Engine, Findings};
+use crate::storage::preflight::{Finding, Preflight};
 #[cfg(feature = "redis")]
 use crate::storage::redis::{Redis, Target};
 
@@ -23,31 +28,72 @@ pub(super) struct Engines {
     /// The couriers' topics and queues.
     #[cfg(feature = "aws")]
     pub(super) chain: Option<queues::Chain>,
+    /// What is checked of them.
+    pub(super) preflight: Preflight,
 }
 
 impl Engines {
     /// Finds what is configured, and creates what is missing there if that is wanted.
     #[cfg_attr(
         not(any(feature = "aws", feature = "redis")),
-        expect(clippy::unused_async, reason = "with a feature it waits")
+        expect(
+            clippy::unused_async,
+            unused_mut,
+            reason = "with a feature it waits, and adds probes"
+        )
     )]
     pub(super) async fn find(config: &Config) -> anyhow::Result<Self> {
+        let mut preflight = Preflight::default();
         // Not used without the features.
         let _ = config;
         #[cfg(feature = "aws")]
-        let (aws, chain) = Self::find_aws(config).await?;
+        let (aws, chain) = Self::find_aws(config, config.aws.provision, &mut preflight).await?;
         Ok(Self {
             #[cfg(feature = "aws")]
             aws,
             #[cfg(feature = "aws")]
             chain,
             #[cfg(feature = "redis")]
-            redis: Self::find_redis(config).await?,
+            redis: Self::find_redis(config, preflight.findings().clone()).await?,
+            preflight,
         })
     }
 
+    /// Runs every check once, and creates nothing.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    #[cfg_attr(
+        not(any(feature = "aws", feature = "redis")),
+        expect(
+            clippy::unused_async,
+            unused_mut,
+            reason = "with a feature it waits, and adds probes"
+        )
+    )]
+    pub(super) async fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
+        let mut preflight = Preflight::default();
+        // Not used without the features.
+        let _ = config;
+        #[cfg(feature = "aws")]
+        Self::find_aws(config, false, &mut preflight).await?;
+        preflight.once().await;
+        let findings = preflight.findings();
+        #[cfg(feature = "redis")]
+        if let Err(error) = Self::find_redis(config, findings.clone()).await
+            && findings.state(&[Engine::Redis]).is_none()
+        {
+            // Not even an address that can be connected to.
+            return Err(error);
+        }
+        Ok(findings.all())
+    }
+
     #[cfg(feature = "redis")]
-    pub(super) async fn find_redis(config: &Config) -> anyhow::Result<Option<Redis>> {
+    pub(super) async fn find_redis(
+        config: &Config,
+        findings: Findings,
+    ) -> anyhow::Result<Option<Redis>> {
         if config.couriers.store != config::CourierStore::Redis {
             return Ok(None);
         }
@@ -61,13 +107,17 @@ impl Engines {
                 .collect(),
             primary: config.redis.sentinel_primary.clone(),
         };
-        let reached = Redis::connect(target).await;
+        let reached = Redis::connect(target, findings).await;
         let reached = reached.context("configuration key `redis.url`: cannot use Redis")?;
         Ok(Some(reached))
     }
 
     #[cfg(feature = "aws")]
-    async fn find_aws(config: &Config) -> anyhow::Result<(Option<Aws>, Option<queues::Chain>)> {
+    async fn find_aws(
+        config: &Config,
+        make: bool,
+        preflight: &mut Preflight,
+    ) -> anyhow::Result<(Option<Aws>, Option<queues::Chain>)> {
         let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
         let bucket = config.oplog.sink == config::OplogSink::S3;
         let messages = config.couriers.events == config::CourierEvents::Sqs;
@@ -78,23 +128,32 @@ impl Engines {
         if messages {
             config.couriers.check_region(aws.region())?;
         }
-        if config.aws.provision && tables {
-            let names = Self::tables(config);
-            let made = assignments::dynamodb::provision(&aws.dynamodb(), &names).await;
-            made.context("cannot create the tables")?;
+        if tables {
+            let (client, names) = (aws.dynamodb(), Self::tables(config));
+            if make {
+                let made = assignments::dynamodb::provision(&client, &names).await;
+                made.context("cannot create the tables")?;
+            }
+            preflight.add(assignments::dynamodb::probe(client, &names));
         }
-        if config.aws.provision && bucket {
-            let made = oplog::provision(&aws.s3(), &config.oplog.bucket).await;
-            made.context("cannot create the bucket")?;
+        if bucket {
+            let (client, name) = (aws.s3(), &config.oplog.bucket);
+            if make {
+                let made = oplog::provision(&client, name).await;
+                made.context("cannot create the bucket")?;
+            }
+            preflight.add(oplog::probe(client, name));
         }
-        let chain = if messages {
-            let opened = queues::Chain::open(&aws, Self::places(config), config.aws.provision);
-            let opened = Box::pin(opened).await;
-            Some(opened.context("cannot create the topics and queues")?)
-        } else {
-            None
-        };
-        Ok((Some(aws), chain))
+        if !messages {
+            return Ok((Some(aws), None));
+        }
+        let opened = queues::Chain::open(&aws, Self::places(config), make);
+        let chain = Box::pin(opened).await;
+        let chain = chain.context("cannot create the topics and queues")?;
+        for probe in queues::probes(&chain, messages::settings(config)) {
+            preflight.add(probe);
+        }
+        Ok((Some(aws), Some(chain)))
     }
 
     /// Where the couriers' topics and queues are, as far as that is configured.

@@ -7,6 +7,8 @@ use super::engines::Engines;
 use crate::config::Config;
 use crate::couriers::Couriers;
 use crate::http::status::Component;
+#[cfg(feature = "aws")]
+use crate::storage::preflight::Findings;
 use crate::telemetry::Registry;
 #[cfg(feature = "aws")]
 use crate::{config, couriers::queues};
@@ -22,6 +24,8 @@ pub(super) struct Messages {
     queues: Option<(queues::Chain, queues::Settings, queues::Metrics)>,
     #[cfg(feature = "aws")]
     overview: queues::Overview,
+    #[cfg(feature = "aws")]
+    findings: Findings,
 }
 
 /// Messages that come and go.
@@ -64,15 +68,21 @@ impl Running {
     pub(super) async fn stop(self) {}
 }
 
+/// What this process does with messages.
+#[cfg(feature = "aws")]
+pub(super) fn settings(config: &Config) -> queues::Settings {
+    let couriers = &config.couriers;
+    queues::Settings {
+        dispatches: couriers.has(config::CourierRole::Dispatcher),
+        learns: couriers.has(config::CourierRole::Directory),
+        visibility: couriers.visibility,
+    }
+}
+
 #[cfg(feature = "aws")]
 impl Messages {
     pub(super) fn new(config: &Config, engines: &Engines, registry: &Registry) -> Self {
-        let couriers = &config.couriers;
-        let settings = queues::Settings {
-            dispatches: couriers.has(config::CourierRole::Dispatcher),
-            learns: couriers.has(config::CourierRole::Directory),
-            visibility: couriers.visibility,
-        };
+        let settings = settings(config);
         // Without queues, too: an alert on what is not there would never fire, and never be missed.
         let metrics = registry.register(queues::Metrics::register);
         let queues = engines.chain.clone();
@@ -80,6 +90,7 @@ impl Messages {
         Self {
             queues,
             overview: queues::Overview::default(),
+            findings: engines.preflight.findings().clone(),
         }
     }
 
@@ -95,14 +106,19 @@ impl Messages {
     pub(super) fn component(&self) -> Option<Component> {
         self.queues.as_ref()?;
         let overview = self.overview.clone();
-        Some(Component::new("messages", move || overview.state()))
+        let component = Component::new("messages", move || overview.state());
+        Some(component.on(queues::ENGINES, &self.findings))
     }
 
     /// Lets them come and go. Needs a runtime.
     pub(super) fn start(self, couriers: &Couriers) -> Running {
-        let Self { queues, overview } = self;
+        let Self {
+            queues,
+            overview,
+            findings,
+        } = self;
         let queues = queues.map(|(chain, settings, metrics)| {
-            queues::Queues::start(&chain, couriers, settings, &metrics, &overview)
+            queues::Queues::start(&chain, couriers, settings, &metrics, &overview, &findings)
         });
         Running { queues }
     }

@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::http::status::Component;
 use crate::storage::FreeSpace;
 use crate::storage::directory::DataDirectory;
+use crate::storage::preflight::{Engine, Findings};
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
 use crate::{assignments, couriers, deliveries, packages};
@@ -152,7 +153,7 @@ impl Storage {
     }
 
     /// The desks that keep something, and the operational log if there is one, as `/readyz` shows them.
-    pub(super) fn components(&self, stores: &Stores) -> Vec<Component> {
+    pub(super) fn components(&self, stores: &Stores, findings: &Findings) -> Vec<Component> {
         let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
         let space = self.space.clone();
         let assignments = Arc::clone(&stores.assignments);
@@ -162,6 +163,7 @@ impl Storage {
             Component::new("oplog", move || {
                 oplog.state().unwrap_or_else(|| opened.clone())
             })
+            .on(&[Engine::S3], findings)
         });
         let mut components = vec![
             Component::new("deliveries", move || deliveries.state()),
@@ -173,8 +175,9 @@ impl Storage {
                 }
                 state
             }),
-            Component::new("assignments", move || assignments.state()),
-            Component::new("couriers", move || couriers.state()),
+            Component::new("assignments", move || assignments.state())
+                .on(&[Engine::DynamoDb], findings),
+            Component::new("couriers", move || couriers.state()).on(&[Engine::Redis], findings),
         ];
         components.extend(oplog);
         components

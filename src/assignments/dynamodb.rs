@@ -55,7 +55,7 @@ use crate::storage::aws::Aws;
 pub use calls::Patience;
 pub use tables::{
     ASSIGNMENTS, BY_PACKAGE, DRIVER_ID, ITEM, NotProvisioned, PACKAGE_ID, PACKAGES, SHARD, Tables,
-    provision,
+    probe, provision,
 };
 pub use values::SHARDS;
 

@@ -51,7 +51,7 @@ mod writer;
 pub use entry::{Entry, Kind};
 pub use metrics::Metrics;
 #[cfg(feature = "aws")]
-pub use s3::provision;
+pub use s3::{probe, provision};
 
 use metrics::Lost;
 use spool::{Archive, Spool};

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::http::{Ask, Url};
 use super::output::{self, Format};
 use super::{Source, Unchecked};
-use crate::app;
+use crate::app::{self, Outcome};
 
 /// How long a server may take to read all its files.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -28,6 +28,11 @@ pub struct Check {
     /// Let the server with this staff listener check its files instead
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
+    /// Check the shared engines that the configuration names instead: Redis, DynamoDB, S3, SNS, SQS
+    ///
+    /// The checks that a server runs at its start. Nothing is created or changed.
+    #[arg(long, conflicts_with_all = ["data", "url"])]
+    engines: bool,
     #[command(flatten)]
     source: Source,
     /// How to print what was found
@@ -37,6 +42,9 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self, runtime: &Runtime) -> anyhow::Result<()> {
+        if self.engines {
+            return self.check_engines(runtime);
+        }
         let checked = match &self.url {
             Some(url) => runtime.block_on(ask(url)),
             None => self.look(),
@@ -50,6 +58,28 @@ impl Check {
             Some("good") => Ok(()),
             Some("damaged") => anyhow::bail!("what is stored is damaged"),
             _ => Err(Unchecked("not everything could be checked".to_owned()).into()),
+        }
+    }
+
+    fn check_engines(&self, runtime: &Runtime) -> anyhow::Result<()> {
+        let found = runtime.block_on(app::check_engines(&self.source.load()?))?;
+        let worst = found.iter().map(|found| found.outcome).max();
+        let rows = serde_json::to_value(found).context("cannot show what was found")?;
+        output::print(&match (self.output, rows.as_array()) {
+            (Format::Table, Some(rows)) if rows.is_empty() => {
+                "The configuration names no shared engine.\n".to_owned()
+            }
+            (Format::Table, Some(rows)) => {
+                output::rows(rows, &["engine", "check", "outcome", "detail"])
+            }
+            _ => format!("{rows}\n"),
+        })?;
+        match worst {
+            None | Some(Outcome::Passed | Outcome::Warning) => Ok(()),
+            Some(Outcome::Failed) => anyhow::bail!("an engine cannot be used as it is"),
+            Some(Outcome::Unchecked | Outcome::Pending) => {
+                Err(Unchecked("not everything could be checked".to_owned()).into())
+            }
         }
     }
 

@@ -98,7 +98,7 @@ pub enum Command {
     ///
     /// Reads every database in the data directory with its log, and compares each page with its checksum, the log with its last
     /// acknowledged commit, the engine's own structures, and what must hold at each desk. No server may be running on the
-    /// directory; with --url a running server checks its files. Exit code 0 if all is good, 1 if something is damaged, 2 if
+    /// directory; with --url a running server checks its files, with --engines the shared engines are checked. Exit code 0 if all is good, 1 if something is damaged, 2 if
     /// something could not be checked.
     Check(check::Check),
     /// What concerns packages

@@ -23,7 +23,9 @@
 //! - **to hold**: to have received a message, and keep it invisible.
 //!
 //! # At the start
-//! The queues of this process are probed once. Until all of them have answered, [`Overview`] is down, with the reason.
+//! The [preflight](crate::storage::preflight) asks for the topics and queues of this process ([`probes`]). No message is received
+//! until all of its checks have passed: a dead-letter queue that is the events queue under another URL would receive each
+//! message that it gives away.
 //!
 //! # When something is away
 //! Everything is tried again with growing pauses, some part of them random. It is said once when that begins, and once when it
@@ -40,6 +42,7 @@ use tracing::warn;
 
 use super::service::Couriers;
 use super::topic::Topic;
+use crate::storage::preflight::{Engine, Findings};
 
 mod chain;
 mod consumer;
@@ -55,10 +58,10 @@ pub mod redrive;
 pub use chain::{Chain, NotProvisioned, Places};
 pub use health::Overview;
 pub use metrics::Metrics;
+pub use probe::probes;
 
 use consumer::{Assignments, Consumer, Events};
 use metrics::Heard;
-use probe::Probe;
 use publisher::{Announcer, Publisher};
 
 /// What a process does with messages.
@@ -77,6 +80,9 @@ pub fn announcer(chain: &Chain, metrics: &Metrics) -> Arc<dyn Topic> {
     Arc::new(Announcer::new(chain.clone(), metrics.clone()))
 }
 
+/// The engines that messages come and go through.
+pub const ENGINES: &[Engine] = &[Engine::Sns, Engine::Sqs];
+
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The tasks that hear and tell.
@@ -89,13 +95,15 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Starts them; `overview` tells how they are. Needs a runtime.
+    /// Starts them; `overview` has their state. Messages are received once the checks of [`ENGINES`] in `findings` have passed.
+    /// Needs a runtime.
     pub fn start(
         chain: &Chain,
         couriers: &Couriers,
         settings: Settings,
         metrics: &Metrics,
         overview: &Overview,
+        findings: &Findings,
     ) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let ended = CancellationToken::new();
@@ -115,12 +123,17 @@ impl Queues {
             stop: stop.clone(),
             overview: overview.clone(),
         };
-        let probe = Probe::new(chain.clone(), settings, stop.clone(), overview);
-        watched(Box::pin(probe.run()));
+        let after_checks = |consume: Task| -> Task {
+            let (findings, stop) = (findings.clone(), stop.clone());
+            Box::pin(async move {
+                stop.run_until_cancelled(findings.pass(ENGINES)).await;
+                consume.await;
+            })
+        };
         let places = chain.places();
         if settings.dispatches {
-            let parts = of(Heard::Events, &places.events_queue);
-            watched(Box::pin(Arc::new(Consumer::<Events>::new(parts)).run()));
+            let consumer = Consumer::<Events>::new(of(Heard::Events, &places.events_queue));
+            watched(after_checks(Box::pin(Arc::new(consumer).run())));
             let publisher = Publisher::new(
                 chain.clone(),
                 couriers.clone(),
@@ -132,9 +145,8 @@ impl Queues {
         }
         if settings.learns {
             let parts = of(Heard::Assignments, &places.assignments_queue);
-            watched(Box::pin(
-                Arc::new(Consumer::<Assignments>::new(parts)).run(),
-            ));
+            let consumer = Consumer::<Assignments>::new(parts);
+            watched(after_checks(Box::pin(Arc::new(consumer).run())));
         }
         tasks.close();
         Self { tasks, stop, ended }

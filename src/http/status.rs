@@ -22,6 +22,7 @@ use super::api::with_state;
 use super::files::{self, File};
 use super::params::Path;
 use super::problem::Problem;
+use crate::storage::preflight::{Engine, Finding, Findings};
 use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
 use crate::values::time::Moment;
@@ -31,13 +32,35 @@ use crate::values::time::Moment;
 pub struct Component {
     name: &'static str,
     look: Arc<dyn Fn() -> EngineState + Send + Sync>,
+    engines: &'static [Engine],
+    findings: Findings,
 }
 
 impl Component {
     /// The desk of this name, and what says how it is.
     pub fn new(name: &'static str, look: impl Fn() -> EngineState + Send + Sync + 'static) -> Self {
-        let look = Arc::new(look);
-        Self { name, look }
+        Self {
+            name,
+            look: Arc::new(look),
+            engines: &[],
+            findings: Findings::default(),
+        }
+    }
+
+    /// The same, on these shared engines if they are used: it is down while one of their checks is pending or has failed.
+    #[must_use]
+    pub fn on(self, engines: &'static [Engine], findings: &Findings) -> Self {
+        Self {
+            engines,
+            findings: findings.clone(),
+            ..self
+        }
+    }
+
+    fn state(&self) -> EngineState {
+        // The check that failed names the setting or the key.
+        let checked = self.findings.state(self.engines);
+        checked.unwrap_or_else(|| (self.look)())
     }
 }
 
@@ -83,7 +106,7 @@ impl Readiness {
     }
 
     fn look_at(&self, component: &Component) -> ComponentState {
-        let EngineState { down, since } = (component.look)();
+        let EngineState { down, since } = component.state();
         let state = if down.is_some() { "down" } else { "ok" };
         let reason = down.map(|reason| {
             if self.shows_reasons {
@@ -97,6 +120,11 @@ impl Readiness {
             state,
             since: since.into(),
             reason,
+            checks: if self.shows_reasons {
+                component.findings.of(component.engines)
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -124,6 +152,9 @@ struct ComponentState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<String>,
+    /// What was checked of its shared engines, on the staff's listener.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<Finding>,
 }
 
 impl ComponentState {

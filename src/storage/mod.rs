@@ -38,6 +38,7 @@ pub mod aws;
 pub mod clock;
 pub mod directory;
 pub mod place;
+pub mod preflight;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use self::connections::{Connections, Way};
 pub use self::connections::{Target, is_refused_for_now};
+use super::preflight::Findings;
 
 /// The way there: cheap to clone, shared by everybody, and made anew by itself when it breaks.
 #[derive(Clone)]
@@ -32,13 +33,14 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Goes to a server, and if it is one of a cluster, to the others, too.
+    /// Connects to a server, and if it is one of a cluster, to the others, too. What is checked of each server, then and
+    /// whenever a connection is replaced, is recorded in `findings`.
     ///
     /// # Errors
     /// If a URL makes no sense, or there is no answer; or if the server would lose what is kept there.
-    pub async fn connect(target: Target) -> RedisResult<Self> {
+    pub async fn connect(target: Target, findings: Findings) -> RedisResult<Self> {
         Ok(Self {
-            connections: Connections::open(target).await?,
+            connections: Connections::open(target, findings).await?,
             #[cfg(test)]
             fuse: None,
         })
@@ -73,7 +75,7 @@ impl Redis {
         #[cfg(test)]
         if let Some(left) = self.last_commands(commands.len()) {
             self.send(commands[..left].to_vec()).await?;
-            // A kind that nobody tries again.
+            // A kind that is never retried.
             return Err((ErrorKind::UnexpectedReturnType, "the process has ended").into());
         }
         self.send(commands).await
@@ -85,12 +87,14 @@ impl Redis {
         }
         let connection = self.connections.current().await?;
         let answers = connection.way.send(commands).await;
-        let errors = match &answers {
-            Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = errors {
-            self.connections.heard(&connection, error);
+        match &answers {
+            // Each of them: behind a script that is not loaded there may be a command that a replica refused.
+            Ok(answers) => {
+                for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+                    self.connections.heard(&connection, error);
+                }
+            }
+            Err(error) => self.connections.heard(&connection, error),
         }
         answers
     }

@@ -124,11 +124,6 @@ impl Town {
     }
 
     /// Creates a queue, as Terraform would.
-    async fn make_queue(&self, of: &str) {
-        let create = self.sqs.create_queue().queue_name(self.name(of));
-        Box::pin(create.send()).await.unwrap();
-    }
-
     /// Tells the topic of events, as the seed's command does.
     async fn publish(&self, event: &Value) {
         let publish = self.sns.publish().topic_arn(self.topic("events-topic"));
@@ -869,30 +864,6 @@ async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
 }
 
 /// Somebody mistyped its URL, or has not created it yet.
-#[tokio::test]
-async fn a_queue_that_does_not_exist_is_named_by_readiness_until_it_answers() {
-    let town = Town::new();
-    for queue in ["events-queue", "assignments-queue"] {
-        town.make_queue(queue).await;
-    }
-    let shop = town.open(&[("aws.provision", "false")]).await;
-    let reason = until("readiness names the key", async || {
-        let ready = shop.staff.ask(get("/readyz/messages")).await;
-        assert_eq!(ready.status, 503, "{ready}");
-        let reason = text(&ready.json()["components"][0]["reason"]);
-        reason
-            .contains("`couriers.dead_letter_queue_url`")
-            .then_some(reason)
-    })
-    .await;
-    let queue = town.queue("dead-letter-queue");
-    assert!(reason.contains(&queue), "{reason}");
-    shop.staff.ask(get("/readyz")).await.expect(200);
-    town.make_queue("dead-letter-queue").await;
-    until_messages_are(&shop, 200).await;
-    shop.close().await;
-}
-
 /// All calls go to the SDK's region, whatever the configuration names.
 #[tokio::test]
 async fn a_region_that_is_not_the_topics_stops_the_start() {

@@ -51,6 +51,8 @@ mod packages;
 mod packages_crash;
 mod packages_malformed;
 mod pages;
+#[cfg(feature = "aws")]
+mod preflight;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
 mod shutdown;

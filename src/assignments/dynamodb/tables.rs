@@ -6,11 +6,14 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ScalarAttributeType, TableStatus,
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, IndexStatus, KeySchemaElement, KeyType,
+    Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
 };
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
+
+use crate::storage::aws::errors::{self, Service};
+use crate::storage::preflight::{Engine, Probe, Verdict};
 
 /// The table of assignments, unless the configuration says otherwise.
 pub const ASSIGNMENTS: &str = "DeliveryAssignments";
@@ -76,27 +79,56 @@ pub struct NotProvisioned {
     pub cause: String,
 }
 
+/// A table as it must be.
+struct Wanted {
+    /// The configuration key that names it.
+    key: &'static str,
+    table: String,
+    /// Partition key and sort key, both text.
+    keys: [&'static str; 2],
+    /// An index with all attributes, and its keys.
+    index: Option<(&'static str, [&'static str; 2])>,
+}
+
+impl Tables {
+    fn wanted(&self) -> [Wanted; 2] {
+        [
+            Wanted {
+                key: "assignments.table",
+                table: self.assignments.clone(),
+                keys: [DRIVER_ID, PACKAGE_ID],
+                index: Some((BY_PACKAGE, [PACKAGE_ID, DRIVER_ID])),
+            },
+            Wanted {
+                key: "assignments.packages_table",
+                table: self.packages.clone(),
+                keys: [SHARD, ITEM],
+                index: None,
+            },
+        ]
+    }
+}
+
 /// Makes the tables that do not exist, and waits until they can be used. For emulators and development; elsewhere Terraform
 /// makes them. One that exists is taken as it is.
 ///
 /// # Errors
 /// The first table that could not be made.
 pub async fn provision(client: &Client, tables: &Tables) -> Result<(), NotProvisioned> {
-    for (table, [partition, sort], index) in [
-        (
-            &tables.assignments,
-            [DRIVER_ID, PACKAGE_ID],
-            Some((BY_PACKAGE, [PACKAGE_ID, DRIVER_ID])),
-        ),
-        (&tables.packages, [SHARD, ITEM], None),
-    ] {
+    for wanted in tables.wanted() {
+        let Wanted {
+            table,
+            keys: [partition, sort],
+            index,
+            ..
+        } = wanted;
         let failed = |cause: String| NotProvisioned {
             table: table.clone(),
             cause,
         };
         let mut creation = client
             .create_table()
-            .table_name(table)
+            .table_name(&table)
             .billing_mode(BillingMode::PayPerRequest)
             .set_key_schema(Some(keys([partition, sort]).map_err(failed)?));
         for name in [partition, sort] {
@@ -121,9 +153,89 @@ pub async fn provision(client: &Client, tables: &Tables) -> Result<(), NotProvis
                 .global_secondary_indexes(index.map_err(|error| failed(error.to_string()))?);
         }
         create(creation).await.map_err(failed)?;
-        until_active(client, table).await.map_err(failed)?;
+        until_active(client, &table).await.map_err(failed)?;
     }
     Ok(())
+}
+
+/// Asks whether the tables exist, with their keys and the index.
+pub fn probe(client: Client, tables: &Tables) -> Probe {
+    let keys = tables.wanted().map(|wanted| wanted.key.to_owned()).into();
+    let tables = tables.clone();
+    Probe::new(Engine::DynamoDb, keys, move || {
+        let ([one, other], client) = (tables.wanted(), client.clone());
+        async move {
+            let (one, other) = tokio::join!(one.check(&client), other.check(&client));
+            vec![one, other]
+        }
+    })
+}
+
+impl Wanted {
+    async fn check(&self, client: &Client) -> Verdict {
+        let table = &self.table;
+        let described = client.describe_table().table_name(table);
+        let mut verdict = match Box::pin(described.send()).await {
+            Ok(answer) => self.compare(answer.table.as_ref()),
+            Err(error) => errors::verdict(Service::DynamoDb, &error),
+        };
+        verdict.detail = format!("{table}: {}", verdict.detail);
+        verdict
+    }
+
+    fn compare(&self, found: Option<&TableDescription>) -> Verdict {
+        let Some(found) = found else {
+            return Verdict::failed("DynamoDB does not describe it");
+        };
+        match found.table_status() {
+            Some(TableStatus::Active | TableStatus::Updating) => {}
+            status => return Verdict::failed(format!("it is {}", shown(status))),
+        }
+        let is_text = |name: &str| {
+            let of_name = |defined: &&AttributeDefinition| defined.attribute_name() == name;
+            let defined = found.attribute_definitions().iter().find(of_name);
+            defined.is_some_and(|it| *it.attribute_type() == ScalarAttributeType::S)
+        };
+        if !(has_keys(found.key_schema(), self.keys) && self.keys.into_iter().all(is_text)) {
+            let [partition, sort] = self.keys;
+            return Verdict::failed(format!(
+                "its keys must be `{partition}` (partition) and `{sort}` (sort), both of type S"
+            ));
+        }
+        let Some((name, keys)) = self.index else {
+            return Verdict::passed("active");
+        };
+        let indexes = found.global_secondary_indexes();
+        let index = indexes.iter().find(|it| it.index_name() == Some(name));
+        let all = |it: &Projection| it.projection_type() == Some(&ProjectionType::All);
+        match index {
+            Some(index)
+                if !(has_keys(index.key_schema(), keys) && index.projection().is_some_and(all)) =>
+            {
+                let [partition, sort] = keys;
+                Verdict::failed(format!(
+                    "its index `{name}` must have the keys `{partition}` and `{sort}`, and all attributes"
+                ))
+            }
+            Some(index) if index.index_status() == Some(&IndexStatus::Creating) => {
+                Verdict::failed(format!("its index `{name}` is being created"))
+            }
+            Some(_) => Verdict::passed(format!("active, with its index `{name}`")),
+            None => Verdict::failed(format!("it has no index `{name}`")),
+        }
+    }
+}
+
+fn shown(status: Option<&TableStatus>) -> &str {
+    status.map_or("in no known state", TableStatus::as_str)
+}
+
+fn has_keys(schema: &[KeySchemaElement], [partition, sort]: [&str; 2]) -> bool {
+    let is = |name: &str, kind: &KeyType| {
+        let mut keys = schema.iter();
+        keys.any(|key| key.attribute_name() == name && key.key_type() == kind)
+    };
+    schema.len() == 2 && is(partition, &KeyType::Hash) && is(sort, &KeyType::Range)
 }
 
 fn keys([partition, sort]: [&str; 2]) -> Result<Vec<KeySchemaElement>, String> {

@@ -22,6 +22,7 @@ use super::name::Name;
 use super::spool::Spool;
 use crate::storage::aws::backoff;
 use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::preflight::{Engine, Probe, Verdict};
 use crate::storage::{Condition, State};
 
 /// How long one try may take. A file has some megabytes; a slow way is better than none.
@@ -277,6 +278,27 @@ impl Uploader {
             changed = self.phase.changed() => changed.map_err(|_| Abandoned),
         }
     }
+}
+
+/// Asks whether the bucket exists in the client's region.
+pub fn probe(client: Client, bucket: &str) -> Probe {
+    let bucket = bucket.to_owned();
+    let check = vec!["oplog.bucket".to_owned()];
+    Probe::new(Engine::S3, check, move || {
+        let (client, bucket) = (client.clone(), bucket.clone());
+        async move {
+            let mut verdict = match Box::pin(client.head_bucket().bucket(&bucket).send()).await {
+                Ok(_) => Verdict::passed("exists"),
+                Err(error) => match error.raw_response().map(|it| it.status().as_u16()) {
+                    Some(404) => Verdict::failed("there is no such bucket"),
+                    Some(301 | 307) => Verdict::failed("it is in another region"),
+                    _ => errors::verdict(Service::S3, &error),
+                },
+            };
+            verdict.detail = format!("{bucket}: {}", verdict.detail);
+            vec![verdict]
+        }
+    })
 }
 
 /// Makes the bucket if it is missing: for emulators and development.

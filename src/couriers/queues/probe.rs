@@ -1,118 +1,122 @@
-//! Probes the queues of a process at its start. Until each has answered once, `/readyz/messages` is down and says which key names
-//! a queue that does not exist, may not be read, or is another key's queue under another URL.
+//! Probes for the preflight: whether the topics and queues of this process exist, and whether two keys name the same queue under
+//! different URLs.
 //!
-//! A mistyped dead-letter queue would otherwise be noticed with the first poison, weeks later.
+//! A mistyped dead-letter queue would otherwise be noticed with the first message for it, weeks later.
 
-use std::sync::Arc;
-
-use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio::task::JoinSet;
 
 use super::Settings;
 use super::chain::Chain;
-use super::health::{Overview, Pauses};
-use crate::storage::Condition;
-use crate::storage::aws::told;
+use crate::storage::aws::errors::{self, Service};
+use crate::storage::preflight::{Engine, Outcome, Probe, Verdict};
 
-/// Probes the queues until all of them have answered.
-pub(super) struct Probe {
-    chain: Chain,
-    /// URLs, by the configuration keys that name them.
-    queues: Vec<(&'static str, String)>,
-    stop: CancellationToken,
-    condition: Arc<Condition>,
+/// A topic or queue, and the configuration key that names it.
+type Place = (&'static str, String);
+
+/// The probes of a process with these settings.
+pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
+    let places = chain.places();
+    // A dispatcher publishes assignments; every process publishes what the staff report.
+    let topics = [
+        ("couriers.events_topic_arn", &places.events_topic, true),
+        (
+            "couriers.assignments_topic_arn",
+            &places.assignments_topic,
+            settings.dispatches,
+        ),
+    ];
+    let queues = [
+        (
+            "couriers.events_queue_url",
+            &places.events_queue,
+            settings.dispatches,
+        ),
+        (
+            "couriers.assignments_queue_url",
+            &places.assignments_queue,
+            settings.learns,
+        ),
+        ("couriers.dead_letter_queue_url", &places.dead_letters, true),
+    ];
+    let used = |places: &[(&'static str, &String, bool)]| {
+        let used = places.iter().filter(|(.., used)| *used);
+        used.map(|&(key, place, _)| (key, place.clone()))
+            .collect::<Vec<Place>>()
+    };
+    let (topics, queues) = (used(&topics), used(&queues));
+    let names = |places: &[Place]| places.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let (of_topics, of_queues) = (chain.clone(), chain.clone());
+    [
+        Probe::new(Engine::Sns, names(&topics), move || {
+            all(of_topics.clone(), topics.clone(), topic)
+        }),
+        Probe::new(Engine::Sqs, names(&queues), move || {
+            let (chain, queues) = (of_queues.clone(), queues.clone());
+            async move { distinct(&queues, all(chain, queues.clone(), queue).await) }
+        }),
+    ]
 }
 
-impl Probe {
-    /// From now on `overview` is down, until [`run`](Self::run) had all answers.
-    pub(super) fn new(
-        chain: Chain,
-        settings: Settings,
-        stop: CancellationToken,
-        overview: &Overview,
-    ) -> Self {
-        let places = chain.places();
-        let queues = [
-            (
-                "couriers.events_queue_url",
-                &places.events_queue,
-                settings.dispatches,
-            ),
-            (
-                "couriers.assignments_queue_url",
-                &places.assignments_queue,
-                settings.learns,
-            ),
-            ("couriers.dead_letter_queue_url", &places.dead_letters, true),
-        ];
-        let used = queues.into_iter().filter(|(.., used)| *used);
-        let queues = used.map(|(key, url, _)| (key, url.clone())).collect();
-        let condition = overview.condition();
-        condition.fails_because("the queues have not answered yet");
-        Self {
-            chain,
-            queues,
-            stop,
-            condition,
-        }
-    }
-
-    /// Probes until all have answered, then waits for the stop: a task that ends earlier would end the server.
-    pub(super) async fn run(self) {
-        let mut pauses = Pauses::default();
-        loop {
-            match self.stop.run_until_cancelled(self.ask_all()).await {
-                None => return,
-                Some(Ok(())) => break,
-                Some(Err(reason)) => {
-                    if self.condition.fails_because(&reason) {
-                        warn!(
-                            reason,
-                            "a queue of the couriers cannot be used, and is probed again"
-                        );
-                    }
-                }
+/// Asks for all places at once; the verdicts in their order.
+async fn all<F>(chain: Chain, places: Vec<Place>, ask: fn(Chain, String) -> F) -> Vec<Verdict>
+where
+    F: Future<Output = Verdict> + Send + 'static,
+{
+    let mut asked = JoinSet::new();
+    for (number, (_, place)) in places.into_iter().enumerate() {
+        let asking = ask(chain.clone(), place.clone());
+        asked.spawn(async move {
+            if place.is_empty() {
+                let detail = "not configured: the server creates it (`aws.provision`)";
+                return (number, Verdict::new(Outcome::Unchecked, detail));
             }
-            if !pauses.wait(&self.stop).await {
-                return;
+            let mut verdict = asking.await;
+            if verdict.outcome != Outcome::Passed {
+                verdict.detail = format!("{place}: {}", verdict.detail);
             }
-        }
-        if self.condition.works() {
-            info!("the queues of the couriers exist and answer");
-        }
-        self.stop.cancelled().await;
+            (number, verdict)
+        });
     }
+    let mut verdicts = asked.join_all().await;
+    verdicts.sort_by_key(|(number, _)| *number);
+    verdicts.into_iter().map(|(_, verdict)| verdict).collect()
+}
 
-    /// What is wrong with the first queue that does not answer, or that has already answered under another key.
-    async fn ask_all(&self) -> Result<(), String> {
-        let mut arns: Vec<(&str, String)> = Vec::new();
-        for (key, url) in &self.queues {
-            let wrong = |cause: String| format!("configuration key `{key}`: {url}: {cause}");
-            let Some(arn) = self.ask(url).await.map_err(wrong)? else {
-                continue;
-            };
-            if let Some((other, _)) = arns.iter().find(|(_, known)| *known == arn) {
-                return Err(wrong(format!("it is {arn}, which `{other}` names too")));
-            }
-            arns.push((*key, arn));
-        }
-        Ok(())
+async fn topic(chain: Chain, arn: String) -> Verdict {
+    let get = chain.sns().get_topic_attributes().topic_arn(&arn);
+    match Box::pin(get.send()).await {
+        Ok(_) => Verdict::passed(arn),
+        Err(error) => errors::verdict(Service::Sns, &error),
     }
+}
 
-    /// A queue's ARN, if it tells one; the cause without a request id, so that the same cause reads the same.
-    async fn ask(&self, url: &str) -> Result<Option<String>, String> {
-        let get = self.chain.sqs().get_queue_attributes().queue_url(url);
-        let get = get.attribute_names(QueueAttributeName::QueueArn);
-        match Box::pin(get.send()).await {
-            Ok(got) => Ok(got
+/// A queue that passes is named by its ARN.
+async fn queue(chain: Chain, url: String) -> Verdict {
+    let get = chain.sqs().get_queue_attributes().queue_url(&url);
+    let get = get.attribute_names(QueueAttributeName::QueueArn);
+    match Box::pin(get.send()).await {
+        Ok(got) => {
+            let arn = got
                 .attributes
-                .and_then(|mut it| it.remove(&QueueAttributeName::QueueArn))),
-            Err(error) => Err(match (error.code(), error.message()) {
-                (Some(code), Some(message)) => format!("{code}: {message}"),
-                _ => told(&error),
-            }),
+                .and_then(|mut it| it.remove(&QueueAttributeName::QueueArn));
+            Verdict::passed(arn.unwrap_or(url))
+        }
+        Err(error) => errors::verdict(Service::Sqs, &error),
+    }
+}
+
+/// Fails a queue that an earlier key names too.
+fn distinct(queues: &[Place], mut verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    for later in 1..verdicts.len() {
+        let arn = verdicts[later].detail.clone();
+        let same = (0..later).find(|&earlier| {
+            verdicts[earlier].outcome == Outcome::Passed && verdicts[earlier].detail == arn
+        });
+        if let Some(earlier) = same {
+            let other = queues[earlier].0;
+            verdicts[later] = Verdict::failed(format!("it is {arn}, which `{other}` names too"));
         }
     }
+    verdicts
 }

@@ -22,6 +22,7 @@ use crate::storage::State;
 use crate::storage::aws::Aws;
 use crate::storage::aws::errors::Service;
 use crate::storage::aws::testkit::Refusing;
+use crate::storage::preflight::Preflight;
 use crate::telemetry::Registry;
 use fickle::Fickle;
 
@@ -167,7 +168,14 @@ impl Town {
             visibility,
         };
         let metrics = registry.register(Metrics::register);
-        let queues = Queues::start(&chain, &couriers, settings, &metrics, &Overview::default());
+        let queues = Queues::start(
+            &chain,
+            &couriers,
+            settings,
+            &metrics,
+            &Overview::default(),
+            &Findings::default(),
+        );
         Self {
             chain,
             store,
@@ -548,7 +556,7 @@ async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
 }
 
 #[tokio::test]
-async fn one_queue_under_two_urls_is_told_until_each_key_has_its_own() {
+async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own() {
     let (fickle, chain) = fickle(Vec::new()).await;
     let arn = "arn:aws:sqs:eu-west-2:123450000001:a-queue";
     fickle.book.lock().unwrap().queue_arn = Some(arn.to_owned());
@@ -557,30 +565,31 @@ async fn one_queue_under_two_urls_is_told_until_each_key_has_its_own() {
         learns: false,
         visibility: Duration::from_secs(1),
     };
-    let (overview, stop) = (Overview::default(), CancellationToken::new());
-    let probe = Probe::new(chain, settings, stop.clone(), &overview);
-    let unanswered = overview.state().down.unwrap();
-    assert_eq!(unanswered, "the queues have not answered yet");
-    let running = tokio::spawn(probe.run());
-    let until = async |so: &dyn Fn(Option<String>) -> bool| {
-        let deadline = Instant::now() + PATIENCE;
-        while !so(overview.state().down) {
-            assert!(Instant::now() < deadline, "{:?}", overview.state());
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    until(&|down| {
-        let keys = [
-            "`couriers.events_queue_url`",
-            "`couriers.dead_letter_queue_url`",
-            arn,
-        ];
-        down.is_some_and(|reason| keys.iter().all(|key| reason.contains(key)))
-    })
-    .await;
+    let mut preflight = Preflight::default();
+    let [_, queues] = probes(&chain, settings);
+    preflight.add(queues);
+    let findings = preflight.findings().clone();
+    let reason = || findings.state(ENGINES).and_then(|state| state.down);
+    assert!(reason().is_some_and(|it| it.ends_with("not answered yet")));
+    preflight.once().await;
+    let named = reason().unwrap();
+    for part in [
+        "couriers.dead_letter_queue_url",
+        "`couriers.events_queue_url`",
+        arn,
+    ] {
+        assert!(named.contains(part), "{named}");
+    }
+    let passed = tokio::spawn({
+        let findings = findings.clone();
+        async move { findings.pass(ENGINES).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!passed.is_finished());
+    let running = tokio::spawn(preflight.run());
     fickle.book.lock().unwrap().queue_arn = None;
-    until(&|down| down.is_none()).await;
+    timeout(PATIENCE, passed).await.unwrap().unwrap();
+    assert_eq!(reason(), None);
     assert!(!running.is_finished(), "its end would end the server");
-    stop.cancel();
-    timeout(PATIENCE, running).await.unwrap().unwrap();
+    running.abort();
 }

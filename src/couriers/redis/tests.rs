@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::super::replay::replay;
 use super::super::store::contract;
 use super::*;
+use crate::storage::preflight::Findings;
 use crate::storage::redis::{Call, Target};
 
 /// How long a server may take to be there.
@@ -56,7 +57,7 @@ impl Server {
         let url = format!("redis+unix://{}", self.socket().display());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match Engine::connect(Target::at(&url)).await {
+            match Engine::connect(Target::at(&url), Findings::default()).await {
                 Ok(engine) => return engine,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
@@ -91,7 +92,9 @@ async fn a_user_with_the_least_rights_can_do_everything() {
         "redis+unix://{}?user=odyssey&pass=secret",
         server.socket().display()
     );
-    let engine = Engine::connect(Target::at(&url)).await.unwrap();
+    let engine = Engine::connect(Target::at(&url), Findings::default())
+        .await
+        .unwrap();
     let store = Redis::new(engine, settings(Join::Min));
     let events = vec![
         contract::placed(1, Zone::N, 1),
@@ -205,7 +208,9 @@ impl Cluster {
 
     async fn store(&self, join: Join) -> Redis {
         let url = format!("redis://127.0.0.1:{}", self.ports[0]);
-        let engine = Engine::connect(Target::at(&url)).await.unwrap();
+        let engine = Engine::connect(Target::at(&url), Findings::default())
+            .await
+            .unwrap();
         Redis::new(engine, settings(join))
     }
 

@@ -9,6 +9,8 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use self::Action::{DeadLetter, NotReady, Refuse, Retry, RetryUnknown};
 use self::Service::{All, DynamoDb, S3, Sns, Sqs};
+use super::told;
+use crate::storage::preflight::{Outcome, Verdict};
 
 /// Whose error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +219,9 @@ pub static TABLE: &[Entry] = &[
     row(All, "UnrecognizedClientException", NotReady, "the credentials are wrong"),
 ];
 
+/// How the codes begin that say that a policy does not allow a call.
+const DENIED: [&str; 3] = ["AccessDenied", "AuthorizationError", "NotAuthorized"];
+
 /// What is done about an error that has no row: of a server (5xx) or of the way to it, and otherwise.
 const OF_SERVER: Action = RetryUnknown;
 const OF_CLIENT: Action = NotReady;
@@ -252,6 +257,32 @@ where
 pub fn action_of_part(service: Service, code: &str, message: &str, sender_fault: bool) -> Action {
     let otherwise = if sender_fault { DeadLetter } else { Retry };
     find(service, code, message).unwrap_or(otherwise)
+}
+
+/// What a failed call says about the thing that the preflight asked for. Where a policy does not allow to ask, nothing is known:
+/// the rights that a check needs are not those that the server needs.
+pub fn verdict<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Verdict
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let code = error.code();
+    let status = error.raw_response().map(|answer| answer.status().as_u16());
+    // An answer to HEAD has no body and no code.
+    let is_denied = code.map_or(status == Some(403), |code| {
+        DENIED.iter().any(|denied| code.starts_with(denied))
+    });
+    // Without the id of the request, so that the same cause reads the same.
+    let detail = match (code, error.message(), status) {
+        (Some(code), Some(message), _) => format!("{code}: {message}"),
+        (Some(code), None, _) => code.to_owned(),
+        (None, _, Some(status)) => format!("{service} answers {status}"),
+        (None, _, None) => told(error),
+    };
+    if is_denied {
+        Verdict::new(Outcome::Unchecked, detail)
+    } else {
+        Verdict::failed(detail)
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::server::Server;
+use super::server::{self, Server};
+use crate::storage::preflight::{Engine, Findings, Verdict};
 
 /// How long it may take to reach a server.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -101,6 +102,8 @@ enum State {
 /// The connection of the moment.
 pub(super) struct Connections {
     target: Target,
+    /// The results of the checks that each new connection makes.
+    findings: Findings,
     /// Nodes of the cluster that were ever heard of: the first one may be the one that is away.
     nodes: Mutex<BTreeSet<String>>,
     state: watch::Sender<State>,
@@ -111,10 +114,11 @@ impl Connections {
     ///
     /// # Errors
     /// If that fails, or the server is one that would lose what is kept there.
-    pub(super) async fn open(target: Target) -> RedisResult<Arc<Self>> {
+    pub(super) async fn open(target: Target, findings: Findings) -> RedisResult<Arc<Self>> {
         install_tls();
         let new = Self {
             target,
+            findings,
             nodes: Mutex::default(),
             state: watch::Sender::new(State::Away("it was never reached".into())),
         };
@@ -171,20 +175,34 @@ impl Connections {
         }
     }
 
-    /// Makes a connection.
+    /// Makes a connection, checks its server, and records the findings.
     async fn reach(&self, number: u64) -> RedisResult<Connection> {
+        let reached = self.reach_server(number).await;
+        // What the server's checks found is recorded already.
+        if let Err(error) = &reached
+            && error.kind() != ErrorKind::InvalidClientConfig
+        {
+            self.record([Verdict::failed(error.to_string())]);
+        }
+        reached
+    }
+
+    async fn reach_server(&self, number: u64) -> RedisResult<Connection> {
         let info = info(&self.target.url)?;
-        let (client, address) = if self.target.sentinels.is_empty() {
-            (self.any_node(info).await?, None)
+        let (client, mut one, address) = if self.target.sentinels.is_empty() {
+            let (client, one) = self.any_node(info).await?;
+            (client, one, None)
         } else {
             let found = timeout(CONNECT * 2, self.primary(&info)).await;
             let client = found.map_err(|_| silent("no Sentinel answers in time"))??;
             let address = client.get_connection_info().addr().clone();
-            (client, Some(address))
+            let one = connect(&client).await?;
+            (client, one, Some(address))
         };
-        let mut one = connect(&client).await?;
         let server = Server::of(&mut one).await?;
-        server.check()?;
+        let verdicts = server.verdicts();
+        self.record(verdicts.clone());
+        server::judge(&verdicts)?;
         let way = if server.is_cluster() {
             Way::Cluster(self.cluster(&mut one, &client).await?)
         } else {
@@ -192,8 +210,7 @@ impl Connections {
         };
         info!(
             run_id = server.run_id(),
-            version = server.version(),
-            cluster = server.is_cluster(),
+            server = verdicts[0].detail,
             "connected to Redis"
         );
         Ok(Connection {
@@ -203,24 +220,30 @@ impl Connections {
         })
     }
 
-    /// A client of the first node that answers: the configured one, or one that was heard of.
-    async fn any_node(&self, info: ConnectionInfo) -> RedisResult<Client> {
+    fn record<const N: usize>(&self, verdicts: [Verdict; N]) {
+        let checks = server::CHECKS.map(str::to_owned);
+        self.findings
+            .record(Engine::Redis, checks.into_iter().zip(verdicts));
+    }
+
+    /// A connection to the first node that answers: the configured one, or one that was discovered.
+    async fn any_node(&self, info: ConnectionInfo) -> RedisResult<(Client, MultiplexedConnection)> {
         let configured = Client::open(info)?;
         let mut asked = JoinSet::new();
         for node in self.nodes() {
             let client = self.node(&node)?;
-            asked.spawn(async move { connect(&client).await.map(|_| client) });
+            asked.spawn(connected(client));
         }
-        if !asked.is_empty() {
-            let client = configured.clone();
-            asked.spawn(async move { connect(&client).await.map(|_| client) });
-        }
+        asked.spawn(connected(configured));
+        let mut failed = silent("no node answers");
         while let Some(answered) = asked.join_next().await {
-            if let Ok(Ok(client)) = answered {
-                return Ok(client);
+            match answered {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) => failed = error,
+                Err(_) => {}
             }
         }
-        Ok(configured)
+        Err(failed)
     }
 
     /// Another node of the cluster, reached as the configured one.
@@ -358,6 +381,11 @@ pub fn is_refused_for_now(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::Server(ReadOnly | BusyLoading | MasterDown)
     ) || error.code() == Some("UNBLOCKED")
+}
+
+async fn connected(client: Client) -> RedisResult<(Client, MultiplexedConnection)> {
+    let connection = connect(&client).await?;
+    Ok((client, connection))
 }
 
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {

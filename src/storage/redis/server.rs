@@ -1,8 +1,12 @@
 //! What a Redis server says of itself when it is reached, and whether what is kept there would stay.
 
 use redis::aio::ConnectionLike;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
-use tracing::warn;
+use redis::{ErrorKind, RedisResult, ServerErrorKind};
+
+use crate::storage::preflight::{Outcome, Verdict};
+
+/// What is checked of a server whenever a connection is made.
+pub(super) const CHECKS: [&str; 4] = ["connection", "role", "maxmemory-policy", "append-only file"];
 
 /// What `INFO` says.
 #[derive(Debug, Default)]
@@ -26,37 +30,41 @@ impl Server {
         }
     }
 
-    /// Whether it may be used: it is a primary, and forgets nothing to make room. What cannot be looked at, and what a
-    /// restart would lose, is logged.
-    ///
-    /// # Errors
-    /// With the server's setting, and what it must be.
-    pub(super) fn check(&self) -> RedisResult<()> {
-        if self.info.is_none() {
-            warn!(
-                "Redis does not let this user ask INFO: whether it is a primary, evicts keys (maxmemory-policy), or keeps an append-only file could not be checked"
-            );
-            return Ok(());
-        }
-        if self.field("role") == Some("slave") {
-            return Err(refused(
-                "it is a replica: name its primary, or its Sentinels (`redis.sentinels`)".into(),
-            ));
-        }
-        if let Some(policy) = self
-            .field("maxmemory_policy")
-            .filter(|&policy| policy != "noeviction")
-        {
-            return Err(refused(format!(
-                "its maxmemory-policy is {policy}, which deletes orders to make room; it must be noeviction"
-            )));
-        }
-        if self.field("aof_enabled") == Some("0") {
-            warn!(
-                "Redis keeps no append-only file: a restart of it loses what came since its last snapshot (set `appendonly yes`)"
-            );
-        }
-        Ok(())
+    /// The verdicts of [`CHECKS`], in their order.
+    pub(super) fn verdicts(&self) -> [Verdict; 4] {
+        let Some(version) = self.field("redis_version") else {
+            let unknown = || {
+                Verdict::new(
+                    Outcome::Unchecked,
+                    "this user may not ask INFO, or the server does not say",
+                )
+            };
+            return [Verdict::passed("answers"), unknown(), unknown(), unknown()];
+        };
+        let kind = if self.is_cluster() { ", a cluster" } else { "" };
+        let role = match self.field("role") {
+            Some("slave") => Verdict::failed(
+                "it is a replica: name its primary, or its Sentinels (`redis.sentinels`)",
+            ),
+            _ => Verdict::passed("it is a primary"),
+        };
+        let policy = match self.field("maxmemory_policy") {
+            None => Verdict::new(Outcome::Unchecked, "the server does not say"),
+            Some("noeviction") => Verdict::passed("noeviction"),
+            Some(policy) => Verdict::failed(format!(
+                "it is {policy}, which deletes orders to make room; it must be noeviction"
+            )),
+        };
+        let file = match self.field("aof_enabled") {
+            None => Verdict::new(Outcome::Unchecked, "the server does not say"),
+            Some("0") => Verdict::new(
+                Outcome::Warning,
+                "off: a restart of Redis loses what was written since its last snapshot (set `appendonly yes`)",
+            ),
+            Some(_) => Verdict::passed("on"),
+        };
+        let answers = Verdict::passed(format!("Redis {version}{kind}"));
+        [answers, role, policy, file]
     }
 
     /// Whether it is one of a cluster.
@@ -69,11 +77,6 @@ impl Server {
         self.field("run_id").unwrap_or("unknown")
     }
 
-    /// Its version.
-    pub(super) fn version(&self) -> &str {
-        self.field("redis_version").unwrap_or("unknown")
-    }
-
     fn field(&self, name: &str) -> Option<&str> {
         let lines = self.info.as_deref().unwrap_or_default().lines();
         let mut fields = lines.filter_map(|line| line.split_once(':'));
@@ -83,13 +86,22 @@ impl Server {
     }
 }
 
-fn refused(detail: String) -> RedisError {
-    (
-        ErrorKind::InvalidClientConfig,
-        "this Redis cannot be used",
-        detail,
-    )
-        .into()
+/// Why a server is not used, if a verdict says so.
+///
+/// # Errors
+/// With the setting, and what it must be.
+pub(super) fn judge(verdicts: &[Verdict]) -> RedisResult<()> {
+    let checks = CHECKS.iter().zip(verdicts);
+    let mut failed = checks.filter(|(_, verdict)| verdict.outcome == Outcome::Failed);
+    match failed.next() {
+        None => Ok(()),
+        Some((check, verdict)) => Err((
+            ErrorKind::InvalidClientConfig,
+            "this Redis cannot be used",
+            format!("{check}: {}", verdict.detail),
+        )
+            .into()),
+    }
 }
 
 #[cfg(test)]
@@ -103,49 +115,57 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_would_lose_what_is_kept_is_refused_and_says_which_setting_it_is() {
-        for (info, named) in [
+    fn a_server_that_would_lose_what_is_stored_is_refused_and_says_which_setting_it_is() {
+        use Outcome::{Failed, Passed, Unchecked, Warning};
+
+        let info = |lines: &str| format!("redis_version:7.0.15\n{lines}");
+        for (info, expected, named) in [
             (
-                "role:master\nmaxmemory_policy:noeviction\naof_enabled:1\n",
+                info("role:master\nmaxmemory_policy:noeviction\naof_enabled:1\n"),
+                [Passed, Passed, Passed, Passed],
                 None,
             ),
             (
-                "role:master\nmaxmemory_policy:noeviction\naof_enabled:0\n",
+                info("role:master\nmaxmemory_policy:noeviction\naof_enabled:0\n"),
+                [Passed, Passed, Passed, Warning],
                 None,
             ),
             (
-                "# Replication\nrole:slave\nmaster_link_status:up\n",
-                Some("is a replica"),
+                info("# Replication\nrole:slave\nmaxmemory_policy:noeviction\n"),
+                [Passed, Failed, Passed, Unchecked],
+                Some("role: it is a replica"),
             ),
             (
-                "role:master\nmaxmemory_policy:allkeys-lru\n",
-                Some("allkeys-lru"),
+                info("role:master\nmaxmemory_policy:allkeys-lru\n"),
+                [Passed, Passed, Failed, Unchecked],
+                Some("maxmemory-policy: it is allkeys-lru"),
             ),
+            // A server of another kind, or a user who may not ask.
             (
-                "role:master\nmaxmemory_policy:volatile-ttl\n",
-                Some("volatile-ttl"),
+                String::new(),
+                [Passed, Unchecked, Unchecked, Unchecked],
+                None,
             ),
-            // A server of another kind, which does not tell.
-            ("redis_version:7.0.15\n", None),
         ] {
-            let checked = server(info).check().map_err(|error| error.to_string());
-            match (checked, named) {
+            let verdicts = server(&info).verdicts();
+            assert_eq!(verdicts.clone().map(|verdict| verdict.outcome), expected);
+            match (judge(&verdicts).map_err(|error| error.to_string()), named) {
                 (Ok(()), None) => {}
                 (Err(said), Some(named)) => assert!(said.contains(named), "{said}"),
-                (checked, _) => panic!("{info}: {checked:?}"),
+                (judged, _) => panic!("{info}: {judged:?}"),
             }
         }
-        Server::default().check().unwrap();
+        let [_, role, ..] = Server::default().verdicts();
+        assert_eq!(role.outcome, Unchecked);
     }
 
     #[test]
     fn a_server_tells_who_it_is() {
         let server =
             server("# Server\nredis_version:7.0.15\nrun_id:4f2a\n# Cluster\ncluster_enabled:1\n");
-        assert_eq!(
-            (server.run_id(), server.version(), server.is_cluster()),
-            ("4f2a", "7.0.15", true)
-        );
+        assert_eq!((server.run_id(), server.is_cluster()), ("4f2a", true));
+        let [connection, ..] = server.verdicts();
+        assert_eq!(connection, Verdict::passed("Redis 7.0.15, a cluster"));
         let nobody = Server::default();
         assert_eq!((nobody.run_id(), nobody.is_cluster()), ("unknown", false));
     }

@@ -211,7 +211,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 async fn connected(target: Target) -> Redis {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Redis::connect(target.clone()).await {
+        match Redis::connect(target.clone(), Findings::default()).await {
             Ok(redis) => return redis,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -336,7 +336,10 @@ async fn a_server_that_would_lose_what_is_kept_is_not_used() {
     evicting.ask(&["PING"]).await;
     for (server, named) in [(&replica, "is a replica"), (&evicting, "allkeys-lru")] {
         let target = Target::at(&format!("redis://127.0.0.1:{}", server.port));
-        let said = Redis::connect(target).await.unwrap_err().to_string();
+        let said = Redis::connect(target, Findings::default())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(said.contains(named), "{said}");
     }
 }
