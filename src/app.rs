@@ -102,7 +102,7 @@ impl App {
         let registry = registry();
         let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
         let types = package_types(config)?;
-        let engines = Engines::find(config).await?;
+        let engines = Box::pin(Engines::find(config)).await?;
         let storage = Storage::open(config, &engines, &registry)?;
         let stores = Stores {
             deliveries: storage.deliveries(config),
@@ -212,11 +212,7 @@ impl App {
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
         });
-        supervise(
-            &mut background,
-            "the shared engines' checks",
-            preflight.run(),
-        );
+        supervise(&mut background, "the engines' checks", preflight.run());
         supervise(
             &mut background,
             "the stored data's check",

@@ -32,7 +32,7 @@ pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit>
 /// # Errors
 /// If topics and queues are in another region than the AWS SDK's, or an address cannot be one.
 pub async fn check_engines(config: &Config) -> anyhow::Result<Vec<Finding>> {
-    Engines::check(config).await
+    Box::pin(Engines::check(config)).await
 }
 
 /// Tells the event log of the couriers again, to a new store, and compares what it comes to with what is kept. The new store is

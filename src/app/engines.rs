@@ -115,7 +115,7 @@ impl Engines {
     #[cfg(feature = "aws")]
     async fn find_aws(
         config: &Config,
-        make: bool,
+        create: bool,
         preflight: &mut Preflight,
     ) -> anyhow::Result<(Option<Aws>, Option<queues::Chain>)> {
         let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
@@ -130,7 +130,7 @@ impl Engines {
         }
         if tables {
             let (client, names) = (aws.dynamodb(), Self::tables(config));
-            if make {
+            if create {
                 let made = assignments::dynamodb::provision(&client, &names).await;
                 made.context("cannot create the tables")?;
             }
@@ -138,7 +138,7 @@ impl Engines {
         }
         if bucket {
             let (client, name) = (aws.s3(), &config.oplog.bucket);
-            if make {
+            if create {
                 let made = oplog::provision(&client, name).await;
                 made.context("cannot create the bucket")?;
             }
@@ -147,7 +147,7 @@ impl Engines {
         if !messages {
             return Ok((Some(aws), None));
         }
-        let opened = queues::Chain::open(&aws, Self::places(config), make);
+        let opened = queues::Chain::open(&aws, Self::places(config), create);
         let chain = Box::pin(opened).await;
         let chain = chain.context("cannot create the topics and queues")?;
         for probe in queues::probes(&chain, messages::settings(config)) {

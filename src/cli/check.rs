@@ -28,7 +28,7 @@ pub struct Check {
     /// Let the server with this staff listener check its files instead
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
-    /// Check the shared engines that the configuration names instead: Redis, DynamoDB, S3, SNS, SQS
+    /// Check the shared engines that the configuration names instead: Redis, `DynamoDB`, S3, SNS, SQS
     ///
     /// The checks that a server runs at its start. Nothing is created or changed.
     #[arg(long, conflicts_with_all = ["data", "url"])]

@@ -334,7 +334,7 @@ impl Preflight {
                 error!(%error, "a probe of an engine has ended");
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
