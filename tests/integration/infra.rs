@@ -34,6 +34,7 @@ const CHANNELS: [(&str, &str, &str); 2] = [
 /// On both tables.
 const ON_TABLES: &[&str] = &[
     "dynamodb:DeleteItem",
+    "dynamodb:DescribeTable",
     "dynamodb:GetItem",
     "dynamodb:PutItem",
     "dynamodb:Query",
@@ -42,6 +43,7 @@ const ON_TABLES: &[&str] = &[
 ];
 const ON_INDEX: &[&str] = &["dynamodb:Query"];
 const ON_LOG: &[&str] = &["s3:PutObject"];
+const ON_BUCKET: &[&str] = &["s3:ListBucket"];
 /// On the queue that a role of the couriers reads.
 const ON_READ: &[&str] = &[
     "sqs:ChangeMessageVisibility",
@@ -50,7 +52,7 @@ const ON_READ: &[&str] = &[
     "sqs:ReceiveMessage",
 ];
 /// On the topic that a role of the couriers tells.
-const ON_TOLD: &[&str] = &["sns:Publish"];
+const ON_TOLD: &[&str] = &["sns:GetTopicAttributes", "sns:Publish"];
 /// On the queue into which goes what was not understood.
 const ON_FILLED: &[&str] = &["sqs:GetQueueAttributes", "sqs:SendMessage"];
 /// On the queue from which messages are brought back; it is looked for by its name where no URL is configured.
@@ -64,15 +66,23 @@ const ON_EMPTIED: &[&str] = &[
 /// On the queues to which they go back.
 const ON_REFILLED: &[&str] = &["sqs:GetQueueUrl", "sqs:SendMessage"];
 /// Everything above.
-const ALLOWED: [&[&str]; 8] = [
+const ALLOWED: [&[&str]; 9] = [
     ON_TABLES,
     ON_INDEX,
     ON_LOG,
+    ON_BUCKET,
     ON_READ,
     ON_TOLD,
     ON_FILLED,
     ON_EMPTIED,
     ON_REFILLED,
+];
+
+/// What checks at the start call. Sources that create make the same calls, so they cannot be told apart by [`CALLS`].
+const CHECKS: &[&str] = &[
+    "dynamodb:DescribeTable",
+    "s3:ListBucket",
+    "sns:GetTopicAttributes",
 ];
 
 /// How a call looks in the sources, and the action that it needs. What creates tables, buckets, topics and queues, and looks
@@ -587,6 +597,7 @@ fn the_server_may_do_what_it_does_and_nothing_else() {
                 format!("bucket/{prefix}odyssey-log-acme/{LOG_PREFIX}*"),
                 ON_LOG,
             ),
+            (format!("bucket/{prefix}odyssey-log-acme"), ON_BUCKET),
         ]);
         assert_eq!(
             Infra::of(workspace).allowed("server"),
@@ -656,9 +667,46 @@ fn each_role_has_the_policy_of_its_name() {
     }
 }
 
+/// What `docs/operating.md` allows a role, in the form of [`Infra::allowed`].
+fn documented(role: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let text = text
+        .replace("arn:aws:dynamodb:REGION:ACCOUNT:", "")
+        .replace("arn:aws:s3:::BUCKET", "bucket/odyssey-log-acme")
+        .replace("REGION", "eu-west-2")
+        .replace("ACCOUNT", "000000000000");
+    let (_, policy) = text
+        .split_once(&format!("**{role}**"))
+        .unwrap_or_else(|| panic!("no policy for {role}"));
+    let (_, policy) = policy.split_once("```json\n").unwrap();
+    let (policy, _) = policy.split_once("```").unwrap();
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    assert_eq!(policy["Version"], "2012-10-17");
+    let texts = |value: &serde_json::Value| -> BTreeSet<String> {
+        serde_json::from_value(value.clone()).unwrap()
+    };
+    let mut allowed = BTreeMap::<_, BTreeSet<_>>::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        for resource in texts(&statement["Resource"]) {
+            let actions = allowed.entry(resource).or_default();
+            actions.extend(texts(&statement["Action"]));
+        }
+    }
+    allowed
+}
+
+#[test]
+fn the_manual_shows_the_policies_that_terraform_makes() {
+    let infra = Infra::of("default");
+    for role in ["server", "dispatcher", "directory", "redrive"] {
+        assert_eq!(documented(role), infra.allowed(role), "{role}");
+    }
+}
+
 #[test]
 fn what_the_sources_call_is_allowed_and_nothing_else() {
-    let mut needed = BTreeSet::new();
+    let mut needed = BTreeSet::from_iter(CHECKS.iter().copied());
     let files = files_below(&root().join("src"), true).into_iter();
     let is_other =
         |file: &PathBuf| file.to_string_lossy().contains("/tests") || file.ends_with(PROVISIONING);
