@@ -706,7 +706,7 @@ fn the_manual_shows_the_policies_that_terraform_makes() {
 
 #[test]
 fn what_the_sources_call_is_allowed_and_nothing_else() {
-    let mut needed = BTreeSet::from_iter(CHECKS.iter().copied());
+    let mut needed: BTreeSet<_> = CHECKS.iter().copied().collect();
     let files = files_below(&root().join("src"), true).into_iter();
     let is_other =
         |file: &PathBuf| file.to_string_lossy().contains("/tests") || file.ends_with(PROVISIONING);
