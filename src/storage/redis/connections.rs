@@ -201,7 +201,8 @@ impl Connections {
             (client, one, Some(address))
         };
         let server = Server::of(&mut one).await?;
-        let verdicts = server.verdicts();
+        let mut verdicts = server.verdicts();
+        verdicts[0].detail += &format!(" at {}", client.get_connection_info().addr());
         self.record(verdicts.clone());
         server::judge(&verdicts)?;
         let way = if server.is_cluster() {
@@ -325,7 +326,9 @@ impl Connections {
                     *votes.entry(format!("{host}:{port}")).or_default() += 1;
                 }
                 Ok(Ok(Ok(None))) => {
-                    failed = silent("the Sentinels do not know `redis.sentinel_primary`");
+                    failed = silent(
+                        "the Sentinels name no primary of the name `redis.sentinel_primary`",
+                    );
                 }
                 Ok(Ok(Err(error))) => failed = error,
                 Ok(Err(_)) | Err(_) => {}
