@@ -210,7 +210,11 @@ async fn ask(directory: &Path, command: &[&str]) -> Option<Result<String, String
         Some(resp::text(&answer))
     };
     let answer = timeout(ANSWER, asked).await.ok()??;
-    let is_early = |error: &String| error.starts_with("LOADING");
+    let is_early = |error: &String| {
+        ["LOADING", "CLUSTERDOWN"]
+            .iter()
+            .any(|it| error.starts_with(it))
+    };
     (!answer.as_ref().is_err_and(is_early)).then_some(answer)
 }
 
