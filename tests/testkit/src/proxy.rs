@@ -52,7 +52,7 @@ pub enum Fault {
     AnswerRepeated,
     /// It is answered with an error instead of being carried out: its code, and its HTTP status, which Redis does not have.
     Error(&'static str, u16),
-    /// As a transaction of DynamoDB, it is canceled for this reason. What is no transaction is carried out.
+    /// As a transaction of `DynamoDB`, it is canceled for this reason. What is no transaction is carried out.
     Canceled(&'static str),
 }
 

@@ -99,7 +99,7 @@ impl Redis {
     pub async fn replica_of(primary: &Self) -> Self {
         let replica = Self::start().await;
         replica.follow(primary).await;
-        replica.is_in_sync().await;
+        replica.is_in_sync(primary).await;
         replica
     }
 
@@ -158,13 +158,22 @@ impl Redis {
         self.ask(&["REPLICAOF", "127.0.0.1", &port]).await;
     }
 
-    /// Waits until it has what its primary has.
-    pub async fn is_in_sync(&self) {
+    /// Waits until it has what its primary has now. After a first synchronization, that takes until its first
+    /// acknowledgement, a second later.
+    pub async fn is_in_sync(&self, primary: &Self) {
+        let wanted = primary.offset("master_repl_offset:").await;
         until("the replica is in sync", async || {
             self.says(&["INFO", "replication"], "master_link_status:up")
                 .await
+                && self.offset("slave_repl_offset:").await >= wanted
         })
         .await;
+    }
+
+    async fn offset(&self, field: &str) -> Option<u64> {
+        let info = self.ask(&["INFO", "replication"]).await;
+        let offset = info.lines().find_map(|line| line.strip_prefix(field));
+        offset.and_then(|offset| offset.parse().ok())
     }
 
     /// Makes it a primary.
@@ -254,7 +263,7 @@ impl Cluster {
         let (first, replica) = cluster.first_and_replica();
         let id = first.ask(&["CLUSTER", "MYID"]).await;
         replica.ask(&["CLUSTER", "REPLICATE", &id]).await;
-        replica.is_in_sync().await;
+        replica.is_in_sync(first).await;
         cluster
     }
 

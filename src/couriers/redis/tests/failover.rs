@@ -85,6 +85,7 @@ impl Servers {
     /// Fails over; the orders that the new primary has at once, and when clients can reach it.
     async fn fail_over(&self, situation: Situation) -> (BTreeSet<OrderId>, Instant) {
         let (first, second, others) = self.nodes();
+        second.is_in_sync(first).await;
         match (self, situation) {
             (Self::Pair(_, _, proxy), Situation::Demoted) => {
                 return change_places(first, second, proxy).await;
@@ -119,7 +120,7 @@ async fn change_places(
     replica: &Server,
     proxy: &Proxy,
 ) -> (BTreeSet<OrderId>, Instant) {
-    replica.is_in_sync().await;
+    replica.is_in_sync(primary).await;
     replica.promote().await;
     let has = orders_of(replica).await;
     primary.follow(replica).await;
