@@ -13,74 +13,17 @@ use odyssey::assignments::dynamodb::{self, BY_PACKAGE, DRIVER_ID, ITEM, PACKAGE_
 
 use crate::shop::odyssey;
 
-// --- What the code uses --------------------------------------------------------------------------------------------
-
-const ASSIGNMENTS_TABLE: &str = dynamodb::ASSIGNMENTS;
-const PACKAGES_TABLE: &str = dynamodb::PACKAGES;
 const LOG_PREFIX: &str = "logs/";
-const EVENTS_TOPIC: &str = "events-topic";
-const EVENTS_QUEUE: &str = "events-queue";
-const ASSIGNMENTS_TOPIC: &str = "assignments-topic";
-const ASSIGNMENTS_QUEUE: &str = "assignments-queue";
-const DEAD_LETTER_QUEUE: &str = "dead-letter-queue";
-/// The couriers' channels: as Terraform calls each, its topic and its queue.
-const CHANNELS: [(&str, &str, &str); 2] = [
-    ("events", EVENTS_TOPIC, EVENTS_QUEUE),
-    ("assignments", ASSIGNMENTS_TOPIC, ASSIGNMENTS_QUEUE),
-];
+/// A policy each.
+const ROLES: [&str; 4] = ["server", "dispatcher", "directory", "redrive"];
 
-// --- What it may call ----------------------------------------------------------------------------------------------
-
-/// On both tables.
-const ON_TABLES: &[&str] = &[
-    "dynamodb:DeleteItem",
-    "dynamodb:GetItem",
-    "dynamodb:PutItem",
-    "dynamodb:Query",
-    "dynamodb:Scan",
-    "dynamodb:UpdateItem",
-];
-const ON_INDEX: &[&str] = &["dynamodb:Query"];
-const ON_LOG: &[&str] = &["s3:PutObject"];
-/// On the queue that a role of the couriers reads.
-const ON_READ: &[&str] = &[
-    "sqs:ChangeMessageVisibility",
-    "sqs:DeleteMessage",
-    "sqs:GetQueueAttributes",
-    "sqs:ReceiveMessage",
-];
-/// On the topic that a role of the couriers tells.
-const ON_TOLD: &[&str] = &["sns:Publish"];
-/// On the queue into which goes what was not understood.
-const ON_FILLED: &[&str] = &["sqs:GetQueueAttributes", "sqs:SendMessage"];
-/// On the queue from which messages are brought back; it is looked for by its name where no URL is configured.
-const ON_EMPTIED: &[&str] = &[
-    "sqs:ChangeMessageVisibility",
-    "sqs:DeleteMessage",
-    "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
-    "sqs:ReceiveMessage",
-];
-/// On the queues to which they go back.
-const ON_REFILLED: &[&str] = &["sqs:GetQueueUrl", "sqs:SendMessage"];
-/// Everything above.
-const ALLOWED: [&[&str]; 8] = [
-    ON_TABLES,
-    ON_INDEX,
-    ON_LOG,
-    ON_READ,
-    ON_TOLD,
-    ON_FILLED,
-    ON_EMPTIED,
-    ON_REFILLED,
-];
-
-/// How a call looks in the sources, and the action that it needs. What creates tables, buckets, topics and queues, and looks
-/// whether they are there, is not here: that is for emulators, which let anybody in.
+/// How a call looks in the sources, and the action that it needs. Calls that create tables, buckets, topics and queues are not
+/// here: `aws.provision` is for emulators, which need no rights.
 const CALLS: &[(&str, &str)] = &[
     (".batch_get_item()", "dynamodb:BatchGetItem"),
     (".batch_write_item()", "dynamodb:BatchWriteItem"),
     (".delete_item()", "dynamodb:DeleteItem"),
+    (".describe_table()", "dynamodb:DescribeTable"),
     (".get_item()", "dynamodb:GetItem"),
     (".put_item()", "dynamodb:PutItem"),
     (".query()", "dynamodb:Query"),
@@ -95,9 +38,11 @@ const CALLS: &[(&str, &str)] = &[
     (".create_multipart_upload()", "s3:PutObject"),
     (".delete_object()", "s3:DeleteObject"),
     (".get_object()", "s3:GetObject"),
+    (".head_bucket()", "s3:ListBucket"),
     (".head_object()", "s3:GetObject"),
     (".list_objects_v2()", "s3:ListBucket"),
     (".put_object()", "s3:PutObject"),
+    (".get_topic_attributes()", "sns:GetTopicAttributes"),
     (".publish()", "sns:Publish"),
     (".publish_batch()", "sns:Publish"),
     // A batch needs what one message needs.
@@ -308,44 +253,6 @@ impl Infra {
         }
     }
 
-    /// The table that has this name at Amazon's.
-    fn table(&self, name: &str) -> Table {
-        let mut tables = self.blocks("resource", "aws_dynamodb_table");
-        let body = tables
-            .find(|table| self.text(table.body(), "name") == name)
-            .unwrap_or_else(|| panic!("there is no table {name}"))
-            .body();
-        let attributes = inner(body, "attribute");
-        Table {
-            keys: ["hash_key", "range_key"].map(|key| self.text(body, key)),
-            attributes: attributes
-                .map(|attribute| (self.text(attribute, "name"), self.text(attribute, "type")))
-                .collect(),
-            indexes: inner(body, "global_secondary_index")
-                .map(|index| self.index(index))
-                .collect(),
-            paid_per_request: self.text(body, "billing_mode") == "PAY_PER_REQUEST",
-            recoverable: self.is_enabled(body, "point_in_time_recovery"),
-            encrypted: self.is_enabled(body, "server_side_encryption"),
-            protected: self.value(body, "deletion_protection_enabled") == Value::Bool(true),
-        }
-    }
-
-    fn index(&self, body: &Body) -> Index {
-        let keys = inner(body, "key_schema");
-        Index {
-            name: self.text(body, "name"),
-            keys: keys
-                .map(|key| (self.text(key, "key_type"), self.text(key, "attribute_name")))
-                .collect(),
-            projection: self.text(body, "projection_type"),
-        }
-    }
-
-    fn is_enabled(&self, body: &Body, what: &str) -> bool {
-        inner(body, what).any(|body| self.value(body, "enabled") == Value::Bool(true))
-    }
-
     /// What the policy of a role allows: actions by what they are done to.
     fn allowed(&self, role: &str) -> BTreeMap<String, BTreeSet<String>> {
         let mut allowed = BTreeMap::<_, BTreeSet<_>>::new();
@@ -430,50 +337,6 @@ fn object<'a, V: Into<Value>>(entries: impl IntoIterator<Item = (&'a str, V)>) -
     )
 }
 
-#[derive(Debug, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four properties of a table that do not hang together"
-)]
-struct Table {
-    /// Partition and sort key.
-    keys: [String; 2],
-    /// Types by names.
-    attributes: BTreeMap<String, String>,
-    indexes: Vec<Index>,
-    paid_per_request: bool,
-    recoverable: bool,
-    encrypted: bool,
-    protected: bool,
-}
-
-impl Table {
-    /// As every table is: its keys are texts, and nothing else has a type.
-    fn by(partition: &str, sort: &str) -> Self {
-        let keys = [partition, sort].map(str::to_owned);
-        Self {
-            attributes: keys
-                .iter()
-                .map(|key| (key.clone(), "S".to_owned()))
-                .collect(),
-            keys,
-            indexes: Vec::new(),
-            paid_per_request: true,
-            recoverable: true,
-            encrypted: true,
-            protected: false,
-        }
-    }
-}
-
-#[derive(Debug, PartialEq)]
-struct Index {
-    name: String,
-    /// Names by what kind of key they are.
-    keys: BTreeMap<String, String>,
-    projection: String,
-}
-
 /// `KEY=value` lines, as in an environment file, or `key = "value"`, as in Terraform's.
 fn settings(file: &str) -> BTreeMap<String, String> {
     let text =
@@ -503,156 +366,78 @@ fn called(source: &str) -> BTreeSet<&'static str> {
     calls.map(|(_, action)| *action).collect()
 }
 
-/// As what a policy allows is compared.
-fn actions<'a>(
-    allowed: impl IntoIterator<Item = (String, &'a [&'a str])>,
-) -> BTreeMap<String, BTreeSet<String>> {
-    let texts = |actions: &[&str]| actions.iter().map(|&action| action.to_owned()).collect();
-    let allowed = allowed.into_iter();
-    allowed
-        .map(|(what, actions)| (what, texts(actions)))
-        .collect()
-}
-
-/// Something of each channel, by its name in Terraform.
-fn channels(of: impl Fn(&str, &str) -> Value) -> Value {
-    object(CHANNELS.map(|(channel, topic, queue)| (channel, of(topic, queue))))
-}
-
-/// Who is refused, and what, at a topic or a queue: everybody without TLS.
-fn over_tls_only(actions: &str, arn: &str) -> Value {
-    hcl::value!({
-        sid = "OverTlsOnly"
-        effect = "Deny"
-        actions = [actions]
-        resources = [arn]
-        principals = [{ type = "*", identifiers = ["*"] }]
-        condition = [{ test = "Bool", variable = "aws:SecureTransport", values = ["false"] }]
-    })
-}
-
-/// What is said of every queue of the couriers.
-fn queue(name: &str) -> Map<String, Value> {
-    let queue = hcl::value!({
-        name = name
-        visibility_timeout_seconds = 30
-        receive_wait_time_seconds = 20
-        message_retention_seconds = 1_209_600
-        sqs_managed_sse_enabled = true
-    });
-    queue.as_object().unwrap().clone()
-}
-
 // --- The tests -----------------------------------------------------------------------------------------------------
 
 #[test]
 fn the_tables_have_the_keys_and_the_index_that_the_code_uses() {
-    let infra = Infra::of("default");
-    let assignments = Table {
-        indexes: vec![Index {
-            name: BY_PACKAGE.to_owned(),
-            keys: [("HASH", PACKAGE_ID), ("RANGE", DRIVER_ID)]
-                .map(|(kind, name)| (kind.to_owned(), name.to_owned()))
-                .into(),
-            projection: "ALL".to_owned(),
-        }],
-        ..Table::by(DRIVER_ID, PACKAGE_ID)
-    };
-    assert_eq!(infra.table(ASSIGNMENTS_TABLE), assignments);
-    assert_eq!(infra.table(PACKAGES_TABLE), Table::by(SHARD, ITEM));
-}
-
-#[test]
-fn the_tables_of_a_workspace_have_its_name_before_theirs_and_those_of_prod_cannot_be_deleted() {
-    for workspace in ["dev", "test", "prod"] {
-        let infra = Infra::of(workspace);
-        for table in [ASSIGNMENTS_TABLE, PACKAGES_TABLE] {
-            let table = infra.table(&format!("{workspace}-{table}"));
-            assert_eq!(table.protected, workspace == "prod", "{workspace}");
-        }
-    }
-}
-
-#[test]
-fn the_server_may_do_what_it_does_and_nothing_else() {
-    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
-        let expected = actions([
-            (format!("table/{prefix}{ASSIGNMENTS_TABLE}"), ON_TABLES),
-            (format!("table/{prefix}{PACKAGES_TABLE}"), ON_TABLES),
-            (
-                format!("table/{prefix}{ASSIGNMENTS_TABLE}/index/{BY_PACKAGE}"),
-                ON_INDEX,
-            ),
-            (
-                format!("bucket/{prefix}odyssey-log-acme/{LOG_PREFIX}*"),
-                ON_LOG,
-            ),
-        ]);
-        assert_eq!(
-            Infra::of(workspace).allowed("server"),
-            expected,
-            "{workspace}"
-        );
-    }
-}
-
-#[test]
-fn each_role_of_the_couriers_may_do_what_it_does_and_nothing_else() {
     for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
         let infra = Infra::of(workspace);
-        let topic = |name| topic_arn(&format!("{prefix}{name}"));
-        let queue = |name| queue_arn(&format!("{prefix}{name}"));
-        let roles = [
-            (
-                "dispatcher",
-                vec![
-                    (queue(EVENTS_QUEUE), ON_READ),
-                    (topic(ASSIGNMENTS_TOPIC), ON_TOLD),
-                    (topic(EVENTS_TOPIC), ON_TOLD),
-                    (queue(DEAD_LETTER_QUEUE), ON_FILLED),
-                ],
-            ),
-            (
-                "directory",
-                vec![
-                    (queue(ASSIGNMENTS_QUEUE), ON_READ),
-                    (topic(EVENTS_TOPIC), ON_TOLD),
-                    (queue(DEAD_LETTER_QUEUE), ON_FILLED),
-                ],
-            ),
-            (
-                "redrive",
-                vec![
-                    (queue(DEAD_LETTER_QUEUE), ON_EMPTIED),
-                    (queue(EVENTS_QUEUE), ON_REFILLED),
-                    (queue(ASSIGNMENTS_QUEUE), ON_REFILLED),
-                ],
-            ),
-        ];
-        for (role, expected) in roles {
+        let tables = infra.resources("aws_dynamodb_table");
+        for (table, keys, index) in [
+            ("assignments", [DRIVER_ID, PACKAGE_ID], true),
+            ("packages", [SHARD, ITEM], false),
+        ] {
+            let name = match table {
+                "assignments" => dynamodb::ASSIGNMENTS,
+                _ => dynamodb::PACKAGES,
+            };
+            let table = &tables.as_object().unwrap()[table].as_object().unwrap();
+            assert_eq!(table["name"], Value::from(format!("{prefix}{name}")));
             assert_eq!(
-                infra.allowed(role),
-                actions(expected),
-                "{role}, {workspace}"
+                ["hash_key", "range_key"].map(|key| table[key].as_str().unwrap()),
+                keys
             );
+            let attributes = keys.map(|name| hcl::value!({ name = name, type = "S" }));
+            assert_eq!(table["attribute"], Value::from(attributes.to_vec()));
+            assert_eq!(
+                table["deletion_protection_enabled"],
+                Value::Bool(workspace == "prod")
+            );
+            let indexes = table.get("global_secondary_index");
+            let expected = index.then(|| {
+                let key = |name: &str, kind: &str| hcl::value!({ attribute_name = name, key_type = kind });
+                let keys = vec![key(PACKAGE_ID, "HASH"), key(DRIVER_ID, "RANGE")];
+                hcl::value!([{ name = BY_PACKAGE, projection_type = "ALL", key_schema = keys }])
+            });
+            assert_eq!(indexes, expected.as_ref());
         }
     }
 }
 
+/// What `docs/operating.md` allows a role, in the form of [`Infra::allowed`].
+fn documented(role: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let text = text
+        .replace("arn:aws:dynamodb:REGION:ACCOUNT:", "")
+        .replace("arn:aws:s3:::BUCKET", "bucket/odyssey-log-acme")
+        .replace("REGION", "eu-west-2")
+        .replace("ACCOUNT", "000000000000");
+    let (_, policy) = text
+        .split_once(&format!("**{role}**"))
+        .unwrap_or_else(|| panic!("no policy for {role}"));
+    let (_, policy) = policy.split_once("```json\n").unwrap();
+    let (policy, _) = policy.split_once("```").unwrap();
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    assert_eq!(policy["Version"], "2012-10-17");
+    let texts = |value: &serde_json::Value| -> BTreeSet<String> {
+        serde_json::from_value(value.clone()).unwrap()
+    };
+    let mut allowed = BTreeMap::<_, BTreeSet<_>>::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        for resource in texts(&statement["Resource"]) {
+            let actions = allowed.entry(resource).or_default();
+            actions.extend(texts(&statement["Action"]));
+        }
+    }
+    allowed
+}
+
 #[test]
-fn each_role_has_the_policy_of_its_name() {
-    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
-        let infra = Infra::of(workspace);
-        let policies = infra.each("resource", "aws_iam_policy", |infra, policy| {
-            object(["name", "policy"].map(|key| (key, infra.value(policy, key))))
-        });
-        let roles = ["server", "dispatcher", "directory", "redrive"].map(|role| {
-            let name = format!("{prefix}odyssey-{role}");
-            let document = infra.block("data", "aws_iam_policy_document", role);
-            let policy = object([("name", name.into()), ("policy", infra.whole(document))]);
-            (role, policy)
-        });
-        assert_eq!(policies, object(roles), "{workspace}");
+fn the_manual_shows_the_policies_that_terraform_makes() {
+    let infra = Infra::of("default");
+    for role in ROLES {
+        assert_eq!(documented(role), infra.allowed(role), "{role}");
     }
 }
 
@@ -669,7 +454,10 @@ fn what_the_sources_call_is_allowed_and_nothing_else() {
             needed.extend(called(&text));
         }
     }
-    assert_eq!(needed, ALLOWED.into_iter().flatten().copied().collect());
+    let infra = Infra::of("default");
+    let allowed = ROLES.map(|role| infra.allowed(role));
+    let allowed = allowed.iter().flat_map(BTreeMap::values).flatten();
+    assert_eq!(needed, allowed.map(String::as_str).collect());
 }
 
 #[test]
@@ -732,95 +520,21 @@ fn localstack_has_the_services_that_terraform_asks() {
 }
 
 #[test]
-fn each_queue_gets_what_its_topic_is_told_as_it_was_published() {
-    for (workspace, prefix) in [("default", ""), ("dev", "dev-")] {
-        let infra = Infra::of(workspace);
-        let topics = channels(|topic, _| {
-            let name = format!("{prefix}{topic}");
-            hcl::value!({ name = name, kms_master_key_id = "alias/aws/sns" })
+fn each_queue_receives_the_messages_of_its_topic_as_they_were_published() {
+    let infra = Infra::of("dev");
+    let subscriptions = infra.resources("aws_sns_topic_subscription");
+    let subscriptions = subscriptions.as_object().unwrap()["couriers"]
+        .as_object()
+        .unwrap();
+    for channel in ["events", "assignments"] {
+        let expected = hcl::value!({
+            topic_arn = (topic_arn(&format!("dev-{channel}-topic")))
+            protocol = "sqs"
+            endpoint = (queue_arn(&format!("dev-{channel}-queue")))
+            raw_message_delivery = true
         });
-        let topics = object([("couriers", topics)]);
-        assert_eq!(infra.resources("aws_sns_topic"), topics, "{workspace}");
-        let subscriptions = channels(|topic, queue| {
-            let topic = topic_arn(&format!("{prefix}{topic}"));
-            let queue = queue_arn(&format!("{prefix}{queue}"));
-            hcl::value!({
-                topic_arn = topic
-                protocol = "sqs"
-                endpoint = queue
-                raw_message_delivery = true
-            })
-        });
-        let subscriptions = object([("couriers", subscriptions)]);
-        let made = infra.resources("aws_sns_topic_subscription");
-        assert_eq!(made, subscriptions, "{workspace}");
+        assert_eq!(subscriptions[channel], expected);
     }
-}
-
-#[test]
-fn the_queues_keep_messages_as_long_as_sqs_can_and_it_moves_them_as_late_as_it_can() {
-    for (workspace, prefix) in [("default", ""), ("prod", "prod-")] {
-        let infra = Infra::of(workspace);
-        let dead_letters = format!("{prefix}{DEAD_LETTER_QUEUE}");
-        let arn = queue_arn(&dead_letters);
-        let redrive = hcl::value!({ deadLetterTargetArn = arn, maxReceiveCount = 1000 });
-        let queues = channels(|_, name| {
-            let mut queue = queue(&format!("{prefix}{name}"));
-            queue.insert("redrive_policy".to_owned(), redrive.clone());
-            Value::Object(queue)
-        });
-        let queues = object([
-            ("couriers", queues),
-            ("dead_letters", Value::Object(queue(&dead_letters))),
-        ]);
-        assert_eq!(infra.resources("aws_sqs_queue"), queues, "{workspace}");
-
-        let url = queue_url(&dead_letters);
-        let sources = CHANNELS.map(|(_, _, queue)| queue_arn(&format!("{prefix}{queue}")));
-        let permission = hcl::value!({
-            queue_url = url
-            redrive_allow_policy = {
-                redrivePermission = "byQueue"
-                sourceQueueArns = (sources.to_vec())
-            }
-        });
-        let made = infra.resources("aws_sqs_queue_redrive_allow_policy");
-        let permission = object([("dead_letters", permission)]);
-        assert_eq!(made, permission, "{workspace}");
-    }
-}
-
-#[test]
-fn its_topic_is_let_into_a_queue_and_nobody_is_without_tls() {
-    let infra = Infra::of("default");
-    let topics = channels(|topic, _| {
-        let arn = topic_arn(topic);
-        let policy = object([("statement", vec![over_tls_only("sns:Publish", &arn)])]);
-        object([("arn", arn.into()), ("policy", policy)])
-    });
-    let topics = object([("couriers", topics)]);
-    assert_eq!(infra.resources("aws_sns_topic_policy"), topics);
-
-    let policy = |name: &str, statements: Vec<Value>| {
-        let policy = object([("statement", statements)]);
-        object([("queue_url", queue_url(name).into()), ("policy", policy)])
-    };
-    let queues = channels(|topic, name| {
-        let (topic, queue) = (topic_arn(topic), queue_arn(name));
-        let over_tls_only = over_tls_only("sqs:*", &queue);
-        let from_its_topic = hcl::value!({
-            sid = "FromItsTopic"
-            actions = ["sqs:SendMessage"]
-            resources = [queue]
-            principals = [{ type = "Service", identifiers = ["sns.amazonaws.com"] }]
-            condition = [{ test = "ArnEquals", variable = "aws:SourceArn", values = [topic] }]
-        });
-        policy(name, vec![from_its_topic, over_tls_only])
-    });
-    let over_tls_only = over_tls_only("sqs:*", &queue_arn(DEAD_LETTER_QUEUE));
-    let dead_letters = policy(DEAD_LETTER_QUEUE, vec![over_tls_only]);
-    let queues = object([("couriers", queues), ("dead_letters", dead_letters)]);
-    assert_eq!(infra.resources("aws_sqs_queue_policy"), queues);
 }
 
 #[test]
