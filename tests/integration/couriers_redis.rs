@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::client::{Door, get};
 use crate::couriers::{
     ZONES, courier, courier_of, kill_again_and_again, order, orders_of, play_scenarios, replayed,
-    tell, told,
+    scenarios_to_run, tell, told,
 };
 #[cfg(feature = "aws")]
 use crate::couriers_queues::{scenarios, scenarios_of_two};
@@ -25,7 +25,7 @@ fn settings(url: &str) -> [(&str, &str); 2] {
 }
 
 #[tokio::test]
-async fn orders_told_of_before_their_couriers_find_them_in_redis_a_hundred_times_in_a_row() {
+async fn orders_told_of_before_their_couriers_find_them_in_redis_many_times_in_a_row() {
     let redis = Redis::durable().await;
     play_scenarios(&settings(&redis.socket())).await;
 }
@@ -38,7 +38,7 @@ async fn the_couriers_in_redis_of_a_server_that_is_killed_again_and_again_keep_t
 
 #[cfg(feature = "aws")]
 #[tokio::test]
-async fn orders_published_before_their_couriers_find_them_in_redis_a_hundred_times_in_a_row() {
+async fn orders_published_before_their_couriers_find_them_in_redis_many_times_in_a_row() {
     let redis = [Redis::durable().await, Redis::durable().await];
     let [dispatching, directing] = [redis[0].socket(), redis[1].socket()];
     scenarios(&settings(&dispatching), &settings(&directing)).await;
@@ -52,7 +52,8 @@ async fn two_dispatchers_on_one_queue_and_one_redis_give_each_order_once() {
     scenarios_of_two(&settings(&url)).await;
     let nowhere = tempfile::tempdir().unwrap();
     let said = replayed(nowhere.path(), &settings(&url));
-    assert!(said.contains(" 100 orders, 0 of them parked"), "{said}");
+    let orders = format!(" {} orders, 0 of them parked", 4 * scenarios_to_run());
+    assert!(said.contains(&orders), "{said}");
 }
 
 /// Tells of events one by one, again and again until there is an answer. What each came to.
