@@ -144,9 +144,9 @@ fn repository() -> &'static Path {
 fn documents() -> Vec<String> {
     let pages = fs::read_dir(repository().join("docs")).unwrap();
     let mut documents: Vec<String> = pages
-        .map(|page| page.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".md"))
-        .map(|name| format!("docs/{name}"))
+        .map(|page| page.unwrap().path())
+        .filter(|page| page.extension().is_some_and(|extension| extension == "md"))
+        .map(|page| format!("docs/{}", page.file_name().unwrap().display()))
         .collect();
     documents.sort();
     documents.insert(0, "README.md".to_owned());
