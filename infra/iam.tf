@@ -1,4 +1,8 @@
-# What Odyssey calls, where, and nothing else. It creates nothing here: leave `aws.provision` off.
+# The calls of Odyssey, and nothing else. It creates nothing here: leave `aws.provision` off. `docs/operating.md` shows the same
+# policies as JSON; a test compares them.
+#
+# Checks at the start need DescribeTable, ListBucket, GetTopicAttributes and GetQueueAttributes. Without one of these rights its check
+# is `unchecked`, with a warning, and the server starts.
 
 # Assignments and their log.
 data "aws_iam_policy_document" "server" {
@@ -7,6 +11,7 @@ data "aws_iam_policy_document" "server" {
     sid = "Tables"
     actions = [
       "dynamodb:DeleteItem",
+      "dynamodb:DescribeTable",
       "dynamodb:GetItem",
       "dynamodb:PutItem",
       "dynamodb:Query",
@@ -27,10 +32,16 @@ data "aws_iam_policy_document" "server" {
     actions   = ["s3:PutObject"]
     resources = ["${aws_s3_bucket.log.arn}/${module.names.log_prefix}*"]
   }
+
+  # HeadBucket; there is no action of that name.
+  statement {
+    sid       = "Bucket"
+    actions   = ["s3:ListBucket"]
+    resources = [aws_s3_bucket.log.arn]
+  }
 }
 
-# The couriers' roles can be separate processes: a policy for each. A batch of SQS or SNS needs what one message needs. At the
-# start each queue is asked for its attributes: that shows whether it exists.
+# The couriers' roles can be separate processes: a policy for each. A batch of SQS or SNS needs what one message needs.
 data "aws_iam_policy_document" "dispatcher" {
   statement {
     sid       = "Events"
@@ -38,10 +49,10 @@ data "aws_iam_policy_document" "dispatcher" {
     resources = [aws_sqs_queue.couriers["events"].arn]
   }
 
-  # Assignments; and how a courier is from now on, when staff say so.
+  # Assignments, and couriers that staff change (PATCH /courier).
   statement {
     sid       = "Topics"
-    actions   = ["sns:Publish"]
+    actions   = ["sns:GetTopicAttributes", "sns:Publish"]
     resources = [for topic in aws_sns_topic.couriers : topic.arn]
   }
 
@@ -52,7 +63,7 @@ data "aws_iam_policy_document" "dispatcher" {
   }
 }
 
-# It publishes what staff tell of couriers and orders.
+# It publishes the events that staff send.
 data "aws_iam_policy_document" "directory" {
   statement {
     sid       = "Assignments"
@@ -62,7 +73,7 @@ data "aws_iam_policy_document" "directory" {
 
   statement {
     sid       = "Events"
-    actions   = ["sns:Publish"]
+    actions   = ["sns:GetTopicAttributes", "sns:Publish"]
     resources = [aws_sns_topic.couriers["events"].arn]
   }
 
@@ -73,7 +84,7 @@ data "aws_iam_policy_document" "directory" {
   }
 }
 
-# `odyssey couriers redrive`, which somebody runs when what was not understood would be now.
+# `odyssey couriers redrive`.
 data "aws_iam_policy_document" "redrive" {
   statement {
     sid = "DeadLetters"
@@ -94,7 +105,7 @@ data "aws_iam_policy_document" "redrive" {
   }
 }
 
-# Attach them to the roles that do it; a server that does all of it has the first three.
+# Attach them to the roles of the processes; a server that has all roles needs the first three.
 resource "aws_iam_policy" "server" {
   name        = module.names.server_policy
   description = "What the server Odyssey calls."

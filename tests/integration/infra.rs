@@ -34,6 +34,7 @@ const CHANNELS: [(&str, &str, &str); 2] = [
 /// On both tables.
 const ON_TABLES: &[&str] = &[
     "dynamodb:DeleteItem",
+    "dynamodb:DescribeTable",
     "dynamodb:GetItem",
     "dynamodb:PutItem",
     "dynamodb:Query",
@@ -42,6 +43,7 @@ const ON_TABLES: &[&str] = &[
 ];
 const ON_INDEX: &[&str] = &["dynamodb:Query"];
 const ON_LOG: &[&str] = &["s3:PutObject"];
+const ON_BUCKET: &[&str] = &["s3:ListBucket"];
 /// On the queue that a role of the couriers reads.
 const ON_READ: &[&str] = &[
     "sqs:ChangeMessageVisibility",
@@ -50,7 +52,7 @@ const ON_READ: &[&str] = &[
     "sqs:ReceiveMessage",
 ];
 /// On the topic that a role of the couriers tells.
-const ON_TOLD: &[&str] = &["sns:Publish"];
+const ON_TOLD: &[&str] = &["sns:GetTopicAttributes", "sns:Publish"];
 /// On the queue into which goes what was not understood.
 const ON_FILLED: &[&str] = &["sqs:GetQueueAttributes", "sqs:SendMessage"];
 /// On the queue from which messages are brought back; it is looked for by its name where no URL is configured.
@@ -64,10 +66,11 @@ const ON_EMPTIED: &[&str] = &[
 /// On the queues to which they go back.
 const ON_REFILLED: &[&str] = &["sqs:GetQueueUrl", "sqs:SendMessage"];
 /// Everything above.
-const ALLOWED: [&[&str]; 8] = [
+const ALLOWED: [&[&str]; 9] = [
     ON_TABLES,
     ON_INDEX,
     ON_LOG,
+    ON_BUCKET,
     ON_READ,
     ON_TOLD,
     ON_FILLED,
@@ -75,12 +78,13 @@ const ALLOWED: [&[&str]; 8] = [
     ON_REFILLED,
 ];
 
-/// How a call looks in the sources, and the action that it needs. What creates tables, buckets, topics and queues, and looks
-/// whether they are there, is not here: that is for emulators, which let anybody in.
+/// How a call looks in the sources, and the action that it needs. Calls that create tables, buckets, topics and queues are not
+/// here: `aws.provision` is for emulators, which need no rights.
 const CALLS: &[(&str, &str)] = &[
     (".batch_get_item()", "dynamodb:BatchGetItem"),
     (".batch_write_item()", "dynamodb:BatchWriteItem"),
     (".delete_item()", "dynamodb:DeleteItem"),
+    (".describe_table()", "dynamodb:DescribeTable"),
     (".get_item()", "dynamodb:GetItem"),
     (".put_item()", "dynamodb:PutItem"),
     (".query()", "dynamodb:Query"),
@@ -95,9 +99,11 @@ const CALLS: &[(&str, &str)] = &[
     (".create_multipart_upload()", "s3:PutObject"),
     (".delete_object()", "s3:DeleteObject"),
     (".get_object()", "s3:GetObject"),
+    (".head_bucket()", "s3:ListBucket"),
     (".head_object()", "s3:GetObject"),
     (".list_objects_v2()", "s3:ListBucket"),
     (".put_object()", "s3:PutObject"),
+    (".get_topic_attributes()", "sns:GetTopicAttributes"),
     (".publish()", "sns:Publish"),
     (".publish_batch()", "sns:Publish"),
     // A batch needs what one message needs.
@@ -587,6 +593,7 @@ fn the_server_may_do_what_it_does_and_nothing_else() {
                 format!("bucket/{prefix}odyssey-log-acme/{LOG_PREFIX}*"),
                 ON_LOG,
             ),
+            (format!("bucket/{prefix}odyssey-log-acme"), ON_BUCKET),
         ]);
         assert_eq!(
             Infra::of(workspace).allowed("server"),
@@ -653,6 +660,43 @@ fn each_role_has_the_policy_of_its_name() {
             (role, policy)
         });
         assert_eq!(policies, object(roles), "{workspace}");
+    }
+}
+
+/// What `docs/operating.md` allows a role, in the form of [`Infra::allowed`].
+fn documented(role: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(root().join("docs/operating.md")).unwrap();
+    let text = text
+        .replace("arn:aws:dynamodb:REGION:ACCOUNT:", "")
+        .replace("arn:aws:s3:::BUCKET", "bucket/odyssey-log-acme")
+        .replace("REGION", "eu-west-2")
+        .replace("ACCOUNT", "000000000000");
+    let (_, policy) = text
+        .split_once(&format!("**{role}**"))
+        .unwrap_or_else(|| panic!("no policy for {role}"));
+    let (_, policy) = policy.split_once("```json\n").unwrap();
+    let (policy, _) = policy.split_once("```").unwrap();
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    assert_eq!(policy["Version"], "2012-10-17");
+    let texts = |value: &serde_json::Value| -> BTreeSet<String> {
+        serde_json::from_value(value.clone()).unwrap()
+    };
+    let mut allowed = BTreeMap::<_, BTreeSet<_>>::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        for resource in texts(&statement["Resource"]) {
+            let actions = allowed.entry(resource).or_default();
+            actions.extend(texts(&statement["Action"]));
+        }
+    }
+    allowed
+}
+
+#[test]
+fn the_manual_shows_the_policies_that_terraform_makes() {
+    let infra = Infra::of("default");
+    for role in ["server", "dispatcher", "directory", "redrive"] {
+        assert_eq!(documented(role), infra.allowed(role), "{role}");
     }
 }
 

@@ -12,9 +12,10 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testkit::{found, until};
 
 use crate::client::{Door, get, order};
-use crate::shop::{PATIENCE, eventually, variable};
+use crate::shop::{PATIENCE, variable};
 
 /// How a command of a document is tried.
 #[derive(Debug, Clone, Copy)]
@@ -275,7 +276,7 @@ impl Reader {
             Rule::Held => self.holds(command).await,
             Rule::Runs => self.runs(command),
             Rule::RunsSoon => {
-                eventually(command, || self.tries(command).ok()).await;
+                found(command, async || self.tries(command).ok()).await;
             }
             Rule::RunsCutOff(address) => {
                 self.cut_off(address).await;
@@ -391,8 +392,10 @@ impl Reader {
 
     async fn until_open(&self, port: u16) {
         let address = self.door(port).address;
-        let open = || std::net::TcpStream::connect(address).ok();
-        eventually("something listens", open).await;
+        until("something listens", async || {
+            std::net::TcpStream::connect(address).is_ok()
+        })
+        .await;
     }
 
     fn door(&self, port: u16) -> Door {
@@ -455,7 +458,7 @@ impl Reader {
     /// Each order that was waited for has been finished; the server ends in order.
     async fn stops_server(&mut self) {
         for (command, mut child) in std::mem::take(&mut self.held) {
-            let status = eventually(&command, || child.try_wait().unwrap()).await;
+            let status = found(&command, async || child.try_wait().unwrap()).await;
             let output = child.wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(
@@ -465,7 +468,7 @@ impl Reader {
         }
         if let Some(mut server) = self.server.take() {
             kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
-            let status = eventually("the server ends", || server.try_wait().unwrap()).await;
+            let status = found("the server ends", async || server.try_wait().unwrap()).await;
             assert!(status.success(), "{status}");
         }
     }

@@ -290,7 +290,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::Aws;
-    use super::super::testkit::Refusing;
     use super::*;
 
     const MANUAL: &str = include_str!("../../../docs/operating.md");
@@ -320,8 +319,8 @@ mod tests {
 
     /// Makes one call of this service, which is answered with this error.
     async fn met(service: Service, code: &str, message: &str, status: u16) -> Action {
-        let server = Refusing::with(service, code, message, status).await;
-        let aws = Aws::emulated(&server.address).await.hasty();
+        let server = testkit::aws::Service::refusing(code, message, status).await;
+        let aws = Aws::emulated(&server.endpoint).await.hasty();
         match service {
             DynamoDb | All => {
                 let call = aws.dynamodb().delete_item().table_name("a-table");
@@ -336,7 +335,7 @@ mod tests {
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }
             Sqs => {
-                let url = format!("{}/1/queue", server.address);
+                let url = format!("{}/1/queue", server.endpoint);
                 let call = aws.sqs().send_message().queue_url(url).message_body("body");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }

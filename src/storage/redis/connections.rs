@@ -5,7 +5,7 @@
 //! first one was: by name, through the Sentinels, or from any node of the cluster that is known. One task does that for
 //! everybody; whoever asks meanwhile waits for it a little.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -15,10 +15,9 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisError, RedisResult, ServerErrorKind, TlsMode,
+    RedisError, RedisResult, ServerErrorKind,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,6 +35,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 const REPLACED: Duration = Duration::from_secs(1);
 /// Pauses between two tries to replace a connection grow from the one to the other.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// How long one Sentinel may take to answer.
+const ONE_SENTINEL: Duration = Duration::from_millis(500);
 /// How often the Sentinels are asked which server is the primary.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// TCP: a silent peer is asked after so long, ...
@@ -193,14 +194,15 @@ impl Connections {
             let (client, one) = self.any_node(info).await?;
             (client, one, None)
         } else {
-            let found = timeout(CONNECT * 2, self.primary(&info)).await;
+            let found = timeout(CONNECT * 2, self.primary()).await;
             let client = found.map_err(|_| silent("no Sentinel answers in time"))??;
             let address = client.get_connection_info().addr().clone();
             let one = connect(&client).await?;
             (client, one, Some(address))
         };
         let server = Server::of(&mut one).await?;
-        let verdicts = server.verdicts();
+        let mut verdicts = server.verdicts();
+        verdicts[0].detail += &format!(" at {}", client.get_connection_info().addr());
         self.record(verdicts.clone());
         server::judge(&verdicts)?;
         let way = if server.is_cluster() {
@@ -299,22 +301,42 @@ impl Connections {
         nodes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A client of the server that the Sentinels call the primary.
-    async fn primary(&self, info: &ConnectionInfo) -> RedisResult<Client> {
-        let mut sentinel = Sentinel::build(self.target.sentinels.clone())?;
-        let mut node = SentinelNodeConnectionInfo::default()
-            .set_redis_connection_info(info.redis_settings().clone())
-            .set_tcp_settings(tcp());
-        if let ConnectionAddr::TcpTls { insecure, .. } = info.addr() {
-            node = node.set_tls_mode(if *insecure {
-                TlsMode::Insecure
-            } else {
-                TlsMode::Secure
-            });
+    /// A client of the primary, by the address that most Sentinels answer.
+    ///
+    /// Not by `SENTINEL MASTERS`, as the crate's client asks: the Sentinel that leads a failover names the old primary there until all
+    /// replicas have resynchronized, and writes to the old primary are lost. `GET-MASTER-ADDR-BY-NAME` names the promoted replica.
+    async fn primary(&self) -> RedisResult<Client> {
+        let mut asked = JoinSet::new();
+        for url in &self.target.sentinels {
+            let client = Client::open(info(url)?)?;
+            let mut ask = redis::cmd("SENTINEL");
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.target.primary);
+            let answer = async move {
+                let mut sentinel = connect(&client).await?;
+                ask.query_async::<Option<(String, u16)>>(&mut sentinel)
+                    .await
+            };
+            asked.spawn(timeout(ONE_SENTINEL, answer));
         }
-        sentinel
-            .async_master_for(&self.target.primary, Some(&node))
-            .await
+        let mut failed = silent("no Sentinel answers in time");
+        let mut votes = BTreeMap::<String, usize>::new();
+        while let Some(answered) = asked.join_next().await {
+            match answered {
+                Ok(Ok(Ok(Some((host, port))))) => {
+                    *votes.entry(format!("{host}:{port}")).or_default() += 1;
+                }
+                Ok(Ok(Ok(None))) => {
+                    failed = silent(
+                        "the Sentinels name no primary of the name `redis.sentinel_primary`",
+                    );
+                }
+                Ok(Ok(Err(error))) => failed = error,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
+        let (address, _) = most.ok_or(failed)?;
+        self.node(&address)
     }
 }
 
@@ -356,10 +378,7 @@ async fn watch_primary(connections: Weak<Connections>) {
             State::Connected(connection) => Arc::clone(connection),
             State::Away(_) => continue,
         };
-        let Ok(info) = info(&connections.target.url) else {
-            continue;
-        };
-        let found = timeout(CONNECT, connections.primary(&info)).await;
+        let found = timeout(CONNECT, connections.primary()).await;
         if let Ok(Ok(client)) = found
             && current.address.as_ref() != Some(client.get_connection_info().addr())
         {
