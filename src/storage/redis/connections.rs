@@ -202,7 +202,8 @@ impl Connections {
         };
         let server = Server::of(&mut one).await?;
         let mut verdicts = server.verdicts();
-        verdicts[0].detail += &format!(" at {}", client.get_connection_info().addr());
+        let address_of_server = client.get_connection_info().addr();
+        verdicts[0].detail = format!("{} at {address_of_server}", verdicts[0].detail);
         self.record(verdicts.clone());
         server::judge(&verdicts)?;
         let way = if server.is_cluster() {
