@@ -94,7 +94,7 @@ impl Server {
 
     /// Addresses of all nodes of its cluster.
     pub(super) fn nodes(&self) -> BTreeSet<String> {
-        let nodes = self.node_lines().filter_map(|line| address_of_node(line));
+        let nodes = self.node_lines().filter_map(address_of_node);
         nodes.collect()
     }
 
