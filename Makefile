@@ -6,7 +6,7 @@
 CARGO ?= cargo
 # What is said to Terraform, a file in infra/: LocalStack, or one of yours.
 TFVARS ?= localstack.tfvars
-# Terraform asks nobody whether it is the newest.
+# Terraform does not check for newer versions of itself.
 export CHECKPOINT_DISABLE = 1
 # The part of infra/ that needs no provider, and so no network.
 NAMES = TF_DATA_DIR=$(CURDIR)/target/terraform terraform -chdir=infra/names

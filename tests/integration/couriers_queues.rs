@@ -261,7 +261,7 @@ async fn courier_is(door: Door, id: Uuid, described: impl Fn(&Value) -> bool) {
         let known = couriers
             .iter()
             .find(|known| known["courierId"] == json!(id));
-        known.is_some_and(|known| described(known))
+        known.is_some_and(&described)
     })
     .await;
 }

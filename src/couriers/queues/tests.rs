@@ -545,7 +545,11 @@ async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own
     let findings = preflight.findings().clone();
     let reason = || findings.state(ENGINES).and_then(|state| state.down);
     assert!(reason().is_some_and(|it| it.ends_with("not answered yet")));
-    preflight.once().await;
+    let running = tokio::spawn(preflight.run());
+    until("the check fails", async || {
+        reason().is_some_and(|it| !it.ends_with("not answered yet"))
+    })
+    .await;
     let named = reason().unwrap();
     for part in [
         "couriers.dead_letter_queue_url",
@@ -560,7 +564,6 @@ async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own
     });
     tokio::task::yield_now().await;
     assert!(!passed.is_finished());
-    let running = tokio::spawn(preflight.run());
     fickle.book.lock().unwrap().queue_arn = None;
     timeout(PATIENCE, passed).await.unwrap().unwrap();
     assert_eq!(reason(), None);

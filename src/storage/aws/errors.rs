@@ -267,10 +267,7 @@ where
 {
     let code = error.code();
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    // An answer to HEAD has no body and no code.
-    let is_denied = code.map_or(status == Some(403), |code| {
-        DENIED.iter().any(|denied| code.starts_with(denied))
-    });
+    let is_denied = code.is_some_and(|code| DENIED.iter().any(|denied| code.starts_with(denied)));
     // Without the id of the request, so that the same cause reads the same.
     let detail = match (code, error.message(), status) {
         (Some(code), Some(message), _) => format!("{code}: {message}"),

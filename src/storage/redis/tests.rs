@@ -1,7 +1,7 @@
 //! Redis that is away, refuses, or is set up wrong. Failovers are tried with the couriers' desk.
 
 use testkit::proxy::Proxy;
-use testkit::redis::Redis as Server;
+use testkit::redis::{Cluster, Redis as Server};
 use testkit::{found, until};
 
 use super::*;
@@ -74,4 +74,45 @@ async fn a_server_that_was_away_for_a_moment_is_waited_for() {
     })
     .await;
     assert_eq!(second.ask(&["GET", "cup"]).await, "after");
+}
+
+#[tokio::test]
+async fn a_cluster_is_reached_through_its_replica() {
+    let cluster = Cluster::with_replica().await;
+    let (_, replica) = cluster.first_and_replica();
+    let redis = connected(Target::at(&replica.url())).await;
+    until("it writes", async || is_written(&redis, "mine").await).await;
+}
+
+#[tokio::test]
+async fn a_connection_to_a_server_that_refuses_writes_is_not_replaced_more_often_than_one_that_is_away()
+ {
+    let first = Server::start().await;
+    let user = ["ACL", "SETUSER", "shop", "on", ">pass", "~*", "+set"];
+    first.ask(&user).await;
+    let redis = connected(Target::at(&format!(
+        "redis://shop:pass@{}",
+        first.address()
+    )))
+    .await;
+    assert!(is_written(&redis, "mine").await);
+    let second = Server::start().await;
+    // This user may not ask for the role: each connection looks good until it refuses to write.
+    first.follow(&second).await;
+    let count = async || -> usize {
+        let info = first.ask(&["INFO", "stats"]).await;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = count().await;
+    let began = std::time::Instant::now();
+    for _ in 0..20 {
+        assert!(!is_written(&redis, "mine").await);
+    }
+    let connections = count().await - before;
+    // One at once, and one for each half second; each look at the count is a connection too.
+    let most = 3 + usize::try_from(began.elapsed().as_millis() / 400).unwrap();
+    assert!(connections <= most, "{connections} connections");
 }
