@@ -4,7 +4,7 @@
 //! Dropping is how the HTTP server says that somebody has left, so every rule about leaving is in a `Drop` here:
 //! - [`Held`] dropped: the customer leaves; whether the order goes too is the line's decision.
 //! - [`IdleBarista`] dropped: they get no order; one that was already on its way goes back to its own place.
-//! - [`HandOver`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
+//! - [`LeaseGuard`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::line::{Attachment, Idle};
-use super::model::{Handed, OrderId, Outcome};
+use super::model::{Lease, OrderId, Outcome};
 use super::service::{CounterLock, Desk};
 
 /// A request held until its order is final. Resolves to what it is told.
@@ -81,12 +81,12 @@ impl<X: CounterLock> Drop for Held<X> {
 pub struct IdleBarista<X: CounterLock> {
     desk: Desk<X>,
     idle: Idle,
-    work: oneshot::Receiver<Handed>,
+    work: oneshot::Receiver<Lease>,
     settled: bool,
 }
 
 impl<X: CounterLock> IdleBarista<X> {
-    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Handed>) -> Self {
+    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
         Self {
             desk,
             idle,
@@ -96,12 +96,12 @@ impl<X: CounterLock> IdleBarista<X> {
     }
 
     /// Stops waiting. An order that was on its way at that moment is taken after all.
-    pub fn stop(mut self) -> Option<HandOver<X>> {
-        let handed = self.settle();
-        handed.map(|handed| HandOver::new(self.desk.clone(), handed))
+    pub fn stop(mut self) -> Option<LeaseGuard<X>> {
+        let lease = self.settle();
+        lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
     }
 
-    fn settle(&mut self) -> Option<Handed> {
+    fn settle(&mut self) -> Option<Lease> {
         self.settled = true;
         if self.desk.quit(self.idle) {
             return None;
@@ -113,13 +113,13 @@ impl<X: CounterLock> IdleBarista<X> {
 }
 
 impl<X: CounterLock> Future for IdleBarista<X> {
-    type Output = Option<HandOver<X>>;
+    type Output = Option<LeaseGuard<X>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.work).poll(cx).map(|handed| {
+        Pin::new(&mut self.work).poll(cx).map(|lease| {
             self.settled = true;
-            let handed = handed.ok()?;
-            Some(HandOver::new(self.desk.clone(), handed))
+            let lease = lease.ok()?;
+            Some(LeaseGuard::new(self.desk.clone(), lease))
         })
     }
 }
@@ -129,33 +129,32 @@ impl<X: CounterLock> Drop for IdleBarista<X> {
         if self.settled {
             return;
         }
-        if let Some(handed) = self.settle() {
-            self.desk
-                .give_back(handed.id, handed.attempt, handed.previous);
+        if let Some(lease) = self.settle() {
+            self.desk.give_back(lease.id, lease.attempt, lease.previous);
         }
     }
 }
 
 /// An order taken from the line whose answer has not reached the barista's connection.
 #[derive(Debug)]
-pub struct HandOver<X: CounterLock> {
+pub struct LeaseGuard<X: CounterLock> {
     desk: Desk<X>,
-    handed: Handed,
+    lease: Lease,
     confirmed: bool,
 }
 
-impl<X: CounterLock> HandOver<X> {
-    pub(super) fn new(desk: Desk<X>, handed: Handed) -> Self {
+impl<X: CounterLock> LeaseGuard<X> {
+    pub(super) fn new(desk: Desk<X>, lease: Lease) -> Self {
         Self {
             desk,
-            handed,
+            lease,
             confirmed: false,
         }
     }
 
     /// What the barista gets.
-    pub fn handed(&self) -> &Handed {
-        &self.handed
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// The answer is with the connection: from here on the lease decides.
@@ -164,12 +163,12 @@ impl<X: CounterLock> HandOver<X> {
     }
 }
 
-impl<X: CounterLock> Drop for HandOver<X> {
+impl<X: CounterLock> Drop for LeaseGuard<X> {
     fn drop(&mut self) {
         if !self.confirmed {
-            let previous = self.handed.previous.take();
+            let previous = self.lease.previous.take();
             self.desk
-                .give_back(self.handed.id, self.handed.attempt, previous);
+                .give_back(self.lease.id, self.lease.attempt, previous);
         }
     }
 }

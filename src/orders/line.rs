@@ -26,7 +26,7 @@ use self::drain::Drain;
 use self::places::{Places, Ticket};
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::model::{
-    Crew, Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
+    Crew, IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
     View,
 };
 
@@ -79,7 +79,7 @@ pub struct Offer<B> {
     /// How to reach the barista.
     pub barista: B,
     /// What they get.
-    pub handed: Handed,
+    pub lease: Lease,
 }
 
 /// Something that is dropped when an order becomes final, or leaves the line: it no longer counts for whoever placed it.
@@ -148,7 +148,7 @@ pub enum Returned<B> {
 #[derive(Debug)]
 pub enum Pulled {
     /// The oldest order.
-    Order(Handed),
+    Order(Lease),
     /// Nobody waits; the barista now stands among the idle.
     Idle(Idle),
     /// Nobody waits, and the barista did not want to.
@@ -498,7 +498,7 @@ impl<C, B> Line<C, B> {
             if self.places.is_empty() {
                 self.advance(now.instant, true);
             }
-            return Pulled::Order(self.hand_over(now, slot, barista));
+            return Pulled::Order(self.grant_lease(now, slot, barista));
         }
         match reach {
             Some(reach) if !self.closed => {
@@ -596,11 +596,11 @@ impl<C, B> Line<C, B> {
         now: Now,
         id: OrderId,
         attempt: Option<u32>,
-    ) -> Result<Handed, FenceError> {
+    ) -> Result<Lease, FenceError> {
         let slot = self.brewing_slot(id, attempt)?;
         self.see_crew(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
-        Ok(self.handed(now, slot))
+        Ok(self.lease_of(now, slot))
     }
 
     /// A barista gives the order back: it returns to its original place at once.
@@ -755,8 +755,8 @@ impl<C, B> Line<C, B> {
     fn enter(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
         let ticket = self.entry(slot).ticket;
         if let Some((_, (barista, name))) = self.idle.pop_first() {
-            let handed = self.hand_over(now, slot, name);
-            return Some(Offer { barista, handed });
+            let lease = self.grant_lease(now, slot, name);
+            return Some(Offer { barista, lease });
         }
         if self.places.is_empty() {
             self.advance(now.instant, false);
@@ -765,7 +765,7 @@ impl<C, B> Line<C, B> {
         None
     }
 
-    fn hand_over(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Handed {
+    fn grant_lease(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Lease {
         if self.brewing == 0 {
             // What passed until now passed with less of the crew, or without it.
             self.advance(now.instant, !self.places.is_empty());
@@ -781,15 +781,15 @@ impl<C, B> Line<C, B> {
         self.brewing += 1;
         self.crew_seen = Some(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
-        Handed {
+        Lease {
             previous,
-            ..self.handed(now, slot)
+            ..self.lease_of(now, slot)
         }
     }
 
-    fn handed(&self, now: Now, slot: u32) -> Handed {
+    fn lease_of(&self, now: Now, slot: u32) -> Lease {
         let entry = self.entry(slot);
-        Handed {
+        Lease {
             id: entry.order.id,
             customer: entry.order.customer.clone(),
             request_id: entry.order.request_id.clone(),

@@ -214,7 +214,7 @@ pub enum Outcome {
 
 /// An order as a barista gets it.
 #[derive(Debug, Clone)]
-pub struct Handed {
+pub struct Lease {
     /// The order.
     pub id: OrderId,
     /// The customer's name, if one was given.

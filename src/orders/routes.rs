@@ -1,7 +1,7 @@
 //! The order line over HTTP: paths and handlers. What goes over the wire is in `wire`, which problem each error is in
 //! `problems`, and how an order travels to its barista in `carrying`.
 
-mod carrying;
+mod lease_body;
 mod problems;
 mod wire;
 
@@ -24,7 +24,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use self::carrying::{HandOver, handing_over};
+use self::lease_body::{LeaseGuard, lease_response};
 use self::problems::{cancelled, unknown_order};
 use self::wire::{
     ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, NewOrder, OrderState, ReadyOrder,
@@ -424,9 +424,9 @@ async fn start_order(
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
     let barista = barista_name(pull.barista)?;
     Ok(match take(&desk.orders, barista, wait).await {
-        Some(hand_over) => {
-            let json = to_json(&StartedOrder::of(hand_over.handed()));
-            handing_over(json, Some(hand_over), version)
+        Some(guard) => {
+            let json = to_json(&StartedOrder::of(guard.lease()));
+            lease_response(json, Some(guard), version)
         }
         None => (no_store_header(), StatusCode::NO_CONTENT).into_response(),
     })
@@ -453,18 +453,18 @@ async fn start_order_by_get(
     start_order(desk, version, pull, body).await
 }
 
-async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<HandOver> {
-    let hand_over = if wait.is_zero() {
+async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<LeaseGuard> {
+    let guard = if wait.is_zero() {
         orders.pull(barista)
     } else {
         orders.pull_within(barista, wait).await
     };
-    if let Some(hand_over) = &hand_over {
-        let handed = hand_over.handed();
-        let (attempt, customer_request_id) = (handed.attempt, handed.request_id.as_deref());
-        debug!(order_id = %handed.id, attempt, customer_request_id, "an order is handed to its barista");
+    if let Some(guard) = &guard {
+        let lease = guard.lease();
+        let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
+        debug!(order_id = %lease.id, attempt, customer_request_id, "an order is handed to its barista");
     }
-    hand_over
+    guard
 }
 
 /// Parameters of a finish.
@@ -516,20 +516,18 @@ async fn finish_order(
     let Some(wait) = next else {
         return Ok(no_store(&finished));
     };
-    let hand_over = take(&desk.orders, barista, wait).await;
+    let guard = take(&desk.orders, barista, wait).await;
     let json = to_json(&FinishedAndNext {
         finished,
-        next: hand_over
-            .as_ref()
-            .map(|next| StartedOrder::of(next.handed())),
+        next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
     });
-    Ok(handing_over(json, hand_over, version))
+    Ok(lease_response(json, guard, version))
 }
 
 /// Parameters that name a hand-over.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Lease {
+struct LeaseParams {
     /// The order.
     #[param(value_type = Uuid, required = true)]
     order_id: Option<String>,
@@ -542,7 +540,7 @@ struct Lease {
 ///
 /// From now, for its full length.
 #[utoipa::path(
-    post, path = "/extend/", tag = "orders", params(Lease),
+    post, path = "/extend/", tag = "orders", params(LeaseParams),
     responses(
         IgnoredBody,
         (status = 200, description = "The new end of the lease", body = ExtendedOrder),
@@ -553,17 +551,17 @@ struct Lease {
 )]
 async fn extend_order(
     State(desk): State<Desk>,
-    Query(lease): Query<Lease>,
+    Query(params): Query<LeaseParams>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let id = order_id(lease.order_id.as_deref().unwrap_or_default())?;
-    let handed = desk.orders.extend(id, lease.attempt)?;
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    let lease = desk.orders.extend(id, params.attempt)?;
     Ok(no_store(&ExtendedOrder {
-        order_id: handed.id.0,
-        attempt: handed.attempt,
-        lease_expires_at: handed.lease_expires_at.into(),
-        customer_waiting: handed.customer_waiting,
-        customer_presence: handed.presence.as_str(),
+        order_id: lease.id.0,
+        attempt: lease.attempt,
+        lease_expires_at: lease.lease_expires_at.into(),
+        customer_waiting: lease.customer_waiting,
+        customer_presence: lease.presence.as_str(),
     }))
 }
 
@@ -571,7 +569,7 @@ async fn extend_order(
 ///
 /// It returns to its original place at once.
 #[utoipa::path(
-    post, path = "/release/", tag = "orders", params(Lease),
+    post, path = "/release/", tag = "orders", params(LeaseParams),
     responses(
         IgnoredBody,
         (status = 200, description = "Back in line", body = ReleasedOrder),
@@ -582,11 +580,11 @@ async fn extend_order(
 )]
 async fn release_order(
     State(desk): State<Desk>,
-    Query(lease): Query<Lease>,
+    Query(params): Query<LeaseParams>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let id = order_id(lease.order_id.as_deref().unwrap_or_default())?;
-    desk.orders.release(id, lease.attempt)?;
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    desk.orders.release(id, params.attempt)?;
     Ok(no_store(&ReleasedOrder { order_id: id.0 }))
 }
 
@@ -666,19 +664,19 @@ mod tests {
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
         let held = orders.place(Wanted::default(), true).unwrap();
-        let hand_over = orders.pull(None).unwrap();
-        let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
+        let guard = orders.pull(None).unwrap();
+        let response = lease_response(Bytes::from_static(b"{}"), Some(guard), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);
         drop(response);
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
 
         let again = orders.pull(None).unwrap();
         assert_eq!(
-            again.handed().attempt,
+            again.lease().attempt,
             1,
             "a hand-over that did not happen is not counted"
         );
-        let response = handing_over(Bytes::from_static(b"{}"), Some(again), Version::HTTP_11);
+        let response = lease_response(Bytes::from_static(b"{}"), Some(again), Version::HTTP_11);
         let body = http_body_util::BodyExt::collect(response.into_body());
         drop(body.await);
         assert_eq!(

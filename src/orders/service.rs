@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use tracing::{Level, debug, enabled, warn};
 
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
-use super::hold::{HandOver, Held, IdleBarista};
+use super::hold::{Held, IdleBarista, LeaseGuard};
 use super::line::{
     Attachment, Cancelled, Figures, Finished, Idle, Keep, Left, Line, Offer, Placed, Pulled,
     Returned, Rules,
 };
 use super::metrics::Metrics;
-use super::model::{Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Previous, View};
+use super::model::{IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Previous, View};
 use crate::values::id::unique;
 
 /// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
@@ -28,7 +28,7 @@ use crate::values::id::unique;
 pub const TICK: Duration = Duration::from_secs(1);
 
 /// The line as the service keeps it: held requests and idle baristas are reached through one-shot channels.
-pub type Counter = Line<oneshot::Sender<Outcome>, oneshot::Sender<Handed>>;
+pub type Counter = Line<oneshot::Sender<Outcome>, oneshot::Sender<Lease>>;
 
 /// The one lock around the line. The standard mutex in the server; a model checker's in its tests.
 pub trait CounterLock: Send + Sync + 'static {
@@ -254,10 +254,10 @@ impl<X: CounterLock> Desk<X> {
     }
 
     /// The oldest order, if somebody waits.
-    pub fn pull(&self, barista: Option<Box<str>>) -> Option<HandOver<X>> {
+    pub fn pull(&self, barista: Option<Box<str>>) -> Option<LeaseGuard<X>> {
         let now = now();
         match self.counter(|line| line.pull(now, barista, None)) {
-            Pulled::Order(handed) => Some(self.handed(handed)),
+            Pulled::Order(lease) => Some(self.guard(lease)),
             Pulled::Idle(_) | Pulled::Nothing => None,
         }
     }
@@ -267,14 +267,14 @@ impl<X: CounterLock> Desk<X> {
         &self,
         barista: Option<Box<str>>,
         wait: Duration,
-    ) -> Option<HandOver<X>> {
+    ) -> Option<LeaseGuard<X>> {
         if wait.is_zero() {
             return self.pull(barista);
         }
         match self.pull_or_wait(barista) {
-            Ok(hand_over) => hand_over,
+            Ok(guard) => guard,
             Err(mut idle) => match tokio::time::timeout(wait, &mut idle).await {
-                Ok(hand_over) => hand_over,
+                Ok(guard) => guard,
                 Err(_) => idle.stop(),
             },
         }
@@ -287,19 +287,19 @@ impl<X: CounterLock> Desk<X> {
     pub fn pull_or_wait(
         &self,
         barista: Option<Box<str>>,
-    ) -> Result<Option<HandOver<X>>, IdleBarista<X>> {
+    ) -> Result<Option<LeaseGuard<X>>, IdleBarista<X>> {
         let now = now();
         let (sender, receiver) = oneshot::channel();
         match self.counter(|line| line.pull(now, barista, Some(sender))) {
-            Pulled::Order(handed) => Ok(Some(self.handed(handed))),
+            Pulled::Order(lease) => Ok(Some(self.guard(lease))),
             Pulled::Idle(idle) => Err(IdleBarista::new(self.clone(), idle, receiver)),
             Pulled::Nothing => Ok(None),
         }
     }
 
-    fn handed(&self, handed: Handed) -> HandOver<X> {
+    fn guard(&self, lease: Lease) -> LeaseGuard<X> {
         self.shop.metrics.started.increment(1);
-        HandOver::new(self.clone(), handed)
+        LeaseGuard::new(self.clone(), lease)
     }
 
     /// The coffee is ready; everybody held for it is told.
@@ -327,12 +327,12 @@ impl<X: CounterLock> Desk<X> {
     ///
     /// # Errors
     /// See [`FenceError`].
-    pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Result<Handed, FenceError> {
+    pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Result<Lease, FenceError> {
         let now = now();
-        let handed = self.counter(|line| line.extend(now, id, attempt))?;
-        let (attempt, customer_request_id) = (handed.attempt, handed.request_id.as_deref());
+        let lease = self.counter(|line| line.extend(now, id, attempt))?;
+        let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
         debug!(order_id = %id, attempt, customer_request_id, "a barista keeps an order for another lease");
-        Ok(handed)
+        Ok(lease)
     }
 
     /// Gives the order back to its original place at once.
@@ -387,7 +387,7 @@ impl<X: CounterLock> Desk<X> {
     fn settle(
         &self,
         id: OrderId,
-        returned: Returned<oneshot::Sender<Handed>>,
+        returned: Returned<oneshot::Sender<Lease>>,
         requeued: &metrics::Counter,
     ) {
         match returned {
@@ -463,13 +463,13 @@ impl<X: CounterLock> Desk<X> {
     }
 
     /// Sends an order to the barista it was given to; if they have left, to the next one, until it is somewhere safe.
-    fn send(&self, offer: Offer<oneshot::Sender<Handed>>) {
+    fn send(&self, offer: Offer<oneshot::Sender<Lease>>) {
         let Offer {
             mut barista,
-            mut handed,
+            mut lease,
         } = offer;
         loop {
-            let Err(unsent) = barista.send(handed) else {
+            let Err(unsent) = barista.send(lease) else {
                 self.shop.metrics.started.increment(1);
                 return;
             };
@@ -477,7 +477,7 @@ impl<X: CounterLock> Desk<X> {
             let back =
                 |line: &mut Counter| line.give_back(now, id, unsent.attempt, unsent.previous);
             match self.counter(back) {
-                Some(Returned::Offered(next)) => Offer { barista, handed } = next,
+                Some(Returned::Offered(next)) => Offer { barista, lease } = next,
                 Some(Returned::Cancelled) => return self.cancelled_unwanted(id),
                 Some(Returned::ToLine) | None => return,
             }

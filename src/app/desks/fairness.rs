@@ -49,7 +49,7 @@ impl Town {
                     let Some(taken) = orders.pull_within(None, hour).await else {
                         continue;
                     };
-                    let id = taken.handed().id;
+                    let id = taken.lease().id;
                     taken.confirm();
                     sleep(BREW).await;
                     orders.finish(id, None).unwrap();

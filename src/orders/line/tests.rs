@@ -79,16 +79,16 @@ fn place_keyed(line: &mut TestLine, now: Now, n: u128, name: &str) -> Placed<u32
         .unwrap()
 }
 
-fn pull(line: &mut TestLine, now: Now) -> Option<Handed> {
+fn pull(line: &mut TestLine, now: Now) -> Option<Lease> {
     match line.pull(now, None, None) {
-        Pulled::Order(handed) => Some(handed),
+        Pulled::Order(lease) => Some(lease),
         Pulled::Nothing => None,
         Pulled::Idle(_) => panic!("nobody asked to wait"),
     }
 }
 
 fn pulled_ids(line: &mut TestLine, now: Now) -> Vec<OrderId> {
-    std::iter::from_fn(|| pull(line, now).map(|handed| handed.id)).collect()
+    std::iter::from_fn(|| pull(line, now).map(|lease| lease.id)).collect()
 }
 
 fn idle(line: &mut TestLine, now: Now, barista: u32) -> Idle {
@@ -126,7 +126,7 @@ fn the_longest_idle_barista_is_served_first() {
             panic!("an idle barista gets the order at once");
         };
         assert_eq!(offer.barista, n);
-        assert_eq!(offer.handed.id, id(u128::from(n)));
+        assert_eq!(offer.lease.id, id(u128::from(n)));
     }
     assert_eq!(line.figures(clock.0.instant).idle_baristas, 0);
 }
@@ -458,8 +458,8 @@ fn an_order_that_wears_out_its_baristas_goes_behind_the_line() {
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
     for attempt in 1..=3 {
-        let handed = pull(&mut line, clock.0).unwrap();
-        assert_eq!((handed.id, handed.attempt), (id(1), attempt));
+        let lease = pull(&mut line, clock.0).unwrap();
+        assert_eq!((lease.id, lease.attempt), (id(1), attempt));
         let elapsed = line.elapse(clock.pass(120));
         assert_eq!(elapsed.expired[0].moved_back, attempt == 3);
     }
@@ -471,9 +471,9 @@ fn an_extended_lease_counts_from_now() {
     let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
-    let handed = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
+    let lease = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
     assert_eq!(
-        handed.lease_expires_at,
+        lease.lease_expires_at,
         clock.0.wall_after(Duration::from_secs(120))
     );
     assert!(line.elapse(clock.pass(119)).expired.is_empty());
@@ -501,7 +501,7 @@ fn a_released_order_goes_to_the_longest_idle_barista_or_its_own_place() {
     let Ok(Returned::Offered(offer)) = line.release(clock.0, id(1), Some(2)) else {
         panic!("a barista is idle")
     };
-    assert_eq!((offer.barista, offer.handed.attempt), (5, 3));
+    assert_eq!((offer.barista, offer.lease.attempt), (5, 3));
     assert!(matches!(
         line.release(clock.0, id(1), Some(2)),
         Err(FenceError::Fenced { current: 3, .. })
@@ -513,8 +513,8 @@ fn a_hand_over_that_did_not_happen_is_not_counted() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
-    let handed = pull(&mut line, clock.0).unwrap();
-    let mut back = || line.give_back(clock.0, handed.id, handed.attempt, None);
+    let lease = pull(&mut line, clock.0).unwrap();
+    let mut back = || line.give_back(clock.0, lease.id, lease.attempt, None);
     assert!(matches!(back(), Some(Returned::ToLine)));
     assert!(back().is_none(), "twice is harmless");
     let again = pull(&mut line, clock.0).unwrap();
@@ -531,13 +531,13 @@ fn a_hand_over_that_did_not_happen_leaves_the_order_with_its_previous_barista() 
     place(&mut line, clock.0, 1);
     let pull_as =
         |line: &mut TestLine, now, name: &str| match line.pull(now, Some(name.into()), None) {
-            Pulled::Order(handed) => handed,
+            Pulled::Order(lease) => lease,
             other => panic!("{other:?}"),
         };
     pull_as(&mut line, clock.0, "Ann");
     line.elapse(clock.pass(120));
-    let handed = pull_as(&mut line, clock.0, "Bo");
-    line.give_back(clock.0, handed.id, handed.attempt, handed.previous);
+    let lease = pull_as(&mut line, clock.0, "Bo");
+    line.give_back(clock.0, lease.id, lease.attempt, lease.previous);
     let finished = line.finish(clock.pass(5), id(1), None).unwrap();
     assert_eq!(finished.order.barista.as_deref(), Some("Ann"));
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));

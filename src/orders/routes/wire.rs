@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Handed, Order, View};
+use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Lease, Order, View};
 use super::super::service::Report;
 use crate::values::json::{Fields, Read};
 use crate::values::time::Moment;
@@ -164,17 +164,17 @@ pub(super) struct StartedOrder {
 }
 
 impl StartedOrder {
-    pub(super) fn of(handed: &Handed) -> Self {
+    pub(super) fn of(lease: &Lease) -> Self {
         Self {
-            order_id: handed.id.0,
+            order_id: lease.id.0,
             drink: DRINK,
-            customer: handed.customer.clone(),
-            attempt: handed.attempt,
-            placed_at: handed.placed_at.into(),
-            waited_ms: millis(handed.waited),
-            lease_expires_at: handed.lease_expires_at.into(),
-            customer_waiting: handed.customer_waiting,
-            customer_presence: handed.presence.as_str(),
+            customer: lease.customer.clone(),
+            attempt: lease.attempt,
+            placed_at: lease.placed_at.into(),
+            waited_ms: millis(lease.waited),
+            lease_expires_at: lease.lease_expires_at.into(),
+            customer_waiting: lease.customer_waiting,
+            customer_presence: lease.presence.as_str(),
         }
     }
 }

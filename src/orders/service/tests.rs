@@ -48,7 +48,7 @@ async fn a_barista_who_vanishes_loses_the_order_after_the_lease() {
     pass(2).await;
     assert_eq!(orders.figures().waiting, 1);
     let again = orders.pull(None).unwrap();
-    assert_eq!(again.handed().attempt, 2);
+    assert_eq!(again.lease().attempt, 2);
     again.confirm();
     orders.finish(held.order(), Some(2)).unwrap();
     assert!(matches!(held.await, Outcome::Ready(order) if order.attempts == 2));
@@ -63,7 +63,7 @@ async fn an_order_given_up_by_its_lease_goes_to_a_barista_who_waits_for_it() {
         .pull_within(None, Duration::from_secs(1000))
         .await
         .unwrap();
-    assert_eq!((next.handed().id, next.handed().attempt), (held.order(), 2));
+    assert_eq!((next.lease().id, next.lease().attempt), (held.order(), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,12 +98,9 @@ async fn a_held_customer_is_held_for_days() {
     let (orders, _keeper) = open();
     let held = place(&orders, None);
     pass(3 * 24 * 3600).await;
-    let hand_over = orders.pull(None).unwrap();
-    assert_eq!(
-        hand_over.handed().waited,
-        Duration::from_secs(3 * 24 * 3600)
-    );
-    hand_over.confirm();
+    let guard = orders.pull(None).unwrap();
+    assert_eq!(guard.lease().waited, Duration::from_secs(3 * 24 * 3600));
+    guard.confirm();
     orders.finish(held.order(), None).unwrap();
     assert!(matches!(held.await, Outcome::Ready(_)));
 }

@@ -120,7 +120,7 @@ impl Model {
         waiting
     }
 
-    fn hand_over(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
+    fn grant_lease(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
         let until = self.secs + LEASE;
         let order = self.find(id).unwrap();
         order.stage = Stage::Brewing;
@@ -134,7 +134,7 @@ impl Model {
     fn meet(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
         if !self.idle.is_empty() {
             let barista = self.idle.remove(0);
-            let (id, attempt) = self.hand_over(id, barista);
+            let (id, attempt) = self.grant_lease(id, barista);
             return Some((barista, id, attempt));
         }
         self.drop_if_unwanted(id);
@@ -242,7 +242,7 @@ struct World {
     attachments: Vec<(Attachment, u32)>,
     idles: Vec<(Idle, u32)>,
     /// Hand-overs that were made and could be given back.
-    in_flight: Vec<Handed>,
+    in_flight: Vec<Lease>,
     ids: Vec<OrderId>,
     /// What became of all orders, as the line says it with each step.
     placed: usize,
@@ -270,9 +270,9 @@ impl World {
     fn offered(&mut self, got: Option<Offer<u32>>, expected: Option<(u32, OrderId, u32)>) {
         let seen = got
             .as_ref()
-            .map(|offer| (offer.barista, offer.handed.id, offer.handed.attempt));
+            .map(|offer| (offer.barista, offer.lease.id, offer.lease.attempt));
         assert_eq!(seen, expected, "who is offered what");
-        self.in_flight.extend(got.map(|offer| offer.handed));
+        self.in_flight.extend(got.map(|offer| offer.lease));
     }
 
     fn returned(&mut self, got: Option<Returned<u32>>, expected: Option<(u32, OrderId, u32)>) {
@@ -504,23 +504,23 @@ impl World {
         let got = self.line.pull(self.clock.0, Some(name.into()), reach);
         let first = self.model.waiting().first().map(|order| order.id);
         match (got, first) {
-            (Pulled::Order(handed), Some(first)) => {
-                let expected = self.model.hand_over(first, barista);
-                assert_eq!((handed.id, handed.attempt), expected);
+            (Pulled::Order(lease), Some(first)) => {
+                let expected = self.model.grant_lease(first, barista);
+                assert_eq!((lease.id, lease.attempt), expected);
                 let known = self.model.find(first).unwrap();
                 assert_eq!(
-                    handed.customer_waiting,
+                    lease.customer_waiting,
                     !(known.customers.is_empty() && known.watchers.is_empty())
                 );
                 assert_eq!(
-                    handed.presence == Presence::Held,
+                    lease.presence == Presence::Held,
                     !known.customers.is_empty()
                 );
                 assert_eq!(
-                    handed.presence == Presence::Gone,
-                    !(known.promised || handed.customer_waiting)
+                    lease.presence == Presence::Gone,
+                    !(known.promised || lease.customer_waiting)
                 );
-                self.in_flight.push(handed);
+                self.in_flight.push(lease);
             }
             (Pulled::Idle(idle), None) if wait => {
                 self.model.idle.push(barista);
@@ -545,7 +545,7 @@ impl World {
             return;
         }
         // Each hand-over fails at most once, and only before anybody knows of it.
-        let Handed {
+        let Lease {
             id,
             attempt,
             previous,

@@ -10,25 +10,25 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::super::hold::HandOver as Handing;
+use super::super::hold;
 use super::super::service::Counter;
 use crate::http::page::not_kept_json;
 
 /// An order in the server's hands.
-pub(super) type HandOver = Handing<Mutex<Counter>>;
+pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<Counter>>;
 
 /// A body that carries an order to its barista. Until the connection has taken the bytes the order can still go back.
 ///
 /// Over HTTP/1.1 hyper asks for the bytes when it has room for them, and not again once it has them all: the moment it
 /// asks is the moment. Over HTTP/2 it asks before the client has granted any window, and asks again after the bytes have
 /// gone: there the second time is the moment.
-struct Carrying {
+struct LeaseBody {
     json: Option<Bytes>,
-    hand_over: Option<HandOver>,
+    guard: Option<LeaseGuard>,
     asks_again: bool,
 }
 
-impl HttpBody for Carrying {
+impl HttpBody for LeaseBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -38,15 +38,15 @@ impl HttpBody for Carrying {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let json = self.json.take();
         if (!self.asks_again || json.is_none())
-            && let Some(hand_over) = self.hand_over.take()
+            && let Some(guard) = self.guard.take()
         {
-            hand_over.confirm();
+            guard.confirm();
         }
         Poll::Ready(json.map(|json| Ok(Frame::data(json))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.json.is_none() && self.hand_over.is_none()
+        self.json.is_none() && self.guard.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -54,11 +54,11 @@ impl HttpBody for Carrying {
     }
 }
 
-pub(super) fn handing_over(json: Bytes, hand_over: Option<HandOver>, version: Version) -> Response {
-    let carrying = Carrying {
+pub(super) fn lease_response(json: Bytes, guard: Option<LeaseGuard>, version: Version) -> Response {
+    let body = LeaseBody {
         json: Some(json),
-        hand_over,
+        guard,
         asks_again: version == Version::HTTP_2,
     };
-    not_kept_json(Body::new(carrying))
+    not_kept_json(Body::new(body))
 }
