@@ -14,18 +14,18 @@ use tokio::sync::oneshot;
 
 use super::line::{Attachment, Idle};
 use super::model::{Lease, OrderId, Outcome};
-use super::service::{CounterLock, Desk};
+use super::service::{Desk, LineLock};
 
 /// A request held until its order is final. Resolves to what it is told.
 #[derive(Debug)]
-pub struct Held<X: CounterLock> {
+pub struct Held<X: LineLock> {
     desk: Desk<X>,
     attachment: Attachment,
     outcome: oneshot::Receiver<Outcome>,
     settled: bool,
 }
 
-impl<X: CounterLock> Held<X> {
+impl<X: LineLock> Held<X> {
     pub(super) fn new(
         desk: Desk<X>,
         attachment: Attachment,
@@ -57,7 +57,7 @@ impl<X: CounterLock> Held<X> {
     }
 }
 
-impl<X: CounterLock> Future for Held<X> {
+impl<X: LineLock> Future for Held<X> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -68,7 +68,7 @@ impl<X: CounterLock> Future for Held<X> {
     }
 }
 
-impl<X: CounterLock> Drop for Held<X> {
+impl<X: LineLock> Drop for Held<X> {
     fn drop(&mut self) {
         if !self.settled {
             self.desk.leave(self.attachment);
@@ -78,14 +78,14 @@ impl<X: CounterLock> Drop for Held<X> {
 
 /// A barista held until there is work. Resolves to the order, or to nothing when the shop closes.
 #[derive(Debug)]
-pub struct IdleBarista<X: CounterLock> {
+pub struct IdleBarista<X: LineLock> {
     desk: Desk<X>,
     idle: Idle,
     work: oneshot::Receiver<Lease>,
     settled: bool,
 }
 
-impl<X: CounterLock> IdleBarista<X> {
+impl<X: LineLock> IdleBarista<X> {
     pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
         Self {
             desk,
@@ -112,7 +112,7 @@ impl<X: CounterLock> IdleBarista<X> {
     }
 }
 
-impl<X: CounterLock> Future for IdleBarista<X> {
+impl<X: LineLock> Future for IdleBarista<X> {
     type Output = Option<LeaseGuard<X>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -124,7 +124,7 @@ impl<X: CounterLock> Future for IdleBarista<X> {
     }
 }
 
-impl<X: CounterLock> Drop for IdleBarista<X> {
+impl<X: LineLock> Drop for IdleBarista<X> {
     fn drop(&mut self) {
         if self.settled {
             return;
@@ -137,13 +137,13 @@ impl<X: CounterLock> Drop for IdleBarista<X> {
 
 /// An order taken from the line whose answer has not reached the barista's connection.
 #[derive(Debug)]
-pub struct LeaseGuard<X: CounterLock> {
+pub struct LeaseGuard<X: LineLock> {
     desk: Desk<X>,
     lease: Lease,
     confirmed: bool,
 }
 
-impl<X: CounterLock> LeaseGuard<X> {
+impl<X: LineLock> LeaseGuard<X> {
     pub(super) fn new(desk: Desk<X>, lease: Lease) -> Self {
         Self {
             desk,
@@ -163,7 +163,7 @@ impl<X: CounterLock> LeaseGuard<X> {
     }
 }
 
-impl<X: CounterLock> Drop for LeaseGuard<X> {
+impl<X: LineLock> Drop for LeaseGuard<X> {
     fn drop(&mut self) {
         if !self.confirmed {
             let previous = self.lease.previous.take();

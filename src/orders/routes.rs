@@ -31,7 +31,7 @@ use self::wire::{
     ReleasedOrder, StartedOrder,
 };
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
-use super::service::{Counter, Orders, Placement, Wanted};
+use super::service::{LockedLine, Orders, Placement, Wanted};
 use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
@@ -152,7 +152,7 @@ async fn place_order(
     }
 }
 
-type Held = super::hold::Held<Mutex<Counter>>;
+type Held = super::hold::Held<Mutex<LockedLine>>;
 
 async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
@@ -211,7 +211,7 @@ fn placement(
 
 /// An order's place, how long its request is held, and what counts a request that joined it.
 type Placing = (
-    Placement<Mutex<Counter>>,
+    Placement<Mutex<LockedLine>>,
     Option<Duration>,
     Option<Admission>,
 );

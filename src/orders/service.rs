@@ -28,39 +28,39 @@ use crate::values::id::unique;
 pub const TICK: Duration = Duration::from_secs(1);
 
 /// The line as the service keeps it: held requests and idle baristas are reached through one-shot channels.
-pub type Counter = Line<oneshot::Sender<Outcome>, oneshot::Sender<Lease>>;
+pub type LockedLine = Line<oneshot::Sender<Outcome>, oneshot::Sender<Lease>>;
 
 /// The one lock around the line. The standard mutex in the server; a model checker's in its tests.
-pub trait CounterLock: Send + Sync + 'static {
+pub trait LineLock: Send + Sync + 'static {
     /// A lock around this line.
-    fn new(counter: Counter) -> Self;
+    fn new(line: LockedLine) -> Self;
     /// Runs one step with the line to itself.
-    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R;
+    fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R;
     /// Whether a step panicked, after which there is no further one.
-    fn is_broken(&self) -> bool {
+    fn is_poisoned(&self) -> bool {
         false
     }
 }
 
-impl CounterLock for Mutex<Counter> {
-    fn new(counter: Counter) -> Self {
-        Self::new(counter)
+impl LineLock for Mutex<LockedLine> {
+    fn new(line: LockedLine) -> Self {
+        Self::new(line)
     }
 
-    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
-        let mut counter = self
+    fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
+        let mut line = self
             .lock()
             .expect("a panic inside a step would have left the line half changed: nothing may go on from there");
-        step(&mut counter)
+        step(&mut line)
     }
 
-    fn is_broken(&self) -> bool {
+    fn is_poisoned(&self) -> bool {
         self.is_poisoned()
     }
 }
 
 /// The order desk's handle as the server uses it.
-pub type Orders = Desk<Mutex<Counter>>;
+pub type Orders = Desk<Mutex<LockedLine>>;
 
 /// A handle to the order desk; cheap to clone.
 pub struct Desk<X> {
@@ -68,7 +68,7 @@ pub struct Desk<X> {
 }
 
 struct Shop<X> {
-    counter: X,
+    line: X,
     metrics: Metrics,
 }
 
@@ -103,7 +103,7 @@ pub struct Wanted {
 
 /// What a customer gets at once.
 #[derive(Debug)]
-pub enum Placement<X: CounterLock> {
+pub enum Placement<X: LineLock> {
     /// A place in line, and the request held for it.
     Held(Held<X>),
     /// A place in line that nobody holds on to.
@@ -121,12 +121,12 @@ pub struct Report {
     pub already: bool,
 }
 
-impl<X: CounterLock> Desk<X> {
+impl<X: LineLock> Desk<X> {
     /// An empty line.
     pub fn new(rules: Rules, metrics: Metrics) -> Self {
         Self {
             shop: Arc::new(Shop {
-                counter: X::new(Line::new(rules)),
+                line: X::new(Line::new(rules)),
                 metrics,
             }),
         }
@@ -134,7 +134,7 @@ impl<X: CounterLock> Desk<X> {
 
     /// Whether it can serve: no step of the line has panicked.
     pub fn is_sound(&self) -> bool {
-        !self.shop.counter.is_broken()
+        !self.shop.line.is_poisoned()
     }
 
     /// Places an order, or joins the one of the same key. `hold`: the request waits for it.
@@ -155,7 +155,7 @@ impl<X: CounterLock> Desk<X> {
             ..Order::new(OrderId(unique(now.wall)), wanted.customer, now)
         };
         let (keyed, mut keep) = (wanted.keyed, wanted.keep);
-        let placed = self.counter(|line| {
+        let placed = self.step(|line| {
             let placed = line.place(now, order, keyed, sender)?;
             if let Placed::New { id, .. } = placed
                 && let Some(new) = keep.take()
@@ -198,14 +198,14 @@ impl<X: CounterLock> Desk<X> {
 
     /// Whether an order of this key is pending: to place it again is to join it.
     pub fn is_pending(&self, key: &IdempotencyKey) -> bool {
-        self.counter(|line| line.is_pending(key))
+        self.step(|line| line.is_pending(key))
     }
 
     /// Takes every order out of the line that this origin placed after `since`, and that nobody has started; requests held
     /// for them are told that their address is cut off for so long. Returns how many orders it were.
     pub fn purge(&self, origin: IpNet, since: Instant, cut_off_for: Duration) -> usize {
         let now = now();
-        let (receivers, count) = self.counter(|line| line.purge(now, origin, since.into_std()));
+        let (receivers, count) = self.step(|line| line.purge(now, origin, since.into_std()));
         self.shop.metrics.cancelled_cut_off.increment(count as u64);
         tell(receivers, &Outcome::CutOff(cut_off_for));
         count
@@ -214,19 +214,19 @@ impl<X: CounterLock> Desk<X> {
     /// As [`Desk::view`], for its customer: a promised order stays in line for as long as it is asked about.
     pub fn ask(&self, id: OrderId) -> Option<View> {
         let now = now();
-        self.counter(|line| line.ask(now, id))
+        self.step(|line| line.ask(now, id))
     }
 
     /// The order as it stands; nothing if it is unknown.
     pub fn view(&self, id: OrderId) -> Option<View> {
         let now = now();
-        self.counter(|line| line.view(now, id))
+        self.step(|line| line.view(now, id))
     }
 
     /// As [`Desk::ask`], once the order is final, or after `wait`, whichever comes first.
     pub async fn ask_within(&self, id: OrderId, wait: Duration) -> Option<View> {
         let (sender, receiver) = oneshot::channel();
-        if let Some(attachment) = self.counter(|line| line.watch(id, sender)) {
+        if let Some(attachment) = self.step(|line| line.watch(id, sender)) {
             let watch = Held::new(self.clone(), attachment, receiver);
             // However it ends, the order as it stands then is the answer.
             let _ = tokio::time::timeout(wait, watch).await;
@@ -244,7 +244,7 @@ impl<X: CounterLock> Desk<X> {
             order,
             already,
             receivers,
-        } = self.counter(|line| line.cancel(now, id))?;
+        } = self.step(|line| line.cancel(now, id))?;
         if !already {
             self.shop.metrics.cancelled_deleted.increment(1);
             debug!(order_id = %id, "an order was cancelled");
@@ -256,7 +256,7 @@ impl<X: CounterLock> Desk<X> {
     /// The oldest order, if somebody waits.
     pub fn pull(&self, barista: Option<Box<str>>) -> Option<LeaseGuard<X>> {
         let now = now();
-        match self.counter(|line| line.pull(now, barista, None)) {
+        match self.step(|line| line.pull(now, barista, None)) {
             Pulled::Order(lease) => Some(self.guard(lease)),
             Pulled::Idle(_) | Pulled::Nothing => None,
         }
@@ -290,7 +290,7 @@ impl<X: CounterLock> Desk<X> {
     ) -> Result<Option<LeaseGuard<X>>, IdleBarista<X>> {
         let now = now();
         let (sender, receiver) = oneshot::channel();
-        match self.counter(|line| line.pull(now, barista, Some(sender))) {
+        match self.step(|line| line.pull(now, barista, Some(sender))) {
             Pulled::Order(lease) => Ok(Some(self.guard(lease))),
             Pulled::Idle(idle) => Err(IdleBarista::new(self.clone(), idle, receiver)),
             Pulled::Nothing => Ok(None),
@@ -312,7 +312,7 @@ impl<X: CounterLock> Desk<X> {
             order,
             already,
             receivers,
-        } = self.counter(|line| line.finish(now, id, attempt))?;
+        } = self.step(|line| line.finish(now, id, attempt))?;
         if !already {
             let (waited, brewed) = (order.waited(now), order.brewed(now));
             self.shop.metrics.finished(order.delivered, waited, brewed);
@@ -329,7 +329,7 @@ impl<X: CounterLock> Desk<X> {
     /// See [`FenceError`].
     pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Result<Lease, FenceError> {
         let now = now();
-        let lease = self.counter(|line| line.extend(now, id, attempt))?;
+        let lease = self.step(|line| line.extend(now, id, attempt))?;
         let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
         debug!(order_id = %id, attempt, customer_request_id, "a barista keeps an order for another lease");
         Ok(lease)
@@ -341,7 +341,7 @@ impl<X: CounterLock> Desk<X> {
     /// See [`FenceError`].
     pub fn release(&self, id: OrderId, attempt: Option<u32>) -> Result<(), FenceError> {
         let now = now();
-        let returned = self.counter(|line| line.release(now, id, attempt))?;
+        let returned = self.step(|line| line.release(now, id, attempt))?;
         let customer_request_id = self.request_id(id);
         debug!(order_id = %id, customer_request_id, "a barista gave an order back");
         self.settle(id, returned, &self.shop.metrics.requeued_released);
@@ -352,7 +352,7 @@ impl<X: CounterLock> Desk<X> {
     pub async fn keep_time(&self) {
         loop {
             let tick = Instant::now() + TICK;
-            let next = self.counter(|line| line.next_deadline());
+            let next = self.step(|line| line.next_deadline());
             let until = next.map_or(tick, |next| Instant::from_std(next).min(tick));
             tokio::time::sleep_until(until).await;
             self.elapse(now());
@@ -361,7 +361,7 @@ impl<X: CounterLock> Desk<X> {
 
     /// Everything whose time has come by `now`.
     pub fn elapse(&self, now: Now) {
-        let elapsed = self.counter(|line| line.elapse(now));
+        let elapsed = self.step(|line| line.elapse(now));
         let metrics = &self.shop.metrics;
         metrics
             .cancelled_abandoned
@@ -408,7 +408,7 @@ impl<X: CounterLock> Desk<X> {
     /// Closing time: every held request is told so, idle baristas go home, and nothing more is placed.
     /// Returns how many requests were held.
     pub fn close(&self) -> usize {
-        let (receivers, baristas) = self.counter(Line::close);
+        let (receivers, baristas) = self.step(Line::close);
         let held = receivers.len();
         tell(receivers, &Outcome::Closing);
         drop(baristas);
@@ -418,7 +418,7 @@ impl<X: CounterLock> Desk<X> {
     /// The figures of this moment.
     pub fn figures(&self) -> Figures {
         let now = Instant::now().into_std();
-        self.counter(|line| line.figures(now))
+        self.step(|line| line.figures(now))
     }
 
     /// Sets the gauges to this moment's figures.
@@ -428,7 +428,7 @@ impl<X: CounterLock> Desk<X> {
 
     pub(super) fn leave(&self, attachment: Attachment) {
         let now = now();
-        let left = self.counter(|line| line.leave(now, attachment));
+        let left = self.step(|line| line.leave(now, attachment));
         if let Some(left) = left {
             self.shop.metrics.left(left);
             debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer has left");
@@ -437,11 +437,11 @@ impl<X: CounterLock> Desk<X> {
 
     pub(super) fn promise(&self, attachment: Attachment) -> bool {
         let now = now();
-        self.counter(|line| line.promise(now, attachment))
+        self.step(|line| line.promise(now, attachment))
     }
 
     pub(super) fn quit(&self, idle: Idle) -> bool {
-        self.counter(|line| line.quit(idle))
+        self.step(|line| line.quit(idle))
     }
 
     /// A hand-over that did not reach its barista never happened.
@@ -449,7 +449,7 @@ impl<X: CounterLock> Desk<X> {
         let customer_request_id = self.request_id(id);
         debug!(order_id = %id, attempt, customer_request_id, "a hand-over did not reach its barista");
         let now = now();
-        if let Some(returned) = self.counter(|line| line.give_back(now, id, attempt, previous)) {
+        if let Some(returned) = self.step(|line| line.give_back(now, id, attempt, previous)) {
             self.settle(id, returned, &self.shop.metrics.requeued_undelivered);
         }
     }
@@ -475,8 +475,8 @@ impl<X: CounterLock> Desk<X> {
             };
             let (now, id) = (now(), unsent.id);
             let back =
-                |line: &mut Counter| line.give_back(now, id, unsent.attempt, unsent.previous);
-            match self.counter(back) {
+                |line: &mut LockedLine| line.give_back(now, id, unsent.attempt, unsent.previous);
+            match self.step(back) {
                 Some(Returned::Offered(next)) => Offer { barista, lease } = next,
                 Some(Returned::Cancelled) => return self.cancelled_unwanted(id),
                 Some(Returned::ToLine) | None => return,
@@ -484,8 +484,8 @@ impl<X: CounterLock> Desk<X> {
         }
     }
 
-    fn counter<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
-        self.shop.counter.with(step)
+    fn step<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
+        self.shop.line.with(step)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
 use crate::orders::error::PlaceError;
 use crate::orders::model::Outcome;
-use crate::orders::service::{Counter, Placement, Wanted};
+use crate::orders::service::{LockedLine, Placement, Wanted};
 
 const BARISTAS: usize = 10;
 const BREW: Duration = Duration::from_secs(45);
@@ -29,7 +29,7 @@ struct Town {
 
 /// How long a customer was held who was served, or what they were answered.
 type Served = Result<Duration, String>;
-type Placed = Result<Placement<Mutex<Counter>>, PlaceError>;
+type Placed = Result<Placement<Mutex<LockedLine>>, PlaceError>;
 
 impl Town {
     fn open() -> Self {

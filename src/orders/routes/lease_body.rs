@@ -11,11 +11,11 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::super::hold;
-use super::super::service::Counter;
+use super::super::service::LockedLine;
 use crate::http::page::not_kept_json;
 
 /// An order in the server's hands.
-pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<Counter>>;
+pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<LockedLine>>;
 
 /// A body that carries an order to its barista. Until the connection has taken the bytes the order can still go back.
 ///

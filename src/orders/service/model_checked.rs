@@ -12,15 +12,15 @@ use super::super::line::tests::rules;
 use super::super::model::{IdempotencyKey, Stage};
 use super::*;
 
-type Lock = shuttle::sync::Mutex<Counter>;
+type Lock = shuttle::sync::Mutex<LockedLine>;
 type Shop = Desk<Lock>;
 
-impl CounterLock for Lock {
-    fn new(counter: Counter) -> Self {
-        Self::new(counter)
+impl LineLock for Lock {
+    fn new(line: LockedLine) -> Self {
+        Self::new(line)
     }
 
-    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
+    fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
         let result = step(&mut self.lock().unwrap());
         // What follows a step outside the lock, a send or a drop, may be overtaken there.
         thread::yield_now();
