@@ -945,7 +945,7 @@ orders/routes.rs | use axum::Json; use super::service::Orders; use crate::http::
 orders/service.rs | use tokio::sync::oneshot; use super::{error::A, line::B}; async fn a() { Instant::now(); }
 orders/hold.rs | use super::service::Desk;
 orders/line.rs | mod drain; use std::time::Instant; use super::model::Order; use self::drain::Drain; #[cfg(test)] pub(super) mod tests;
-orders/line/drain.rs | use std::time::Duration; use super::super::model::Order; use super::Line; fn f() -> u8 { 1 }
+orders/line/throughput.rs | use std::time::Duration; use super::super::model::Order; use super::Line; fn f() -> u8 { 1 }
 orders/line/tests.rs | use super::*; use tokio::time; async fn anything_goes() {}
 orders/metrics.rs | use metrics::counter; use super::line::Figures;
 orders/model.rs | use std::fmt; #[cfg(test)] mod tests { use super::*; use tokio::task; }
@@ -997,7 +997,7 @@ lib.rs | pub use crate::app::App; | `lib` may not know `app::App`
 orders/model.rs | use super::line::Line; | the room `model` may not know `line`
 orders/model.rs | use crate::orders::line::Line; | the room `model` may not know `line`
 orders/line.rs | fn a() { super::service::Desk::new() } | the room `line` may not know `service`
-orders/line/drain.rs | use super::super::service::Desk; | the room `line` may not know `service`
+orders/line/throughput.rs | use super::super::service::Desk; | the room `line` may not know `service`
 orders/error.rs | use super::{model::{self, Stage}, line::Line}; | the room `error` may not know `line`
 orders/service.rs | use super::routes::Desk; | the room `service` may not know `routes`
 orders/service.rs | use crate::http::Problem; | the room `service` may not know `http`
@@ -1022,7 +1022,7 @@ orders/model.rs | async fn a() {} | the room `model` is never async
 orders/line.rs | fn a() { b.await } | the room `line` is never await
 orders/line.rs | use hyper::body; | the room `line` may not use `hyper::body`
 orders/line.rs | use rusqlite::Connection; | the room `line` may not use `rusqlite::Connection`
-orders/line/drain.rs | use tracing::debug; | the room `line` may not use `tracing::debug`
+orders/line/throughput.rs | use tracing::debug; | the room `line` may not use `tracing::debug`
 orders/error.rs | fn a() -> http::StatusCode { b } | the room `error` may not use `http::StatusCode`
 orders/error.rs | use axum::Json; | the room `error` may not use `axum::Json`
 orders/service.rs | use axum::Json; | the room `service` may not use `axum::Json`

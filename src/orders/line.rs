@@ -9,8 +9,8 @@
 //! - every order in line has somebody who wants it: a held request, or a promise (202) or a key within its grace.
 
 mod attached;
-mod drain;
 mod places;
+mod throughput;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -22,8 +22,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use self::attached::Attached;
-use self::drain::Drain;
 use self::places::{Places, Ticket};
+use self::throughput::ThroughputEstimate;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::model::{
     Crew, IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
@@ -248,7 +248,7 @@ pub struct Line<C, B> {
     ready: usize,
     brewing: usize,
     held: usize,
-    drain: Drain,
+    throughput: ThroughputEstimate,
     /// When a barista last asked for an order or reported one.
     crew_seen: Option<Instant>,
     closed: bool,
@@ -271,7 +271,7 @@ impl<C, B> Line<C, B> {
             ready: 0,
             brewing: 0,
             held: 0,
-            drain: Drain::new(),
+            throughput: ThroughputEstimate::new(),
             crew_seen: None,
             closed: false,
         }
@@ -481,7 +481,7 @@ impl<C, B> Line<C, B> {
                 });
             }
             Stage::Brewing => {
-                view.estimated_wait = self.drain.estimate_brewing(entry.order.brewed(now));
+                view.estimated_wait = self.throughput.estimate_brewing(entry.order.brewed(now));
             }
             Stage::Ready | Stage::Cancelled => {}
         }
@@ -578,7 +578,7 @@ impl<C, B> Line<C, B> {
         }
         self.see_crew(now.instant);
         let brew = self.entry(slot).order.brewed(now);
-        self.drain.finished(brew, waiting);
+        self.throughput.finished(brew, waiting);
         let (order, receivers) = self.conclude(now, slot, Stage::Ready);
         Ok(Finished {
             order,
@@ -845,17 +845,17 @@ impl<C, B> Line<C, B> {
         let waited = waited && self.crew_seen.is_some();
         match self.crew_left_at() {
             Some(left) if left < now => {
-                self.drain.advance(left, waited);
-                self.drain.advance(now, false);
+                self.throughput.advance(left, waited);
+                self.throughput.advance(now, false);
             }
-            _ => self.drain.advance(now, waited),
+            _ => self.throughput.advance(now, waited),
         }
     }
 
     /// How long until an order with `before` others ahead of it is ready, if the crew is there and its pace is known.
     fn estimate(&self, now: Instant, before: usize) -> Option<Duration> {
         match self.crew(now) {
-            Crew::Present => self.drain.estimate(before, self.brewing),
+            Crew::Present => self.throughput.estimate(before, self.brewing),
             Crew::Away => None,
         }
     }
