@@ -83,7 +83,7 @@ pub struct Offer<B> {
 }
 
 /// Something that is dropped when an order becomes final, or leaves the line: it no longer counts for whoever placed it.
-pub type Keep = Box<dyn Any + Send + Sync>;
+pub type Permit = Box<dyn Any + Send + Sync>;
 
 /// Who has to be told what, after an order became final.
 pub type Receivers<C> = SmallVec<[C; 1]>;
@@ -222,7 +222,7 @@ struct Entry<C> {
     /// Somebody was told 202: the order stays whoever leaves.
     promised: bool,
     /// What is kept for as long as the order is pending, whoever holds a request for it.
-    kept: Option<Keep>,
+    permit: Option<Permit>,
     keyed: Option<Keyed>,
     attached: Attached<C>,
     /// When the lease (brewing), or the grace or the promise (waiting), runs out.
@@ -318,7 +318,7 @@ impl<C, B> Line<C, B> {
             ticket: self.next_ticket,
             expiries: 0,
             promised: receiver.is_none(),
-            kept: None,
+            permit: None,
             keyed,
             attached: Attached::new(),
             deadline: None,
@@ -398,16 +398,16 @@ impl<C, B> Line<C, B> {
 
     /// Keeps something with an order until it is final, or has left the line. If it is final already, or unknown, or
     /// something is kept for it, what was to be kept comes back.
-    pub fn keep(&mut self, id: OrderId, keep: Keep) -> Option<Keep> {
+    pub fn store_permit(&mut self, id: OrderId, permit: Permit) -> Option<Permit> {
         // Most often it is the newest, which is found without comparing ids.
         let newest = self.by_id.last_key_value().filter(|(last, _)| **last == id);
         let slot = newest.map_or_else(|| self.by_id.get(&id).copied(), |(_, &slot)| Some(slot));
         match slot.map(|slot| self.entry_mut(slot)) {
-            Some(entry) if entry.kept.is_none() && !entry.order.stage.is_final() => {
-                entry.kept = Some(keep);
+            Some(entry) if entry.permit.is_none() && !entry.order.stage.is_final() => {
+                entry.permit = Some(permit);
                 None
             }
-            _ => Some(keep),
+            _ => Some(permit),
         }
     }
 
@@ -960,7 +960,7 @@ impl<C, B> Line<C, B> {
         entry.order.stage = stage;
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
-        entry.kept = None;
+        entry.permit = None;
         let receivers: Receivers<C> = entry.attached.take().collect();
         let order = Arc::new(entry.order.clone());
         self.held -= receivers.len();

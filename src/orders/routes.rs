@@ -185,7 +185,7 @@ fn placement(
     let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
     let origin = admission.address();
     // A new order counts for as long as it is pending, whoever leaves; a request that joins one, until it is answered.
-    let (keep, joined) = if joins {
+    let (permit, joined) = if joins {
         (None, Some(admission))
     } else {
         (
@@ -200,7 +200,7 @@ fn placement(
         origin,
         request_id,
         keyed,
-        keep,
+        permit,
     };
     let is_held = wait.is_none_or(|wait| !wait.is_zero());
     let placed = desk.orders.place(wanted, is_held);

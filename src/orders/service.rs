@@ -16,7 +16,7 @@ use tracing::{Level, debug, enabled, warn};
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{Held, IdleBarista, LeaseGuard};
 use super::line::{
-    Attachment, Cancelled, Figures, Finished, Idle, Keep, Left, Line, Offer, Placed, Pulled,
+    Attachment, Cancelled, Figures, Finished, Idle, Left, Line, Offer, Permit, Placed, Pulled,
     Returned, Rules,
 };
 use super::metrics::Metrics;
@@ -98,7 +98,7 @@ pub struct Wanted {
     /// Its idempotency key.
     pub keyed: Option<Keyed>,
     /// Kept with a new order until it is final, or has left the line.
-    pub keep: Option<Keep>,
+    pub permit: Option<Permit>,
 }
 
 /// What a customer gets at once.
@@ -154,13 +154,13 @@ impl<X: LineLock> Desk<X> {
             request_id: wanted.request_id,
             ..Order::new(OrderId(unique(now.wall)), wanted.customer, now)
         };
-        let (keyed, mut keep) = (wanted.keyed, wanted.keep);
+        let (keyed, mut permit) = (wanted.keyed, wanted.permit);
         let placed = self.step(|line| {
             let placed = line.place(now, order, keyed, sender)?;
             if let Placed::New { id, .. } = placed
-                && let Some(new) = keep.take()
+                && let Some(new) = permit.take()
             {
-                keep = line.keep(id, new);
+                permit = line.store_permit(id, new);
             }
             Ok(placed)
         })?;

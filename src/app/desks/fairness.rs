@@ -102,7 +102,7 @@ fn place(orders: &Orders, flood: &Flood, from: IpAddr, hold: bool) -> Result<Pla
     let admission = flood.admit(&origin, Ask::Order)?;
     let wanted = Wanted {
         origin: admission.address(),
-        keep: Some(Box::new(admission)),
+        permit: Some(Box::new(admission)),
         ..Wanted::default()
     };
     let placed = orders.place(wanted, hold);

@@ -798,27 +798,33 @@ fn a_purge_takes_what_nobody_has_started_and_leaves_what_was_there_before_and_ev
 #[test]
 fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    let kept = Arc::new(());
-    let keep = |kept: &Arc<()>| -> Keep { Box::new(Arc::clone(kept)) };
+    let count = Arc::new(());
+    let permit = |count: &Arc<()>| -> Permit { Box::new(Arc::clone(count)) };
     for (n, ends) in [(1, true), (2, false)] {
         line.place(clock.0, order(n, clock.0), None, None).unwrap();
-        assert!(line.keep(id(n), keep(&kept)).is_none());
-        assert!(line.keep(id(n), keep(&kept)).is_some(), "one is enough");
-        assert_eq!(Arc::strong_count(&kept), 2);
+        assert!(line.store_permit(id(n), permit(&count)).is_none());
+        assert!(
+            line.store_permit(id(n), permit(&count)).is_some(),
+            "one is enough"
+        );
+        assert_eq!(Arc::strong_count(&count), 2);
         if ends {
             pull(&mut line, clock.0).unwrap();
             line.finish(clock.0, id(n), None).unwrap();
         } else {
             line.cancel(clock.0, id(n)).unwrap();
         }
-        assert_eq!(Arc::strong_count(&kept), 1);
-        assert!(line.keep(id(n), keep(&kept)).is_some(), "too late");
+        assert_eq!(Arc::strong_count(&count), 1);
+        assert!(
+            line.store_permit(id(n), permit(&count)).is_some(),
+            "too late"
+        );
     }
     // With a customer who is held it stays until the order has left the line, and through the grace of a key.
     let attachment = place(&mut line, clock.0, 3);
-    assert!(line.keep(id(3), keep(&kept)).is_none());
+    assert!(line.store_permit(id(3), permit(&count)).is_none());
     line.leave(clock.0, attachment);
-    assert_eq!(Arc::strong_count(&kept), 1);
+    assert_eq!(Arc::strong_count(&count), 1);
     let Placed::New {
         attachment: Some(attachment),
         ..
@@ -826,12 +832,12 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     else {
         panic!("a new order, held");
     };
-    assert!(line.keep(id(4), keep(&kept)).is_none());
+    assert!(line.store_permit(id(4), permit(&count)).is_none());
     assert!(line.is_pending(&key("k").key));
     assert_eq!(line.leave(clock.0, attachment), Some(Left::Graced));
-    assert_eq!(Arc::strong_count(&kept), 2, "it is still in line");
+    assert_eq!(Arc::strong_count(&count), 2, "it is still in line");
     let mut clock = clock;
     line.elapse(clock.pass(60));
-    assert_eq!(Arc::strong_count(&kept), 1);
+    assert_eq!(Arc::strong_count(&count), 1);
     assert!(!line.is_pending(&key("k").key));
 }
