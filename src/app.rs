@@ -118,7 +118,7 @@ impl App {
         let messages = Messages::new(config, &engines, &registry);
         components.extend(messages.component());
         let readiness = Readiness::of(components);
-        messages.plug_in(&mut desks.couriers);
+        messages.attach(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(
             &registry,
@@ -195,7 +195,7 @@ impl App {
         supervise(&mut listeners, "the staff's listener", staff.server.run());
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
         supervise(&mut background, "the order line's clock", async move {
-            orders.keep_time().await;
+            orders.run_timers().await;
         });
         supervise(&mut background, "flood control's clock", async move {
             flood.sweep().await;
@@ -351,13 +351,13 @@ fn scrape(
         gauge!(FREE)
     });
     Scrape::new(registry.clone(), move || {
-        desks.orders.show_figures();
-        desks.flood.show_figures();
-        oplog.show_figures();
+        desks.orders.update_gauges();
+        desks.flood.update_gauges();
+        oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
         count_lost_lines();
         for database in &databases {
-            database.show_figures();
+            database.update_gauges();
         }
         for (open, seats) in &doors {
             open.set(count(seats.taken()));

@@ -44,7 +44,7 @@ impl Messages {
         Self {}
     }
 
-    pub(super) fn plug_in(&self, _: &mut Couriers) {}
+    pub(super) fn attach(&self, _: &mut Couriers) {}
 
     pub(super) fn component(&self) -> Option<Component> {
         None
@@ -95,10 +95,10 @@ impl Messages {
     }
 
     /// The desk announces to the topic from now on.
-    pub(super) fn plug_in(&self, couriers: &mut Couriers) {
+    pub(super) fn attach(&self, couriers: &mut Couriers) {
         if let Some((chain, settings, metrics)) = &self.queues {
             let topic = queues::announcer(chain, metrics);
-            *couriers = couriers.clone().beside(topic, settings.dispatches);
+            *couriers = couriers.clone().with_topic(topic, settings.dispatches);
         }
     }
 

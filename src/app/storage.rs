@@ -94,7 +94,7 @@ impl Stores {
             packages: Arc::new(packages::store::Closed),
             assignments: Arc::new(assignments::store::Closed),
             couriers: Arc::new(couriers::store::Closed),
-            oplog: Oplog::nowhere(),
+            oplog: Oplog::disabled(),
             space: FreeSpace::new("", 0),
         }
     }
@@ -134,7 +134,7 @@ impl Storage {
             config::CourierStore::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
-            None => Oplog::nowhere(),
+            None => Oplog::disabled(),
             Some(sink) => {
                 let settings = oplog_settings(config, sink, directory.file(OPLOG_DIRECTORY));
                 let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));

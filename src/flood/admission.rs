@@ -293,8 +293,8 @@ impl Flood {
     }
 
     /// Sets the gauges to this moment's figures.
-    pub fn show_figures(&self) {
-        self.shared.metrics.show(&self.shared.table);
+    pub fn update_gauges(&self) {
+        self.shared.metrics.update(&self.shared.table);
     }
 }
 

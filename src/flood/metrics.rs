@@ -77,7 +77,7 @@ impl Metrics {
     }
 
     /// Sets the gauges to this moment's figures.
-    pub(super) fn show(&self, table: &Table) {
+    pub(super) fn update(&self, table: &Table) {
         let gauge = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
         self.addresses.set(gauge(table.len()));
         self.cut_off.set(gauge(table.cut_off().len()));

@@ -149,7 +149,7 @@ impl Metrics {
         self.brew.record(brewed);
     }
 
-    pub(super) fn show(&self, figures: &Figures) {
+    pub(super) fn update(&self, figures: &Figures) {
         self.waiting.set(as_gauge(figures.waiting));
         self.brewing.set(as_gauge(figures.brewing));
         self.ready.set(as_gauge(figures.ready));

@@ -349,7 +349,7 @@ impl<X: LineLock> Desk<X> {
     }
 
     /// Lets leases and graces run out, and forgets, for as long as it is polled.
-    pub async fn keep_time(&self) {
+    pub async fn run_timers(&self) {
         loop {
             let tick = Instant::now() + TICK;
             let next = self.step(|line| line.next_deadline());
@@ -422,8 +422,8 @@ impl<X: LineLock> Desk<X> {
     }
 
     /// Sets the gauges to this moment's figures.
-    pub fn show_figures(&self) {
-        self.shop.metrics.show(&self.figures());
+    pub fn update_gauges(&self) {
+        self.shop.metrics.update(&self.figures());
     }
 
     pub(super) fn leave(&self, attachment: Attachment) {

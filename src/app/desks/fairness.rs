@@ -39,7 +39,7 @@ impl Town {
         let desks = Desks::new(&config, Stores::closed(), types, 15_000, &registry);
         let mut crew = JoinSet::new();
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        crew.spawn(async move { orders.keep_time().await });
+        crew.spawn(async move { orders.run_timers().await });
         crew.spawn(async move { flood.sweep().await });
         for _ in 0..BARISTAS {
             let orders = desks.orders.clone();

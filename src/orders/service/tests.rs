@@ -13,7 +13,7 @@ fn open() -> (Orders, JoinHandle<()>) {
     let orders = Orders::new(rules(), Metrics::register());
     let keeper = tokio::spawn({
         let orders = orders.clone();
-        async move { orders.keep_time().await }
+        async move { orders.run_timers().await }
     });
     (orders, keeper)
 }
