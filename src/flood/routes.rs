@@ -24,8 +24,8 @@ use super::networks::{Kind, Level};
 use super::table::{Ask, CutOff, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::api::with_state;
+use crate::http::caching::no_store_list;
 use crate::http::edge::Caller;
-use crate::http::page::not_kept_list;
 use crate::http::params::{Path, Query, page_limit};
 use crate::http::responses::describe_limits;
 use crate::values::time::Moment;
@@ -423,7 +423,7 @@ async fn list_cut_off(
             .collect(),
         next,
     };
-    Ok(not_kept_list(state.cut_off.len(), state).await)
+    Ok(no_store_list(state.cut_off.len(), state).await)
 }
 
 impl FloodLimits {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::page::is_known;
+use super::caching::is_known;
 
 /// A file as it goes out.
 #[derive(Debug)]

@@ -4,12 +4,13 @@
 //! bytes pass [`wire`]. A request passes [`edge`] (request id, counting, logging, security headers, the last resort for
 //! panics), which rejects browsers on behalf of foreign pages ([`origin`]) and what is not described, into a router. Desks read requests with [`body`]
 //! and [`params`], answer mistakes with [`problem`], and describe themselves through [`api`]; what is asked for often and
-//! changes seldom is a [`page`], what never changes is in [`files`]. [`status`] and [`index`] have the pages that every
+//! changes seldom is a [`caching`], what never changes is in [`files`]. [`status`] and [`index`] have the pages that every
 //! listener serves.
 
 pub mod activity;
 pub mod api;
 pub mod body;
+pub mod caching;
 pub mod connection;
 mod described;
 pub mod edge;
@@ -18,7 +19,6 @@ mod html;
 pub mod index;
 pub mod listen;
 pub mod origin;
-pub mod page;
 pub mod params;
 pub mod problem;
 pub mod responses;

@@ -37,7 +37,7 @@ use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
-use crate::http::page::not_kept_json;
+use crate::http::caching::no_store_json;
 use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
@@ -629,7 +629,7 @@ fn no_store_header() -> [(header::HeaderName, HeaderValue); 1] {
 }
 
 fn no_store(value: &impl Serialize) -> Response {
-    not_kept_json(Body::new(Full::new(to_json(value))))
+    no_store_json(Body::new(Full::new(to_json(value))))
 }
 
 #[cfg(test)]

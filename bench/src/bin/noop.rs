@@ -19,11 +19,11 @@ use clap::Parser;
 use jiff::Timestamp;
 use odyssey::config::Config;
 use odyssey::http::body::{AnyJson, BodyLimits};
+use odyssey::http::caching::no_store;
 use odyssey::http::connection::Stop;
 use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
-use odyssey::http::page::not_kept;
 use odyssey::http::params::Path;
 use odyssey::http::server::{Seats, Server, Settings};
 use odyssey::http::{Api, Problem};
@@ -231,7 +231,7 @@ async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
 async fn tell_of_order(AnyJson(event): AnyJson) -> Result<Response, Problem> {
     let id = event.get("orderId").and_then(serde_json::Value::as_str);
     id.ok_or_else(|| Problem::unreadable("This is no order."))?;
-    let mut response = not_kept(&[Assigned {
+    let mut response = no_store(&[Assigned {
         outcome: "assigned",
         courier_id: COURIER,
     }]);

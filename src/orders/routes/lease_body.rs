@@ -12,7 +12,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::super::hold;
 use super::super::service::LockedLine;
-use crate::http::page::not_kept_json;
+use crate::http::caching::no_store_json;
 
 /// An order in the server's hands.
 pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<LockedLine>>;
@@ -60,5 +60,5 @@ pub(super) fn lease_response(json: Bytes, guard: Option<LeaseGuard>, version: Ve
         guard,
         asks_again: version == Version::HTTP_2,
     };
-    not_kept_json(Body::new(body))
+    no_store_json(Body::new(body))
 }
