@@ -38,7 +38,7 @@ use crate::http::connection::Stop;
 use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
 use crate::http::origin::Origins;
-use crate::http::server::{Seats, Server, Settings};
+use crate::http::server::{ConnectionLimit, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
 pub use crate::storage::preflight::Outcome;
@@ -57,8 +57,8 @@ const STAFF_CONNECTIONS: u64 = 1000;
 /// The server, listening but not yet serving.
 #[derive(Debug)]
 pub struct App {
-    customers: Door,
-    staff: Door,
+    customers: Listener,
+    staff: Listener,
     desks: Desks,
     messages: Messages,
     preflight: Preflight,
@@ -82,7 +82,7 @@ pub struct Addresses {
 
 /// A listener that is open.
 #[derive(Debug)]
-struct Door {
+struct Listener {
     address: SocketAddr,
     server: Server,
     stop: Stop,
@@ -100,7 +100,7 @@ impl App {
         drain: watch::Receiver<Duration>,
     ) -> anyhow::Result<Self> {
         let registry = registry();
-        let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
+        let [customers_limit, staff_limit] = connection_limits(config, raise_open_files())?;
         let types = package_types(config)?;
         let engines = Box::pin(Engines::find(config)).await?;
         let storage = Storage::open(config, &engines, &registry)?;
@@ -113,7 +113,7 @@ impl App {
             space: storage.space.clone(),
         };
         let mut components = storage.components(&stores, engines.preflight.findings());
-        let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
+        let mut desks = Desks::new(config, stores, types, customers_limit.max(), &registry);
         components.insert(0, order_line(&desks));
         let messages = Messages::new(config, &engines, &registry);
         components.extend(messages.component());
@@ -124,25 +124,26 @@ impl App {
             &registry,
             &desks,
             &storage,
-            [&customers_seats, &staff_seats],
+            [&customers_limit, &staff_limit],
             logs.count_lost(&registry),
         );
         let checks = Checks::new(storage.databases());
         let [customers, staff] = apis(&desks, readiness.clone(), scrape, &checks);
-        let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
-            let origins = Origins::new(name, &listener.hosts, origins);
-            let flood = desks.flood.clone();
-            let client_of = move |peer, headers: &_| flood.client(peer, headers);
-            let edge = Edge::new(name, api, origins, client_of, registry.clone());
-            Door::open(name, listener, seats, edge, &config.http)
-        };
+        let open_listener =
+            |name, listener: &config::Listener, origins: &[String], limit, api: Api| {
+                let origins = Origins::new(name, &listener.hosts, origins);
+                let flood = desks.flood.clone();
+                let client_of = move |peer, headers: &_| flood.client(peer, headers);
+                let edge = Edge::new(name, api, origins, client_of, registry.clone());
+                Listener::open(name, listener, limit, edge, &config.http)
+            };
         let allowed = &config.customers.origins;
         let flood = desks.flood.clone();
-        let customers_seats = customers_seats.behind(move |peer| flood.connect(peer));
+        let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
         let listener = config.customers.listener();
         Ok(Self {
-            customers: door("customers", &listener, allowed, customers_seats, customers)?,
-            staff: door("staff", &config.staff, &[], staff_seats, staff)?,
+            customers: open_listener("customers", &listener, allowed, customers_limit, customers)?,
+            staff: open_listener("staff", &config.staff, &[], staff_limit, staff)?,
             desks,
             messages,
             preflight: engines.preflight,
@@ -319,20 +320,20 @@ fn scrape(
     registry: &Registry,
     desks: &Desks,
     storage: &Storage,
-    [customers, staff]: [&Seats; 2],
+    [customers, staff]: [&ConnectionLimit; 2],
     count_lost_lines: impl Fn() + Send + Sync + 'static,
 ) -> Scrape {
     const OPEN: &str = "odyssey_connections";
     const MOST: &str = "odyssey_connections_max";
-    let doors = registry.register(|| {
+    let listeners = registry.register(|| {
         describe_gauge!(OPEN, "Open connections");
         describe_gauge!(MOST, "Connections that may be open");
         describe_gauge!("odyssey_build_info", "Always 1; the labels tell what runs");
         gauge!("odyssey_build_info", "version" => version::VERSION, "commit" => version::COMMIT)
             .set(1);
-        [("customers", customers), ("staff", staff)].map(|(listener, seats)| {
-            gauge!(MOST, "listener" => listener).set(count(seats.max()));
-            (gauge!(OPEN, "listener" => listener), seats.clone())
+        [("customers", customers), ("staff", staff)].map(|(listener, limit)| {
+            gauge!(MOST, "listener" => listener).set(count(limit.max()));
+            (gauge!(OPEN, "listener" => listener), limit.clone())
         })
     });
     let desks = desks.clone();
@@ -359,8 +360,8 @@ fn scrape(
         for database in &databases {
             database.update_gauges();
         }
-        for (open, seats) in &doors {
-            open.set(count(seats.taken()));
+        for (open, limit) in &listeners {
+            open.set(count(limit.open()));
         }
     })
 }
@@ -379,7 +380,7 @@ fn count(connections: usize) -> f64 {
 
 /// Connections for customers and staff, within the limit of open files. The staff's are set apart: without baristas no
 /// customer is ever served.
-fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
+fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[ConnectionLimit; 2]> {
     let usable = open_files.saturating_sub(FILES_RESERVED);
     let listeners = [
         config.customers.connections_max,
@@ -407,14 +408,15 @@ fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
              which are set apart"
         );
     }
-    Ok([customers, staff].map(|seats| Seats::new(usize::try_from(seats).unwrap_or(usize::MAX))))
+    Ok([customers, staff]
+        .map(|limit| ConnectionLimit::new(usize::try_from(limit).unwrap_or(usize::MAX))))
 }
 
-impl Door {
+impl Listener {
     fn open(
         name: &'static str,
         listener: &config::Listener,
-        seats: Seats,
+        limit: ConnectionLimit,
         edge: Edge,
         http: &config::Http,
     ) -> anyhow::Result<Self> {
@@ -426,11 +428,11 @@ impl Door {
             )
         })?;
         let address = socket.local_addr()?;
-        info!(%address, connections_max = seats.max(), h2c = listener.h2c, "the {name} listener is open");
+        info!(%address, connections_max = limit.max(), h2c = listener.h2c, "the {name} listener is open");
         let settings = Settings {
             name,
             h2c: listener.h2c,
-            seats,
+            limit,
             header_timeout: http.header_timeout,
             write_timeout: http.write_timeout,
             h2_streams_max: http.h2_streams_max,
@@ -454,16 +456,18 @@ mod tests {
         for (open_files, customers, staff) in
             [(20_000, 18_744, 1000), (1024, 576, 192), (288, 24, 8)]
         {
-            let [c, s] = seats(&config, open_files).unwrap();
+            let [c, s] = connection_limits(&config, open_files).unwrap();
             assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
         }
         for open_files in [0, 64, 256, 287] {
-            let refused = seats(&config, open_files).unwrap_err().to_string();
+            let refused = connection_limits(&config, open_files)
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains("at least 288"), "{refused}");
         }
         config.customers.connections_max = Count::Exactly(900);
-        assert!(seats(&config, 1024).is_err());
-        assert!(seats(&config, 2048).is_ok());
+        assert!(connection_limits(&config, 1024).is_err());
+        assert!(connection_limits(&config, 2048).is_ok());
     }
 
     #[test]

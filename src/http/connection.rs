@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::debug;
 
 use super::activity::Activity;
-use super::edge::Entrance;
+use super::edge::EdgeService;
 use super::streams::Streams;
 
 /// How long a connection without an open request has to end by itself, once it was asked to.
@@ -42,13 +42,13 @@ pub trait Connection: Future<Output = hyper::Result<()>> {
     fn end(self: Pin<&mut Self>);
 }
 
-impl<I: Read + Write + Unpin + 'static> Connection for http1::Connection<I, Entrance> {
+impl<I: Read + Write + Unpin + 'static> Connection for http1::Connection<I, EdgeService> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, Entrance, Streams> {
+impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, EdgeService, Streams> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

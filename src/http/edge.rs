@@ -96,8 +96,8 @@ impl Edge {
     }
 
     /// The way in for a connection, whose `activity` its requests keep.
-    pub fn entrance(self, peer: IpAddr, activity: Arc<Activity>) -> Entrance {
-        Entrance {
+    pub fn service(self, peer: IpAddr, activity: Arc<Activity>) -> EdgeService {
+        EdgeService {
             edge: self,
             peer,
             activity,
@@ -150,7 +150,7 @@ pub struct Caller {
 
 /// One connection's way in.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct EdgeService {
     edge: Edge,
     peer: IpAddr,
     activity: Arc<Activity>,
@@ -219,7 +219,7 @@ impl Seen {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Entrance {
+impl hyper::service::Service<Request<Incoming>> for EdgeService {
     type Response = Response<Leaving>;
     type Error = Infallible;
     type Future = Answer;
@@ -304,7 +304,7 @@ impl HttpBody for Arriving {
     }
 }
 
-impl Entrance {
+impl EdgeService {
     /// Everything that is logged on behalf of a request carries these.
     fn span(&self, id: &HeaderValue, request: &Request<Incoming>) -> Span {
         let headers = request.headers();

@@ -56,7 +56,7 @@ pub struct Settings {
     /// Serve HTTP/2 with prior knowledge too.
     pub h2c: bool,
     /// Open connections.
-    pub seats: Seats,
+    pub limit: ConnectionLimit,
     /// Time for a request's header, the first byte and idle keep-alive included; over HTTP/2, time without a request.
     pub header_timeout: Duration,
     /// Time in which a client must take something of an answer; over HTTP/2, of each answer.
@@ -79,19 +79,19 @@ pub struct Server {
 
 /// The connections a listener may have open, and has.
 #[derive(Clone)]
-pub struct Seats {
+pub struct ConnectionLimit {
     free: Arc<Semaphore>,
     max: usize,
     gate: Option<Arc<Gate>>,
 }
 
-impl fmt::Debug for Seats {
+impl fmt::Debug for ConnectionLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seats").finish_non_exhaustive()
+        f.debug_struct("ConnectionLimit").finish_non_exhaustive()
     }
 }
 
-impl Seats {
+impl ConnectionLimit {
     /// So many, all free.
     pub fn new(max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
@@ -104,19 +104,19 @@ impl Seats {
 
     /// Taken only by those whom `gate` lets in.
     #[must_use]
-    pub fn behind(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
+    pub fn with_gate(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
         Self {
             gate: Some(Arc::new(gate)),
             ..self
         }
     }
 
-    fn let_in(&self, peer: IpAddr) -> Option<Pass> {
+    fn admit(&self, peer: IpAddr) -> Option<Pass> {
         self.gate.as_ref().map_or(Some(None), |gate| gate(peer))
     }
 
     /// Open connections.
-    pub fn taken(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.max - self.free.available_permits()
     }
 
@@ -166,7 +166,7 @@ impl Server {
         self.vestibule.has_room().await;
         let (stream, peer) = self.listener.accept().await?;
         let peer = peer.ip();
-        let Some(pass) = self.settings.seats.let_in(peer) else {
+        let Some(pass) = self.settings.limit.admit(peer) else {
             let vestibule = Arc::clone(&self.vestibule);
             let connection = self.accepted(peer);
             self.connections.spawn(async move {
@@ -177,9 +177,9 @@ impl Server {
             return Ok(());
         };
         let connection = self.accepted(peer);
-        let free = Arc::clone(&self.settings.seats.free);
+        let free = Arc::clone(&self.settings.limit.free);
         match Arc::clone(&free).try_acquire_owned() {
-            Ok(seat) => self.serve(connection, stream, (seat, pass)),
+            Ok(permit) => self.serve(connection, stream, (permit, pass)),
             Err(_) => self.wait(connection, stream, free, pass),
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Server {
                 return;
             };
             match verdict {
-                Verdict::Seat(_seat) => {
+                Verdict::Permit(_permit) => {
                     let activity = Arc::new(Activity::begin());
                     let wire = Wire::new(stream, Arc::clone(&activity));
                     connection.serve_either(wire, activity).await;
@@ -277,7 +277,7 @@ impl Accepted {
 
     /// `keep_alive`: more than one request.
     async fn serve_h1_while(self, wire: Wire, activity: Arc<Activity>, keep_alive: bool) {
-        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
         let connection = http1::Builder::new()
             .max_buf_size(H1_BUFFER_MAX_BYTES)
@@ -289,7 +289,7 @@ impl Accepted {
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
         let streams = Streams::default();
         let activity = Arc::new(Activity::begin().with_streams(streams.clone()));
-        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_max)
@@ -351,11 +351,11 @@ mod tests {
             |peer, _| peer.to_string(),
             Registry::new(&[]),
         );
-        let seats = Seats::new(1).behind(|_| panic!("a gate that cannot be asked"));
+        let limit = ConnectionLimit::new(1).with_gate(|_| panic!("a gate that cannot be asked"));
         let settings = Settings {
             name: "customers",
             h2c: false,
-            seats,
+            limit,
             header_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
             h2_streams_max: 1,

@@ -64,7 +64,7 @@ pub(super) struct Waiting(oneshot::Receiver<()>);
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It has a seat.
-    Seat(OwnedSemaphorePermit),
+    Permit(OwnedSemaphorePermit),
     /// It asks whether the server is well, and needs none; this is its place instead.
     Health(OwnedSemaphorePermit),
     /// Too many came after it.
@@ -120,7 +120,7 @@ impl Vestibule {
     ) -> Verdict {
         tokio::select! {
             biased;
-            Ok(seat) = free.acquire_owned() => Verdict::Seat(seat),
+            Ok(permit) = free.acquire_owned() => Verdict::Permit(permit),
             place = self.health_check(stream) => Verdict::Health(place),
             _ = enough => Verdict::Full,
         }

@@ -25,7 +25,7 @@ use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
 use odyssey::http::params::Path;
-use odyssey::http::server::{Seats, Server, Settings};
+use odyssey::http::server::{ConnectionLimit, Server, Settings};
 use odyssey::http::{Api, Problem};
 use odyssey::telemetry::{self, Registry};
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     let settings = Settings {
         name: "staff",
         h2c: config.staff.h2c,
-        seats: Seats::new(SEATS),
+        limit: ConnectionLimit::new(SEATS),
         header_timeout: config.http.header_timeout,
         write_timeout: config.http.write_timeout,
         h2_streams_max: config.http.h2_streams_max,
