@@ -34,7 +34,7 @@ use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::config::{self, Config, Count};
 use crate::http::Api;
-use crate::http::connection::Stop;
+use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
 use crate::http::origin::Origins;
@@ -85,7 +85,7 @@ pub struct Addresses {
 struct Listener {
     address: SocketAddr,
     server: Server,
-    stop: Stop,
+    shutdown: Shutdown,
 }
 
 impl App {
@@ -182,8 +182,8 @@ impl App {
         } = self;
         let stopping = Stopping {
             readiness,
-            customers: customers.stop,
-            staff: staff.stop,
+            customers: customers.shutdown,
+            staff: staff.shutdown,
             drain,
         };
         let messages = messages.start(&desks.couriers);
@@ -437,11 +437,11 @@ impl Listener {
             write_timeout: http.write_timeout,
             h2_streams_max: http.h2_streams_max,
         };
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         Ok(Self {
             address,
-            server: Server::new(socket, edge, settings, stop.clone()),
-            stop,
+            server: Server::new(socket, edge, settings, shutdown.clone()),
+            shutdown,
         })
     }
 }

@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::http::connection::Stop;
+use crate::http::connection::Shutdown;
 use crate::http::status::Readiness;
 use crate::orders::Orders;
 
@@ -110,9 +110,9 @@ pub struct Stopping {
     /// Told first.
     pub readiness: Readiness,
     /// Stops the customers' listener.
-    pub customers: Stop,
+    pub customers: Shutdown,
     /// Stops the staff's listener.
-    pub staff: Stop,
+    pub staff: Shutdown,
     /// How long held customers may still be served.
     pub drain: watch::Receiver<Duration>,
 }
@@ -121,13 +121,13 @@ impl Stopping {
     /// Closes both listeners in order.
     pub async fn go_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
         self.readiness.stop();
-        self.customers.stop();
+        self.customers.trigger();
         if orders.is_sound() {
             self.drain(why, orders).await;
         } else {
             error!("the order line is broken: the customers still held get no coffee");
         }
-        self.staff.stop();
+        self.staff.trigger();
         let flushed = timeout(FLUSH, async {
             while listeners.join_next().await.is_some() {}
         });

@@ -211,7 +211,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "shutdown",
-        "http::connection::Stop",
+        "http::connection::Shutdown",
         "each listener is told when it is its turn",
     ),
 ];
@@ -934,7 +934,7 @@ lib.rs | pub mod app; pub mod http; pub mod orders;
 main.rs | use odyssey::app::App; fn main() { odyssey::telemetry::init(); }
 app.rs | use crate::config::{self, Config}; use crate::orders::{Orders, routes}; use crate::shutdown; fn a() { config::b() }
 config.rs | use config::{Environment, File}; fn a() { std::env::vars(); }
-shutdown.rs | use tokio::signal::unix::signal; use crate::orders::Orders; use crate::http::{connection::Stop, status::Readiness};
+shutdown.rs | use tokio::signal::unix::signal; use crate::orders::Orders; use crate::http::{connection::Shutdown, status::Readiness};
 telemetry.rs | use crate::config::Log;
 http/mod.rs | pub mod status; pub mod problem; pub use status::A;
 http/problem.rs | use crate::storage::{SpaceLow, Unavailable};
@@ -1117,7 +1117,7 @@ fn what_only_looks_like_a_fault_is_none() {
 fn an_exception_that_is_no_longer_needed_is_found() {
     let faults = faults_with(
         "shutdown.rs",
-        "use crate::orders::Orders; use crate::http::connection::Stop;",
+        "use crate::orders::Orders; use crate::http::connection::Shutdown;",
     );
     assert_eq!(
         faults,

@@ -23,7 +23,7 @@ use super::edge::EdgeService;
 use super::streams::Streams;
 
 /// How long a connection without an open request has to end by itself, once it was asked to.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may go on sending, and reading, once its connection is closed from this side.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -60,17 +60,17 @@ pub async fn serve_until_idle(
     mut connection: Pin<&mut impl Connection>,
     activity: &Activity,
     mut patience: Patience,
-    stop: Stop,
+    shutdown: Shutdown,
 ) {
-    let mut told = stop.told();
+    let mut watch = shutdown.watch();
     let mut ending = false;
     let mut timer = pin!(sleep(patience.idle.min(patience.stalled)));
     let ended = poll_fn(|cx| {
-        let mut end = told.just_now(cx);
+        let mut end = watch.poll_triggered(cx);
         loop {
             if end {
                 ending = true;
-                patience.idle = GOODBYE;
+                patience.idle = CLOSE_GRACE;
                 connection.as_mut().end();
                 timer.as_mut().reset(Instant::now() + patience.idle);
             }
@@ -141,25 +141,25 @@ fn look_at(activity: &Activity, patience: Patience) -> Look {
 /// A cancellation token alone would do, but looking at one takes a lock that all connections share, at every poll of
 /// each. So a connection registers with the token once, to be woken, and from then on looks at a flag.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct Shutdown {
     flag: Arc<AtomicBool>,
     token: CancellationToken,
 }
 
-impl Stop {
+impl Shutdown {
     /// Stops the listener.
-    pub fn stop(&self) {
+    pub fn trigger(&self) {
         self.flag.store(true, Ordering::Release);
         self.token.cancel();
     }
 
     /// What `future` resolves to, or nothing once the listener was told to stop.
-    pub async fn unless_told<F: Future>(&self, future: F) -> Option<F::Output> {
+    pub async fn until_triggered<F: Future>(&self, future: F) -> Option<F::Output> {
         self.token.run_until_cancelled(future).await
     }
 
-    fn told(self) -> Told {
-        Told {
+    fn watch(self) -> ShutdownWatch {
+        ShutdownWatch {
             flag: Some(self.flag),
             woken: Box::pin(self.token.cancelled_owned()),
             registered: false,
@@ -167,23 +167,23 @@ impl Stop {
     }
 }
 
-/// One connection's view of [`Stop`].
-struct Told {
+/// One connection's view of [`Shutdown`].
+struct ShutdownWatch {
     /// Gone once the connection knows.
     flag: Option<Arc<AtomicBool>>,
     woken: Pin<Box<WaitForCancellationFutureOwned>>,
     registered: bool,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for ShutdownWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told").finish_non_exhaustive()
+        f.debug_struct("ShutdownWatch").finish_non_exhaustive()
     }
 }
 
-impl Told {
+impl ShutdownWatch {
     /// True once: when the connection has to hear of it.
-    fn just_now(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_triggered(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.registered {
             self.registered = true;
             // Only to be woken; the flag tells.
@@ -230,24 +230,24 @@ mod tests {
         stalled: Duration::from_secs(20),
     };
 
-    async fn lasted(activity: &Arc<Activity>, stop: Stop, ends: bool) -> Duration {
+    async fn lasted(activity: &Arc<Activity>, shutdown: Shutdown, ends: bool) -> Duration {
         let before = Instant::now();
         let fake = pin!(Fake { asked: None, ends });
-        serve_until_idle(fake, activity, PATIENCE, stop).await;
+        serve_until_idle(fake, activity, PATIENCE, shutdown).await;
         before.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_never_asks_for_anything_is_closed() {
         let activity = Arc::new(Activity::begin());
-        let lasted = lasted(&activity, Stop::default(), true).await;
+        let lasted = lasted(&activity, Shutdown::default(), true).await;
         assert!((30_500..30_510).contains(&lasted.as_millis()), "{lasted:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_does_not_end_when_asked_is_dropped() {
         let activity = Arc::new(Activity::begin());
-        let lasted = lasted(&activity, Stop::default(), false).await;
+        let lasted = lasted(&activity, Shutdown::default(), false).await;
         assert!((31_000..31_010).contains(&lasted.as_millis()), "{lasted:?}");
     }
 
@@ -255,7 +255,7 @@ mod tests {
     async fn the_time_counts_from_the_end_of_the_last_request() {
         let activity = Arc::new(Activity::begin());
         let request = activity.request();
-        let serving = lasted(&activity, Stop::default(), true);
+        let serving = lasted(&activity, Shutdown::default(), true);
         let requests = async {
             sleep(Duration::from_secs(100)).await;
             drop(request);
@@ -272,12 +272,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn when_the_server_stops_an_open_request_is_still_served() {
         let activity = Arc::new(Activity::begin());
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let request = activity.request();
-        let serving = lasted(&activity, stop.clone(), false);
+        let serving = lasted(&activity, shutdown.clone(), false);
         let stopping = async {
             sleep(Duration::from_secs(5)).await;
-            stop.stop();
+            shutdown.trigger();
             sleep(Duration::from_secs(40)).await;
             drop(request);
         };
@@ -288,7 +288,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
         let activity = Arc::new(Activity::begin());
-        let serving = lasted(&activity, Stop::default(), true);
+        let serving = lasted(&activity, Shutdown::default(), true);
         let sending = async {
             let request = activity.request();
             sleep(Duration::from_secs(100)).await;

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::activity::Activity;
-use super::connection::{Patience, Stop, serve_until_idle};
+use super::connection::{Patience, Shutdown, serve_until_idle};
 use super::edge::{Edge, said};
 use super::streams::Streams;
 use super::vestibule::{Verdict, Vestibule};
@@ -72,8 +72,8 @@ pub struct Server {
     edge: Edge,
     settings: Settings,
     vestibule: Arc<Vestibule>,
-    /// Told to stop: no new connections, and open ones end after the request they are at.
-    stop: Stop,
+    /// ShutdownWatch to stop: no new connections, and open ones end after the request they are at.
+    shutdown: Shutdown,
     connections: TaskTracker,
 }
 
@@ -128,13 +128,13 @@ impl ConnectionLimit {
 
 impl Server {
     /// Serves `edge` on `listener`.
-    pub fn new(listener: TcpListener, edge: Edge, settings: Settings, stop: Stop) -> Self {
+    pub fn new(listener: TcpListener, edge: Edge, settings: Settings, shutdown: Shutdown) -> Self {
         Self {
             listener,
             edge,
             settings,
             vestibule: Arc::new(Vestibule::new()),
-            stop,
+            shutdown,
             connections: TaskTracker::new(),
         }
     }
@@ -143,7 +143,7 @@ impl Server {
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
         // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
-        while let Some(accepted) = self.stop.unless_told(going_on(self.accept())).await {
+        while let Some(accepted) = self.shutdown.until_triggered(going_on(self.accept())).await {
             match accepted {
                 Ok(()) => pause = ACCEPT_PAUSE,
                 Err(error) if is_the_peers(&error) => {
@@ -152,7 +152,7 @@ impl Server {
                 Err(error) => {
                     // No descriptors or no memory left. Waiting lets others end; the listeners do not wait for one another.
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
-                    self.stop.unless_told(sleep(pause)).await;
+                    self.shutdown.until_triggered(sleep(pause)).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
@@ -189,7 +189,7 @@ impl Server {
         Accepted {
             peer,
             edge: self.edge.clone(),
-            stop: self.stop.clone(),
+            shutdown: self.shutdown.clone(),
             patience: Patience {
                 idle: self.settings.header_timeout,
                 stalled: self.settings.write_timeout,
@@ -221,8 +221,11 @@ impl Server {
         let place = vestibule.enter();
         self.connections.spawn(async move {
             let _pass = pass;
-            let stop = connection.stop.clone();
-            let Some(verdict) = stop.unless_told(vestibule.wait(place, &stream, free)).await else {
+            let shutdown = connection.shutdown.clone();
+            let Some(verdict) = shutdown
+                .until_triggered(vestibule.wait(place, &stream, free))
+                .await
+            else {
                 return;
             };
             match verdict {
@@ -242,7 +245,7 @@ impl Server {
 struct Accepted {
     peer: IpAddr,
     edge: Edge,
-    stop: Stop,
+    shutdown: Shutdown,
     patience: Patience,
     /// Nothing where only HTTP/1.1 is served.
     h2_streams_max: Option<u32>,
@@ -255,7 +258,7 @@ impl Accepted {
         };
         let first = timeout(self.patience.idle, wire.speaks_h2());
         // Boxed: a connection of the other kind does not pay for the larger future.
-        match self.stop.unless_told(first).await {
+        match self.shutdown.until_triggered(first).await {
             Some(Ok(Ok(true))) => Box::pin(self.serve_h2(wire, streams_max)).await,
             Some(Ok(Ok(false))) => Box::pin(self.serve_h1(wire, activity)).await,
             // Gone, silent for too long, or too late.
@@ -283,7 +286,7 @@ impl Accepted {
             .max_buf_size(H1_BUFFER_MAX_BYTES)
             .keep_alive(keep_alive)
             .serve_connection(wire, service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+        serve_until_idle(pin!(connection), &activity, self.patience, self.shutdown).await;
     }
 
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
@@ -299,7 +302,7 @@ impl Accepted {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(30))
             .serve_connection(wire.of(Arc::clone(&activity)), service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+        serve_until_idle(pin!(connection), &activity, self.patience, self.shutdown).await;
     }
 }
 
@@ -360,14 +363,14 @@ mod tests {
             write_timeout: Duration::from_secs(1),
             h2_streams_max: 1,
         };
-        let stop = Stop::default();
-        let serving = tokio::spawn(Server::new(listener, edge, settings, stop.clone()).run());
+        let shutdown = Shutdown::default();
+        let serving = tokio::spawn(Server::new(listener, edge, settings, shutdown.clone()).run());
         for _ in 0..3 {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.readable().await.unwrap();
             assert!(!serving.is_finished());
         }
-        stop.stop();
+        shutdown.trigger();
         serving.await.unwrap();
     }
 }

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use odyssey::config::Config;
 use odyssey::http::body::{AnyJson, BodyLimits};
 use odyssey::http::caching::no_store;
-use odyssey::http::connection::Stop;
+use odyssey::http::connection::Shutdown;
 use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
@@ -156,7 +156,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
     let edge = Edge::new("staff", api, origins, |peer, _| peer.to_string(), registry);
-    let server = Server::new(listener, edge, settings, Stop::default());
+    let server = Server::new(listener, edge, settings, Shutdown::default());
     // On a worker, as the measured server's listeners are.
     let task = tokio::spawn(server.run());
     task.await.context("serving ended")
