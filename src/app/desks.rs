@@ -78,7 +78,7 @@ impl Desks {
         let flood = flood(&config.flood, waiting_max, connections_max, registry);
         // What somebody places who is being refused leaves the line once they are cut off.
         let line = orders.clone();
-        flood.on_cut_off(move |address, since, time| line.purge(address, since, time));
+        flood.on_block(move |address, since, time| line.purge(address, since, time));
         let deliveries = Deliveries::new(
             stores.deliveries,
             config.deliveries.stale_after,

@@ -70,7 +70,7 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     malformed_logged_ms: AtomicU64,
-    on_cut_off: OnceLock<Box<Purge>>,
+    on_block: OnceLock<Box<Purge>>,
 }
 
 /// Given an address, since when it had been refused, and for how long it is cut off; says how much was taken away.
@@ -101,17 +101,17 @@ impl Flood {
                 metrics,
                 began: Instant::now(),
                 malformed_logged_ms: AtomicU64::new(0),
-                on_cut_off: OnceLock::new(),
+                on_block: OnceLock::new(),
             }),
         }
     }
 
     /// What is done when an address is cut off: what it placed since it was first refused is taken away. Set once.
-    pub fn on_cut_off(
+    pub fn on_block(
         &self,
         purge: impl Fn(IpNet, Instant, Duration) -> usize + Send + Sync + 'static,
     ) {
-        let set = self.shared.on_cut_off.set(Box::new(purge));
+        let set = self.shared.on_block.set(Box::new(purge));
         debug_assert!(set.is_ok(), "there is one composition root");
     }
 
@@ -204,8 +204,8 @@ impl Flood {
         let shared = &*self.shared;
         let enforce = shared.mode == Mode::Enforce;
         shared.metrics.refused(refused.reason, enforce);
-        if let Some(since) = refused.cut_off_since {
-            self.cut_off(refused.address, since, refused.retry_after);
+        if let Some(since) = refused.blocked_since {
+            self.block(refused.address, since, refused.retry_after);
         }
         if enforce {
             return Err(refused);
@@ -215,8 +215,8 @@ impl Flood {
 
     /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
     /// purge may have come too early, and is repeated.
-    pub fn settled(&self, origin: &Origin) {
-        if let Some((since, time)) = self.shared.table.cut_off_since(origin.address)
+    pub fn recheck(&self, origin: &Origin) {
+        if let Some((since, time)) = self.shared.table.blocked_since(origin.address)
             && self.shared.mode == Mode::Enforce
         {
             self.purge(origin.address, since, time);
@@ -224,19 +224,19 @@ impl Flood {
     }
 
     /// Outside of any lock: the purge takes others.
-    fn cut_off(&self, address: IpNet, since: Instant, time: Duration) {
+    fn block(&self, address: IpNet, since: Instant, time: Duration) {
         let enforced = self.shared.mode == Mode::Enforce;
         let purged = if enforced {
             self.purge(address, since, time)
         } else {
             0
         };
-        let address = shown(address);
+        let address = display(address);
         warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is cut off");
     }
 
     fn purge(&self, address: IpNet, since: Instant, time: Duration) -> usize {
-        let purge = self.shared.on_cut_off.get();
+        let purge = self.shared.on_block.get();
         let purged = purge.map_or(0, |purge| purge(address, since, time));
         self.shared.metrics.purged.increment(purged as u64);
         purged
@@ -272,14 +272,14 @@ impl Flood {
     }
 
     /// Lets an address in again. False if it was not cut off.
-    pub fn let_back_in(&self, address: IpNet) -> bool {
+    pub fn unblock(&self, address: IpNet) -> bool {
         // By the address that a client would be counted for, or by the entry's own name as it is listed.
         let address = canonical(address);
         let key = self.shared.proxies.key(address.addr());
         let table = &self.shared.table;
-        let back = table.let_back_in(address) || table.let_back_in(key);
+        let back = table.unblock(address) || table.unblock(key);
         if back {
-            info!(address = %shown(address), "an address is let back in");
+            info!(address = %display(address), "an address is let back in");
         }
         back
     }
@@ -340,7 +340,7 @@ impl Drop for Admission {
 }
 
 /// An address as people write it: a single one without its length.
-pub(super) fn shown(address: IpNet) -> String {
+pub(super) fn display(address: IpNet) -> String {
     if address.prefix_len() == address.max_prefix_len() {
         address.addr().to_string()
     } else {

@@ -16,7 +16,7 @@ pub struct Metrics {
     refused: [[Counter; 2]; Reason::ALL.len()],
     refused_connections: [Counter; 2],
     addresses: Gauge,
-    cut_off: Gauge,
+    blocked: Gauge,
     /// By level.
     largest: [Gauge; Level::ALL.len()],
 }
@@ -61,7 +61,7 @@ impl Metrics {
             refused_connections: ["refused", "observed"]
                 .map(|word| counter!(CONNECTIONS, "decision" => word)),
             addresses: gauge!("odyssey_flood_addresses"),
-            cut_off: gauge!("odyssey_flood_cut_off"),
+            blocked: gauge!("odyssey_flood_cut_off"),
             largest: Level::ALL.map(|level| gauge!(LARGEST, "origin" => level.as_str())),
         }
     }
@@ -80,7 +80,7 @@ impl Metrics {
     pub(super) fn update(&self, table: &Table) {
         let gauge = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
         self.addresses.set(gauge(table.len()));
-        self.cut_off.set(gauge(table.cut_off().len()));
+        self.blocked.set(gauge(table.blocked().len()));
         let networks = table.networks();
         let total = gauge(networks.total(Kind::Order).max(1));
         let largest = networks.largest(Kind::Order);

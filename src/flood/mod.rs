@@ -25,7 +25,7 @@
 //! # Who is cut off
 //! An address that was refused `flood.cutoff_after` times within `flood.cutoff_window`, for its rate or for what it has open
 //! itself. For `flood.cutoff_for` everything it writes is refused at once, and what it placed since the first of those
-//! refusals is taken away ([`Flood::on_cut_off`]): what it had placed before stays, for it may be a colleague's.
+//! refusals is taken away ([`Flood::on_block`]): what it had placed before stays, for it may be a colleague's.
 //!
 //! ```text
 //!              refused too often                      cutoff_for is over, or DELETE /flood/{address}

@@ -18,10 +18,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::admission::{Admission, Flood, shown};
+use super::admission::{Admission, Flood, display};
 use super::client::Origin;
 use super::networks::{Kind, Level};
-use super::table::{Ask, CutOff, Limits, Reason, Refused, WRITES_PER_ORDER};
+use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::caching::no_store_list;
@@ -53,9 +53,9 @@ impl Asker {
         self.flood.admit(&self.origin, ask).map_err(refused)
     }
 
-    /// See [`Flood::settled`].
-    pub fn settled(&self) {
-        self.flood.settled(&self.origin);
+    /// See [`Flood::recheck`].
+    pub fn recheck(&self) {
+        self.flood.recheck(&self.origin);
     }
 }
 
@@ -158,14 +158,14 @@ impl Refusal {
         let quota = match refused.reason {
             Reason::Outstanding | Reason::Scarce => Quota::open(shares.max(Level::Address)),
             Reason::Network if ask != Ask::Write => Quota::open(shares.max(Level::Provider)),
-            Reason::Network | Reason::Rate | Reason::CutOff => Quota::of(ask, limits),
+            Reason::Network | Reason::Rate | Reason::Blocked => Quota::of(ask, limits),
         };
         let problem = |slug, title, detail: String| {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail)
         };
         let problem = match refused.reason {
-            _ if refused.cut_off_since.is_some() => cut_off_problem(),
-            Reason::CutOff => cut_off_problem(),
+            _ if refused.blocked_since.is_some() => blocked_problem(),
+            Reason::Blocked => blocked_problem(),
             Reason::Outstanding => problem(
                 "too-many-outstanding",
                 "Too many at once",
@@ -262,7 +262,7 @@ impl Quota {
     }
 }
 
-fn cut_off_problem() -> Problem {
+fn blocked_problem() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "cut-off",
@@ -273,7 +273,7 @@ fn cut_off_problem() -> Problem {
 
 /// What somebody is told whose waiting order is taken away because their address is cut off.
 pub fn purged(time: Duration) -> Problem {
-    cut_off_problem().retry_after(time)
+    blocked_problem().retry_after(time)
 }
 
 fn whole_secs(time: Duration) -> u64 {
@@ -305,7 +305,7 @@ struct FloodState {
     /// How many addresses are cut off.
     cut_off_count: usize,
     /// Most refused first.
-    cut_off: Vec<CutOffAddress>,
+    cut_off: Vec<BlockedAddress>,
     /// The `cursor` of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -340,7 +340,7 @@ struct FloodLimits {
 
 /// An address that is cut off.
 #[derive(Debug, Serialize, ToSchema)]
-struct CutOffAddress {
+struct BlockedAddress {
     #[schema(example = "192.0.2.7")]
     address: String,
     /// Why it was refused last: rate, or outstanding.
@@ -358,7 +358,7 @@ struct CutOffAddress {
 /// Which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct CutOffQuery {
+struct BlockedQuery {
     /// On a page at most; 100 if nothing is said.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
@@ -370,15 +370,15 @@ struct CutOffQuery {
 ///
 /// Why, and until when; most refused first, page by page. Whoever is refused meanwhile may move to a page before.
 #[utoipa::path(
-    get, path = "/flood", tag = "flood", params(CutOffQuery),
+    get, path = "/flood", tag = "flood", params(BlockedQuery),
     responses(
         (status = 200, description = "The limits, and those that are cut off", body = FloodState),
         (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_cut_off(
+async fn list_blocked(
     State(flood): State<Flood>,
-    Query(CutOffQuery { limit, cursor }): Query<CutOffQuery>,
+    Query(BlockedQuery { limit, cursor }): Query<BlockedQuery>,
 ) -> Result<Response, Problem> {
     let limit = page_limit(limit)?;
     let after = cursor.map(|cursor| {
@@ -388,12 +388,12 @@ async fn list_cut_off(
     let after = after.transpose()?;
     let (now, wall) = (Instant::now(), Timestamp::now());
     let table = flood.table();
-    let all = table.cut_off();
+    let all = table.blocked();
     let cut_off_count = all.len();
     let mut rest = all
         .into_iter()
         .skip_while(|entry| after.is_some_and(|after| rank(entry) <= after));
-    let page: Vec<CutOff> = rest.by_ref().take(limit).collect();
+    let page: Vec<Block> = rest.by_ref().take(limit).collect();
     let next = page
         .last()
         .filter(|_| rest.next().is_some())
@@ -407,8 +407,8 @@ async fn list_cut_off(
         cut_off_count,
         cut_off: page
             .into_iter()
-            .map(|entry| CutOffAddress {
-                address: shown(entry.address),
+            .map(|entry| BlockedAddress {
+                address: display(entry.address),
                 reason: entry.reason.as_str(),
                 since: wall
                     .checked_sub(now.saturating_duration_since(entry.since))
@@ -440,10 +440,10 @@ impl FloodLimits {
     }
 }
 
-/// A place in the list of [`Table::cut_off`](super::table::Table::cut_off).
+/// A place in the list of [`Table::blocked`](super::table::Table::blocked).
 type Rank = (Reverse<u64>, IpNet);
 
-fn rank(entry: &CutOff) -> Rank {
+fn rank(entry: &Block) -> Rank {
     (Reverse(entry.refused), entry.address)
 }
 
@@ -454,7 +454,7 @@ fn place(cursor: &str) -> Option<Rank> {
 
 /// An address let back in.
 #[derive(Debug, Serialize, ToSchema)]
-struct LetBackIn {
+struct Unblocked {
     /// The address, or the network that shares an entry.
     #[schema(example = "192.0.2.7")]
     address: String,
@@ -467,12 +467,12 @@ struct LetBackIn {
     delete, path = "/flood/{address}", tag = "flood",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(
-        (status = 200, description = "Let back in", body = LetBackIn),
+        (status = 200, description = "Let back in", body = Unblocked),
         (status = 400, description = "Not an address", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Not cut off", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn let_back_in(
+async fn unblock(
     State(flood): State<Flood>,
     Path(address): Path<String>,
 ) -> Result<Response, Problem> {
@@ -480,7 +480,7 @@ async fn let_back_in(
         .parse::<IpNet>()
         .or_else(|_| address.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| Problem::unreadable("This is neither an address nor a network."))?;
-    if !flood.let_back_in(parsed) {
+    if !flood.unblock(parsed) {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "not-cut-off",
@@ -488,15 +488,15 @@ async fn let_back_in(
             "This address is not cut off.",
         ));
     }
-    let address = shown(parsed);
+    let address = display(parsed);
     Ok((
         [("cache-control", "no-store")],
-        axum::Json(LetBackIn { address }),
+        axum::Json(Unblocked { address }),
     )
         .into_response())
 }
 
 /// What the staff may do.
 pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
-    with_state([routes!(list_cut_off), routes!(let_back_in)], flood)
+    with_state([routes!(list_blocked), routes!(unblock)], flood)
 }

@@ -86,7 +86,7 @@ pub enum Reason {
     /// Too many in too short a time.
     Rate,
     /// Refused too often before.
-    CutOff,
+    Blocked,
 }
 
 impl Reason {
@@ -95,7 +95,7 @@ impl Reason {
         Self::Network,
         Self::Scarce,
         Self::Rate,
-        Self::CutOff,
+        Self::Blocked,
     ];
 
     /// The word the metrics and the API use.
@@ -105,14 +105,14 @@ impl Reason {
             Self::Network => "network",
             Self::Scarce => "scarce",
             Self::Rate => "rate",
-            Self::CutOff => "cut_off",
+            Self::Blocked => "cut_off",
         }
     }
 
     /// Whether it is the address's own doing. What its neighbours do is never held against it.
     fn is_its_own(self) -> bool {
         match self {
-            Self::Outstanding | Self::Rate | Self::CutOff => true,
+            Self::Outstanding | Self::Rate | Self::Blocked => true,
             Self::Network | Self::Scarce => false,
         }
     }
@@ -143,12 +143,12 @@ pub struct Refused {
     /// When it may be worth trying again.
     pub retry_after: Duration,
     /// This refusal was the one too many: the address is cut off from now on, because of what it has done since then.
-    pub cut_off_since: Option<Instant>,
+    pub blocked_since: Option<Instant>,
 }
 
 /// An address that is cut off.
 #[derive(Debug, Clone, Copy)]
-pub struct CutOff {
+pub struct Block {
     /// Who.
     pub address: IpNet,
     /// For the refusals since then, ...
@@ -190,21 +190,21 @@ struct Entry {
     refused: u64,
     /// Why the last one was.
     reason: Reason,
-    cut_off_until: Option<Instant>,
+    blocked_until: Option<Instant>,
     /// Writes that are not over, of which nobody knows whether they are malformed.
     pending: u32,
     /// Something well-formed has come from here. What is malformed leaves no entry behind.
-    kept: bool,
+    known: bool,
 }
 
 impl Entry {
     /// Only what was malformed has come from here.
     fn is_forgettable(&self) -> bool {
-        !self.kept && self.pending == 0 && self.refusals == 0 && self.cut_off_until.is_none()
+        !self.known && self.pending == 0 && self.refusals == 0 && self.blocked_until.is_none()
     }
 
-    fn is_cut_off(&self, now: Instant) -> bool {
-        self.cut_off_until.is_some_and(|until| until > now)
+    fn is_blocked(&self, now: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| until > now)
     }
 }
 
@@ -233,7 +233,7 @@ pub struct Table {
     families: [Family; 2],
     /// When the last of those that were ever cut off is let in again, in milliseconds of the table's life, rounded up; 0 if
     /// none was. Most of the time nobody is cut off, and no entry is looked up to learn it.
-    cut_off_until_ms: AtomicU64,
+    blocked_until_ms: AtomicU64,
     networks: Networks,
 }
 
@@ -265,7 +265,7 @@ impl Table {
             wide_quota,
             began: Instant::now(),
             families: [(), ()].map(family),
-            cut_off_until_ms: AtomicU64::new(0),
+            blocked_until_ms: AtomicU64::new(0),
             networks: Networks::default(),
         }
     }
@@ -286,11 +286,11 @@ impl Table {
     /// [`Refused`]; nothing is open then.
     pub fn admit(&self, address: IpNet, ask: Ask) -> Result<Counted, Refused> {
         let now = Instant::now();
-        let refused = |(reason, retry_after), cut_off_since| Refused {
+        let refused = |(reason, retry_after), blocked_since| Refused {
             address,
             reason,
             retry_after,
-            cut_off_since,
+            blocked_since,
         };
         let Some(cost) = ask.cost() else {
             // It costs nobody a coffee, and who is cut off may ask about what is in line: no entry is needed.
@@ -304,12 +304,12 @@ impl Table {
             });
         };
         let counted = self.with_entry(address, now, self.quota, |entry, key| {
-            if let Some(until) = entry.cut_off_until {
+            if let Some(until) = entry.blocked_until {
                 if until > now {
                     entry.refused += 1;
-                    return Err(refused((Reason::CutOff, until - now), None));
+                    return Err(refused((Reason::Blocked, until - now), None));
                 }
-                entry.cut_off_until = None;
+                entry.blocked_until = None;
                 entry.refusals = 0;
             }
             match self.take(entry, address, ask, cost, now) {
@@ -317,7 +317,7 @@ impl Table {
                     if ask == Ask::Write {
                         entry.pending += 1;
                     } else {
-                        entry.kept = true;
+                        entry.known = true;
                     }
                     Ok(Counted {
                         address,
@@ -398,12 +398,12 @@ impl Table {
         }
         entry.refusals += 1;
         entry.reason = reason;
-        let cut_off = entry.refusals >= self.limits.cutoff_after;
-        cut_off.then(|| {
+        let blocked = entry.refusals >= self.limits.cutoff_after;
+        blocked.then(|| {
             let until = now + self.limits.cutoff_for;
-            entry.cut_off_until = Some(until);
+            entry.blocked_until = Some(until);
             let until_ms = self.ms(until).saturating_add(1);
-            self.cut_off_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+            self.blocked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
             entry.window_began
         })
     }
@@ -422,7 +422,7 @@ impl Table {
             .get_mut(&counted.entry)
             .is_some_and(|mut entry| {
                 entry.pending = entry.pending.saturating_sub(1);
-                entry.kept |= !counted.malformed;
+                entry.known |= !counted.malformed;
                 entry.is_forgettable()
             });
         let forget = |_: &IpNet, entry: &Entry| entry.is_forgettable();
@@ -432,10 +432,10 @@ impl Table {
     }
 
     /// If this entry is cut off: since when it had been refused, and for how much longer.
-    pub fn cut_off_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
-        let now = self.now_if_any_is_cut_off()?;
+    pub fn blocked_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
+        let now = self.now_if_any_blocked()?;
         let entry = self.family(key).entries.get(&key)?;
-        let left = entry.cut_off_until?.checked_duration_since(now)?;
+        let left = entry.blocked_until?.checked_duration_since(now)?;
         (!left.is_zero()).then_some((entry.window_began, left))
     }
 
@@ -444,20 +444,20 @@ impl Table {
     /// # Errors
     /// [`Refused`].
     pub fn look(&self, address: IpNet) -> Result<(), Refused> {
-        let Some(now) = self.now_if_any_is_cut_off() else {
+        let Some(now) = self.now_if_any_blocked() else {
             return Ok(());
         };
         let Some(mut entry) = self.family(address).entries.get_mut(&address) else {
             return Ok(());
         };
-        match entry.cut_off_until.filter(|&until| until > now) {
+        match entry.blocked_until.filter(|&until| until > now) {
             Some(until) => {
                 entry.refused += 1;
                 Err(Refused {
                     address,
-                    reason: Reason::CutOff,
+                    reason: Reason::Blocked,
                     retry_after: until - now,
-                    cut_off_since: None,
+                    blocked_since: None,
                 })
             }
             None => Ok(()),
@@ -468,8 +468,8 @@ impl Table {
     ///
     /// Relaxed is enough: a purge that comes too early for something takes the lock of its keeper after the cut-off was
     /// noted, and whoever places that thing takes the same lock later, and then asks here.
-    fn now_if_any_is_cut_off(&self) -> Option<Instant> {
-        let until_ms = self.cut_off_until_ms.load(Ordering::Relaxed);
+    fn now_if_any_blocked(&self) -> Option<Instant> {
+        let until_ms = self.blocked_until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
             return None;
         }
@@ -510,13 +510,13 @@ impl Table {
     }
 
     /// Who is cut off, most refused first.
-    pub fn cut_off(&self) -> Vec<CutOff> {
+    pub fn blocked(&self) -> Vec<Block> {
         let now = Instant::now();
         let entries = self.families.iter().flat_map(|family| &family.entries);
-        let mut cut_off: Vec<_> = entries
+        let mut blocked: Vec<_> = entries
             .filter_map(|entry| {
-                let until = entry.cut_off_until.filter(|&until| until > now)?;
-                Some(CutOff {
+                let until = entry.blocked_until.filter(|&until| until > now)?;
+                Some(Block {
                     address: *entry.key(),
                     since: entry.window_began,
                     reason: entry.reason,
@@ -525,20 +525,20 @@ impl Table {
                 })
             })
             .collect();
-        cut_off.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.refused), entry.address));
-        cut_off
+        blocked.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.refused), entry.address));
+        blocked
     }
 
     /// Lets an address in again, with a clean slate. False if it was not cut off.
-    pub fn let_back_in(&self, key: IpNet) -> bool {
+    pub fn unblock(&self, key: IpNet) -> bool {
         let now = Instant::now();
         let entry = self.family(key).entries.get_mut(&key);
         entry.is_some_and(|mut entry| {
-            let was_cut_off = entry.is_cut_off(now);
-            if was_cut_off {
+            let was_blocked = entry.is_blocked(now);
+            if was_blocked {
                 *entry = newcomer(self.quota, now);
             }
-            was_cut_off
+            was_blocked
         })
     }
 
@@ -567,7 +567,7 @@ impl Table {
     fn is_as_new(&self, entry: &Entry, now: Instant) -> bool {
         let no_refusal_counts =
             entry.refusals == 0 || now - entry.window_began > self.limits.cutoff_window;
-        !entry.is_cut_off(now) && entry.full_at <= now && no_refusal_counts
+        !entry.is_blocked(now) && entry.full_at <= now && no_refusal_counts
     }
 
     /// How many addresses are tracked.
@@ -652,9 +652,9 @@ fn newcomer(quota: Quota, now: Instant) -> Entry {
         window_began: now,
         refused: 0,
         reason: Reason::Rate,
-        cut_off_until: None,
+        blocked_until: None,
         pending: 0,
-        kept: false,
+        known: false,
     }
 }
 

@@ -207,7 +207,7 @@ pub enum Outcome {
     /// The order was taken out of the line.
     Cancelled(Arc<Order>),
     /// Its address was cut off before anybody had started; for how long.
-    CutOff(Duration),
+    Blocked(Duration),
     /// The shop closes before the order was ready.
     Closing,
 }

@@ -205,7 +205,7 @@ fn placement(
     let is_held = wait.is_none_or(|wait| !wait.is_zero());
     let placed = desk.orders.place(wanted, is_held);
     // From here on a purge would find it; one that came between the admission and this moment did not.
-    asker.settled();
+    asker.recheck();
     Ok((placed.map_err(Problem::from)?, wait, joined))
 }
 
@@ -279,7 +279,7 @@ fn outcome_response(outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Ready(order) => no_store(&ReadyOrder::of(order)),
         Outcome::Cancelled(order) => cancelled(order).into_response(),
-        Outcome::CutOff(time) => purged(*time).into_response(),
+        Outcome::Blocked(time) => purged(*time).into_response(),
         Outcome::Closing => Problem::stopping().into_response(),
     }
 }

@@ -203,11 +203,11 @@ impl<X: LineLock> Desk<X> {
 
     /// Takes every order out of the line that this origin placed after `since`, and that nobody has started; requests held
     /// for them are told that their address is cut off for so long. Returns how many orders it were.
-    pub fn purge(&self, origin: IpNet, since: Instant, cut_off_for: Duration) -> usize {
+    pub fn purge(&self, origin: IpNet, since: Instant, blocked_for: Duration) -> usize {
         let now = now();
         let (receivers, count) = self.step(|line| line.purge(now, origin, since.into_std()));
-        self.shop.metrics.cancelled_cut_off.increment(count as u64);
-        tell(receivers, &Outcome::CutOff(cut_off_for));
+        self.shop.metrics.cancelled_blocked.increment(count as u64);
+        tell(receivers, &Outcome::Blocked(blocked_for));
         count
     }
 

@@ -106,7 +106,7 @@ fn place(orders: &Orders, flood: &Flood, from: IpAddr, hold: bool) -> Result<Pla
         ..Wanted::default()
     };
     let placed = orders.place(wanted, hold);
-    flood.settled(&origin);
+    flood.recheck(&origin);
     Ok(placed)
 }
 
@@ -203,7 +203,7 @@ async fn a_colleague_who_floods_takes_none_of_the_200_behind_one_address_out_of_
     for _ in 0..1000 {
         if let Err(refused) = town.promise(office) {
             let reason = match refused.reason {
-                Reason::CutOff => "cut off",
+                Reason::Blocked => "cut off",
                 Reason::Rate | Reason::Outstanding => "too much",
                 Reason::Network | Reason::Scarce => "others",
             };
