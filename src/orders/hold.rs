@@ -1,9 +1,9 @@
-//! The three kinds of holding, each safe to drop at any await: a customer held for an order, a barista held for work,
-//! and an order held in the hands of a response that is not yet written.
+//! Three cancel-safe guards: a request held for an order, a barista held for work, and a lease whose answer is not sent
+//! yet.
 //!
-//! Dropping is how the HTTP server says that somebody has left, so every rule about leaving is in a `Drop` here:
-//! - [`Held`] dropped: the customer leaves; whether the order goes too is the line's decision.
-//! - [`IdleBarista`] dropped: they get no order; one that was already on its way goes back to its own place.
+//! hyper drops the future of a request whose client disconnects, so every rule about leaving is in a `Drop` here:
+//! - [`Held`] dropped: the customer left; the line decides whether the order is cancelled.
+//! - [`IdleBarista`] dropped: they get no order; a lease already sent goes back to its own place.
 //! - [`LeaseGuard`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
 
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::line::{Attachment, Idle};
 use super::model::{Lease, OrderId, Outcome};
 use super::service::{Desk, LineLock};
 
-/// A request held until its order is final. Resolves to what it is told.
+/// A request held until its order is final. Resolves to the outcome.
 #[derive(Debug)]
 pub struct Held<X: LineLock> {
     desk: Desk<X>,
@@ -39,15 +39,14 @@ impl<X: LineLock> Held<X> {
         }
     }
 
-    /// The order it is held for.
     pub fn order(&self) -> OrderId {
         self.attachment.order()
     }
 
-    /// Lets the request go while the order stays in line (202).
+    /// Detaches the request (202); the order stays in line.
     ///
     /// # Errors
-    /// Itself, if the order is final already: the outcome is on its way.
+    /// Itself, if the order is final already: the outcome is ready.
     pub fn promise(mut self) -> Result<(), Self> {
         if self.desk.promise(self.attachment) {
             self.settled = true;
@@ -76,7 +75,7 @@ impl<X: LineLock> Drop for Held<X> {
     }
 }
 
-/// A barista held until there is work. Resolves to the order, or to nothing when the shop closes.
+/// A barista held until there is an order. Resolves to its lease, or to none when the line closes.
 #[derive(Debug)]
 pub struct IdleBarista<X: LineLock> {
     desk: Desk<X>,
@@ -95,7 +94,7 @@ impl<X: LineLock> IdleBarista<X> {
         }
     }
 
-    /// Stops waiting. An order that was on its way at that moment is taken after all.
+    /// Stops waiting. A lease that was sent at that moment is returned.
     pub fn stop(mut self) -> Option<LeaseGuard<X>> {
         let lease = self.settle();
         lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
@@ -106,7 +105,7 @@ impl<X: LineLock> IdleBarista<X> {
         if self.desk.quit(self.idle) {
             return None;
         }
-        // Closing first makes the sender fail from here on; what it sent before that is still there to be had.
+        // Close first: from here on the sender fails, and a lease sent before can still be received.
         self.work.close();
         self.work.try_recv().ok()
     }
@@ -135,7 +134,7 @@ impl<X: LineLock> Drop for IdleBarista<X> {
     }
 }
 
-/// An order taken from the line whose answer has not reached the barista's connection.
+/// A lease whose answer the barista's connection has not taken.
 #[derive(Debug)]
 pub struct LeaseGuard<X: LineLock> {
     desk: Desk<X>,
@@ -152,12 +151,11 @@ impl<X: LineLock> LeaseGuard<X> {
         }
     }
 
-    /// What the barista gets.
     pub fn lease(&self) -> &Lease {
         &self.lease
     }
 
-    /// The answer is with the connection: from here on the lease decides.
+    /// The connection has taken the answer: from here on the lease's deadline counts.
     pub fn confirm(mut self) {
         self.confirmed = true;
     }

@@ -1,7 +1,6 @@
-//! The handle around the line: one lock, short sections without an await, and channels to whoever is held.
+//! The handle around the line: one lock, short await-free sections, and one-shot channels to held requests.
 //!
-//! Nothing is sent while the lock is held. What a channel does not deliver, because its receiver has left meanwhile,
-//! comes back here and returns to the line.
+//! Nothing is sent under the lock. A lease whose receiver has left comes back from the channel and returns to the line.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -23,20 +22,17 @@ use super::metrics::Metrics;
 use super::model::{IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Previous, View};
 use crate::values::id::unique;
 
-/// How often the clock is looked at when no lease or grace ends earlier. No lease or grace may be shorter (the
-/// configuration holds that), so a keeper that sleeps this long at most is never late for a new one.
+/// The longest sleep of [`Desk::run_timers`]. The configuration allows no shorter lease or grace, so it is never late for a
+/// new one.
 pub const TICK: Duration = Duration::from_secs(1);
 
-/// The line as the service keeps it: held requests and idle baristas are reached through one-shot channels.
+/// The line behind the lock: held requests and idle baristas are reached through one-shot channels.
 pub type LockedLine = Line<oneshot::Sender<Outcome>, oneshot::Sender<Lease>>;
 
-/// The one lock around the line. The standard mutex in the server; a model checker's in its tests.
+/// The standard mutex in the server, a model checker's in its tests.
 pub trait LineLock: Send + Sync + 'static {
-    /// A lock around this line.
     fn new(line: LockedLine) -> Self;
-    /// Runs one step with the line to itself.
     fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R;
-    /// Whether a step panicked, after which there is no further one.
     fn is_poisoned(&self) -> bool {
         false
     }
@@ -50,7 +46,7 @@ impl LineLock for Mutex<LockedLine> {
     fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
         let mut line = self
             .lock()
-            .expect("a panic inside a step would have left the line half changed: nothing may go on from there");
+            .expect("a step that panicked leaves the line in an unknown state");
         step(&mut line)
     }
 
@@ -59,7 +55,6 @@ impl LineLock for Mutex<LockedLine> {
     }
 }
 
-/// The order desk's handle as the server uses it.
 pub type Orders = Desk<Mutex<LockedLine>>;
 
 /// A handle to the order desk; cheap to clone.
@@ -86,43 +81,36 @@ impl<X> fmt::Debug for Desk<X> {
     }
 }
 
-/// An order as somebody wants to place it.
+/// A request for an order.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    /// Whom the coffee is for.
     pub customer: Option<Box<str>>,
-    /// Where it comes from; nothing if nobody counts.
+    /// None if flood control does not count it.
     pub origin: Option<IpNet>,
-    /// The request's id, for the log.
     pub request_id: Option<Box<str>>,
-    /// Its idempotency key.
     pub keyed: Option<Keyed>,
-    /// Kept with a new order until it is final, or has left the line.
+    /// Dropped when the order is final.
     pub permit: Option<Permit>,
 }
 
-/// What a customer gets at once.
+/// The immediate result of placing an order.
 #[derive(Debug)]
 pub enum Placement<X: LineLock> {
-    /// A place in line, and the request held for it.
     Held(Held<X>),
-    /// A place in line that nobody holds on to.
+    /// In line without a held request.
     Promised(OrderId),
-    /// The answer the same request had before.
+    /// The key's order is final.
     Replayed(Outcome),
 }
 
-/// What a barista gets who reports a coffee.
+/// The result of a finish.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The order as it ended.
     pub order: Arc<Order>,
-    /// It had been reported before.
     pub already: bool,
 }
 
 impl<X: LineLock> Desk<X> {
-    /// An empty line.
     pub fn new(rules: Rules, metrics: Metrics) -> Self {
         Self {
             shop: Arc::new(Shop {
@@ -132,7 +120,7 @@ impl<X: LineLock> Desk<X> {
         }
     }
 
-    /// Whether it can serve: no step of the line has panicked.
+    /// False once a step of the line has panicked.
     pub fn is_sound(&self) -> bool {
         !self.shop.line.is_poisoned()
     }
@@ -196,13 +184,13 @@ impl<X: LineLock> Desk<X> {
         })
     }
 
-    /// Whether an order of this key is pending: to place it again is to join it.
+    /// See [`Line::is_pending`].
     pub fn is_pending(&self, key: &IdempotencyKey) -> bool {
         self.step(|line| line.is_pending(key))
     }
 
-    /// Takes every order out of the line that this origin placed after `since`, and that nobody has started; requests held
-    /// for them are told that their address is cut off for so long. Returns how many orders it were.
+    /// Cancels this origin's waiting orders that were placed after `since`; their requests end as [`Outcome::Blocked`].
+    /// Returns how many orders were cancelled.
     pub fn purge(&self, origin: IpNet, since: Instant, blocked_for: Duration) -> usize {
         let now = now();
         let (receivers, count) = self.step(|line| line.purge(now, origin, since.into_std()));
@@ -211,13 +199,12 @@ impl<X: LineLock> Desk<X> {
         count
     }
 
-    /// As [`Desk::view`], for its customer: a promised order stays in line for as long as it is asked about.
+    /// As [`Desk::view`], for its customer: renews a promise.
     pub fn ask(&self, id: OrderId) -> Option<View> {
         let now = now();
         self.step(|line| line.ask(now, id))
     }
 
-    /// The order as it stands; nothing if it is unknown.
     pub fn view(&self, id: OrderId) -> Option<View> {
         let now = now();
         self.step(|line| line.view(now, id))
@@ -228,13 +215,13 @@ impl<X: LineLock> Desk<X> {
         let (sender, receiver) = oneshot::channel();
         if let Some(attachment) = self.step(|line| line.watch(id, sender)) {
             let watch = Held::new(self.clone(), attachment, receiver);
-            // However it ends, the order as it stands then is the answer.
+            // Final or timed out: the order as it is then is the answer.
             let _ = tokio::time::timeout(wait, watch).await;
         }
         self.ask(id)
     }
 
-    /// Takes an order out of the line; requests held for it are told.
+    /// Cancels an order; its held requests are answered.
     ///
     /// # Errors
     /// See [`CancelError`].
@@ -253,7 +240,7 @@ impl<X: LineLock> Desk<X> {
         Ok(order)
     }
 
-    /// The oldest order, if somebody waits.
+    /// The oldest order, if one waits.
     pub fn pull(&self, barista: Option<Box<str>>) -> Option<LeaseGuard<X>> {
         let now = now();
         match self.step(|line| line.pull(now, barista, None)) {
@@ -262,7 +249,7 @@ impl<X: LineLock> Desk<X> {
         }
     }
 
-    /// The oldest order, as soon as somebody waits, or nothing after `wait`.
+    /// The oldest order, as soon as one waits, or none after `wait`.
     pub async fn pull_within(
         &self,
         barista: Option<Box<str>>,
@@ -280,10 +267,10 @@ impl<X: LineLock> Desk<X> {
         }
     }
 
-    /// The oldest order, or a place among the idle baristas.
+    /// The oldest order, or a future for the next one.
     ///
     /// # Errors
-    /// The place among the idle, to be awaited or dropped, if nobody waits.
+    /// [`IdleBarista`] if no order waits.
     pub fn pull_or_wait(
         &self,
         barista: Option<Box<str>>,
@@ -302,7 +289,7 @@ impl<X: LineLock> Desk<X> {
         LeaseGuard::new(self.clone(), lease)
     }
 
-    /// The coffee is ready; everybody held for it is told.
+    /// Makes the order ready; its held requests are answered.
     ///
     /// # Errors
     /// See [`FinishError`].
@@ -331,12 +318,10 @@ impl<X: LineLock> Desk<X> {
         let now = now();
         let lease = self.step(|line| line.extend(now, id, attempt))?;
         let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
-        debug!(order_id = %id, attempt, customer_request_id, "a barista keeps an order for another lease");
+        debug!(order_id = %id, attempt, customer_request_id, "a barista extended a lease");
         Ok(lease)
     }
 
-    /// Gives the order back to its original place at once.
-    ///
     /// # Errors
     /// See [`FenceError`].
     pub fn release(&self, id: OrderId, attempt: Option<u32>) -> Result<(), FenceError> {
@@ -348,7 +333,7 @@ impl<X: LineLock> Desk<X> {
         Ok(())
     }
 
-    /// Lets leases and graces run out, and forgets, for as long as it is polled.
+    /// Expires leases and graces and evicts final orders. Never returns.
     pub async fn run_timers(&self) {
         loop {
             let tick = Instant::now() + TICK;
@@ -359,7 +344,7 @@ impl<X: LineLock> Desk<X> {
         }
     }
 
-    /// Everything whose time has come by `now`.
+    /// See [`Line::elapse`].
     pub fn elapse(&self, now: Now) {
         let elapsed = self.step(|line| line.elapse(now));
         let metrics = &self.shop.metrics;
@@ -373,17 +358,17 @@ impl<X: LineLock> Desk<X> {
             let (order_id, attempt) = (expired.id, expired.attempt);
             let customer_request_id = expired.request_id.as_deref();
             let requeued = if expired.moved_back {
-                warn!(%order_id, attempt, barista, customer_request_id, "an order's lease ran out too often: it goes behind the line");
+                warn!(%order_id, attempt, barista, customer_request_id, "an order's lease expired too often: it goes to the end of the line");
                 &metrics.requeued_moved_back
             } else {
-                debug!(%order_id, attempt, barista, customer_request_id, "an order's lease ran out: it returns to its place");
+                debug!(%order_id, attempt, barista, customer_request_id, "an order's lease expired: it returns to its place");
                 &metrics.requeued_expired
             };
             self.settle(order_id, expired.returned, requeued);
         }
     }
 
-    /// Counts where an order went that its barista no longer has, and sends it on.
+    /// Counts the return of an order, and sends a new lease on.
     fn settle(
         &self,
         id: OrderId,
@@ -402,11 +387,11 @@ impl<X: LineLock> Desk<X> {
 
     fn cancelled_unwanted(&self, id: OrderId) {
         self.shop.metrics.cancelled_unwanted.increment(1);
-        debug!(order_id = %id, "an order would return to the line, but its customer has left: it is cancelled");
+        debug!(order_id = %id, "an order is cancelled instead of returning to the line: its customer has left");
     }
 
-    /// Closing time: every held request is told so, idle baristas go home, and nothing more is placed.
-    /// Returns how many requests were held.
+    /// Closes the line: every held request ends as [`Outcome::Closing`], idle baristas get none. Returns how many requests
+    /// were held.
     pub fn close(&self) -> usize {
         let (receivers, baristas) = self.step(Line::close);
         let held = receivers.len();
@@ -421,7 +406,6 @@ impl<X: LineLock> Desk<X> {
         self.step(|line| line.figures(now))
     }
 
-    /// Sets the gauges to this moment's figures.
     pub fn update_gauges(&self) {
         self.shop.metrics.update(&self.figures());
     }
@@ -444,17 +428,17 @@ impl<X: LineLock> Desk<X> {
         self.step(|line| line.quit(idle))
     }
 
-    /// A hand-over that did not reach its barista never happened.
+    /// See [`Line::give_back`].
     pub(super) fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>) {
         let customer_request_id = self.request_id(id);
-        debug!(order_id = %id, attempt, customer_request_id, "a hand-over did not reach its barista");
+        debug!(order_id = %id, attempt, customer_request_id, "a lease did not reach its barista");
         let now = now();
         if let Some(returned) = self.step(|line| line.give_back(now, id, attempt, previous)) {
             self.settle(id, returned, &self.shop.metrics.requeued_undelivered);
         }
     }
 
-    /// Who placed the order, where the log has a use for it.
+    /// The id of the request that placed the order; only at log level debug.
     fn request_id(&self, id: OrderId) -> Option<Box<str>> {
         if !enabled!(Level::DEBUG) {
             return None;
@@ -462,7 +446,7 @@ impl<X: LineLock> Desk<X> {
         self.view(id)?.order.request_id
     }
 
-    /// Sends an order to the barista it was given to; if they have left, to the next one, until it is somewhere safe.
+    /// Sends a lease to its barista; if they have left, the order returns to the line, or goes to the next idle one.
     fn send(&self, offer: Offer<oneshot::Sender<Lease>>) {
         let Offer {
             mut barista,
@@ -492,13 +476,13 @@ impl<X: LineLock> Desk<X> {
 fn now() -> Now {
     Now {
         instant: Instant::now().into_std(),
-        // Whole milliseconds are what is shown; more digits would only be noise on the wire.
+        // Whole milliseconds, as shown on the wire.
         wall: Timestamp::from_millisecond(Timestamp::now().as_millisecond())
             .unwrap_or(Timestamp::UNIX_EPOCH),
     }
 }
 
-/// Tells everybody. A receiver that has left has been taken care of by its own leaving.
+/// A receiver that has left was handled by its own `Drop`.
 fn tell(receivers: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
     for receiver in receivers {
         let _ = receiver.send(outcome.clone());

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// A line in the tests: receivers and baristas are numbers.
+/// Receivers and baristas are numbers.
 type TestLine = Line<u32, u32>;
 
 pub(in crate::orders) fn rules() -> Rules {
@@ -24,7 +24,7 @@ pub(in crate::orders) fn rules() -> Rules {
     }
 }
 
-/// A clock that the test turns.
+/// A clock that the test advances.
 struct Clock(Now);
 
 impl Clock {
@@ -83,7 +83,7 @@ fn pull(line: &mut TestLine, now: Now) -> Option<Lease> {
     match line.pull(now, None, None) {
         Pulled::Order(lease) => Some(lease),
         Pulled::Nothing => None,
-        Pulled::Idle(_) => panic!("nobody asked to wait"),
+        Pulled::Idle(_) => panic!("not asked to wait"),
     }
 }
 
@@ -380,13 +380,17 @@ fn a_promised_order_nobody_asks_about_leaves_and_one_that_is_asked_about_stays()
     let watcher = line.watch(id(4), 9).unwrap();
     assert_eq!(unasked(&mut line, clock.pass(1)), 2);
     let stage = |line: &mut TestLine, n| line.view(clock.0, id(n)).unwrap().order.stage;
-    assert_eq!(stage(&mut line, 1), Stage::Cancelled, "and is remembered");
+    assert_eq!(
+        stage(&mut line, 1),
+        Stage::Cancelled,
+        "and can be looked up"
+    );
     assert_eq!(stage(&mut line, 3), Stage::Cancelled);
     // Of those two, one is held for.
     assert_eq!(unasked(&mut line, clock.pass(299)), 1);
     line.leave(clock.0, watcher);
     assert_eq!(pulled_ids(&mut line, clock.0), [id(4)]);
-    // While it is brewed nobody need ask; back in line, it stays for another while.
+    // It need not be polled while it is brewed; back in line, its grace starts anew.
     assert_eq!(unasked(&mut line, clock.pass(120)), 0);
     assert_eq!(unasked(&mut line, clock.pass(299)), 0);
     assert_eq!(unasked(&mut line, clock.pass(1)), 1);
@@ -449,7 +453,7 @@ fn a_late_finish_counts_while_nobody_else_has_finished() {
     let finished = line.finish(clock.pass(5), id(1), None).unwrap();
     assert!(finished.order.delivered);
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
-    assert!(pull(&mut line, clock.0).is_none(), "nobody brews it again");
+    assert!(pull(&mut line, clock.0).is_none(), "it is not brewed again");
 }
 
 #[test]
@@ -627,7 +631,7 @@ fn only_so_many_finished_orders_are_remembered() {
     }
     assert!(
         line.view(clock.0, id(1)).is_none(),
-        "the oldest is forgotten first"
+        "the oldest is evicted first"
     );
     assert!(line.view(clock.0, id(2)).is_some() && line.view(clock.0, id(3)).is_some());
 }
@@ -644,7 +648,7 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     assert_eq!(
         line.leave(clock.0, attachment),
         None,
-        "their request was told already"
+        "their request was answered already"
     );
     assert!(matches!(
         line.place(clock.0, order(2, clock.0), None, Some(2)),
@@ -656,7 +660,7 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     );
     assert!(
         matches!(line.pull(clock.0, None, Some(1)), Pulled::Nothing),
-        "but nobody waits for more"
+        "but no request waits"
     );
 }
 
@@ -705,7 +709,7 @@ fn while_no_barista_shows_there_is_no_estimate_and_the_crew_is_away() {
     assert_eq!(
         line.view(clock.0, id(9)).unwrap().crew,
         Some(Crew::Away),
-        "nobody has come yet"
+        "no barista has come yet"
     );
     (line, clock) = line_with_a_measured_crew();
     let mut last = Duration::ZERO;
@@ -820,7 +824,7 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
             "too late"
         );
     }
-    // With a customer who is held it stays until the order has left the line, and through the grace of a key.
+    // With a held customer the permit stays until the order has left the line, and through the grace of a key.
     let attachment = place(&mut line, clock.0, 3);
     assert!(line.store_permit(id(3), permit(&count)).is_none());
     line.leave(clock.0, attachment);

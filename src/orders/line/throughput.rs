@@ -1,27 +1,26 @@
-//! How fast the crew drains the line, measured from what it did, for the estimate a customer is shown.
+//! The crew's measured throughput, for the estimated wait.
 
 use std::time::{Duration, Instant};
 
-/// After this long, a past observation counts for 1/e of a fresh one. Minutes, because the crew changes over minutes.
+/// Time constant of the exponential decay. Minutes, because the crew changes over minutes.
 const MEMORY: Duration = Duration::from_mins(5);
-/// How much one brew moves the mean.
+/// Weight of one brew in the moving average.
 const BREW_WEIGHT: f64 = 1.0 / 16.0;
 
-/// Finishes per second over the time in which somebody was waiting, old times fading out, and the mean brew.
+/// Finishes per second of time with a line, decaying, and the mean brew.
 ///
-/// Only time with somebody in line counts: then the crew is fully used, and what it finishes is what it can do.
+/// Only time with orders in line counts: then the crew is fully used, and its output is its capacity.
 #[derive(Debug)]
 pub(super) struct ThroughputEstimate {
     busy_secs: f64,
     finishes: f64,
-    /// Time with somebody in line since the last finish.
+    /// Time with orders in line since the last finish.
     quiet_secs: f64,
     brew_secs: Option<f64>,
     seen: Option<Instant>,
 }
 
 impl ThroughputEstimate {
-    /// Nothing measured yet.
     pub(super) fn new() -> Self {
         Self {
             busy_secs: 0.0,
@@ -32,7 +31,7 @@ impl ThroughputEstimate {
         }
     }
 
-    /// Time has come to `now`; `waited` says whether somebody was in line all the time since the last call.
+    /// `waited`: an order was in line ever since the last call.
     pub(super) fn advance(&mut self, now: Instant, waited: bool) {
         let seen = self.seen.replace(now).filter(|_| waited);
         let passed = seen.map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
@@ -45,7 +44,7 @@ impl ThroughputEstimate {
         }
     }
 
-    /// An order was finished after `brew`; `waiting` says whether somebody was in line meanwhile.
+    /// An order was finished after `brew`; `waiting`: others were in line.
     pub(super) fn finished(&mut self, brew: Duration, waiting: bool) {
         if waiting {
             self.finishes += 1.0;
@@ -58,12 +57,11 @@ impl ThroughputEstimate {
         });
     }
 
-    /// How long until an order with `before` others ahead of it in line is ready, `brewing` being at work now.
-    /// Nothing before the first finish.
+    /// Time until an order with `before` others ahead of it in line is ready, with `brewing` under way. None before the
+    /// first finish.
     ///
-    /// A crew that finishes nothing for a while is slower than it was: a turn takes no less than the time since the last
-    /// finish divided by the crew. So the estimate grows for as long as nothing happens, and is back at the measured pace
-    /// with the next finish.
+    /// A turn takes no less than the time since the last finish divided by the crew, so the estimate grows while nothing is
+    /// finished, and is back at the measured pace with the next finish.
     pub(super) fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
         let brew = self.brew_secs?;
         #[expect(
@@ -85,8 +83,7 @@ impl ThroughputEstimate {
         Duration::try_from_secs_f64(turn + brew).ok()
     }
 
-    /// How much longer a brew that has taken `so_far` goes on: until the mean brew; one that is overdue, as long again as
-    /// it is overdue.
+    /// Remaining time of a brew after `so_far`: up to the mean brew; an overdue one, as long again as it is overdue.
     pub(super) fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
         let brew = Duration::try_from_secs_f64(self.brew_secs?).ok()?;
         Some(brew.abs_diff(so_far))
@@ -105,7 +102,7 @@ mod tests {
         assert_eq!(
             throughput.estimate(0, 1),
             None,
-            "nothing is promised before the first finish"
+            "no estimate before the first finish"
         );
         throughput.advance(start, true);
         for n in 1..=100 {
@@ -149,7 +146,7 @@ mod tests {
                 let floor = Duration::from_secs(quiet) / u32::try_from(crew.max(1)).unwrap();
                 prop_assert!(estimate + Duration::from_micros(1) >= floor, "{estimate:?} < {floor:?}");
                 prop_assert!(estimate + Duration::from_micros(1) >= earlier, "it grows while nothing happens");
-                prop_assert!(estimate <= throughput.estimate(before + 1, crew).unwrap(), "who is behind waits longer");
+                prop_assert!(estimate <= throughput.estimate(before + 1, crew).unwrap(), "a later place waits longer");
                 prop_assert!(estimate >= throughput.estimate(before, crew + 1).unwrap(), "a larger crew is no slower");
                 if finished {
                     throughput.finished(Duration::from_secs(30), waited);

@@ -1,4 +1,4 @@
-//! The answer that carries an order to its barista.
+//! The answer that carries a lease to its barista.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -14,14 +14,12 @@ use super::super::hold;
 use super::super::service::LockedLine;
 use crate::http::caching::no_store_json;
 
-/// An order in the server's hands.
 pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<LockedLine>>;
 
-/// A body that carries an order to its barista. Until the connection has taken the bytes the order can still go back.
+/// Confirms the lease once the connection has taken the bytes; until then dropping it puts the order back.
 ///
-/// Over HTTP/1.1 hyper asks for the bytes when it has room for them, and not again once it has them all: the moment it
-/// asks is the moment. Over HTTP/2 it asks before the client has granted any window, and asks again after the bytes have
-/// gone: there the second time is the moment.
+/// Over HTTP/1.1 hyper polls the body when it can write, and only once: that poll confirms. Over HTTP/2 it polls before the
+/// client has granted a window, and again after the bytes were sent: the second poll confirms.
 struct LeaseBody {
     json: Option<Bytes>,
     guard: Option<LeaseGuard>,

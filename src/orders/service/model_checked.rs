@@ -1,5 +1,5 @@
-//! Races, explored by a model checker: it runs each scenario under thousands of schedules and reports the one that
-//! fails. An order that gets lost shows as a deadlock, because somebody then waits for it for ever.
+//! Races, explored by a model checker under thousands of schedules. A lost order shows as a deadlock: its customer waits
+//! for ever.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ impl LineLock for Lock {
 
     fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
         let result = step(&mut self.lock().unwrap());
-        // What follows a step outside the lock, a send or a drop, may be overtaken there.
+        // A send or drop after a step, outside the lock, may be overtaken.
         thread::yield_now();
         result
     }
@@ -30,8 +30,7 @@ impl LineLock for Lock {
 
 const SCHEDULES: usize = 3000;
 
-/// Runs the scenario under random schedules, and under schedules with few, well-placed preemptions, which find deep races
-/// that random ones miss.
+/// Random schedules, and schedules with few preemptions (PCT), which find deep races that random ones miss.
 fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(scenario, SCHEDULES);
     shuttle::check_pct(scenario, SCHEDULES, 3);
@@ -61,7 +60,6 @@ fn place_keyed(shop: &Shop) -> Placement<Lock> {
     shop.place(wanted, true).unwrap()
 }
 
-/// The next order, waiting for it if need be.
 fn pull(shop: &Shop) -> LeaseGuard<Lock> {
     match shop.pull_or_wait(None) {
         Ok(guard) => guard,
@@ -102,7 +100,7 @@ fn whoever_drops_a_hand_over_the_order_is_served_in_the_end() {
                 thread::spawn(move || block_on(place(&shop)))
             })
             .collect();
-        // Two baristas whose connections break: while they are idle, or with an order already on its way or in hand.
+        // Two baristas whose connections break: while idle, with a lease sent, or with one received.
         let leavers: Vec<_> = (0..2)
             .map(|_| {
                 let shop = shop.clone();
@@ -274,7 +272,7 @@ fn two_requests_with_one_key_make_one_order_and_get_one_answer_each() {
                 thread::spawn(move || match place_keyed(&shop) {
                     Placement::Held(held) => block_on(held),
                     Placement::Replayed(outcome) => outcome,
-                    Placement::Promised(_) => panic!("nobody asked for that"),
+                    Placement::Promised(_) => panic!("not asked for"),
                 })
             })
             .collect();
@@ -312,7 +310,7 @@ fn a_keyed_customer_who_leaves_and_one_who_comes_back_keep_the_order_alive() {
         };
         leaving.join().unwrap();
         clock.join().unwrap();
-        // Within the grace, whoever left and came back in whichever order: it is one order, and it is served.
+        // Within the grace, in any order of leaving and coming back: it is one order, and it is served.
         let guard = pull(&shop);
         assert_eq!(guard.lease().id, id);
         guard.confirm();
@@ -337,7 +335,7 @@ fn a_promise_and_a_finish_at_once_give_one_of_the_two_answers() {
         let promising = thread::spawn(move || held.promise());
         let report = shop.finish(id, None).unwrap();
         match promising.join().unwrap() {
-            Ok(()) => assert!(!report.order.delivered, "they were told 202"),
+            Ok(()) => assert!(!report.order.delivered, "they were answered 202"),
             Err(held) => {
                 assert!(matches!(block_on(held), Outcome::Ready(_)));
                 assert!(report.order.delivered);

@@ -1,4 +1,4 @@
-//! Leases, graces and waits, with a clock that stands still until everybody waits for it.
+//! Leases, graces and waits, under tokio's paused clock.
 
 use std::net::IpAddr;
 
@@ -124,7 +124,7 @@ async fn who_watches_an_order_sees_it_ready_or_sees_it_as_it_is_in_the_end() {
         finish
     );
     assert_eq!(view.unwrap().order.stage.as_str(), "ready");
-    assert_eq!(orders.figures().held, 0, "everybody was told");
+    assert_eq!(orders.figures().held, 0, "all were answered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +150,7 @@ async fn at_closing_time_nobody_is_left_holding() {
     let held = place(&orders, None);
     orders.pull(None).unwrap().confirm();
     let Err(idle) = orders.pull_or_wait(None) else {
-        panic!("nobody else waits")
+        panic!("no other order waits")
     };
     assert_eq!(orders.close(), 1);
     assert!(matches!(held.await, Outcome::Closing));
