@@ -1,4 +1,4 @@
-//! What flood control counts.
+//! Flood control's metrics.
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
@@ -34,18 +34,18 @@ impl Metrics {
         );
         describe_counter!(
             "odyssey_flood_purged_total",
-            "What was taken away from addresses when they were cut off"
+            "Orders cancelled because their address was blocked"
         );
         describe_counter!(
             "odyssey_flood_malformed_total",
-            "Requests whose X-Forwarded-For could not be read"
+            "Requests with an unparseable X-Forwarded-For"
         );
         describe_counter!(
             CONNECTIONS,
             "Connections of addresses, or networks, that had too many; observed ones would have been refused"
         );
         describe_gauge!("odyssey_flood_addresses", "Tracked addresses");
-        describe_gauge!("odyssey_flood_cut_off", "Addresses that are cut off");
+        describe_gauge!("odyssey_flood_cut_off", "Blocked addresses");
         describe_gauge!(
             LARGEST,
             "Of all open orders, the share of the origin that has most, by the width of what is called an origin"
@@ -76,7 +76,6 @@ impl Metrics {
         if enforced { refused } else { observed }.increment(1);
     }
 
-    /// Sets the gauges to this moment's figures.
     pub(super) fn update(&self, table: &Table) {
         let gauge = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
         self.addresses.set(gauge(table.len()));

@@ -1,4 +1,4 @@
-//! Flood control over HTTP: how a refusal looks, and what the staff can see and do.
+//! Flood control over HTTP: the 429 answer, and the staff's routes.
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use crate::http::params::{Path, Query, page_limit};
 use crate::http::responses::describe_limits;
 use crate::values::time::Moment;
 
-/// Whoever sent a request, before flood control is asked about it.
+/// The client of a request, before admission.
 #[derive(Debug)]
 pub struct Asker {
     flood: Flood,
@@ -38,13 +38,11 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Whom the request counts for, or would count for.
+    /// The address that the request counts for, or would count for.
     pub fn address(&self) -> IpNet {
         self.origin.address
     }
 
-    /// Asks for admission.
-    ///
     /// # Errors
     /// [`Refusal`].
     pub fn admit(&self, ask: Ask) -> Result<Admission, Refusal> {
@@ -68,14 +66,14 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let flood = Flood::from_ref(state);
         let Some(&Caller { peer, .. }) = parts.extensions.get() else {
-            unreachable!("the edge tells every request's peer")
+            unreachable!("the edge adds a `Caller` to every request")
         };
         let origin = flood.origin(peer, &parts.headers);
         Ok(Self { flood, origin })
     }
 }
 
-/// Somebody who is not cut off. Nothing is counted before the request is known to be well-formed.
+/// A client that is not blocked. Nothing is counted before the request is known to be well-formed.
 #[derive(Debug)]
 pub struct Newcomer(pub Asker);
 
@@ -94,7 +92,7 @@ where
     }
 }
 
-/// These routes, where everything that changes something asks flood control first.
+/// Adds admission to the unsafe methods of these routes.
 pub fn limited<const N: usize>(
     routes: [UtoipaMethodRouter; N],
     flood: &Flood,
@@ -127,7 +125,6 @@ async fn admit_write(
     Ok(response)
 }
 
-/// Whether a request was refused for what it says, and not for what it means.
 fn is_malformed(status: StatusCode) -> bool {
     matches!(
         status,
@@ -139,11 +136,10 @@ fn is_malformed(status: StatusCode) -> bool {
     )
 }
 
-/// 429, with what the client may do and when.
+/// 429 with the limit and when to retry.
 #[derive(Debug)]
 pub struct Refusal {
     problem: Box<Problem>,
-    /// Of what there is no more, and for how long.
     limit: Box<(Quota, Duration)>,
 }
 
@@ -179,7 +175,7 @@ impl Refusal {
                 "Too many at once from the networks around this address",
                 match ask {
                     Ask::Write => {
-                        "All addresses of one subscriber, or provider, share a rate.".to_owned()
+                        "All addresses of one subscriber or provider share a rate.".to_owned()
                     }
                     Ask::Order | Ask::Watch => format!(
                         "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
@@ -190,7 +186,7 @@ impl Refusal {
             Reason::Scarce => problem(
                 "line-nearly-full",
                 "The line is nearly full",
-                "What is left of it is for those who have less in it than this address.".to_owned(),
+                "The places left are for addresses that have fewer orders in it.".to_owned(),
             ),
             Reason::Rate => problem(
                 "too-many-requests",
@@ -210,7 +206,7 @@ impl Refusal {
     }
 }
 
-/// A limit: so many in a window, or so many open.
+/// A limit per window, or on open items.
 #[derive(Debug)]
 struct Quota {
     name: &'static str,
@@ -227,7 +223,6 @@ impl Quota {
         }
     }
 
-    /// Of the rate.
     fn of(ask: Ask, limits: &Limits) -> Self {
         let orders = limits.burst;
         let (name, most) = match ask {
@@ -266,12 +261,12 @@ fn blocked_problem() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "cut-off",
-        "This address is cut off",
+        "This address is blocked",
         "Too many requests were refused; nothing new is accepted from this address for a while.",
     )
 }
 
-/// What somebody is told whose waiting order is taken away because their address is cut off.
+/// The answer to a held request whose order was cancelled because its address was blocked.
 pub fn purged(time: Duration) -> Problem {
     blocked_problem().retry_after(time)
 }
@@ -289,7 +284,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What flood control does.
+/// The state of flood control.
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodState {
     /// enforce, observe or off.
@@ -298,11 +293,11 @@ struct FloodState {
     limits: FloodLimits,
     /// How many addresses are tracked.
     addresses: usize,
-    /// Orders that are open.
+    /// Open orders.
     open_orders: usize,
-    /// Requests that are held for news of an order.
+    /// Requests held until an order's state changes.
     held_requests: usize,
-    /// How many addresses are cut off.
+    /// How many addresses are blocked.
     cut_off_count: usize,
     /// Most refused first.
     cut_off: Vec<BlockedAddress>,
@@ -312,7 +307,7 @@ struct FloodState {
     next: Option<String>,
 }
 
-/// What an origin may do.
+/// The limits.
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodLimits {
     /// Orders of one address, or one IPv6 /56, that may be open.
@@ -338,41 +333,40 @@ struct FloodLimits {
     network_connections_max: u32,
 }
 
-/// An address that is cut off.
+/// A blocked address.
 #[derive(Debug, Serialize, ToSchema)]
 struct BlockedAddress {
     #[schema(example = "192.0.2.7")]
     address: String,
-    /// Why it was refused last: rate, or outstanding.
+    /// Why it was last refused: rate, or outstanding.
     #[schema(example = "rate")]
     reason: &'static str,
-    /// Since when it was refused; what it placed later was taken out of the line.
+    /// Since when it was refused; waiting orders it placed later were cancelled.
     #[schema(value_type = String, format = DateTime)]
     since: Moment,
     #[schema(value_type = String, format = DateTime)]
     until: Moment,
-    /// Refusals since it is known.
+    /// Refusals since it is tracked.
     refused: u64,
 }
 
-/// Which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct BlockedQuery {
-    /// On a page at most; 100 if nothing is said.
+    /// On a page at most; default 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
-    /// Where the page begins: the `next` of the one before.
+    /// Where the page begins: the `next` of the page before.
     cursor: Option<String>,
 }
 
-/// Who is cut off
+/// Blocked addresses
 ///
-/// Why, and until when; most refused first, page by page. Whoever is refused meanwhile may move to a page before.
+/// Why, and until when; most refused first, page by page. An address refused between two pages may move to an earlier one.
 #[utoipa::path(
     get, path = "/flood", tag = "flood", params(BlockedQuery),
     responses(
-        (status = 200, description = "The limits, and those that are cut off", body = FloodState),
+        (status = 200, description = "The limits, and the blocked addresses", body = FloodState),
         (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -452,7 +446,7 @@ fn place(cursor: &str) -> Option<Rank> {
     Some((Reverse(refused.parse().ok()?), address.parse().ok()?))
 }
 
-/// An address let back in.
+/// An unblocked address.
 #[derive(Debug, Serialize, ToSchema)]
 struct Unblocked {
     /// The address, or the network that shares an entry.
@@ -460,16 +454,16 @@ struct Unblocked {
     address: String,
 }
 
-/// Let an address back in
+/// Unblock an address
 ///
-/// At once, with a clean slate.
+/// At once; its refusals are reset.
 #[utoipa::path(
     delete, path = "/flood/{address}", tag = "flood",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(
-        (status = 200, description = "Let back in", body = Unblocked),
+        (status = 200, description = "Unblocked", body = Unblocked),
         (status = 400, description = "Not an address", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not cut off", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Not blocked", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn unblock(
@@ -484,8 +478,8 @@ async fn unblock(
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "not-cut-off",
-            "Not cut off",
-            "This address is not cut off.",
+            "Not blocked",
+            "This address is not blocked.",
         ));
     }
     let address = display(parsed);
@@ -496,7 +490,6 @@ async fn unblock(
         .into_response())
 }
 
-/// What the staff may do.
 pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
     with_state([routes!(list_blocked), routes!(unblock)], flood)
 }

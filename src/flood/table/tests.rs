@@ -63,14 +63,14 @@ fn reason(table: &Table, who: IpNet) -> Reason {
     table.admit(who, Ask::Order).unwrap_err().reason
 }
 
-/// Asks until cut off; everything admitted is over at once.
+/// Asks until blocked; everything admitted is over at once.
 fn flood_until_cut_off(table: &Table, who: IpNet) -> u32 {
     for asked in 1..10_000 {
         if order(table, who).is_err_and(|refused| refused.blocked_since.is_some()) {
             return asked;
         }
     }
-    panic!("never cut off");
+    panic!("never blocked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn held_requests_count_by_themselves_and_cost_nothing_of_the_rate() {
     let watching: Vec<_> = (0..250).map(|_| watch().unwrap()).collect();
     assert_eq!(watch().unwrap_err().reason, Reason::Outstanding);
     table.release(&watching[0]);
-    assert!(watch().is_ok(), "whoever has orders may ask about them");
+    assert!(watch().is_ok(), "a blocked client may poll its orders");
     assert_eq!(reason(&table, flooder()), Reason::Outstanding);
     release(&table, &open);
     assert_eq!(table.networks().total(Kind::Order), 0);
@@ -137,7 +137,7 @@ async fn who_is_refused_too_often_is_cut_off_and_comes_back_after_the_time() {
         (Reason::Blocked, None)
     );
     let [entry] = table.blocked()[..] else {
-        panic!("one is cut off")
+        panic!("one is blocked")
     };
     assert_eq!((entry.address, entry.reason), (flooder(), Reason::Rate));
     assert!(table.admit(flooder(), Ask::Write).is_err());
@@ -180,7 +180,7 @@ async fn refusals_that_are_far_apart_cut_nobody_off() {
         order(&table, flooder()).unwrap();
     }
     for round in 0..20 {
-        // A minute's refills are admitted; 50 more are refused, half of what cuts an address off.
+        // A minute's refills are admitted; 50 more are refused, half of what blocks an address.
         let refilled = if round == 0 { 0 } else { 61 };
         let ask = |_: &u32| order(&table, flooder()).is_err();
         let refused = (0..refilled + 50).filter(ask).count();
@@ -292,7 +292,7 @@ async fn the_fuller_the_line_the_less_an_origin_may_have_and_the_last_places_are
         "{count} {reason:?}"
     );
     assert_eq!(most(1500, "10.4.0.1/32"), (1, Reason::Scarce));
-    // However often they are told so, they are not cut off.
+    // However often they are refused, they are not blocked.
     for _ in 0..1000 {
         let _ = table.admit(address("10.4.0.1/32"), Ask::Order);
     }
@@ -440,12 +440,12 @@ async fn a_full_table_lets_newcomers_share_a_rate_and_cuts_no_shared_entry_off()
     }
     assert_eq!(reason(&table, newcomer), Reason::Rate);
     assert_eq!(table.blocked().len(), 1);
-    // Who was there before the table was full has an entry of their own; IPv6 has its own room.
+    // Addresses from before the table was full have entries of their own; IPv6 has its own room.
     let first = table.admit(one(0), Ask::Order).unwrap();
     assert_eq!(first.entry, one(0));
     let v6 = address("2001:db8::/64");
     assert_eq!(table.admit(v6, Ask::Order).unwrap().entry, v6);
-    // A second later the others cannot be told from newcomers: there is room again.
+    // A second later the others are in their initial state: there is room again.
     pass(1).await;
     let again = address("10.0.3.202/32");
     assert_eq!(table.admit(again, Ask::Order).unwrap().entry, again);
@@ -472,7 +472,7 @@ async fn a_million_addresses_all_over_the_world_stay_within_the_bound_and_regula
     assert_eq!(table.networks().total(Kind::Order), 2);
     pass(1000).await;
     table.sweep();
-    assert_eq!(table.len(), 0, "nobody can be told from a newcomer");
+    assert_eq!(table.len(), 0, "all entries are in their initial state");
 }
 
 // --- Every admission is released exactly once --------------------------------------------------------------------------
@@ -505,7 +505,7 @@ fn neighbour(n: u8) -> IpNet {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: what is open, at every width, is exactly what was admitted and not released.
+    /// After any sequence of operations the open items, at every width, are exactly those admitted and not released.
     #[test]
     fn what_is_open_is_counted_exactly_at_every_width(steps in prop::collection::vec(prop_oneof![
         6 => (0_u8..12, prop::sample::select(&[Ask::Order, Ask::Watch, Ask::Write][..]), any::<bool>())
@@ -558,7 +558,7 @@ proptest! {
             for (_, _, counted) in held.drain(..) {
                 table.release(&counted);
             }
-            prop_assert!(table.networks().is_empty(), "what is over is forgotten");
+            prop_assert!(table.networks().is_empty(), "released networks are not tracked");
             Ok(())
         })?;
     }
