@@ -1,5 +1,5 @@
-//! Pages: JSON that is asked for more often than it changes. It is rendered once, and clients who have it already are told
-//! so (`ETag`, RFC 9110, section 8.8.3).
+//! Cached JSON with an `ETag` (RFC 9110, section 8.8.3), for answers that are read more often than they change; and answers
+//! that are `no-store`.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -16,10 +16,10 @@ use tracing::error;
 
 use super::problem::Problem;
 
-/// Items that are rendered in some tens of microseconds, on the runtime.
+/// Up to this many items are rendered on the runtime: some tens of microseconds.
 const ITEMS_HERE_MAX: usize = 100;
 
-/// 200 with JSON that must not be kept by anybody.
+/// 200 with JSON and `Cache-Control: no-store`.
 pub fn no_store_json(json: Body) -> Response {
     let mut response = Response::new(json);
     let headers = response.headers_mut();
@@ -29,7 +29,7 @@ pub fn no_store_json(json: Body) -> Response {
     response
 }
 
-/// 200 with a value that must not be kept by anybody.
+/// 200 with a value as JSON and `Cache-Control: no-store`.
 pub fn no_store(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(json) => no_store_json(json.into()),
@@ -40,7 +40,7 @@ pub fn no_store(value: &impl Serialize) -> Response {
     }
 }
 
-/// As [`no_store`], for a value with so many `items`: if they are many, it is rendered where no other request waits for it.
+/// As [`no_store`], for a value with so many `items`: many are rendered off the runtime.
 pub async fn no_store_list<T: Serialize + Send + 'static>(items: usize, value: T) -> Response {
     if items <= ITEMS_HERE_MAX {
         return no_store(&value);
@@ -49,22 +49,22 @@ pub async fn no_store_list<T: Serialize + Send + 'static>(items: usize, value: T
     rendered.unwrap_or_else(|_| Problem::bug().into_response())
 }
 
-/// A page as it goes out.
+/// Rendered JSON and its `ETag`.
 #[derive(Debug, Clone)]
 pub struct CachedJson {
-    /// Nothing if it could not be rendered.
+    /// None if it could not be rendered.
     json: Option<Bytes>,
     /// A header value: hexadecimal digits between quotation marks.
     etag: Box<str>,
 }
 
 impl CachedJson {
-    /// Renders a value. What cannot be JSON, such as a map with other keys than strings, is answered 500.
+    /// A value that cannot be JSON, such as a map with other keys than strings, is answered 500.
     pub fn render(value: &impl Serialize) -> Self {
         let json = match serde_json::to_vec(value) {
             Ok(json) => json,
             Err(error) => {
-                error!(%error, "a page cannot be rendered as JSON");
+                error!(%error, "an answer cannot be rendered as JSON");
                 return Self {
                     json: None,
                     etag: Box::default(),
@@ -92,7 +92,7 @@ impl CachedJson {
         rendered.map_err(|_| Problem::bug())
     }
 
-    /// A page that is rendered already, and has a version: characters of hexadecimal digits.
+    /// Of rendered JSON and its version, in hexadecimal digits.
     pub fn of(json: Bytes, version: &impl fmt::Display) -> Self {
         Self {
             json: Some(json),
@@ -100,7 +100,7 @@ impl CachedJson {
         }
     }
 
-    /// 200 with the page, or 304 if the client says that it has it.
+    /// 200, or 304 if the client has it.
     pub fn answer(&self, request: &HeaderMap) -> Response {
         let Some(json) = &self.json else {
             return Problem::bug().into_response();
@@ -115,14 +115,14 @@ impl CachedJson {
         if let Ok(etag) = HeaderValue::from_str(&self.etag) {
             headers.insert(header::ETAG, etag);
         }
-        // It may be kept, and is asked about each time.
+        // Cached, and revalidated each time.
         let no_cache = HeaderValue::from_static("no-cache");
         headers.insert(header::CACHE_CONTROL, no_cache);
         response
     }
 }
 
-/// Whether the client says that it has what this `ETag` names. `If-None-Match` compares weakly (RFC 9110, section 13.1.2).
+/// Whether `If-None-Match` names this `ETag`, compared weakly (RFC 9110, section 13.1.2).
 pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
     let fields = request.get_all(header::IF_NONE_MATCH).iter();
     let mut tags = fields
@@ -132,7 +132,7 @@ pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
     tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// The latest page of one kind; cheap to clone.
+/// The latest JSON of one kind; cheap to clone.
 #[derive(Clone, Default)]
 pub struct JsonCache {
     latest: Arc<Mutex<Option<Latest>>>,
@@ -152,7 +152,7 @@ impl fmt::Debug for JsonCache {
 }
 
 impl JsonCache {
-    /// The page, if it is still what this version has to show at this time.
+    /// The JSON, if it is of this version and valid at this time.
     pub fn get(&self, version: u64, now: Timestamp) -> Option<CachedJson> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest
@@ -161,8 +161,8 @@ impl JsonCache {
             .map(|latest| latest.page.clone())
     }
 
-    /// Keeps what was rendered of this version, to be shown while `holds` contains the time: a clock that was put back is
-    /// outside it, too. An older version does not replace a newer one.
+    /// Caches the JSON of this version while `holds` contains the time, also after a clock was set back. An older version
+    /// does not replace a newer one.
     pub fn put(&self, version: u64, holds: Range<Timestamp>, page: &CachedJson) {
         if page.json.is_none() {
             return;

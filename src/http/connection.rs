@@ -1,8 +1,8 @@
-//! The life of one connection: served until it has been idle for too long, its client takes nothing, or the server stops.
+//! Serves one connection until it is idle for too long, its client reads nothing, or the server shuts down.
 //!
 //! Idle means that no request is open: waiting for the first byte, for the rest of a header, for a handshake, or between
-//! requests. A request is open until its answer has been sent. One timer per connection watches over both times; a timer
-//! per request, as hyper would keep, costs 2 % of a cycle.
+//! requests. A request is open until its answer has been sent. One timer per connection covers both timeouts; hyper's timer
+//! per request costs 2 % of a cycle.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -22,23 +22,23 @@ use super::activity::Activity;
 use super::edge::EdgeService;
 use super::streams::Streams;
 
-/// How long a connection without an open request has to end by itself, once it was asked to.
+/// How long a connection without an open request has to close after a graceful shutdown.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
-/// How long a client may go on sending, and reading, once its connection is closed from this side.
+/// How long a half-closed connection waits for its client to close.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How long a connection may do nothing.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Without an open request.
     pub idle: Duration,
-    /// Without taking anything of an answer.
+    /// Without reading from an answer.
     pub stalled: Duration,
 }
 
 /// A connection of either protocol.
 pub trait Connection: Future<Output = hyper::Result<()>> {
-    /// Ends after the requests that are open.
+    /// Ends after the open requests.
     fn end(self: Pin<&mut Self>);
 }
 
@@ -54,8 +54,8 @@ impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, Edge
     }
 }
 
-/// Serves the connection until it ends, has lost its patience, or the server stops. A connection that is idle, or whose
-/// server stops, serves open requests to their end; one whose client takes nothing is reset.
+/// Serves a connection until it ends, times out, or the server shuts down. Open requests are served to their end; a
+/// connection whose client reads nothing is reset.
 pub async fn serve_until_idle(
     mut connection: Pin<&mut impl Connection>,
     activity: &Activity,
@@ -91,7 +91,7 @@ pub async fn serve_until_idle(
                     Look::Idle if ending => return Poll::Ready(Ok(())),
                     Look::Idle => break,
                     Look::Stalled => {
-                        debug!("a connection is reset: its client takes nothing of the answer");
+                        debug!("a connection is reset: its client reads nothing of the answer");
                         activity.give_up();
                         return Poll::Ready(Ok(()));
                     }
@@ -105,13 +105,12 @@ pub async fn serve_until_idle(
     }
 }
 
-/// What the timer finds.
 enum Look {
-    /// Nothing; it looks again at this time.
+    /// No timeout; check again at this time.
     Again(Instant),
-    /// No request is open, for too long.
+    /// No open request for too long.
     Idle,
-    /// The client takes nothing, for too long.
+    /// The client reads nothing for too long.
     Stalled,
 }
 
@@ -127,7 +126,7 @@ fn look_at(activity: &Activity, patience: Patience) -> Look {
     }
     let streams = activity.streams();
     let stream_due = streams.and_then(|streams| streams.reset_stalled(now, patience.stalled));
-    // Whoever is busy now cannot be over before a whole patience has passed.
+    // A busy connection cannot time out before a whole period has passed.
     let idle_due = activity.idle_since().unwrap_or(now) + patience.idle;
     if idle_due <= now {
         return Look::Idle;
@@ -136,10 +135,10 @@ fn look_at(activity: &Activity, patience: Patience) -> Look {
     Look::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
 }
 
-/// Tells a listener to stop; cheap to clone.
+/// Shuts a listener down; cheap to clone.
 ///
-/// A cancellation token alone would do, but looking at one takes a lock that all connections share, at every poll of
-/// each. So a connection registers with the token once, to be woken, and from then on looks at a flag.
+/// Polling a cancellation token takes a lock that all connections share. So a connection registers with the token once, to
+/// be woken, and then polls an atomic flag.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     flag: Arc<AtomicBool>,
@@ -147,13 +146,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Stops the listener.
     pub fn trigger(&self) {
         self.flag.store(true, Ordering::Release);
         self.token.cancel();
     }
 
-    /// What `future` resolves to, or nothing once the listener was told to stop.
+    /// The output of `future`, or none after [`Shutdown::trigger`].
     pub async fn until_triggered<F: Future>(&self, future: F) -> Option<F::Output> {
         self.token.run_until_cancelled(future).await
     }
@@ -169,7 +167,7 @@ impl Shutdown {
 
 /// One connection's view of [`Shutdown`].
 struct ShutdownWatch {
-    /// Gone once the connection knows.
+    /// None once it was seen.
     flag: Option<Arc<AtomicBool>>,
     woken: Pin<Box<WaitForCancellationFutureOwned>>,
     registered: bool,
@@ -182,11 +180,11 @@ impl fmt::Debug for ShutdownWatch {
 }
 
 impl ShutdownWatch {
-    /// True once: when the connection has to hear of it.
+    /// True once.
     fn poll_triggered(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.registered {
             self.registered = true;
-            // Only to be woken; the flag tells.
+            // Only to be woken; the flag decides.
             let _ = self.woken.as_mut().poll(cx);
         }
         self.flag
@@ -293,7 +291,7 @@ mod tests {
             let request = activity.request();
             sleep(Duration::from_secs(100)).await;
             drop(request);
-            // What was handed over is still being sent.
+            // The answer is still being sent.
             for _ in 0..10 {
                 activity.stalls();
                 sleep(Duration::from_secs(19)).await;

@@ -1,8 +1,8 @@
 //! Accepting connections and serving them until they end or the server stops.
 //!
 //! HTTP/1.1 connections are served by hyper's plain HTTP/1 builder: unlike the automatic one it bounds the time to a
-//! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first bytes are read to
-//! choose, at most four, and given to hyper again.
+//! connection's first byte, and it uses less memory per connection. Where HTTP/2 is allowed, up to four bytes are read to
+//! choose, and replayed to hyper.
 
 use std::any::Any;
 use std::fmt;
@@ -30,54 +30,51 @@ use super::streams::Streams;
 use super::vestibule::{Verdict, Vestibule};
 use super::wire::Wire;
 
-/// HTTP/1.1: the largest header of a request, and the most that waits in hyper to be sent.
+/// HTTP/1.1: the largest request header, and hyper's largest send buffer.
 const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
-/// HTTP/2: the largest header of a request, unpacked.
+/// HTTP/2: the largest request header, decompressed.
 const H2_HEADER_MAX_BYTES: u32 = 16 * 1024;
-/// HTTP/2: the most that waits in h2 to be sent, per stream.
+/// HTTP/2: h2's send buffer per stream.
 const H2_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long a health check's connection may last that has no seat.
+/// How long a health check's connection above the limit may last.
 const HEALTH_LASTS: Duration = Duration::from_secs(5);
 
-/// Asked whether a peer may have another connection; what it gives is dropped when that ends.
+/// Decides whether a peer may have another connection; the [`Pass`] is dropped when that ends.
 pub type Gate = dyn Fn(IpAddr) -> Option<Pass> + Send + Sync;
-/// See [`Gate`]; nothing where nobody counts.
+/// See [`Gate`]; none if the peer is not counted.
 pub type Pass = Option<Box<dyn Any + Send>>;
 
-/// How connections of one listener are served.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The listener's name in logs.
     pub name: &'static str,
-    /// Serve HTTP/2 with prior knowledge too.
+    /// Also serve HTTP/2 with prior knowledge.
     pub h2c: bool,
-    /// Open connections.
     pub limit: ConnectionLimit,
-    /// Time for a request's header, the first byte and idle keep-alive included; over HTTP/2, time without a request.
+    /// Time for a request's header, including the first byte and idle keep-alive; over HTTP/2, time without a request.
     pub header_timeout: Duration,
-    /// Time in which a client must take something of an answer; over HTTP/2, of each answer.
+    /// Time in which a client must read some bytes of an answer; over HTTP/2, of each answer.
     pub write_timeout: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection.
     pub h2_streams_max: u32,
 }
 
-/// A listener and what it serves.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     edge: Edge,
     settings: Settings,
     vestibule: Arc<Vestibule>,
-    /// ShutdownWatch to stop: no new connections, and open ones end after the request they are at.
+    /// On shutdown no connection is accepted, and open ones end after their current request.
     shutdown: Shutdown,
     connections: TaskTracker,
 }
 
-/// The connections a listener may have open, and has.
+/// A listener's open connections and their limit.
 #[derive(Clone)]
 pub struct ConnectionLimit {
     free: Arc<Semaphore>,
@@ -92,7 +89,6 @@ impl fmt::Debug for ConnectionLimit {
 }
 
 impl ConnectionLimit {
-    /// So many, all free.
     pub fn new(max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self {
@@ -102,7 +98,6 @@ impl ConnectionLimit {
         }
     }
 
-    /// Taken only by those whom `gate` lets in.
     #[must_use]
     pub fn with_gate(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
         Self {
@@ -115,19 +110,16 @@ impl ConnectionLimit {
         self.gate.as_ref().map_or(Some(None), |gate| gate(peer))
     }
 
-    /// Open connections.
     pub fn open(&self) -> usize {
         self.max - self.free.available_permits()
     }
 
-    /// Open connections at most.
     pub fn max(&self) -> usize {
         self.max
     }
 }
 
 impl Server {
-    /// Serves `edge` on `listener`.
     pub fn new(listener: TcpListener, edge: Edge, settings: Settings, shutdown: Shutdown) -> Self {
         Self {
             listener,
@@ -139,10 +131,10 @@ impl Server {
         }
     }
 
-    /// Accepts until told to stop, then returns once every connection has ended.
+    /// Accepts until shutdown, then returns once every connection has ended.
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
-        // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
+        // The listening socket closes first: later connections are refused, not left in the backlog.
         while let Some(accepted) = self.shutdown.until_triggered(going_on(self.accept())).await {
             match accepted {
                 Ok(()) => pause = ACCEPT_PAUSE,
@@ -150,7 +142,7 @@ impl Server {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
-                    // No descriptors or no memory left. Waiting lets others end; the listeners do not wait for one another.
+                    // Out of descriptors or memory: wait until other connections end.
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
                     self.shutdown.until_triggered(sleep(pause)).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
@@ -198,24 +190,24 @@ impl Server {
         }
     }
 
-    /// `kept` is dropped when the connection ends.
-    fn serve(&self, connection: Accepted, stream: TcpStream, kept: impl Send + 'static) {
+    /// `guards` are dropped when the connection ends.
+    fn serve(&self, connection: Accepted, stream: TcpStream, guards: impl Send + 'static) {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
         if connection.h2_streams_max.is_some() {
             self.connections.spawn(async move {
-                let _kept = kept;
+                let _guards = guards;
                 connection.serve_either(wire, activity).await;
             });
         } else {
             self.connections.spawn(async move {
-                let _kept = kept;
+                let _guards = guards;
                 connection.serve_h1(wire, activity).await;
             });
         }
     }
 
-    /// Every seat is taken.
+    /// The limit is reached.
     fn wait(&self, connection: Accepted, stream: TcpStream, free: Arc<Semaphore>, pass: Pass) {
         let vestibule = Arc::clone(&self.vestibule);
         let place = vestibule.enter();
@@ -241,13 +233,12 @@ impl Server {
     }
 }
 
-/// A connection that was accepted.
 struct Accepted {
     peer: IpAddr,
     edge: Edge,
     shutdown: Shutdown,
     patience: Patience,
-    /// Nothing where only HTTP/1.1 is served.
+    /// None where only HTTP/1.1 is served.
     h2_streams_max: Option<u32>,
 }
 
@@ -261,12 +252,12 @@ impl Accepted {
         match self.shutdown.until_triggered(first).await {
             Some(Ok(Ok(true))) => Box::pin(self.serve_h2(wire, streams_max)).await,
             Some(Ok(Ok(false))) => Box::pin(self.serve_h1(wire, activity)).await,
-            // Gone, silent for too long, or too late.
+            // Closed, silent for too long, or during shutdown.
             Some(Ok(Err(_)) | Err(_)) | None => {}
         }
     }
 
-    /// Serves the one request that is there, and closes the connection.
+    /// Serves one request, and closes the connection.
     async fn serve_one(self, stream: TcpStream) {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
@@ -306,7 +297,7 @@ impl Accepted {
     }
 }
 
-/// A panic while accepting is an error like others: a loop that has ended is a listener that looks open and serves nobody.
+/// Turns a panic while accepting into an error: otherwise the listener would look open and serve no one.
 async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     let mut accepting = pin!(accepting);
     poll_fn(|cx| {
@@ -315,7 +306,7 @@ async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result
             let said = said(&*panic);
             error!(
                 said,
-                "accepting a connection panicked; the listener goes on"
+                "accepting a connection panicked; the listener continues"
             );
             Poll::Ready(Err(io::Error::other("a bug; see the line before")))
         })
@@ -323,7 +314,7 @@ async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result
     .await
 }
 
-/// The peer gave up while it was in the backlog (accept(2)); the next one may be fine.
+/// The peer left while it was in the backlog (accept(2)).
 fn is_the_peers(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut,

@@ -1,10 +1,9 @@
-//! Connections without a seat: what is done with those that were accepted though every seat is taken, and with those that
-//! are not let in.
+//! Connections above the limit: accepted ones that wait for a permit, and ones that the gate refuses.
 //!
-//! A health check must be answered when the house is full, or whoever asks takes the server for dead and ends it, with
-//! everybody it holds. So a connection is looked at before it has a seat: health checks are served at once, all others wait
-//! for a seat in the order in which they came. While as many wait as may, nobody else is let in until one has got its seat,
-//! or the one that has waited longest has done so for some seconds: then it is told so (503).
+//! Health checks must be answered even at the limit, or an orchestrator kills the server with all the requests it holds. So
+//! a connection without a permit is peeked at: health checks are served at once, others wait for a permit first in, first
+//! out. While the queue is full no connection is accepted, until a permit is free, or the oldest has waited for
+//! [`WAITS_AT_LEAST`] and is answered 503.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -23,51 +22,49 @@ use super::edge;
 use super::html::whole;
 use super::problem::Problem;
 
-/// Connections that wait for a seat. Each takes one of the files that the process keeps for itself.
+/// Connections that wait for a permit. Each uses one of the process's reserved file descriptors.
 const WAITING_MAX: usize = 64;
-/// How long somebody waits at least. A burst that is over sooner is served whole.
+/// The least time in the queue. A shorter burst is served completely.
 const WAITS_AT_LEAST: Duration = Duration::from_secs(5);
-/// How long a health check may take to arrive, and to be told from others.
+/// Time for a health check's header to arrive.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the beginning of a request is looked at that has not wholly arrived.
+/// Time between two peeks at an incomplete header.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The largest header of one.
+/// The largest header of a health check.
 const HEALTH_HEADER_MAX_BYTES: usize = 2048;
-/// Health checks that are served at once without a seat.
+/// Health checks served at once.
 const HEALTH_MAX: usize = 16;
-/// How requests begin that are served without a seat.
+/// Requests served without a permit.
 const HEALTH: [&[u8]; 4] = [
     b"GET /healthz",
     b"GET /readyz",
     b"HEAD /healthz",
     b"HEAD /readyz",
 ];
-/// Connections that are being told why they are turned away; further ones are only closed.
+/// Rejections under way; further connections are closed without an answer.
 const TURNED_AWAY_MAX: usize = 64;
-/// How long such a connection has to read it.
+/// Time for the client to read the rejection.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Vestibule {
-    /// Since when they wait, and how they are told that they have waited long enough.
+    /// Since when each waits, and the channel that rejects it.
     waiting: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
     turned_away: Semaphore,
     health: Arc<Semaphore>,
 }
 
-/// A connection's place among those that wait; it hears when that is over.
+/// A connection's place in the queue; resolves when it is rejected.
 #[derive(Debug)]
 pub(super) struct Waiting(oneshot::Receiver<()>);
 
-/// What becomes of a connection that waited.
+/// How waiting ends.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It has a seat.
     Permit(OwnedSemaphorePermit),
-    /// It asks whether the server is well, and needs none; this is its place instead.
+    /// A health check, with a permit of its own.
     Health(OwnedSemaphorePermit),
-    /// Too many came after it.
+    /// The queue was full.
     Full,
 }
 
@@ -80,7 +77,7 @@ impl Vestibule {
         }
     }
 
-    /// Until somebody else may be let in to wait.
+    /// Resolves when the queue has room.
     pub(super) async fn has_room(&self) {
         loop {
             {
@@ -98,20 +95,19 @@ impl Vestibule {
         }
     }
 
-    /// Somebody more waits. If too many do, the one that has waited longest is told so.
+    /// Enters the queue. If it overflows, the oldest connection is rejected.
     pub(super) fn enter(&self) -> Waiting {
         let (told, enough) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|(_, one)| !one.is_closed());
         waiting.push_back((Instant::now(), told));
         if waiting.len() > WAITING_MAX {
-            // If it has just got its seat, nothing is lost.
+            // Fails if it has just got its permit.
             let _ = waiting.pop_front().map(|(_, oldest)| oldest.send(()));
         }
         Waiting(enough)
     }
 
-    /// Waits for one of the free seats.
     pub(super) async fn wait(
         &self,
         Waiting(enough): Waiting,
@@ -126,7 +122,6 @@ impl Vestibule {
         }
     }
 
-    /// Says that the house is full.
     pub(super) async fn turn_away_full(&self, stream: TcpStream) {
         let full = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -137,9 +132,9 @@ impl Vestibule {
         self.turn_away(stream, full).await;
     }
 
-    /// Resolves if the connection's first request is a health check, all of it, and there is a place for it.
+    /// Resolves once the connection's first request is a complete health check and has a permit.
     async fn health_check(&self, stream: &TcpStream) -> OwnedSemaphorePermit {
-        // Boxed: it looks at a whole header.
+        // Boxed: it has a buffer for the header.
         if Box::pin(asks_for_health(stream)).await
             && let Ok(place) = Arc::clone(&self.health).acquire_owned().await
         {
@@ -148,8 +143,7 @@ impl Vestibule {
         pending().await
     }
 
-    /// A place for a health check, though its address has too many connections. Nothing if it is none: then it has been told
-    /// why it is turned away.
+    /// Admits a health check of an address at its limit. None otherwise: then it was answered 429.
     pub(super) async fn health_or_too_many(
         &self,
         stream: TcpStream,
@@ -183,7 +177,7 @@ impl Vestibule {
         };
         let answer = answer(problem.retry_after(Duration::from_secs(1)));
         let farewell = async {
-            // Many clients take an answer that comes before the request for a mistake.
+            // Many clients reject an answer that comes before the request.
             stream.peek(&mut [0]).await?;
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
@@ -192,12 +186,12 @@ impl Vestibule {
             while stream.read(&mut rest).await? > 0 {}
             std::io::Result::Ok(())
         };
-        // However it ends, the connection is closed.
+        // Closed in any case.
         let _ = timeout(FAREWELL, farewell).await;
     }
 }
 
-/// Whether a connection's first request is a health check, once its header is there. One that does not come takes no place.
+/// Whether a connection's first request is a health check, once its header has arrived.
 async fn asks_for_health(stream: &TcpStream) -> bool {
     let mut begins = [0; HEALTH_HEADER_MAX_BYTES];
     let look = async {
