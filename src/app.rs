@@ -1,6 +1,6 @@
-//! The composition root: configuration becomes adapters, adapters become desks, desks become two routers.
-//! The only module that sees everything; reading it tells what the process is made of: `engines` are reached over the network,
-//! `storage` outlives the process, `desks` are made of both, `messages` come and go beside the listeners.
+//! The composition root: configuration becomes adapters, adapters become desks, desks become two routers. The only module
+//! that depends on all others. `engines` are reached over the network, `storage` is the data directory, `desks` use both,
+//! `messages` runs the couriers' queues.
 
 mod checks;
 mod commands;
@@ -47,14 +47,14 @@ use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, orders, version};
 
-/// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
+/// File descriptors reserved for the runtime, the logs and the listeners.
 const FILES_RESERVED: u64 = 256;
-/// Connections that a server must be able to hold to be of use.
+/// The least number of connections to start with.
 const CONNECTIONS_MIN: u64 = 32;
-/// The staff's connections where nothing else is configured.
+/// The staff's connections with `auto`.
 const STAFF_CONNECTIONS: u64 = 1000;
 
-/// The server, listening but not yet serving.
+/// The server, bound but not yet accepting.
 #[derive(Debug)]
 pub struct App {
     customers: Listener,
@@ -66,21 +66,20 @@ pub struct App {
     checks: Checks,
     check_every: Duration,
     wall: clock::Metrics,
-    /// Of customers and staff; they stop together.
+    /// Of customers and staff.
     readiness: [Readiness; 2],
     drain: watch::Receiver<Duration>,
 }
 
-/// Where the server can be reached.
 #[derive(Debug, Clone, Serialize)]
 pub struct Addresses {
-    /// The customers' listener, as a URL.
+    /// URL of the customers' listener.
     pub customers: String,
-    /// The staff's listener, as a URL.
+    /// URL of the staff's listener.
     pub staff: String,
 }
 
-/// A listener that is open.
+/// A bound listener.
 #[derive(Debug)]
 struct Listener {
     address: SocketAddr,
@@ -92,8 +91,8 @@ impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If the data directory or an address cannot be had, more connections are configured than the limit of open files
-    /// allows, or the manifest that is to be loaded is not acceptable.
+    /// If the data directory or an address cannot be used, more connections are configured than the limit of open files
+    /// allows, or the configured manifest is not acceptable.
     pub async fn open(
         config: &Config,
         logs: &Logs,
@@ -156,7 +155,7 @@ impl App {
         })
     }
 
-    /// Where the server can be reached, with the ports that were really taken.
+    /// The bound addresses, with the actual ports.
     pub fn addresses(&self) -> Addresses {
         Addresses {
             customers: format!("http://{}", self.customers.address),
@@ -164,8 +163,8 @@ impl App {
         }
     }
 
-    /// Serves until `stop` names a signal, or until a task that serves has ended by itself; then goes down in order (see
-    /// [`shutdown`]). False if it was a fault.
+    /// Serves until `stop` names a signal, or a task has ended unexpectedly; then shuts down (see [`shutdown`]). False
+    /// after a fault.
     pub async fn run(self, stop: oneshot::Receiver<&'static str>) -> bool {
         let Self {
             customers,
@@ -195,10 +194,10 @@ impl App {
         );
         supervise(&mut listeners, "the staff's listener", staff.server.run());
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        supervise(&mut background, "the order line's clock", async move {
+        supervise(&mut background, "the order line's timers", async move {
             orders.run_timers().await;
         });
-        supervise(&mut background, "flood control's clock", async move {
+        supervise(&mut background, "flood control's sweeper", async move {
             flood.sweep().await;
         });
         let packages = desks.packages.clone();
@@ -206,22 +205,22 @@ impl App {
             packages.keep_counts().await;
         });
         let space = storage.space.clone();
-        supervise(&mut background, "the look at the free space", async move {
+        supervise(&mut background, "the free space monitor", async move {
             space.watch().await;
         });
         let couriers = desks.couriers.clone();
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
         });
-        supervise(&mut background, "the engines' checks", preflight.run());
+        supervise(&mut background, "the engine checks", preflight.run());
         supervise(
             &mut background,
-            "the stored data's check",
+            "the storage check",
             checks.keep_checking(check_every),
         );
         supervise(
             &mut background,
-            "the wall clock's watch",
+            "the wall clock monitor",
             clock::watch(wall),
         );
         let (signal, sound) = tokio::select! {
@@ -229,7 +228,7 @@ impl App {
             Some(ended) = listeners.join_next() => (fault(ended), false),
             Some(ended) = background.join_next() => (fault(ended), false),
             () = messages.ended() => {
-                error!("a task that receives or publishes couriers' messages has ended by itself");
+                error!("a task that receives or publishes couriers' messages has ended unexpectedly");
                 ("none", false)
             }
         };
@@ -238,7 +237,7 @@ impl App {
             .await;
         shutdown::close(async {
             messages.stop().await;
-            // If it cannot be stored, the log of the storage says why.
+            // The storage logs a failure itself.
             let _ = desks.packages.keep_rejected().await;
             storage.close().await;
         })
@@ -247,7 +246,7 @@ impl App {
     }
 }
 
-/// Runs a task that is to serve as long as the server does; it is noticed at once if it ends, or panics.
+/// Runs a task for the lifetime of the server; its end or panic is reported through `tasks`.
 fn supervise(
     tasks: &mut Tasks,
     name: &'static str,
@@ -257,7 +256,7 @@ fn supervise(
     tasks.spawn(async move { (name, task.await) });
 }
 
-/// Something that serves has ended by itself. The server cannot go on without it, and a supervisor can start it anew.
+/// A task ended unexpectedly: exit, so that the supervisor restarts the server.
 fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'static str {
     let (task, how) = match ended {
         Ok((task, Ok(()))) => (task, "it returned".to_owned()),
@@ -266,12 +265,11 @@ fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'s
     };
     error!(
         task,
-        how, "a part of the server has ended by itself: going down"
+        how, "a task of the server has ended unexpectedly: shutting down"
     );
     "none"
 }
 
-/// The order line as `/readyz` shows it.
 fn order_line(desks: &Desks) -> Component {
     let (orders, condition) = (desks.orders.clone(), Condition::default());
     Component::new("orders", move || {
@@ -282,7 +280,7 @@ fn order_line(desks: &Desks) -> Component {
     })
 }
 
-/// The description of both listeners' API: customers, staff.
+/// The API descriptions of customers and staff.
 ///
 /// # Errors
 /// If the package types are not acceptable.
@@ -328,7 +326,10 @@ fn scrape(
     let listeners = registry.register(|| {
         describe_gauge!(OPEN, "Open connections");
         describe_gauge!(MOST, "Connections that may be open");
-        describe_gauge!("odyssey_build_info", "Always 1; the labels tell what runs");
+        describe_gauge!(
+            "odyssey_build_info",
+            "Always 1; the labels have the version"
+        );
         gauge!("odyssey_build_info", "version" => version::VERSION, "commit" => version::COMMIT)
             .set(1);
         [("customers", customers), ("staff", staff)].map(|(listener, limit)| {
@@ -343,11 +344,11 @@ fn scrape(
     let free_bytes = registry.register(|| {
         const FREE: &str = "odyssey_storage_free_bytes";
         const LEAST: &str = "odyssey_storage_free_min_bytes";
+        describe_gauge!(FREE, "Free bytes of the data directory's file system");
         describe_gauge!(
-            FREE,
-            "Bytes that are free on the data directory's file system"
+            LEAST,
+            "Free bytes below which writes of the public are refused"
         );
-        describe_gauge!(LEAST, "Free bytes below which the public may not write");
         gauge!(LEAST).set(bytes(space.min_bytes()));
         gauge!(FREE)
     });
@@ -378,8 +379,8 @@ fn count(connections: usize) -> f64 {
     u32::try_from(connections).map_or(f64::INFINITY, f64::from)
 }
 
-/// Connections for customers and staff, within the limit of open files. The staff's are set apart: without baristas no
-/// customer is ever served.
+/// Connection limits of customers and staff, within the limit of open files. The staff's are reserved: without baristas no
+/// customer is served.
 fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[ConnectionLimit; 2]> {
     let usable = open_files.saturating_sub(FILES_RESERVED);
     let listeners = [
@@ -388,7 +389,7 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
     ];
     if usable < CONNECTIONS_MIN && listeners.contains(&Count::Auto) {
         bail!(
-            "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are set apart; it needs at \
+            "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are reserved; it needs at \
              least {}, and one more for each connection that is held",
             FILES_RESERVED + CONNECTIONS_MIN
         );
@@ -405,7 +406,7 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
         bail!(
             "configuration keys `customers.connections_max` and `staff.connections_max`: {customers} and {staff} \
              connections need more than the {open_files} files this process may open (ulimit -n), {FILES_RESERVED} of \
-             which are set apart"
+             which are reserved"
         );
     }
     Ok([customers, staff]

@@ -1,5 +1,5 @@
-//! The life of the server's process: it opens, serves, reloads, goes down. The main thread only listens for signals, so that
-//! every phase can be interrupted.
+//! The server process: open, serve, reload, shut down. The main thread only listens for signals, so that every phase can be
+//! interrupted.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -18,21 +18,18 @@ use crate::shutdown::{Asked, Signals};
 use crate::telemetry::Logs;
 use crate::{notify, version};
 
-/// What a server is started with.
 #[derive(Debug)]
 pub struct Start {
-    /// Its configuration.
     pub config: Config,
-    /// The file that was read for it.
+    /// The configuration file.
     pub file: Option<PathBuf>,
-    /// Where the process writes its log.
     pub logs: Logs,
-    /// When the process began.
+    /// Start of the process.
     pub began: Instant,
 }
 
-/// Opens a server and serves until a signal or a fault ends it; returns the process's exit code. `opened` is called once both
-/// listeners are open. Needs a runtime; must be polled by a thread that is none of its workers.
+/// Opens a server and serves until a signal or a fault; returns the exit code. `opened` is called once both listeners are
+/// open. Needs a runtime; must not be polled by one of its workers.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -50,7 +47,7 @@ pub async fn serve(
     describe(&config, file.as_ref());
     let reload = Reload::new(config.clone(), file, logs.clone());
     let drain = reload.drain();
-    // Opening waits for files, locks and networks. A worker that waited for them would receive no signal.
+    // Opening blocks on files, locks and networks: on a worker, no signal would be received.
     let mut opening = spawn_blocking(move || {
         let opening = App::open(&config, &logs, drain);
         Handle::current().block_on(opening)
@@ -84,11 +81,11 @@ pub async fn serve(
                 }
                 (Asked::Stop(signal), Some(stop)) => {
                     notify::stopping();
-                    // If it goes down already, that is what was asked for.
+                    // Fails if it shuts down already.
                     let _ = stop.send(signal.name);
                 }
                 (Asked::Stop(signal), None) => {
-                    warn!(signal = signal.name, "a second signal: ending at once");
+                    warn!(signal = signal.name, "a second signal: exiting at once");
                     return Ok(signal.exit_code());
                 }
             },
@@ -96,7 +93,6 @@ pub async fn serve(
     }
 }
 
-/// What runs, as whom, and by which configuration.
 fn describe(config: &Config, file: Option<&PathBuf>) {
     info!(
         version = version::VERSION,
@@ -123,7 +119,7 @@ fn describe(config: &Config, file: Option<&PathBuf>) {
     );
 }
 
-/// Where to go from here.
+/// Logs the URLs.
 fn greet(app: &App, addresses: &Addresses, began: Instant) {
     let Addresses { customers, staff } = addresses;
     info!(
