@@ -29,7 +29,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// Without an open request.
     pub idle: Duration,
     /// Without reading from an answer.
@@ -59,38 +59,38 @@ impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, Edge
 pub async fn serve_until_idle(
     mut connection: Pin<&mut impl Connection>,
     activity: &Activity,
-    mut patience: Patience,
+    mut timeouts: Timeouts,
     shutdown: Shutdown,
 ) {
     let mut watch = shutdown.watch();
     let mut ending = false;
-    let mut timer = pin!(sleep(patience.idle.min(patience.stalled)));
+    let mut timer = pin!(sleep(timeouts.idle.min(timeouts.stalled)));
     let ended = poll_fn(|cx| {
         let mut end = watch.poll_triggered(cx);
         loop {
             if end {
                 ending = true;
-                patience.idle = CLOSE_GRACE;
+                timeouts.idle = CLOSE_GRACE;
                 connection.as_mut().end();
-                timer.as_mut().reset(Instant::now() + patience.idle);
+                timer.as_mut().reset(Instant::now() + timeouts.idle);
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
             if !ending && activity.is_lingering() {
                 ending = true;
-                patience.idle = LINGER;
-                timer.as_mut().reset(Instant::now() + patience.idle);
+                timeouts.idle = LINGER;
+                timer.as_mut().reset(Instant::now() + timeouts.idle);
             }
             loop {
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                match look_at(activity, patience) {
-                    Look::Again(at) => timer.as_mut().reset(at),
-                    Look::Idle if ending => return Poll::Ready(Ok(())),
-                    Look::Idle => break,
-                    Look::Stalled => {
+                match check_timeouts(activity, timeouts) {
+                    TimeoutCheck::Again(at) => timer.as_mut().reset(at),
+                    TimeoutCheck::Idle if ending => return Poll::Ready(Ok(())),
+                    TimeoutCheck::Idle => break,
+                    TimeoutCheck::Stalled => {
                         debug!("a connection is reset: its client reads nothing of the answer");
                         activity.give_up();
                         return Poll::Ready(Ok(()));
@@ -105,7 +105,7 @@ pub async fn serve_until_idle(
     }
 }
 
-enum Look {
+enum TimeoutCheck {
     /// No timeout; check again at this time.
     Again(Instant),
     /// No open request for too long.
@@ -114,25 +114,25 @@ enum Look {
     Stalled,
 }
 
-fn look_at(activity: &Activity, patience: Patience) -> Look {
+fn check_timeouts(activity: &Activity, timeouts: Timeouts) -> TimeoutCheck {
     let now = Instant::now();
     if let Some(since) = activity.stalled_since() {
-        let due = since + patience.stalled;
+        let due = since + timeouts.stalled;
         return if due <= now {
-            Look::Stalled
+            TimeoutCheck::Stalled
         } else {
-            Look::Again(due)
+            TimeoutCheck::Again(due)
         };
     }
     let streams = activity.streams();
-    let stream_due = streams.and_then(|streams| streams.reset_stalled(now, patience.stalled));
+    let stream_due = streams.and_then(|streams| streams.reset_stalled(now, timeouts.stalled));
     // A busy connection cannot time out before a whole period has passed.
-    let idle_due = activity.idle_since().unwrap_or(now) + patience.idle;
+    let idle_due = activity.idle_since().unwrap_or(now) + timeouts.idle;
     if idle_due <= now {
-        return Look::Idle;
+        return TimeoutCheck::Idle;
     }
-    let due = idle_due.min(now + patience.stalled);
-    Look::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
+    let due = idle_due.min(now + timeouts.stalled);
+    TimeoutCheck::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
 }
 
 /// Shuts a listener down; cheap to clone.
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: Timeouts = Timeouts {
         idle: Duration::from_secs(30),
         stalled: Duration::from_secs(20),
     };
@@ -231,7 +231,7 @@ mod tests {
     async fn lasted(activity: &Arc<Activity>, shutdown: Shutdown, ends: bool) -> Duration {
         let before = Instant::now();
         let fake = pin!(Fake { asked: None, ends });
-        serve_until_idle(fake, activity, PATIENCE, shutdown).await;
+        serve_until_idle(fake, activity, TIMEOUTS, shutdown).await;
         before.elapsed()
     }
 

@@ -1,6 +1,6 @@
 //! What both listeners share. It depends on no desk.
 //!
-//! [`server`] accepts connections, queues those above the limit in `vestibule`, and serves each with [`connection`], which
+//! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
 //! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
 //! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]) and undocumented
 //! parameters. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
@@ -19,6 +19,7 @@ mod html;
 pub mod index;
 pub mod listen;
 pub mod origin;
+mod overflow;
 pub mod params;
 pub mod problem;
 pub mod responses;
@@ -26,7 +27,6 @@ mod scan;
 pub mod server;
 pub mod status;
 pub mod streams;
-mod vestibule;
 pub mod wire;
 
 pub use api::Api;

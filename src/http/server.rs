@@ -24,10 +24,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::activity::Activity;
-use super::connection::{Patience, Shutdown, serve_until_idle};
+use super::connection::{Shutdown, Timeouts, serve_until_idle};
 use super::edge::{Edge, said};
+use super::overflow::{OverflowQueue, Verdict};
 use super::streams::Streams;
-use super::vestibule::{Verdict, Vestibule};
 use super::wire::Wire;
 
 /// HTTP/1.1: the largest request header, and hyper's largest send buffer.
@@ -41,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a health check's connection above the limit may last.
-const HEALTH_LASTS: Duration = Duration::from_secs(5);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Decides whether a peer may have another connection; the [`Pass`] is dropped when that ends.
 pub type Gate = dyn Fn(IpAddr) -> Option<Pass> + Send + Sync;
@@ -68,7 +68,7 @@ pub struct Server {
     listener: TcpListener,
     edge: Edge,
     settings: Settings,
-    vestibule: Arc<Vestibule>,
+    overflow: Arc<OverflowQueue>,
     /// On shutdown no connection is accepted, and open ones end after their current request.
     shutdown: Shutdown,
     connections: TaskTracker,
@@ -125,7 +125,7 @@ impl Server {
             listener,
             edge,
             settings,
-            vestibule: Arc::new(Vestibule::new()),
+            overflow: Arc::new(OverflowQueue::new()),
             shutdown,
             connections: TaskTracker::new(),
         }
@@ -135,10 +135,14 @@ impl Server {
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
         // The listening socket closes first: later connections are refused, not left in the backlog.
-        while let Some(accepted) = self.shutdown.until_triggered(going_on(self.accept())).await {
+        while let Some(accepted) = self
+            .shutdown
+            .until_triggered(catch_panics(self.accept()))
+            .await
+        {
             match accepted {
                 Ok(()) => pause = ACCEPT_PAUSE,
-                Err(error) if is_the_peers(&error) => {
+                Err(error) if is_peer_error(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
@@ -155,14 +159,14 @@ impl Server {
     }
 
     async fn accept(&self) -> io::Result<()> {
-        self.vestibule.has_room().await;
+        self.overflow.has_room().await;
         let (stream, peer) = self.listener.accept().await?;
         let peer = peer.ip();
         let Some(pass) = self.settings.limit.admit(peer) else {
-            let vestibule = Arc::clone(&self.vestibule);
+            let overflow = Arc::clone(&self.overflow);
             let connection = self.accepted(peer);
             self.connections.spawn(async move {
-                if let Some((stream, _place)) = vestibule.health_or_too_many(stream).await {
+                if let Some((stream, _place)) = overflow.health_or_reject(stream).await {
                     connection.serve_one(stream).await;
                 }
             });
@@ -182,7 +186,7 @@ impl Server {
             peer,
             edge: self.edge.clone(),
             shutdown: self.shutdown.clone(),
-            patience: Patience {
+            timeouts: Timeouts {
                 idle: self.settings.header_timeout,
                 stalled: self.settings.write_timeout,
             },
@@ -209,13 +213,13 @@ impl Server {
 
     /// The limit is reached.
     fn wait(&self, connection: Accepted, stream: TcpStream, free: Arc<Semaphore>, pass: Pass) {
-        let vestibule = Arc::clone(&self.vestibule);
-        let place = vestibule.enter();
+        let overflow = Arc::clone(&self.overflow);
+        let place = overflow.enter();
         self.connections.spawn(async move {
             let _pass = pass;
             let shutdown = connection.shutdown.clone();
             let Some(verdict) = shutdown
-                .until_triggered(vestibule.wait(place, &stream, free))
+                .until_triggered(overflow.wait(place, &stream, free))
                 .await
             else {
                 return;
@@ -227,7 +231,7 @@ impl Server {
                     connection.serve_either(wire, activity).await;
                 }
                 Verdict::Health(_place) => connection.serve_one(stream).await,
-                Verdict::Full => vestibule.turn_away_full(stream).await,
+                Verdict::Full => overflow.reject_full(stream).await,
             }
         });
     }
@@ -237,7 +241,7 @@ struct Accepted {
     peer: IpAddr,
     edge: Edge,
     shutdown: Shutdown,
-    patience: Patience,
+    timeouts: Timeouts,
     /// None where only HTTP/1.1 is served.
     h2_streams_max: Option<u32>,
 }
@@ -247,7 +251,7 @@ impl Accepted {
         let Some(streams_max) = self.h2_streams_max else {
             return self.serve_h1(wire, activity).await;
         };
-        let first = timeout(self.patience.idle, wire.speaks_h2());
+        let first = timeout(self.timeouts.idle, wire.speaks_h2());
         // Boxed: a connection of the other kind does not pay for the larger future.
         match self.shutdown.until_triggered(first).await {
             Some(Ok(Ok(true))) => Box::pin(self.serve_h2(wire, streams_max)).await,
@@ -262,7 +266,7 @@ impl Accepted {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
         let served = self.serve_h1_while(wire, activity, false);
-        let _ = timeout(HEALTH_LASTS, served).await;
+        let _ = timeout(HEALTH_TIMEOUT, served).await;
     }
 
     async fn serve_h1(self, wire: Wire, activity: Arc<Activity>) {
@@ -277,7 +281,7 @@ impl Accepted {
             .max_buf_size(H1_BUFFER_MAX_BYTES)
             .keep_alive(keep_alive)
             .serve_connection(wire, service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.shutdown).await;
+        serve_until_idle(pin!(connection), &activity, self.timeouts, self.shutdown).await;
     }
 
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
@@ -293,12 +297,12 @@ impl Accepted {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(30))
             .serve_connection(wire.of(Arc::clone(&activity)), service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.shutdown).await;
+        serve_until_idle(pin!(connection), &activity, self.timeouts, self.shutdown).await;
     }
 }
 
 /// Turns a panic while accepting into an error: otherwise the listener would look open and serve no one.
-async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+async fn catch_panics(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     let mut accepting = pin!(accepting);
     poll_fn(|cx| {
         let polled = catch_unwind(AssertUnwindSafe(|| accepting.as_mut().poll(cx)));
@@ -315,7 +319,7 @@ async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result
 }
 
 /// The peer left while it was in the backlog (accept(2)).
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut,
     };

@@ -3,7 +3,7 @@
 //! Health checks must be answered even at the limit, or an orchestrator kills the server with all the requests it holds. So
 //! a connection without a permit is peeked at: health checks are served at once, others wait for a permit first in, first
 //! out. While the queue is full no connection is accepted, until a permit is free, or the oldest has waited for
-//! [`WAITS_AT_LEAST`] and is answered 503.
+//! [`WAIT_MIN`] and is answered 503.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -25,11 +25,11 @@ use super::problem::Problem;
 /// Connections that wait for a permit. Each uses one of the process's reserved file descriptors.
 const WAITING_MAX: usize = 64;
 /// The least time in the queue. A shorter burst is served completely.
-const WAITS_AT_LEAST: Duration = Duration::from_secs(5);
+const WAIT_MIN: Duration = Duration::from_secs(5);
 /// Time for a health check's header to arrive.
-const LOOK: Duration = Duration::from_secs(1);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two peeks at an incomplete header.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const PEEK_INTERVAL: Duration = Duration::from_millis(20);
 /// The largest header of a health check.
 const HEALTH_HEADER_MAX_BYTES: usize = 2048;
 /// Health checks served at once.
@@ -42,15 +42,15 @@ const HEALTH: [&[u8]; 4] = [
     b"HEAD /readyz",
 ];
 /// Rejections under way; further connections are closed without an answer.
-const TURNED_AWAY_MAX: usize = 64;
+const REJECTIONS_MAX: usize = 64;
 /// Time for the client to read the rejection.
-const FAREWELL: Duration = Duration::from_secs(1);
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Vestibule {
+pub(super) struct OverflowQueue {
     /// Since when each waits, and the channel that rejects it.
     waiting: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
-    turned_away: Semaphore,
+    rejections: Semaphore,
     health: Arc<Semaphore>,
 }
 
@@ -68,11 +68,11 @@ pub(super) enum Verdict {
     Full,
 }
 
-impl Vestibule {
+impl OverflowQueue {
     pub(super) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
-            turned_away: Semaphore::new(TURNED_AWAY_MAX),
+            rejections: Semaphore::new(REJECTIONS_MAX),
             health: Arc::new(Semaphore::new(HEALTH_MAX)),
         }
     }
@@ -86,12 +86,11 @@ impl Vestibule {
                     waiting.retain(|(_, one)| !one.is_closed());
                 }
                 let oldest = waiting.front().map(|(since, _)| since.elapsed());
-                if waiting.len() < WAITING_MAX || oldest.is_some_and(|time| time >= WAITS_AT_LEAST)
-                {
+                if waiting.len() < WAITING_MAX || oldest.is_some_and(|time| time >= WAIT_MIN) {
                     return;
                 }
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(PEEK_INTERVAL).await;
         }
     }
 
@@ -122,14 +121,14 @@ impl Vestibule {
         }
     }
 
-    pub(super) async fn turn_away_full(&self, stream: TcpStream) {
+    pub(super) async fn reject_full(&self, stream: TcpStream) {
         let full = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "house-full",
             "Too many connections",
             "Every connection that the server may have is open, and too many wait for one.",
         );
-        self.turn_away(stream, full).await;
+        self.reject(stream, full).await;
     }
 
     /// Resolves once the connection's first request is a complete health check and has a permit.
@@ -144,39 +143,39 @@ impl Vestibule {
     }
 
     /// Admits a health check of an address at its limit. None otherwise: then it was answered 429.
-    pub(super) async fn health_or_too_many(
+    pub(super) async fn health_or_reject(
         &self,
         stream: TcpStream,
     ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         let look = {
-            let Ok(_place) = self.turned_away.try_acquire() else {
+            let Ok(_place) = self.rejections.try_acquire() else {
                 return None;
             };
-            timeout(LOOK, self.health_check(&stream)).await
+            timeout(HEADER_TIMEOUT, self.health_check(&stream)).await
         };
         if let Ok(place) = look {
             return Some((stream, place));
         }
-        self.turn_away_too_many(stream).await;
+        self.reject_too_many(stream).await;
         None
     }
 
-    async fn turn_away_too_many(&self, stream: TcpStream) {
+    async fn reject_too_many(&self, stream: TcpStream) {
         let too_many = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-connections",
             "Too many connections",
             "This address, or a network that contains it, has as many connections open as it may.",
         );
-        self.turn_away(stream, too_many).await;
+        self.reject(stream, too_many).await;
     }
 
-    async fn turn_away(&self, mut stream: TcpStream, problem: Problem) {
-        let Ok(_place) = self.turned_away.try_acquire() else {
+    async fn reject(&self, mut stream: TcpStream, problem: Problem) {
+        let Ok(_place) = self.rejections.try_acquire() else {
             return;
         };
         let answer = answer(problem.retry_after(Duration::from_secs(1)));
-        let farewell = async {
+        let rejection = async {
             // Many clients reject an answer that comes before the request.
             stream.peek(&mut [0]).await?;
             stream.write_all(&answer).await?;
@@ -187,7 +186,7 @@ impl Vestibule {
             std::io::Result::Ok(())
         };
         // Closed in any case.
-        let _ = timeout(FAREWELL, farewell).await;
+        let _ = timeout(REJECT_TIMEOUT, rejection).await;
     }
 }
 
@@ -205,11 +204,11 @@ async fn asks_for_health(stream: &TcpStream) -> bool {
             if count == 0 || count == HEALTH_HEADER_MAX_BYTES || !(is_one || may_be) {
                 break;
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(PEEK_INTERVAL).await;
         }
         false
     };
-    timeout(LOOK, look).await.unwrap_or(false)
+    timeout(HEADER_TIMEOUT, look).await.unwrap_or(false)
 }
 
 /// A problem as the bytes of an HTTP/1.1 answer after which the connection is closed.
