@@ -233,7 +233,7 @@ impl App {
             }
         };
         stopping
-            .go_down(signal, &desks.orders, &mut listeners)
+            .shut_down(signal, &desks.orders, &mut listeners)
             .await;
         shutdown::close(async {
             messages.stop().await;

@@ -47,7 +47,7 @@ fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
     };
     let opened = |opened: &Addresses| {
         let Some(file) = addresses else { return Ok(()) };
-        write_whole(file, &serde_json::to_vec(opened)?)
+        write_atomically(file, &serde_json::to_vec(opened)?)
             .with_context(|| format!("cannot write the addresses to {}", file.display()))
     };
     let ended = runtime.block_on(Box::pin(app::serve(start, opened)));
@@ -61,7 +61,7 @@ fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Atomic: readers see all of the file or none.
-fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+fn write_atomically(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut partial = file.to_owned().into_os_string();
     partial.push(".partial");
     std::fs::write(&partial, bytes)?;

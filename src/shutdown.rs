@@ -31,7 +31,7 @@ pub const FLUSH: Duration = Duration::from_secs(5);
 /// Time for message queues and the storage to close.
 pub const CLOSE: Duration = Duration::from_secs(10);
 /// Interval between checks for held requests.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The handled signals, and those whose default action would kill the process.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Signals {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Asked {
+pub enum SignalAction {
     /// Graceful shutdown.
     Stop(StopSignal),
     /// Reload the configuration.
@@ -83,14 +83,14 @@ impl Signals {
     }
 
     /// The next handled signal. Cancel-safe.
-    pub async fn next(&mut self) -> Asked {
-        let stop = |name, number| Asked::Stop(StopSignal { name, number });
+    pub async fn next(&mut self) -> SignalAction {
+        let stop = |name, number| SignalAction::Stop(StopSignal { name, number });
         loop {
             let signal = tokio::select! {
                 _ = self.terminate.recv() => return stop("SIGTERM", 15),
                 _ = self.interrupt.recv() => return stop("SIGINT", 2),
                 _ = self.quit.recv() => return stop("SIGQUIT", 3),
-                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.hangup.recv() => return SignalAction::Reload,
                 _ = self.user_1.recv() => "SIGUSR1",
                 _ = self.user_2.recv() => "SIGUSR2",
             };
@@ -115,7 +115,7 @@ pub struct Stopping {
 
 impl Stopping {
     /// Runs steps 1 to 4.
-    pub async fn go_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
+    pub async fn shut_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
         self.readiness.stop();
         self.customers.trigger();
         if orders.is_sound() {
@@ -140,7 +140,7 @@ impl Stopping {
             signal = why,
             held, drain_s, "draining: no new customers; a second signal exits at once"
         );
-        let served = timeout(drain, nobody_is_held(orders)).await.is_ok();
+        let served = timeout(drain, none_held(orders)).await.is_ok();
         let sent_away = orders.close();
         if !served && sent_away > 0 {
             warn!(
@@ -164,9 +164,9 @@ pub async fn close(closing: impl Future<Output = ()>) {
     }
 }
 
-async fn nobody_is_held(orders: &Orders) {
+async fn none_held(orders: &Orders) {
     while orders.figures().held > 0 {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

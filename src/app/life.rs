@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::reload::Reload;
 use super::{Addresses, App};
 use crate::config::Config;
-use crate::shutdown::{Asked, Signals};
+use crate::shutdown::{SignalAction, Signals};
 use crate::telemetry::Logs;
 use crate::{notify, version};
 
@@ -44,7 +44,7 @@ pub async fn serve(
         logs,
         began,
     } = start;
-    describe(&config, file.as_ref());
+    log_start(&config, file.as_ref());
     let reload = Reload::new(config.clone(), file, logs.clone());
     let drain = reload.drain();
     // Opening blocks on files, locks and networks: on a worker, no signal would be received.
@@ -55,9 +55,9 @@ pub async fn serve(
     let app = loop {
         tokio::select! {
             app = &mut opening => break app.context("opening the server panicked")??,
-            asked = signals.next() => match asked {
-                Asked::Reload => reload.begin(false),
-                Asked::Stop(signal) => {
+            action = signals.next() => match action {
+                SignalAction::Reload => reload.begin(false),
+                SignalAction::Stop(signal) => {
                     info!(signal = signal.name, "stopped before the server was open");
                     return Ok(signal.exit_code());
                 }
@@ -66,7 +66,7 @@ pub async fn serve(
     };
     let addresses = app.addresses();
     opened(&addresses)?;
-    greet(&app, &addresses, began);
+    log_urls(&app, &addresses, began);
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
     let mut running = pin!(app.run(stopped));
@@ -74,17 +74,17 @@ pub async fn serve(
     loop {
         tokio::select! {
             sound = &mut running => return Ok(u8::from(!sound)),
-            asked = signals.next() => match (asked, stop.take()) {
-                (Asked::Reload, still_serving) => {
+            action = signals.next() => match (action, stop.take()) {
+                (SignalAction::Reload, still_serving) => {
                     reload.begin(still_serving.is_some());
                     stop = still_serving;
                 }
-                (Asked::Stop(signal), Some(stop)) => {
+                (SignalAction::Stop(signal), Some(stop)) => {
                     notify::stopping();
                     // Fails if it shuts down already.
                     let _ = stop.send(signal.name);
                 }
-                (Asked::Stop(signal), None) => {
+                (SignalAction::Stop(signal), None) => {
                     warn!(signal = signal.name, "a second signal: exiting at once");
                     return Ok(signal.exit_code());
                 }
@@ -93,7 +93,7 @@ pub async fn serve(
     }
 }
 
-fn describe(config: &Config, file: Option<&PathBuf>) {
+fn log_start(config: &Config, file: Option<&PathBuf>) {
     info!(
         version = version::VERSION,
         commit = version::COMMIT,
@@ -120,7 +120,7 @@ fn describe(config: &Config, file: Option<&PathBuf>) {
 }
 
 /// Logs the URLs.
-fn greet(app: &App, addresses: &Addresses, began: Instant) {
+fn log_urls(app: &App, addresses: &Addresses, began: Instant) {
     let Addresses { customers, staff } = addresses;
     info!(
         url = customers,

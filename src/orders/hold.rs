@@ -22,7 +22,7 @@ pub struct Held<X: LineLock> {
     desk: Desk<X>,
     attachment: Attachment,
     outcome: oneshot::Receiver<Outcome>,
-    settled: bool,
+    disarmed: bool,
 }
 
 impl<X: LineLock> Held<X> {
@@ -35,7 +35,7 @@ impl<X: LineLock> Held<X> {
             desk,
             attachment,
             outcome,
-            settled: false,
+            disarmed: false,
         }
     }
 
@@ -49,7 +49,7 @@ impl<X: LineLock> Held<X> {
     /// Itself, if the order is final already: the outcome is ready.
     pub fn promise(mut self) -> Result<(), Self> {
         if self.desk.promise(self.attachment) {
-            self.settled = true;
+            self.disarmed = true;
             return Ok(());
         }
         Err(self)
@@ -61,7 +61,7 @@ impl<X: LineLock> Future for Held<X> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         Pin::new(&mut self.outcome).poll(cx).map(|outcome| {
-            self.settled = true;
+            self.disarmed = true;
             outcome.unwrap_or(Outcome::Closing)
         })
     }
@@ -69,7 +69,7 @@ impl<X: LineLock> Future for Held<X> {
 
 impl<X: LineLock> Drop for Held<X> {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.disarmed {
             self.desk.leave(self.attachment);
         }
     }
@@ -81,7 +81,7 @@ pub struct IdleBarista<X: LineLock> {
     desk: Desk<X>,
     idle: Idle,
     work: oneshot::Receiver<Lease>,
-    settled: bool,
+    disarmed: bool,
 }
 
 impl<X: LineLock> IdleBarista<X> {
@@ -90,18 +90,18 @@ impl<X: LineLock> IdleBarista<X> {
             desk,
             idle,
             work,
-            settled: false,
+            disarmed: false,
         }
     }
 
     /// Stops waiting. A lease that was sent at that moment is returned.
     pub fn stop(mut self) -> Option<LeaseGuard<X>> {
-        let lease = self.settle();
+        let lease = self.withdraw();
         lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
     }
 
-    fn settle(&mut self) -> Option<Lease> {
-        self.settled = true;
+    fn withdraw(&mut self) -> Option<Lease> {
+        self.disarmed = true;
         if self.desk.quit(self.idle) {
             return None;
         }
@@ -116,7 +116,7 @@ impl<X: LineLock> Future for IdleBarista<X> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.work).poll(cx).map(|lease| {
-            self.settled = true;
+            self.disarmed = true;
             let lease = lease.ok()?;
             Some(LeaseGuard::new(self.desk.clone(), lease))
         })
@@ -125,10 +125,10 @@ impl<X: LineLock> Future for IdleBarista<X> {
 
 impl<X: LineLock> Drop for IdleBarista<X> {
     fn drop(&mut self) {
-        if self.settled {
+        if self.disarmed {
             return;
         }
-        if let Some(lease) = self.settle() {
+        if let Some(lease) = self.withdraw() {
             self.desk.give_back(lease.id, lease.attempt, lease.previous);
         }
     }

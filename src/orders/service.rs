@@ -195,7 +195,7 @@ impl<X: LineLock> Desk<X> {
         let now = now();
         let (receivers, count) = self.step(|line| line.purge(now, origin, since.into_std()));
         self.shop.metrics.cancelled_blocked.increment(count as u64);
-        tell(receivers, &Outcome::Blocked(blocked_for));
+        send_all(receivers, &Outcome::Blocked(blocked_for));
         count
     }
 
@@ -236,7 +236,7 @@ impl<X: LineLock> Desk<X> {
             self.shop.metrics.cancelled_deleted.increment(1);
             debug!(order_id = %id, "an order was cancelled");
         }
-        tell(receivers, &Outcome::Cancelled(Arc::clone(&order)));
+        send_all(receivers, &Outcome::Cancelled(Arc::clone(&order)));
         Ok(order)
     }
 
@@ -306,7 +306,7 @@ impl<X: LineLock> Desk<X> {
             let customer_request_id = order.request_id.as_deref();
             debug!(order_id = %id, customer_request_id, delivered = order.delivered, "an order is ready");
         }
-        tell(receivers, &Outcome::Ready(Arc::clone(&order)));
+        send_all(receivers, &Outcome::Ready(Arc::clone(&order)));
         Ok(Report { order, already })
     }
 
@@ -329,7 +329,7 @@ impl<X: LineLock> Desk<X> {
         let returned = self.step(|line| line.release(now, id, attempt))?;
         let customer_request_id = self.request_id(id);
         debug!(order_id = %id, customer_request_id, "a barista gave an order back");
-        self.settle(id, returned, &self.shop.metrics.requeued_released);
+        self.record_return(id, returned, &self.shop.metrics.requeued_released);
         Ok(())
     }
 
@@ -364,12 +364,12 @@ impl<X: LineLock> Desk<X> {
                 debug!(%order_id, attempt, barista, customer_request_id, "an order's lease expired: it returns to its place");
                 &metrics.requeued_expired
             };
-            self.settle(order_id, expired.returned, requeued);
+            self.record_return(order_id, expired.returned, requeued);
         }
     }
 
     /// Counts the return of an order, and sends a new lease on.
-    fn settle(
+    fn record_return(
         &self,
         id: OrderId,
         returned: Returned<oneshot::Sender<Lease>>,
@@ -395,7 +395,7 @@ impl<X: LineLock> Desk<X> {
     pub fn close(&self) -> usize {
         let (receivers, baristas) = self.step(Line::close);
         let held = receivers.len();
-        tell(receivers, &Outcome::Closing);
+        send_all(receivers, &Outcome::Closing);
         drop(baristas);
         held
     }
@@ -434,7 +434,7 @@ impl<X: LineLock> Desk<X> {
         debug!(order_id = %id, attempt, customer_request_id, "a lease did not reach its barista");
         let now = now();
         if let Some(returned) = self.step(|line| line.give_back(now, id, attempt, previous)) {
-            self.settle(id, returned, &self.shop.metrics.requeued_undelivered);
+            self.record_return(id, returned, &self.shop.metrics.requeued_undelivered);
         }
     }
 
@@ -483,7 +483,7 @@ fn now() -> Now {
 }
 
 /// A receiver that has left was handled by its own `Drop`.
-fn tell(receivers: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
+fn send_all(receivers: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
     for receiver in receivers {
         let _ = receiver.send(outcome.clone());
     }
