@@ -1,7 +1,7 @@
-//! Embeds the commit the sources are at, for `src/version.rs`.
+//! Embeds the commit of the sources, for `src/version.rs`.
 //!
-//! `ODYSSEY_COMMIT` names it where there is no repository, as in the container's build. Only files that change with the
-//! commit are watched: a path that does not exist would make every build start over.
+//! `ODYSSEY_COMMIT` names it where there is no repository, as in the container's build. Only existing files are watched: a
+//! missing one would rebuild every time.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn main() {
 
 /// The commit that is checked out, if these sources are a repository of their own and git is installed.
 fn of_repository() -> Option<String> {
-    // Sources that were unpacked somewhere inside another repository are not at that one's commit.
+    // Sources unpacked inside another repository are not at its commit.
     if !Path::new(".git").exists() {
         return None;
     }

@@ -1,6 +1,6 @@
-//! The composition root: configuration becomes adapters, adapters become desks, desks become two routers.
-//! The only module that sees everything; reading it tells what the process is made of: `engines` are reached over the network,
-//! `storage` outlives the process, `desks` are made of both, `messages` come and go beside the listeners.
+//! The composition root: configuration becomes adapters, adapters become desks, desks become two routers. The only module
+//! that depends on all others. `engines` are reached over the network, `storage` is the data directory, `desks` use both,
+//! `messages` runs the couriers' queues.
 
 mod checks;
 mod commands;
@@ -34,11 +34,11 @@ use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::config::{self, Config, Count};
 use crate::http::Api;
-use crate::http::connection::Stop;
+use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
 use crate::http::origin::Origins;
-use crate::http::server::{Seats, Server, Settings};
+use crate::http::server::{ConnectionLimit, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::shutdown::{self, Stopping, Tasks};
 pub use crate::storage::preflight::Outcome;
@@ -47,18 +47,18 @@ use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, orders, version};
 
-/// Open files that are not connections: the runtime's, the logs', the listeners', and some to spare.
+/// File descriptors reserved for the runtime, the logs and the listeners.
 const FILES_RESERVED: u64 = 256;
-/// Connections that a server must be able to hold to be of use.
+/// The least number of connections to start with.
 const CONNECTIONS_MIN: u64 = 32;
-/// The staff's connections where nothing else is configured.
+/// The staff's connections with `auto`.
 const STAFF_CONNECTIONS: u64 = 1000;
 
-/// The server, listening but not yet serving.
+/// The server, bound but not yet accepting.
 #[derive(Debug)]
 pub struct App {
-    customers: Door,
-    staff: Door,
+    customers: Listener,
+    staff: Listener,
     desks: Desks,
     messages: Messages,
     preflight: Preflight,
@@ -66,41 +66,40 @@ pub struct App {
     checks: Checks,
     check_every: Duration,
     wall: clock::Metrics,
-    /// Of customers and staff; they stop together.
+    /// Of customers and staff.
     readiness: [Readiness; 2],
     drain: watch::Receiver<Duration>,
 }
 
-/// Where the server can be reached.
 #[derive(Debug, Clone, Serialize)]
 pub struct Addresses {
-    /// The customers' listener, as a URL.
+    /// URL of the customers' listener.
     pub customers: String,
-    /// The staff's listener, as a URL.
+    /// URL of the staff's listener.
     pub staff: String,
 }
 
-/// A listener that is open.
+/// A bound listener.
 #[derive(Debug)]
-struct Door {
+struct Listener {
     address: SocketAddr,
     server: Server,
-    stop: Stop,
+    shutdown: Shutdown,
 }
 
 impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If the data directory or an address cannot be had, more connections are configured than the limit of open files
-    /// allows, or the manifest that is to be loaded is not acceptable.
+    /// If the data directory or an address cannot be used, more connections are configured than the limit of open files
+    /// allows, or the configured manifest is not acceptable.
     pub async fn open(
         config: &Config,
         logs: &Logs,
         drain: watch::Receiver<Duration>,
     ) -> anyhow::Result<Self> {
         let registry = registry();
-        let [customers_seats, staff_seats] = seats(config, raise_open_files())?;
+        let [customers_limit, staff_limit] = connection_limits(config, raise_open_files())?;
         let types = package_types(config)?;
         let engines = Box::pin(Engines::find(config)).await?;
         let storage = Storage::open(config, &engines, &registry)?;
@@ -113,36 +112,37 @@ impl App {
             space: storage.space.clone(),
         };
         let mut components = storage.components(&stores, engines.preflight.findings());
-        let mut desks = Desks::new(config, stores, types, customers_seats.max(), &registry);
+        let mut desks = Desks::new(config, stores, types, customers_limit.max(), &registry);
         components.insert(0, order_line(&desks));
         let messages = Messages::new(config, &engines, &registry);
         components.extend(messages.component());
         let readiness = Readiness::of(components);
-        messages.plug_in(&mut desks.couriers);
+        messages.attach(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(
             &registry,
             &desks,
             &storage,
-            [&customers_seats, &staff_seats],
+            [&customers_limit, &staff_limit],
             logs.count_lost(&registry),
         );
         let checks = Checks::new(storage.databases());
         let [customers, staff] = apis(&desks, readiness.clone(), scrape, &checks);
-        let door = |name, listener: &config::Listener, origins: &[String], seats, api: Api| {
-            let origins = Origins::new(name, &listener.hosts, origins);
-            let flood = desks.flood.clone();
-            let client_of = move |peer, headers: &_| flood.client(peer, headers);
-            let edge = Edge::new(name, api, origins, client_of, registry.clone());
-            Door::open(name, listener, seats, edge, &config.http)
-        };
+        let open_listener =
+            |name, listener: &config::Listener, origins: &[String], limit, api: Api| {
+                let origins = Origins::new(name, &listener.hosts, origins);
+                let flood = desks.flood.clone();
+                let client_of = move |peer, headers: &_| flood.client(peer, headers);
+                let edge = Edge::new(name, api, origins, client_of, registry.clone());
+                Listener::open(name, listener, limit, edge, &config.http)
+            };
         let allowed = &config.customers.origins;
         let flood = desks.flood.clone();
-        let customers_seats = customers_seats.behind(move |peer| flood.connect(peer));
+        let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
         let listener = config.customers.listener();
         Ok(Self {
-            customers: door("customers", &listener, allowed, customers_seats, customers)?,
-            staff: door("staff", &config.staff, &[], staff_seats, staff)?,
+            customers: open_listener("customers", &listener, allowed, customers_limit, customers)?,
+            staff: open_listener("staff", &config.staff, &[], staff_limit, staff)?,
             desks,
             messages,
             preflight: engines.preflight,
@@ -155,7 +155,7 @@ impl App {
         })
     }
 
-    /// Where the server can be reached, with the ports that were really taken.
+    /// The bound addresses, with the actual ports.
     pub fn addresses(&self) -> Addresses {
         Addresses {
             customers: format!("http://{}", self.customers.address),
@@ -163,8 +163,8 @@ impl App {
         }
     }
 
-    /// Serves until `stop` names a signal, or until a task that serves has ended by itself; then goes down in order (see
-    /// [`shutdown`]). False if it was a fault.
+    /// Serves until `stop` names a signal, or a task has ended unexpectedly; then shuts down (see [`shutdown`]). False
+    /// after a fault.
     pub async fn run(self, stop: oneshot::Receiver<&'static str>) -> bool {
         let Self {
             customers,
@@ -181,8 +181,8 @@ impl App {
         } = self;
         let stopping = Stopping {
             readiness,
-            customers: customers.stop,
-            staff: staff.stop,
+            customers: customers.shutdown,
+            staff: staff.shutdown,
             drain,
         };
         let messages = messages.start(&desks.couriers);
@@ -194,10 +194,10 @@ impl App {
         );
         supervise(&mut listeners, "the staff's listener", staff.server.run());
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        supervise(&mut background, "the order line's clock", async move {
-            orders.keep_time().await;
+        supervise(&mut background, "the order line's timers", async move {
+            orders.run_timers().await;
         });
-        supervise(&mut background, "flood control's clock", async move {
+        supervise(&mut background, "flood control's sweeper", async move {
             flood.sweep().await;
         });
         let packages = desks.packages.clone();
@@ -205,22 +205,22 @@ impl App {
             packages.keep_counts().await;
         });
         let space = storage.space.clone();
-        supervise(&mut background, "the look at the free space", async move {
+        supervise(&mut background, "the free space monitor", async move {
             space.watch().await;
         });
         let couriers = desks.couriers.clone();
         supervise(&mut background, "the count of parked orders", async move {
             couriers.count_parked().await;
         });
-        supervise(&mut background, "the engines' checks", preflight.run());
+        supervise(&mut background, "the engine checks", preflight.run());
         supervise(
             &mut background,
-            "the stored data's check",
+            "the storage check",
             checks.keep_checking(check_every),
         );
         supervise(
             &mut background,
-            "the wall clock's watch",
+            "the wall clock monitor",
             clock::watch(wall),
         );
         let (signal, sound) = tokio::select! {
@@ -228,16 +228,16 @@ impl App {
             Some(ended) = listeners.join_next() => (fault(ended), false),
             Some(ended) = background.join_next() => (fault(ended), false),
             () = messages.ended() => {
-                error!("a task that receives or publishes couriers' messages has ended by itself");
+                error!("a task that receives or publishes couriers' messages has ended unexpectedly");
                 ("none", false)
             }
         };
         stopping
-            .go_down(signal, &desks.orders, &mut listeners)
+            .shut_down(signal, &desks.orders, &mut listeners)
             .await;
         shutdown::close(async {
             messages.stop().await;
-            // If it cannot be stored, the log of the storage says why.
+            // The storage logs a failure itself.
             let _ = desks.packages.keep_rejected().await;
             storage.close().await;
         })
@@ -246,7 +246,7 @@ impl App {
     }
 }
 
-/// Runs a task that is to serve as long as the server does; it is noticed at once if it ends, or panics.
+/// Runs a task for the lifetime of the server; its end or panic is reported through `tasks`.
 fn supervise(
     tasks: &mut Tasks,
     name: &'static str,
@@ -256,7 +256,7 @@ fn supervise(
     tasks.spawn(async move { (name, task.await) });
 }
 
-/// Something that serves has ended by itself. The server cannot go on without it, and a supervisor can start it anew.
+/// A task ended unexpectedly: exit, so that the supervisor restarts the server.
 fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'static str {
     let (task, how) = match ended {
         Ok((task, Ok(()))) => (task, "it returned".to_owned()),
@@ -265,12 +265,11 @@ fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'s
     };
     error!(
         task,
-        how, "a part of the server has ended by itself: going down"
+        how, "a task of the server has ended unexpectedly: shutting down"
     );
     "none"
 }
 
-/// The order line as `/readyz` shows it.
 fn order_line(desks: &Desks) -> Component {
     let (orders, condition) = (desks.orders.clone(), Condition::default());
     Component::new("orders", move || {
@@ -281,7 +280,7 @@ fn order_line(desks: &Desks) -> Component {
     })
 }
 
-/// The description of both listeners' API: customers, staff.
+/// The API descriptions of customers and staff.
 ///
 /// # Errors
 /// If the package types are not acceptable.
@@ -319,20 +318,23 @@ fn scrape(
     registry: &Registry,
     desks: &Desks,
     storage: &Storage,
-    [customers, staff]: [&Seats; 2],
+    [customers, staff]: [&ConnectionLimit; 2],
     count_lost_lines: impl Fn() + Send + Sync + 'static,
 ) -> Scrape {
     const OPEN: &str = "odyssey_connections";
     const MOST: &str = "odyssey_connections_max";
-    let doors = registry.register(|| {
+    let listeners = registry.register(|| {
         describe_gauge!(OPEN, "Open connections");
         describe_gauge!(MOST, "Connections that may be open");
-        describe_gauge!("odyssey_build_info", "Always 1; the labels tell what runs");
+        describe_gauge!(
+            "odyssey_build_info",
+            "Always 1; the labels have the version"
+        );
         gauge!("odyssey_build_info", "version" => version::VERSION, "commit" => version::COMMIT)
             .set(1);
-        [("customers", customers), ("staff", staff)].map(|(listener, seats)| {
-            gauge!(MOST, "listener" => listener).set(count(seats.max()));
-            (gauge!(OPEN, "listener" => listener), seats.clone())
+        [("customers", customers), ("staff", staff)].map(|(listener, limit)| {
+            gauge!(MOST, "listener" => listener).set(count(limit.max()));
+            (gauge!(OPEN, "listener" => listener), limit.clone())
         })
     });
     let desks = desks.clone();
@@ -342,25 +344,25 @@ fn scrape(
     let free_bytes = registry.register(|| {
         const FREE: &str = "odyssey_storage_free_bytes";
         const LEAST: &str = "odyssey_storage_free_min_bytes";
+        describe_gauge!(FREE, "Free bytes of the data directory's file system");
         describe_gauge!(
-            FREE,
-            "Bytes that are free on the data directory's file system"
+            LEAST,
+            "Free bytes below which writes of the public are refused"
         );
-        describe_gauge!(LEAST, "Free bytes below which the public may not write");
         gauge!(LEAST).set(bytes(space.min_bytes()));
         gauge!(FREE)
     });
     Scrape::new(registry.clone(), move || {
-        desks.orders.show_figures();
-        desks.flood.show_figures();
-        oplog.show_figures();
+        desks.orders.update_gauges();
+        desks.flood.update_gauges();
+        oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
         count_lost_lines();
         for database in &databases {
-            database.show_figures();
+            database.update_gauges();
         }
-        for (open, seats) in &doors {
-            open.set(count(seats.taken()));
+        for (open, limit) in &listeners {
+            open.set(count(limit.open()));
         }
     })
 }
@@ -377,9 +379,9 @@ fn count(connections: usize) -> f64 {
     u32::try_from(connections).map_or(f64::INFINITY, f64::from)
 }
 
-/// Connections for customers and staff, within the limit of open files. The staff's are set apart: without baristas no
-/// customer is ever served.
-fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
+/// Connection limits of customers and staff, within the limit of open files. The staff's are reserved: without baristas no
+/// customer is served.
+fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[ConnectionLimit; 2]> {
     let usable = open_files.saturating_sub(FILES_RESERVED);
     let listeners = [
         config.customers.connections_max,
@@ -387,7 +389,7 @@ fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
     ];
     if usable < CONNECTIONS_MIN && listeners.contains(&Count::Auto) {
         bail!(
-            "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are set apart; it needs at \
+            "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are reserved; it needs at \
              least {}, and one more for each connection that is held",
             FILES_RESERVED + CONNECTIONS_MIN
         );
@@ -404,17 +406,18 @@ fn seats(config: &Config, open_files: u64) -> anyhow::Result<[Seats; 2]> {
         bail!(
             "configuration keys `customers.connections_max` and `staff.connections_max`: {customers} and {staff} \
              connections need more than the {open_files} files this process may open (ulimit -n), {FILES_RESERVED} of \
-             which are set apart"
+             which are reserved"
         );
     }
-    Ok([customers, staff].map(|seats| Seats::new(usize::try_from(seats).unwrap_or(usize::MAX))))
+    Ok([customers, staff]
+        .map(|limit| ConnectionLimit::new(usize::try_from(limit).unwrap_or(usize::MAX))))
 }
 
-impl Door {
+impl Listener {
     fn open(
         name: &'static str,
         listener: &config::Listener,
-        seats: Seats,
+        limit: ConnectionLimit,
         edge: Edge,
         http: &config::Http,
     ) -> anyhow::Result<Self> {
@@ -426,20 +429,20 @@ impl Door {
             )
         })?;
         let address = socket.local_addr()?;
-        info!(%address, connections_max = seats.max(), h2c = listener.h2c, "the {name} listener is open");
+        info!(%address, connections_max = limit.max(), h2c = listener.h2c, "the {name} listener is open");
         let settings = Settings {
             name,
             h2c: listener.h2c,
-            seats,
+            limit,
             header_timeout: http.header_timeout,
             write_timeout: http.write_timeout,
             h2_streams_max: http.h2_streams_max,
         };
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         Ok(Self {
             address,
-            server: Server::new(socket, edge, settings, stop.clone()),
-            stop,
+            server: Server::new(socket, edge, settings, shutdown.clone()),
+            shutdown,
         })
     }
 }
@@ -454,16 +457,18 @@ mod tests {
         for (open_files, customers, staff) in
             [(20_000, 18_744, 1000), (1024, 576, 192), (288, 24, 8)]
         {
-            let [c, s] = seats(&config, open_files).unwrap();
+            let [c, s] = connection_limits(&config, open_files).unwrap();
             assert_eq!((c.max(), s.max()), (customers, staff), "{open_files}");
         }
         for open_files in [0, 64, 256, 287] {
-            let refused = seats(&config, open_files).unwrap_err().to_string();
+            let refused = connection_limits(&config, open_files)
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains("at least 288"), "{refused}");
         }
         config.customers.connections_max = Count::Exactly(900);
-        assert!(seats(&config, 1024).is_err());
-        assert!(seats(&config, 2048).is_ok());
+        assert!(connection_limits(&config, 1024).is_err());
+        assert!(connection_limits(&config, 2048).is_ok());
     }
 
     #[test]

@@ -28,36 +28,25 @@ pub use self::secret::Secret;
 /// Every key, commented, with its default, unit and bounds.
 pub const DEFAULTS: &str = include_str!("config.default.toml");
 
-/// Where commands find the server. It configures no server, and so is no key.
+/// The server's URL for commands. Not a key: it configures no server.
 const CLIENT_URL: &str = "ODYSSEY_URL";
 
-/// Why the program does not start.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("configuration file `{file}`: {detail}")]
-    Unreadable {
-        /// Its path.
-        file: String,
-        /// Why.
-        detail: String,
-    },
-    /// The file is not TOML.
+    Unreadable { file: String, detail: String },
     #[error("configuration file `{file}`, line {line}: {detail}")]
     Malformed {
-        /// Its path.
         file: String,
-        /// Where, from 1.
+        /// From 1.
         line: usize,
-        /// What is wrong there.
         detail: String,
     },
-    /// A key is unknown, or its value is not acceptable.
     #[error("configuration key `{key}`: {detail}")]
     Key {
-        /// The key, with dots.
+        /// With dots.
         key: String,
-        /// The value that is wrong, and the form that is right.
+        /// The wrong value, and the right form.
         detail: String,
     },
 }
@@ -66,66 +55,44 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where what must last is kept.
     pub data_dir: PathBuf,
-    /// The customers' listener.
     pub customers: Customers,
-    /// The staff's listener.
     pub staff: Listener,
-    /// What both listeners share.
     pub http: Http,
-    /// The threads that serve.
     pub runtime: Runtime,
-    /// The databases in the data directory.
     pub storage: Storage,
-    /// The order line.
     pub orders: Orders,
-    /// Drone deliveries.
     pub deliveries: Deliveries,
-    /// Packages.
     pub packages: Packages,
-    /// Assignments.
     pub assignments: Assignments,
-    /// Couriers.
     pub couriers: Couriers,
-    /// Redis.
     pub redis: Redis,
-    /// The operational log.
     pub oplog: Oplog,
-    /// Amazon's services.
     pub aws: Aws,
-    /// Who may place how many orders.
     pub flood: Flood,
-    /// Going down.
     pub shutdown: Shutdown,
-    /// What is logged, and how.
     pub log: Log,
-    /// Variables of the environment that begin as ours do and name no key.
+    /// Environment variables with our prefix that name no key.
     #[serde(skip)]
     pub passed_over: Vec<String>,
 }
 
-/// The customers' listener.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Customers {
-    /// Address and port.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// Whether HTTP/2 without TLS is spoken too.
+    /// HTTP/2 without TLS.
     pub h2c: bool,
-    /// Open connections at most.
     pub connections_max: Count,
-    /// Host names it answers for.
     pub hosts: Vec<String>,
-    /// Origins whose pages may use it, besides its own.
+    /// CORS origins.
     pub origins: Vec<String>,
-    /// Whether drones may report here too.
+    /// Whether drones may report here.
     pub deliveries: bool,
 }
 
 impl Customers {
-    /// What it has in common with the staff's.
     pub fn listener(&self) -> Listener {
         Listener {
             listen: self.listen,
@@ -136,309 +103,220 @@ impl Customers {
     }
 }
 
-/// One listener.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
-    /// Address and port.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// Whether HTTP/2 without TLS is spoken too.
+    /// HTTP/2 without TLS.
     pub h2c: bool,
-    /// Open connections at most.
     pub connections_max: Count,
-    /// Host names it answers for.
     pub hosts: Vec<String>,
 }
 
-/// A number, or whatever suits the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// Whatever suits the machine; the key's description says what that is.
+    /// See the key's description.
     Auto,
-    /// So many.
     Exactly(usize),
 }
 
-/// What both listeners share.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Time for a request's header.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
-    /// Time in which a client must take something of an answer.
     #[serde(with = "duration")]
     pub write_timeout: Duration,
-    /// Time for a request's body.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
-    /// Largest body, bytes.
     pub body_max_bytes: usize,
-    /// Connections waiting to be accepted.
     pub backlog: u32,
-    /// Requests at once on one HTTP/2 connection.
     pub h2_streams_max: u32,
 }
 
-/// The threads that serve.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
-    /// How many there are.
     pub workers: Count,
 }
 
-/// The databases in the data directory.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
-    /// Operations that may wait.
     pub queue_max: usize,
-    /// Operations that share a commit at most.
     pub batch_max: usize,
-    /// Threads that read.
     pub readers: usize,
-    /// How often the files are checked; zero: never by themselves.
+    /// Zero: no periodic checks.
     #[serde(with = "duration")]
     pub check_every: Duration,
-    /// Free bytes below which the public may not write.
+    /// Bytes.
     pub free_min: u64,
 }
 
-/// Drone deliveries.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deliveries {
-    /// Deliveries that are kept after they are over.
     pub kept: u64,
-    /// Ongoing deliveries.
     pub ongoing_max: u64,
-    /// Events of one delivery.
     pub events_max: u32,
-    /// Silence after which an ongoing delivery is stale.
     #[serde(with = "duration")]
     pub stale_after: Duration,
-    /// Which event may follow which.
     pub graph: DeliveryGraph,
 }
 
-/// Packages.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
-    /// The types there are.
     pub types: Vec<String>,
-    /// Those which a recipient takes only after having said so.
     pub opt_in: Vec<String>,
-    /// How long a package is known again.
     pub remember: Time,
-    /// How far ahead of the clock a preference may be stamped.
     pub future_max: Time,
 }
 
-/// Assignments.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Assignments {
-    /// Where they are kept.
     pub store: AssignmentStore,
-    /// The table of assignments, in `DynamoDB`.
     pub table: String,
-    /// The table of who has which package, in `DynamoDB`.
     pub packages_table: String,
-    /// A manifest that is loaded at the start; empty: none.
+    /// Loaded at the start; empty: none.
     pub manifest: PathBuf,
-    /// Largest manifest, bytes.
     pub manifest_max_bytes: usize,
-    /// Time for a manifest to arrive.
     #[serde(with = "duration")]
     pub manifest_timeout: Duration,
-    /// Whether a final status stays.
     pub strict: bool,
 }
 
-/// Where assignments are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AssignmentStore {
-    /// In the data directory.
     Sqlite,
-    /// In tables that several servers share.
     DynamoDb,
 }
 
-/// The operational log.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Oplog {
-    /// Where it goes.
     pub sink: OplogSink,
-    /// This server's name in it.
     pub instance: String,
-    /// A file's size, in bytes of lines.
+    /// In bytes of uncompressed lines.
     pub file_max_bytes: u64,
-    /// Files that are kept.
     pub files_max: usize,
-    /// The bucket.
     pub bucket: String,
-    /// What keys in the bucket begin with.
     pub prefix: String,
-    /// The encryption that uploads ask for.
     pub sse: OplogSse,
-    /// The key of KMS with it; empty: the account's own for S3.
+    /// Empty: the account's own key for S3.
     pub kms_key: String,
-    /// An object's size, in bytes of lines.
+    /// In bytes of uncompressed lines.
     pub batch_max_bytes: u64,
-    /// An object's age.
     #[serde(with = "duration")]
     pub batch_age: Duration,
-    /// Bytes that may wait on the disk.
     pub spool_max_bytes: u64,
-    /// Lines that may wait in memory.
+    /// Lines in memory.
     pub waiting_max: usize,
 }
 
-/// Where the operational log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OplogSink {
-    /// To files in the data directory.
     Files,
-    /// To a bucket.
     S3,
-    /// Nowhere.
     None,
 }
 
-/// The encryption that uploads of the operational log ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum OplogSse {
-    /// None: the bucket decides.
+    /// The bucket's default.
     #[serde(rename = "none")]
     None,
-    /// With keys of S3.
     #[serde(rename = "AES256")]
     Aes256,
-    /// With a key of KMS.
     #[serde(rename = "aws:kms")]
     AwsKms,
 }
 
-/// Amazon's services.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aws {
-    /// Whether what is missing is created.
     pub provision: bool,
 }
 
-/// A time, or for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Time {
-    /// Without end.
     Forever,
-    /// So long.
     For(Duration),
 }
 
-/// Which event of a delivery may follow which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryGraph {
-    /// Any, between the first and the final one.
+    /// Any order between the first and the final event.
     Free,
-    /// What a drone can really do.
+    /// Only transitions a drone can make.
     Strict,
 }
 
-/// The order line.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Orders {
-    /// How long `/start/` without `wait` is held.
+    /// Default `wait` of `/start/`.
     #[serde(with = "duration")]
     pub start_wait: Duration,
-    /// How long an order belongs to a barista.
     #[serde(with = "duration")]
     pub lease: Duration,
-    /// Leases that may run out before the order goes behind the line.
     pub attempts_max: u32,
-    /// How long a keyed order keeps its place without its customer.
     #[serde(with = "duration")]
     pub reconnect_grace: Duration,
-    /// How long a promised order stays in line that nobody asks about.
     #[serde(with = "duration")]
     pub promise_grace: Duration,
-    /// How long a final order is remembered.
     #[serde(with = "duration")]
     pub replay: Duration,
-    /// How many final orders are remembered.
     pub remembered_max: usize,
-    /// How many orders may be in line.
     pub waiting_max: usize,
 }
 
-/// Who may place how many orders.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flood {
-    /// Whether refusals are meant.
     pub mode: FloodMode,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     #[serde(with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Who is never counted.
     #[serde(with = "networks")]
     pub exempt: Vec<IpNet>,
-    /// Bits of an IPv6 address that make one client.
     pub ipv6_prefix: u8,
-    /// Open orders per address.
     pub outstanding_max: u32,
-    /// Open orders per network of a provider.
     pub network_max: u32,
-    /// Open connections per address.
     pub connections_max: u32,
-    /// Orders at once per address.
     pub burst: u32,
-    /// Time after which one more is admitted.
     #[serde(with = "duration")]
     pub refill: Duration,
-    /// Refusals that cut an address off.
     pub cutoff_after: u32,
-    /// Time within which they count.
     #[serde(with = "duration")]
     pub cutoff_window: Duration,
-    /// Time for which the address is cut off.
     #[serde(with = "duration")]
     pub cutoff_for: Duration,
-    /// Addresses tracked.
     pub addresses_max: usize,
 }
 
-/// Whether flood control's refusals are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FloodMode {
-    /// They are.
     Enforce,
-    /// They are counted and logged.
     Observe,
-    /// Nobody is counted.
     Off,
 }
 
-/// Going down.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {
-    /// Time for held customers to get their coffee.
     #[serde(with = "duration")]
     pub drain: Duration,
 }
 
 impl Config {
-    /// Reads the defaults, the file if there is one, and the process's environment.
+    /// Merges the defaults, the file if any, and the process's environment.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -446,13 +324,12 @@ impl Config {
         Self::read(file, std::env::vars_os())
     }
 
-    /// The defaults, whatever the environment says in which tests run.
+    /// The defaults, independent of the environment.
     #[cfg(test)]
     pub(crate) fn defaults() -> Self {
         Self::read(None, []).unwrap()
     }
 
-    /// As [`Config::load`], with this environment instead of the process's.
     fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -472,19 +349,20 @@ impl Config {
         Ok(config)
     }
 
-    /// Logs which variables look like ours and are not, such as those that Kubernetes sets for a service of our name.
+    /// Logs environment variables with our prefix that name no key, such as those that Kubernetes sets for a service named
+    /// odyssey.
     pub fn log_passed_over(&self) {
         for variable in &self.passed_over {
             debug!(
                 variable,
-                "a variable of the environment names no key and is passed over"
+                "an environment variable with our prefix names no key and is ignored"
             );
         }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         const DAY: Duration = Duration::from_hours(24);
-        /// Flood control counts in nanoseconds of 64 bits; this is far from their end.
+        /// Far below the range of flood control's 64-bit nanoseconds.
         const REFILLED_MAX: Duration = Duration::from_hours(24_000);
         let second = Duration::from_secs(1);
         let minutes = Duration::from_mins(5);
@@ -563,7 +441,7 @@ impl Config {
         Ok(())
     }
 
-    /// Of what concerns browsers.
+    /// Of hosts and origins.
     fn check_browsers(&self) -> Result<(), ConfigError> {
         for (key, hosts) in [
             ("customers.hosts", &self.customers.hosts),
@@ -581,7 +459,7 @@ impl Config {
         Ok(())
     }
 
-    /// Of what is kept in the data directory.
+    /// Of stored data.
     fn check_kept(&self) -> Result<(), ConfigError> {
         const DAYS_1000: Duration = Duration::from_hours(24_000);
         if self.data_dir.as_os_str().is_empty() {
@@ -658,7 +536,6 @@ impl Config {
         Ok(())
     }
 
-    /// How many threads serve.
     pub fn workers(&self) -> usize {
         match self.runtime.workers {
             Count::Exactly(count) => count,
@@ -666,7 +543,7 @@ impl Config {
         }
     }
 
-    /// The configuration as TOML, every key in it.
+    /// All keys, as TOML.
     ///
     /// # Panics
     /// Never: every value of this type has a TOML form.
@@ -688,7 +565,7 @@ fn check_each(
     })
 }
 
-/// A pattern for a name, without a port.
+/// A pattern for a host name, without a port.
 fn is_host(text: &str) -> bool {
     let name = text.strip_prefix("*.").unwrap_or(text);
     let known = |b: u8| b.is_ascii_alphanumeric() || b"-._[:]".contains(&b);
@@ -773,7 +650,7 @@ impl<'de> Deserialize<'de> for Count {
         match Raw::deserialize(deserializer).map_err(|_| expected())? {
             Raw::Number(count) => Ok(Self::Exactly(count)),
             Raw::Word(word) if word == "auto" => Ok(Self::Auto),
-            // The environment has only words.
+            // The environment has only text.
             Raw::Word(word) => word.parse().map(Self::Exactly).map_err(|_| expected()),
         }
     }
@@ -788,7 +665,7 @@ impl Serialize for Count {
     }
 }
 
-/// An address with a port. Names are not looked up: it would be decided elsewhere where this process listens.
+/// An address with a port. Names are not resolved: DNS must not decide where this process listens.
 fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     let local = text.strip_prefix("localhost:");
@@ -801,7 +678,7 @@ fn listen_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAd
     })
 }
 
-/// What serde says about a value, in words of a configuration.
+/// serde's error in terms of the configuration.
 fn plain(key: &str, said: &str) -> String {
     if let Some((_, words)) = said
         .split_once(", expected ")
@@ -810,13 +687,13 @@ fn plain(key: &str, said: &str) -> String {
         return format!("it must be {}", words.replace('`', "\""));
     }
     if said.starts_with("invalid ") {
-        // A number that its type cannot hold: the manual has the bounds.
+        // Overflow of its type: the manual has the bounds.
         return format!("it is out of bounds; the manual says: {}", manual(key));
     }
     said.to_owned()
 }
 
-/// What the manual says about a key: the comment before it.
+/// A key's description in the manual: the comment before it.
 fn manual(key: &str) -> String {
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let (mut here, mut comment) = (section.is_empty(), Vec::new());
@@ -836,22 +713,21 @@ fn manual(key: &str) -> String {
     comment.join(" ")
 }
 
-/// The URL in `ODYSSEY_URL`, if there is one.
 pub fn client_url() -> Option<String> {
     std::env::var(CLIENT_URL)
         .ok()
         .filter(|url| !url.trim().is_empty())
 }
 
-/// A duration as the configuration writes them: `90s`, `2m`, `1h 30m`.
+/// A duration such as `90s`, `2m`, `1h 30m`.
 ///
 /// # Errors
-/// If it is none.
+/// If it is not a duration.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse::<de::value::Error>(text).map_err(|error| error.to_string())
 }
 
-/// Networks as people write them: `10.0.0.0/8`, or a single address.
+/// Networks such as `10.0.0.0/8`, or single addresses.
 mod networks {
     use super::{Deserialize, Deserializer, IpAddr, IpNet, Serialize, Serializer, de};
 
@@ -884,7 +760,7 @@ mod networks {
     }
 }
 
-/// Durations as people write them: `90s`, `2m`, `1h 30m`.
+/// Durations such as `90s`, `2m`, `1h 30m`.
 mod duration {
     use super::{
         Deserialize, Deserializer, Designator, Duration, Serializer, SignedDuration, Spacing,

@@ -1,17 +1,18 @@
 //! Odyssey takes an order at the counter, holds the customer's request until the order is ready, and sees it to the
 //! doorstep.
 //!
-//! The map of the crate, from the outside in:
-//! - [`app`] puts everything together; the only module that sees everything.
-//! - [`config`], [`telemetry`], [`shutdown`], [`notify`]: how the process starts, what it tells, how it ends.
+//! Modules, from the outside in:
+//! - [`app`]: the composition root; the only module that depends on all others.
+//! - [`config`], [`telemetry`], [`shutdown`], [`notify`]: start, logs and metrics, shutdown, service manager.
 //! - [`cli`]: the command line; every command except the server itself.
 //! - [`version`]: which build this is.
-//! - [`flood`]: admission by client address; knows no desk.
-//! - [`http`]: what both listeners share; knows no desk.
-//! - [`values`]: how values are written, at every desk alike; pure, and knows no desk.
-//! - [`storage`]: what outlives the process; knows no desk.
-//! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages; [`assignments`],
-//!   the day's packages given to drivers; [`couriers`], orders given to couriers. Every desk has the same rooms; see its module.
+//! - [`flood`]: admission by client address.
+//! - [`http`]: what both listeners share.
+//! - [`values`]: JSON, timestamps and ids, the same for every desk; pure.
+//! - [`storage`]: durable storage and its engines.
+//! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages;
+//!   [`assignments`], packages assigned to drivers; [`couriers`], orders assigned to couriers. Every desk has the same
+//!   layout.
 //!
 //! `ARCHITECTURE.md` describes the design.
 

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Serves, and ends the process itself: neither an open connection nor a standard error that is not read may hold up the end.
+/// Serves, and exits the process itself: neither an open connection nor a blocked standard error may delay the exit.
 fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
     let began = Instant::now();
     let config = source.load()?;
@@ -47,7 +47,7 @@ fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
     };
     let opened = |opened: &Addresses| {
         let Some(file) = addresses else { return Ok(()) };
-        write_whole(file, &serde_json::to_vec(opened)?)
+        write_atomically(file, &serde_json::to_vec(opened)?)
             .with_context(|| format!("cannot write the addresses to {}", file.display()))
     };
     let ended = runtime.block_on(Box::pin(app::serve(start, opened)));
@@ -60,8 +60,8 @@ fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
     process::exit(i32::from(code));
 }
 
-/// Whoever waits for the file sees all of it or nothing.
-fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Atomic: readers see all of the file or none.
+fn write_atomically(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut partial = file.to_owned().into_os_string();
     partial.push(".partial");
     std::fs::write(&partial, bytes)?;

@@ -3,12 +3,11 @@
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// The server serves.
 pub fn ready() {
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
-/// The configuration is read again; [`ready`] follows.
+/// Call [`ready`] afterwards.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -16,7 +15,6 @@ pub fn reloading() {
     }
 }
 
-/// The server goes down.
 pub fn stopping() {
     notify(&[
         NotifyState::Stopping,

@@ -1,17 +1,17 @@
-//! Signals, and the order in which things close. The only listener for signals.
+//! Signals and the shutdown sequence. The only listener for signals.
 //!
 //! | signal | meaning |
 //! |---|---|
-//! | SIGTERM, SIGINT (Ctrl-C), SIGQUIT | stop in order; the second one ends the process at once, with 128 and its number |
+//! | SIGTERM, SIGINT (Ctrl-C), SIGQUIT | graceful shutdown; the second one exits at once, with 128 plus its number |
 //! | SIGHUP, a closed terminal | reload the configuration |
 //! | SIGUSR1, SIGUSR2 | ignored |
 //!
-//! Held customers need baristas, so the two listeners cannot close together:
-//! 1. `/readyz` says 503; the customers' listener stops accepting, idle connections there end.
-//! 2. The staff's listener goes on until nobody is held, or `shutdown.drain` is over.
-//! 3. Whoever is still held gets 503 with `Retry-After`; idle baristas get 204.
-//! 4. The staff's listener closes too, and answers on their way get [`FLUSH`] to leave.
-//! 5. Messages and the storage close, within [`CLOSE`] together.
+//! Held customers need baristas, so the listeners close one after the other:
+//! 1. `/readyz` answers 503; the customers' listener stops accepting and closes its idle connections.
+//! 2. The staff's listener serves until no request is held, or `shutdown.drain` is over.
+//! 3. Requests still held are answered 503 with `Retry-After`; idle baristas 204.
+//! 4. The staff's listener closes; answers being sent have [`FLUSH`] to finish.
+//! 5. Message queues and the storage close, within [`CLOSE`] together.
 
 use std::io;
 use std::time::Duration;
@@ -22,18 +22,18 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::http::connection::Stop;
+use crate::http::connection::Shutdown;
 use crate::http::status::Readiness;
 use crate::orders::Orders;
 
-/// How long answers may take to leave once everything is decided.
+/// Time to send the last answers.
 pub const FLUSH: Duration = Duration::from_secs(5);
-/// How long messages and the storage may take to close.
+/// Time for message queues and the storage to close.
 pub const CLOSE: Duration = Duration::from_secs(10);
-/// How often it is looked whether anybody is still held.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Interval between checks for held requests.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The signals that have a meaning here, and those whose default is to kill.
+/// The handled signals, and those whose default action would kill the process.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -44,35 +44,33 @@ pub struct Signals {
     user_2: Signal,
 }
 
-/// What a signal asks for.
 #[derive(Debug, Clone, Copy)]
-pub enum Asked {
-    /// An orderly end.
+pub enum SignalAction {
+    /// Graceful shutdown.
     Stop(StopSignal),
-    /// The configuration, read again.
+    /// Reload the configuration.
     Reload,
 }
 
 /// A signal that stops the server.
 #[derive(Debug, Clone, Copy)]
 pub struct StopSignal {
-    /// Its name.
     pub name: &'static str,
     number: u8,
 }
 
 impl StopSignal {
-    /// The exit code of a process that ends because of it, as a shell reports it.
+    /// The exit code after this signal, as a shell reports it.
     pub fn exit_code(self) -> u8 {
         128 + self.number
     }
 }
 
 impl Signals {
-    /// Takes the signals over from here on.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If a handler cannot be installed.
     pub fn take_over() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -84,55 +82,53 @@ impl Signals {
         })
     }
 
-    /// The next signal that asks for something. No signal is lost if the future is dropped.
-    pub async fn next(&mut self) -> Asked {
-        let stop = |name, number| Asked::Stop(StopSignal { name, number });
+    /// The next handled signal. Cancel-safe.
+    pub async fn next(&mut self) -> SignalAction {
+        let stop = |name, number| SignalAction::Stop(StopSignal { name, number });
         loop {
             let signal = tokio::select! {
                 _ = self.terminate.recv() => return stop("SIGTERM", 15),
                 _ = self.interrupt.recv() => return stop("SIGINT", 2),
                 _ = self.quit.recv() => return stop("SIGQUIT", 3),
-                _ = self.hangup.recv() => return Asked::Reload,
+                _ = self.hangup.recv() => return SignalAction::Reload,
                 _ = self.user_1.recv() => "SIGUSR1",
                 _ = self.user_2.recv() => "SIGUSR2",
             };
-            info!(signal, "a signal is ignored: it has no meaning here");
+            info!(signal, "a signal is ignored");
         }
     }
 }
 
-/// Tasks that serve as long as the server does. Each yields its name, and how it ended.
+/// Tasks that run as long as the server. Each yields its name and result.
 pub type Tasks = JoinSet<(&'static str, Result<(), JoinError>)>;
 
-/// What going down works with.
+/// The parts that a shutdown stops.
 #[derive(Debug)]
 pub struct Stopping {
-    /// Told first.
+    /// Set first.
     pub readiness: Readiness,
-    /// Stops the customers' listener.
-    pub customers: Stop,
-    /// Stops the staff's listener.
-    pub staff: Stop,
-    /// How long held customers may still be served.
+    pub customers: Shutdown,
+    pub staff: Shutdown,
+    /// `shutdown.drain`.
     pub drain: watch::Receiver<Duration>,
 }
 
 impl Stopping {
-    /// Closes both listeners in order.
-    pub async fn go_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
+    /// Runs steps 1 to 4.
+    pub async fn shut_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
         self.readiness.stop();
-        self.customers.stop();
+        self.customers.trigger();
         if orders.is_sound() {
             self.drain(why, orders).await;
         } else {
-            error!("the order line is broken: the customers still held get no coffee");
+            error!("the order line is broken: the held customers cannot be served");
         }
-        self.staff.stop();
+        self.staff.trigger();
         let flushed = timeout(FLUSH, async {
             while listeners.join_next().await.is_some() {}
         });
         if flushed.await.is_err() {
-            warn!("some connections did not end in time");
+            warn!("some connections did not close in time");
         }
     }
 
@@ -142,36 +138,35 @@ impl Stopping {
         let drain_s = drain.as_secs();
         info!(
             signal = why,
-            held, drain_s, "stopping: no new customers; a second signal ends it at once"
+            held, drain_s, "draining: no new customers; a second signal exits at once"
         );
-        let served = timeout(drain, nobody_is_held(orders)).await.is_ok();
+        let served = timeout(drain, none_held(orders)).await.is_ok();
         let sent_away = orders.close();
         if !served && sent_away > 0 {
             warn!(
                 sent_away,
-                "the drain is over: the customers still held are sent away"
+                "`shutdown.drain` is over: the requests still held are answered 503"
             );
         }
     }
 }
 
-/// Lets `closing` take as long as [`CLOSE`]; what is not closed then ends with the process, as in a crash.
+/// Waits for `closing` up to [`CLOSE`]; after that the process exits as in a crash.
 pub async fn close(closing: impl Future<Output = ()>) {
     if timeout(CLOSE, closing).await.is_err() {
         let after_s = CLOSE.as_secs();
         warn!(
             after_s,
-            "the storage did not close in time; acknowledged operations are safe all the same"
+            "the storage did not close in time; acknowledged operations are durable"
         );
     } else {
         info!("closed");
     }
 }
 
-/// Returns once no request is held.
-async fn nobody_is_held(orders: &Orders) {
+async fn none_held(orders: &Orders) {
     while orders.figures().held > 0 {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use self::histograms::Histograms;
 pub use self::logs::{Logs, init_logs};
 
-/// One process's metrics: what was registered inside [`Registry::register`], and how it is shown.
+/// A server's metrics.
 #[derive(Clone)]
 pub struct Registry {
     recorder: Arc<Histograms>,
@@ -26,7 +26,7 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// A registry whose histograms of these names have these buckets: rising upper bounds.
+    /// With the bucket bounds of histograms by name, rising.
     pub fn new(histograms: &[(&'static str, &'static [f64])]) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
@@ -36,13 +36,13 @@ impl Registry {
         }
     }
 
-    /// Runs `register`; the handles it makes belong to this registry. There is no global one, so that several servers
-    /// can live in one process.
+    /// Runs `register`; its handles belong to this registry. There is no global one, so that several servers can run in one
+    /// process.
     pub fn register<T>(&self, register: impl FnOnce() -> T) -> T {
         metrics::with_local_recorder(&*self.recorder, register)
     }
 
-    /// Everything in Prometheus' text format.
+    /// In Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
         self.recorder.render(&mut text);

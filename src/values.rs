@@ -1,4 +1,4 @@
-//! How values are written, at every desk alike: JSON, timestamps, ids. Pure.
+//! JSON, timestamps and ids, the same for every desk. Pure.
 
 pub mod id;
 pub mod json;

@@ -23,7 +23,7 @@ const MODULES: &str = "
     app: config http flood storage notify shutdown telemetry version
     config:
     telemetry: config
-    shutdown: orders http::status http::connection::Stop
+    shutdown: orders http::status http::connection::Shutdown
     http: values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::preflight
     flood: http values
     storage: values

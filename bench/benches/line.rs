@@ -67,10 +67,10 @@ impl Shop {
     fn round(&mut self) {
         self.now.instant += Duration::from_micros(10);
         self.place();
-        let Pulled::Order(handed) = self.line.pull(self.now, None, None) else {
+        let Pulled::Order(lease) = self.line.pull(self.now, None, None) else {
             unreachable!("somebody always waits")
         };
-        black_box(self.line.finish(self.now, handed.id, Some(1))).expect("it was just started");
+        black_box(self.line.finish(self.now, lease.id, Some(1))).expect("it was just started");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checking what the databases' files hold: on request of the staff, on a timer, and without a server.
+//! Checks of the database files: on request of the staff, on a timer, and offline.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::Database;
 use crate::storage::sqlite::check::{Finding, Offline, Report, Verdict};
 
-/// The databases that can be checked; cheap to clone.
+/// The databases to check; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Checks {
     databases: Arc<[Database]>,
@@ -34,7 +34,7 @@ pub(super) struct Checks {
     turn: Arc<Mutex<()>>,
 }
 
-/// What a check of all databases came to.
+/// The result of a check of all databases.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Checked {
     /// The worst of all: `good`, `unchecked`, `damaged`.
@@ -44,29 +44,29 @@ pub struct Checked {
     databases: Vec<CheckedDatabase>,
 }
 
-/// A database, and what its checks came to.
+/// The result for a database.
 #[derive(Debug, Serialize, ToSchema)]
 struct CheckedDatabase {
     /// Its name.
     #[schema(example = "deliveries")]
     database: String,
-    /// How long it took.
+    /// Duration, milliseconds.
     took_ms: u64,
     /// Check by check.
     findings: Vec<CheckedThing>,
 }
 
-/// A check, and what it came to.
+/// The result of one check.
 #[derive(Debug, Serialize, ToSchema)]
 struct CheckedThing {
-    /// `files`: pages, log and checksums are as they were acknowledged; `structure`: trees and indexes; `references`: foreign
-    /// keys; `rows`: what holds at the desk.
+    /// `files`: pages, log and checksums are as they were acknowledged; `structure`: trees and indexes; `references`:
+    /// foreign keys; `rows`: the desk's invariants.
     #[schema(example = "files")]
     check: &'static str,
-    /// `good`, `damaged`, `unchecked` if that could not be found out, `skipped` if it is checked without a server only.
+    /// `good`, `damaged`, `unchecked` if the check failed, `skipped` if it runs offline only.
     #[schema(value_type = String, example = "good")]
     verdict: Verdict,
-    /// How much was looked at, what was found, or why nothing was.
+    /// What was read and found, or why it was not checked.
     detail: String,
 }
 
@@ -113,7 +113,7 @@ impl Checks {
         }
     }
 
-    /// Checks all, one after the other. Nothing if somebody else is at it.
+    /// Checks all, one after the other. None if a check is running.
     async fn run(&self) -> Option<Checked> {
         let turn = Arc::clone(&self.turn).try_lock_owned().ok()?;
         let databases = Arc::clone(&self.databases);
@@ -124,7 +124,7 @@ impl Checks {
         Some(Checked::new(checked.await.ok()?))
     }
 
-    /// Checks every so often. Never ends.
+    /// Never returns.
     pub(super) async fn keep_checking(self, every: Duration) {
         if every.is_zero() {
             return std::future::pending().await;
@@ -139,10 +139,10 @@ impl Checks {
                     let verdict = serde_json::to_string(&checked).unwrap_or_default();
                     error!(
                         verdict,
-                        "the databases were checked: not all of them are well"
+                        "the databases were checked: something is damaged or unchecked"
                     );
                 }
-                // The staff has just asked for it.
+                // A check on request is running.
                 None => {}
             }
         }
@@ -151,11 +151,11 @@ impl Checks {
 
 /// Check the stored data
 ///
-/// Reads all database files and their logs, and compares them with the checksums that were written with them. One check at a
-/// time; desks go on meanwhile. A desk whose files are damaged answers 503 from then on, and `/readyz/{desk}` says why. Trees,
-/// references and rows are checked by `odyssey check` while no server runs.
+/// Reads all database files and their WALs, and compares them with their stored checksums. One check at a time; desks stay
+/// available. A desk whose files are damaged answers 503 from then on, and `/readyz/{desk}` has the reason. Trees,
+/// references and rows are checked offline by `odyssey check`.
 #[utoipa::path(post, path = "/storage/check", tag = "status", responses(
-    (status = 200, description = "What was found, be it good or bad", body = Checked),
+    (status = 200, description = "The findings, good or bad", body = Checked),
     (status = 409, description = "A check is running", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn check_storage(State(checks): State<Checks>) -> Result<Response, Problem> {
@@ -176,14 +176,14 @@ pub(super) fn check_route(checks: &Checks) -> [UtoipaMethodRouter; 1] {
     with_state([routes!(check_storage)], checks)
 }
 
-/// Checks the files in a data directory: those of the desks that this configuration keeps there. No server may be running.
+/// Checks the files of the desks that this configuration stores in a data directory. No server may be running.
 ///
 /// # Errors
-/// If there is no such directory, or a server has it.
+/// If there is no such directory, or a server uses it.
 pub fn check_directory(config: &Config, data: &Path) -> anyhow::Result<Checked> {
     ensure!(data.is_dir(), "there is no directory `{}`", data.display());
     let directory = DataDirectory::open(data)
-        .context("a server that is running checks its files itself: name it with --url")?;
+        .context("a running server checks its own files: name it with --url")?;
     let elsewhere = |file: &str| match file {
         "assignments.db" => config.assignments.store == config::AssignmentStore::DynamoDb,
         "couriers.db" => config.couriers.store == config::CourierStore::Redis,

@@ -1,4 +1,4 @@
-//! What is done beside a server: on its data directory, or on the engines that it shares.
+//! Commands on a server's data directory or shared engines.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::storage::preflight::Findings;
 use crate::storage::sqlite::{self, Database};
 use crate::{couriers, packages};
 
-/// Counts the ledger of packages anew, in the data directory of this configuration. A server may be running on it.
+/// Recounts the ledger of packages in the data directory. A server may be running on it.
 ///
 /// # Errors
 /// If the ledger cannot be read.
@@ -27,7 +27,7 @@ pub fn audit_packages(config: &Config) -> anyhow::Result<packages::audit::Audit>
     Ok(packages::sqlite::audit(&path)?)
 }
 
-/// Checks the shared engines that this configuration names, without a server; see [`preflight`](crate::storage::preflight).
+/// Checks the configured shared engines; see [`preflight`](crate::storage::preflight).
 ///
 /// # Errors
 /// If topics and queues are in another region than the AWS SDK's, or an address cannot be one.
@@ -35,8 +35,8 @@ pub async fn check_engines(config: &Config) -> anyhow::Result<Vec<Finding>> {
     Box::pin(Engines::check(config)).await
 }
 
-/// Tells the event log of the couriers again, to a new store, and compares what it comes to with what is kept. The new store is
-/// a database in the directory `into`, or nowhere for long. A server may be running.
+/// Replays the couriers' event log into a new store and compares it with the stored state. The new store is a database in
+/// the directory `into`, or a temporary one. A server may be running.
 ///
 /// # Errors
 /// If the log cannot be read, or the directory has such a database already.
@@ -44,28 +44,28 @@ pub async fn replay_couriers(
     config: &Config,
     into: Option<&Path>,
 ) -> anyhow::Result<couriers::replay::Comparison> {
-    // Where there is room for what is kept there is room for it twice, and one may write.
+    // The data directory is writable and has room for a copy.
     let elsewhere = tempfile::env::temp_dir();
-    let beside = Some(&config.data_dir).filter(|data| data.is_dir());
-    let beside = beside.unwrap_or(&elsewhere);
+    let parent = Some(&config.data_dir).filter(|data| data.is_dir());
+    let parent = parent.unwrap_or(&elsewhere);
     let scratch = tempfile::Builder::new()
         .prefix("replay-")
-        .tempdir_in(beside)
-        .with_context(|| format!("cannot make a directory in `{}`", beside.display()))?;
+        .tempdir_in(parent)
+        .with_context(|| format!("cannot create a directory in `{}`", parent.display()))?;
     let into = into.unwrap_or(scratch.path());
     let path = into.join(COURIERS.file);
-    ensure!(!path.exists(), "`{}` is there already", path.display());
-    std::fs::create_dir_all(into).with_context(|| format!("cannot make `{}`", into.display()))?;
+    ensure!(!path.exists(), "`{}` exists already", path.display());
+    std::fs::create_dir_all(into).with_context(|| format!("cannot create `{}`", into.display()))?;
     let fresh = open(config, &path)?;
     let live = live_store(config, scratch.path()).await?;
     let store = store_in(config, fresh.clone());
     let compared = couriers::replay::replay(live.as_ref(), store.as_ref()).await;
-    // All of it is in one file then.
+    // Closing writes the WAL back into the file.
     fresh.close().await;
-    compared.context("what is kept cannot be compared")
+    compared.context("the stored state cannot be compared")
 }
 
-/// What a server keeps, or one state of it.
+/// The server's store, or a snapshot of it.
 #[cfg_attr(
     not(feature = "redis"),
     expect(clippy::unused_async, reason = "only Redis is waited for")
@@ -80,8 +80,7 @@ async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn S
     Ok(store_in(config, open(config, &copy)?))
 }
 
-/// Brings couriers' messages back from the dead-letter queue; says how many went where. With `dry_run` each is told to `list`, as
-/// a line, and stays.
+/// Redrives couriers' dead letters; returns a summary. With `dry_run` each is passed to `list`, as a line, and stays.
 ///
 /// # Errors
 /// If it was interrupted, or topics and queues are in another region than the AWS SDK's.

@@ -1,4 +1,4 @@
-//! The desks, made of their stores and their configuration, and what each shows on which listener.
+//! Builds the desks from their stores and configuration, and the routes of each listener.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,20 +23,19 @@ use crate::packages::{self, Packages};
 use crate::storage::FreeSpace;
 use crate::telemetry::Registry;
 
-/// The desks, as handles.
 #[derive(Debug, Clone)]
 pub(super) struct Desks {
     pub(super) orders: Orders,
-    /// How long `/start/` holds by default.
+    /// Default `wait` of `/start/`.
     pub(super) start_wait: Duration,
     pub(super) deliveries: Deliveries,
-    /// Whether customers' drones may report.
+    /// Whether drones may report at the customers' listener.
     pub(super) deliveries_for_customers: bool,
     pub(super) packages: Packages,
     pub(super) assignments: Assignments,
     pub(super) couriers: Couriers,
     pub(super) flood: Flood,
-    /// What must be left for what the public writes.
+    /// Writes of the public need free space.
     pub(super) space: FreeSpace,
     pub(super) limits: BodyLimits,
     pub(super) manifest_limits: BodyLimits,
@@ -76,9 +75,9 @@ impl Desks {
         };
         let orders = Orders::new(rules, registry.register(orders::Metrics::register));
         let flood = flood(&config.flood, waiting_max, connections_max, registry);
-        // What somebody places who is being refused leaves the line once they are cut off.
+        // A blocked client's orders since its first refusal are cancelled.
         let line = orders.clone();
-        flood.on_cut_off(move |address, since, time| line.purge(address, since, time));
+        flood.on_block(move |address, since, time| line.purge(address, since, time));
         let deliveries = Deliveries::new(
             stores.deliveries,
             config.deliveries.stale_after,
@@ -177,7 +176,7 @@ fn flood(
     Flood::new(settings, registry.register(flood::Metrics::register))
 }
 
-/// No network has more than half of the connections, and no address either.
+/// No network or address has more than half of the connections.
 fn connection_shares(config: &config::Flood, connections_max: usize) -> flood::networks::Shares {
     let half = u32::try_from(connections_max / 2).unwrap_or(u32::MAX);
     flood::networks::Shares {
@@ -187,7 +186,7 @@ fn connection_shares(config: &config::Flood, connections_max: usize) -> flood::n
     }
 }
 
-/// Both listeners' routes: customers, staff.
+/// The routes of customers and staff.
 pub(super) fn apis(
     desks: &Desks,
     [of_customers, of_staff]: [Readiness; 2],
@@ -212,7 +211,7 @@ pub(super) fn apis(
         limits: desks.events_limits,
     };
     let public =
-        "The public side: orders are placed and held until they are ready, packages are sent.";
+        "The public API: orders are placed and held until they are ready, packages are sent.";
     let mut customers = Api::new("Odyssey: customers", public);
     if desks.deliveries_for_customers {
         let public = desks.deliveries.clone().public(desks.space.clone());
@@ -220,7 +219,7 @@ pub(super) fn apis(
         let routes = deliveries::routes::customer_routes(&public);
         customers = customers.routes(limited(routes, &desks.flood));
     }
-    let inner = "The inner side: baristas, drones and operators. Not for the public network.";
+    let inner = "The internal API: baristas, drones and operators. Not for the public network.";
     let staff = Api::new("Odyssey: staff", inner);
     let metrics = Link {
         href: "/metrics",

@@ -1,4 +1,4 @@
-//! What is reached over the network.
+//! The engines reached over the network.
 
 #[cfg(any(feature = "aws", feature = "redis"))]
 use anyhow::Context;
@@ -19,7 +19,7 @@ use crate::storage::preflight::{Finding, Preflight};
 #[cfg(feature = "redis")]
 use crate::storage::redis::{Redis, Target};
 
-/// What is reached over the network.
+/// The engines reached over the network.
 pub(super) struct Engines {
     #[cfg(feature = "aws")]
     pub(super) aws: Option<Aws>,
@@ -28,12 +28,12 @@ pub(super) struct Engines {
     /// The couriers' topics and queues.
     #[cfg(feature = "aws")]
     pub(super) chain: Option<queues::Chain>,
-    /// What is checked of them.
+    /// Their checks.
     pub(super) preflight: Preflight,
 }
 
 impl Engines {
-    /// Finds what is configured, and creates what is missing there if that is wanted.
+    /// Connects to the configured engines, and creates missing resources with `aws.provision`.
     #[cfg_attr(
         not(any(feature = "aws", feature = "redis")),
         expect(
@@ -59,7 +59,7 @@ impl Engines {
         })
     }
 
-    /// Runs every check once, and creates nothing.
+    /// Runs every check once, read-only.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
@@ -79,7 +79,7 @@ impl Engines {
         if let Err(error) = Self::find_redis(config, findings.clone()).await
             && findings.state(&[Engine::Redis]).is_none()
         {
-            // Not even an address that can be connected to.
+            // Not a usable address.
             return Err(error);
         }
         checked.await?;
@@ -153,7 +153,7 @@ impl Engines {
         Ok((Some(aws), Some(chain)))
     }
 
-    /// Where the couriers' topics and queues are, as far as that is configured.
+    /// The couriers' topics and queues, as configured.
     #[cfg(feature = "aws")]
     pub(super) fn places(config: &Config) -> queues::Places {
         let config = &config.couriers;
@@ -174,7 +174,7 @@ impl Engines {
         }
     }
 
-    /// Where the operational log goes; nothing if nowhere.
+    /// The sink of the operational log; none if it is off.
     #[cfg_attr(
         not(feature = "aws"),
         expect(

@@ -1,5 +1,5 @@
-//! The life of the server's process: it opens, serves, reloads, goes down. The main thread only listens for signals, so that
-//! every phase can be interrupted.
+//! The server process: open, serve, reload, shut down. The main thread only listens for signals, so that every phase can be
+//! interrupted.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -14,25 +14,22 @@ use tracing::{info, warn};
 use super::reload::Reload;
 use super::{Addresses, App};
 use crate::config::Config;
-use crate::shutdown::{Asked, Signals};
+use crate::shutdown::{SignalAction, Signals};
 use crate::telemetry::Logs;
 use crate::{notify, version};
 
-/// What a server is started with.
 #[derive(Debug)]
 pub struct Start {
-    /// Its configuration.
     pub config: Config,
-    /// The file that was read for it.
+    /// The configuration file.
     pub file: Option<PathBuf>,
-    /// Where the process writes its log.
     pub logs: Logs,
-    /// When the process began.
+    /// Start of the process.
     pub began: Instant,
 }
 
-/// Opens a server and serves until a signal or a fault ends it; returns the process's exit code. `opened` is called once both
-/// listeners are open. Needs a runtime; must be polled by a thread that is none of its workers.
+/// Opens a server and serves until a signal or a fault; returns the exit code. `opened` is called once both listeners are
+/// open. Needs a runtime; must not be polled by one of its workers.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -47,10 +44,10 @@ pub async fn serve(
         logs,
         began,
     } = start;
-    describe(&config, file.as_ref());
+    log_start(&config, file.as_ref());
     let reload = Reload::new(config.clone(), file, logs.clone());
     let drain = reload.drain();
-    // Opening waits for files, locks and networks. A worker that waited for them would receive no signal.
+    // Opening blocks on files, locks and networks: on a worker, no signal would be received.
     let mut opening = spawn_blocking(move || {
         let opening = App::open(&config, &logs, drain);
         Handle::current().block_on(opening)
@@ -58,9 +55,9 @@ pub async fn serve(
     let app = loop {
         tokio::select! {
             app = &mut opening => break app.context("opening the server panicked")??,
-            asked = signals.next() => match asked {
-                Asked::Reload => reload.begin(false),
-                Asked::Stop(signal) => {
+            action = signals.next() => match action {
+                SignalAction::Reload => reload.begin(false),
+                SignalAction::Stop(signal) => {
                     info!(signal = signal.name, "stopped before the server was open");
                     return Ok(signal.exit_code());
                 }
@@ -69,7 +66,7 @@ pub async fn serve(
     };
     let addresses = app.addresses();
     opened(&addresses)?;
-    greet(&app, &addresses, began);
+    log_urls(&app, &addresses, began);
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
     let mut running = pin!(app.run(stopped));
@@ -77,18 +74,18 @@ pub async fn serve(
     loop {
         tokio::select! {
             sound = &mut running => return Ok(u8::from(!sound)),
-            asked = signals.next() => match (asked, stop.take()) {
-                (Asked::Reload, still_serving) => {
+            action = signals.next() => match (action, stop.take()) {
+                (SignalAction::Reload, still_serving) => {
                     reload.begin(still_serving.is_some());
                     stop = still_serving;
                 }
-                (Asked::Stop(signal), Some(stop)) => {
+                (SignalAction::Stop(signal), Some(stop)) => {
                     notify::stopping();
-                    // If it goes down already, that is what was asked for.
+                    // Fails if it shuts down already.
                     let _ = stop.send(signal.name);
                 }
-                (Asked::Stop(signal), None) => {
-                    warn!(signal = signal.name, "a second signal: ending at once");
+                (SignalAction::Stop(signal), None) => {
+                    warn!(signal = signal.name, "a second signal: exiting at once");
                     return Ok(signal.exit_code());
                 }
             },
@@ -96,8 +93,7 @@ pub async fn serve(
     }
 }
 
-/// What runs, as whom, and by which configuration.
-fn describe(config: &Config, file: Option<&PathBuf>) {
+fn log_start(config: &Config, file: Option<&PathBuf>) {
     info!(
         version = version::VERSION,
         commit = version::COMMIT,
@@ -123,8 +119,8 @@ fn describe(config: &Config, file: Option<&PathBuf>) {
     );
 }
 
-/// Where to go from here.
-fn greet(app: &App, addresses: &Addresses, began: Instant) {
+/// Logs the URLs.
+fn log_urls(app: &App, addresses: &Addresses, began: Instant) {
     let Addresses { customers, staff } = addresses;
     info!(
         url = customers,

@@ -1,4 +1,4 @@
-//! What comes and goes beside the listeners: the couriers' messages.
+//! The couriers' message queues.
 
 #[cfg(feature = "aws")]
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::telemetry::Registry;
 #[cfg(feature = "aws")]
 use crate::{config, couriers::queues};
 
-/// How long messages may take to be kept, or given back, once the listeners have stopped.
+/// Time to process or release messages once the listeners have closed.
 #[cfg(feature = "aws")]
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Messages, before they come and go.
+/// The queues before the start.
 #[derive(Debug)]
 pub(super) struct Messages {
     #[cfg(feature = "aws")]
@@ -28,23 +28,20 @@ pub(super) struct Messages {
     findings: Findings,
 }
 
-/// Messages that come and go.
+/// The running queues.
 pub(super) struct Running {
     #[cfg(feature = "aws")]
     queues: Option<queues::Queues>,
 }
 
 #[cfg(not(feature = "aws"))]
-#[expect(
-    clippy::unused_self,
-    reason = "with the feature `aws` there may be some"
-)]
+#[expect(clippy::unused_self, reason = "used with the feature `aws`")]
 impl Messages {
     pub(super) fn new(_: &Config, _: &Engines, _: &Registry) -> Self {
         Self {}
     }
 
-    pub(super) fn plug_in(&self, _: &mut Couriers) {}
+    pub(super) fn attach(&self, _: &mut Couriers) {}
 
     pub(super) fn component(&self) -> Option<Component> {
         None
@@ -56,10 +53,7 @@ impl Messages {
 }
 
 #[cfg(not(feature = "aws"))]
-#[expect(
-    clippy::unused_async,
-    reason = "with the feature `aws` there may be some"
-)]
+#[expect(clippy::unused_async, reason = "used with the feature `aws`")]
 impl Running {
     pub(super) async fn ended(&self) {
         std::future::pending::<()>().await;
@@ -68,7 +62,7 @@ impl Running {
     pub(super) async fn stop(self) {}
 }
 
-/// What this process does with messages.
+/// The roles of this process.
 #[cfg(feature = "aws")]
 pub(super) fn settings(config: &Config) -> queues::Settings {
     let couriers = &config.couriers;
@@ -83,7 +77,7 @@ pub(super) fn settings(config: &Config) -> queues::Settings {
 impl Messages {
     pub(super) fn new(config: &Config, engines: &Engines, registry: &Registry) -> Self {
         let settings = settings(config);
-        // Without queues, too: an alert on what is not there would never fire, and never be missed.
+        // Registered without queues, too: an alert on a missing metric never fires.
         let metrics = registry.register(queues::Metrics::register);
         let queues = engines.chain.clone();
         let queues = queues.map(|chain| (chain, settings, metrics));
@@ -94,15 +88,15 @@ impl Messages {
         }
     }
 
-    /// The desk announces to the topic from now on.
-    pub(super) fn plug_in(&self, couriers: &mut Couriers) {
+    /// The desk publishes to the topic from now on.
+    pub(super) fn attach(&self, couriers: &mut Couriers) {
         if let Some((chain, settings, metrics)) = &self.queues {
             let topic = queues::announcer(chain, metrics);
-            *couriers = couriers.clone().beside(topic, settings.dispatches);
+            *couriers = couriers.clone().with_topic(topic, settings.dispatches);
         }
     }
 
-    /// How they come and go, as `/readyz` shows it; nothing without queues.
+    /// None without queues.
     pub(super) fn component(&self) -> Option<Component> {
         self.queues.as_ref()?;
         let overview = self.overview.clone();
@@ -110,7 +104,7 @@ impl Messages {
         Some(component.on(queues::ENGINES, &self.findings))
     }
 
-    /// Lets them come and go. Needs a runtime.
+    /// Needs a runtime.
     pub(super) fn start(self, couriers: &Couriers) -> Running {
         let Self {
             queues,
@@ -126,7 +120,7 @@ impl Messages {
 
 #[cfg(feature = "aws")]
 impl Running {
-    /// Returns once a task has ended by itself.
+    /// Returns once a task has ended unexpectedly.
     pub(super) async fn ended(&self) {
         match &self.queues {
             Some(queues) => queues.ended().await,
@@ -134,7 +128,7 @@ impl Running {
         }
     }
 
-    /// No more come; what is under way may end.
+    /// Stops receiving; messages under way are finished.
     pub(super) async fn stop(self) {
         if let Some(queues) = self.queues {
             queues.stop(PATIENCE).await;

@@ -1,4 +1,4 @@
-//! SIGHUP: the file and the environment are read again, and what can change in a running server does.
+//! SIGHUP: reads the file and the environment again, and applies the keys that can change at runtime.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::notify;
 use crate::telemetry::Logs;
 
-/// Reads the configuration again; cheap to clone.
+/// Reloads the configuration; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Reload {
     inner: Arc<Inner>,
@@ -27,7 +27,6 @@ struct Inner {
 }
 
 impl Reload {
-    /// Over this configuration, which was read from this file.
     pub(super) fn new(config: Config, file: Option<PathBuf>, logs: Logs) -> Self {
         let inner = Inner {
             file,
@@ -40,12 +39,12 @@ impl Reload {
         }
     }
 
-    /// `shutdown.drain` as it is at each moment.
+    /// The current `shutdown.drain`.
     pub(super) fn drain(&self) -> watch::Receiver<Duration> {
         self.inner.drain.subscribe()
     }
 
-    /// Begins in the background: signals are received however long a file takes to read. `serving`: the service manager knows
+    /// In the background, so that signals are received while the file is read. `serving`: the service manager was notified
     /// that the server is ready.
     pub(super) fn begin(&self, serving: bool) {
         let inner = Arc::clone(&self.inner);
@@ -63,7 +62,7 @@ impl Reload {
 
 impl Inner {
     fn reload(&self) {
-        // Two at once would report each other's changes.
+        // Concurrent reloads would report each other's changes.
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         match Config::load(self.file.as_deref()) {
             Ok(new) => self.take_over(&mut in_force, &new),
@@ -79,7 +78,7 @@ impl Inner {
             match key.as_str() {
                 "log.level" => {
                     if let Err(error) = self.logs.set_level(&new.log) {
-                        error!(%error, "the log's level was not changed");
+                        error!(%error, "the log level was not changed");
                         continue;
                     }
                     in_force.log.level.clone_from(&new.log.level);
@@ -99,7 +98,7 @@ impl Inner {
             let keys = need_restart.join(", ");
             warn!(
                 keys,
-                "these keys were changed and need a restart; they stay as they were"
+                "these keys were changed but need a restart; the old values stay in force"
             );
         }
         let keys = took_effect.join(", ");

@@ -1,4 +1,4 @@
-//! What outlives the process, and where each desk keeps what it keeps.
+//! The data directory, and each desk's store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,49 +52,47 @@ pub(super) const COURIERS: Desk = Desk {
     migrations: couriers::sqlite::MIGRATIONS,
     invariants: &[],
 };
-/// All of them.
 pub(super) const DESKS: [Desk; 4] = [DELIVERIES, PACKAGES, ASSIGNMENTS, COURIERS];
-/// The operational log's directory there.
+/// The operational log, below the data directory.
 const OPLOG_DIRECTORY: &str = "oplog";
-/// How long the operational log may take to leave once everything else has ended.
+/// Time to flush the operational log at shutdown.
 const OPLOG_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What outlives the process.
 #[derive(Debug)]
 pub(super) struct Storage {
     pub(super) deliveries: Database,
     pub(super) packages: Database,
-    /// Nothing if they are kept in `DynamoDB`.
+    /// None with `DynamoDB`.
     pub(super) assignments: Option<Database>,
-    /// Nothing if they are kept in Redis.
+    /// None with Redis.
     pub(super) couriers: Option<Database>,
     pub(super) oplog: Oplog,
-    /// What is left of the data directory's file system.
+    /// Free space of the data directory's file system.
     pub(super) space: FreeSpace,
-    /// Kept until the databases are closed.
+    /// Locked until the databases are closed.
     _directory: DataDirectory,
 }
 
-/// Where each desk keeps what it keeps.
+/// Each desk's store.
 pub(super) struct Stores {
     pub(super) deliveries: Arc<dyn deliveries::store::Store>,
     pub(super) packages: Arc<dyn packages::store::Store>,
     pub(super) assignments: Arc<dyn assignments::store::Store>,
     pub(super) couriers: Arc<dyn couriers::store::Store>,
     pub(super) oplog: Oplog,
-    /// What the public writes needs this.
+    /// Writes of the public need this.
     pub(super) space: FreeSpace,
 }
 
 impl Stores {
-    /// Of a server that keeps nothing: to describe it, or to try what needs no storage.
+    /// Stores that refuse everything: for the API description, and for tests without storage.
     pub(super) fn closed() -> Self {
         Self {
             deliveries: Arc::new(deliveries::store::Closed),
             packages: Arc::new(packages::store::Closed),
             assignments: Arc::new(assignments::store::Closed),
             couriers: Arc::new(couriers::store::Closed),
-            oplog: Oplog::nowhere(),
+            oplog: Oplog::disabled(),
             space: FreeSpace::new("", 0),
         }
     }
@@ -107,7 +105,7 @@ impl Storage {
         registry: &Registry,
     ) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(&config.data_dir)?;
-        info!(path = %directory.path().display(), "the data directory is ours");
+        info!(path = %directory.path().display(), "the data directory is locked");
         let space = FreeSpace::new(directory.path(), config.storage.free_min);
         space.measure();
         let database = |desk: &Desk| {
@@ -134,7 +132,7 @@ impl Storage {
             config::CourierStore::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
-            None => Oplog::nowhere(),
+            None => Oplog::disabled(),
             Some(sink) => {
                 let settings = oplog_settings(config, sink, directory.file(OPLOG_DIRECTORY));
                 let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));
@@ -152,7 +150,7 @@ impl Storage {
         })
     }
 
-    /// The desks that keep something, and the operational log if there is one, as `/readyz` shows them.
+    /// The desks with storage, and the operational log if it is on, for `/readyz`.
     pub(super) fn components(&self, stores: &Stores, findings: &Findings) -> Vec<Component> {
         let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
         let space = self.space.clone();
@@ -167,7 +165,7 @@ impl Storage {
         });
         let mut components = vec![
             Component::new("deliveries", move || deliveries.state()),
-            // The public alone writes there.
+            // Only the public writes there.
             Component::new("packages", move || {
                 let (state, space) = (packages.state(), space.state());
                 if state.down.is_none() && space.down.is_some() {
@@ -204,7 +202,7 @@ impl Storage {
             let patience = assignments::dynamodb::Patience::default();
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
-        // Not reached: the configuration is refused without the feature.
+        // Unreachable: the configuration is refused without the feature.
         let _ = (config, engines);
         Arc::new(assignments::store::Closed)
     }
@@ -223,7 +221,7 @@ impl Storage {
         if let Some(redis) = &engines.redis {
             return couriers_in_redis(config, redis.clone(), tells);
         }
-        // Not reached: the configuration is refused without the feature.
+        // Unreachable: the configuration is refused without the feature.
         let _ = (engines, tells);
         Arc::new(couriers::store::Closed)
     }
@@ -275,7 +273,6 @@ impl Storage {
     }
 }
 
-/// The store of couriers in Redis.
 #[cfg(feature = "redis")]
 pub(super) fn couriers_in_redis(
     config: &Config,
@@ -290,7 +287,7 @@ pub(super) fn couriers_in_redis(
     Arc::new(couriers::redis::Redis::new(redis, settings))
 }
 
-/// With which count newcomers begin.
+/// A newcomer's initial count.
 pub(super) fn courier_join(config: &Config) -> couriers::model::Join {
     match config.couriers.join {
         config::CourierJoin::Zero => couriers::model::Join::Zero,

@@ -232,7 +232,7 @@ impl Oplog {
     }
 
     /// A log that keeps nothing, counts nothing and has no thread: for describing the desk's API, and for tests.
-    pub fn nowhere() -> Self {
+    pub fn disabled() -> Self {
         Self { inner: None }
     }
 
@@ -289,7 +289,7 @@ impl Oplog {
     }
 
     /// Brings the gauges up to date.
-    pub fn show_figures(&self) {
+    pub fn update_gauges(&self) {
         let Some(inner) = &self.inner else { return };
         let bytes = inner.spool.holds().bytes;
         inner.shared.metrics.show(inner.shared.waiting(), bytes);

@@ -28,7 +28,7 @@ use super::service::{Assignments, today};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{self, BodyLimits, Json, stream};
-use crate::http::page::{Page, not_kept, not_kept_list};
+use crate::http::caching::{CachedJson, no_store, no_store_list};
 use crate::http::params::{Query, RequestId};
 use crate::http::responses::{JsonBody, Stored};
 
@@ -109,7 +109,7 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
     let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
     let date = date.unwrap_or_else(today);
     let kept = desk.assignments.keep_manifest(date, manifest).await?;
-    Ok(not_kept(&KeptManifest::from(kept)))
+    Ok(no_store(&KeptManifest::from(kept)))
 }
 
 /// A day's lists
@@ -136,7 +136,7 @@ async fn get_manifest(
     let date = date.transpose()?.unwrap_or_else(today);
     let shown = desk.assignments.manifest(date).await?;
     let shown = shown.ok_or_else(|| no_manifest(date))?;
-    let page = Page::of(shown.json.into(), &shown.version);
+    let page = CachedJson::of(shown.json.into(), &shown.version);
     Ok(page.answer(&headers))
 }
 
@@ -178,7 +178,7 @@ async fn assign(
     let assigned = desk.assignments.assign(request, &request_id).await;
     let assigned = assigned.map_err(|error| problems::of_assign(error, &listed))?;
     let items = assigned.plan.items();
-    Ok(not_kept_list(items, DayPlan::from(assigned)).await)
+    Ok(no_store_list(items, DayPlan::from(assigned)).await)
 }
 
 /// Say how far a package has come
@@ -207,7 +207,7 @@ async fn update(
     let updated = desk
         .assignments
         .update(driver, package, body.status, &request_id);
-    Ok(not_kept(&AssignmentState::from(updated.await?.assignment)))
+    Ok(no_store(&AssignmentState::from(updated.await?.assignment)))
 }
 
 /// What was given to whom
@@ -234,9 +234,9 @@ async fn list_assignments(
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Problem> {
     let Some((filter, after, limit)) = query.into_wanted()? else {
-        return Ok(not_kept(&AssignmentPage::EMPTY));
+        return Ok(no_store(&AssignmentPage::EMPTY));
     };
     let listing = desk.assignments.list(filter, after, limit).await?;
     let items = listing.assignments.len();
-    Ok(not_kept_list(items, AssignmentPage::from(listing)).await)
+    Ok(no_store_list(items, AssignmentPage::from(listing)).await)
 }

@@ -209,7 +209,7 @@ impl Assignments {
         mut request: Request,
         request_id: &str,
     ) -> Result<Assigned, AssignError> {
-        if !self.desk.store.is_well() {
+        if !self.desk.store.is_healthy() {
             // Nobody waits in line for an engine that is away.
             return Err(Unavailable::Engine.into());
         }

@@ -97,7 +97,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing>;
 
     /// Whether what must be kept can be.
-    fn is_well(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.state().down.is_none()
     }
 

@@ -1,4 +1,4 @@
-//! `odyssey check`: whether what a server has stored is what it acknowledged.
+//! `odyssey check`: checks of stored data and shared engines.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,28 +14,27 @@ use super::output::{self, Format};
 use super::{Source, Unchecked};
 use crate::app::{self, Outcome};
 
-/// How long a server may take to read all its files.
+/// Time for a server to read all its files.
 const PATIENCE: Duration = Duration::from_hours(1);
-/// What stands below every table.
+/// The line below every table.
 const LIMITS: &str = "\nNo check can tell that a database was replaced together with its -wal and -sums files by older ones.\n";
 
-/// `odyssey check`.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The data directory [default: that of the configuration]
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     data: Option<PathBuf>,
-    /// Let the server with this staff listener check its files instead
+    /// Have the server with this staff listener check its files instead
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
     /// Check the shared engines that the configuration names instead: Redis, `DynamoDB`, S3, SNS, SQS
     ///
-    /// The checks that a server runs at its start. Nothing is created or changed.
+    /// The checks that a server runs at its start; read-only.
     #[arg(long, conflicts_with_all = ["data", "url"])]
     engines: bool,
     #[command(flatten)]
     source: Source,
-    /// How to print what was found
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     output: Format,
 }
@@ -56,7 +55,7 @@ impl Check {
         })?;
         match checked["verdict"].as_str() {
             Some("good") => Ok(()),
-            Some("damaged") => anyhow::bail!("what is stored is damaged"),
+            Some("damaged") => anyhow::bail!("the stored data is damaged"),
             _ => Err(Unchecked("not everything could be checked".to_owned()).into()),
         }
     }
@@ -64,7 +63,7 @@ impl Check {
     fn check_engines(&self, runtime: &Runtime) -> anyhow::Result<()> {
         let found = runtime.block_on(app::check_engines(&self.source.load()?))?;
         let worst = found.iter().map(|found| found.outcome).max();
-        let rows = serde_json::to_value(found).context("cannot show what was found")?;
+        let rows = serde_json::to_value(found).context("cannot print the findings")?;
         output::print(&match (self.output, rows.as_array()) {
             (Format::Table, Some(rows)) if rows.is_empty() => {
                 "The configuration names no shared engine.\n".to_owned()
@@ -87,7 +86,7 @@ impl Check {
         let config = self.source.load()?;
         let data = self.data.as_ref().unwrap_or(&config.data_dir);
         let checked = app::check_directory(&config, data)?;
-        serde_json::to_value(checked).context("cannot show what was found")
+        serde_json::to_value(checked).context("cannot print the findings")
     }
 }
 
@@ -96,7 +95,6 @@ async fn ask(url: &Url) -> anyhow::Result<Value> {
     ask.within(PATIENCE).await?.success()?.json()
 }
 
-/// A line for each check.
 fn table(checked: &Value) -> String {
     let mut rows = Vec::new();
     for database in checked["databases"].as_array().into_iter().flatten() {

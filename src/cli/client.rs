@@ -1,4 +1,4 @@
-//! Commands that talk to a running server: as a customer, as a barista, as an operator.
+//! Commands that call a running server: as customer, barista or operator.
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,21 +17,20 @@ use super::output::{self, Format};
 use super::{Misuse, Source};
 use crate::config::{self, Config};
 
-/// A healthy server answers in far less.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a request may take that the server does not hold.
+/// Timeout of a request that the server does not hold.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest the server holds a barista's request, in seconds; a longer wait is several requests.
+/// The longest `wait` of a barista's request, in seconds; a longer one is several requests.
 const HELD_SECS_MAX: u64 = 55;
-/// The longest wait that is of use; it fits into every clock and header.
+/// The longest wait; it fits into every clock and header.
 const WAIT_MAX: Duration = Duration::from_hours(30 * 24);
-/// Between two requests of one wait, should the server answer sooner than it was asked to.
+/// The least time between two requests of one wait.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// `odyssey health`.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// What to ask for [default: /healthz at the customers' listener of the configuration]
+    /// URL to request [default: /healthz at the customers' listener of the configuration]
     url: Option<Url>,
     #[command(flatten)]
     source: Source,
@@ -60,7 +59,7 @@ pub struct Order {
     /// The customer's name
     #[arg(long)]
     name: Option<String>,
-    /// Wait for so long at most, such as 90s; the order then stays in line
+    /// Wait at most this long, such as 90s; the order then stays in line
     #[arg(long, value_name = "DURATION", value_parser = bounded_wait)]
     wait: Option<Duration>,
     #[command(flatten)]
@@ -105,7 +104,7 @@ pub struct Start {
     /// The barista's name, recorded with the order
     #[arg(long, value_name = "NAME")]
     barista: Option<String>,
-    /// Wait for an order for so long at most, such as 90s
+    /// Wait for an order at most this long, such as 90s
     #[arg(long, value_name = "DURATION", value_parser = bounded_wait)]
     wait: Option<Duration>,
     #[command(flatten)]
@@ -133,7 +132,6 @@ impl Start {
             .show(&answer, |order| output::members(order, STARTED))
     }
 
-    /// An order, or 204.
     async fn take(&self) -> anyhow::Result<Answer> {
         let until = Instant::now() + self.wait.unwrap_or_default();
         loop {
@@ -196,7 +194,7 @@ pub struct Line {
     server: Server,
 }
 
-/// What the line is made of, and the metric that says so.
+/// The printed figures and their metrics.
 const LINE: [(&str, &str); 5] = [
     ("waiting", "odyssey_orders{stage=\"waiting\"}"),
     ("brewing", "odyssey_orders{stage=\"brewing\"}"),
@@ -223,7 +221,7 @@ fn line(metrics: &str) -> anyhow::Result<Value> {
         let sample = metrics
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        // A number in the text format is one in JSON.
+        // Numbers in Prometheus' text format are valid JSON.
         let sample: Option<Value> = sample.and_then(|sample| serde_json::from_str(sample).ok());
         let value = if name.ends_with("_ms") {
             sample.and_then(|secs| secs.as_f64()).and_then(millis)
@@ -245,15 +243,15 @@ fn millis(secs: f64) -> Option<Value> {
 /// `odyssey flood`.
 #[derive(Debug, Subcommand)]
 pub enum Flood {
-    /// List the addresses that are cut off, most refused first
+    /// List the blocked addresses, most refused first
     List {
-        /// At most so many
+        /// At most this many
         #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
         #[command(flatten)]
         server: Server,
     },
-    /// Let an address back in at once, with a clean slate
+    /// Unblock an address at once and reset its refusals
     Unblock {
         /// An address, or a network as it is listed
         address: String,
@@ -292,12 +290,11 @@ fn flood(flood: &Value) -> String {
         Some(cut_off) if !cut_off.is_empty() => {
             output::rows(cut_off, &["address", "reason", "until", "refused"])
         }
-        _ => "No address is cut off.\n".to_owned(),
+        _ => "No address is blocked.\n".to_owned(),
     };
     format!("{summary}\n{cut_off}")
 }
 
-/// Which server is asked, and how its answer is printed.
 #[derive(Debug, Args)]
 pub struct Server {
     /// The listener's URL [environment: `ODYSSEY_URL`] [default: the listener of the configuration]
@@ -305,7 +302,7 @@ pub struct Server {
     url: Option<Url>,
     #[command(flatten)]
     source: Source,
-    /// How to print the answer
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     output: Format,
 }
@@ -326,13 +323,13 @@ impl Server {
         let json = answer.json()?;
         output::print(&match self.output {
             Format::Table => table(&json),
-            // As it came: its members in the server's order.
+            // Unparsed: members stay in the server's order.
             Format::Json => format!("{}\n", answer.text()?.trim_end()),
         })
     }
 }
 
-/// Whose door a command goes to.
+/// The listener that a command calls.
 #[derive(Debug, Clone, Copy)]
 enum Listener {
     Customers,
@@ -347,14 +344,14 @@ impl Listener {
         };
         anyhow::ensure!(
             address.port() != 0,
-            "the port in `{name}.listen` is 0, any that is free: name the URL"
+            "the port in `{name}.listen` is 0 (any free port): name the URL"
         );
         let url = format!("http://{}", reachable(address));
         url.parse::<Url>().map_err(anyhow::Error::msg)
     }
 }
 
-/// A server that listens on all addresses is reached from this machine by the loopback one.
+/// The loopback address for a server that listens on all addresses.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -377,7 +374,7 @@ fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Rounded up: a wait is at least as long as it was asked for.
+/// Rounded up.
 fn whole_secs(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

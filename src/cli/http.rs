@@ -1,4 +1,4 @@
-//! The client's side of HTTP: one request on a connection of its own.
+//! An HTTP client: one request per connection.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,12 +17,10 @@ use tokio::time::timeout;
 
 use super::output::printable;
 
-/// A server that is up accepts in far less.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon a connection on which nothing happens is checked: a server that vanished without a word is noticed after some
-/// four of them, however long an order may be held.
+/// TCP keepalive: a vanished server is noticed after about four of these, while an order is held.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Far above what any command asks for.
+/// Far above any answer here.
 const BODY_MAX_BYTES: usize = 64 << 20;
 
 /// A plain HTTP URL, such as `http://127.0.0.1:8000/healthz`.
@@ -41,7 +39,7 @@ impl FromStr for Url {
         let parts = uri.into_parts();
         let http = parts.scheme == Some(Scheme::HTTP);
         match parts.authority {
-            // Names and passwords would go out in the clear, and nothing here asks for them.
+            // Credentials would be sent in plain text.
             Some(authority) if http && !authority.as_str().contains('@') => Ok(Self {
                 authority,
                 path: parts
@@ -60,7 +58,7 @@ impl std::fmt::Display for Url {
 }
 
 impl Url {
-    /// What is at this path below the URL.
+    /// This path below the URL.
     pub(super) fn join(&self, path: &str) -> anyhow::Result<Self> {
         let base = self.path.path().trim_end_matches('/');
         let joined = format!("{base}{path}");
@@ -85,13 +83,12 @@ impl Url {
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE);
-        // Without it the request works all the same.
+        // Best effort.
         drop(SockRef::from(&stream).set_tcp_keepalive(&keepalive));
         Ok(stream)
     }
 }
 
-/// A request that is not sent yet.
 #[derive(Debug)]
 pub(super) struct Ask {
     url: Url,
@@ -134,7 +131,7 @@ impl Ask {
         self.header("content-type", "application/json")
     }
 
-    /// The answer, whatever its status, if it comes in time.
+    /// The answer of any status, within `patience`.
     pub(super) async fn within(self, patience: Duration) -> anyhow::Result<Answer> {
         let url = self.url.clone();
         timeout(patience, self.answer())
@@ -142,12 +139,12 @@ impl Ask {
             .with_context(|| format!("{url} did not answer within {patience:?}"))?
     }
 
-    /// The answer, whatever its status, however long it takes.
+    /// The answer of any status, without a timeout.
     pub(super) async fn answer(self) -> anyhow::Result<Answer> {
         let url = self.url;
         let stream = url.connect().await?;
         let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // What goes wrong there fails the request.
+        // An error there fails the request, too.
         let driver = tokio::spawn(async { drop(connection.await) });
         let request = self.request.body(Full::new(self.body))?;
         let exchange = async {
@@ -169,7 +166,7 @@ impl Ask {
 }
 
 impl Answer {
-    /// This answer if it is 2xx; else what the server says is wrong.
+    /// This answer if it is 2xx; else its problem as an error.
     pub(super) fn success(self) -> anyhow::Result<Self> {
         if self.status.is_success() {
             return Ok(self);
@@ -178,7 +175,7 @@ impl Answer {
         bail!("{}", self.problem(&problem))
     }
 
-    /// RFC 9457 in one line, for people.
+    /// A problem (RFC 9457) in one line.
     fn problem(&self, problem: &Value) -> String {
         let status = self.status.as_u16();
         let mut said = match (problem["title"].as_str(), problem["detail"].as_str()) {
@@ -186,7 +183,7 @@ impl Answer {
             (Some(said), None) | (None, Some(said)) => format!("{said} ({status})"),
             (None, None) => return format!("{} answered {}", self.url, self.status),
         };
-        // A single one is the detail itself.
+        // A single error repeats the detail.
         let errors = problem["errors"].as_array().filter(|all| all.len() > 1);
         for error in errors.into_iter().flatten() {
             let place = [&error["pointer"], &error["parameter"]]
@@ -203,12 +200,10 @@ impl Answer {
         printable(&said)
     }
 
-    /// The body, which must be text.
     pub(super) fn text(&self) -> anyhow::Result<&str> {
         std::str::from_utf8(&self.body).with_context(|| format!("{} did not answer text", self.url))
     }
 
-    /// The body, which must be JSON.
     pub(super) fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.body)
             .with_context(|| format!("{} did not answer JSON: is it Odyssey's?", self.url))

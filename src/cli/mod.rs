@@ -1,13 +1,13 @@
-//! The command line: what there is to type, and every command except `serve`, which is the program itself.
+//! The command line, and every command except `serve`.
 //!
-//! - `client`: `health`, `order`, `start`, `finish`, `line` and `flood`, which talk to a running server over `http`.
-//! - `check`: whether what a server has stored is what it acknowledged.
-//! - `upkeep`: `packages` and `couriers`, which work on what a server has stored.
+//! - `client`: `health`, `order`, `start`, `finish`, `line` and `flood`, which call a running server over `http`.
+//! - `check`: checks of stored data and shared engines.
+//! - `upkeep`: `packages` and `couriers`, which work on stored data.
 //! - `paper`: `openapi`, `completions` and `man`, which describe the program.
 //! - `output`: tables, JSON, and the end of a pipe.
 //!
-//! Exit codes: 0 if the command did what it says; 1 if it did not, with one sentence on standard error; 2 if it was not
-//! understood, or if `check` could not check.
+//! Exit codes: 0 on success; 1 on failure, with one sentence on standard error; 2 for wrong usage, or if `check` could not
+//! check.
 
 mod check;
 mod client;
@@ -31,45 +31,39 @@ use crate::config::{self, Config};
 #[derive(Debug, Parser)]
 #[command(name = "odyssey", version = crate::version::line(), arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Everything there is to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server: customers on one listener, staff on the other
     ///
-    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM, SIGINT or SIGQUIT
-    /// stops it in order: held customers get their coffee first, for as long as shutdown.drain allows. SIGHUP reloads the
-    /// configuration.
+    /// Without options it serves customers on 127.0.0.1:8000 and staff on 127.0.0.1:8001. SIGTERM, SIGINT or SIGQUIT shuts
+    /// it down: held customers get their coffee first, within shutdown.drain. SIGHUP reloads the configuration.
     #[command(
         after_help = "Every key can come from the environment: orders.lease is ODYSSEY_ORDERS__LEASE.\n`odyssey config --defaults` prints the manual of all keys."
     )]
     Serve {
-        /// Where the configuration is.
         #[command(flatten)]
         source: Source,
         /// Write the addresses that were bound to this file, once both listeners are open
         ///
-        /// As JSON with the members `customers` and `staff`, both URLs; for scripts that start the server with port 0 and
-        /// have to find it.
+        /// As JSON with the members `customers` and `staff`, both URLs; for scripts that start the server with port 0.
         #[arg(long, value_name = "FILE")]
         addresses: Option<PathBuf>,
     },
     /// Print the effective configuration as TOML
     ///
-    /// What the server would run with: the defaults, the file and the environment put together.
+    /// The defaults, the file and the environment, merged.
     Config {
-        /// Where the configuration is.
         #[command(flatten)]
         source: Source,
         /// Print the default configuration instead, with its comments: the manual of all keys
         #[arg(long)]
         defaults: bool,
     },
-    /// Ask a running server whether it is well
+    /// Check the health of a running server
     ///
     /// Exit code 0 if the URL answers 2xx within 3 seconds, else 1 and a sentence. For containers' health checks.
     Health(client::Health),
@@ -79,32 +73,30 @@ pub enum Command {
     Order(client::Order),
     /// Take the oldest order, as a barista
     ///
-    /// It is yours until `lease_expires_at`; after that it returns to its place in line. Prints nothing but a sentence if no
-    /// order waits.
+    /// You have it until `lease_expires_at`; after that it returns to its place in line.
     Start(client::Start),
     /// Report an order ready, as a barista
     ///
     /// The customer's request is answered.
     Finish(client::Finish),
-    /// Show how long the line is
+    /// Show the state of the line
     ///
-    /// Orders that wait and that are brewed, and how long the oldest has waited; requests held for an order; baristas that
-    /// wait for one.
+    /// Waiting orders, orders being brewed, the oldest's waiting time, held requests, idle baristas.
     Line(client::Line),
-    /// Addresses that flood control has cut off
+    /// Addresses blocked by flood control
     #[command(subcommand)]
     Flood(client::Flood),
-    /// Check whether what is stored is what was acknowledged
+    /// Check the integrity of the stored data
     ///
-    /// Reads every database in the data directory with its log, and compares each page with its checksum, the log with its last
-    /// acknowledged commit, the engine's own structures, and what must hold at each desk. No server may be running on the
-    /// directory; with --url a running server checks its files, with --engines the shared engines are checked. Exit code 0 if all is good, 1 if something is damaged, 2 if
-    /// something could not be checked.
+    /// Reads every database in the data directory with its WAL, and checks each page's checksum, the last acknowledged
+    /// commit, the database's structures, and each desk's invariants. No server may be running on the directory; with --url a
+    /// running server checks its files, with --engines the shared engines are checked. Exit code 0 if all is good, 1 if
+    /// something is damaged, 2 if something could not be checked.
     Check(check::Check),
-    /// What concerns packages
+    /// Maintain packages
     #[command(subcommand)]
     Packages(upkeep::Packages),
-    /// What concerns couriers
+    /// Maintain couriers
     #[command(subcommand)]
     Couriers(upkeep::Couriers),
     /// Print the API description, `OpenAPI` 3.1 as JSON
@@ -123,7 +115,7 @@ pub enum Command {
     },
     /// Print the manual page odyssey(1)
     ///
-    /// Each command has a page of its own; with --dir all of them are written: `odyssey man --dir /usr/local/share/man/man1`.
+    /// Each command has its own page; --dir writes all of them: `odyssey man --dir /usr/local/share/man/man1`.
     Man {
         /// Write the pages of all commands to this directory, as odyssey.1, odyssey-order.1 and so on
         #[arg(long, value_name = "DIRECTORY")]
@@ -131,7 +123,6 @@ pub enum Command {
     },
 }
 
-/// Where the configuration is.
 #[derive(Debug, Args)]
 pub struct Source {
     /// Configuration file (TOML); its keys override the defaults
@@ -140,8 +131,6 @@ pub struct Source {
 }
 
 impl Source {
-    /// The effective configuration.
-    ///
     /// # Errors
     /// See [`config::ConfigError`].
     pub fn load(&self) -> anyhow::Result<Config> {
@@ -149,7 +138,7 @@ impl Source {
     }
 }
 
-/// A mistake in how the program was called, which no parser of a single argument could see.
+/// Wrong usage that argument parsing cannot detect.
 #[derive(Debug)]
 struct Misuse(String);
 
@@ -161,7 +150,7 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// Something could not be checked, which is neither good nor bad.
+/// Something could not be checked.
 #[derive(Debug)]
 struct Unchecked(String);
 
@@ -173,27 +162,27 @@ impl fmt::Display for Unchecked {
 
 impl std::error::Error for Unchecked {}
 
-/// The exit code of a command that ended so; the reason of a failure goes to standard error.
+/// The exit code of a result; the reason of a failure goes to standard error.
 pub fn exit_code(ended: anyhow::Result<()>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
     };
-    // One line that can be read; logging may not be set up.
+    // Not logged: logging may not be set up.
     let _ = writeln!(std::io::stderr(), "odyssey: {error:#}");
     let is_neither = error.is::<Misuse>() || error.is::<Unchecked>();
     ExitCode::from(if is_neither { 2 } else { 1 })
 }
 
-/// Runs a command that ends by itself: any except [`Command::Serve`].
+/// Runs any command except [`Command::Serve`].
 ///
 /// # Errors
-/// If it could not do what it says.
+/// If the command failed.
 ///
 /// # Panics
 /// With [`Command::Serve`].
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve { .. } => unreachable!("the server has a runtime and an end of its own"),
+        Command::Serve { .. } => unreachable!("main runs the server"),
         Command::Config { defaults: true, .. } => output::print(config::DEFAULTS),
         Command::Config { source, .. } => output::print(&source.load()?.to_toml()),
         Command::Health(health) => runtime()?.block_on(health.run()),
@@ -211,7 +200,6 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// One thread is plenty for a command.
 fn runtime() -> anyhow::Result<Runtime> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime

@@ -8,7 +8,6 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people
@@ -17,7 +16,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// Prints to standard output. A reader that has seen enough and closed the pipe (`| head`) is no failure.
+/// Prints to standard output. A closed pipe (`| head`) is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     let printed = stdout
@@ -29,7 +28,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A line for each of these members of a JSON object, those that are absent left out.
+/// A line for each of these members of a JSON object, if present.
 pub(super) fn members(object: &Value, names: &[&str]) -> String {
     let present = names
         .iter()
@@ -38,7 +37,7 @@ pub(super) fn members(object: &Value, names: &[&str]) -> String {
     columns(&present.collect::<Vec<_>>())
 }
 
-/// A line for each of these JSON objects, below a line of headings.
+/// A table of these JSON objects with a header.
 pub(super) fn rows(objects: &[Value], names: &[&str]) -> String {
     let headings = names.iter().map(|name| heading(name).to_uppercase());
     let mut rows = vec![headings.collect::<Vec<_>>()];
@@ -49,7 +48,7 @@ pub(super) fn rows(objects: &[Value], names: &[&str]) -> String {
     columns(&rows)
 }
 
-/// Milliseconds are shown with their unit, and need none in their name.
+/// Names without `_ms`: values are shown with their unit.
 fn heading(name: &str) -> &str {
     name.strip_suffix("_ms").unwrap_or(name)
 }
@@ -66,7 +65,7 @@ fn cell(name: &str, value: &Value) -> String {
     }
 }
 
-/// Without what could steer a terminal or change the order of what is read: customers choose their names.
+/// Strips control and bidirectional characters: customers choose their names.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -81,7 +80,7 @@ pub(super) fn printable(text: &str) -> String {
     printable
 }
 
-/// Left-aligned, two spaces apart, the last column as long as it is.
+/// Left-aligned, two spaces apart, the last column unpadded.
 fn columns(rows: &[Vec<String>]) -> String {
     let mut widths = Vec::new();
     for row in rows {

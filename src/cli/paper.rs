@@ -9,12 +9,11 @@ use super::{Cli, output};
 use crate::app;
 use crate::config::Config;
 
-/// Whose API is described.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Listener {
-    /// The public side
+    /// The customers' API
     Customers,
-    /// The inner side
+    /// The staff's API
     Staff,
     /// Both in one document
     Both,

@@ -1,4 +1,4 @@
-//! Commands that work on what a server has stored, beside a running server or without one.
+//! Commands on stored data, with or without a running server.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,9 @@ use super::{Source, output};
 use crate::app;
 use crate::config::Config;
 
-/// `odyssey packages`.
 #[derive(Debug, Subcommand)]
 pub enum Packages {
-    /// Count the ledger anew and compare it with the statistics
+    /// Recount the ledger and compare it with the statistics
     ///
     /// Exit code 0 if they agree. A server may be running on the same data directory.
     Audit {
@@ -21,31 +20,31 @@ pub enum Packages {
     },
 }
 
-/// `odyssey couriers`.
 #[derive(Debug, Subcommand)]
 pub enum Couriers {
-    /// Tell the event log again, to a new store, and compare what it comes to with what is kept
+    /// Replay the event log into a new store and compare it with the stored state
     ///
-    /// Exit code 0 if they agree. A server may be running meanwhile. Newcomers begin as `couriers.join` says, which must be as it was.
+    /// Exit code 0 if they agree. A server may be running. `couriers.join` must have the value that the log was written
+    /// with.
     Replay {
         #[command(flatten)]
         source: Source,
-        /// Keep the new store in this directory, as couriers.db: to go on with, should what is kept be lost or wrong
+        /// Write the new store to this directory, as couriers.db, to replace a lost or damaged one
         #[arg(long, value_name = "DIRECTORY")]
         into: Option<PathBuf>,
     },
-    /// Bring messages back from the dead-letter queue to the queue they came from
+    /// Redrive messages from the dead-letter queue to their source queues
     ///
-    /// What is there when it begins is sent again as it was, with its own attributes, and deleted there once the other queue has
-    /// it. What still nobody understands comes back, with its reason. Servers may be running meanwhile.
+    /// Each message that is there at the start is sent again with its attributes, and deleted once the source queue has it.
+    /// Messages that are still unparseable return, with their reason. Servers may be running.
     #[cfg(feature = "aws")]
     Redrive {
         #[command(flatten)]
         source: Source,
-        /// Only list the messages with their reasons, and leave them where they are
+        /// Only list the messages with their reasons
         ///
-        /// SQS counts each look as a reception. A dead-letter queue with a redrive policy of its own would lose messages to that,
-        /// and is refused. Listed messages are visible to others again when the list ends; if it is killed, after 5 minutes.
+        /// SQS counts this as a reception, so a dead-letter queue with its own redrive policy is refused. Listed messages
+        /// are visible again when the command ends; if it is killed, after 5 minutes.
         #[arg(long)]
         dry_run: bool,
     },
@@ -77,7 +76,10 @@ impl Couriers {
 fn replay(runtime: &Runtime, config: &Config, into: Option<&Path>) -> anyhow::Result<()> {
     let comparison = runtime.block_on(app::replay_couriers(config, into))?;
     output::print(&format!("{comparison}\n"))?;
-    anyhow::ensure!(comparison.agrees(), "the log does not come to what is kept");
+    anyhow::ensure!(
+        comparison.agrees(),
+        "replaying the log does not reproduce the stored state"
+    );
     Ok(())
 }
 

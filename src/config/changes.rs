@@ -1,4 +1,4 @@
-//! Which keys differ between two configurations, and where a configuration comes from.
+//! The keys that differ between two configurations, and the environment variables that were used.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use toml::Value;
 use super::Config;
 
 impl Config {
-    /// The keys whose values are others in `new`, with dots, sorted.
+    /// The keys whose values differ in `new`, with dots, sorted.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let (old_keys, new_keys) = (self.by_key(), new.by_key());
         let keys = new_keys
             .iter()
             .filter(|(key, value)| old_keys.get(*key) != Some(value));
         let mut keys: Vec<String> = keys.map(|(key, _)| key.clone()).collect();
-        // They are shown masked, however they differ.
+        // Serialized masked, so they need a comparison of their own.
         for (key, differs) in [
             ("redis.url", self.redis.url != new.redis.url),
             (
@@ -30,7 +30,7 @@ impl Config {
         keys
     }
 
-    /// The names of the environment's variables that are keys; their values may be secrets.
+    /// The names of the environment variables that are keys; values may be secrets.
     pub fn variables(&self) -> Vec<String> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let ours = |name: &String| name.starts_with("ODYSSEY_") && !self.passed_over.contains(name);

@@ -1,4 +1,4 @@
-//! What is configured of the couriers.
+//! The sections `couriers` and `redis`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Secret, duration, time_within, within, wrong};
 
-/// SQS counts in whole seconds, and ...
+/// SQS counts in whole seconds, ...
 const VISIBILITY_MIN: Duration = Duration::from_secs(1);
-/// ... allows so many.
+/// ... up to this many.
 const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 3600);
 
 const EVENTS_TOPIC_ARN: &str = "couriers.events_topic_arn";
@@ -18,96 +18,75 @@ const ASSIGNMENTS_TOPIC_ARN: &str = "couriers.assignments_topic_arn";
 const ASSIGNMENTS_QUEUE_URL: &str = "couriers.assignments_queue_url";
 const DEAD_LETTER_QUEUE_URL: &str = "couriers.dead_letter_queue_url";
 
-/// Couriers.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Couriers {
-    /// Where they are kept.
     pub store: CourierStore,
-    /// How events come.
     pub events: CourierEvents,
-    /// What this process does about messages.
     pub roles: Vec<CourierRole>,
-    /// Where events are announced; empty: by the name it is created with.
+    /// Empty: found by the name that `aws.provision` gives it; so are the next four.
     pub events_topic_arn: String,
-    /// Where the dispatcher hears of them.
     pub events_queue_url: String,
-    /// Where assignments are announced.
     pub assignments_topic_arn: String,
-    /// Where the directory hears of them.
     pub assignments_queue_url: String,
-    /// Where messages go that nobody understands.
     pub dead_letter_queue_url: String,
-    /// How long a message that was received is nobody else's.
     #[serde(with = "duration")]
     pub visibility: Duration,
-    /// With which count a newcomer begins.
     pub join: CourierJoin,
-    /// Largest request that tells of events, bytes.
     pub events_max_bytes: usize,
 }
 
-/// Where couriers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CourierStore {
-    /// In the data directory.
     Sqlite,
-    /// In Redis, which several servers share.
     Redis,
 }
 
-/// How events come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CourierEvents {
-    /// Over HTTP alone.
     Http,
-    /// Through SNS and SQS, too.
+    /// Over HTTP, and through SNS and SQS.
     Sqs,
 }
 
-/// What a process does about messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CourierRole {
-    /// Hears of events, decides, and tells of assignments.
+    /// Consumes events, decides, and publishes assignments.
     Dispatcher,
-    /// Hears of assignments, and answers questions.
+    /// Consumes assignments, and answers queries.
     Directory,
 }
 
-/// With which count a newcomer begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CourierJoin {
-    /// With none.
     Zero,
-    /// With the least of their zone.
+    /// The least count in the zone.
     Min,
 }
 
-/// Redis.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// Where it is, and as whom it is asked.
+    /// With credentials.
     pub url: Secret,
     /// The file that `url` was read from; empty: none.
     pub url_file: PathBuf,
-    /// Where its Sentinels are, and as whom they are asked; empty: it is reached directly.
+    /// With credentials; empty: no Sentinels.
     pub sentinels: Vec<Secret>,
-    /// What the Sentinels call the primary.
+    /// The primary's name at the Sentinels.
     pub sentinel_primary: String,
 }
 
 impl Couriers {
-    /// Whether this process has this role.
     pub fn has(&self, role: CourierRole) -> bool {
         self.events == CourierEvents::Sqs && self.roles.contains(&role)
     }
 
-    /// Its topics' ARNs, by their keys.
+    /// Topic ARNs by key.
     pub(super) fn topics(&self) -> [(&'static str, &str); 2] {
         [
             (EVENTS_TOPIC_ARN, &self.events_topic_arn),
@@ -115,7 +94,7 @@ impl Couriers {
         ]
     }
 
-    /// Its queues' URLs, by their keys.
+    /// Queue URLs by key.
     pub(super) fn queues(&self) -> [(&'static str, &str); 3] {
         [
             (EVENTS_QUEUE_URL, &self.events_queue_url),
@@ -124,7 +103,7 @@ impl Couriers {
         ]
     }
 
-    /// `provision`: whether what is not named is created by its own name.
+    /// `provision`: unnamed topics and queues are created under default names.
     pub(super) fn check(&self, provision: bool) -> Result<(), ConfigError> {
         if cfg!(not(feature = "redis")) && self.store == CourierStore::Redis {
             let detail = "this build is without the feature `redis`";
@@ -167,7 +146,7 @@ impl Couriers {
         };
         let [events_topic, assignments_topic] = self.topics();
         let [events_queue, assignments_queue, dead_letters] = self.queues();
-        // As they stand in the manual.
+        // In the manual's order.
         for (key, value) in [
             events_topic,
             events_queue,
@@ -177,7 +156,7 @@ impl Couriers {
         ] {
             if needed(key) && value.is_empty() && !provision {
                 let detail =
-                    "with `couriers.events = \"sqs\"` it must be said, or `aws.provision` be true";
+                    "with `couriers.events = \"sqs\"` it must be set, or `aws.provision` be true";
                 return Err(wrong(key, detail));
             }
         }
@@ -202,7 +181,7 @@ impl Redis {
             return Ok(());
         }
         if !is_remote {
-            let detail = "with `redis.sentinels` it must be like redis://127.0.0.1:6379: they name servers of the network";
+            let detail = "with `redis.sentinels` it must be like redis://127.0.0.1:6379: they name servers on the network";
             return Err(wrong("redis.url", detail));
         }
         if !self.sentinels.iter().all(|url| begins(url, &over_network)) {
@@ -210,7 +189,7 @@ impl Redis {
             return Err(wrong("redis.sentinels", detail));
         }
         if self.sentinel_primary.is_empty() {
-            let detail = "with `redis.sentinels` it must be said";
+            let detail = "with `redis.sentinels` it must be set";
             return Err(wrong("redis.sentinel_primary", detail));
         }
         Ok(())

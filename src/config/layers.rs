@@ -1,7 +1,7 @@
-//! The layers of the configuration, merged into one table: the defaults, a file, the environment.
+//! Merges the layers of the configuration: defaults, file, environment.
 //!
-//! The defaults hold every key, and so say which keys there are and of which kind each is: text of the environment is read
-//! as that kind. A key `x_file` beside a key `x` names a file that contains `x`, which is a secret: its value is shown nowhere.
+//! The defaults have every key, and so define the keys and their types, which the environment's text is parsed as. A key
+//! `x_file` next to a key `x` names a file with `x`, a secret whose value is never printed.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,19 +11,19 @@ use toml::{Table, Value};
 use super::secret::Secret;
 use super::{ConfigError, DEFAULTS, wrong};
 
-/// Variables with this prefix are ours if a key's name follows.
+/// The prefix of environment variables that are keys.
 const PREFIX: &str = "odyssey_";
-/// Where the name of a secret's file is.
+/// The suffix of a key that names a secret's file.
 const FILE: &str = "_file";
-/// How similar an unknown key must be to one that exists to be taken for a slip (Jaro-Winkler, 0 to 1).
+/// The least similarity of a suggested key (Jaro-Winkler, 0 to 1).
 const SIMILAR: f64 = 0.85;
 
-/// What the layers make together.
+/// The merged layers.
 #[derive(Debug)]
 pub(super) struct Layers {
     defaults: Table,
     merged: Table,
-    /// Variables with our prefix that are not ours.
+    /// Environment variables with our prefix that name no key.
     pub(super) passed_over: Vec<String>,
 }
 
@@ -41,12 +41,12 @@ impl Layers {
         let layer = read(path)?;
         for (key, value) in leaves(&layer) {
             let value = self.checked(&key, value)?;
-            // A section without keys says nothing.
+            // A section without keys has no effect.
             if !value.is_table() {
                 self.set(&key, value);
             }
         }
-        // A key above wins over its file below; beside each other the file does.
+        // A key in a higher layer wins over its file in a lower one; in the same layer the file wins.
         self.forget_files(|key| find(&layer, key).is_some());
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Layers {
             }
             let key = name.replace("__", ".");
             let value = self.read_as_its_kind(&key, value)?;
-            // An empty name of a file names none, and takes nothing away.
+            // An empty file name is ignored.
             if !(key.ends_with(FILE) && value.as_str() == Some("")) {
                 said.push(key.clone());
             }
@@ -83,7 +83,7 @@ impl Layers {
         Ok(())
     }
 
-    /// The merged table, with what the secrets' files contain.
+    /// The merged table, with the contents of the secrets' files.
     pub(super) fn finish(&mut self) -> Result<Table, ConfigError> {
         for key in self.keys() {
             let file = format!("{key}{FILE}");
@@ -103,12 +103,12 @@ impl Layers {
         Ok(self.merged.clone())
     }
 
-    /// An error that says which value was wrong.
+    /// Adds the wrong value to an error.
     pub(super) fn with_value(&self, error: ConfigError) -> ConfigError {
         let ConfigError::Key { key, detail } = error else {
             return error;
         };
-        // An element of a list, or a part of a value.
+        // An element of a list, or part of a value.
         let mut key = key.as_str();
         while find(&self.defaults, key).is_none() {
             let Some(end) = key.rfind(['.', '[']) else {
@@ -123,7 +123,7 @@ impl Layers {
         wrong(key, &detail)
     }
 
-    /// What is said of a value that is wrong, unless `detail` says it already.
+    /// The text for a wrong value, unless `detail` has it already.
     fn refused(&self, key: &str, value: &Value, detail: &str) -> String {
         let value = match value {
             _ if self.is_secret(key) => Secret::from(value.as_str().unwrap_or("?")).to_string(),
@@ -141,7 +141,7 @@ impl Layers {
         find(&self.defaults, &format!("{key}{FILE}")).is_some()
     }
 
-    /// A value of a file, which must be of its key's kind.
+    /// A value of a file, which must have its key's type.
     fn checked(&self, key: &str, value: &Value) -> Result<Value, ConfigError> {
         let default = self.default(key)?;
         let texts = |values: &[Value]| values.iter().all(Value::is_str);
@@ -156,7 +156,7 @@ impl Layers {
         Err(wrong(key, &self.refused(key, value, kind(default))))
     }
 
-    /// A value of the environment, where everything is text.
+    /// A value of the environment, parsed as its key's type.
     fn read_as_its_kind(&self, key: &str, value: OsString) -> Result<Value, ConfigError> {
         let default = self.default(key)?;
         let Ok(text) = value.into_string() else {
@@ -195,7 +195,6 @@ impl Layers {
         })
     }
 
-    /// Every key there is.
     fn keys(&self) -> Vec<String> {
         let keys = leaves(&self.defaults).into_iter();
         keys.map(|(key, _)| key).collect()
@@ -213,7 +212,7 @@ impl Layers {
         }
     }
 
-    /// Where a layer has a secret itself and no file of it, an older layer's file counts no more.
+    /// A layer with a secret but no file for it overrides a lower layer's file.
     fn forget_files(&mut self, is_said: impl Fn(&str) -> bool) {
         for key in self.keys() {
             let file = format!("{key}{FILE}");
@@ -224,7 +223,7 @@ impl Layers {
     }
 }
 
-/// How a value is written that replaces this default.
+/// The required form of a value that replaces this default.
 fn kind(default: &Value) -> &'static str {
     match default {
         Value::Integer(_) => "it must be a whole number, without quotes",
@@ -257,7 +256,6 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
     })
 }
 
-/// The value of a key with dots.
 fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
         Some((section, rest)) => find(table.get(section)?.as_table()?, rest),
@@ -265,7 +263,7 @@ fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// Every key that is not a section, with dots, and its value.
+/// All keys, with dots, and their values.
 fn leaves(table: &Table) -> Vec<(String, &Value)> {
     let mut leaves = Vec::new();
     for (name, value) in table {

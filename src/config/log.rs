@@ -4,37 +4,30 @@ use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// Words that are levels.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// What is logged, and how.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// How a line looks.
     pub format: LogFormat,
-    /// Which lines there are.
     pub level: String,
 }
 
-/// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
-    /// For people.
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Log {
-    /// The filter that `level` describes.
+    /// Parses `level`.
     ///
     /// # Errors
-    /// A sentence on what does not parse. [`Targets`] itself would take `warning` for the name of a module, and nothing else
-    /// would be logged.
+    /// A sentence on what does not parse. [`Targets`] itself would take `warning` for a module, and log nothing else.
     pub fn targets(&self) -> Result<Targets, String> {
         let mut targets = Targets::new();
         for directive in self.level.split(',') {
@@ -77,7 +70,7 @@ impl Log {
     }
 }
 
-/// `odyssey::orders`, or another crate's module.
+/// Such as `odyssey::orders`.
 fn is_module(path: &str) -> bool {
     path.split("::").all(|name| {
         let mut letters = name.chars();

@@ -1,8 +1,7 @@
-//! Refuses keys that contradict each other about places: addresses, tables, topics and queues.
+//! Refuses keys that conflict: addresses, tables, topics and queues.
 //!
-//! What the configuration alone shows is refused here. What only a service knows, such as whether a queue exists, is probed
-//! at the start by the desk that uses it. There is one bucket with one prefix, and one Redis whose key names are fixed: nothing
-//! to compare.
+//! Only what the configuration itself shows; what a service knows, such as whether a queue exists, is probed at the start.
+//! There is one bucket and one Redis: nothing to compare.
 
 use std::net::SocketAddr;
 
@@ -10,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{Config, ConfigError, Couriers, wrong};
 
-/// How the names of FIFO topics and queues end, and of no others.
+/// The suffix of FIFO topics and queues.
 const FIFO: &str = ".fifo";
 
 impl Config {
@@ -70,7 +69,7 @@ impl Couriers {
     /// # Errors
     /// If they differ, or the SDK has none; the message names the key and `AWS_REGION`.
     pub fn check_region(&self, sdk: Option<&str>) -> Result<(), ConfigError> {
-        // All of them are in one region.
+        // All are in one region.
         let Some((key, region)) = self.regions().next() else {
             return Ok(());
         };
@@ -87,14 +86,14 @@ impl Couriers {
         Err(wrong(key, &detail))
     }
 
-    /// The keys whose places show a region, and that region.
+    /// The keys whose values name a region, and that region.
     fn regions(&self) -> impl Iterator<Item = (&'static str, String)> {
         let places = self.topics().into_iter().chain(self.queues());
         places.filter_map(|(key, place)| Some((key, region(place)?)))
     }
 }
 
-/// Refuses two keys that name the same place.
+/// Refuses two keys with the same value.
 fn distinct(
     kind: &str,
     places: impl IntoIterator<Item = (&'static str, String)>,
@@ -112,16 +111,16 @@ fn distinct(
     Ok(())
 }
 
-/// Whether two listeners cannot both be opened. An address for all interfaces includes every one of its family.
+/// Whether two listeners conflict. An unspecified address includes all of its family.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let same_family = one.is_ipv4() == other.is_ipv4();
     let all = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || same_family && all)
 }
 
-/// What identifies a topic or a queue: its account and name. The host of a queue's URL does not, because calls go to the SDK's
-/// endpoint. With `provision` all are of one account, and one without a value is created under the name in its key:
-/// events-queue for `couriers.events_queue_url`.
+/// The identity of a topic or queue: account and name, not the host of its URL, because calls go to the SDK's endpoint.
+/// With `provision` all are of one account, and one without a value is created under the name in its key: events-queue for
+/// `couriers.events_queue_url`.
 fn identity(key: &str, place: &str, provision: bool) -> String {
     if place.is_empty() {
         let name = key.strip_prefix("couriers.").unwrap_or(key);
@@ -144,7 +143,7 @@ fn region(place: &str) -> Option<String> {
     let host = place.split("//").nth(1)?.split(['/', ':']).next()?;
     let host = host.to_ascii_lowercase();
     if host == "queue.amazonaws.com" {
-        // The first region's URLs named none.
+        // The oldest region's URLs have none.
         return Some("us-east-1".to_owned());
     }
     let amazons = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"];
@@ -266,7 +265,7 @@ mod tests {
         lines.collect::<String>() + &format!("aws.provision = {provision}\n")
     }
 
-    /// Reads it as a start does, and compares it with the SDK's region, by default eu-west-2.
+    /// Loads it as at the start, and compares it with the SDK's region, by default eu-west-2.
     fn start(settings: Settings<'_>, provision: bool) -> Result<(), ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("odyssey.toml");
@@ -316,7 +315,7 @@ mod tests {
             &[(EVENTS_TOPIC, T), (EVENTS, "http://e/1/t")],
             // The names of FIFO queues end in .fifo.
             &[(EVENTS, "http://e/1/q-fifo"), (DEAD, "http://e/1/fifo")],
-            // Hosts of one region; an emulator's names none, whatever it looks like.
+            // Hosts of one region; an emulator's has none.
             &[
                 (EVENTS_TOPIC, T),
                 (EVENTS, "https://sqs.eu-west-2.api.aws/1/q"),
@@ -339,7 +338,7 @@ mod tests {
         ];
         let provisioned: &[Settings<'_>] = &[
             &[],
-            // Each has the name by which the other would be created.
+            // Each has the default name of the other.
             &[
                 (EVENTS, "http://e/1/dead-letter-queue"),
                 (DEAD, "http://e/1/events-queue"),

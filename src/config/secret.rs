@@ -1,19 +1,16 @@
-//! Text that may hold credentials.
-
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Stands for what is not shown.
 const MASK: &str = "***";
 
-/// Text that may hold credentials, such as a URL with a password: whatever prints it prints it without them.
+/// Text that may contain credentials, such as a URL with a password. `Display`, `Debug` and `Serialize` mask them.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for the engine that it opens.
+    /// The unmasked text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -31,7 +28,7 @@ impl From<&str> for Secret {
     }
 }
 
-/// A URL without its user, password and parameters; anything else not at all.
+/// A URL without user, password and parameters; anything else is masked completely.
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
@@ -44,7 +41,7 @@ impl fmt::Display for Secret {
             (None, None) => f.write_str(&self.0),
             (Some((_, place)), None) => write!(f, "{scheme}://{MASK}@{place}"),
             (None, Some((place, _))) => write!(f, "{scheme}://{place}?{MASK}"),
-            // Either may be part of a password that is not percent-encoded.
+            // Either may belong to a password that is not percent-encoded.
             (Some(_), Some(_)) => write!(f, "{scheme}://{MASK}"),
         }
     }

@@ -64,8 +64,8 @@ pub struct Settings {
 struct Health(Arc<Condition>);
 
 impl Health {
-    fn is_well(&self) -> bool {
-        self.0.is_well()
+    fn is_healthy(&self) -> bool {
+        self.0.is_healthy()
     }
 
     /// What the answer to a question means to whoever asked. Who answers may still refuse to write.

@@ -18,7 +18,7 @@ use super::service::{Couriers, TakenIn};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
-use crate::http::page::{not_kept, not_kept_list};
+use crate::http::caching::{no_store, no_store_list};
 use crate::http::params::{Path, Query};
 use crate::http::responses::{JsonBody, NamedById, Stored};
 
@@ -84,7 +84,7 @@ async fn take_in_events(
         TakenIn::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
         TakenIn::Announced(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
     };
-    let mut response = not_kept(&outcomes);
+    let mut response = no_store(&outcomes);
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -105,7 +105,7 @@ async fn get_orders(
 ) -> Result<Response, Problem> {
     let courier = CourierId(id("courierId", query.courier_id)?);
     let orders = desk.couriers.orders_of(courier).await?;
-    Ok(not_kept_list(orders.len(), orders).await)
+    Ok(no_store_list(orders.len(), orders).await)
 }
 
 /// The courier of an order
@@ -125,7 +125,7 @@ async fn get_courier(
 ) -> Result<Response, Problem> {
     let order = OrderId(id("orderId", query.order_id)?);
     match desk.couriers.order(order).await? {
-        Some(Whereabouts::With(courier)) => Ok(not_kept(&courier)),
+        Some(Whereabouts::With(courier)) => Ok(no_store(&courier)),
         Some(Whereabouts::Parked) => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "order-parked",
@@ -166,7 +166,7 @@ async fn patch_courier(
     let courier = CourierId(id("courier_id", Some(courier))?);
     let change = |before: Option<&Courier>| wire::patched(courier, &patch, before);
     desk.couriers.change(courier, change).await?;
-    Ok(not_kept(&true))
+    Ok(no_store(&true))
 }
 
 /// Everybody, or a zone's
@@ -190,7 +190,7 @@ async fn list_couriers(
     });
     let couriers = desk.couriers.couriers(zone.transpose()?).await?;
     let couriers: Vec<_> = couriers.into_iter().map(CourierState::from).collect();
-    Ok(not_kept_list(couriers.len(), CourierList { couriers }).await)
+    Ok(no_store_list(couriers.len(), CourierList { couriers }).await)
 }
 
 /// Orders that wait for a courier
@@ -203,7 +203,7 @@ async fn list_couriers(
 )]
 async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
     let (orders, total) = desk.couriers.parked(PARKED_MAX).await?;
-    Ok(not_kept_list(orders.len(), ParkedOrders::of(orders, total)).await)
+    Ok(no_store_list(orders.len(), ParkedOrders::of(orders, total)).await)
 }
 
 /// What happened
@@ -236,13 +236,13 @@ async fn list_courier_events(
         limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
     })?;
     let events = desk.couriers.events(after, limit).await?;
-    Ok(not_kept_list(events.len(), EventPage::of(events, limit)).await)
+    Ok(no_store_list(events.len(), EventPage::of(events, limit)).await)
 }
 
 /// Alive? (of the courier desk)
 #[utoipa::path(get, path = "/status", tag = "couriers", responses((status = 200, description = "`{\"status\":\"ok\"}`", body = CourierDeskStatus)))]
 async fn get_status() -> Response {
-    not_kept(&CourierDeskStatus { status: "ok" })
+    no_store(&CourierDeskStatus { status: "ok" })
 }
 
 fn id(parameter: &'static str, text: Option<String>) -> Result<Uuid, Problem> {

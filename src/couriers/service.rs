@@ -59,7 +59,7 @@ impl Couriers {
     /// The same, hearing of events by a topic, too. Who couriers are is announced there; and if this process does not
     /// dispatch, so is everything else.
     #[must_use]
-    pub fn beside(self, topic: Arc<dyn Topic>, dispatches: bool) -> Self {
+    pub fn with_topic(self, topic: Arc<dyn Topic>, dispatches: bool) -> Self {
         Self {
             topic: Some(topic),
             dispatches,

@@ -75,7 +75,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
 
     /// Whether the engine did its work the last time it was asked. Databases in the data directory are watched as such.
-    fn is_well(&self) -> bool {
+    fn is_healthy(&self) -> bool {
         self.state().down.is_none()
     }
 

@@ -21,7 +21,7 @@ use super::store::Recorded;
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
-use crate::http::page::{Kept, Page, not_kept, not_kept_list};
+use crate::http::caching::{CachedJson, JsonCache, no_store, no_store_list};
 use crate::http::params::Path;
 use crate::http::responses::{JsonBody, NamedById, Stored};
 
@@ -30,8 +30,8 @@ use crate::http::responses::{JsonBody, NamedById, Stored};
 pub struct Desk {
     deliveries: Deliveries,
     limits: BodyLimits,
-    ongoing: Kept,
-    counts: Kept,
+    ongoing: JsonCache,
+    counts: JsonCache,
 }
 
 impl Desk {
@@ -40,8 +40,8 @@ impl Desk {
         Self {
             deliveries,
             limits,
-            ongoing: Kept::default(),
-            counts: Kept::default(),
+            ongoing: JsonCache::default(),
+            counts: JsonCache::default(),
         }
     }
 }
@@ -110,7 +110,7 @@ async fn record_event(
         Recorded::Replayed(event) => (event, true),
     };
     let location = format!("/deliveries/{id}/events/{}", event.sequence);
-    let mut response = not_kept(&KeptEvent::of(&id, &event));
+    let mut response = no_store(&KeptEvent::of(&id, &event));
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
     let location = HeaderValue::try_from(location).expect("an id is made of URL characters");
@@ -142,7 +142,7 @@ async fn list_events(
     let history = desk.deliveries.history(delivery_id(&id)?).await?;
     let history = history.ok_or_else(unknown_delivery)?;
     let events = history.events.len();
-    Ok(not_kept_list(events, DeliveryEvents::from(history)).await)
+    Ok(no_store_list(events, DeliveryEvents::from(history)).await)
 }
 
 /// One event
@@ -170,7 +170,7 @@ async fn get_event(
     let sequence = number.ok_or_else(|| Problem::unreadable("A sequence is a number from 1."))?;
     let event = desk.deliveries.event(id.clone(), sequence).await?;
     let event = event.ok_or_else(unknown_event)?;
-    Ok(not_kept(&KeptEvent::of(&id, &event)))
+    Ok(no_store(&KeptEvent::of(&id, &event)))
 }
 
 /// Where a delivery stands
@@ -192,7 +192,7 @@ async fn get_delivery(
     let delivery = delivery.ok_or_else(unknown_delivery)?;
     let stale_from = delivery.stale_from(desk.deliveries.stale_after());
     let state = DeliveryState::of(&delivery, stale_from, desk.deliveries.time());
-    Ok(not_kept(&state))
+    Ok(no_store(&state))
 }
 
 /// All ongoing deliveries
@@ -224,8 +224,8 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
         DeliveryState::of(delivery, stale_from, now)
     });
     let deliveries: Vec<DeliveryState> = deliveries.collect();
-    let page = Page::render_list(deliveries.len(), OngoingDeliveries { deliveries }).await?;
-    desk.ongoing.keep(version, now..until, &page);
+    let page = CachedJson::render_list(deliveries.len(), OngoingDeliveries { deliveries }).await?;
+    desk.ongoing.put(version, now..until, &page);
     Ok(page.answer(&headers))
 }
 
@@ -247,9 +247,9 @@ async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Resp
         return Ok(page.answer(&headers));
     }
     let counts = desk.deliveries.counts().await?;
-    let page = Page::render(&DeliveryCounts::from(counts));
+    let page = CachedJson::render(&DeliveryCounts::from(counts));
     desk.counts
-        .keep(version, Timestamp::MIN..Timestamp::MAX, &page);
+        .put(version, Timestamp::MIN..Timestamp::MAX, &page);
     Ok(page.answer(&headers))
 }
 

@@ -1,4 +1,4 @@
-//! The handle that others ask, and the guard they hold while what they admitted is not over.
+//! The handle for admission, and the guards of admitted items.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,24 +16,22 @@ use super::metrics::Metrics;
 use super::table::{Ask, Counted, Limits, Refused, Table};
 use crate::http::server::Pass;
 
-/// How often idle addresses are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// How often a malformed header is worth a log line.
+/// At most one log line about malformed headers in this time.
 const MALFORMED_LOG_EVERY_MS: u64 = 60_000;
 
-/// Whether refusals are meant.
+/// `flood.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// They are.
+    /// Refusals are answered 429.
     Enforce,
-    /// Everybody is admitted; what would have been refused is counted, and cut-offs are logged.
+    /// Everything is admitted; refusals are counted, and blocks are logged.
     Observe,
-    /// Nobody is even counted.
+    /// Nothing is counted.
     Off,
 }
 
 impl Mode {
-    /// The word the API and the configuration use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
@@ -43,16 +41,13 @@ impl Mode {
     }
 }
 
-/// What flood control works with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whether refusals are meant.
+    /// `flood.mode`.
     pub mode: Mode,
-    /// Who is asking.
     pub proxies: Proxies,
-    /// Who is always admitted, uncounted.
+    /// Always admitted, uncounted.
     pub exempt: Vec<IpNet>,
-    /// What an origin may do.
     pub limits: Limits,
 }
 
@@ -70,10 +65,10 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     malformed_logged_ms: AtomicU64,
-    on_cut_off: OnceLock<Box<Purge>>,
+    on_block: OnceLock<Box<Purge>>,
 }
 
-/// Given an address, since when it had been refused, and for how long it is cut off; says how much was taken away.
+/// Given an address, since when it was refused, and for how long it is blocked; returns how many orders were cancelled.
 type Purge = dyn Fn(IpNet, Instant, Duration) -> usize + Send + Sync;
 
 impl fmt::Debug for Flood {
@@ -82,15 +77,14 @@ impl fmt::Debug for Flood {
     }
 }
 
-/// Something that was admitted and is not over. Dropping it ends it.
+/// An open item. Dropping it releases its count.
 #[derive(Debug)]
 pub struct Admission {
-    /// Nothing if nobody counts.
+    /// None if it is not counted.
     counted: Option<(Flood, Counted)>,
 }
 
 impl Flood {
-    /// Flood control with nobody tracked.
     pub fn new(settings: Settings, metrics: Metrics) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -101,21 +95,21 @@ impl Flood {
                 metrics,
                 began: Instant::now(),
                 malformed_logged_ms: AtomicU64::new(0),
-                on_cut_off: OnceLock::new(),
+                on_block: OnceLock::new(),
             }),
         }
     }
 
-    /// What is done when an address is cut off: what it placed since it was first refused is taken away. Set once.
-    pub fn on_cut_off(
+    /// Sets the callback that cancels what a blocked address placed since it was first refused. Set once.
+    pub fn on_block(
         &self,
         purge: impl Fn(IpNet, Instant, Duration) -> usize + Send + Sync + 'static,
     ) {
-        let set = self.shared.on_cut_off.set(Box::new(purge));
+        let set = self.shared.on_block.set(Box::new(purge));
         debug_assert!(set.is_ok(), "there is one composition root");
     }
 
-    /// Whom a request is counted for, as the log names them.
+    /// The client's address, as logged.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> String {
         let network = self.shared.proxies.origin(peer, headers).address;
         if network.prefix_len() == network.max_prefix_len() {
@@ -124,7 +118,6 @@ impl Flood {
         network.to_string()
     }
 
-    /// Where a request comes from.
     pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> Origin {
         let origin = self.shared.proxies.origin(peer, headers);
         if origin.malformed && self.shared.mode != Mode::Off {
@@ -133,7 +126,7 @@ impl Flood {
         origin
     }
 
-    /// Refuses whoever is cut off, before their request is read. Nobody is counted.
+    /// Refuses a blocked client before its request is read. Counts nothing else.
     ///
     /// # Errors
     /// [`Refused`].
@@ -148,14 +141,12 @@ impl Flood {
     }
 
     fn is_exempt(&self, origin: &Origin) -> bool {
-        // The client, which a network narrower than its key may name, or the IPv4 address that it counts as.
+        // An exempt network may be narrower than the client's key, or name the IPv4 address of a NAT64 client.
         let is_exempt =
             |network: &IpNet| network.contains(&origin.client) || network.contains(&origin.address);
         self.shared.exempt.iter().any(is_exempt)
     }
 
-    /// Asks for admission.
-    ///
     /// # Errors
     /// [`Refused`], with the time after which to try again.
     pub fn admit(&self, origin: &Origin, ask: Ask) -> Result<Admission, Refused> {
@@ -178,9 +169,8 @@ impl Flood {
         }
     }
 
-    /// Lets a connection in, which counts for its peer until what is returned is dropped; nothing is returned where nobody
-    /// counts. A trusted proxy's connections are those of many. Without [`Pass`] the peer, or a network that contains it,
-    /// has as many as it may.
+    /// Admits a connection, which counts for its peer until the [`Pass`] is dropped. None if the peer, or a network around
+    /// it, is at its limit. Connections of trusted and exempt peers are not counted.
     pub fn connect(&self, peer: IpAddr) -> Option<Pass> {
         let shared = &*self.shared;
         let peer = peer.to_canonical();
@@ -204,8 +194,8 @@ impl Flood {
         let shared = &*self.shared;
         let enforce = shared.mode == Mode::Enforce;
         shared.metrics.refused(refused.reason, enforce);
-        if let Some(since) = refused.cut_off_since {
-            self.cut_off(refused.address, since, refused.retry_after);
+        if let Some(since) = refused.blocked_since {
+            self.block(refused.address, since, refused.retry_after);
         }
         if enforce {
             return Err(refused);
@@ -213,30 +203,30 @@ impl Flood {
         Ok(Admission { counted: None })
     }
 
-    /// To be called once what was admitted is where a purge finds it: if its address was cut off since the admission, the
-    /// purge may have come too early, and is repeated.
-    pub fn settled(&self, origin: &Origin) {
-        if let Some((since, time)) = self.shared.table.cut_off_since(origin.address)
+    /// Call once a purge can find what was admitted: if its address was blocked since the admission, the purge may have
+    /// come too early, and is repeated.
+    pub fn recheck(&self, origin: &Origin) {
+        if let Some((since, time)) = self.shared.table.blocked_since(origin.address)
             && self.shared.mode == Mode::Enforce
         {
             self.purge(origin.address, since, time);
         }
     }
 
-    /// Outside of any lock: the purge takes others.
-    fn cut_off(&self, address: IpNet, since: Instant, time: Duration) {
+    /// Outside of any lock: the purge takes the line's.
+    fn block(&self, address: IpNet, since: Instant, time: Duration) {
         let enforced = self.shared.mode == Mode::Enforce;
         let purged = if enforced {
             self.purge(address, since, time)
         } else {
             0
         };
-        let address = shown(address);
-        warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is cut off");
+        let address = display(address);
+        warn!(%address, for_s = time.as_secs(), purged, enforced, "an address is blocked");
     }
 
     fn purge(&self, address: IpNet, since: Instant, time: Duration) -> usize {
-        let purge = self.shared.on_cut_off.get();
+        let purge = self.shared.on_block.get();
         let purged = purge.map_or(0, |purge| purge(address, since, time));
         self.shared.metrics.purged.increment(purged as u64);
         purged
@@ -246,10 +236,10 @@ impl Flood {
         let shared = &*self.shared;
         shared.metrics.malformed.increment(1);
         let since_began = shared.began.elapsed().as_millis();
-        // From 1, so that 0 means never.
+        // 0 means never.
         let now_ms = u64::try_from(since_began).unwrap_or(u64::MAX).max(1);
         let last_ms = shared.malformed_logged_ms.load(Ordering::Relaxed);
-        // Another request may have read the clock later and be here first.
+        // Saturating: another request may have stored a later time.
         let due = last_ms == 0 || now_ms.saturating_sub(last_ms) >= MALFORMED_LOG_EVERY_MS;
         let exchanged = due
             && shared
@@ -261,30 +251,29 @@ impl Flood {
         }
     }
 
-    /// Whether refusals are meant.
+    /// `flood.mode`.
     pub fn mode(&self) -> Mode {
         self.shared.mode
     }
 
-    /// The tracked addresses.
     pub fn table(&self) -> &Table {
         &self.shared.table
     }
 
-    /// Lets an address in again. False if it was not cut off.
-    pub fn let_back_in(&self, address: IpNet) -> bool {
-        // By the address that a client would be counted for, or by the entry's own name as it is listed.
+    /// False if it was not blocked.
+    pub fn unblock(&self, address: IpNet) -> bool {
+        // By an address of the client, or by the entry's key as listed.
         let address = canonical(address);
         let key = self.shared.proxies.key(address.addr());
         let table = &self.shared.table;
-        let back = table.let_back_in(address) || table.let_back_in(key);
+        let back = table.unblock(address) || table.unblock(key);
         if back {
-            info!(address = %shown(address), "an address is let back in");
+            info!(address = %display(address), "an address is unblocked");
         }
         back
     }
 
-    /// Forgets idle addresses, for as long as it is polled.
+    /// Evicts idle addresses. Never returns.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
@@ -292,13 +281,12 @@ impl Flood {
         }
     }
 
-    /// Sets the gauges to this moment's figures.
-    pub fn show_figures(&self) {
-        self.shared.metrics.show(&self.shared.table);
+    pub fn update_gauges(&self) {
+        self.shared.metrics.update(&self.shared.table);
     }
 }
 
-/// A connection that is counted. Dropping it ends it.
+/// A counted connection.
 #[derive(Debug)]
 struct Connected {
     flood: Flood,
@@ -312,18 +300,18 @@ impl Drop for Connected {
 }
 
 impl Admission {
-    /// Whose it is; nothing if nobody counts.
+    /// None if it is not counted.
     pub fn address(&self) -> Option<IpNet> {
         let counted = self.counted.as_ref();
         counted.map(|(_, counted)| counted.address)
     }
 
-    /// What is left of the rate, in writes; nothing if nobody counts.
+    /// Writes left of the rate; none if it is not counted.
     pub(super) fn left(&self) -> Option<u32> {
         self.counted.as_ref()?.1.left
     }
 
-    /// What was admitted has turned out to be malformed: nothing is remembered of an address that was not known before.
+    /// The request was malformed: it leaves no entry behind.
     pub(super) fn malformed(&mut self) {
         if let Some((_, counted)) = &mut self.counted {
             counted.malformed = true;
@@ -339,8 +327,8 @@ impl Drop for Admission {
     }
 }
 
-/// An address as people write it: a single one without its length.
-pub(super) fn shown(address: IpNet) -> String {
+/// A single address without its prefix length.
+pub(super) fn display(address: IpNet) -> String {
     if address.prefix_len() == address.max_prefix_len() {
         address.addr().to_string()
     } else {

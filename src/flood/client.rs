@@ -1,25 +1,25 @@
-//! Who is asking: the peer's address, or what a trusted proxy says about it.
+//! The client's address: the peer, or the one named by a trusted proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-/// Whose word is taken for a client's address, and how much of it counts.
+/// Trusted proxies, and the IPv6 prefix of a client.
 #[derive(Debug, Clone)]
 pub struct Proxies {
     trusted: Vec<IpNet>,
     ipv6_prefix: u8,
 }
 
-/// What is known of a request's origin.
+/// The origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// The client itself; an IPv4-mapped address is IPv4.
+    /// An IPv4-mapped address is IPv4.
     pub client: IpAddr,
-    /// Whom the request is counted for.
+    /// The key that the request counts for.
     pub address: IpNet,
-    /// A trusted proxy sent an `X-Forwarded-For` that cannot be read; it is counted for the proxy.
+    /// A trusted proxy sent an unparseable `X-Forwarded-For`; the request counts for the proxy.
     pub malformed: bool,
 }
 
@@ -35,8 +35,8 @@ impl Proxies {
 
     /// Where a request comes from.
     ///
-    /// `X-Forwarded-For` is read from the right, skipping trusted proxies: the first address from there that is not
-    /// trusted is the last one that somebody we trust has seen. What stands further left may be anybody's invention.
+    /// `X-Forwarded-For` is read from the right, skipping trusted proxies: the first address from there that is not trusted
+    /// is the last one that a trusted proxy has seen. Entries further left can be forged.
     pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> Origin {
         let peer = peer.to_canonical();
         if !self.is_trusted(peer) {
@@ -60,8 +60,8 @@ impl Proxies {
         self.known(client)
     }
 
-    /// The address whose counts a client's requests go to. Behind NAT64 that is the client's IPv4 address: the translator's
-    /// /64 is everybody's.
+    /// The key that a client's requests count for. Behind NAT64 it is the IPv4 address: the translator's /64 is shared by
+    /// all.
     pub fn key(&self, address: IpAddr) -> IpNet {
         let address = translated(address.to_canonical());
         let bits = match address {
@@ -94,12 +94,11 @@ impl Proxies {
     }
 }
 
-/// The network of so many bits around an address.
 pub(super) fn network(address: IpAddr, bits: u8) -> IpNet {
     IpNet::new_assert(address, bits).trunc()
 }
 
-/// A network as clients are compared with it: one of IPv4-mapped addresses is an IPv4 network.
+/// A network of IPv4-mapped addresses becomes an IPv4 network, as clients do.
 pub(super) fn canonical(network: IpNet) -> IpNet {
     match (
         network.prefix_len().checked_sub(96),
@@ -112,7 +111,7 @@ pub(super) fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// The IPv4 address in one of NAT64's well-known prefix, `64:ff9b::/96` (RFC 6052).
+/// The IPv4 address in NAT64's well-known prefix, `64:ff9b::/96` (RFC 6052).
 fn translated(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
@@ -123,8 +122,7 @@ fn translated(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address as proxies write it: with or without a port, an IPv6 one also in brackets and with a zone, all of it perhaps
-/// in quotes.
+/// An address as proxies write it: with or without port, IPv6 also in brackets or with a zone, possibly quoted.
 fn parse(entry: &str) -> Option<IpAddr> {
     let entry = match entry.strip_prefix('"') {
         Some(quoted) => quoted.strip_suffix('"')?,
@@ -169,7 +167,7 @@ mod tests {
     #[test]
     fn the_client_is_whom_the_last_trusted_proxy_has_seen() {
         for (peer, lines, client, malformed) in [
-            // No proxy: the header is anybody's invention.
+            // No proxy: the header can be forged.
             ("192.0.2.7", &[][..], "192.0.2.7/32", false),
             ("192.0.2.7", &["198.51.100.1"], "192.0.2.7/32", false),
             // One proxy.
@@ -315,7 +313,7 @@ mod tests {
             // Not all of them are mapped.
             ("::/0", "::/0"),
             ("::/95", "::/95"),
-            // Everybody behind a translator: not everybody.
+            // A network of NAT64 addresses is not all of IPv4.
             ("64:ff9b::/96", "64:ff9b::/96"),
         ] {
             let network = canonical(written.parse().unwrap());

@@ -1,4 +1,4 @@
-//! What flood control counts.
+//! Flood control's metrics.
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
@@ -16,7 +16,7 @@ pub struct Metrics {
     refused: [[Counter; 2]; Reason::ALL.len()],
     refused_connections: [Counter; 2],
     addresses: Gauge,
-    cut_off: Gauge,
+    blocked: Gauge,
     /// By level.
     largest: [Gauge; Level::ALL.len()],
 }
@@ -34,18 +34,18 @@ impl Metrics {
         );
         describe_counter!(
             "odyssey_flood_purged_total",
-            "What was taken away from addresses when they were cut off"
+            "Orders cancelled because their address was blocked"
         );
         describe_counter!(
             "odyssey_flood_malformed_total",
-            "Requests whose X-Forwarded-For could not be read"
+            "Requests with an unparseable X-Forwarded-For"
         );
         describe_counter!(
             CONNECTIONS,
             "Connections of addresses, or networks, that had too many; observed ones would have been refused"
         );
         describe_gauge!("odyssey_flood_addresses", "Tracked addresses");
-        describe_gauge!("odyssey_flood_cut_off", "Addresses that are cut off");
+        describe_gauge!("odyssey_flood_cut_off", "Blocked addresses");
         describe_gauge!(
             LARGEST,
             "Of all open orders, the share of the origin that has most, by the width of what is called an origin"
@@ -61,7 +61,7 @@ impl Metrics {
             refused_connections: ["refused", "observed"]
                 .map(|word| counter!(CONNECTIONS, "decision" => word)),
             addresses: gauge!("odyssey_flood_addresses"),
-            cut_off: gauge!("odyssey_flood_cut_off"),
+            blocked: gauge!("odyssey_flood_cut_off"),
             largest: Level::ALL.map(|level| gauge!(LARGEST, "origin" => level.as_str())),
         }
     }
@@ -76,11 +76,10 @@ impl Metrics {
         if enforced { refused } else { observed }.increment(1);
     }
 
-    /// Sets the gauges to this moment's figures.
-    pub(super) fn show(&self, table: &Table) {
+    pub(super) fn update(&self, table: &Table) {
         let gauge = |count: usize| u32::try_from(count).map_or(f64::INFINITY, f64::from);
         self.addresses.set(gauge(table.len()));
-        self.cut_off.set(gauge(table.cut_off().len()));
+        self.blocked.set(gauge(table.blocked().len()));
         let networks = table.networks();
         let total = gauge(networks.total(Kind::Order).max(1));
         let largest = networks.largest(Kind::Order);

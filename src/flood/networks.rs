@@ -1,8 +1,8 @@
-//! What the networks around an address have open together, and how much that may be.
+//! Open items per network around an address, and their limits.
 //!
-//! An attacker has as many addresses as its networks have room for; what it cannot have is other people's networks. So
-//! what is open is counted for every network that contains an address, at the widths in which addresses are given away.
-//! A network is known only while something of it is open: memory follows what is open, not who ever asked.
+//! An attacker has all addresses of its networks, but not other people's networks. So open items are counted for every
+//! network around an address, at the widths in which addresses are assigned. A network is tracked only while it has open
+//! items, so memory is bounded by those.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,12 +14,12 @@ use ipnet::IpNet;
 
 use super::client::network;
 
-/// What is open for a time.
+/// Kinds of open items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// An order that is neither ready nor cancelled, held or promised.
     Order,
-    /// A request that is held until there is news of an order.
+    /// A request held until an order's state changes.
     Watch,
     /// A connection to the customers' listener.
     Connection,
@@ -27,7 +27,7 @@ pub enum Kind {
 
 const KINDS: usize = 3;
 
-/// A width at which networks are given away.
+/// A width at which networks are assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// One address: an IPv6 network of `flood.ipv6_prefix`, or an IPv4 address.
@@ -43,7 +43,7 @@ pub enum Level {
 impl Level {
     pub(super) const ALL: [Self; 4] = [Self::Address, Self::Subscriber, Self::Site, Self::Provider];
 
-    /// The word the metrics use.
+    /// The name in metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
@@ -54,22 +54,22 @@ impl Level {
     }
 }
 
-/// The share of what is open that one origin may have.
+/// The limits of open items.
 #[derive(Debug, Clone, Copy)]
 pub struct Shares {
     /// An address, or a subscriber.
     pub address_max: u32,
-    /// A provider's network; a site may have half of what it may have more than an address.
+    /// A provider's network; a site's limit is half-way between.
     pub network_max: u32,
-    /// What there may be in all.
+    /// In all.
     pub places: usize,
 }
 
-/// Of the places in line, so many-th are for those with nothing in line.
+/// One in this many places is reserved for addresses with nothing in line.
 const RESERVED: u32 = 16;
 
 impl Shares {
-    /// What an origin of this level may have open.
+    /// The limit of an origin of this level.
     pub(super) fn max(&self, level: Level) -> u32 {
         let network_max = self.network_max.max(self.address_max);
         match level {
@@ -79,8 +79,8 @@ impl Shares {
         }
     }
 
-    /// What is left of a share of `max` while so many orders are open: all of it while half of the places are free, then
-    /// the less the fewer there are, down to one. Nothing is left of the last places: they are for those who have none.
+    /// A limit of `max` while `open` are open in all: whole while half of the places are free, then shrinking to one. The
+    /// last places are reserved for addresses that have none.
     fn left(&self, max: u32, open: usize) -> u32 {
         let usual = self.places - self.places / RESERVED as usize;
         let free = usual.saturating_sub(open) as u64;
@@ -91,24 +91,23 @@ impl Shares {
         u32::try_from(u64::from(max) * free / span).map_or(max, |left| left.clamp(1, max))
     }
 
-    /// Whether shares are smaller with so many open. A line of a few places has none to reserve.
+    /// Whether limits shrink with so many open. A line of a few places has none to reserve.
     fn are_smaller(&self, open: usize) -> bool {
         self.places >= RESERVED as usize && open >= self.places / 2
     }
 }
 
-/// Why an origin may have nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// It has all that one may have.
+    /// It is at its limit.
     Itself,
-    /// One of its networks has, with others.
+    /// A network around it is.
     Network,
-    /// The line is so full that its share is smaller.
+    /// Its limit is smaller because the line is nearly full.
     Scarce,
 }
 
-/// What is open. See the module.
+/// Counts of open items.
 ///
 /// One lock: an order looks at three or four networks, and all of them together cost less than a lock for each.
 #[derive(Debug, Default)]
@@ -127,7 +126,7 @@ impl Networks {
         self.counts().take(address, kind, shares)
     }
 
-    /// Takes back what [`Networks::take`] counted.
+    /// Undoes [`Networks::take`].
     pub(super) fn give_back(&self, address: IpNet, kind: Kind) {
         let mut counts = self.counts();
         for (_, network) in levels(address) {
@@ -136,17 +135,14 @@ impl Networks {
         counts.totals[kind as usize] -= 1;
     }
 
-    /// What a network has open.
     pub fn open(&self, network: IpNet, kind: Kind) -> u32 {
         self.counts().open(network, kind)
     }
 
-    /// What is open in all.
     pub fn total(&self, kind: Kind) -> usize {
         self.counts().totals[kind as usize]
     }
 
-    /// Nothing is open.
     pub fn is_empty(&self) -> bool {
         self.counts().open.is_empty()
     }
@@ -164,7 +160,7 @@ impl Networks {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0
             .lock()
-            .expect("a panic while something is counted would have left the counts wrong for ever")
+            .expect("a panic while counting leaves wrong counts")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Flood control over HTTP: how a refusal looks, and what the staff can see and do.
+//! Flood control over HTTP: the 429 answer, and the staff's routes.
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
@@ -18,19 +18,19 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::admission::{Admission, Flood, shown};
+use super::admission::{Admission, Flood, display};
 use super::client::Origin;
 use super::networks::{Kind, Level};
-use super::table::{Ask, CutOff, Limits, Reason, Refused, WRITES_PER_ORDER};
+use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::api::with_state;
+use crate::http::caching::no_store_list;
 use crate::http::edge::Caller;
-use crate::http::page::not_kept_list;
 use crate::http::params::{Path, Query, page_limit};
 use crate::http::responses::describe_limits;
 use crate::values::time::Moment;
 
-/// Whoever sent a request, before flood control is asked about it.
+/// The client of a request, before admission.
 #[derive(Debug)]
 pub struct Asker {
     flood: Flood,
@@ -38,13 +38,11 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Whom the request counts for, or would count for.
+    /// The address that the request counts for, or would count for.
     pub fn address(&self) -> IpNet {
         self.origin.address
     }
 
-    /// Asks for admission.
-    ///
     /// # Errors
     /// [`Refusal`].
     pub fn admit(&self, ask: Ask) -> Result<Admission, Refusal> {
@@ -53,9 +51,9 @@ impl Asker {
         self.flood.admit(&self.origin, ask).map_err(refused)
     }
 
-    /// See [`Flood::settled`].
-    pub fn settled(&self) {
-        self.flood.settled(&self.origin);
+    /// See [`Flood::recheck`].
+    pub fn recheck(&self) {
+        self.flood.recheck(&self.origin);
     }
 }
 
@@ -68,14 +66,14 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let flood = Flood::from_ref(state);
         let Some(&Caller { peer, .. }) = parts.extensions.get() else {
-            unreachable!("the edge tells every request's peer")
+            unreachable!("the edge adds a `Caller` to every request")
         };
         let origin = flood.origin(peer, &parts.headers);
         Ok(Self { flood, origin })
     }
 }
 
-/// Somebody who is not cut off. Nothing is counted before the request is known to be well-formed.
+/// A client that is not blocked. Nothing is counted before the request is known to be well-formed.
 #[derive(Debug)]
 pub struct Newcomer(pub Asker);
 
@@ -94,7 +92,7 @@ where
     }
 }
 
-/// These routes, where everything that changes something asks flood control first.
+/// Adds admission to the unsafe methods of these routes.
 pub fn limited<const N: usize>(
     routes: [UtoipaMethodRouter; N],
     flood: &Flood,
@@ -127,7 +125,6 @@ async fn admit_write(
     Ok(response)
 }
 
-/// Whether a request was refused for what it says, and not for what it means.
 fn is_malformed(status: StatusCode) -> bool {
     matches!(
         status,
@@ -139,11 +136,10 @@ fn is_malformed(status: StatusCode) -> bool {
     )
 }
 
-/// 429, with what the client may do and when.
+/// 429 with the limit and when to retry.
 #[derive(Debug)]
 pub struct Refusal {
     problem: Box<Problem>,
-    /// Of what there is no more, and for how long.
     limit: Box<(Quota, Duration)>,
 }
 
@@ -158,14 +154,14 @@ impl Refusal {
         let quota = match refused.reason {
             Reason::Outstanding | Reason::Scarce => Quota::open(shares.max(Level::Address)),
             Reason::Network if ask != Ask::Write => Quota::open(shares.max(Level::Provider)),
-            Reason::Network | Reason::Rate | Reason::CutOff => Quota::of(ask, limits),
+            Reason::Network | Reason::Rate | Reason::Blocked => Quota::of(ask, limits),
         };
         let problem = |slug, title, detail: String| {
             Problem::new(StatusCode::TOO_MANY_REQUESTS, slug, title, detail)
         };
         let problem = match refused.reason {
-            _ if refused.cut_off_since.is_some() => cut_off_problem(),
-            Reason::CutOff => cut_off_problem(),
+            _ if refused.blocked_since.is_some() => blocked_problem(),
+            Reason::Blocked => blocked_problem(),
             Reason::Outstanding => problem(
                 "too-many-outstanding",
                 "Too many at once",
@@ -179,7 +175,7 @@ impl Refusal {
                 "Too many at once from the networks around this address",
                 match ask {
                     Ask::Write => {
-                        "All addresses of one subscriber, or provider, share a rate.".to_owned()
+                        "All addresses of one subscriber or provider share a rate.".to_owned()
                     }
                     Ask::Order | Ask::Watch => format!(
                         "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
@@ -190,7 +186,7 @@ impl Refusal {
             Reason::Scarce => problem(
                 "line-nearly-full",
                 "The line is nearly full",
-                "What is left of it is for those who have less in it than this address.".to_owned(),
+                "The places left are for addresses that have fewer orders in it.".to_owned(),
             ),
             Reason::Rate => problem(
                 "too-many-requests",
@@ -210,7 +206,7 @@ impl Refusal {
     }
 }
 
-/// A limit: so many in a window, or so many open.
+/// A limit per window, or on open items.
 #[derive(Debug)]
 struct Quota {
     name: &'static str,
@@ -227,7 +223,6 @@ impl Quota {
         }
     }
 
-    /// Of the rate.
     fn of(ask: Ask, limits: &Limits) -> Self {
         let orders = limits.burst;
         let (name, most) = match ask {
@@ -262,18 +257,18 @@ impl Quota {
     }
 }
 
-fn cut_off_problem() -> Problem {
+fn blocked_problem() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "cut-off",
-        "This address is cut off",
+        "This address is blocked",
         "Too many requests were refused; nothing new is accepted from this address for a while.",
     )
 }
 
-/// What somebody is told whose waiting order is taken away because their address is cut off.
+/// The answer to a held request whose order was cancelled because its address was blocked.
 pub fn purged(time: Duration) -> Problem {
-    cut_off_problem().retry_after(time)
+    blocked_problem().retry_after(time)
 }
 
 fn whole_secs(time: Duration) -> u64 {
@@ -289,7 +284,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What flood control does.
+/// The state of flood control.
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodState {
     /// enforce, observe or off.
@@ -298,21 +293,21 @@ struct FloodState {
     limits: FloodLimits,
     /// How many addresses are tracked.
     addresses: usize,
-    /// Orders that are open.
+    /// Open orders.
     open_orders: usize,
-    /// Requests that are held for news of an order.
+    /// Requests held until an order's state changes.
     held_requests: usize,
-    /// How many addresses are cut off.
+    /// How many addresses are blocked.
     cut_off_count: usize,
     /// Most refused first.
-    cut_off: Vec<CutOffAddress>,
+    cut_off: Vec<BlockedAddress>,
     /// The `cursor` of the next page, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next: Option<String>,
 }
 
-/// What an origin may do.
+/// The limits.
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodLimits {
     /// Orders of one address, or one IPv6 /56, that may be open.
@@ -338,47 +333,46 @@ struct FloodLimits {
     network_connections_max: u32,
 }
 
-/// An address that is cut off.
+/// A blocked address.
 #[derive(Debug, Serialize, ToSchema)]
-struct CutOffAddress {
+struct BlockedAddress {
     #[schema(example = "192.0.2.7")]
     address: String,
-    /// Why it was refused last: rate, or outstanding.
+    /// Why it was last refused: rate, or outstanding.
     #[schema(example = "rate")]
     reason: &'static str,
-    /// Since when it was refused; what it placed later was taken out of the line.
+    /// Since when it was refused; waiting orders it placed later were cancelled.
     #[schema(value_type = String, format = DateTime)]
     since: Moment,
     #[schema(value_type = String, format = DateTime)]
     until: Moment,
-    /// Refusals since it is known.
+    /// Refusals since it is tracked.
     refused: u64,
 }
 
-/// Which page of them.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct CutOffQuery {
-    /// On a page at most; 100 if nothing is said.
+struct BlockedQuery {
+    /// On a page at most; default 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
-    /// Where the page begins: the `next` of the one before.
+    /// Where the page begins: the `next` of the page before.
     cursor: Option<String>,
 }
 
-/// Who is cut off
+/// Blocked addresses
 ///
-/// Why, and until when; most refused first, page by page. Whoever is refused meanwhile may move to a page before.
+/// Why, and until when; most refused first, page by page. An address refused between two pages may move to an earlier one.
 #[utoipa::path(
-    get, path = "/flood", tag = "flood", params(CutOffQuery),
+    get, path = "/flood", tag = "flood", params(BlockedQuery),
     responses(
-        (status = 200, description = "The limits, and those that are cut off", body = FloodState),
+        (status = 200, description = "The limits, and the blocked addresses", body = FloodState),
         (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn list_cut_off(
+async fn list_blocked(
     State(flood): State<Flood>,
-    Query(CutOffQuery { limit, cursor }): Query<CutOffQuery>,
+    Query(BlockedQuery { limit, cursor }): Query<BlockedQuery>,
 ) -> Result<Response, Problem> {
     let limit = page_limit(limit)?;
     let after = cursor.map(|cursor| {
@@ -388,12 +382,12 @@ async fn list_cut_off(
     let after = after.transpose()?;
     let (now, wall) = (Instant::now(), Timestamp::now());
     let table = flood.table();
-    let all = table.cut_off();
+    let all = table.blocked();
     let cut_off_count = all.len();
     let mut rest = all
         .into_iter()
         .skip_while(|entry| after.is_some_and(|after| rank(entry) <= after));
-    let page: Vec<CutOff> = rest.by_ref().take(limit).collect();
+    let page: Vec<Block> = rest.by_ref().take(limit).collect();
     let next = page
         .last()
         .filter(|_| rest.next().is_some())
@@ -407,8 +401,8 @@ async fn list_cut_off(
         cut_off_count,
         cut_off: page
             .into_iter()
-            .map(|entry| CutOffAddress {
-                address: shown(entry.address),
+            .map(|entry| BlockedAddress {
+                address: display(entry.address),
                 reason: entry.reason.as_str(),
                 since: wall
                     .checked_sub(now.saturating_duration_since(entry.since))
@@ -423,7 +417,7 @@ async fn list_cut_off(
             .collect(),
         next,
     };
-    Ok(not_kept_list(state.cut_off.len(), state).await)
+    Ok(no_store_list(state.cut_off.len(), state).await)
 }
 
 impl FloodLimits {
@@ -440,10 +434,10 @@ impl FloodLimits {
     }
 }
 
-/// A place in the list of [`Table::cut_off`](super::table::Table::cut_off).
+/// A place in the list of [`Table::blocked`](super::table::Table::blocked).
 type Rank = (Reverse<u64>, IpNet);
 
-fn rank(entry: &CutOff) -> Rank {
+fn rank(entry: &Block) -> Rank {
     (Reverse(entry.refused), entry.address)
 }
 
@@ -452,27 +446,27 @@ fn place(cursor: &str) -> Option<Rank> {
     Some((Reverse(refused.parse().ok()?), address.parse().ok()?))
 }
 
-/// An address let back in.
+/// An unblocked address.
 #[derive(Debug, Serialize, ToSchema)]
-struct LetBackIn {
+struct Unblocked {
     /// The address, or the network that shares an entry.
     #[schema(example = "192.0.2.7")]
     address: String,
 }
 
-/// Let an address back in
+/// Unblock an address
 ///
-/// At once, with a clean slate.
+/// At once; its refusals are reset.
 #[utoipa::path(
     delete, path = "/flood/{address}", tag = "flood",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(
-        (status = 200, description = "Let back in", body = LetBackIn),
+        (status = 200, description = "Unblocked", body = Unblocked),
         (status = 400, description = "Not an address", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not cut off", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Not blocked", body = Problem, content_type = "application/problem+json"),
     ),
 )]
-async fn let_back_in(
+async fn unblock(
     State(flood): State<Flood>,
     Path(address): Path<String>,
 ) -> Result<Response, Problem> {
@@ -480,23 +474,22 @@ async fn let_back_in(
         .parse::<IpNet>()
         .or_else(|_| address.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| Problem::unreadable("This is neither an address nor a network."))?;
-    if !flood.let_back_in(parsed) {
+    if !flood.unblock(parsed) {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "not-cut-off",
-            "Not cut off",
-            "This address is not cut off.",
+            "Not blocked",
+            "This address is not blocked.",
         ));
     }
-    let address = shown(parsed);
+    let address = display(parsed);
     Ok((
         [("cache-control", "no-store")],
-        axum::Json(LetBackIn { address }),
+        axum::Json(Unblocked { address }),
     )
         .into_response())
 }
 
-/// What the staff may do.
 pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
-    with_state([routes!(list_cut_off), routes!(let_back_in)], flood)
+    with_state([routes!(list_blocked), routes!(unblock)], flood)
 }

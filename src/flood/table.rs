@@ -1,4 +1,4 @@
-//! The tracked addresses: rates, refusals, and who is cut off until when. Bounded.
+//! The tracked addresses: rates, refusals and blocks. Bounded.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -20,38 +20,38 @@ use tokio::time::Instant;
 use super::client::network;
 use super::networks::{Denied, Kind, Level, Networks, Shares, levels};
 
-/// What an origin may do. Times are longer than nothing.
+/// Limits of an origin. No time is zero.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The orders, and the held requests, that an origin may have open.
+    /// Open orders, and held requests.
     pub shares: Shares,
-    /// The connections that it may have open.
+    /// Open connections.
     pub connections: Shares,
     /// Orders at once.
     pub burst: NonZeroU32,
     /// Time after which one more is admitted.
     pub refill: Duration,
-    /// Refusals that cut an address off, ...
+    /// Refusals that block an address, ...
     pub cutoff_after: u32,
-    /// ... within so long, ...
+    /// ... within this time, ...
     pub cutoff_window: Duration,
-    /// ... for so long.
+    /// ... for this time.
     pub cutoff_for: Duration,
-    /// Addresses tracked at most: half of them IPv4, half IPv6.
+    /// Tracked addresses: half IPv4, half IPv6.
     pub addresses_max: usize,
 }
 
-/// Other writes that cost as much as one order: none of them keeps a barista busy.
+/// Other writes are cheaper than an order: they use no barista's time.
 pub const WRITES_PER_ORDER: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
-/// What somebody asks to be admitted with.
+/// What is asked admission for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// An order: it costs of the rate, and is open until it is ready or cancelled.
+    /// An order: costs rate, and is open until it is ready or cancelled.
     Order,
-    /// A request that is held until there is news: it is open until it is answered.
+    /// A request held for an order: open until it is answered.
     Watch,
-    /// Anything else that changes something: it costs a tenth of an order.
+    /// Any other unsafe request: costs a tenth of an order.
     Write,
 }
 
@@ -64,7 +64,7 @@ impl Ask {
         }
     }
 
-    /// In cells of the rate, of which an order costs [`WRITES_PER_ORDER`].
+    /// In cells of the rate.
     fn cost(self) -> Option<NonZeroU32> {
         match self {
             Self::Order => Some(WRITES_PER_ORDER),
@@ -74,19 +74,18 @@ impl Ask {
     }
 }
 
-/// Why somebody was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The address has too much open.
+    /// The address has too many open items.
     Outstanding,
-    /// A network that contains it has, with others.
+    /// A network around it has.
     Network,
-    /// The line is nearly full, and what is left of it is for those who have less of it.
+    /// The line is nearly full, and reserved for those who have less of it.
     Scarce,
-    /// Too many in too short a time.
+    /// Over its rate.
     Rate,
-    /// Refused too often before.
-    CutOff,
+    /// Blocked after earlier refusals.
+    Blocked,
 }
 
 impl Reason {
@@ -95,76 +94,68 @@ impl Reason {
         Self::Network,
         Self::Scarce,
         Self::Rate,
-        Self::CutOff,
+        Self::Blocked,
     ];
 
-    /// The word the metrics and the API use.
+    /// The name in metrics and the API.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Outstanding => "outstanding",
             Self::Network => "network",
             Self::Scarce => "scarce",
             Self::Rate => "rate",
-            Self::CutOff => "cut_off",
+            Self::Blocked => "cut_off",
         }
     }
 
-    /// Whether it is the address's own doing. What its neighbours do is never held against it.
+    /// Whether it counts towards a block: not for what its neighbours do.
     fn is_its_own(self) -> bool {
         match self {
-            Self::Outstanding | Self::Rate | Self::CutOff => true,
+            Self::Outstanding | Self::Rate | Self::Blocked => true,
             Self::Network | Self::Scarce => false,
         }
     }
 }
 
-/// Something that was admitted; given back with [`Table::release`].
+/// An admitted item; see [`Table::release`].
 #[derive(Debug)]
-#[must_use = "what is open counts until it is released"]
+#[must_use = "it counts until it is released"]
 pub struct Counted {
-    /// Whose it is.
     pub address: IpNet,
-    /// The entry that its rate is in: the address's own, or one that it shares.
+    /// The entry with its rate: the address's own, or a shared one.
     pub entry: IpNet,
-    /// What is left of the rate, in writes; nothing if it cost nothing.
+    /// Writes left of the rate; none if it cost nothing.
     pub left: Option<u32>,
     kind: Option<Kind>,
-    /// It has turned out to be malformed.
     pub(super) malformed: bool,
 }
 
-/// A refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Who was refused.
     pub address: IpNet,
-    /// Why.
     pub reason: Reason,
-    /// When it may be worth trying again.
     pub retry_after: Duration,
-    /// This refusal was the one too many: the address is cut off from now on, because of what it has done since then.
-    pub cut_off_since: Option<Instant>,
+    /// Set by the refusal that blocks the address: since when its refusals count.
+    pub blocked_since: Option<Instant>,
 }
 
-/// An address that is cut off.
+/// A blocked address.
 #[derive(Debug, Clone, Copy)]
-pub struct CutOff {
-    /// Who.
+pub struct Block {
     pub address: IpNet,
-    /// For the refusals since then, ...
+    /// The first refusal that counted.
     pub since: Instant,
-    /// ... of which the last was for this reason.
+    /// Of the last refusal.
     pub reason: Reason,
-    /// Until when.
     pub until: Instant,
-    /// Refusals since it was tracked.
+    /// Refusals since it is tracked.
     pub refused: u64,
 }
 
-/// When somebody with too much open may try again: about the time a coffee takes.
+/// `Retry-After` with too many open items: about the time of a brew.
 const OUTSTANDING_RETRY: Duration = Duration::from_secs(30);
 
-/// governor's view of tokio's clock, so that the paused clock of a test pauses the rates too.
+/// tokio's clock for governor, so that a test's paused clock pauses the rates.
 #[derive(Debug, Clone, Copy, Default)]
 struct TokioClock;
 
@@ -182,64 +173,60 @@ type Rate = RateLimiter<NotKeyed, InMemoryState, TokioClock, StateInformationMid
 #[derive(Debug)]
 struct Entry {
     rate: Rate,
-    /// When all of the rate is there again.
+    /// When the rate is full again.
     full_at: Instant,
-    /// Refusals in the window that began then.
+    /// Refusals since `window_began`.
     refusals: u32,
     window_began: Instant,
     refused: u64,
-    /// Why the last one was.
+    /// Of the last refusal.
     reason: Reason,
-    cut_off_until: Option<Instant>,
-    /// Writes that are not over, of which nobody knows whether they are malformed.
+    blocked_until: Option<Instant>,
+    /// Writes under way, which may turn out to be malformed.
     pending: u32,
-    /// Something well-formed has come from here. What is malformed leaves no entry behind.
-    kept: bool,
+    /// It has sent a well-formed request: malformed ones leave no entry behind.
+    known: bool,
 }
 
 impl Entry {
-    /// Only what was malformed has come from here.
+    /// Only malformed requests have come from here.
     fn is_forgettable(&self) -> bool {
-        !self.kept && self.pending == 0 && self.refusals == 0 && self.cut_off_until.is_none()
+        !self.known && self.pending == 0 && self.refusals == 0 && self.blocked_until.is_none()
     }
 
-    fn is_cut_off(&self, now: Instant) -> bool {
-        self.cut_off_until.is_some_and(|until| until > now)
+    fn is_blocked(&self, now: Instant) -> bool {
+        self.blocked_until.is_some_and(|until| until > now)
     }
 }
 
-/// The entries of one family of addresses: a flood of one does not take the other's room.
+/// Per address family, so that a flood of one does not evict the other.
 #[derive(Debug)]
 struct Family {
     entries: DashMap<IpNet, Entry, RandomState>,
-    /// Entries of the map; its own length takes a lock per shard.
+    /// The map's length; its own `len` locks every shard.
     len: AtomicUsize,
-    /// When it was last swept to make room, in milliseconds of the table's life.
+    /// When it was last swept to make room, in milliseconds since `began`.
     swept_ms: AtomicU64,
 }
 
-/// A full table is swept for newcomers no more often than this: looking through 50,000 entries takes some milliseconds.
+/// The least time between sweeps of a full table: scanning 50,000 entries takes some milliseconds.
 const ROOM_SWEPT_EVERY_MS: u64 = 100;
 
-/// See the module.
 #[derive(Debug)]
 pub struct Table {
     limits: Limits,
     quota: Quota,
-    /// A provider's.
     wide_quota: Quota,
     began: Instant,
     /// IPv4, IPv6.
     families: [Family; 2],
-    /// When the last of those that were ever cut off is let in again, in milliseconds of the table's life, rounded up; 0 if
-    /// none was. Most of the time nobody is cut off, and no entry is looked up to learn it.
-    cut_off_until_ms: AtomicU64,
+    /// The latest end of any block, in milliseconds since `began`, rounded up; 0 if there was none. Saves a lookup per
+    /// request while no address is blocked.
+    blocked_until_ms: AtomicU64,
     networks: Networks,
 }
 
 impl Table {
-    /// Nobody is tracked.
-    ///
     /// # Panics
     /// If `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude both.
     pub fn new(limits: Limits) -> Self {
@@ -265,35 +252,33 @@ impl Table {
             wide_quota,
             began: Instant::now(),
             families: [(), ()].map(family),
-            cut_off_until_ms: AtomicU64::new(0),
+            blocked_until_ms: AtomicU64::new(0),
             networks: Networks::default(),
         }
     }
 
-    /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// What is open, by network.
     pub fn networks(&self) -> &Networks {
         &self.networks
     }
 
-    /// Admits what this address asks for, and counts it as open until it is released.
+    /// Admits a request, and counts it as open until it is released.
     ///
     /// # Errors
-    /// [`Refused`]; nothing is open then.
+    /// [`Refused`]; nothing is counted as open then.
     pub fn admit(&self, address: IpNet, ask: Ask) -> Result<Counted, Refused> {
         let now = Instant::now();
-        let refused = |(reason, retry_after), cut_off_since| Refused {
+        let refused = |(reason, retry_after), blocked_since| Refused {
             address,
             reason,
             retry_after,
-            cut_off_since,
+            blocked_since,
         };
         let Some(cost) = ask.cost() else {
-            // It costs nobody a coffee, and who is cut off may ask about what is in line: no entry is needed.
+            // A blocked client may still poll its orders: no entry is needed.
             self.open(address, ask).map_err(|why| refused(why, None))?;
             return Ok(Counted {
                 address,
@@ -304,12 +289,12 @@ impl Table {
             });
         };
         let counted = self.with_entry(address, now, self.quota, |entry, key| {
-            if let Some(until) = entry.cut_off_until {
+            if let Some(until) = entry.blocked_until {
                 if until > now {
                     entry.refused += 1;
-                    return Err(refused((Reason::CutOff, until - now), None));
+                    return Err(refused((Reason::Blocked, until - now), None));
                 }
-                entry.cut_off_until = None;
+                entry.blocked_until = None;
                 entry.refusals = 0;
             }
             match self.take(entry, address, ask, cost, now) {
@@ -317,7 +302,7 @@ impl Table {
                     if ask == Ask::Write {
                         entry.pending += 1;
                     } else {
-                        entry.kept = true;
+                        entry.known = true;
                     }
                     Ok(Counted {
                         address,
@@ -329,7 +314,7 @@ impl Table {
                 }
                 Err((reason, retry_after)) => {
                     entry.refused += 1;
-                    // Whoever shares an entry is not known to be the one who floods.
+                    // A shared entry does not show which of its addresses floods.
                     let counts = key == address && reason.is_its_own();
                     let since = counts.then(|| self.refuse(entry, reason, now)).flatten();
                     let retry_after = since.map_or(retry_after, |_| self.limits.cutoff_for);
@@ -337,7 +322,7 @@ impl Table {
                 }
             }
         })?;
-        // Last, so that whoever is refused for themselves takes nothing of their neighbours'.
+        // Last, so that a client over its own limit takes nothing of its neighbours'.
         if let Err(why) = self.take_of_networks(address, ask, cost, now) {
             self.release(&counted);
             return Err(refused(why, None));
@@ -345,7 +330,7 @@ impl Table {
         Ok(counted)
     }
 
-    /// Counts a connection of this address until [`Table::disconnect`]. False if it may have no more.
+    /// Counts a connection until [`Table::disconnect`]. False at the limit.
     pub fn connect(&self, address: IpNet) -> bool {
         let shares = &self.limits.connections;
         self.networks
@@ -353,12 +338,10 @@ impl Table {
             .is_ok()
     }
 
-    /// A connection that was counted has ended.
     pub fn disconnect(&self, address: IpNet) {
         self.networks.give_back(address, Kind::Connection);
     }
 
-    /// Counts what is asked for as open, if it is something that is.
     fn open(&self, address: IpNet, ask: Ask) -> Result<(), (Reason, Duration)> {
         let Some(kind) = ask.kind() else {
             return Ok(());
@@ -371,7 +354,7 @@ impl Table {
         })
     }
 
-    /// Takes what is asked for, of what may be open and of the rate. What is left of the rate is the result.
+    /// Takes an open item and rate. Returns what is left of the rate.
     fn take(
         &self,
         entry: &mut Entry,
@@ -380,7 +363,7 @@ impl Table {
         cost: NonZeroU32,
         now: Instant,
     ) -> Result<u32, (Reason, Duration)> {
-        // Counted first, checked then: what is checked before it is counted can be passed by many at once.
+        // Count first, then check: a check before the count can be passed by many at once.
         self.open(address, ask)?;
         check(entry, self.quota, cost, now).map_err(|wait| {
             if let Some(kind) = ask.kind() {
@@ -390,7 +373,7 @@ impl Table {
         })
     }
 
-    /// Counts a refusal. If it was the one too many: since when they came.
+    /// Counts a refusal. If it blocks the address: since when its refusals count.
     fn refuse(&self, entry: &mut Entry, reason: Reason, now: Instant) -> Option<Instant> {
         if now - entry.window_began > self.limits.cutoff_window || entry.refusals == 0 {
             entry.window_began = now;
@@ -398,17 +381,16 @@ impl Table {
         }
         entry.refusals += 1;
         entry.reason = reason;
-        let cut_off = entry.refusals >= self.limits.cutoff_after;
-        cut_off.then(|| {
+        let blocked = entry.refusals >= self.limits.cutoff_after;
+        blocked.then(|| {
             let until = now + self.limits.cutoff_for;
-            entry.cut_off_until = Some(until);
+            entry.blocked_until = Some(until);
             let until_ms = self.ms(until).saturating_add(1);
-            self.cut_off_until_ms.fetch_max(until_ms, Ordering::Relaxed);
+            self.blocked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
             entry.window_began
         })
     }
 
-    /// What was admitted is over.
     pub fn release(&self, counted: &Counted) {
         if let Some(kind) = counted.kind {
             self.networks.give_back(counted.address, kind);
@@ -422,7 +404,7 @@ impl Table {
             .get_mut(&counted.entry)
             .is_some_and(|mut entry| {
                 entry.pending = entry.pending.saturating_sub(1);
-                entry.kept |= !counted.malformed;
+                entry.known |= !counted.malformed;
                 entry.is_forgettable()
             });
         let forget = |_: &IpNet, entry: &Entry| entry.is_forgettable();
@@ -431,45 +413,45 @@ impl Table {
         }
     }
 
-    /// If this entry is cut off: since when it had been refused, and for how much longer.
-    pub fn cut_off_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
-        let now = self.now_if_any_is_cut_off()?;
+    /// Of a blocked entry: since when its refusals count, and for how much longer it is blocked.
+    pub fn blocked_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
+        let now = self.now_if_any_blocked()?;
         let entry = self.family(key).entries.get(&key)?;
-        let left = entry.cut_off_until?.checked_duration_since(now)?;
+        let left = entry.blocked_until?.checked_duration_since(now)?;
         (!left.is_zero()).then_some((entry.window_began, left))
     }
 
-    /// Refuses an address that is cut off, and counts nothing.
+    /// Refuses a blocked address.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn look(&self, address: IpNet) -> Result<(), Refused> {
-        let Some(now) = self.now_if_any_is_cut_off() else {
+        let Some(now) = self.now_if_any_blocked() else {
             return Ok(());
         };
         let Some(mut entry) = self.family(address).entries.get_mut(&address) else {
             return Ok(());
         };
-        match entry.cut_off_until.filter(|&until| until > now) {
+        match entry.blocked_until.filter(|&until| until > now) {
             Some(until) => {
                 entry.refused += 1;
                 Err(Refused {
                     address,
-                    reason: Reason::CutOff,
+                    reason: Reason::Blocked,
                     retry_after: until - now,
-                    cut_off_since: None,
+                    blocked_since: None,
                 })
             }
             None => Ok(()),
         }
     }
 
-    /// The time, if anybody may be cut off at it.
+    /// The time, if any address may be blocked.
     ///
-    /// Relaxed is enough: a purge that comes too early for something takes the lock of its keeper after the cut-off was
-    /// noted, and whoever places that thing takes the same lock later, and then asks here.
-    fn now_if_any_is_cut_off(&self) -> Option<Instant> {
-        let until_ms = self.cut_off_until_ms.load(Ordering::Relaxed);
+    /// Relaxed is enough: a purge too early for an order takes the line's lock after the block was stored; the order's
+    /// placement takes that lock later, and reads this after it.
+    fn now_if_any_blocked(&self) -> Option<Instant> {
+        let until_ms = self.blocked_until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
             return None;
         }
@@ -477,14 +459,14 @@ impl Table {
         (self.ms(now) < until_ms).then_some(now)
     }
 
-    /// A moment in milliseconds of the table's life.
+    /// A moment in milliseconds since `began`.
     fn ms(&self, moment: Instant) -> u64 {
         let since_began = moment.saturating_duration_since(self.began);
         u64::try_from(since_began.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Takes a write's cost of the rates of the subscriber and the provider, too: whoever has many addresses has no more of
-    /// them. Orders are bounded by what is open.
+    /// Takes a write's cost of the rates of the subscriber and the provider, too, so that many addresses have no higher
+    /// rate. Orders are bounded by the open ones.
     fn take_of_networks(
         &self,
         address: IpNet,
@@ -509,14 +491,14 @@ impl Table {
         Ok(())
     }
 
-    /// Who is cut off, most refused first.
-    pub fn cut_off(&self) -> Vec<CutOff> {
+    /// Blocked addresses, most refused first.
+    pub fn blocked(&self) -> Vec<Block> {
         let now = Instant::now();
         let entries = self.families.iter().flat_map(|family| &family.entries);
-        let mut cut_off: Vec<_> = entries
+        let mut blocked: Vec<_> = entries
             .filter_map(|entry| {
-                let until = entry.cut_off_until.filter(|&until| until > now)?;
-                Some(CutOff {
+                let until = entry.blocked_until.filter(|&until| until > now)?;
+                Some(Block {
                     address: *entry.key(),
                     since: entry.window_began,
                     reason: entry.reason,
@@ -525,24 +507,24 @@ impl Table {
                 })
             })
             .collect();
-        cut_off.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.refused), entry.address));
-        cut_off
+        blocked.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.refused), entry.address));
+        blocked
     }
 
-    /// Lets an address in again, with a clean slate. False if it was not cut off.
-    pub fn let_back_in(&self, key: IpNet) -> bool {
+    /// Unblocks an address and resets its entry. False if it was not blocked.
+    pub fn unblock(&self, key: IpNet) -> bool {
         let now = Instant::now();
         let entry = self.family(key).entries.get_mut(&key);
         entry.is_some_and(|mut entry| {
-            let was_cut_off = entry.is_cut_off(now);
-            if was_cut_off {
+            let was_blocked = entry.is_blocked(now);
+            if was_blocked {
                 *entry = newcomer(self.quota, now);
             }
-            was_cut_off
+            was_blocked
         })
     }
 
-    /// Forgets whoever cannot be told from a newcomer.
+    /// Evicts entries that are in their initial state again.
     pub fn sweep(&self) {
         for family in &self.families {
             self.sweep_family(family);
@@ -563,20 +545,18 @@ impl Table {
         }
     }
 
-    /// Not cut off, the rate is full again, and no refusal counts any more.
+    /// Not blocked, the rate is full, and no refusal counts.
     fn is_as_new(&self, entry: &Entry, now: Instant) -> bool {
         let no_refusal_counts =
             entry.refusals == 0 || now - entry.window_began > self.limits.cutoff_window;
-        !entry.is_cut_off(now) && entry.full_at <= now && no_refusal_counts
+        !entry.is_blocked(now) && entry.full_at <= now && no_refusal_counts
     }
 
-    /// How many addresses are tracked.
     pub fn len(&self) -> usize {
         let lens = self.families.iter();
         lens.map(|family| family.len.load(Ordering::Relaxed)).sum()
     }
 
-    /// Nobody is tracked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -596,7 +576,7 @@ impl Table {
         let family = self.family(address);
         let most = self.limits.addresses_max / 2;
         // An eighth of the room for each wider ring, so that a flood of addresses cannot take it all at one width; the
-        // last entry, everybody, always has room.
+        // widest ring always has room.
         let rings = wider(address);
         let rooms = [most - most / 4, most - most / 8, most - 1, usize::MAX];
         for (key, room) in rings.into_iter().zip(rooms) {
@@ -606,7 +586,7 @@ impl Table {
             if family.take_room(room) || self.make_room(family, now) && family.take_room(room) {
                 return match family.entries.entry(key) {
                     Slot::Occupied(mut taken) => {
-                        // Somebody else was faster.
+                        // Another thread was faster.
                         family.len.fetch_sub(1, Ordering::Relaxed);
                         step(taken.get_mut(), key)
                     }
@@ -617,7 +597,7 @@ impl Table {
         unreachable!("the widest ring always has room")
     }
 
-    /// Sweeps a full table, unless that was just done.
+    /// Sweeps a full table at most every [`ROOM_SWEPT_EVERY_MS`].
     fn make_room(&self, family: &Family, now: Instant) -> bool {
         let now_ms = self.ms(now);
         let due = |swept_ms| (now_ms >= swept_ms + ROOM_SWEPT_EVERY_MS).then_some(now_ms);
@@ -630,7 +610,7 @@ impl Table {
     }
 }
 
-/// Takes so much of an entry's rate, and says what is left, or when there will be enough.
+/// Takes `cost` of an entry's rate. Returns what is left, or the time until there is enough.
 fn check(entry: &mut Entry, quota: Quota, cost: NonZeroU32, now: Instant) -> Result<u32, Duration> {
     match entry.rate.check_n(cost) {
         Ok(Ok(state)) => {
@@ -652,14 +632,13 @@ fn newcomer(quota: Quota, now: Instant) -> Entry {
         window_began: now,
         refused: 0,
         reason: Reason::Rate,
-        cut_off_until: None,
+        blocked_until: None,
         pending: 0,
-        kept: false,
+        known: false,
     }
 }
 
 impl Family {
-    /// Counts one more entry if there are fewer than `room`.
     fn take_room(&self, room: usize) -> bool {
         self.len
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |len| {
@@ -669,7 +648,7 @@ impl Family {
     }
 }
 
-/// The address, and the networks around it in which it may have to share.
+/// The address, and the networks around it whose entry it may share.
 fn wider(address: IpNet) -> [IpNet; 4] {
     let bits = match address.addr() {
         IpAddr::V4(_) => [24, 16, 0],

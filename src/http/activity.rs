@@ -1,5 +1,4 @@
-//! What a connection is doing: how many of its requests are open, since when none is, and since when the client takes
-//! nothing of what is being sent.
+//! A connection's activity: open requests, since when it is idle, and since when its client reads nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -9,24 +8,22 @@ use tokio::time::Instant;
 
 use super::streams::Streams;
 
-/// Nothing waits to be sent.
+/// No bytes wait to be sent.
 const FLOWING: u64 = u64::MAX;
 
-/// What one connection is doing.
 #[derive(Debug)]
 pub struct Activity {
     opened: Instant,
     open: AtomicU32,
-    /// Milliseconds from `opened` to the end of the last request, or to when the last of its answer was sent.
+    /// Milliseconds from `opened` to the end of the last request or the last sent byte.
     idle_since_ms: AtomicU64,
-    /// Milliseconds from `opened` to when the socket last took bytes, while more wait for it; else [`FLOWING`].
+    /// Milliseconds from `opened` to the socket's last accepted bytes, while more wait; else [`FLOWING`].
     stalled_since_ms: AtomicU64,
-    /// HTTP/1.1: the open request's body has not been read to its end.
+    /// HTTP/1.1: the open request's body is not fully read.
     unread: AtomicBool,
-    /// Nothing is sent any more; what the client still sends is read and dropped.
+    /// Half-closed: what the client still sends is dropped.
     lingering: AtomicBool,
     given_up: AtomicBool,
-    /// HTTP/2: its streams.
     streams: Option<Streams>,
 }
 
@@ -45,14 +42,12 @@ impl Activity {
         }
     }
 
-    /// The same for an HTTP/2 connection with these streams.
     #[must_use]
     pub fn with_streams(mut self, streams: Streams) -> Self {
         self.streams = Some(streams);
         self
     }
 
-    /// The streams of an HTTP/2 connection.
     pub fn streams(&self) -> Option<&Streams> {
         self.streams.as_ref()
     }
@@ -63,64 +58,60 @@ impl Activity {
         OpenRequest(Arc::clone(self))
     }
 
-    /// Since when the connection is idle; nothing while a request is open or bytes wait to be sent.
+    /// None while a request is open or bytes wait to be sent.
     pub fn idle_since(&self) -> Option<Instant> {
-        // The end of a request stores the time first, so whoever sees none open sees its time.
+        // The end of a request stores the time before the count.
         if self.open.load(Ordering::Acquire) > 0 || self.stalled_since().is_some() {
             return None;
         }
         Some(self.at(self.idle_since_ms.load(Ordering::Relaxed)))
     }
 
-    /// Since when the client has taken nothing, while bytes wait to be sent.
+    /// Since when the client reads nothing, while bytes wait to be sent.
     pub fn stalled_since(&self) -> Option<Instant> {
         let since = self.stalled_since_ms.load(Ordering::Acquire);
         (since != FLOWING).then(|| self.at(since))
     }
 
-    /// The socket takes no more bytes for now.
+    /// The socket accepts no bytes for now.
     pub fn stalls(&self) {
         self.stalled_since_ms.store(self.now(), Ordering::Release);
     }
 
-    /// The socket takes bytes again.
+    /// The socket accepts bytes again.
     pub fn flows(&self) {
         self.idle_since_ms.store(self.now(), Ordering::Relaxed);
         self.stalled_since_ms.store(FLOWING, Ordering::Release);
     }
 
-    /// Whether the open request's body is still to be read.
     pub fn body_is_unread(&self) -> bool {
         self.unread.load(Ordering::Relaxed)
     }
 
-    /// Sets whether the open request's body is still to be read.
     pub fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// Whether a request is open of which everything has been read: bytes that come now belong to a later request.
+    /// Whether an open request is fully read: further bytes belong to a later request.
     pub fn holds_a_request(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0 && !self.body_is_unread()
     }
 
-    /// Whether the connection only waits for the client to close.
+    /// Whether the connection is half-closed.
     pub fn is_lingering(&self) -> bool {
         self.lingering.load(Ordering::Relaxed)
     }
 
-    /// From now on the connection only waits for the client to close.
     pub fn linger(&self) {
         self.idle_since_ms.store(self.now(), Ordering::Relaxed);
         self.lingering.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the connection is to be reset: its client takes nothing.
+    /// Whether the connection is to be reset: its client reads nothing.
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// The connection is to be reset.
     pub fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
@@ -139,7 +130,6 @@ impl Activity {
 pub struct OpenRequest(Arc<Activity>);
 
 impl OpenRequest {
-    /// The connection it belongs to.
     pub fn activity(&self) -> &Arc<Activity> {
         &self.0
     }

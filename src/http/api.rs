@@ -1,4 +1,4 @@
-//! Collecting routes together with their descriptions, so that a listener serves exactly what its `OpenAPI` document says.
+//! Collects routes with their descriptions, so that a listener serves exactly what its `OpenAPI` document says.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,6 @@ use super::problem::Problem;
 use super::responses::describe_refusals;
 use super::status;
 
-/// The routes of one listener, with their descriptions.
 #[derive(Clone)]
 pub struct Api {
     router: OpenApiRouter,
@@ -30,7 +29,6 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// No routes yet. `title` heads the description.
     pub fn new(title: &str, description: &str) -> Self {
         let info = InfoBuilder::new()
             .title(title)
@@ -49,7 +47,7 @@ impl Api {
         }
     }
 
-    /// Adds paths, each of which then answers with and without a trailing slash.
+    /// Adds paths, each with and without a trailing slash.
     #[must_use]
     pub fn routes(self, routes: impl IntoIterator<Item = UtoipaMethodRouter>) -> Self {
         routes.into_iter().fold(self, Self::route)
@@ -89,12 +87,11 @@ impl Api {
         })
     }
 
-    /// The description alone.
     pub fn openapi(&self) -> OpenApi {
         self.router.get_openapi().clone()
     }
 
-    /// The router: the routes, the description at `/openapi.json`, its pages at `/docs`, and problems for the rest.
+    /// The routes, `/openapi.json`, `/docs`, and problems for all else.
     pub fn into_router(self) -> Router {
         let (router, openapi) = self.router.split_for_parts();
         let json_type = HeaderValue::from_static("application/json");

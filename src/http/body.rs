@@ -1,7 +1,7 @@
-//! Reading request bodies: whole, within a size and a time, as JSON. Every failure is a [`Problem`] with its place.
+//! Reads request bodies as JSON, within a size and a time. Every failure is a [`Problem`] with its place.
 //!
-//! A body is always read to its end before a request is held: while unread bytes wait in a connection's buffer, hyper
-//! does not look whether the client is still there.
+//! A body is always read to its end before a request is held: with unread bytes in its buffer hyper does not notice that
+//! the client has left.
 
 use std::error::Error;
 use std::io;
@@ -18,22 +18,20 @@ use tokio::sync::mpsc;
 use super::problem::{FieldError, Problem};
 use crate::values::json::{self, Mistake, Read, Unread};
 
-/// Pieces of a large body that may wait for its parser.
+/// Queued pieces of a large body.
 const CHUNKS_ON_THEIR_WAY: usize = 16;
 
-/// How large a body may be, and how long it may take.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimits {
     /// Bytes.
     pub max_bytes: usize,
-    /// From the first look at the body to its last byte.
+    /// From the first poll of the body to its last byte.
     pub timeout: Duration,
 }
 
-/// A body that may be absent; if present it is a JSON value that `T` is read from.
+/// An optional body: JSON from which `T` is read.
 #[derive(Debug)]
 pub struct OptionalJson<T> {
-    /// The value, if there was a body.
     pub value: Option<T>,
     /// The body as JSON; without one, an empty object.
     pub json: Value,
@@ -63,7 +61,7 @@ where
     }
 }
 
-/// A body that is a JSON value which `T` is read from.
+/// A JSON body from which `T` is read.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -80,7 +78,7 @@ where
     }
 }
 
-/// A body that is a JSON value which `T` is read from, within limits of its own.
+/// Reads a JSON body as `T`, within its own limits.
 ///
 /// # Errors
 /// As for [`read`] and [`json::read`]; 415 if it is not JSON by its type; 400 if there is none; 422 with pointers if it is
@@ -117,7 +115,7 @@ async fn any_json(request: Request, limits: BodyLimits) -> Result<Value, Problem
     Ok(json::read(&raw)?)
 }
 
-/// A body nobody reads, read to its end and dropped.
+/// An ignored body, read to its end and dropped.
 #[derive(Debug)]
 pub struct Ignored;
 
@@ -137,9 +135,9 @@ where
 /// Reads a body to its end.
 ///
 /// # Errors
-/// 413 if it is too large, 408 if it takes too long, 400 if it breaks off.
+/// 413 if it is too large, 408 if it takes too long, 400 if it is incomplete.
 pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
-    // Most requests here have no body: they pay for neither a timer nor a buffer.
+    // Most requests have no body: no timer, no buffer.
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -147,7 +145,7 @@ pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
         return Err(limits.too_large());
     }
     let collected = Limited::new(body, limits.max_bytes).collect();
-    // Boxed: the timer is large, and most requests do without it.
+    // Boxed: the timer is large, and most requests do not need it.
     match Box::pin(tokio::time::timeout(limits.timeout, collected)).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) => Err(limits.broken_off(&*error)),
@@ -156,7 +154,7 @@ pub async fn read(body: Body, limits: BodyLimits) -> Result<Bytes, Problem> {
 }
 
 impl BodyLimits {
-    /// How much of a large body is heard out, in bytes, even if it is refused.
+    /// How much of a refused body is read, in bytes.
     fn heard_max(self) -> u64 {
         self.max_bytes as u64 * 2
     }
@@ -179,28 +177,27 @@ impl BodyLimits {
         )
     }
 
-    /// Why a body ended before its end.
+    /// Why reading a body failed.
     fn broken_off(self, error: &(dyn Error + 'static)) -> Problem {
         if error.is::<LengthLimitError>() {
             self.too_large()
         } else {
-            Problem::unreadable("The body broke off.")
+            Problem::unreadable("The body is incomplete.")
         }
     }
 }
 
-/// Reads a large body as it comes, on a thread that may wait: `parse` gets its bytes as they arrive, and no more of them are
-/// kept than are on their way. What `parse` leaves is read to its end all the same.
+/// Streams a large body to `parse` on a blocking thread, with a bounded queue. What `parse` leaves unread is drained.
 ///
 /// # Errors
-/// As for [`read`], and 415 if it is not JSON by its type; else whatever `parse` says.
+/// As for [`read`], and 415 if it is not JSON by its type; else the error of `parse`.
 pub async fn stream<T: Send + 'static>(
     request: Request,
     limits: BodyLimits,
     parse: impl FnOnce(&mut dyn io::Read) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     must_be_json(request.headers())?;
-    // Whoever asks first whether to send it hears the answer without sending it.
+    // Before the first poll: a client with `Expect: 100-continue` need not send the body.
     let is_asked = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     let length = body.size_hint().lower();
@@ -217,14 +214,14 @@ pub async fn stream<T: Send + 'static>(
         parse(&mut incoming)
     });
     let arrived = tokio::time::timeout(limits.timeout, pump(body, limits, sender)).await;
-    // Without the sender the parser comes to its end.
+    // Dropping the sender ends the parser.
     let parsed = parsing.await.unwrap_or_else(|_| Err(Problem::bug()));
     arrived.unwrap_or_else(|_| Err(limits.too_slow()))?;
     parsed
 }
 
-/// Passes on what arrives. What is too large is heard out all the same, unless it is much too large: a connection that is
-/// closed while bytes arrive is reset, and with it the answer that says why.
+/// Forwards the body. One that is too large is drained, up to a bound: a connection that is closed while bytes arrive is
+/// reset, and the answer is lost.
 async fn pump(
     mut body: Body,
     limits: BodyLimits,
@@ -233,7 +230,7 @@ async fn pump(
     let mut sender = (body.size_hint().lower() <= limits.max_bytes as u64).then_some(sender);
     let mut arrived = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::unreadable("The body broke off."))?;
+        let frame = frame.map_err(|_| Problem::unreadable("The body is incomplete."))?;
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
@@ -245,7 +242,7 @@ async fn pump(
             sender = None;
         }
         if let Some(sender) = &sender {
-            // Nobody reads any more: the parser has seen enough.
+            // The parser stopped reading.
             let _ = sender.send(chunk).await;
         }
     }
@@ -272,7 +269,7 @@ impl io::Read for Incoming {
     }
 }
 
-/// Rejects a body that is declared as anything but JSON in UTF-8. Without a declaration it is taken for that.
+/// Rejects a body whose type is not JSON in UTF-8. Without a type it is taken for JSON.
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
     must_be_plain(headers)?;
     let Some(declared) = headers.get(header::CONTENT_TYPE) else {
@@ -338,7 +335,6 @@ impl From<Mistake> for FieldError {
     }
 }
 
-/// 422, with all of them.
 impl From<Vec<Mistake>> for Problem {
     fn from(mistakes: Vec<Mistake>) -> Self {
         Self::invalid(mistakes.into_iter().map(FieldError::from).collect())

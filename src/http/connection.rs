@@ -1,8 +1,8 @@
-//! The life of one connection: served until it has been idle for too long, its client takes nothing, or the server stops.
+//! Serves one connection until it is idle for too long, its client reads nothing, or the server shuts down.
 //!
 //! Idle means that no request is open: waiting for the first byte, for the rest of a header, for a handshake, or between
-//! requests. A request is open until its answer has been sent. One timer per connection watches over both times; a timer
-//! per request, as hyper would keep, costs 2 % of a cycle.
+//! requests. A request is open until its answer has been sent. One timer per connection covers both timeouts; hyper's timer
+//! per request costs 2 % of a cycle.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -19,79 +19,79 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::debug;
 
 use super::activity::Activity;
-use super::edge::Entrance;
+use super::edge::EdgeService;
 use super::streams::Streams;
 
-/// How long a connection without an open request has to end by itself, once it was asked to.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// How long a client may go on sending, and reading, once its connection is closed from this side.
+/// How long a connection without an open request has to close after a graceful shutdown.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+/// How long a half-closed connection waits for its client to close.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How long a connection may do nothing.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// Without an open request.
     pub idle: Duration,
-    /// Without taking anything of an answer.
+    /// Without reading from an answer.
     pub stalled: Duration,
 }
 
 /// A connection of either protocol.
 pub trait Connection: Future<Output = hyper::Result<()>> {
-    /// Ends after the requests that are open.
+    /// Ends after the open requests.
     fn end(self: Pin<&mut Self>);
 }
 
-impl<I: Read + Write + Unpin + 'static> Connection for http1::Connection<I, Entrance> {
+impl<I: Read + Write + Unpin + 'static> Connection for http1::Connection<I, EdgeService> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, Entrance, Streams> {
+impl<I: Read + Write + Unpin + 'static> Connection for http2::Connection<I, EdgeService, Streams> {
     fn end(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-/// Serves the connection until it ends, has lost its patience, or the server stops. A connection that is idle, or whose
-/// server stops, serves open requests to their end; one whose client takes nothing is reset.
+/// Serves a connection until it ends, times out, or the server shuts down. Open requests are served to their end; a
+/// connection whose client reads nothing is reset.
 pub async fn serve_until_idle(
     mut connection: Pin<&mut impl Connection>,
     activity: &Activity,
-    mut patience: Patience,
-    stop: Stop,
+    mut timeouts: Timeouts,
+    shutdown: Shutdown,
 ) {
-    let mut told = stop.told();
+    let mut watch = shutdown.watch();
     let mut ending = false;
-    let mut timer = pin!(sleep(patience.idle.min(patience.stalled)));
+    let mut timer = pin!(sleep(timeouts.idle.min(timeouts.stalled)));
     let ended = poll_fn(|cx| {
-        let mut end = told.just_now(cx);
+        let mut end = watch.poll_triggered(cx);
         loop {
             if end {
                 ending = true;
-                patience.idle = GOODBYE;
+                timeouts.idle = CLOSE_GRACE;
                 connection.as_mut().end();
-                timer.as_mut().reset(Instant::now() + patience.idle);
+                timer.as_mut().reset(Instant::now() + timeouts.idle);
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
             if !ending && activity.is_lingering() {
                 ending = true;
-                patience.idle = LINGER;
-                timer.as_mut().reset(Instant::now() + patience.idle);
+                timeouts.idle = LINGER;
+                timer.as_mut().reset(Instant::now() + timeouts.idle);
             }
             loop {
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                match look_at(activity, patience) {
-                    Look::Again(at) => timer.as_mut().reset(at),
-                    Look::Idle if ending => return Poll::Ready(Ok(())),
-                    Look::Idle => break,
-                    Look::Stalled => {
-                        debug!("a connection is reset: its client takes nothing of the answer");
+                match check_timeouts(activity, timeouts) {
+                    TimeoutCheck::Again(at) => timer.as_mut().reset(at),
+                    TimeoutCheck::Idle if ending => return Poll::Ready(Ok(())),
+                    TimeoutCheck::Idle => break,
+                    TimeoutCheck::Stalled => {
+                        debug!("a connection is reset: its client reads nothing of the answer");
                         activity.give_up();
                         return Poll::Ready(Ok(()));
                     }
@@ -105,61 +105,59 @@ pub async fn serve_until_idle(
     }
 }
 
-/// What the timer finds.
-enum Look {
-    /// Nothing; it looks again at this time.
+enum TimeoutCheck {
+    /// No timeout; check again at this time.
     Again(Instant),
-    /// No request is open, for too long.
+    /// No open request for too long.
     Idle,
-    /// The client takes nothing, for too long.
+    /// The client reads nothing for too long.
     Stalled,
 }
 
-fn look_at(activity: &Activity, patience: Patience) -> Look {
+fn check_timeouts(activity: &Activity, timeouts: Timeouts) -> TimeoutCheck {
     let now = Instant::now();
     if let Some(since) = activity.stalled_since() {
-        let due = since + patience.stalled;
+        let due = since + timeouts.stalled;
         return if due <= now {
-            Look::Stalled
+            TimeoutCheck::Stalled
         } else {
-            Look::Again(due)
+            TimeoutCheck::Again(due)
         };
     }
     let streams = activity.streams();
-    let stream_due = streams.and_then(|streams| streams.reset_stalled(now, patience.stalled));
-    // Whoever is busy now cannot be over before a whole patience has passed.
-    let idle_due = activity.idle_since().unwrap_or(now) + patience.idle;
+    let stream_due = streams.and_then(|streams| streams.reset_stalled(now, timeouts.stalled));
+    // A busy connection cannot time out before a whole period has passed.
+    let idle_due = activity.idle_since().unwrap_or(now) + timeouts.idle;
     if idle_due <= now {
-        return Look::Idle;
+        return TimeoutCheck::Idle;
     }
-    let due = idle_due.min(now + patience.stalled);
-    Look::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
+    let due = idle_due.min(now + timeouts.stalled);
+    TimeoutCheck::Again(stream_due.map_or(due, |stream_due| due.min(stream_due)))
 }
 
-/// Tells a listener to stop; cheap to clone.
+/// Shuts a listener down; cheap to clone.
 ///
-/// A cancellation token alone would do, but looking at one takes a lock that all connections share, at every poll of
-/// each. So a connection registers with the token once, to be woken, and from then on looks at a flag.
+/// Polling a cancellation token takes a lock that all connections share. So a connection registers with the token once, to
+/// be woken, and then polls an atomic flag.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct Shutdown {
     flag: Arc<AtomicBool>,
     token: CancellationToken,
 }
 
-impl Stop {
-    /// Stops the listener.
-    pub fn stop(&self) {
+impl Shutdown {
+    pub fn trigger(&self) {
         self.flag.store(true, Ordering::Release);
         self.token.cancel();
     }
 
-    /// What `future` resolves to, or nothing once the listener was told to stop.
-    pub async fn unless_told<F: Future>(&self, future: F) -> Option<F::Output> {
+    /// The output of `future`, or none after [`Shutdown::trigger`].
+    pub async fn until_triggered<F: Future>(&self, future: F) -> Option<F::Output> {
         self.token.run_until_cancelled(future).await
     }
 
-    fn told(self) -> Told {
-        Told {
+    fn watch(self) -> ShutdownWatch {
+        ShutdownWatch {
             flag: Some(self.flag),
             woken: Box::pin(self.token.cancelled_owned()),
             registered: false,
@@ -167,26 +165,26 @@ impl Stop {
     }
 }
 
-/// One connection's view of [`Stop`].
-struct Told {
-    /// Gone once the connection knows.
+/// One connection's view of [`Shutdown`].
+struct ShutdownWatch {
+    /// None once it was seen.
     flag: Option<Arc<AtomicBool>>,
     woken: Pin<Box<WaitForCancellationFutureOwned>>,
     registered: bool,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for ShutdownWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told").finish_non_exhaustive()
+        f.debug_struct("ShutdownWatch").finish_non_exhaustive()
     }
 }
 
-impl Told {
-    /// True once: when the connection has to hear of it.
-    fn just_now(&mut self, cx: &mut Context<'_>) -> bool {
+impl ShutdownWatch {
+    /// True once.
+    fn poll_triggered(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.registered {
             self.registered = true;
-            // Only to be woken; the flag tells.
+            // Only to be woken; the flag decides.
             let _ = self.woken.as_mut().poll(cx);
         }
         self.flag
@@ -225,29 +223,29 @@ mod tests {
         }
     }
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: Timeouts = Timeouts {
         idle: Duration::from_secs(30),
         stalled: Duration::from_secs(20),
     };
 
-    async fn lasted(activity: &Arc<Activity>, stop: Stop, ends: bool) -> Duration {
+    async fn lasted(activity: &Arc<Activity>, shutdown: Shutdown, ends: bool) -> Duration {
         let before = Instant::now();
         let fake = pin!(Fake { asked: None, ends });
-        serve_until_idle(fake, activity, PATIENCE, stop).await;
+        serve_until_idle(fake, activity, TIMEOUTS, shutdown).await;
         before.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_never_asks_for_anything_is_closed() {
         let activity = Arc::new(Activity::begin());
-        let lasted = lasted(&activity, Stop::default(), true).await;
+        let lasted = lasted(&activity, Shutdown::default(), true).await;
         assert!((30_500..30_510).contains(&lasted.as_millis()), "{lasted:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_does_not_end_when_asked_is_dropped() {
         let activity = Arc::new(Activity::begin());
-        let lasted = lasted(&activity, Stop::default(), false).await;
+        let lasted = lasted(&activity, Shutdown::default(), false).await;
         assert!((31_000..31_010).contains(&lasted.as_millis()), "{lasted:?}");
     }
 
@@ -255,7 +253,7 @@ mod tests {
     async fn the_time_counts_from_the_end_of_the_last_request() {
         let activity = Arc::new(Activity::begin());
         let request = activity.request();
-        let serving = lasted(&activity, Stop::default(), true);
+        let serving = lasted(&activity, Shutdown::default(), true);
         let requests = async {
             sleep(Duration::from_secs(100)).await;
             drop(request);
@@ -272,12 +270,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn when_the_server_stops_an_open_request_is_still_served() {
         let activity = Arc::new(Activity::begin());
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let request = activity.request();
-        let serving = lasted(&activity, stop.clone(), false);
+        let serving = lasted(&activity, shutdown.clone(), false);
         let stopping = async {
             sleep(Duration::from_secs(5)).await;
-            stop.stop();
+            shutdown.trigger();
             sleep(Duration::from_secs(40)).await;
             drop(request);
         };
@@ -288,12 +286,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
         let activity = Arc::new(Activity::begin());
-        let serving = lasted(&activity, Stop::default(), true);
+        let serving = lasted(&activity, Shutdown::default(), true);
         let sending = async {
             let request = activity.request();
             sleep(Duration::from_secs(100)).await;
             drop(request);
-            // What was handed over is still being sent.
+            // The answer is still being sent.
             for _ in 0..10 {
                 activity.stalls();
                 sleep(Duration::from_secs(19)).await;

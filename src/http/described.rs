@@ -1,4 +1,4 @@
-//! What a listener describes, by path: what its metrics call a route, and which query parameters an operation knows.
+//! Per path of a listener's description: the route's name in metrics, and the known query parameters.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -13,20 +13,17 @@ use utoipa::openapi::{OpenApi, RefOr};
 use super::params::wrong_parameter;
 use super::problem::Problem;
 
-/// The routes of a listener's description.
 pub(super) struct Described {
     paths: matchit::Router<usize>,
-    /// The paths without parameters, which most requests have: looked up at once.
+    /// Paths without parameters: most requests, one lookup.
     plain: HashMap<Box<str>, usize, RandomState>,
-    /// In the order of `paths`; the last is for requests that fit none.
+    /// In the order of `paths`; the last is for unknown paths.
     routes: Vec<Route>,
 }
 
-/// A path with what it has.
 pub(super) struct Route {
-    /// As it is described.
     pub(super) path: String,
-    /// Times of its requests; registered when it is first needed.
+    /// Registered on first use.
     pub(super) seconds: OnceLock<Histogram>,
     operations: Vec<(Method, Names)>,
 }
@@ -42,7 +39,7 @@ impl Described {
         for (path, item) in &openapi.paths.paths {
             let bare = path.trim_end_matches('/');
             for form in [bare, &format!("{bare}/")] {
-                // One that is there already, in another form, has its place.
+                // Skip a path that is there already in another form.
                 let is_new = paths.insert(form, routes.len()).is_ok();
                 if is_new && !form.contains('{') {
                     plain.insert(form.into(), routes.len());
@@ -68,7 +65,6 @@ impl Described {
         }
     }
 
-    /// The number of the route that a path fits.
     pub(super) fn find(&self, path: &str) -> usize {
         if let Some(&number) = self.plain.get(path) {
             return number;
@@ -77,7 +73,6 @@ impl Described {
         found.map_or(self.routes.len() - 1, |found| *found.value)
     }
 
-    /// A route by its number.
     pub(super) fn route(&self, number: usize) -> &Route {
         &self.routes[number]
     }
@@ -92,28 +87,26 @@ impl Route {
         }
     }
 
-    /// Rejects a query parameter that the operation does not know: a misspelt one would be ignored, and the request
-    /// would do something else than it says.
+    /// Rejects an unknown query parameter: a misspelt one would be ignored silently.
     ///
     /// # Errors
-    /// 400, naming the parameter and those that are known.
+    /// 400, naming the parameter and the known ones.
     pub(super) fn check_query(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
         let Some(query) = uri.query().filter(|query| !query.is_empty()) else {
             return Ok(());
         };
-        // HEAD is answered as GET.
         let method = if method == Method::HEAD {
             &Method::GET
         } else {
             method
         };
-        // Paths and methods that are not described are for the router to refuse.
+        // The router refuses unknown paths and methods.
         let mut operations = self.operations.iter();
         let Some((_, known)) = operations.find(|(known, _)| known == method) else {
             return Ok(());
         };
         let is_known = |name: &[u8]| known.iter().any(|known| known.as_bytes() == name);
-        // By bytes: the signs are ASCII, and so is whatever a URI has.
+        // By bytes: a URI is ASCII.
         let given = query
             .as_bytes()
             .split(|&byte| byte == b'&')

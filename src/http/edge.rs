@@ -1,8 +1,7 @@
-//! Where every request enters and every answer leaves, on both listeners: request ids, what no route has to see, counting
-//! by status, times by route, security headers, one log line per request (at debug), and 500 for a handler that panics.
+//! Handles every request and answer of both listeners: request ids, rejections before routing, metrics by status and route,
+//! security headers, one log line per request (at debug), and 500 for a handler that panics.
 //!
-//! It is written as one hyper service with one future, not as a stack of layers: a held order keeps all of this in
-//! memory for as long as its customer waits.
+//! One hyper service with one future, not a stack of layers: each held order has it in memory.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -38,15 +37,14 @@ use super::problem::Problem;
 use super::scan::Scan;
 use crate::telemetry::Registry;
 
-/// The longest request id that is taken over from a request, in characters.
+/// The longest accepted `X-Request-Id`, in characters.
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Over HTTP/2 an answer is passed on in pieces of this size, in bytes: each that is taken shows that its client reads.
+/// Over HTTP/2 answers are sent in pieces of this size, in bytes: each one taken shows that the client reads.
 const PIECE_MAX_BYTES: usize = 16 * 1024;
 
-/// One listener's edge; cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
     // One pointer: every connection has it.
@@ -55,14 +53,14 @@ pub struct Edge {
 
 struct Shared {
     router: Router,
-    /// Answers what is rejected before it is routed.
+    /// Rejects requests before routing.
     rejecting: Router,
     origins: Origins,
     seen: Arc<Seen>,
     client_of: Box<ClientOf>,
 }
 
-/// A client's address, by the connection's peer and the request's header.
+/// The client's address, by peer and header.
 type ClientOf = dyn Fn(IpAddr, &HeaderMap) -> String + Send + Sync;
 
 impl fmt::Debug for Edge {
@@ -72,8 +70,8 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Requests of `listener` that `origins` lets in go to the routes of `api`, and are counted in `registry`, their times by
-    /// route. The log names clients by `client_of`.
+    /// Requests that `origins` accepts go to the routes of `api` and are measured in `registry`. The log names clients by
+    /// `client_of`.
     pub fn new(
         listener: &'static str,
         api: Api,
@@ -95,9 +93,9 @@ impl Edge {
         }
     }
 
-    /// The way in for a connection, whose `activity` its requests keep.
-    pub fn entrance(self, peer: IpAddr, activity: Arc<Activity>) -> Entrance {
-        Entrance {
+    /// The service of one connection; its requests count in `activity`.
+    pub fn service(self, peer: IpAddr, activity: Arc<Activity>) -> EdgeService {
+        EdgeService {
             edge: self,
             peer,
             activity,
@@ -106,7 +104,6 @@ impl Edge {
 }
 
 impl Shared {
-    /// Where a request to this route goes, and how it is answered.
     fn way(&self, request: &mut Request<Incoming>, route: &Route) -> Way<'_> {
         let scan = Scan::of(request.headers());
         let id = request_id(scan.request_id);
@@ -132,25 +129,22 @@ impl Shared {
     }
 }
 
-/// Where a request goes, and how it is answered.
 struct Way<'a> {
     router: &'a Router,
     id: HeaderValue,
     finish: Option<Box<Finish>>,
 }
 
-/// Who asks; every request carries it in its extensions.
+/// In the extensions of every request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Where the connection comes from.
     pub peer: IpAddr,
-    /// The request's id, as the answer will carry it.
     pub request_id: HeaderValue,
 }
 
-/// One connection's way in.
+/// The service of one connection.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct EdgeService {
     edge: Edge,
     peer: IpAddr,
     activity: Arc<Activity>,
@@ -160,15 +154,15 @@ const ANSWERS: &str = "odyssey_http_answers_total";
 const ABANDONED: &str = "odyssey_http_abandoned_total";
 /// Name of the histogram of times from a request's header to its answer's, seconds.
 pub const REQUEST_SECONDS: &str = "odyssey_http_request_seconds";
-/// Upper bounds of its buckets, in seconds: from what only computes to what is held.
+/// Upper bounds of its buckets, in seconds: from computed answers to held ones.
 pub const BUCKETS_SECONDS: [f64; 12] = [
     0.0005, 0.002, 0.005, 0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 30.0, 60.0, 300.0,
 ];
 
-/// What is counted of a listener's requests. Each handle is registered when it is first needed.
+/// A listener's request metrics. Each handle is registered on first use.
 struct Seen {
     listener: &'static str,
-    /// They differ by `Origin`.
+    /// Add `Vary: Origin`.
     vary: bool,
     registry: Registry,
     by_status: [OnceLock<Counter>; 500],
@@ -219,7 +213,7 @@ impl Seen {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Entrance {
+impl hyper::service::Service<Request<Incoming>> for EdgeService {
     type Response = Response<Leaving>;
     type Error = Infallible;
     type Future = Answer;
@@ -261,7 +255,7 @@ impl hyper::service::Service<Request<Incoming>> for Entrance {
     }
 }
 
-/// A request's body. The connection knows when it has been read to its end.
+/// A request's body. Reports to the connection when it was read to its end.
 fn arriving(body: Incoming, activity: &Arc<Activity>) -> Body {
     if body.is_end_stream() {
         return Body::empty();
@@ -304,8 +298,8 @@ impl HttpBody for Arriving {
     }
 }
 
-impl Entrance {
-    /// Everything that is logged on behalf of a request carries these.
+impl EdgeService {
+    /// The span of a request's log lines.
     fn span(&self, id: &HeaderValue, request: &Request<Incoming>) -> Span {
         let headers = request.headers();
         let trace_id = headers.get("traceparent").and_then(trace_id);
@@ -322,7 +316,7 @@ impl Entrance {
     }
 }
 
-/// The id the client chose, if it is sane, else a new one.
+/// The client's id if it is acceptable, else a new one.
 fn request_id(chosen: Option<&HeaderValue>) -> HeaderValue {
     chosen
         .filter(|id| {
@@ -330,7 +324,7 @@ fn request_id(chosen: Option<&HeaderValue>) -> HeaderValue {
                 && id.as_bytes().iter().all(u8::is_ascii_graphic)
         })
         .map_or_else(new_request_id, |id| {
-            // A copy of its own: a slice of the request's header would keep the connection's whole buffer alive.
+            // Copied: a slice of the request's header would hold the connection's whole buffer.
             HeaderValue::from_bytes(id.as_bytes()).unwrap_or_else(|_| new_request_id())
         })
 }
@@ -355,12 +349,12 @@ fn trace_id(header: &HeaderValue) -> Option<&str> {
     sane.then_some(trace_id)
 }
 
-/// What is done to an answer that goes to a browser.
+/// Changes to a browser's answer.
 #[derive(Debug)]
 struct Finish {
-    /// A problem becomes a page.
+    /// Render problems as HTML.
     html: bool,
-    /// Pages of this origin may read it.
+    /// The CORS origin that may read it.
     readable_by: Option<HeaderValue>,
 }
 
@@ -377,10 +371,9 @@ impl Finish {
     }
 }
 
-/// What is known of a request until it is answered.
+/// A request until it is answered.
 struct Record {
     seen: Arc<Seen>,
-    /// The number of its route.
     route: usize,
     begun: Instant,
     answered: bool,
@@ -413,7 +406,7 @@ pin_project! {
         #[pin]
         inner: RouteFuture<Infallible>,
         id: Option<HeaderValue>,
-        // Only of those who need it: a held order costs memory for each byte.
+        // Boxed if needed: a held order costs memory for each byte.
         finish: Option<Box<Finish>>,
         record: Record,
         span: Span,
@@ -426,7 +419,7 @@ pin_project! {
             if !record.answered {
                 let _entered = this.span.enter();
                 let seconds = record.begun.elapsed().as_secs_f64();
-                debug!(duration_ms = in_ms(seconds), "the client has left");
+                debug!(duration_ms = in_ms(seconds), "the client disconnected");
             }
         }
     }
@@ -476,7 +469,7 @@ impl Future for Answer {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
@@ -485,14 +478,12 @@ pub(super) fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("something that is not text")
 }
 
-/// The headers of every answer.
 pub(super) fn finish_headers(headers: &mut HeaderMap, request_id: HeaderValue) {
     secure(headers);
     headers.insert(X_REQUEST_ID.clone(), request_id);
 }
 
-/// What every answer says to browsers: it is what it says it is, nothing may run in it, and nobody may frame it, unless a
-/// page has a policy of its own. Pages say more, and nginx says it of everything.
+/// Security headers, unless the answer has a policy of its own. HTML pages add more, and nginx sets them on all answers.
 fn secure(headers: &mut HeaderMap) {
     const NOTHING: HeaderValue =
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -505,11 +496,11 @@ fn secure(headers: &mut HeaderMap) {
         .or_insert(NOTHING);
 }
 
-/// An answer's body. Its request is open until the connection has all of it.
+/// An answer's body. Its request is open until the connection has taken all of it.
 #[derive(Debug)]
 pub struct Leaving {
     body: Body,
-    /// What is left of the last piece, over HTTP/2.
+    /// HTTP/2: the rest of the last piece.
     rest: Bytes,
     open: Option<OpenRequest>,
 }
@@ -536,7 +527,7 @@ impl HttpBody for Leaving {
                 Err(other) => other,
             });
         }
-        // The piece before has been taken.
+        // The previous piece was taken.
         streams.set_stalled(true);
         let piece = first_piece(mem::take(&mut this.rest), &mut this.rest);
         Poll::Ready(Some(Ok(Frame::data(piece))))
@@ -547,12 +538,12 @@ impl HttpBody for Leaving {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // It is asked for before the first piece.
+        // Polled before the first piece.
         self.body.size_hint()
     }
 }
 
-/// The first piece of `data`; the others are put into `rest`.
+/// The first piece of `data`; the rest goes to `rest`.
 fn first_piece(mut data: Bytes, rest: &mut Bytes) -> Bytes {
     if data.len() > PIECE_MAX_BYTES {
         *rest = data.split_off(PIECE_MAX_BYTES);

@@ -1,4 +1,4 @@
-//! Files: what does not change while the process runs. Each is compressed once and shared by all who ask for it.
+//! Files: constant while the process runs, compressed once, shared by all requests.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
@@ -9,14 +9,13 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::page::is_known;
+use super::caching::is_known;
 
-/// A file as it goes out.
 #[derive(Debug)]
 pub struct File {
     content_type: HeaderValue,
     plain: Variant,
-    /// Nothing where compressing does not pay.
+    /// None where compression does not pay.
     gzip: Option<Variant>,
 }
 
@@ -28,7 +27,7 @@ struct Variant {
 }
 
 impl File {
-    /// A file of these bytes. Compressing it takes 50 ms a megabyte.
+    /// Compression takes 50 ms per megabyte.
     pub fn new(content_type: HeaderValue, bytes: Bytes) -> Self {
         let version = version(&bytes);
         let gzip = compress(&bytes).map(|bytes| Variant {
@@ -45,7 +44,7 @@ impl File {
         }
     }
 
-    /// 200 with the file, or 304 if the client says that it has it. `is_versioned`: at its URL there is never another one.
+    /// 200, or 304 if the client has it. `is_versioned`: the content of its URL never changes.
     pub fn answer(&self, request: &HeaderMap, is_versioned: bool) -> Response {
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip(request));
         let variant = gzip.unwrap_or(&self.plain);
@@ -73,7 +72,7 @@ impl File {
         let caching = HeaderValue::from_static(if is_versioned {
             "public, max-age=31536000, immutable"
         } else {
-            // It may be kept, and is asked about each time.
+            // Cached, and revalidated each time.
             "no-cache"
         });
         headers.insert(header::CACHE_CONTROL, caching);

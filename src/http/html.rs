@@ -1,5 +1,5 @@
-//! HTML for people: which clients prefer it, the frame of every page, and problems as pages. Nothing in a page runs, and
-//! its one style sheet is a file of the listener, so that the content security policy can forbid everything else.
+//! HTML for browsers: content negotiation, the page layout, and problems as pages. Pages have no scripts and one style
+//! sheet from the listener, so that the content security policy can forbid all else.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -14,24 +14,23 @@ use maud::{DOCTYPE, Markup, html};
 use serde_json::{Map, Value};
 
 const STYLE: &str = include_str!("style.css");
-/// Browsers ask for an icon in any case.
+/// Browsers request an icon in any case.
 const ICON: &str = include_str!("icon.svg");
 
-/// nginx says the same (`nginx/pass.conf`); of two policies a browser follows both.
+/// The same as in `nginx/pass.conf`: a browser enforces both.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'",
 );
 const BY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 
-/// Whether a client would rather have HTML than JSON (RFC 9110, section 12.5.1). Of two that are equally welcome the one
-/// that is named more precisely wins, then JSON. A malformed `Accept` is ignored, and that of Java's `HttpURLConnection`,
-/// which puts HTML first in every request.
+/// Whether a client prefers HTML to JSON (RFC 9110, section 12.5.1). With equal quality the more precise range wins, then
+/// JSON. Ignores a malformed `Accept`, and that of Java's `HttpURLConnection`, which puts HTML first in every request.
 pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
     let fields = || {
         let fields = headers.get_all(header::ACCEPT).iter();
         fields.filter_map(|field| field.to_str().ok())
     };
-    // Most clients accept anything, or JSON: no closer look.
+    // Fast path: most clients accept anything, or JSON.
     let names_text = |field: &str| {
         let mut parts = field.as_bytes().windows(b"text/".len());
         parts.any(|part| part.eq_ignore_ascii_case(b"text/"))
@@ -89,7 +88,7 @@ fn thousandths(quality: &str) -> Option<u16> {
     (digits && matches!(whole, "0" | "1") && value <= 1000).then_some(value)
 }
 
-/// The frame of every page.
+/// The layout of every page.
 pub(super) fn page(title: &str, content: &Markup) -> Response {
     let markup = html! {
         (DOCTYPE)
@@ -118,7 +117,7 @@ pub(super) fn page(title: &str, content: &Markup) -> Response {
     (headers, markup.into_string()).into_response()
 }
 
-/// A problem as a page: same status, same headers, same content. Any other response stays as it is.
+/// A problem as a page: same status, headers and content. Other responses are unchanged.
 pub(super) fn problem_as_page(response: Response, request_id: &str) -> Response {
     let is_problem = response
         .headers()
@@ -144,7 +143,7 @@ pub(super) fn problem_as_page(response: Response, request_id: &str) -> Response 
     Response::from_parts(head, body)
 }
 
-/// A body that is there already, as a problem's is.
+/// A body that is complete already, as a problem's is.
 pub(super) fn whole(body: Body) -> Option<bytes::Bytes> {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(body.collect()).poll(&mut context) {
@@ -185,7 +184,6 @@ fn problem_content(problem: &Map<String, Value>, request_id: &str) -> Markup {
     }
 }
 
-/// The files that pages name.
 pub(super) fn files() -> Router {
     let file = |kind, content| {
         let headers = [

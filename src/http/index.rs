@@ -1,4 +1,4 @@
-//! `GET /`: what a listener is, and where its pages are; as a page for people, as JSON for everybody else.
+//! `GET /`: a listener's name and pages; HTML for browsers, JSON for others.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::html::{page, prefers_html};
 
-/// A listener and its pages.
+/// A listener.
 #[derive(Clone, Serialize, ToSchema)]
 pub struct Index {
     /// The program.
@@ -25,7 +25,7 @@ pub struct Index {
     /// customers or staff.
     #[schema(example = "customers")]
     listener: &'static str,
-    /// What it is for.
+    /// Its purpose.
     description: &'static str,
     links: Vec<Link>,
 }
@@ -36,7 +36,7 @@ pub struct Link {
     /// Its path.
     #[schema(example = "/docs")]
     pub href: &'static str,
-    /// What it is.
+    /// Its title.
     pub title: &'static str,
 }
 
@@ -46,15 +46,15 @@ impl fmt::Debug for Index {
     }
 }
 
-/// The route `/`, with the pages that every listener has, and these.
+/// The route `/`, with the common pages and these.
 pub fn index_route(
     listener: &'static str,
     description: &'static str,
     more: &[Link],
 ) -> UtoipaMethodRouter {
     let usual = [
-        ("/docs", "The API, to read and to try"),
-        ("/openapi.json", "The API, for programs (OpenAPI 3.1)"),
+        ("/docs", "API documentation"),
+        ("/openapi.json", "API description (OpenAPI 3.1)"),
         ("/healthz", "Whether the server is alive"),
         ("/readyz", "Whether it is ready to serve"),
     ];
@@ -72,7 +72,7 @@ pub fn index_route(
 
 /// What is here
 ///
-/// The listener's pages. A page for clients that prefer HTML.
+/// The listener's pages. HTML for clients that prefer it.
 #[utoipa::path(
     get, path = "/", tag = "status",
     params(("Accept" = Option<String>, Header, description = "`text/html` for a page")),

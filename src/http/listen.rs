@@ -1,4 +1,4 @@
-//! Opening a listening socket so that bursts and vanished peers are taken care of by the kernel.
+//! Opens listening sockets with kernel options for bursts and vanished peers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,26 +8,25 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
-/// A silent peer is first asked after this long, ...
+/// Keepalive probes begin after this silence, ...
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-/// ... then this often, ...
+/// ... are repeated this often, ...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// ... and given up after so many questions without an answer.
+/// ... and the peer is dropped after so many unanswered ones.
 const KEEPALIVE_RETRIES: u32 = 3;
-/// The kernel's memory for what was sent and is not acknowledged, per connection; it doubles the number. Enough for 2.5 MB a
-/// second to the other side of the earth, and a bound where the kernel's own is 4 MB.
+/// `SO_SNDBUF`, which the kernel doubles. Enough for 2.5 MB/s at 200 ms; the kernel's own bound is 4 MB.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
-/// The kernel takes no more of an answer while so much has not been sent: what a client does not read stays here, where it
-/// is shared with others who ask for the same, and `http.write_timeout` sees that nothing is taken.
+/// `TCP_NOTSENT_LOWAT`: what a client does not read stays in user space, where cached answers are shared, and
+/// `http.write_timeout` sees the stall.
 const UNSENT_MAX_BYTES: u32 = 16 * 1024;
-/// A peer that does not acknowledge what was sent is given up after this long: the same minute.
+/// `TCP_USER_TIMEOUT`: as long as the keepalive takes.
 const USER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Opens a listening socket. Accepted connections inherit its options (tcp(7)), which saves a system call for each
 /// option of each connection in a burst.
 ///
 /// # Errors
-/// If the address cannot be had.
+/// If the address cannot be bound.
 pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -51,7 +50,7 @@ pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Raises this process's limit of open files as far as it is allowed to, and says what it is then.
+/// Raises the soft limit of open files to the hard limit, and returns it.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,15 +1,16 @@
-//! What both listeners share; it knows no desk.
+//! What both listeners share. It depends on no desk.
 //!
-//! A connection is accepted by [`server`], waits in its `vestibule` if there is no seat, and lives in [`connection`], by its [`activity`] and, over HTTP/2, its [`streams`]; its
-//! bytes pass [`wire`]. A request passes [`edge`] (request id, counting, logging, security headers, the last resort for
-//! panics), which rejects browsers on behalf of foreign pages ([`origin`]) and what is not described, into a router. Desks read requests with [`body`]
-//! and [`params`], answer mistakes with [`problem`], and describe themselves through [`api`]; what is asked for often and
-//! changes seldom is a [`page`], what never changes is in [`files`]. [`status`] and [`index`] have the pages that every
+//! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
+//! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
+//! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]) and undocumented
+//! parameters. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
+//! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
 //! listener serves.
 
 pub mod activity;
 pub mod api;
 pub mod body;
+pub mod caching;
 pub mod connection;
 mod described;
 pub mod edge;
@@ -18,7 +19,7 @@ mod html;
 pub mod index;
 pub mod listen;
 pub mod origin;
-pub mod page;
+mod overflow;
 pub mod params;
 pub mod problem;
 pub mod responses;
@@ -26,7 +27,6 @@ mod scan;
 pub mod server;
 pub mod status;
 pub mod streams;
-mod vestibule;
 pub mod wire;
 
 pub use api::Api;

@@ -1,8 +1,8 @@
-//! Cross-site requests: a web page of another origin must not operate a listener through somebody's browser (CSRF), nor
-//! reach it under a name of its own (DNS rebinding). See `docs/adr` for the choices.
+//! Cross-site requests: a web page of another origin must not use a listener through a user's browser (CSRF), nor reach it
+//! under a name of its own (DNS rebinding). See `docs/adr` for the choices.
 //!
-//! The edge asks before it routes, so that a rejected request takes no order and counts for no flood limit. Clients other
-//! than browsers send none of the headers that are looked at here, except `Host`.
+//! Checked before routing, so that a rejected request takes no order and counts for no limit. Other clients send none of
+//! these headers, except `Host`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT
 const CORS_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type, Idempotency-Key, If-None-Match, Prefer, Traceparent, X-Request-Id",
 );
-/// What it may read, besides the headers that every page may.
+/// Further response headers that it may read.
 const CORS_RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "ETag, Idempotency-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
 );
@@ -28,12 +28,12 @@ const CORS_RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
 const CORS_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const CORS_VARY: HeaderValue = HeaderValue::from_static("Origin");
 
-/// Which hosts a listener answers for, and which pages may use it.
+/// A listener's hosts, and the origins that may use it.
 #[derive(Debug)]
 pub struct Origins {
     listener: &'static str,
     hosts: Box<[Host]>,
-    /// The first host that was found to be one of them: nearly always everybody's.
+    /// Cache of the first accepted host: nearly all requests have it.
     usual: OnceLock<Box<str>>,
     allowed: Box<[HeaderValue]>,
 }
@@ -43,7 +43,7 @@ pub struct Origins {
 enum Host {
     /// `*`
     Any,
-    /// `ip`: an address, which no foreign name can stand for.
+    /// `ip`: an address, which DNS rebinding cannot fake.
     Address,
     /// `*.example.org`: the part from the dot on.
     Below(Box<str>),
@@ -54,9 +54,8 @@ enum Host {
 /// Why a request does not reach its route.
 #[derive(Debug, Clone)]
 pub(crate) enum Rejection {
-    /// It is wrong.
     Problem(Problem),
-    /// It only asks whether the page of this origin may send another one.
+    /// A preflight from this origin.
     Preflight(HeaderValue),
 }
 
@@ -137,7 +136,6 @@ impl Origins {
         Ok(None)
     }
 
-    /// Whether the host is the one that was found to be right before.
     fn is_usual(&self, uri: &Uri, scan: &Scan<'_>) -> bool {
         let usual = self.usual.get().map(|usual| usual.as_bytes());
         usual == scan.host.map(HeaderValue::as_bytes)
@@ -169,7 +167,7 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         match self {
             Self::Problem(problem) => problem.into_response(),
-            // The edge adds who is allowed, as to every answer.
+            // The edge adds `Access-Control-Allow-Origin`.
             Self::Preflight(_) => {
                 let mut response = StatusCode::NO_CONTENT.into_response();
                 let headers = response.headers_mut();
@@ -182,14 +180,12 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Lets a page of this origin read the response.
 pub(super) fn allow(response: &mut Response<Body>, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, CORS_RESPONSE_HEADERS);
 }
 
-/// Says that answers differ by `Origin`.
 pub(super) fn vary(response: &mut Response<Body>) {
     response.headers_mut().append(header::VARY, CORS_VARY);
 }
@@ -225,12 +221,11 @@ fn is_address(name: &str) -> bool {
 fn authority<'a>(uri: &'a Uri, scan: &Scan<'a>) -> Option<&'a str> {
     match uri.authority() {
         Some(authority) => Some(authority.as_str()),
-        // What is not text is no name of ours.
         None => scan.host.map(|host| host.to_str().unwrap_or_default()),
     }
 }
 
-/// The name alone: without port and the final dot of a fully qualified one.
+/// The name without port and trailing dot.
 fn name(authority: &str) -> &str {
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
@@ -249,8 +244,7 @@ fn is_ours(origin: &HeaderValue, host: Option<&str>, site: Option<&[u8]>) -> boo
     unnamed || origin.to_str().is_ok_and(|origin| is_of(origin, host))
 }
 
-/// Whether an origin is the one that a request to this host belongs to. Whether it is http or https is not compared: TLS
-/// ends at a proxy.
+/// Whether an origin has this host. The scheme is not compared: TLS ends at a proxy.
 fn is_of(origin: &str, host: Option<&str>) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else {
         return false;
@@ -267,12 +261,12 @@ fn is_of(origin: &str, host: Option<&str>) -> bool {
     host.is_some_and(|host| bare(host) == bare(authority))
 }
 
-/// The one GET that changes something, for the seed's clients.
+/// The one unsafe GET.
 fn takes_an_order<B>(request: &Request<B>) -> bool {
     matches!(request.uri().path(), "/start" | "/start/") && request.method() == Method::GET
 }
 
-/// Whether a browser asks by itself: somebody follows a link or enters an address, or it looks ahead.
+/// Whether a browser navigates or prefetches.
 fn is_a_visit(scan: &Scan<'_>) -> bool {
     let looks_ahead = scan
         .purposes
@@ -281,8 +275,8 @@ fn is_a_visit(scan: &Scan<'_>) -> bool {
         .any(|purpose| purpose.as_bytes().starts_with(b"pre"));
     scan.fetch_mode.is_some_and(|mode| mode == "navigate")
         || looks_ahead
-        // Browsers send Fetch metadata only over https and to this machine. Elsewhere an image on a page looks like this.
-        // PowerShell calls itself Mozilla, too, but speaks no human language.
+        // Browsers send Fetch metadata only over https and to localhost; over plain http an image looks like this.
+        // PowerShell also claims Mozilla, but sends no `Accept-Language`.
         || scan.fetch_site.is_none()
             && scan.accept_language.is_some()
             && scan
@@ -290,7 +284,7 @@ fn is_a_visit(scan: &Scan<'_>) -> bool {
                 .is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
 }
 
-/// Whether it is somebody who follows a link to a page that is there to be looked at.
+/// Whether it is a top-level navigation to a page.
 fn opens_a_page<B>(request: &Request<B>, scan: &Scan<'_>) -> bool {
     let path = request.uri().path();
     (path == "/" || path == "/docs" || path.starts_with("/docs/"))
@@ -378,7 +372,6 @@ mod tests {
         assert_eq!(status(&origins, &request("GET", "/", &[])), 200);
         let absolute = request("GET", "http://evil.example/", &[("host", "localhost")]);
         assert_eq!(status(&origins, &absolute), 421);
-        // Whatever was asked before.
         let usual = request("GET", "/", &[("host", "localhost")]);
         assert_eq!(status(&origins, &usual), 200);
         assert_eq!(status(&origins, &absolute), 421);

@@ -1,4 +1,4 @@
-//! Reading parameters in the path and the query string, and the request's id, with a [`Problem`] for what does not fit.
+//! Path and query parameters, and the request's id; a [`Problem`] for invalid ones.
 
 use std::convert::Infallible;
 
@@ -19,11 +19,10 @@ pub(super) fn wrong_parameter(name: &str, detail: String) -> Problem {
     })
 }
 
-/// The query string as a `T`. Unknown parameters have been rejected before, by the edge (`described`).
+/// The query string as a `T`. The edge has rejected unknown parameters (`described`).
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
-/// The parameters of the path as a `T`.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
@@ -39,10 +38,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// In our words: the library's speak of its own types.
+/// The library's texts name its own types.
 fn unreadable(error: &serde_path_to_error::Error<serde_urlencoded::de::Error>) -> Problem {
     let said = error.inner().to_string();
-    // Of a parameter that is missing or there twice it knows the name only in its text.
+    // The name of a missing or repeated parameter is only in its text.
     let quoted = said.split('`').nth(1).unwrap_or_default();
     let path = error.path().to_string();
     let (name, what) = if said.starts_with("duplicate field") {
@@ -71,7 +70,6 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-/// The request's id, as the answer will carry it.
 #[derive(Debug)]
 pub struct RequestId(pub String);
 
@@ -85,7 +83,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
     }
 }
 
-/// The request's id where lines are logged at debug, and nothing where they are not: it costs nothing then.
+/// The request's id if the log level is debug.
 #[derive(Debug)]
 pub struct LoggedRequestId(pub Option<Box<str>>);
 
@@ -101,12 +99,11 @@ impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
     }
 }
 
-/// Items on a page of a list, if nothing is said.
+/// Default page size of a list.
 const PAGE_LIMIT: usize = 100;
-/// Items on a page at most.
 const PAGE_LIMIT_MAX: usize = 1000;
 
-/// The parameter `limit` of a list that is answered page by page.
+/// The parameter `limit` of a paged list.
 ///
 /// # Errors
 /// 422 if it is no number, or out of bounds.

@@ -1,4 +1,4 @@
-//! What a client is told when something is wrong: RFC 9457 problem details.
+//! Error answers: RFC 9457 problem details.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,22 +19,22 @@ pub struct Problem {
     #[serde(rename = "type", serialize_with = "as_urn")]
     #[schema(example = "urn:odyssey:problem:order-unknown")]
     kind: &'static str,
-    /// The kind of problem in words; the same for every occurrence.
+    /// The same for every occurrence.
     title: &'static str,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What is wrong this time.
+    /// Of this occurrence.
     detail: Cow<'static, str>,
-    /// The places in the request that are wrong, if it can be pinned down.
+    /// The wrong places in the request, if known.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: Box<[FieldError]>,
-    /// Further members, such as the present state in a conflict.
+    /// Further members, such as the current state in a conflict.
     #[serde(flatten)]
     #[schema(ignore)]
     more: Option<Box<Map<String, Value>>>,
-    /// When to try again, in seconds: as `Retry-After` says.
+    /// As `Retry-After`, in seconds.
     #[serde(rename = "retry_after_s", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, nullable = false)]
     retry_after_secs: Option<u32>,
@@ -43,7 +43,7 @@ pub struct Problem {
     accepted: Option<Accepted>,
 }
 
-/// What would be accepted instead; each has a header of its own.
+/// What would be accepted instead, as headers.
 #[derive(Debug, Clone, Copy)]
 enum Accepted {
     /// These methods.
@@ -154,22 +154,22 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "Something went wrong",
-            "The server made a mistake; the request id finds it in the log.",
+            "This is a bug in the server; find it in the log by the request id.",
         )
     }
 
-    /// 503: the server is being stopped.
+    /// 503: shutdown.
     pub fn stopping() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
             "The server is stopping",
-            "The server is being stopped; try again in a moment.",
+            "The server is stopping; try again in a moment.",
         )
         .retry_after(Duration::from_secs(5))
     }
 
-    /// Adds `Retry-After`: rounded up to whole seconds, at least 1. The body says it too.
+    /// Adds `Retry-After` and the member `retry_after_s`: rounded up to whole seconds, at least 1.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         let whole = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -191,7 +191,6 @@ impl Problem {
         self
     }
 
-    /// Adds a member, such as the present state in a conflict.
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.more
@@ -201,7 +200,7 @@ impl Problem {
     }
 }
 
-/// Whatever desk it was, and whatever engine.
+/// The same for all desks and engines.
 impl From<Unavailable> for Problem {
     fn from(unavailable: Unavailable) -> Self {
         let unavailable_for = |slug, title, detail: &'static str, secs| {
@@ -209,17 +208,17 @@ impl From<Unavailable> for Problem {
                 .retry_after(Duration::from_secs(secs))
         };
         match unavailable {
-            // A storm passes quickly; an engine that is down is looked after by somebody.
+            // Load passes quickly; an outage needs an operator.
             Unavailable::Busy => unavailable_for(
                 "storage-busy",
                 "The storage is busy",
-                "More is being kept than the disk takes; nothing of this request was. Try again in a moment.",
+                "The storage queue is full; nothing of this request was stored. Try again in a moment.",
                 1,
             ),
             Unavailable::Engine => unavailable_for(
                 "storage-down",
-                "The storage does not work",
-                "What must be kept cannot be written or read for the moment; the log tells why.",
+                "The storage is unavailable",
+                "The storage cannot be written or read for the moment; the log has the cause.",
                 5,
             ),
             Unavailable::Failed => Self::bug(),
@@ -228,7 +227,6 @@ impl From<Unavailable> for Problem {
     }
 }
 
-/// Of what the public writes.
 impl From<SpaceLow> for Problem {
     fn from(SpaceLow: SpaceLow) -> Self {
         let title = "The storage is nearly full";
@@ -243,7 +241,7 @@ impl From<SpaceLow> for Problem {
     }
 }
 
-/// For the log, and for whoever meets a problem without HTTP.
+/// For the log.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.errors.is_empty() {

@@ -1,5 +1,4 @@
-//! Responses that many operations share, for their descriptions: what every request may be refused with, and sets to name
-//! in `responses(…)` before an operation's own.
+//! Shared response sets for the API description, to name in `responses(…)` before an operation's own.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +14,19 @@ type Responses = BTreeMap<String, RefOr<Response>>;
 #[derive(Debug)]
 pub struct JsonBody;
 
-/// Of an operation that has no use for a body, but reads it to its end.
+/// Of an operation that ignores its body.
 #[derive(Debug)]
 pub struct IgnoredBody;
 
-/// Of an operation that reads or writes what outlives the process.
+/// Of an operation that uses the storage.
 #[derive(Debug)]
 pub struct Stored;
 
-/// Of an operation that flood control is asked about.
+/// Of an operation with admission.
 #[derive(Debug)]
 pub struct Limited;
 
-/// Of an operation on what an id in its path or query names.
+/// Of an operation on an id in its path or query.
 #[derive(Debug)]
 pub struct NamedById;
 
@@ -66,11 +65,11 @@ impl IntoResponses for NamedById {
 
 impl IntoResponses for Limited {
     fn responses() -> Responses {
-        problems(&[("429", "Too much from this address, or it is cut off")])
+        problems(&[("429", "Too much from this address, or it is blocked")])
     }
 }
 
-/// Adds what flood control answers to every operation of these paths that changes something.
+/// Adds flood control's answers to the unsafe operations of these paths.
 pub fn describe_limits(paths: &mut Paths) {
     for item in paths.paths.values_mut() {
         let writes = [
@@ -85,7 +84,7 @@ pub fn describe_limits(paths: &mut Paths) {
     }
 }
 
-/// Adds what any request may be refused with, before its operation sees it.
+/// Adds the rejections of the edge.
 pub(super) fn describe_refusals(operation: &mut Operation) {
     let refusals = problems(&[
         ("400", "An unknown query parameter"),

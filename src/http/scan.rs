@@ -1,11 +1,11 @@
-//! One pass over a request's headers for everything that is looked at before it is routed. A look for each of them would
-//! cost a hash each, at every request, though most clients send none of them but `Host`.
+//! One pass over a request's headers for all that is checked before routing. A lookup of each would cost a hash each,
+//! though most clients send none of them, except `Host`.
 
 use axum::http::{HeaderMap, HeaderValue, Version};
 
 use super::problem::Problem;
 
-/// What stands in a request's headers; of those that are there more than once, the first.
+/// The first value of each header.
 #[derive(Debug, Default)]
 pub(super) struct Scan<'a> {
     pub(super) host: Option<&'a HeaderValue>,
@@ -49,7 +49,7 @@ impl<'a> Scan<'a> {
         scan
     }
 
-    /// RFC 9112, section 3.2: whoever names none or two means different servers to different readers.
+    /// RFC 9112, section 3.2: none or two hosts may mean different servers to different readers.
     ///
     /// # Errors
     /// 400.
@@ -66,7 +66,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// By byte, whether it may stand in a host with a port.
+/// Bytes allowed in a host with a port.
 const IN_AUTHORITY: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = b'!';

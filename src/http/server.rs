@@ -1,8 +1,8 @@
 //! Accepting connections and serving them until they end or the server stops.
 //!
 //! HTTP/1.1 connections are served by hyper's plain HTTP/1 builder: unlike the automatic one it bounds the time to a
-//! connection's first byte, and it keeps less memory per connection. Where HTTP/2 is allowed, the first bytes are read to
-//! choose, at most four, and given to hyper again.
+//! connection's first byte, and it uses less memory per connection. Where HTTP/2 is allowed, up to four bytes are read to
+//! choose, and replayed to hyper.
 
 use std::any::Any;
 use std::fmt;
@@ -24,75 +24,71 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::activity::Activity;
-use super::connection::{Patience, Stop, serve_until_idle};
+use super::connection::{Shutdown, Timeouts, serve_until_idle};
 use super::edge::{Edge, said};
+use super::overflow::{OverflowQueue, Verdict};
 use super::streams::Streams;
-use super::vestibule::{Verdict, Vestibule};
 use super::wire::Wire;
 
-/// HTTP/1.1: the largest header of a request, and the most that waits in hyper to be sent.
+/// HTTP/1.1: the largest request header, and hyper's largest send buffer.
 const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
-/// HTTP/2: the largest header of a request, unpacked.
+/// HTTP/2: the largest request header, decompressed.
 const H2_HEADER_MAX_BYTES: u32 = 16 * 1024;
-/// HTTP/2: the most that waits in h2 to be sent, per stream.
+/// HTTP/2: h2's send buffer per stream.
 const H2_SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long a health check's connection may last that has no seat.
-const HEALTH_LASTS: Duration = Duration::from_secs(5);
+/// How long a health check's connection above the limit may last.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asked whether a peer may have another connection; what it gives is dropped when that ends.
+/// Decides whether a peer may have another connection; the [`Pass`] is dropped when that ends.
 pub type Gate = dyn Fn(IpAddr) -> Option<Pass> + Send + Sync;
-/// See [`Gate`]; nothing where nobody counts.
+/// See [`Gate`]; none if the peer is not counted.
 pub type Pass = Option<Box<dyn Any + Send>>;
 
-/// How connections of one listener are served.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The listener's name in logs.
     pub name: &'static str,
-    /// Serve HTTP/2 with prior knowledge too.
+    /// Also serve HTTP/2 with prior knowledge.
     pub h2c: bool,
-    /// Open connections.
-    pub seats: Seats,
-    /// Time for a request's header, the first byte and idle keep-alive included; over HTTP/2, time without a request.
+    pub limit: ConnectionLimit,
+    /// Time for a request's header, including the first byte and idle keep-alive; over HTTP/2, time without a request.
     pub header_timeout: Duration,
-    /// Time in which a client must take something of an answer; over HTTP/2, of each answer.
+    /// Time in which a client must read some bytes of an answer; over HTTP/2, of each answer.
     pub write_timeout: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection.
     pub h2_streams_max: u32,
 }
 
-/// A listener and what it serves.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     edge: Edge,
     settings: Settings,
-    vestibule: Arc<Vestibule>,
-    /// Told to stop: no new connections, and open ones end after the request they are at.
-    stop: Stop,
+    overflow: Arc<OverflowQueue>,
+    /// On shutdown no connection is accepted, and open ones end after their current request.
+    shutdown: Shutdown,
     connections: TaskTracker,
 }
 
-/// The connections a listener may have open, and has.
+/// A listener's open connections and their limit.
 #[derive(Clone)]
-pub struct Seats {
+pub struct ConnectionLimit {
     free: Arc<Semaphore>,
     max: usize,
     gate: Option<Arc<Gate>>,
 }
 
-impl fmt::Debug for Seats {
+impl fmt::Debug for ConnectionLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seats").finish_non_exhaustive()
+        f.debug_struct("ConnectionLimit").finish_non_exhaustive()
     }
 }
 
-impl Seats {
-    /// So many, all free.
+impl ConnectionLimit {
     pub fn new(max: usize) -> Self {
         let max = max.min(Semaphore::MAX_PERMITS);
         Self {
@@ -102,57 +98,57 @@ impl Seats {
         }
     }
 
-    /// Taken only by those whom `gate` lets in.
     #[must_use]
-    pub fn behind(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
+    pub fn with_gate(self, gate: impl Fn(IpAddr) -> Option<Pass> + Send + Sync + 'static) -> Self {
         Self {
             gate: Some(Arc::new(gate)),
             ..self
         }
     }
 
-    fn let_in(&self, peer: IpAddr) -> Option<Pass> {
+    fn admit(&self, peer: IpAddr) -> Option<Pass> {
         self.gate.as_ref().map_or(Some(None), |gate| gate(peer))
     }
 
-    /// Open connections.
-    pub fn taken(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.max - self.free.available_permits()
     }
 
-    /// Open connections at most.
     pub fn max(&self) -> usize {
         self.max
     }
 }
 
 impl Server {
-    /// Serves `edge` on `listener`.
-    pub fn new(listener: TcpListener, edge: Edge, settings: Settings, stop: Stop) -> Self {
+    pub fn new(listener: TcpListener, edge: Edge, settings: Settings, shutdown: Shutdown) -> Self {
         Self {
             listener,
             edge,
             settings,
-            vestibule: Arc::new(Vestibule::new()),
-            stop,
+            overflow: Arc::new(OverflowQueue::new()),
+            shutdown,
             connections: TaskTracker::new(),
         }
     }
 
-    /// Accepts until told to stop, then returns once every connection has ended.
+    /// Accepts until shutdown, then returns once every connection has ended.
     pub async fn run(self) {
         let mut pause = ACCEPT_PAUSE;
-        // Stopping lets go of the listening socket first: whoever connects from then on is refused, not left waiting.
-        while let Some(accepted) = self.stop.unless_told(going_on(self.accept())).await {
+        // The listening socket closes first: later connections are refused, not left in the backlog.
+        while let Some(accepted) = self
+            .shutdown
+            .until_triggered(catch_panics(self.accept()))
+            .await
+        {
             match accepted {
                 Ok(()) => pause = ACCEPT_PAUSE,
-                Err(error) if is_the_peers(&error) => {
+                Err(error) if is_peer_error(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
-                    // No descriptors or no memory left. Waiting lets others end; the listeners do not wait for one another.
+                    // Out of descriptors or memory: wait until other connections end.
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
-                    self.stop.unless_told(sleep(pause)).await;
+                    self.shutdown.until_triggered(sleep(pause)).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
@@ -163,23 +159,23 @@ impl Server {
     }
 
     async fn accept(&self) -> io::Result<()> {
-        self.vestibule.has_room().await;
+        self.overflow.has_room().await;
         let (stream, peer) = self.listener.accept().await?;
         let peer = peer.ip();
-        let Some(pass) = self.settings.seats.let_in(peer) else {
-            let vestibule = Arc::clone(&self.vestibule);
+        let Some(pass) = self.settings.limit.admit(peer) else {
+            let overflow = Arc::clone(&self.overflow);
             let connection = self.accepted(peer);
             self.connections.spawn(async move {
-                if let Some((stream, _place)) = vestibule.health_or_too_many(stream).await {
+                if let Some((stream, _place)) = overflow.health_or_reject(stream).await {
                     connection.serve_one(stream).await;
                 }
             });
             return Ok(());
         };
         let connection = self.accepted(peer);
-        let free = Arc::clone(&self.settings.seats.free);
+        let free = Arc::clone(&self.settings.limit.free);
         match Arc::clone(&free).try_acquire_owned() {
-            Ok(seat) => self.serve(connection, stream, (seat, pass)),
+            Ok(permit) => self.serve(connection, stream, (permit, pass)),
             Err(_) => self.wait(connection, stream, free, pass),
         }
         Ok(())
@@ -189,8 +185,8 @@ impl Server {
         Accepted {
             peer,
             edge: self.edge.clone(),
-            stop: self.stop.clone(),
-            patience: Patience {
+            shutdown: self.shutdown.clone(),
+            timeouts: Timeouts {
                 idle: self.settings.header_timeout,
                 stalled: self.settings.write_timeout,
             },
@@ -198,53 +194,55 @@ impl Server {
         }
     }
 
-    /// `kept` is dropped when the connection ends.
-    fn serve(&self, connection: Accepted, stream: TcpStream, kept: impl Send + 'static) {
+    /// `guards` are dropped when the connection ends.
+    fn serve(&self, connection: Accepted, stream: TcpStream, guards: impl Send + 'static) {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
         if connection.h2_streams_max.is_some() {
             self.connections.spawn(async move {
-                let _kept = kept;
+                let _guards = guards;
                 connection.serve_either(wire, activity).await;
             });
         } else {
             self.connections.spawn(async move {
-                let _kept = kept;
+                let _guards = guards;
                 connection.serve_h1(wire, activity).await;
             });
         }
     }
 
-    /// Every seat is taken.
+    /// The limit is reached.
     fn wait(&self, connection: Accepted, stream: TcpStream, free: Arc<Semaphore>, pass: Pass) {
-        let vestibule = Arc::clone(&self.vestibule);
-        let place = vestibule.enter();
+        let overflow = Arc::clone(&self.overflow);
+        let place = overflow.enter();
         self.connections.spawn(async move {
             let _pass = pass;
-            let stop = connection.stop.clone();
-            let Some(verdict) = stop.unless_told(vestibule.wait(place, &stream, free)).await else {
+            let shutdown = connection.shutdown.clone();
+            let Some(verdict) = shutdown
+                .until_triggered(overflow.wait(place, &stream, free))
+                .await
+            else {
                 return;
             };
             match verdict {
-                Verdict::Seat(_seat) => {
+                Verdict::Permit(_permit) => {
                     let activity = Arc::new(Activity::begin());
                     let wire = Wire::new(stream, Arc::clone(&activity));
                     connection.serve_either(wire, activity).await;
                 }
                 Verdict::Health(_place) => connection.serve_one(stream).await,
-                Verdict::Full => vestibule.turn_away_full(stream).await,
+                Verdict::Full => overflow.reject_full(stream).await,
             }
         });
     }
 }
 
-/// A connection that was accepted.
 struct Accepted {
     peer: IpAddr,
     edge: Edge,
-    stop: Stop,
-    patience: Patience,
-    /// Nothing where only HTTP/1.1 is served.
+    shutdown: Shutdown,
+    timeouts: Timeouts,
+    /// None where only HTTP/1.1 is served.
     h2_streams_max: Option<u32>,
 }
 
@@ -253,22 +251,22 @@ impl Accepted {
         let Some(streams_max) = self.h2_streams_max else {
             return self.serve_h1(wire, activity).await;
         };
-        let first = timeout(self.patience.idle, wire.speaks_h2());
+        let first = timeout(self.timeouts.idle, wire.speaks_h2());
         // Boxed: a connection of the other kind does not pay for the larger future.
-        match self.stop.unless_told(first).await {
+        match self.shutdown.until_triggered(first).await {
             Some(Ok(Ok(true))) => Box::pin(self.serve_h2(wire, streams_max)).await,
             Some(Ok(Ok(false))) => Box::pin(self.serve_h1(wire, activity)).await,
-            // Gone, silent for too long, or too late.
+            // Closed, silent for too long, or during shutdown.
             Some(Ok(Err(_)) | Err(_)) | None => {}
         }
     }
 
-    /// Serves the one request that is there, and closes the connection.
+    /// Serves one request, and closes the connection.
     async fn serve_one(self, stream: TcpStream) {
         let activity = Arc::new(Activity::begin());
         let wire = Wire::new(stream, Arc::clone(&activity));
         let served = self.serve_h1_while(wire, activity, false);
-        let _ = timeout(HEALTH_LASTS, served).await;
+        let _ = timeout(HEALTH_TIMEOUT, served).await;
     }
 
     async fn serve_h1(self, wire: Wire, activity: Arc<Activity>) {
@@ -277,19 +275,19 @@ impl Accepted {
 
     /// `keep_alive`: more than one request.
     async fn serve_h1_while(self, wire: Wire, activity: Arc<Activity>, keep_alive: bool) {
-        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
         let connection = http1::Builder::new()
             .max_buf_size(H1_BUFFER_MAX_BYTES)
             .keep_alive(keep_alive)
             .serve_connection(wire, service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+        serve_until_idle(pin!(connection), &activity, self.timeouts, self.shutdown).await;
     }
 
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
         let streams = Streams::default();
         let activity = Arc::new(Activity::begin().with_streams(streams.clone()));
-        let service = self.edge.entrance(self.peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_max)
@@ -299,12 +297,12 @@ impl Accepted {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(30))
             .serve_connection(wire.of(Arc::clone(&activity)), service);
-        serve_until_idle(pin!(connection), &activity, self.patience, self.stop).await;
+        serve_until_idle(pin!(connection), &activity, self.timeouts, self.shutdown).await;
     }
 }
 
-/// A panic while accepting is an error like others: a loop that has ended is a listener that looks open and serves nobody.
-async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+/// Turns a panic while accepting into an error: otherwise the listener would look open and serve no one.
+async fn catch_panics(accepting: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     let mut accepting = pin!(accepting);
     poll_fn(|cx| {
         let polled = catch_unwind(AssertUnwindSafe(|| accepting.as_mut().poll(cx)));
@@ -312,7 +310,7 @@ async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result
             let said = said(&*panic);
             error!(
                 said,
-                "accepting a connection panicked; the listener goes on"
+                "accepting a connection panicked; the listener continues"
             );
             Poll::Ready(Err(io::Error::other("a bug; see the line before")))
         })
@@ -320,8 +318,8 @@ async fn going_on(accepting: impl Future<Output = io::Result<()>>) -> io::Result
     .await
 }
 
-/// The peer gave up while it was in the backlog (accept(2)); the next one may be fine.
-fn is_the_peers(error: &io::Error) -> bool {
+/// The peer left while it was in the backlog (accept(2)).
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, TimedOut,
     };
@@ -351,23 +349,23 @@ mod tests {
             |peer, _| peer.to_string(),
             Registry::new(&[]),
         );
-        let seats = Seats::new(1).behind(|_| panic!("a gate that cannot be asked"));
+        let limit = ConnectionLimit::new(1).with_gate(|_| panic!("a gate that cannot be asked"));
         let settings = Settings {
             name: "customers",
             h2c: false,
-            seats,
+            limit,
             header_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(1),
             h2_streams_max: 1,
         };
-        let stop = Stop::default();
-        let serving = tokio::spawn(Server::new(listener, edge, settings, stop.clone()).run());
+        let shutdown = Shutdown::default();
+        let serving = tokio::spawn(Server::new(listener, edge, settings, shutdown.clone()).run());
         for _ in 0..3 {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.readable().await.unwrap();
             assert!(!serving.is_finished());
         }
-        stop.stop();
+        shutdown.trigger();
         serving.await.unwrap();
     }
 }

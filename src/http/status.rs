@@ -1,4 +1,4 @@
-//! The pages that every listener serves: alive, ready, documentation; and metrics for the staff.
+//! Health, readiness and API documentation for every listener; metrics for the staff.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
 use crate::values::time::Moment;
 
-/// A desk, or another part that can be down by itself, as `/readyz` shows it.
+/// A desk, or another part with a state of its own in `/readyz`.
 #[derive(Clone)]
 pub struct Component {
     name: &'static str,
@@ -37,7 +37,6 @@ pub struct Component {
 }
 
 impl Component {
-    /// The desk of this name, and what says how it is.
     pub fn new(name: &'static str, look: impl Fn() -> EngineState + Send + Sync + 'static) -> Self {
         Self {
             name,
@@ -47,7 +46,7 @@ impl Component {
         }
     }
 
-    /// The same, on these shared engines if they are used: it is down while one of their checks is pending or has failed.
+    /// Depends on these shared engines, if they are used: it is down while one of their checks is pending or has failed.
     #[must_use]
     pub fn on(self, engines: &'static [Engine], findings: &Findings) -> Self {
         Self {
@@ -58,19 +57,19 @@ impl Component {
     }
 
     fn state(&self) -> EngineState {
-        // The check that failed names the setting or the key.
+        // A failed check names the setting or the key.
         let checked = self.findings.state(self.engines);
         checked.unwrap_or_else(|| (self.look)())
     }
 }
 
-/// Whether the server takes more work; the listeners and the shutdown share it.
+/// Shared by the listeners and the shutdown.
 #[derive(Clone)]
 pub struct Readiness {
     stopping: Arc<AtomicBool>,
-    /// The first is the order line, for which `/readyz` speaks.
+    /// The first is the order line, which decides `/readyz`.
     components: Arc<[Component]>,
-    /// Whether reasons are shown: they may name hosts and files.
+    /// Whether reasons are shown: they name hosts and files.
     shows_reasons: bool,
 }
 
@@ -81,8 +80,8 @@ impl fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    /// Of the customers' listener and of the staff's, which stop together. The first component is the order line: without it
-    /// there is no service, and no other component's failure turns customers away.
+    /// Of the customers' listener and of the staff's. The first component is the order line, which alone decides `/readyz`:
+    /// other desks answer 503 themselves.
     pub fn of(components: Vec<Component>) -> [Self; 2] {
         let staff = Self {
             stopping: Arc::default(),
@@ -96,7 +95,6 @@ impl Readiness {
         [customers, staff]
     }
 
-    /// From now on `/readyz` says 503.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -112,7 +110,7 @@ impl Readiness {
             if self.shows_reasons {
                 reason
             } else {
-                "The log and the staff's listener say why.".to_owned()
+                "See the log or the staff's listener for the cause.".to_owned()
             }
         });
         ComponentState {
@@ -136,7 +134,7 @@ impl Readiness {
     }
 }
 
-/// How a desk is.
+/// The state of a desk.
 #[derive(Debug, Serialize, ToSchema)]
 struct ComponentState {
     /// The desk.
@@ -148,11 +146,10 @@ struct ComponentState {
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     since: Moment,
-    /// Why it is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<String>,
-    /// What was checked of its shared engines, on the staff's listener.
+    /// Checks of its shared engines; on the staff's listener only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     checks: Vec<Finding>,
 }
@@ -169,7 +166,7 @@ struct Ready {
     /// `ready`.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Every desk; one that is down answers 503 itself.
+    /// Every desk; a desk that is down answers 503 itself.
     components: Vec<ComponentState>,
 }
 
@@ -198,7 +195,7 @@ fn no_store(answer: impl IntoResponse) -> Response {
 
 /// Alive?
 ///
-/// The process runs and answers.
+/// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "Alive", body = Status)))]
 async fn healthz() -> Response {
     no_store(axum::Json(Status { status: "ok" }))
@@ -212,11 +209,11 @@ async fn health() -> Response {
 
 /// Ready?
 ///
-/// Whether the order line takes orders, and how every desk is. Not while the server is being stopped. A desk whose storage is
-/// down answers 503 itself and is listed as `down`; the order line needs no storage.
+/// Whether the order line takes orders, and the state of every desk. 503 during shutdown. A desk whose storage is down
+/// answers 503 itself and is listed as `down`; the order line needs no storage.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
     (status = 200, description = "Ready", body = Ready),
-    (status = 503, description = "Being stopped, or the order line cannot serve; the member `components` lists the desks", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Stopping, or the order line cannot serve; the member `components` lists the desks", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let components = readiness.look_at_all();
@@ -233,14 +230,14 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 
 /// Is this desk ready?
 ///
-/// For load balancers and alerts that are about one desk.
+/// For load balancers and alerts on one desk.
 #[utoipa::path(get, path = "/readyz/{desk}", tag = "status",
     params(("desk" = String, Path, description = "orders, deliveries, packages, assignments or couriers", example = "orders")),
     responses(
         (status = 200, description = "Ready", body = ReadyDesk),
         (status = 400, description = "Not text", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such desk", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Being stopped, or what the desk needs does not work; the member `components` says how it is", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Stopping, or the desk is down; the member `components` has its state", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn readyz_desk(
@@ -275,7 +272,7 @@ fn broken_line() -> Problem {
         StatusCode::SERVICE_UNAVAILABLE,
         "line-broken",
         "The order line cannot serve",
-        "The server needs a restart; the log says why.",
+        "The server needs a restart; see the log.",
     )
     .retry_after(Duration::from_secs(5))
 }
@@ -296,7 +293,7 @@ pub fn health_routes(readiness: &Readiness) -> [UtoipaMethodRouter; 4] {
     [routes!(healthz), routes!(health), of_all, of_desk]
 }
 
-/// What `/metrics` needs: the registry, and what sets the gauges to the moment's figures first.
+/// A registry, and a function that updates its gauges before each scrape.
 #[derive(Clone)]
 pub struct Scrape {
     registry: Registry,
@@ -310,7 +307,6 @@ impl fmt::Debug for Scrape {
 }
 
 impl Scrape {
-    /// Before each scrape of `registry`, `refresh` is called.
     pub fn new(registry: Registry, refresh: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             registry,
@@ -358,7 +354,7 @@ async fn docs_file(
 }
 
 async fn documentation(name: &str, query: Option<&str>, headers: &HeaderMap) -> Response {
-    /// Its pages run scripts; nothing else does.
+    /// The only pages with scripts.
     const POLICY: HeaderValue = HeaderValue::from_static(
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
     );
@@ -378,11 +374,10 @@ async fn documentation(name: &str, query: Option<&str>, headers: &HeaderMap) -> 
     response
 }
 
-/// The files of Swagger UI, each made when it is first asked for.
+/// The files of Swagger UI, each created on first use.
 struct Documentation {
     config: Arc<utoipa_swagger_ui::Config<'static>>,
     made: Mutex<HashMap<String, Arc<Documented>>>,
-    /// One is made at a time.
     making: tokio::sync::Mutex<()>,
 }
 
@@ -394,7 +389,7 @@ struct Documented {
 impl Documentation {
     fn new() -> Self {
         Self {
-            // Without the badge of a validator, which would be asked on the Internet.
+            // Without the validator badge, which would call a server on the Internet.
             config: Arc::new(
                 utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"),
             ),
@@ -443,8 +438,8 @@ impl Documentation {
         Some((content_type, bytes))
     }
 
-    /// The page names its files relative to itself; with a base it works at /docs too, without a redirect. With their
-    /// versions, they may be kept for ever.
+    /// The page names its files relatively; with a base it works at /docs too, without a redirect. Versioned, they may be
+    /// cached for ever.
     fn with_versions(&self, page: &str) -> String {
         let page = page.replace("<head>", "<head>\n    <base href=\"/docs/\" />");
         let mut parts = page.split("\"./");

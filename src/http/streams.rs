@@ -1,4 +1,4 @@
-//! The streams of an HTTP/2 connection, each a task, so that one whose client takes nothing is reset by itself.
+//! The streams of an HTTP/2 connection, each a task, so that one whose client reads nothing is reset alone.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,7 +10,6 @@ use tokio::task::{self, AbortHandle};
 use tokio::time::Instant;
 use tracing::debug;
 
-/// The streams of one connection; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     running: Arc<Mutex<HashMap<task::Id, Stream>>>,
@@ -19,12 +18,12 @@ pub struct Streams {
 #[derive(Debug)]
 struct Stream {
     task: AbortHandle,
-    /// Since when the client has not taken what it was last given.
+    /// Since when the client has not read the last piece.
     stalled_since: Option<Instant>,
 }
 
 impl Streams {
-    /// The current task's stream waits for its client, or not.
+    /// Marks whether the current task's stream waits for its client.
     pub fn set_stalled(&self, stalled: bool) {
         if let Some(id) = task::try_id()
             && let Some(stream) = self.running().get_mut(&id)
@@ -33,7 +32,7 @@ impl Streams {
         }
     }
 
-    /// Resets the streams whose clients have taken nothing for `patience`. Returns when the next one could be due.
+    /// Resets the streams whose clients have read nothing for `patience`. Returns when the next one could be due.
     pub fn reset_stalled(&self, now: Instant, patience: Duration) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         self.running().retain(|_, stream| {
@@ -41,8 +40,8 @@ impl Streams {
                 return true;
             };
             if due <= now {
-                debug!("a stream is reset: its client takes nothing of the answer");
-                // Dropping what runs there makes h2 send RST_STREAM.
+                debug!("a stream is reset: its client reads nothing of the answer");
+                // Dropping its future makes h2 send RST_STREAM.
                 stream.task.abort();
                 return false;
             }
@@ -60,7 +59,7 @@ impl Streams {
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let streams = self.clone();
-        // Held until the task is entered: it may end before this returns.
+        // Locked until the task is stored: it may end before this returns.
         let mut running = self.running();
         let task = tokio::spawn(async move {
             stream.await;

@@ -1,11 +1,11 @@
-//! A connection's bytes, between the socket and hyper. It does what hyper does not:
+//! A connection's bytes, between the socket and hyper. What hyper does not do:
 //!
 //! - **A client that has left is noticed.** hyper stops reading while bytes behind the open request (a bare CRLF, a
-//!   pipelined request) wait in its buffer, and so does not see the end of the stream. Here it is looked for, at each
-//!   poll of a connection that holds a request. What is found before it is given to hyper later.
-//! - **A client that takes nothing is noticed**: [`Activity`] has since when the socket takes no bytes.
-//! - **An answer to a request that was not read to its end arrives.** A socket that is closed while bytes wait in it, or
-//!   arrive, is reset, and with it the answer. So the sending side is closed first, and what still comes is dropped.
+//!   pipelined request) wait in its buffer, and so does not see the end of the stream. Each poll of a connection that holds
+//!   a request reads ahead here; the bytes go to hyper later.
+//! - **A client that reads nothing is noticed**: [`Activity`] has since when the socket accepts no bytes.
+//! - **An answer to a request that was not read to its end arrives.** A socket that is closed with unread bytes is reset,
+//!   and the answer is lost. So the sending side is closed first, and what still arrives is dropped.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -23,24 +23,24 @@ use tokio::net::TcpStream;
 
 use super::activity::Activity;
 
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113, section 3.4); no HTTP/1.1 method begins so.
+/// The preface of an HTTP/2 client with prior knowledge (RFC 9113, section 3.4); no HTTP/1.1 method begins like this.
 const H2_PREFACE_START: &[u8] = b"PRI ";
-/// Bytes that may follow an open request; a client that sends more is not waiting for its answer.
+/// Read-ahead behind an open request; a client that sends more is not waiting for its answer.
 const AHEAD_MAX_BYTES: usize = 64 * 1024;
-/// Bytes that are read and dropped at the end of a connection.
+/// Bytes that are drained from a half-closed connection.
 const LINGER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// One connection's socket.
 pub struct Wire {
     socket: TokioIo<TcpStream>,
     activity: Arc<Activity>,
-    /// Bytes that were read before hyper asked for them.
+    /// Bytes that were read ahead.
     ahead: Vec<u8>,
     /// hyper waits for bytes, and will see the end of the stream itself.
     reads: bool,
-    /// The socket took no bytes when it was last asked to.
+    /// The last write was refused.
     stalls: bool,
-    /// Bytes that may still be dropped, once the sending side is closed.
+    /// Bytes left to drain, once half-closed.
     linger: Option<usize>,
 }
 
@@ -51,7 +51,6 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// The bytes of `socket`, of a connection that does what `activity` says.
     pub fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
         Self {
             socket: TokioIo::new(socket),
@@ -63,7 +62,7 @@ impl Wire {
         }
     }
 
-    /// The same bytes, of a connection that has turned out to be another.
+    /// The same bytes, with another activity.
     #[must_use]
     pub fn of(mut self, activity: Arc<Activity>) -> Self {
         self.activity = activity;
@@ -93,14 +92,14 @@ impl Wire {
         Ok(true)
     }
 
-    /// Reads what has come behind the open request, if anything has.
+    /// Reads ahead behind the open request.
     fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut chunk = [0; 512];
         while let Poll::Ready(count) = self.poll_chunk(cx, &mut chunk)? {
             if count == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
-                    "the client has left",
+                    "the client disconnected",
                 ));
             }
             if self.ahead.len() + count > AHEAD_MAX_BYTES {
@@ -134,7 +133,8 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.activity.is_given_up() {
-            // A reset: otherwise the kernel would go on offering what the client does not take. Fails on a broken socket only.
+            // A reset: otherwise the kernel would go on sending what the client does not read. Fails on a broken socket
+            // only.
             let _ = SockRef::from(self.socket.inner()).set_linger(Some(Duration::ZERO));
         }
     }
@@ -184,7 +184,7 @@ impl Write for Wire {
         self.socket.is_write_vectored()
     }
 
-    /// hyper flushes at the end of each poll, having read all that it wants to read for now.
+    /// hyper flushes at the end of each poll, after it has read.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.reads && self.activity.streams().is_none() && self.activity.holds_a_request() {
             self.look_ahead(cx)?;
@@ -207,7 +207,6 @@ impl Write for Wire {
                     }
                     return Poll::Pending;
                 }
-                // The client has closed, too, or has nothing more to send.
                 Poll::Ready(_) | Poll::Pending => break,
             }
         }

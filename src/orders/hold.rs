@@ -1,10 +1,10 @@
-//! The three kinds of holding, each safe to drop at any await: a customer held for an order, a barista held for work,
-//! and an order held in the hands of a response that is not yet written.
+//! Three cancel-safe guards: a request held for an order, a barista held for work, and a lease whose answer is not sent
+//! yet.
 //!
-//! Dropping is how the HTTP server says that somebody has left, so every rule about leaving is in a `Drop` here:
-//! - [`Held`] dropped: the customer leaves; whether the order goes too is the line's decision.
-//! - [`IdleBarista`] dropped: they get no order; one that was already on its way goes back to its own place.
-//! - [`HandOver`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
+//! hyper drops the future of a request whose client disconnects, so every rule about leaving is in a `Drop` here:
+//! - [`Held`] dropped: the customer left; the line decides whether the order is cancelled.
+//! - [`IdleBarista`] dropped: they get no order; a lease already sent goes back to its own place.
+//! - [`LeaseGuard`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,19 +13,19 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::line::{Attachment, Idle};
-use super::model::{Handed, OrderId, Outcome};
-use super::service::{CounterLock, Desk};
+use super::model::{Lease, OrderId, Outcome};
+use super::service::{Desk, LineLock};
 
-/// A request held until its order is final. Resolves to what it is told.
+/// A request held until its order is final. Resolves to the outcome.
 #[derive(Debug)]
-pub struct Held<X: CounterLock> {
+pub struct Held<X: LineLock> {
     desk: Desk<X>,
     attachment: Attachment,
     outcome: oneshot::Receiver<Outcome>,
-    settled: bool,
+    disarmed: bool,
 }
 
-impl<X: CounterLock> Held<X> {
+impl<X: LineLock> Held<X> {
     pub(super) fn new(
         desk: Desk<X>,
         attachment: Attachment,
@@ -35,141 +35,138 @@ impl<X: CounterLock> Held<X> {
             desk,
             attachment,
             outcome,
-            settled: false,
+            disarmed: false,
         }
     }
 
-    /// The order it is held for.
     pub fn order(&self) -> OrderId {
         self.attachment.order()
     }
 
-    /// Lets the request go while the order stays in line (202).
+    /// Detaches the request (202); the order stays in line.
     ///
     /// # Errors
-    /// Itself, if the order is final already: the outcome is on its way.
+    /// Itself, if the order is final already: the outcome is ready.
     pub fn promise(mut self) -> Result<(), Self> {
         if self.desk.promise(self.attachment) {
-            self.settled = true;
+            self.disarmed = true;
             return Ok(());
         }
         Err(self)
     }
 }
 
-impl<X: CounterLock> Future for Held<X> {
+impl<X: LineLock> Future for Held<X> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         Pin::new(&mut self.outcome).poll(cx).map(|outcome| {
-            self.settled = true;
+            self.disarmed = true;
             outcome.unwrap_or(Outcome::Closing)
         })
     }
 }
 
-impl<X: CounterLock> Drop for Held<X> {
+impl<X: LineLock> Drop for Held<X> {
     fn drop(&mut self) {
-        if !self.settled {
+        if !self.disarmed {
             self.desk.leave(self.attachment);
         }
     }
 }
 
-/// A barista held until there is work. Resolves to the order, or to nothing when the shop closes.
+/// A barista held until there is an order. Resolves to its lease, or to none when the line closes.
 #[derive(Debug)]
-pub struct IdleBarista<X: CounterLock> {
+pub struct IdleBarista<X: LineLock> {
     desk: Desk<X>,
     idle: Idle,
-    work: oneshot::Receiver<Handed>,
-    settled: bool,
+    work: oneshot::Receiver<Lease>,
+    disarmed: bool,
 }
 
-impl<X: CounterLock> IdleBarista<X> {
-    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Handed>) -> Self {
+impl<X: LineLock> IdleBarista<X> {
+    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
         Self {
             desk,
             idle,
             work,
-            settled: false,
+            disarmed: false,
         }
     }
 
-    /// Stops waiting. An order that was on its way at that moment is taken after all.
-    pub fn stop(mut self) -> Option<HandOver<X>> {
-        let handed = self.settle();
-        handed.map(|handed| HandOver::new(self.desk.clone(), handed))
+    /// Stops waiting. A lease that was sent at that moment is returned.
+    pub fn stop(mut self) -> Option<LeaseGuard<X>> {
+        let lease = self.withdraw();
+        lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
     }
 
-    fn settle(&mut self) -> Option<Handed> {
-        self.settled = true;
+    fn withdraw(&mut self) -> Option<Lease> {
+        self.disarmed = true;
         if self.desk.quit(self.idle) {
             return None;
         }
-        // Closing first makes the sender fail from here on; what it sent before that is still there to be had.
+        // Close first: from here on the sender fails, and a lease sent before can still be received.
         self.work.close();
         self.work.try_recv().ok()
     }
 }
 
-impl<X: CounterLock> Future for IdleBarista<X> {
-    type Output = Option<HandOver<X>>;
+impl<X: LineLock> Future for IdleBarista<X> {
+    type Output = Option<LeaseGuard<X>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.work).poll(cx).map(|handed| {
-            self.settled = true;
-            let handed = handed.ok()?;
-            Some(HandOver::new(self.desk.clone(), handed))
+        Pin::new(&mut self.work).poll(cx).map(|lease| {
+            self.disarmed = true;
+            let lease = lease.ok()?;
+            Some(LeaseGuard::new(self.desk.clone(), lease))
         })
     }
 }
 
-impl<X: CounterLock> Drop for IdleBarista<X> {
+impl<X: LineLock> Drop for IdleBarista<X> {
     fn drop(&mut self) {
-        if self.settled {
+        if self.disarmed {
             return;
         }
-        if let Some(handed) = self.settle() {
-            self.desk
-                .give_back(handed.id, handed.attempt, handed.previous);
+        if let Some(lease) = self.withdraw() {
+            self.desk.give_back(lease.id, lease.attempt, lease.previous);
         }
     }
 }
 
-/// An order taken from the line whose answer has not reached the barista's connection.
+/// A lease whose answer the barista's connection has not taken.
 #[derive(Debug)]
-pub struct HandOver<X: CounterLock> {
+pub struct LeaseGuard<X: LineLock> {
     desk: Desk<X>,
-    handed: Handed,
+    lease: Lease,
     confirmed: bool,
 }
 
-impl<X: CounterLock> HandOver<X> {
-    pub(super) fn new(desk: Desk<X>, handed: Handed) -> Self {
+impl<X: LineLock> LeaseGuard<X> {
+    pub(super) fn new(desk: Desk<X>, lease: Lease) -> Self {
         Self {
             desk,
-            handed,
+            lease,
             confirmed: false,
         }
     }
 
-    /// What the barista gets.
-    pub fn handed(&self) -> &Handed {
-        &self.handed
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
-    /// The answer is with the connection: from here on the lease decides.
+    /// The connection has taken the answer: from here on the lease's deadline counts.
     pub fn confirm(mut self) {
         self.confirmed = true;
     }
 }
 
-impl<X: CounterLock> Drop for HandOver<X> {
+impl<X: LineLock> Drop for LeaseGuard<X> {
     fn drop(&mut self) {
         if !self.confirmed {
-            let previous = self.handed.previous.take();
+            let previous = self.lease.previous.take();
             self.desk
-                .give_back(self.handed.id, self.handed.attempt, previous);
+                .give_back(self.lease.id, self.lease.attempt, previous);
         }
     }
 }

@@ -1,16 +1,16 @@
-//! The line itself: who waits, who brews, which baristas are idle. A pure state machine.
+//! The line as a pure state machine: waiting orders, orders under a lease, idle baristas.
 //!
-//! It has no lock, no clock and no channel. Time comes in with each call; whoever must be told something comes out of it.
-//! `C` is how an attached request is reached, `B` how an idle barista is: the service puts channels there, tests put
-//! numbers. One owner calls it ([`super::service`]), under one lock, so each call is one step that nobody sees halfway.
+//! It has no lock, no clock and no channel: time is an argument, and the receivers of an outcome are returned. `C` reaches
+//! an attached request, `B` an idle barista: channels in the service, numbers in tests. [`super::service`] is the only
+//! caller, under one lock, so each call is atomic.
 //!
-//! Two rules hold after every call:
-//! - if a barista is idle, nobody waits, and if somebody waits, no barista is idle;
-//! - every order in line has somebody who wants it: a held request, or a promise (202) or a key within its grace.
+//! Invariants after every call:
+//! - no order waits while a barista is idle;
+//! - every order in line has a held request, or a promise (202) or a key within its grace.
 
 mod attached;
-mod drain;
 mod places;
+mod throughput;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -22,34 +22,32 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use self::attached::Attached;
-use self::drain::Drain;
 use self::places::{Places, Ticket};
+use self::throughput::ThroughputEstimate;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::model::{
-    Crew, Handed, IdempotencyKey, Keyed, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
+    Crew, IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
     View,
 };
 
-/// After this long without a barista at work, idle, asking or reporting, the crew is away. Longer than one `/start/` may hold
-/// (55 s), so that a barista between two of them is not away.
+/// Without a barista brewing, idle, pulling or reporting for this long, the crew is away. Longer than one `/start/` may
+/// hold (55 s), so that a barista between two of them is not away.
 pub(super) const AWAY_AFTER: Duration = Duration::from_secs(60);
 
 /// The bounds of the line.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// How long an order belongs to the barista who took it.
     pub lease: Duration,
-    /// After so many leases that ran out, an order goes behind the line.
+    /// Expired leases after which an order goes to the end of the line.
     pub attempts_max: u32,
-    /// How long a keyed order keeps its place after its customer's connection broke.
+    /// How long a keyed order keeps its place after its customer disconnected.
     pub reconnect_grace: Duration,
-    /// How long a promised order stays in line that nobody asks about.
+    /// How long a promised order stays in line without being polled.
     pub promise_grace: Duration,
-    /// How long a final order is remembered.
+    /// How long a final order can be looked up.
     pub replay: Duration,
-    /// How many final orders are remembered; the oldest is forgotten first.
+    /// Final orders in memory; the oldest is evicted first.
     pub remembered_max: usize,
-    /// How many may wait.
     pub waiting_max: usize,
 }
 
@@ -72,32 +70,29 @@ impl Attachment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Idle(u64);
 
-/// An order on its way to an idle barista: to be sent on by the caller, or given back.
+/// A lease for an idle barista: the caller sends it, or gives it back.
 #[derive(Debug)]
 #[must_use = "the order is this barista's now: it must be sent on, or given back"]
 pub struct Offer<B> {
-    /// How to reach the barista.
     pub barista: B,
-    /// What they get.
-    pub handed: Handed,
+    pub lease: Lease,
 }
 
-/// Something that is dropped when an order becomes final, or leaves the line: it no longer counts for whoever placed it.
-pub type Keep = Box<dyn Any + Send + Sync>;
+/// Dropped when the order becomes final or leaves the line: flood control then stops counting it for its client.
+pub type Permit = Box<dyn Any + Send + Sync>;
 
-/// Who has to be told what, after an order became final.
+/// The requests to answer after an order became final.
 pub type Receivers<C> = SmallVec<[C; 1]>;
 
-/// What became of a request to place an order.
 #[derive(Debug)]
 pub enum Placed<C, B> {
-    /// A new order; the attachment is there if the request wants to be held.
+    /// A new order; with an attachment if the request is held.
     New {
         /// The order.
         id: OrderId,
         /// The request's own handle, if it is held.
         attachment: Option<Attachment>,
-        /// A barista was idle: the order is theirs already.
+        /// A barista was idle and has the lease already.
         offer: Option<Offer<B>>,
     },
     /// The key was known and its order is pending: the request joined it.
@@ -107,18 +102,16 @@ pub enum Placed<C, B> {
         /// The request's own handle, if it is held.
         attachment: Option<Attachment>,
     },
-    /// The key was known and its order is final: the same answer again. The unused receiver comes back.
+    /// The key was known and its order is final: the same answer again, and the unused receiver.
     Replayed(Outcome, Option<C>),
 }
 
-/// What a customer's leaving did.
+/// The effect of a customer's disconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// The order left the line with them.
     Cancelled,
-    /// The order keeps its place for the grace.
     Graced,
-    /// Nothing changes for the order: others want it, it is being brewed, or it is final.
+    /// No effect: the order has other requests, is being brewed, or is final.
     Kept,
 }
 
@@ -127,89 +120,81 @@ pub enum Left {
 pub struct Cancelled<C> {
     /// The order as it ended.
     pub order: Arc<Order>,
-    /// It had been cancelled before: nothing changed.
     pub already: bool,
-    /// The attached requests, to be told.
+    /// The attached requests, to be answered.
     pub receivers: Receivers<C>,
 }
 
-/// Where an order is that its barista no longer has.
+/// Where an order went whose lease ended.
 #[derive(Debug)]
 pub enum Returned<B> {
     /// At its place in line.
     ToLine,
-    /// With the longest-idle barista.
+    /// To the longest-idle barista.
     Offered(Offer<B>),
-    /// Cancelled: its customer has left while it was brewed.
+    /// Cancelled: its customer left during brewing.
     Cancelled,
 }
 
-/// What a barista who asked for work gets.
+/// The answer to a pull.
 #[derive(Debug)]
 pub enum Pulled {
     /// The oldest order.
-    Order(Handed),
-    /// Nobody waits; the barista now stands among the idle.
+    Order(Lease),
+    /// No order waits; the barista is idle from now on.
     Idle(Idle),
-    /// Nobody waits, and the barista did not want to.
+    /// No order waits, and the barista does not wait for one.
     Nothing,
 }
 
-/// What a finish did.
 #[derive(Debug)]
 pub struct Finished<C> {
     /// The order as it ended.
     pub order: Arc<Order>,
-    /// It had been finished before: nothing changed.
     pub already: bool,
-    /// The attached requests, to be told.
+    /// The attached requests, to be answered.
     pub receivers: Receivers<C>,
 }
 
-/// An order whose barista lost it.
+/// An order whose lease expired.
 #[derive(Debug)]
 pub struct Expired<B> {
     /// The order.
     pub id: OrderId,
-    /// The hand-over that ran out.
     pub attempt: u32,
-    /// Who had it.
     pub barista: Option<Box<str>>,
     /// As [`Order::request_id`].
     pub request_id: Option<Box<str>>,
-    /// It ran out too often and went behind the line.
+    /// It expired `attempts_max` times and went to the end of the line.
     pub moved_back: bool,
-    /// Where the order is now.
     pub returned: Returned<B>,
 }
 
-/// What the passing of time did.
+/// The effect of elapsed time.
 #[derive(Debug)]
 pub struct Elapsed<B> {
-    /// Leases that ran out.
     pub expired: Vec<Expired<B>>,
-    /// How many orders left the line because their customer did not come back.
+    /// Orders cancelled because the customer did not reconnect within the grace.
     pub abandoned: usize,
-    /// How many promised orders were cancelled because nobody asked about them.
+    /// Promised orders cancelled because they were not polled.
     pub unasked: usize,
 }
 
-/// The figures of this moment.
+/// Counts for the gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Orders in line.
     pub waiting: usize,
     /// Orders with a barista.
     pub brewing: usize,
-    /// Finished orders that are still remembered.
+    /// Finished orders in memory.
     pub ready: usize,
-    /// Cancelled orders that are still remembered.
+    /// Cancelled orders in memory.
     pub cancelled: usize,
     /// Requests held for an order.
     pub held: usize,
-    /// Baristas waiting for work.
     pub idle_baristas: usize,
-    /// How long the first in line has stood there.
+    /// Age of the first in line.
     pub oldest_waiting: Duration,
 }
 
@@ -217,25 +202,24 @@ pub struct Figures {
 struct Entry<C> {
     order: Order,
     ticket: Ticket,
-    /// Leases that ran out since the order last joined the end of the line.
+    /// Expired leases since the order last joined the end of the line.
     expiries: u32,
-    /// Somebody was told 202: the order stays whoever leaves.
+    /// A request was answered 202: the order stays without attached requests.
     promised: bool,
-    /// What is kept for as long as the order is pending, whoever holds a request for it.
-    kept: Option<Keep>,
+    /// Held as long as the order is pending, even if its requests leave.
+    permit: Option<Permit>,
     keyed: Option<Keyed>,
     attached: Attached<C>,
-    /// When the lease (brewing), or the grace or the promise (waiting), runs out.
+    /// When the lease (brewing), or the grace or the promise (waiting), expires.
     deadline: Option<Instant>,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Line<C, B> {
     rules: Rules,
     entries: Slab<Entry<C>>,
-    /// Sorted on purpose: ids sort by the time of placing, so what is placed, started, finished and forgotten touches the
-    /// same few pages again and again, however long the line. A hash map would miss the cache each time.
+    /// A sorted map on purpose: ids sort by the time of placing, so each operation touches the same few nodes, however long
+    /// the line. A hash map would miss the cache each time.
     by_id: BTreeMap<OrderId, u32>,
     by_key: HashMap<IdempotencyKey, u32>,
     places: Places,
@@ -244,18 +228,17 @@ pub struct Line<C, B> {
     next_idle: u64,
     deadlines: BTreeSet<(Instant, u32)>,
     remembered: VecDeque<(Instant, u32)>,
-    /// Ready ones among the remembered.
+    /// Of `remembered`.
     ready: usize,
     brewing: usize,
     held: usize,
-    drain: Drain,
-    /// When a barista last asked for an order or reported one.
+    throughput: ThroughputEstimate,
+    /// When a barista last pulled or reported.
     crew_seen: Option<Instant>,
     closed: bool,
 }
 
 impl<C, B> Line<C, B> {
-    /// An empty line.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -271,13 +254,13 @@ impl<C, B> Line<C, B> {
             ready: 0,
             brewing: 0,
             held: 0,
-            drain: Drain::new(),
+            throughput: ThroughputEstimate::new(),
             crew_seen: None,
             closed: false,
         }
     }
 
-    /// Whether an order of this key is pending: to place it again is to join it.
+    /// Whether an order of this key is pending: a further request joins it.
     pub fn is_pending(&self, key: &IdempotencyKey) -> bool {
         let slot = self.by_key.get(key);
         slot.is_some_and(|&slot| !self.entry(slot).order.stage.is_final())
@@ -318,7 +301,7 @@ impl<C, B> Line<C, B> {
             ticket: self.next_ticket,
             expiries: 0,
             promised: receiver.is_none(),
-            kept: None,
+            permit: None,
             keyed,
             attached: Attached::new(),
             deadline: None,
@@ -357,7 +340,7 @@ impl<C, B> Line<C, B> {
             entry.promised = true;
         }
         if entry.order.stage == Stage::Waiting {
-            // Somebody is back: the grace, if one ran, is over.
+            // The customer is back: a running grace ends.
             self.set_deadline(slot, None);
             self.renew_promise(now, slot);
         }
@@ -365,10 +348,10 @@ impl<C, B> Line<C, B> {
         Ok(Placed::Joined { id, attachment })
     }
 
-    /// Attaches a request that wants to see the order become final, without being its customer. Nothing if there is
-    /// nothing to wait for: the order is unknown or final, or the shop closes.
+    /// Attaches a request that waits until the order is final, without being its customer. None if the order is unknown or
+    /// final, or the line is closed.
     ///
-    /// If the order leaves the line unwanted, the receiver is dropped unused: the watcher looks again.
+    /// If an unwanted order is dropped, so is the receiver: the watcher looks again.
     pub fn watch(&mut self, id: OrderId, receiver: C) -> Option<Attachment> {
         let slot = *self.by_id.get(&id)?;
         if self.closed || self.entry(slot).order.stage.is_final() {
@@ -377,7 +360,7 @@ impl<C, B> Line<C, B> {
         Some(self.attach(slot, false, receiver))
     }
 
-    /// A held request has ended before its order was final. Nothing if it was no customer's, or is attached no more.
+    /// A held request ended before its order was final. None if it was not a customer's, or is not attached any more.
     pub fn leave(&mut self, now: Now, attachment: Attachment) -> Option<Left> {
         let (slot, customer) = self.detach(attachment)?;
         customer.then(|| match self.entry(slot).order.stage {
@@ -386,7 +369,7 @@ impl<C, B> Line<C, B> {
         })
     }
 
-    /// A held request was answered 202: it goes, and the order stays until it is ready. False if it is final already.
+    /// A held request is answered 202: it is detached, and the order stays. False if the order is final already.
     pub fn promise(&mut self, now: Now, attachment: Attachment) -> bool {
         let Some((slot, _)) = self.detach(attachment) else {
             return false;
@@ -396,23 +379,22 @@ impl<C, B> Line<C, B> {
         true
     }
 
-    /// Keeps something with an order until it is final, or has left the line. If it is final already, or unknown, or
-    /// something is kept for it, what was to be kept comes back.
-    pub fn keep(&mut self, id: OrderId, keep: Keep) -> Option<Keep> {
-        // Most often it is the newest, which is found without comparing ids.
+    /// Stores a permit with a pending order. Returns it if the order is final, unknown, or has a permit already.
+    pub fn store_permit(&mut self, id: OrderId, permit: Permit) -> Option<Permit> {
+        // Nearly always the newest, which is found without comparing ids.
         let newest = self.by_id.last_key_value().filter(|(last, _)| **last == id);
         let slot = newest.map_or_else(|| self.by_id.get(&id).copied(), |(_, &slot)| Some(slot));
         match slot.map(|slot| self.entry_mut(slot)) {
-            Some(entry) if entry.kept.is_none() && !entry.order.stage.is_final() => {
-                entry.kept = Some(keep);
+            Some(entry) if entry.permit.is_none() && !entry.order.stage.is_final() => {
+                entry.permit = Some(permit);
                 None
             }
-            _ => Some(keep),
+            _ => Some(permit),
         }
     }
 
-    /// Takes every order out of the line that this origin placed after `since`, and that nobody has started. Whoever is
-    /// attached comes out, to be told, and how many orders it were.
+    /// Cancels this origin's waiting orders that were placed after `since`. Returns their attached requests and the number
+    /// of orders.
     pub fn purge(&mut self, now: Now, origin: IpNet, since: Instant) -> (Vec<C>, usize) {
         let waiting = self.places.iter();
         let theirs: Vec<u32> = waiting
@@ -430,7 +412,7 @@ impl<C, B> Line<C, B> {
         (receivers, theirs.len())
     }
 
-    /// Takes an order out of the line, if nobody has started it.
+    /// Cancels an order, if it waits.
     ///
     /// # Errors
     /// [`CancelError::Unknown`]; [`CancelError::TooLate`] if it is being brewed or is ready. Cancelling twice is fine.
@@ -455,14 +437,14 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// As [`Line::view`], for the order's customer: the order stays for another `promise_grace`.
+    /// As [`Line::view`], for the order's customer: renews `promise_grace`.
     pub fn ask(&mut self, now: Now, id: OrderId) -> Option<View> {
         let slot = *self.by_id.get(&id)?;
         self.renew_promise(now, slot);
         self.view(now, id)
     }
 
-    /// The order as it stands, with its place and the time it will take.
+    /// The order with its place in line and estimated wait.
     pub fn view(&mut self, now: Now, id: OrderId) -> Option<View> {
         let slot = *self.by_id.get(&id)?;
         self.advance(now.instant, !self.places.is_empty());
@@ -481,7 +463,7 @@ impl<C, B> Line<C, B> {
                 });
             }
             Stage::Brewing => {
-                view.estimated_wait = self.drain.estimate_brewing(entry.order.brewed(now));
+                view.estimated_wait = self.throughput.estimate_brewing(entry.order.brewed(now));
             }
             Stage::Ready | Stage::Cancelled => {}
         }
@@ -490,7 +472,7 @@ impl<C, B> Line<C, B> {
 
     // --- Baristas --------------------------------------------------------------------------------------------------
 
-    /// A barista asks for the oldest order. With a way to be reached they stand among the idle if nobody waits.
+    /// A barista asks for the oldest order. If none waits, a barista with `reach` becomes idle.
     pub fn pull(&mut self, now: Now, barista: Option<Box<str>>, reach: Option<B>) -> Pulled {
         self.see_crew(now.instant);
         if let Some((ticket, slot)) = self.places.first() {
@@ -498,7 +480,7 @@ impl<C, B> Line<C, B> {
             if self.places.is_empty() {
                 self.advance(now.instant, true);
             }
-            return Pulled::Order(self.hand_over(now, slot, barista));
+            return Pulled::Order(self.grant_lease(now, slot, barista));
         }
         match reach {
             Some(reach) if !self.closed => {
@@ -511,14 +493,13 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// An idle barista no longer waits. False if an order was already on its way to them.
+    /// An idle barista no longer waits. False if a lease was already sent to them.
     pub fn quit(&mut self, idle: Idle) -> bool {
         self.idle.remove(&idle).is_some()
     }
 
-    /// A hand-over did not reach its barista: it never happened. The order goes back to its own place, and from there to
-    /// the next idle barista at once; who had it before is its latest barista again. Nothing happens if that hand-over is
-    /// over by now.
+    /// Undoes a lease that did not reach its barista. The order goes back to its own place, or to the next idle barista at
+    /// once; the barista before is its latest again. None if that lease is over by now.
     pub fn give_back(
         &mut self,
         now: Now,
@@ -539,7 +520,7 @@ impl<C, B> Line<C, B> {
         Some(self.return_to_line(now, slot))
     }
 
-    /// The coffee is ready. The first finish wins, whoever brings it, unless an `attempt` is named that is not current.
+    /// Makes an order ready. The first finish wins, from any barista, unless it names an `attempt` that is not current.
     ///
     /// # Errors
     /// [`FinishError::Unknown`]; [`FinishError::NotStarted`] if no barista ever had it, or it was cancelled;
@@ -567,18 +548,18 @@ impl<C, B> Line<C, B> {
                 receivers: Receivers::new(),
             });
         }
-        // With this barista still at work, and a late order still in line.
+        // Before the state changes: this barista still counts as at work, a late order as waiting.
         let waiting = !self.places.is_empty();
         self.advance(now.instant, waiting);
         if stage == Stage::Brewing {
             self.stop_brewing(slot);
         } else {
-            // A late finish: the lease ran out, and nobody else has finished it since.
+            // A late finish: the lease expired, and no other barista has finished it since.
             self.step_out(now, slot);
         }
         self.see_crew(now.instant);
         let brew = self.entry(slot).order.brewed(now);
-        self.drain.finished(brew, waiting);
+        self.throughput.finished(brew, waiting);
         let (order, receivers) = self.conclude(now, slot, Stage::Ready);
         Ok(Finished {
             order,
@@ -596,14 +577,14 @@ impl<C, B> Line<C, B> {
         now: Now,
         id: OrderId,
         attempt: Option<u32>,
-    ) -> Result<Handed, FenceError> {
+    ) -> Result<Lease, FenceError> {
         let slot = self.brewing_slot(id, attempt)?;
         self.see_crew(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
-        Ok(self.handed(now, slot))
+        Ok(self.lease_of(now, slot))
     }
 
-    /// A barista gives the order back: it returns to its original place at once.
+    /// Ends the lease: the order returns to its original place at once.
     ///
     /// # Errors
     /// As [`Line::extend`].
@@ -620,19 +601,19 @@ impl<C, B> Line<C, B> {
 
     // --- Time ------------------------------------------------------------------------------------------------------
 
-    /// The next moment at which [`Line::elapse`] has something to do, except for forgetting.
+    /// When [`Line::elapse`] is next due, except for evicting final orders.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(at, _)| at)
     }
 
-    /// Everything whose time has come by `now`: leases, graces, memories.
+    /// Expires leases, graces and promises, and evicts final orders.
     pub fn elapse(&mut self, now: Now) -> Elapsed<B> {
         let mut elapsed = Elapsed {
             expired: Vec::new(),
             abandoned: 0,
             unasked: 0,
         };
-        // The due ones are collected first: an order that returns to a waiting barista gets a new lease at once.
+        // Collected first: an order that goes to an idle barista gets a new deadline at once.
         let mut due = Vec::new();
         while let Some(&(at, slot)) = self.deadlines.first()
             && at <= now.instant
@@ -687,7 +668,7 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Closing time: nothing more is placed, and every held request's receiver comes out, and every idle barista's.
+    /// Closes the line for new orders. Returns all held requests and all idle baristas.
     pub fn close(&mut self) -> (Vec<C>, Vec<B>) {
         self.closed = true;
         let mut receivers = Vec::with_capacity(self.held);
@@ -702,7 +683,7 @@ impl<C, B> Line<C, B> {
         )
     }
 
-    /// The figures of this moment.
+    /// Counts for the gauges.
     pub fn figures(&self, now: Instant) -> Figures {
         let oldest = self.places.first().map(|(_, slot)| {
             let placed = self.entry(slot).order.placed.instant;
@@ -751,12 +732,12 @@ impl<C, B> Line<C, B> {
         Some((slot, customer))
     }
 
-    /// Puts an order at its place, or gives it to the longest-idle barista.
+    /// Inserts an order at its place, or leases it to the longest-idle barista.
     fn enter(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
         let ticket = self.entry(slot).ticket;
         if let Some((_, (barista, name))) = self.idle.pop_first() {
-            let handed = self.hand_over(now, slot, name);
-            return Some(Offer { barista, handed });
+            let lease = self.grant_lease(now, slot, name);
+            return Some(Offer { barista, lease });
         }
         if self.places.is_empty() {
             self.advance(now.instant, false);
@@ -765,9 +746,9 @@ impl<C, B> Line<C, B> {
         None
     }
 
-    fn hand_over(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Handed {
+    fn grant_lease(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Lease {
         if self.brewing == 0 {
-            // What passed until now passed with less of the crew, or without it.
+            // Account for the time before with the smaller crew.
             self.advance(now.instant, !self.places.is_empty());
         }
         let order = &mut self.entry_mut(slot).order;
@@ -781,15 +762,15 @@ impl<C, B> Line<C, B> {
         self.brewing += 1;
         self.crew_seen = Some(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
-        Handed {
+        Lease {
             previous,
-            ..self.handed(now, slot)
+            ..self.lease_of(now, slot)
         }
     }
 
-    fn handed(&self, now: Now, slot: u32) -> Handed {
+    fn lease_of(&self, now: Now, slot: u32) -> Lease {
         let entry = self.entry(slot);
-        Handed {
+        Lease {
             id: entry.order.id,
             customer: entry.order.customer.clone(),
             request_id: entry.order.request_id.clone(),
@@ -809,17 +790,16 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// A barista has asked for an order, or reported one.
     fn see_crew(&mut self, now: Instant) {
         let left = self.crew_left_at();
         if self.crew_seen.is_none() || left.is_some_and(|left| left <= now) {
-            // The time without a crew ends here, and is not counted.
+            // Time without a crew is not measured.
             self.advance(now, !self.places.is_empty());
         }
         self.crew_seen = Some(now);
     }
 
-    /// When the crew counts as away, if nothing happens until then; nothing while it is at work or idle.
+    /// When the crew counts as away; none while a barista brews or is idle.
     fn crew_left_at(&self) -> Option<Instant> {
         if self.brewing > 0 || !self.idle.is_empty() {
             return None;
@@ -839,23 +819,23 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Time has come to `now`. `waited`: somebody was in line all the time since the last call. What passed without a crew
-    /// says nothing about its pace.
+    /// Advances the measurement to `now`. `waited`: an order was in line ever since the last call. Time without a crew does
+    /// not count.
     fn advance(&mut self, now: Instant, waited: bool) {
         let waited = waited && self.crew_seen.is_some();
         match self.crew_left_at() {
             Some(left) if left < now => {
-                self.drain.advance(left, waited);
-                self.drain.advance(now, false);
+                self.throughput.advance(left, waited);
+                self.throughput.advance(now, false);
             }
-            _ => self.drain.advance(now, waited),
+            _ => self.throughput.advance(now, waited),
         }
     }
 
-    /// How long until an order with `before` others ahead of it is ready, if the crew is there and its pace is known.
+    /// Time until an order with `before` others ahead of it is ready, if the crew is present and its pace is known.
     fn estimate(&self, now: Instant, before: usize) -> Option<Duration> {
         match self.crew(now) {
-            Crew::Present => self.drain.estimate(before, self.brewing),
+            Crew::Present => self.throughput.estimate(before, self.brewing),
             Crew::Away => None,
         }
     }
@@ -888,14 +868,14 @@ impl<C, B> Line<C, B> {
         if let Some(offer) = self.enter(now, slot) {
             return Returned::Offered(offer);
         }
-        // The customer may have gone while it was brewed: then nobody wants it back in line.
+        // The customer may have left during brewing.
         match self.settle_unwanted(now, slot) {
             Left::Cancelled => Returned::Cancelled,
             Left::Graced | Left::Kept => Returned::ToLine,
         }
     }
 
-    /// An order in line that nobody wants leaves it: at once, or after the grace if it has a key.
+    /// Drops a waiting order without customer or promise: at once, or after the grace if it has a key.
     fn settle_unwanted(&mut self, now: Now, slot: u32) -> Left {
         let entry = self.entry(slot);
         if entry.promised || entry.attached.has_customer() {
@@ -910,7 +890,7 @@ impl<C, B> Line<C, B> {
         Left::Cancelled
     }
 
-    /// Somebody has just asked about the order: if it is a promised one in line, it stays for a whole `promise_grace`.
+    /// Renews the `promise_grace` of a promised order in line.
     fn renew_promise(&mut self, now: Now, slot: u32) {
         let entry = self.entry(slot);
         if entry.promised && entry.order.stage == Stage::Waiting {
@@ -918,8 +898,8 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Takes an order out of the line that nobody wants. Its key, if it has one, is free again. A barista who has had the
-    /// order may still report it, and is answered that it was cancelled.
+    /// Removes an order and frees its key. If a barista has had it, it stays in memory as cancelled: that barista may still
+    /// report it.
     fn drop_unwanted(&mut self, now: Now, slot: u32) {
         self.step_out(now, slot);
         let entry = self.entry_mut(slot);
@@ -953,14 +933,14 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Makes the order final and remembers it; whoever is attached comes out, to be told.
+    /// Makes the order final. Returns the attached requests, to be answered.
     fn conclude(&mut self, now: Now, slot: u32, stage: Stage) -> (Arc<Order>, Receivers<C>) {
         let forget_at = now.instant + self.rules.replay;
         let entry = self.entry_mut(slot);
         entry.order.stage = stage;
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
-        entry.kept = None;
+        entry.permit = None;
         let receivers: Receivers<C> = entry.attached.take().collect();
         let order = Arc::new(entry.order.clone());
         self.held -= receivers.len();
@@ -985,7 +965,7 @@ impl<C, B> Line<C, B> {
         }
     }
 
-    /// Drops an order that is in neither the line nor anybody's hands.
+    /// Removes an order that is neither in line nor under a lease.
     fn forget(&mut self, slot: u32) {
         let entry = self.entries.remove(slot as usize);
         self.held -= entry.attached.len();
@@ -997,7 +977,8 @@ impl<C, B> Line<C, B> {
 }
 
 fn slot_number(slot: usize) -> u32 {
-    u32::try_from(slot).expect("fewer orders than 2^32 are kept: each takes more than 200 bytes")
+    u32::try_from(slot)
+        .expect("fewer than 2^32 orders fit into memory: each takes more than 200 bytes")
 }
 
 fn outcome_of(order: &Order) -> Option<Outcome> {

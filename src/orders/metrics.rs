@@ -1,4 +1,4 @@
-//! What the order line counts. Handles are made once; counting is an atomic addition.
+//! The order line's metrics. Handles are registered once; counting is an atomic addition.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Metrics {
     pub(super) cancelled_unwanted: Counter,
     pub(super) cancelled_abandoned: Counter,
     pub(super) cancelled_unasked: Counter,
-    pub(super) cancelled_cut_off: Counter,
+    pub(super) cancelled_blocked: Counter,
     pub(super) expired: Counter,
     pub(super) requeued_expired: Counter,
     pub(super) requeued_moved_back: Counter,
@@ -62,20 +62,20 @@ impl Metrics {
             "odyssey_orders_replayed_total",
             "Requests answered again from a final order by its idempotency key"
         );
-        describe_counter!("odyssey_orders_started_total", "Hand-overs to a barista");
+        describe_counter!("odyssey_orders_started_total", "Leases granted to baristas");
         describe_counter!(
             "odyssey_orders_finished_total",
-            "Orders finished, by whether somebody was there to receive them"
+            "Orders finished, by whether a request was attached"
         );
         describe_counter!(
             "odyssey_orders_cancelled_total",
-            "Orders that ended without being finished, by reason: left (their customer left), unwanted (it had left while they were brewed, when they would have returned to the line), abandoned (a keyed customer did not come back), unasked (promised, and nobody asked about it), deleted, cut_off"
+            "Orders that ended without being finished, by reason: left (their customer left), unwanted (their customer left during brewing, found when they would have returned to the line), abandoned (a keyed customer did not reconnect), unasked (promised and not polled), deleted, cut_off (their address was blocked)"
         );
         describe_counter!(
             "odyssey_orders_abandoned_requests_total",
             "Held requests whose customer left before the answer"
         );
-        describe_counter!("odyssey_orders_expired_total", "Leases that ran out");
+        describe_counter!("odyssey_orders_expired_total", "Leases that expired");
         describe_counter!(
             "odyssey_orders_requeued_total",
             "Orders that returned to the line, by reason"
@@ -84,7 +84,7 @@ impl Metrics {
         describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
         describe_gauge!(
             "odyssey_orders",
-            "Orders by stage; ready and cancelled ones for as long as they are remembered"
+            "Orders by stage; ready and cancelled ones while they are in memory"
         );
         describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
         describe_gauge!(
@@ -93,7 +93,7 @@ impl Metrics {
         );
         describe_gauge!(
             "odyssey_orders_oldest_waiting_seconds",
-            "How long the first in line has stood there"
+            "Age of the first in line"
         );
         let finished = |delivered: &'static str| counter!("odyssey_orders_finished_total", "delivered" => delivered);
         let cancelled =
@@ -114,7 +114,7 @@ impl Metrics {
             cancelled_unwanted: cancelled("unwanted"),
             cancelled_abandoned: cancelled("abandoned"),
             cancelled_unasked: cancelled("unasked"),
-            cancelled_cut_off: cancelled("cut_off"),
+            cancelled_blocked: cancelled("cut_off"),
             expired: counter!("odyssey_orders_expired_total"),
             requeued_expired: requeued("expired"),
             requeued_moved_back: requeued("moved_back"),
@@ -149,7 +149,7 @@ impl Metrics {
         self.brew.record(brewed);
     }
 
-    pub(super) fn show(&self, figures: &Figures) {
+    pub(super) fn update(&self, figures: &Figures) {
         self.waiting.set(as_gauge(figures.waiting));
         self.brewing.set(as_gauge(figures.brewing));
         self.ready.set(as_gauge(figures.ready));

@@ -1,18 +1,18 @@
 //! The order line: every customer is held until the coffee is ready.
 //!
-//! # The promise
-//! A customer who has sent `POST /order/` gets 200, however long it takes, or has left. Orders are taken oldest first.
-//! No order is lost between the line and a barista, and while a lease holds nobody else gets the order.
+//! # Guarantees
+//! `POST /order/` is answered 200, however long it takes, or its customer has left. Orders are taken oldest first. No order
+//! is lost between the line and a barista, and an order has one lease at a time.
 //!
-//! # The words
+//! # Terms
 //! - **place**: an order joins the end of the line. **Held**: its request waits for the answer.
-//! - **pull**: a barista takes the oldest order, under a **lease**. Each hand-over has its number, the **attempt**.
+//! - **pull**: a barista takes the oldest order, under a **lease**. Leases of an order are numbered: the **attempt**.
 //! - **away**: the crew, when no barista has been at work, idle, asking or reporting for a minute.
 //! - **idle**: a barista who waits for an order. The longest idle is served first.
-//! - **finish**: a barista reports the order ready; everybody held for it is answered.
-//! - **promise**: a request was answered 202; its order stays in line with nobody attached.
+//! - **finish**: a barista reports the order ready; every request held for it is answered.
+//! - **promise**: a request was answered 202; its order stays in line without an attached request.
 //!
-//! # The states of an order
+//! # States of an order
 //! ```text
 //!            place                    pull                     finish
 //!   (new) ----------->  waiting  --------------->  brewing  ------------->  ready
@@ -23,28 +23,28 @@
 //!                    cancelled                (to its own place)
 //! ```
 //!
-//! # When somebody leaves
+//! # Disconnects
 //! - A customer without a key, before brewing: the order leaves the line with them, at once.
-//! - A customer with a key, before brewing: the place is kept for `orders.reconnect_grace`.
-//! - A customer who was told 202, before brewing: the place is kept while somebody asks about the order at least every
+//! - A customer with a key, before brewing: the order keeps its place for `orders.reconnect_grace`.
+//! - A customer who was answered 202, before brewing: the order keeps its place while it is polled at least every
 //!   `orders.promise_grace`.
-//! - A customer while it is brewed: brewing goes on; the finish says that nobody received it.
-//! - A barista before the hand-over: gets nothing; the order keeps its place and goes to the next barista at once.
-//! - A barista after the hand-over: the lease runs out, and the order returns to its original place, with the next
-//!   attempt. After `orders.attempts_max` times it goes behind the line, so that it cannot block everybody.
-//! - A customer who is gone when the order would return to the line: it is cancelled then; with a key, after the grace.
-//!   A barista who reports it afterwards is answered that it was cancelled.
-//! - Somebody whose address is cut off ([`crate::flood`]): their waiting orders leave the line and are answered 429; what is
-//!   being brewed is finished.
-//! - The server, told to stop: it goes on until nobody is held or `shutdown.drain` is over; then 503 for the rest.
+//! - A customer during brewing: brewing goes on; the answer to the finish has `delivered: false`.
+//! - A barista before the connection took the answer: the order keeps its place and goes to the next barista at once.
+//! - A barista after that: the lease expires, and the order returns to its original place, with the next attempt. After
+//!   `orders.attempts_max` expiries it goes to the end of the line, so that it cannot block the head.
+//! - A customer who is gone when the order would return to the line: it is cancelled then; with a key, after the grace. A
+//!   later finish is answered 409.
+//! - A client whose address is blocked ([`crate::flood`]): its waiting orders leave the line and are answered 429; orders
+//!   being brewed are finished.
+//! - The server on shutdown: it drains until no request is held or `shutdown.drain` is over, and answers 503 to the rest.
 //!
-//! # The rooms
-//! Besides the usual ones: [`mod@line`], the pure state machine; [`hold`], the futures whose dropping means leaving;
-//! [`metrics`], what is counted.
+//! # Modules
+//! [`mod@line`]: the pure state machine. [`hold`]: futures whose `Drop` means that a client left. [`metrics`]: counters and
+//! gauges.
 //!
 //! # Deliberately absent
-//! - A store. Whoever waits is waiting on a connection of this process, and a connection cannot be stored.
-//! - A menu. The customers drink americano.
+//! - A store: a held request is a connection of this process, which cannot be stored.
+//! - A menu: customers drink americano.
 //! - A limit on how long a customer is held.
 
 pub mod error;

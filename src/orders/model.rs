@@ -1,4 +1,4 @@
-//! The words of the order line, and what they may hold. Pure: time comes in as an argument.
+//! The types of the order line. Pure: time is an argument.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// What every order is for. The customers drink nothing else.
+/// The only drink.
 pub const DRINK: &str = "americano";
 
 /// The longest name of a customer, in characters.
@@ -18,31 +18,31 @@ pub const CUSTOMER_CHARS_MAX: usize = 200;
 pub const BARISTA_CHARS_MAX: usize = 64;
 /// The longest idempotency key, in characters.
 pub const KEY_CHARS_MAX: usize = 255;
-/// The shortest idempotency key that is the same wherever it comes from, in characters: a shorter one can be guessed, as
-/// `1` or `order-1` can, and whoever used it first would get the orders of all others.
+/// The shortest idempotency key that is global, in characters. Shorter ones, such as `1` or `order-1`, can be guessed, and
+/// would give a client the orders of others: they count per origin.
 pub const KEY_ANYWHERE_CHARS_MIN: usize = 16;
 
-/// One moment on both clocks: the monotonic one for how long things take, the wall clock for what is written down.
+/// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// Monotonic; leases, graces and durations are counted on it.
+    /// Monotonic: leases, graces and durations.
     pub instant: Instant,
-    /// UTC; recorded in the order and shown to people.
+    /// UTC: recorded and shown.
     pub wall: Timestamp,
 }
 
 impl Now {
-    /// The wall-clock time that is `ahead` of this moment; the end of time where that cannot be written.
+    /// The wall-clock time `ahead` from now; saturates.
     pub fn wall_after(self, ahead: Duration) -> Timestamp {
         self.wall.checked_add(ahead).unwrap_or(Timestamp::MAX)
     }
 }
 
-/// Names an order: a version 7 UUID (RFC 9562), so that ids sort by the time of placing.
+/// A version 7 UUID (RFC 9562), so that ids sort by the time of placing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OrderId(pub Uuid);
 
-/// By the bytes, as one number: the line compares ids more often than it does anything else.
+/// As one number: comparing ids is the line's most frequent operation.
 impl Ord for OrderId {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.as_u128().cmp(&other.0.as_u128())
@@ -61,18 +61,18 @@ impl fmt::Display for OrderId {
     }
 }
 
-/// What a client calls an order before it has an id: 1 to 255 visible ASCII characters
-/// (the `Idempotency-Key` header of draft-ietf-httpapi-idempotency-key-header). A short one names an order of the origin
-/// that it came from; one of [`KEY_ANYWHERE_CHARS_MIN`] or more names the same order from anywhere: a phone changes networks.
+/// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters. One of
+/// [`KEY_ANYWHERE_CHARS_MIN`] or more names the same order from any address, since a phone changes networks; a shorter one
+/// counts per origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     text: Arc<str>,
-    /// Whose it is, if it is short.
+    /// Of a short key only.
     origin: Option<IpNet>,
 }
 
 impl IdempotencyKey {
-    /// The key as it came from `origin`, or nothing if it is empty, too long, or holds anything but visible ASCII.
+    /// None if it is empty, too long, or holds anything but visible ASCII.
     pub fn parse(text: &[u8], origin: IpNet) -> Option<Self> {
         let fits = (1..=KEY_CHARS_MAX).contains(&text.len());
         let visible = text.iter().all(u8::is_ascii_graphic);
@@ -87,30 +87,26 @@ impl IdempotencyKey {
     }
 }
 
-/// A keyed order: its key, and a digest of the body it came with. The same key with another body is a mistake.
+/// A key and the digest of its body: the same key with another body is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyed {
-    /// The client's name for the order.
     pub key: IdempotencyKey,
-    /// Digest of the request's body, byte for byte.
     pub fingerprint: u64,
 }
 
-/// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// In line.
     Waiting,
     /// With a barista, under a lease.
     Brewing,
-    /// Finished; remembered for `orders.replay`.
+    /// Finished; in memory for `orders.replay`.
     Ready,
-    /// Taken out of the line; remembered for `orders.replay`.
+    /// Cancelled; in memory for `orders.replay`.
     Cancelled,
 }
 
 impl Stage {
-    /// The word the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -120,41 +116,34 @@ impl Stage {
         }
     }
 
-    /// Nothing will change any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Ready | Self::Cancelled)
     }
 }
 
-/// A coffee somebody asked for, and what has happened to it so far.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// Its name.
     pub id: OrderId,
-    /// The customer's name, if one was given.
     pub customer: Option<Box<str>>,
-    /// The network address it came from, if that counts.
+    /// The client's address, if flood control counts it.
     pub origin: Option<IpNet>,
-    /// The id of the request that placed it, for the log; only where the log has a use for it.
+    /// The id of the request that placed it; only at log level debug.
     pub request_id: Option<Box<str>>,
-    /// Where it stands.
     pub stage: Stage,
-    /// When it joined the line.
     pub placed: Now,
-    /// When the latest barista took it. Kept when it returns to the line: that barista may still finish it.
+    /// When the latest barista took it. Still set after it returned to the line: that barista may finish it.
     pub started: Option<Now>,
     /// When it became final.
     pub ended: Option<Now>,
-    /// The latest barista's name, if one was given.
+    /// The latest barista's name.
     pub barista: Option<Box<str>>,
-    /// How often it was handed to a barista. Doubles as the fence: each hand-over has its own number.
+    /// Leases so far. Doubles as the fencing token: each lease has its own number.
     pub attempts: u32,
-    /// Whether somebody was there to receive it when it became ready.
+    /// Whether a request was attached when it became ready.
     pub delivered: bool,
 }
 
 impl Order {
-    /// A new order, in line since `now`.
     pub fn new(id: OrderId, customer: Option<Box<str>>, now: Now) -> Self {
         Self {
             id,
@@ -171,7 +160,7 @@ impl Order {
         }
     }
 
-    /// How long it stood in line: until the latest start, or until now while it stands there.
+    /// Time in line: until the latest start, or until `now` while it waits.
     pub fn waited(&self, now: Now) -> Duration {
         let until = match self.stage {
             Stage::Waiting => now,
@@ -189,8 +178,8 @@ impl Order {
         })
     }
 
-    /// The number a barista must name to prove that the order is still theirs. While the order is back in line this
-    /// is the *next* hand-over's number, so that whoever had it before is fenced off.
+    /// The fencing token that a barista must name. While the order is back in line it is the *next* lease's, so that the
+    /// barista before is fenced off.
     pub fn current_attempt(&self) -> u32 {
         match self.stage {
             Stage::Waiting => self.attempts + 1,
@@ -199,50 +188,43 @@ impl Order {
     }
 }
 
-/// What a held request is told in the end.
+/// How a held request ends.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// The coffee is ready.
     Ready(Arc<Order>),
     /// The order was taken out of the line.
     Cancelled(Arc<Order>),
-    /// Its address was cut off before anybody had started; for how long.
-    CutOff(Duration),
-    /// The shop closes before the order was ready.
+    /// Its address was blocked for this long before the order was started.
+    Blocked(Duration),
+    /// The line closed before the order was ready.
     Closing,
 }
 
-/// An order as a barista gets it.
+/// An order under a lease.
 #[derive(Debug, Clone)]
-pub struct Handed {
+pub struct Lease {
     /// The order.
     pub id: OrderId,
-    /// The customer's name, if one was given.
     pub customer: Option<Box<str>>,
     /// As [`Order::request_id`].
     pub request_id: Option<Box<str>>,
-    /// Which hand-over of the order this is, from 1.
+    /// From 1.
     pub attempt: u32,
-    /// When it joined the line.
     pub placed_at: Timestamp,
-    /// How long it stood there.
+    /// Time in line.
     pub waited: Duration,
-    /// Until when it is this barista's, unless extended.
     pub lease_expires_at: Timestamp,
-    /// Whether a request is attached to it right now.
     pub customer_waiting: bool,
-    /// Who would receive it.
     pub presence: Presence,
-    /// The hand-over before this one, which counts again if this one does not reach its barista.
+    /// The lease before this one, restored if this one does not reach its barista.
     pub previous: Option<Box<Previous>>,
 }
 
-/// An earlier hand-over of an order.
+/// An earlier lease of an order.
 #[derive(Debug, Clone, Default)]
 pub struct Previous {
-    /// When it was.
     pub started: Option<Now>,
-    /// To whom, if they gave a name.
     pub barista: Option<Box<str>>,
 }
 
@@ -251,14 +233,13 @@ pub struct Previous {
 pub enum Presence {
     /// A customer's request is held for it.
     Held,
-    /// No request is held; its customer was answered 202 and asks for it, or a request waits to see its state change.
+    /// No customer is held; its customer was answered 202 and polls, or a request waits for its state to change.
     Watching,
-    /// The customer has left. One with a key may come back.
+    /// The customer left; one with a key may reconnect.
     Gone,
 }
 
 impl Presence {
-    /// The word the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -271,14 +252,12 @@ impl Presence {
 /// Whether there are baristas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crew {
-    /// At least one is idle or brewing, or has just asked for an order or reported one.
+    /// At least one is idle or brewing, or has recently pulled or reported.
     Present,
-    /// Not one has shown for a while.
     Away,
 }
 
 impl Crew {
-    /// The word the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Present => "present",
@@ -287,18 +266,18 @@ impl Crew {
     }
 }
 
-/// An order as somebody who asks sees it.
+/// An order as a client sees it.
 #[derive(Debug, Clone)]
 pub struct View {
     /// The order.
     pub order: Order,
-    /// Its place in line, from 1 (next), while it waits.
+    /// Place in line while it waits, from 1 (next).
     pub position: Option<usize>,
-    /// How long until it is ready, by the crew's measured pace; while it waits or brews, and the crew is present.
+    /// By the crew's measured throughput; while it waits or brews, and the crew is present.
     pub estimated_wait: Option<Duration>,
-    /// Whether there are baristas, while it waits.
+    /// While it waits.
     pub crew: Option<Crew>,
-    /// When it leaves the line if nobody asks about it until then, while it waits and was promised.
+    /// While it waits and was promised: the time at which it is cancelled unless it is polled.
     pub ask_before: Option<Timestamp>,
 }
 

@@ -1,7 +1,7 @@
-//! The order line over HTTP: paths and handlers. What goes over the wire is in `wire`, which problem each error is in
-//! `problems`, and how an order travels to its barista in `carrying`.
+//! The order line over HTTP: paths and handlers. `wire` has the JSON types, `problems` maps errors, `lease_body` is the
+//! answer that carries a lease.
 
-mod carrying;
+mod lease_body;
 mod problems;
 mod wire;
 
@@ -24,37 +24,35 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use self::carrying::{HandOver, handing_over};
+use self::lease_body::{LeaseGuard, lease_response};
 use self::problems::{cancelled, unknown_order};
 use self::wire::{
     ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, NewOrder, OrderState, ReadyOrder,
     ReleasedOrder, StartedOrder,
 };
 use super::model::{BARISTA_CHARS_MAX, IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
-use super::service::{Counter, Orders, Placement, Wanted};
+use super::service::{LockedLine, Orders, Placement, Wanted};
 use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask, Flood};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Ignored, OptionalJson};
-use crate::http::page::not_kept_json;
+use crate::http::caching::no_store_json;
 use crate::http::params::{LoggedRequestId, Path, Query};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited};
 use crate::values::json;
 
-/// The longest a request may ask to be held for with `wait`, in seconds: below the 60 s after which proxies give up.
+/// The longest `wait`, in seconds: below the usual 60 s timeout of proxies.
 pub const WAIT_SECS_MAX: u64 = 55;
 
-/// What the handlers share.
 #[derive(Debug, Clone)]
 pub struct Desk {
     /// The line.
     pub orders: Orders,
-    /// Who may place an order.
     pub flood: Flood,
     /// Bounds of request bodies.
     pub limits: BodyLimits,
-    /// How long `/start/` holds that does not say for how long.
+    /// Default `wait` of `/start/`.
     pub start_wait: Duration,
 }
 
@@ -70,16 +68,14 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What customers may do.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 2] {
     let routes = [routes!(place_order), routes!(get_order, delete_order)];
     with_state(routes, desk)
 }
 
-/// What baristas may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     let (schemas, paths, methods) = routes!(start_order, start_order_by_get);
-    // Where there is GET, axum answers HEAD too, by calling the handler and dropping its body. Here that takes an order.
+    // axum answers HEAD by calling the GET handler and dropping its body, which would take an order.
     let refuse = async || Problem::no_such_method().allow("GET,POST");
     let methods = methods.head(refuse).fallback(refuse);
     let routes = [
@@ -96,15 +92,15 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 
 /// Order an americano
 ///
-/// The request is held until the coffee is ready, however long it takes. Leaving before a barista has started takes the
-/// order out of the line; with an `Idempotency-Key` the place is kept for a while, and sending the request again takes
-/// it up. With `Prefer: wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then
-/// stays in line for as long as its `Location` is asked for now and then: before `ask_before`.
+/// The request is held until the coffee is ready, however long it takes. Disconnecting before a barista has started cancels
+/// the order; with an `Idempotency-Key` it keeps its place for a while, and the same request again joins it. With `Prefer:
+/// wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then stays in line as long as
+/// its `Location` is polled before `ask_before`.
 #[utoipa::path(
     post, path = "/order/", tag = "orders",
     request_body(content = Option<NewOrder>, content_type = "application/json"),
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: whoever knows it gets the order. One of fewer than 16 characters names an order of the client's address only",
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: it gives access to the order. One of fewer than 16 characters names an order of the client's address only",
             min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
         ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240)"),
     ),
@@ -120,14 +116,14 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     ),
 )]
 async fn place_order(
-    // First, so that who is cut off costs least.
+    // First, so that blocked clients cost least.
     Newcomer(asker): Newcomer,
     State(desk): State<Desk>,
     request_id: LoggedRequestId,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
-    // Everything of the request is dropped before the wait: a held customer costs memory for each byte kept.
+    // The request's parts are dropped before the wait: they would cost memory per held customer.
     let placed = placement(&desk, &asker, request_id, headers, body);
     let (placement, wait, _joined) = match placed {
         Ok(placed) => placed,
@@ -144,7 +140,7 @@ async fn place_order(
         }
         (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
         (Placement::Held(held), None) => {
-            // The handle is not needed while waiting.
+            // Not needed while waiting.
             drop(desk);
             outcome_response(&held.await)
         }
@@ -152,7 +148,7 @@ async fn place_order(
     }
 }
 
-type Held = super::hold::Held<Mutex<Counter>>;
+type Held = super::hold::Held<Mutex<LockedLine>>;
 
 async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
@@ -181,11 +177,12 @@ fn placement(
     let joins = keyed
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
-    // Whoever joins an order takes no further place; but the request is held.
+    // Joining takes no further place in line, but holds a request.
     let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
     let origin = admission.address();
-    // A new order counts for as long as it is pending, whoever leaves; a request that joins one, until it is answered.
-    let (keep, joined) = if joins {
+    // A new order counts as long as it is pending, even without its customer; a request that joins one, until it is
+    // answered.
+    let (permit, joined) = if joins {
         (None, Some(admission))
     } else {
         (
@@ -200,23 +197,22 @@ fn placement(
         origin,
         request_id,
         keyed,
-        keep,
+        permit,
     };
     let is_held = wait.is_none_or(|wait| !wait.is_zero());
     let placed = desk.orders.place(wanted, is_held);
-    // From here on a purge would find it; one that came between the admission and this moment did not.
-    asker.settled();
+    // From here on a purge finds the order; one between the admission and this moment did not.
+    asker.recheck();
     Ok((placed.map_err(Problem::from)?, wait, joined))
 }
 
-/// An order's place, how long its request is held, and what counts a request that joined it.
+/// The placement, how long its request is held, and the admission of a request that joined.
 type Placing = (
-    Placement<Mutex<Counter>>,
+    Placement<Mutex<LockedLine>>,
     Option<Duration>,
     Option<Admission>,
 );
 
-/// A short key counts for its origin: the address that flood control counts, or would count.
 fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keyed>, Problem> {
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
@@ -226,13 +222,13 @@ fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keye
     })?;
     Ok(Some(Keyed {
         key,
-        // The value counts, not how it is written: not every client serializes the same twice.
+        // Of the value, not the bytes: clients may serialize it differently each time.
         fingerprint: json::fingerprint(body),
     }))
 }
 
-/// How long the client prefers to be held (RFC 7240, sections 4.1 and 4.3); nothing means for ever. What cannot be
-/// understood is ignored, as the RFC wants it.
+/// `Prefer: wait` and `respond-async` (RFC 7240, sections 4.1 and 4.3); none means until the order is final. Unparseable
+/// preferences are ignored, as the RFC requires.
 fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let mut wait = None;
     let mut respond_async = false;
@@ -253,7 +249,7 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 
 fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
     let Some(view) = orders.view(id) else {
-        // Promised, finished and forgotten, all within this call: the answer is where it would have been.
+        // Promised, finished and evicted within this call.
         return unknown_order().into_response();
     };
     let applied = match wait {
@@ -279,16 +275,15 @@ fn outcome_response(outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Ready(order) => no_store(&ReadyOrder::of(order)),
         Outcome::Cancelled(order) => cancelled(order).into_response(),
-        Outcome::CutOff(time) => purged(*time).into_response(),
+        Outcome::Blocked(time) => purged(*time).into_response(),
         Outcome::Closing => Problem::stopping().into_response(),
     }
 }
 
-/// `wait` of a request that asks.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Waiting {
-    /// Hold the request until there is something to tell, for so many seconds at most.
+    /// Hold the request until the order is final, for so many seconds at most.
     #[serde(default)]
     #[param(minimum = 0, maximum = 55, default = 0)]
     wait: u64,
@@ -296,8 +291,7 @@ struct Waiting {
 
 /// Where an order stands
 ///
-/// With `wait` the request is held until the order is ready or cancelled, or the time is over; the order as it stands
-/// then is the answer.
+/// With `wait` the request is held until the order is ready or cancelled, or the time is over.
 #[utoipa::path(
     get, path = "/orders/{order_id}", tag = "orders",
     params(("order_id" = Uuid, Path), Waiting),
@@ -306,7 +300,7 @@ struct Waiting {
         Limited,
         (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id, or an unreadable query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`wait` is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -322,7 +316,7 @@ async fn get_order(
     let view = if wait.is_zero() {
         desk.orders.ask(id)
     } else {
-        // It takes a connection for as long as it is held.
+        // Flood control counts it while it is held.
         let _held = asker.admit(Ask::Watch)?;
         Box::pin(desk.orders.ask_within(id, wait)).await
     };
@@ -341,7 +335,7 @@ async fn get_order(
         Limited,
         (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Being brewed, or ready", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -353,7 +347,7 @@ async fn delete_order(
 ) -> axum::response::Result<Response> {
     let id = order_id(&id)?;
     let order = match desk.orders.cancel(id) {
-        // It makes room for others, and costs nothing.
+        // Not counted by flood control: it frees a place.
         Ok(order) => order,
         Err(error) => {
             asker.admit(Ask::Write)?;
@@ -368,7 +362,7 @@ async fn delete_order(
 
 /// Look an order up
 ///
-/// As its customer sees it, at once.
+/// As its customer sees it, without waiting.
 #[utoipa::path(
     get, path = "/orders/{order_id}", tag = "orders",
     params(("order_id" = Uuid, Path)),
@@ -376,7 +370,7 @@ async fn delete_order(
         IgnoredBody,
         (status = 200, description = "The order as it is", body = OrderState),
         (status = 400, description = "Not an order id", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn look_up_order(
@@ -392,8 +386,8 @@ async fn look_up_order(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Pull {
-    /// Hold the request until there is an order, for so many seconds at most; 0 answers at once. Without it the request is
-    /// held for `orders.start_wait`.
+    /// Hold the request until there is an order, for so many seconds at most; 0 answers at once. Default:
+    /// `orders.start_wait`.
     #[param(minimum = 0, maximum = 55)]
     wait: Option<u64>,
     /// The barista's name, recorded with the order; 1 to 64 characters.
@@ -403,14 +397,14 @@ struct Pull {
 
 /// Take the oldest order
 ///
-/// It is the barista's for the time of the lease. If the request ends before the answer is on its way, the order keeps
-/// its place.
+/// The barista has it for the time of the lease. If the client disconnects before the answer is sent, the order keeps its
+/// place.
 #[utoipa::path(
     post, path = "/start/", tag = "orders", params(Pull),
     responses(
         IgnoredBody,
         (status = 200, description = "The order", body = StartedOrder),
-        (status = 204, description = "Nobody waited until the time was over"),
+        (status = 204, description = "No order came in time"),
         (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -424,9 +418,9 @@ async fn start_order(
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
     let barista = barista_name(pull.barista)?;
     Ok(match take(&desk.orders, barista, wait).await {
-        Some(hand_over) => {
-            let json = to_json(&StartedOrder::of(hand_over.handed()));
-            handing_over(json, Some(hand_over), version)
+        Some(guard) => {
+            let json = to_json(&StartedOrder::of(guard.lease()));
+            lease_response(json, Some(guard), version)
         }
         None => (no_store_header(), StatusCode::NO_CONTENT).into_response(),
     })
@@ -434,13 +428,13 @@ async fn start_order(
 
 /// Take the oldest order, for scripts
 ///
-/// The same as POST. Browsers must use that: a GET of theirs, by a link, an address or looking ahead, is answered 403.
+/// The same as POST. Browsers must use POST: a GET by navigation or prefetch is answered 403.
 #[utoipa::path(
     get, path = "/start/", tag = "orders", params(Pull),
     responses(
         IgnoredBody,
         (status = 200, description = "The order", body = StartedOrder),
-        (status = 204, description = "Nobody waits"),
+        (status = 204, description = "No order waits"),
         (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -453,18 +447,18 @@ async fn start_order_by_get(
     start_order(desk, version, pull, body).await
 }
 
-async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<HandOver> {
-    let hand_over = if wait.is_zero() {
+async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<LeaseGuard> {
+    let guard = if wait.is_zero() {
         orders.pull(barista)
     } else {
         orders.pull_within(barista, wait).await
     };
-    if let Some(hand_over) = &hand_over {
-        let handed = hand_over.handed();
-        let (attempt, customer_request_id) = (handed.attempt, handed.request_id.as_deref());
-        debug!(order_id = %handed.id, attempt, customer_request_id, "an order is handed to its barista");
+    if let Some(guard) = &guard {
+        let lease = guard.lease();
+        let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
+        debug!(order_id = %lease.id, attempt, customer_request_id, "a barista gets an order");
     }
-    hand_over
+    guard
 }
 
 /// Parameters of a finish.
@@ -474,7 +468,7 @@ struct Finish {
     /// The order.
     #[param(value_type = Uuid, required = true)]
     order_id: Option<String>,
-    /// Only if this hand-over is still the current one.
+    /// Only if this attempt is still the current one.
     #[param(minimum = 1)]
     attempt: Option<u32>,
     /// Then take the next order, as `/start/?wait=` would.
@@ -487,15 +481,15 @@ struct Finish {
 
 /// Report an order ready
 ///
-/// Everybody held for it is answered 200. The first report counts, whoever brings it; with `attempt` only if that
-/// hand-over is still the current one. With `next` the answer is `{"finished": …, "next": …}`.
+/// Requests held for it are answered 200. The first report counts, from any barista; with `attempt` only if that attempt is
+/// still the current one. With `next` the answer is `{"finished": …, "next": …}`.
 #[utoipa::path(
     post, path = "/finish/", tag = "orders", params(Finish),
     responses(
         IgnoredBody,
         (status = 200, description = "Finished, by this report or before", body = inline(FinishAnswer)),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Never started, or another attempt is current", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A parameter is out of bounds", body = Problem, content_type = "application/problem+json"),
     ),
@@ -516,24 +510,22 @@ async fn finish_order(
     let Some(wait) = next else {
         return Ok(no_store(&finished));
     };
-    let hand_over = take(&desk.orders, barista, wait).await;
+    let guard = take(&desk.orders, barista, wait).await;
     let json = to_json(&FinishedAndNext {
         finished,
-        next: hand_over
-            .as_ref()
-            .map(|next| StartedOrder::of(next.handed())),
+        next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
     });
-    Ok(handing_over(json, hand_over, version))
+    Ok(lease_response(json, guard, version))
 }
 
-/// Parameters that name a hand-over.
+/// Parameters that name a lease.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Lease {
+struct LeaseParams {
     /// The order.
     #[param(value_type = Uuid, required = true)]
     order_id: Option<String>,
-    /// Only if this hand-over is still the current one.
+    /// Only if this attempt is still the current one.
     #[param(minimum = 1)]
     attempt: Option<u32>,
 }
@@ -542,28 +534,28 @@ struct Lease {
 ///
 /// From now, for its full length.
 #[utoipa::path(
-    post, path = "/extend/", tag = "orders", params(Lease),
+    post, path = "/extend/", tag = "orders", params(LeaseParams),
     responses(
         IgnoredBody,
         (status = 200, description = "The new end of the lease", body = ExtendedOrder),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Not being brewed, or another attempt is current", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn extend_order(
     State(desk): State<Desk>,
-    Query(lease): Query<Lease>,
+    Query(params): Query<LeaseParams>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let id = order_id(lease.order_id.as_deref().unwrap_or_default())?;
-    let handed = desk.orders.extend(id, lease.attempt)?;
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    let lease = desk.orders.extend(id, params.attempt)?;
     Ok(no_store(&ExtendedOrder {
-        order_id: handed.id.0,
-        attempt: handed.attempt,
-        lease_expires_at: handed.lease_expires_at.into(),
-        customer_waiting: handed.customer_waiting,
-        customer_presence: handed.presence.as_str(),
+        order_id: lease.id.0,
+        attempt: lease.attempt,
+        lease_expires_at: lease.lease_expires_at.into(),
+        customer_waiting: lease.customer_waiting,
+        customer_presence: lease.presence.as_str(),
     }))
 }
 
@@ -571,22 +563,22 @@ async fn extend_order(
 ///
 /// It returns to its original place at once.
 #[utoipa::path(
-    post, path = "/release/", tag = "orders", params(Lease),
+    post, path = "/release/", tag = "orders", params(LeaseParams),
     responses(
         IgnoredBody,
         (status = 200, description = "Back in line", body = ReleasedOrder),
         (status = 400, description = "No order id, or not one, or an unreadable query", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Unknown, or no longer remembered", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "Not being brewed, or another attempt is current", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn release_order(
     State(desk): State<Desk>,
-    Query(lease): Query<Lease>,
+    Query(params): Query<LeaseParams>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let id = order_id(lease.order_id.as_deref().unwrap_or_default())?;
-    desk.orders.release(id, lease.attempt)?;
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    desk.orders.release(id, params.attempt)?;
     Ok(no_store(&ReleasedOrder { order_id: id.0 }))
 }
 
@@ -619,7 +611,7 @@ fn barista_name(name: Option<String>) -> Result<Option<Box<str>>, Problem> {
 }
 
 fn to_json(value: &impl Serialize) -> Bytes {
-    // Room for any of this desk's answers, so that writing one does not move it.
+    // Fits any of this desk's answers, to avoid reallocation.
     let mut json = Vec::with_capacity(512);
     serde_json::to_writer(&mut json, value)
         .expect("structs of numbers and strings always serialize");
@@ -631,7 +623,7 @@ fn no_store_header() -> [(header::HeaderName, HeaderValue); 1] {
 }
 
 fn no_store(value: &impl Serialize) -> Response {
-    not_kept_json(Body::new(Full::new(to_json(value))))
+    no_store_json(Body::new(Full::new(to_json(value))))
 }
 
 #[cfg(test)]
@@ -666,25 +658,25 @@ mod tests {
         let rules = super::super::line::tests::rules();
         let orders = Orders::new(rules, registry.register(super::super::Metrics::register));
         let held = orders.place(Wanted::default(), true).unwrap();
-        let hand_over = orders.pull(None).unwrap();
-        let response = handing_over(Bytes::from_static(b"{}"), Some(hand_over), Version::HTTP_11);
+        let guard = orders.pull(None).unwrap();
+        let response = lease_response(Bytes::from_static(b"{}"), Some(guard), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);
         drop(response);
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
 
         let again = orders.pull(None).unwrap();
         assert_eq!(
-            again.handed().attempt,
+            again.lease().attempt,
             1,
-            "a hand-over that did not happen is not counted"
+            "a lease that was not delivered is not counted"
         );
-        let response = handing_over(Bytes::from_static(b"{}"), Some(again), Version::HTTP_11);
+        let response = lease_response(Bytes::from_static(b"{}"), Some(again), Version::HTTP_11);
         let body = http_body_util::BodyExt::collect(response.into_body());
         drop(body.await);
         assert_eq!(
             orders.figures().brewing,
             1,
-            "the bytes were taken: now the lease decides"
+            "the bytes were taken: now the lease's deadline counts"
         );
         drop(held);
     }

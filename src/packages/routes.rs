@@ -18,7 +18,7 @@ use super::service::Packages;
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits, Ignored};
-use crate::http::page::{Kept, Page, not_kept};
+use crate::http::caching::{CachedJson, JsonCache, no_store};
 use crate::http::params::Path;
 use crate::http::responses::{IgnoredBody, JsonBody, NamedById, Stored};
 use crate::values::id::bytes_max;
@@ -31,7 +31,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 pub struct Desk {
     packages: Packages,
     limits: BodyLimits,
-    statistics: Kept,
+    statistics: JsonCache,
 }
 
 impl Desk {
@@ -40,7 +40,7 @@ impl Desk {
         Self {
             packages,
             limits,
-            statistics: Kept::default(),
+            statistics: JsonCache::default(),
         }
     }
 
@@ -107,7 +107,7 @@ async fn send_package(
     let id = package.id.clone();
     let sent = desk.packages.send(package).await?;
     let first = !sent.duplicate;
-    let mut response = not_kept(&SentPackage::of(&id, sent));
+    let mut response = no_store(&SentPackage::of(&id, sent));
     if first {
         *response.status_mut() = StatusCode::CREATED;
         let id = utf8_percent_encode(id.as_str(), RESERVED);
@@ -143,7 +143,7 @@ async fn get_package(
             "No package of this id was ever sent, or it is forgotten.",
         )
     })?;
-    Ok(not_kept(&PackageState::of(&id, processed)))
+    Ok(no_store(&PackageState::of(&id, processed)))
 }
 
 /// Say what is taken
@@ -171,7 +171,7 @@ async fn update_preferences(
     let recipient = update.recipient.clone();
     let (taken, applied) = desk.packages.update(update).await?;
     let preferences = wire::preferences(&recipient, types, taken, Some(applied));
-    Ok(not_kept(&preferences))
+    Ok(no_store(&preferences))
 }
 
 /// What a recipient takes
@@ -193,7 +193,7 @@ async fn get_preferences(
     let recipient = parsed("recipient_id", &id)?;
     let taken = desk.packages.preferences(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
-    Ok(not_kept(&preferences))
+    Ok(no_store(&preferences))
 }
 
 /// Reset a recipient's preferences
@@ -219,7 +219,7 @@ async fn reset_preferences(
     let recipient = parsed("recipient_id", &id)?;
     let taken = desk.packages.reset(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
-    Ok(not_kept(&preferences))
+    Ok(no_store(&preferences))
 }
 
 /// How many there were
@@ -240,9 +240,9 @@ async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<
         return Ok(page.answer(&headers));
     }
     let statistics = desk.packages.statistics().await?;
-    let page = Page::render(&PackageStatistics::from(statistics));
+    let page = CachedJson::render(&PackageStatistics::from(statistics));
     desk.statistics
-        .keep(version, Timestamp::MIN..Timestamp::MAX, &page);
+        .put(version, Timestamp::MIN..Timestamp::MAX, &page);
     Ok(page.answer(&headers))
 }
 

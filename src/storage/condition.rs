@@ -62,7 +62,7 @@ impl Default for Condition {
 
 impl Condition {
     /// Whether it works.
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.well.load(Ordering::Acquire)
     }
 
@@ -73,12 +73,12 @@ impl Condition {
 
     /// It worked. True if it did not before.
     pub fn works(&self) -> bool {
-        !self.is_well() && self.becomes(true, State::well)
+        !self.is_healthy() && self.becomes(true, State::well)
     }
 
     /// It failed, for this reason. True if it worked before; the first reason stands.
     pub fn fails(&self, reason: impl Display) -> bool {
-        self.is_well() && self.becomes(false, || State::down(reason))
+        self.is_healthy() && self.becomes(false, || State::down(reason))
     }
 
     /// It fails, and this reason replaces an earlier one. True if the reason is new.
@@ -150,7 +150,7 @@ impl FreeSpace {
     /// # Errors
     /// [`SpaceLow`], if there is not.
     pub fn check(&self) -> Result<(), SpaceLow> {
-        if self.watched.condition.is_well() {
+        if self.watched.condition.is_healthy() {
             Ok(())
         } else {
             Err(SpaceLow)
@@ -198,7 +198,7 @@ impl FreeSpace {
             ..
         } = &*self.watched;
         self.watched.free_bytes.store(free_bytes, Ordering::Relaxed);
-        let enough = if condition.is_well() {
+        let enough = if condition.is_healthy() {
             *min_bytes
         } else {
             min_bytes.saturating_add(min_bytes / MARGIN)
@@ -272,13 +272,13 @@ mod tests {
         assert_eq!(before.down, None);
         assert!(condition.fails("disk full"));
         assert!(!condition.fails("read-only"));
-        assert!(!condition.is_well());
+        assert!(!condition.is_healthy());
         let down = condition.state();
         assert_eq!(down.down.as_deref(), Some("disk full"));
         assert!(down.since >= before.since);
         assert_eq!(condition.state(), down);
         assert!(condition.works());
-        assert!(condition.is_well());
+        assert!(condition.is_healthy());
         assert_eq!(condition.state().down, None);
     }
 
@@ -286,7 +286,7 @@ mod tests {
     fn a_reason_that_is_replaced_keeps_its_beginning() {
         let condition = Condition::default();
         assert!(condition.fails_because("no answer yet"));
-        assert!(!condition.is_well());
+        assert!(!condition.is_healthy());
         let State { since, .. } = condition.state();
         assert!(condition.fails_because("no such queue"));
         assert!(!condition.fails_because("no such queue"));

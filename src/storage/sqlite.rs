@@ -233,8 +233,8 @@ impl Database {
 
     /// Whether what is written is kept. False from the engine's first failure on until something was kept again, and
     /// once the database is closed.
-    pub fn is_well(&self) -> bool {
-        self.inner.health.is_well() && !self.inner.ended.is_closed()
+    pub fn is_healthy(&self) -> bool {
+        self.inner.health.is_healthy() && !self.inner.ended.is_closed()
     }
 
     /// As [`Database::is_well`], with its time and reason.
@@ -251,9 +251,9 @@ impl Database {
     }
 
     /// Brings the gauges up to date.
-    pub fn show_figures(&self) {
+    pub fn update_gauges(&self) {
         let waiting = self.inner.operations.waiting();
-        self.inner.metrics.show(waiting, self.is_well());
+        self.inner.metrics.show(waiting, self.is_healthy());
     }
 
     /// Finishes what is queued, takes nothing more in ([`Unavailable::Stopped`]), and returns once the file is closed,

@@ -1,7 +1,7 @@
-//! Histograms with fixed buckets, each observation two additions.
+//! Histograms with fixed buckets: an observation is two additions.
 //!
-//! The exporter's own keep each observation, with the time, until they are folded together: that cost more than all other
-//! counting of a request, and memory between two folds.
+//! The exporter's own store each observation with its time until they are aggregated: that costs more than all other
+//! metrics of a request, and memory in between.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
@@ -13,7 +13,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Keeps histograms itself, and has counters and gauges kept by the exporter.
+/// Records histograms itself; counters and gauges go to the exporter.
 pub(super) struct Histograms {
     others: PrometheusRecorder,
     /// Upper bounds by name, rising.
@@ -25,7 +25,7 @@ pub(super) struct Histograms {
 #[derive(Default)]
 struct Family {
     help: SharedString,
-    /// By their labels, as they are written.
+    /// By their formatted labels.
     series: BTreeMap<String, Arc<Buckets>>,
 }
 
@@ -39,7 +39,7 @@ struct Buckets {
 }
 
 impl Histograms {
-    /// Histograms of these names with these bounds; another name has one bucket for everything.
+    /// A name without bounds has one bucket.
     pub(super) fn new(
         others: PrometheusRecorder,
         bounds: &[(&'static str, &'static [f64])],
@@ -151,7 +151,7 @@ impl HistogramFn for Buckets {
         let bucket = self.bounds.partition_point(|&bound| bound < value);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
-        // It never gives up.
+        // Retries until it succeeds.
         let _ = self
             .sum
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);

@@ -1,4 +1,4 @@
-//! Logs: written to standard error without ever blocking, with a level that can change while the server runs.
+//! Logs: written to standard error without blocking, with a level that can change at runtime.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -18,10 +18,9 @@ use super::Registry;
 use super::lossy::Lossy;
 use crate::config::{Log, LogFormat};
 
-/// How long the end of the process waits for the last lines to be read.
+/// How long the exit waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The process's log; cheap to clone.
 #[derive(Clone)]
 pub struct Logs {
     lines: Arc<Lossy>,
@@ -35,7 +34,7 @@ impl fmt::Debug for Logs {
 }
 
 impl Logs {
-    /// Lines from now on are those of this configuration's level. Its format stays as it was.
+    /// Sets the level; the format stays.
     ///
     /// # Errors
     /// A sentence, if the level does not parse.
@@ -45,17 +44,17 @@ impl Logs {
         set.map_err(|error| error.to_string())
     }
 
-    /// Writes a line as it is, behind those that were logged.
+    /// Writes an unformatted line after those logged before.
     pub fn say(&self, line: &str) {
         let _ = (&*self.lines).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Returns once every line is written, or a second has passed. Call it last: the process's end waits for no thread.
+    /// Returns once every line is written, or after a second. Call it last: the exit waits for no thread.
     pub fn flush(&self) {
         self.lines.flush(FLUSH);
     }
 
-    /// What brings the count of lost lines up to date.
+    /// A function that updates the counter of lost lines.
     pub fn count_lost(&self, registry: &Registry) -> impl Fn() + Send + Sync + use<> {
         const LOST: &str = "odyssey_log_lines_lost_total";
         let lost: Counter = registry.register(|| {
@@ -70,7 +69,7 @@ impl Logs {
     }
 }
 
-/// Logs go to standard error from now on, in the configured form; panics of any thread, too.
+/// Installs the log; panics of any thread are logged, too.
 ///
 /// # Errors
 /// A sentence, if the level does not parse or logging was set up before.
@@ -100,7 +99,7 @@ pub fn init_logs(log: &Log) -> Result<Logs, String> {
         .with(layer)
         .try_init()
         .map_err(|error| error.to_string())?;
-    // The standard hook writes to standard error itself, and blocks where it is not read.
+    // The standard hook writes to standard error, and blocks if it is not read.
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
         let captured = backtrace.status() == BacktraceStatus::Captured;

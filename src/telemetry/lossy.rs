@@ -1,5 +1,4 @@
-//! A log writer that never blocks its caller: a thread of its own writes, and lines that do not fit in its queue are lost and
-//! counted.
+//! A log writer that never blocks its caller: a thread writes, and lines beyond its queue are dropped and counted.
 //!
 //! Standard error may be a pipe whose reader has stopped. A write to it blocks once the pipe is full (64 KiB on Linux), and a
 //! blocked thread of the runtime stops every connection that it serves.
@@ -13,18 +12,18 @@ use std::time::Duration;
 
 use tracing::warn;
 
-/// Bytes that may wait to be written: about 3,000 lines.
+/// Bytes in the queue: about 3,000 lines.
 const WAITING_BYTES_MAX: usize = 1 << 20;
-/// What a waiting line takes beside its text: the message and its allocation.
+/// Overhead of a queued line: the message and its allocation.
 const LINE_OVERHEAD_BYTES: usize = 64;
 
 enum Message {
     Line(Box<[u8]>),
-    /// Answered once everything before it is written.
+    /// Answered once all lines before it are written.
     Flush(Sender<()>),
 }
 
-/// Where lines are put; shared by all threads that log.
+/// The queue; shared by all threads that log.
 #[derive(Debug)]
 pub(super) struct Lossy {
     messages: Sender<Message>,
@@ -51,12 +50,12 @@ impl Lossy {
         Ok(lossy)
     }
 
-    /// Lines that were not written, and will not be.
+    /// Dropped lines.
     pub(super) fn lost(&self) -> u64 {
         self.counts.lost.load(Ordering::Relaxed)
     }
 
-    /// Returns once everything so far is written, or `patience` is over: the reader may never read again.
+    /// Returns once all lines so far are written, or after `patience`: the reader may have stopped.
     pub(super) fn flush(&self, patience: Duration) {
         let (done, flushed) = channel();
         if self.messages.send(Message::Flush(done)).is_ok() {
@@ -66,7 +65,7 @@ impl Lossy {
 }
 
 impl Write for &Lossy {
-    /// Takes a whole line, or loses it.
+    /// Queues a whole line, or drops it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let counts = &self.counts;
         let cost = line.len() + LINE_OVERHEAD_BYTES;
@@ -91,7 +90,7 @@ fn write_all(messages: &Receiver<Message>, mut to: impl Write, counts: &Counts) 
             Message::Line(line) => line,
             Message::Flush(done) => {
                 let _ = to.flush();
-                // The caller may have lost its patience.
+                // The caller may have timed out.
                 let _ = done.send(());
                 continue;
             }
@@ -104,7 +103,7 @@ fn write_all(messages: &Receiver<Message>, mut to: impl Write, counts: &Counts) 
             continue;
         }
         let lost = counts.lost.load(Ordering::Relaxed);
-        // At half of the queue the report itself is not lost again.
+        // At half of the queue, so that the report itself is not dropped.
         if lost > reported && waiting <= WAITING_BYTES_MAX / 2 {
             warn!(
                 lines = lost - reported,
@@ -122,13 +121,11 @@ mod tests {
 
     use super::*;
 
-    /// A pipe that is read only from a certain moment on.
     #[derive(Debug, Clone, Default)]
     struct Pipe(Arc<End>);
 
     #[derive(Debug, Default)]
     struct End {
-        /// Whether it is read, and what was written.
         state: Mutex<(bool, Vec<u8>)>,
         read: Condvar,
     }
@@ -163,7 +160,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!((&lossy).write(&line).unwrap(), line.len());
         }
-        // Three fit beside their overhead, whether or not the thread has taken the first: it is not written yet.
+        // Three fit with their overhead, whether or not the thread has taken the first: it is not written yet.
         assert_eq!(lossy.lost(), 7);
         // The pipe is not read: this returns all the same.
         lossy.flush(Duration::from_millis(1));

@@ -1,7 +1,7 @@
 //! Ids.
 //!
-//! Clients choose most of them. Two texts that Unicode calls canonically equivalent are the same id: `Zoë` may be sent as four code points or as three. So
-//! an id is normalized to NFC (UAX #15) where it is read, and stored and compared in that form.
+//! Clients choose most of them. Canonically equivalent texts are the same id: `Zoë` may be sent as three or four code
+//! points. So an id is normalized to NFC (UAX #15) where it is read, and stored and compared in that form.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use uuid::Uuid;
 
-/// A new UUID of version 7. Of a time before 1970, which it cannot express, it has the first moment of 1970.
+/// A new version 7 UUID. Times before 1970 become 1970.
 pub fn unique(now: Timestamp) -> Uuid {
     if now < Timestamp::UNIX_EPOCH {
         return Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0));
@@ -26,9 +26,8 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The longest id in bytes of UTF-8, where it has so many characters at most: two for each. So Latin, Greek, Cyrillic,
-/// Hebrew and Arabic ids may have all their characters, others as many as fit. What an id costs in a file and in its
-/// indexes is its bytes, and ids come from everybody.
+/// The longest id in bytes of UTF-8: two per character. Latin, Greek, Cyrillic, Hebrew and Arabic ids may have `chars_max`
+/// characters, others as many as fit. Bounded in bytes, because clients choose what is stored and indexed.
 pub const fn bytes_max(chars_max: usize) -> usize {
     2 * chars_max
 }
@@ -41,8 +40,8 @@ pub fn parse(text: &str, chars_max: usize) -> Option<Cow<'_, str>> {
     (fits && !id.chars().any(char::is_control)).then_some(id)
 }
 
-/// Whether the id, percent-encoded as the last segment of a path, arrives as it was sent. Proxies decode it and resolve dot
-/// segments (RFC 3986, section 5.2.4) before they pass it on, so an id with such a segment cannot be addressed.
+/// Whether the id can be the last segment of a path. Proxies decode it and resolve dot segments (RFC 3986, section 5.2.4),
+/// so an id with such a segment cannot be addressed.
 pub fn is_addressable(id: &str) -> bool {
     !id.split('/').any(|segment| matches!(segment, "." | ".."))
 }

@@ -1,6 +1,6 @@
-//! JSON as clients send it: read strictly, then field by field, so that everything that is wrong is named at once.
+//! Reads clients' JSON strictly, then field by field, so that all errors are reported at once.
 //!
-//! The parser's own texts are for programmers of Rust; every wording a client sees is here.
+//! All texts that a client sees are here: the parser's own name Rust types.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -14,24 +14,21 @@ use serde_json::{Map, Value};
 
 use super::{id, time};
 
-/// Mistakes that are named at most.
+/// Reported errors at most.
 pub const MISTAKES_MAX: usize = 100;
-/// Levels of lists and objects; the parser's own bound is 128.
+/// Nesting of lists and objects; the parser's own bound is 128.
 const DEPTH_MAX: usize = 100;
-/// From here on not every whole number is a floating-point number: 2^53.
+/// 2^53: from here on not every whole number is a floating-point number.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Something that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where, as a JSON pointer (RFC 6901).
+    /// JSON pointer (RFC 6901).
     pub pointer: String,
-    /// What is wrong there.
     pub detail: String,
 }
 
 impl Mistake {
-    /// A mistake at this place.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: pointer.into(),
@@ -40,17 +37,15 @@ impl Mistake {
     }
 }
 
-/// Why a text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unread {
-    /// It is not JSON, from this place on; both count from 1.
+    /// Not JSON from this place on; both count from 1.
     Syntax {
-        /// The line.
         line: usize,
-        /// The column, in bytes.
+        /// In bytes.
         column: usize,
     },
-    /// It is JSON that is not acceptable, whatever it is for.
+    /// JSON that is never acceptable.
     Mistake(Mistake),
 }
 
@@ -74,8 +69,8 @@ impl fmt::Display for Unread {
     }
 }
 
-/// Reads a JSON value. An object with the same key twice is refused: parsers differ in which of the values counts. A number
-/// without a fraction is an integer, however it is written: 3.0 is 3.
+/// Reads a JSON value. Duplicate keys are refused: parsers differ in which value counts. A number without a fraction is an
+/// integer: 3.0 is 3.
 ///
 /// # Errors
 /// See [`Unread`].
@@ -91,21 +86,21 @@ pub fn read(text: &[u8]) -> Result<Value, Unread> {
     read.map_err(|error| mistake.map_or_else(|| Unread::from(&error), Unread::Mistake))
 }
 
-/// A digest of the value, the same however it was written. Not to be stored: it may change with the compiler.
+/// A digest of the value, independent of its formatting. Not to be stored: it may change with the compiler.
 pub fn fingerprint(value: &Value) -> u64 {
     let mut digest = DefaultHasher::new();
-    // Objects are sorted by their keys, and what can be an integer is one.
+    // Keys are sorted and numbers normalized.
     digest.write(value.to_string().as_bytes());
     digest.finish()
 }
 
-/// The key as a part of a JSON pointer.
+/// Escapes a key for a JSON pointer.
 fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
 struct Strict<'a> {
-    /// What is wrong, if it is not the syntax. Its pointer grows on the way out.
+    /// An error other than syntax. Its pointer grows while unwinding.
     mistake: &'a mut Option<Mistake>,
     depth: usize,
 }
@@ -131,9 +126,9 @@ impl Strict<'_> {
         Err(self.refuse(String::new(), &detail))
     }
 
-    /// The mistake, if there is one, is within this part.
+    /// Prefixes the pointer of a mistake.
     fn within(&mut self, part: &str) {
-        // What is nested too deeply has no place: it would be as long as it is useless.
+        // Not for too deep nesting: the pointer would be very long.
         let located = |mistake: &&mut Mistake| !mistake.pointer.is_empty();
         if let Some(mistake) = self.mistake.as_mut().filter(located) {
             mistake.pointer.insert_str(0, part);
@@ -214,7 +209,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
             match object.entry(key) {
                 Entry::Occupied(entry) => {
                     let pointer = format!("/{}", escaped(entry.key()));
-                    return Err(self.refuse(pointer, "This field is there twice."));
+                    return Err(self.refuse(pointer, "This field is duplicated."));
                 }
                 Entry::Vacant(entry) => match map.next_value_seed(self.inner()) {
                     Ok(value) => {
@@ -231,22 +226,17 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 }
 
-/// What is read from an object.
 pub trait Read: Sized {
-    /// The value; `None` if something is wrong, which `fields` knows then.
+    /// None after an error, which is in `fields`.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
-/// Reads a value.
-///
 /// # Errors
-/// Everything that is wrong with it, up to [`MISTAKES_MAX`].
+/// All mistakes, up to [`MISTAKES_MAX`].
 pub fn get<T: Read>(value: &Value) -> Result<T, Vec<Mistake>> {
     all(value, T::read)
 }
 
-/// Reads a value with `read`.
-///
 /// # Errors
 /// As [`get`].
 pub fn all<T>(
@@ -258,10 +248,10 @@ pub fn all<T>(
     read.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 
-/// Reads the fields of one object, and notes what is wrong with them.
+/// Reads the fields of one object and collects mistakes.
 #[derive(Debug)]
 pub struct Fields<'a> {
-    /// `None` if it is not an object, which is noted.
+    /// `None` with a mistake if it is not an object.
     object: Option<&'a Map<String, Value>>,
     pointer: &'a str,
     mistakes: &'a mut Vec<Mistake>,
@@ -281,12 +271,11 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// Where further mistakes go.
     pub fn mistakes(&mut self) -> &mut Vec<Mistake> {
         self.mistakes
     }
 
-    /// Notes a mistake in this field; an empty name is the object itself.
+    /// Adds a mistake in this field; an empty name is the object itself.
     pub fn wrong<T>(&mut self, name: &str, detail: impl Into<String>) -> Option<T> {
         if self.mistakes.len() < MISTAKES_MAX {
             let separator = if name.is_empty() { "" } else { "/" };
@@ -296,22 +285,21 @@ impl<'a> Fields<'a> {
         None
     }
 
-    /// Whether there are any fields.
     pub fn is_object(&self) -> bool {
         self.object.is_some()
     }
 
-    /// Whether the field is there, be it null.
+    /// Whether the field is present, also as null.
     pub fn has(&self, name: &str) -> bool {
         self.object.is_some_and(|object| object.contains_key(name))
     }
 
-    /// A field that may be missing, or null.
+    /// An optional or null field.
     pub fn look(&self, name: &str) -> Option<&'a Value> {
         self.object?.get(name).filter(|value| !value.is_null())
     }
 
-    /// A field that must be there.
+    /// A required field.
     pub fn get(&mut self, name: &str) -> Option<&'a Value> {
         let object = self.object?;
         match object.get(name).filter(|value| !value.is_null()) {
@@ -320,7 +308,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that may be missing, read by `read` if it is there.
+    /// An optional field, read by `read`.
     pub fn maybe<T>(
         &mut self,
         name: &str,
@@ -332,7 +320,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A text whose length in characters is in bounds.
+    /// A text with bounds on its length in characters.
     pub fn text(&mut self, name: &str, chars: RangeInclusive<usize>) -> Option<&'a str> {
         let text = self.get(name)?.as_str();
         let text = text.filter(|text| chars.contains(&text.chars().count()));
@@ -346,7 +334,7 @@ impl<'a> Fields<'a> {
         )
     }
 
-    /// An id: a text that `parse` accepts, or a whole number, which stands for its decimal text; else `detail` is noted.
+    /// An id: a text that `parse` accepts, or a whole number, read as its decimal text; else the mistake is `detail`.
     pub fn id<T>(
         &mut self,
         name: &str,
@@ -360,7 +348,7 @@ impl<'a> Fields<'a> {
         self.wrong(name, detail())
     }
 
-    /// A text that `parse` knows; `known` lists what it knows.
+    /// A text that `parse` accepts; `known` lists them.
     pub fn word<T>(
         &mut self,
         name: &str,
@@ -374,7 +362,6 @@ impl<'a> Fields<'a> {
         self.wrong(name, known())
     }
 
-    /// True or false.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         match self.get(name)? {
             Value::Bool(flag) => Some(*flag),
@@ -382,7 +369,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number that is in bounds.
     pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Option<f64> {
         match self.get(name)?.as_f64() {
             Some(number) if range.contains(&number) => Some(number),
@@ -394,7 +380,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A whole number that is in bounds.
     pub fn whole<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<T> {
         let number = self.get(name)?.as_u64();
         let number = number.filter(|number| range.contains(number));
@@ -409,7 +394,6 @@ impl<'a> Fields<'a> {
         )
     }
 
-    /// A list.
     pub fn list(&mut self, name: &str) -> Option<&'a [Value]> {
         match self.get(name)? {
             Value::Array(list) => Some(list),
@@ -437,7 +421,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of an id that is a text or a whole number.
 pub fn text_of_id(value: &Value) -> Option<std::borrow::Cow<'_, str>> {
     match value {
         Value::String(text) => Some(text.into()),
@@ -446,7 +429,7 @@ pub fn text_of_id(value: &Value) -> Option<std::borrow::Cow<'_, str>> {
     }
 }
 
-/// What a value is told that is not an id.
+/// The detail for an invalid id.
 pub fn not_an_id(chars_max: usize) -> String {
     let bytes_max = id::bytes_max(chars_max);
     format!(
@@ -471,7 +454,7 @@ mod tests {
             // The same key, differently escaped.
             (r#"{"a": 1, "\u0061": 2}"#, "/a"),
         ] {
-            let expected = Mistake::new(pointer, "This field is there twice.");
+            let expected = Mistake::new(pointer, "This field is duplicated.");
             assert_eq!(
                 read(text.as_bytes()),
                 Err(Unread::Mistake(expected)),

@@ -1,4 +1,4 @@
-//! Timestamps: RFC 3339, read and written to the microsecond.
+//! RFC 3339 timestamps in microseconds.
 
 use std::cell::Cell;
 
@@ -6,14 +6,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::{Serialize, Serializer};
 
-/// Digits of a second that the parser knows.
+/// Fractional digits that the parser accepts.
 const DIGITS_MAX: usize = 9;
 /// Microseconds of a day.
 const DAY_MICROS: u64 = 86_400_000_000;
-/// One digit after another in a leap second's place.
 const LEAP: &str = "60";
 
-/// Reads RFC 3339. Digits of a second beyond the sixth are cut off.
+/// Reads RFC 3339. Fractional digits beyond the sixth are truncated.
 ///
 /// A leap second (`23:59:60` UTC on the last day of a month) is read as the last microsecond before midnight: after
 /// everything in the second before it, and before everything of the next day. Two different times within it are equal.
@@ -40,10 +39,10 @@ pub fn parse(text: &str) -> Option<Timestamp> {
         .flatten()
 }
 
-/// Reads seconds since 1970. What is finer than a microsecond is rounded.
+/// Reads seconds since 1970, rounded to microseconds.
 pub fn from_seconds(seconds: f64) -> Option<Timestamp> {
     let micros = (seconds * 1e6).round();
-    // Beyond this no timestamp is; within it the conversion is exact.
+    // The range of timestamps, within which the conversion is exact.
     if !(-1e18..1e18).contains(&micros) {
         return None;
     }
@@ -54,7 +53,7 @@ pub fn from_seconds(seconds: f64) -> Option<Timestamp> {
     Timestamp::from_microsecond(micros as i64).ok()
 }
 
-/// The parts of a timestamp that the parser does not read as RFC 3339 means it.
+/// The parts of a timestamp that the parser does not read as RFC 3339 defines them.
 struct Written<'a> {
     date: &'a str,
     clock: &'a str,
@@ -91,7 +90,7 @@ fn ends_a_month(second: Timestamp) -> bool {
     midnight && at.date() == at.date().last_of_month()
 }
 
-/// The time as it is shown: RFC 3339 in UTC, always with six digits of a second.
+/// RFC 3339 in UTC, always with six fractional digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub Timestamp);
 
@@ -102,12 +101,12 @@ impl From<Timestamp> for Moment {
 }
 
 thread_local! {
-    /// The day that was shown last, counted from the epoch, and its date: a calendar costs more than the rest of an answer.
+    /// Cache of the last day since the epoch and its date: the calendar costs more than the rest of an answer.
     static DAY: Cell<(i64, [u8; 10])> = const { Cell::new((i64::MIN, [0; 10])) };
 }
 
 impl Moment {
-    /// The date of this day, which is not before the epoch.
+    /// The date of this day, from the epoch on.
     fn date(self, day: i64) -> [u8; 10] {
         let (last, mut date) = DAY.get();
         if last != day {
@@ -142,7 +141,7 @@ impl Serialize for Moment {
     }
 }
 
-/// Writes a timestamp of a model as it is shown.
+/// Serializes a timestamp as [`Moment`].
 ///
 /// # Errors
 /// The serializer's.

@@ -143,7 +143,7 @@ async fn the_shipped_pages_work_in_a_browser_without_a_word_in_its_console() {
     let held = shop.customer(order()).await;
     for door in [shop.customers, shop.staff, nginx.staff] {
         for (path, shown) in [
-            ("/", "The API, to read and to try"),
+            ("/", "API documentation"),
             ("/docs", "opblock-summary"),
             ("/start/", "An order is not taken by visiting a page"),
             ("/statistics?brista=Bo", "brista"),

@@ -136,7 +136,7 @@ async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
     for (arguments, code, said) in [
         (&["finish", unknown][..], 1, "404"),
         (&["order", "--name", ""], 1, "422"),
-        (&["flood", "unblock", "192.0.2.7"], 1, "not cut off"),
+        (&["flood", "unblock", "192.0.2.7"], 1, "not blocked"),
         (&["flood", "unblock", "nowhere"], 1, "400"),
         (
             &["line", "--url", "http://127.0.0.1:1"],
@@ -243,7 +243,7 @@ async fn an_address_that_is_cut_off_is_listed_and_let_back_in() {
     ])
     .await;
     let none = at(&shop, &["flood", "list"]).output().unwrap();
-    assert!(printed(&none).ends_with("No address is cut off.\n"));
+    assert!(printed(&none).ends_with("No address is blocked.\n"));
     let ask = order()
         .prefer("respond-async")
         .header("X-Forwarded-For", "192.0.2.7");

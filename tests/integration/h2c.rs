@@ -398,5 +398,5 @@ async fn held_streams_are_served_after_sigterm() {
         answer.unwrap().expect(200);
     }
     let log = shop.ended_well().await;
-    assert!(!log.contains("did not end in time"), "{log}");
+    assert!(!log.contains("did not close in time"), "{log}");
 }

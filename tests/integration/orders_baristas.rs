@@ -547,7 +547,7 @@ async fn an_order_whose_lease_ran_out_too_often_goes_behind_the_line_and_is_stil
     let log = shop.close().await;
     let warning = log.lines().find(|line| line.contains("\"level\":\"WARN\""));
     assert!(
-        warning.is_some_and(|line| line.contains("goes behind the line")),
+        warning.is_some_and(|line| line.contains("goes to the end of the line")),
         "{warning:?}"
     );
 }

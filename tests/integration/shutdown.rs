@@ -57,7 +57,7 @@ async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
         (&json!(true), &Value::Null)
     );
     let log = shop.ended_well().await;
-    assert!(!log.contains("did not end in time"), "{log}");
+    assert!(!log.contains("did not close in time"), "{log}");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn whoever_is_still_held_when_the_drain_is_over_is_sent_away_with_503() {
     let log = shop.ended_well().await;
     let warning = log.lines().find(|line| line.contains("\"level\":\"WARN\""));
     assert!(
-        warning.is_some_and(|line| line.contains("the drain is over")),
+        warning.is_some_and(|line| line.contains("`shutdown.drain` is over")),
         "{log}"
     );
 }
@@ -211,7 +211,7 @@ async fn connections_without_a_request_end_at_once() {
     staff.closed().await;
     assert_eq!(silent.rest().await, "");
     let log = shop.ended_well().await;
-    assert!(!log.contains("did not end in time"), "{log}");
+    assert!(!log.contains("did not close in time"), "{log}");
 }
 
 #[tokio::test]

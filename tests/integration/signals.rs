@@ -105,7 +105,7 @@ async fn a_server_that_waits_for_a_file_while_it_opens_can_be_stopped() {
         let manifest = pipe(&dir.path().join("manifest.json"));
         let manifest = manifest.to_str().unwrap();
         let mut server = Opening::start(dir.path(), &[("assignments.manifest", manifest)]);
-        server.has_said("the data directory is ours").await;
+        server.has_said("the data directory is locked").await;
         for (ignored, said) in [
             (Signal::HUP, "the configuration was reloaded"),
             (Signal::USR1, "SIGUSR1"),
@@ -454,19 +454,9 @@ async fn at_debug_what_baristas_do_names_the_customers_request() {
     two.leave().await;
     let log = shop.close().await;
     for (message, barista, customer, times) in [
-        (
-            "an order is handed to its barista",
-            "barista-1",
-            "customer-1",
-            1,
-        ),
-        (
-            "an order is handed to its barista",
-            "barista-2",
-            "customer-2",
-            1,
-        ),
-        ("a barista keeps an order", "barista-1", "customer-1", 1),
+        ("a barista gets an order", "barista-1", "customer-1", 1),
+        ("a barista gets an order", "barista-2", "customer-2", 1),
+        ("a barista extended a lease", "barista-1", "customer-1", 1),
         ("a barista gave an order back", "barista-1", "customer-1", 1),
         ("an order is ready", "barista-1", "customer-1", 1),
     ] {

@@ -719,7 +719,7 @@ async fn requests_are_measured_by_route_and_logged_with_their_time_and_client() 
     let line: Value = serde_json::from_str(line.unwrap()).unwrap();
     assert_eq!(line["span"]["client"], "192.0.2.7", "{line}");
     assert!(line["duration_ms"].is_number(), "{line}");
-    assert!(log.contains("the client has left"), "{log}");
+    assert!(log.contains("the client disconnected"), "{log}");
 }
 
 #[tokio::test]

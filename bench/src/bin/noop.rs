@@ -19,13 +19,13 @@ use clap::Parser;
 use jiff::Timestamp;
 use odyssey::config::Config;
 use odyssey::http::body::{AnyJson, BodyLimits};
-use odyssey::http::connection::Stop;
+use odyssey::http::caching::no_store;
+use odyssey::http::connection::Shutdown;
 use odyssey::http::edge::{self, Edge};
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
-use odyssey::http::page::not_kept;
 use odyssey::http::params::Path;
-use odyssey::http::server::{Seats, Server, Settings};
+use odyssey::http::server::{ConnectionLimit, Server, Settings};
 use odyssey::http::{Api, Problem};
 use odyssey::telemetry::{self, Registry};
 use serde::{Deserialize, Serialize};
@@ -149,14 +149,14 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     let settings = Settings {
         name: "staff",
         h2c: config.staff.h2c,
-        seats: Seats::new(SEATS),
+        limit: ConnectionLimit::new(SEATS),
         header_timeout: config.http.header_timeout,
         write_timeout: config.http.write_timeout,
         h2_streams_max: config.http.h2_streams_max,
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
     let edge = Edge::new("staff", api, origins, |peer, _| peer.to_string(), registry);
-    let server = Server::new(listener, edge, settings, Stop::default());
+    let server = Server::new(listener, edge, settings, Shutdown::default());
     // On a worker, as the measured server's listeners are.
     let task = tokio::spawn(server.run());
     task.await.context("serving ended")
@@ -231,7 +231,7 @@ async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
 async fn tell_of_order(AnyJson(event): AnyJson) -> Result<Response, Problem> {
     let id = event.get("orderId").and_then(serde_json::Value::as_str);
     id.ok_or_else(|| Problem::unreadable("This is no order."))?;
-    let mut response = not_kept(&[Assigned {
+    let mut response = no_store(&[Assigned {
         outcome: "assigned",
         courier_id: COURIER,
     }]);

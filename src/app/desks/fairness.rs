@@ -15,21 +15,20 @@ use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
 use crate::orders::error::PlaceError;
 use crate::orders::model::Outcome;
-use crate::orders::service::{Counter, Placement, Wanted};
+use crate::orders::service::{LockedLine, Placement, Wanted};
 
 const BARISTAS: usize = 10;
 const BREW: Duration = Duration::from_secs(45);
 
-/// The shop, open until it is dropped.
 struct Town {
     orders: Orders,
     flood: Flood,
     _crew: JoinSet<()>,
 }
 
-/// How long a customer was held who was served, or what they were answered.
+/// How long a served customer was held, or their answer.
 type Served = Result<Duration, String>;
-type Placed = Result<Placement<Mutex<Counter>>, PlaceError>;
+type Placed = Result<Placement<Mutex<LockedLine>>, PlaceError>;
 
 impl Town {
     fn open() -> Self {
@@ -39,7 +38,7 @@ impl Town {
         let desks = Desks::new(&config, Stores::closed(), types, 15_000, &registry);
         let mut crew = JoinSet::new();
         let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        crew.spawn(async move { orders.keep_time().await });
+        crew.spawn(async move { orders.run_timers().await });
         crew.spawn(async move { flood.sweep().await });
         for _ in 0..BARISTAS {
             let orders = desks.orders.clone();
@@ -49,7 +48,7 @@ impl Town {
                     let Some(taken) = orders.pull_within(None, hour).await else {
                         continue;
                     };
-                    let id = taken.handed().id;
+                    let id = taken.lease().id;
                     taken.confirm();
                     sleep(BREW).await;
                     orders.finish(id, None).unwrap();
@@ -73,7 +72,7 @@ impl Town {
         place(&self.orders, &self.flood, from, false).map(drop)
     }
 
-    /// A customer who is held until the coffee is ready.
+    /// A held customer.
     async fn held(orders: Orders, flood: Flood, from: IpAddr) -> Served {
         let begun = Instant::now();
         let placed =
@@ -96,27 +95,27 @@ impl Town {
     }
 }
 
-/// An order, as the desk's handler places it.
+/// Places an order as the handler does.
 fn place(orders: &Orders, flood: &Flood, from: IpAddr, hold: bool) -> Result<Placed, Refused> {
     let origin = flood.origin(from, &HeaderMap::new());
     let admission = flood.admit(&origin, Ask::Order)?;
     let wanted = Wanted {
         origin: admission.address(),
-        keep: Some(Box::new(admission)),
+        permit: Some(Box::new(admission)),
         ..Wanted::default()
     };
     let placed = orders.place(wanted, hold);
-    flood.settled(&origin);
+    flood.recheck(&origin);
     Ok(placed)
 }
 
-/// A regular customer of this number, each in a provider's network of their own.
+/// A normal client, each in a provider's network of its own.
 fn regular(n: u32) -> IpAddr {
     let [_, _, high, low] = n.to_be_bytes();
     Ipv4Addr::new(100 + high, low, 7, 1).into()
 }
 
-/// Where an attacker's addresses lie.
+/// An attacker's addresses.
 #[derive(Debug, Clone, Copy)]
 enum Attacker {
     OneAddress,
@@ -151,7 +150,8 @@ fn median(mut waits: Vec<Duration>) -> Duration {
     waits[waits.len() / 2]
 }
 
-/// The median wait of 200 who come after the attacker has placed as many promised orders as it could, and goes on.
+/// The median wait of 200 who come after the attacker has placed as many promised orders as it could, while the attack goes
+/// on.
 async fn median_behind(attacker: Attacker) -> Duration {
     let town = Town::open();
     let attack = async || {
@@ -203,7 +203,7 @@ async fn a_colleague_who_floods_takes_none_of_the_200_behind_one_address_out_of_
     for _ in 0..1000 {
         if let Err(refused) = town.promise(office) {
             let reason = match refused.reason {
-                Reason::CutOff => "cut off",
+                Reason::Blocked => "blocked",
                 Reason::Rate | Reason::Outstanding => "too much",
                 Reason::Network | Reason::Scarce => "others",
             };
@@ -211,15 +211,15 @@ async fn a_colleague_who_floods_takes_none_of_the_200_behind_one_address_out_of_
         }
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(reasons["cut off"] > 500, "{reasons:?}");
+    assert!(reasons["blocked"] > 500, "{reasons:?}");
     while let Some(served) = colleagues.join_next().await {
         assert!(matches!(served, Ok(Ok(_))), "{served:?}");
     }
 }
 
-/// A day: a regular customer every eight seconds; an office of 200 at ten, one of whom floods; from noon on an attacker with
-/// a provider's network, from two on one with a single address that never stops, and from four on one that holds
-/// connections and requests.
+/// A day: a normal client every eight seconds; an office of 200 at ten, one of whom floods; from noon on an attacker with a
+/// provider's network, from two on one with a single address that never stops, and from four on one that holds connections
+/// and requests.
 #[tokio::test(start_paused = true)]
 async fn on_a_day_with_three_attackers_everybody_else_is_served() {
     const DAY: Duration = Duration::from_hours(24);
@@ -288,7 +288,7 @@ async fn on_a_day_with_three_attackers_everybody_else_is_served() {
     // 400 of the provider's, 250 of the single address's, and each other.
     assert!(*worst < Duration::from_mins(100), "{worst:?}");
     assert!(median(regulars) < Duration::from_mins(1));
-    // In the evening nothing is left of it all.
+    // In the evening nothing is open or tracked.
     sleep(Duration::from_hours(1)).await;
     let table = town.flood.table();
     table.sweep();

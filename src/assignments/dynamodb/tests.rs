@@ -93,12 +93,12 @@ async fn tables_that_exist_are_left_as_they_are() {
 async fn without_its_tables_it_does_not_work_and_says_so_at_once() {
     let aws = Aws::emulated(&endpoint()).await;
     let store = Dynamodb::new(&aws, names(), Patience::default());
-    assert!(store.is_well());
+    assert!(store.is_healthy());
     assert_eq!(store.held(day(0)).await, Err(Unavailable::Engine));
-    assert!(!store.is_well());
+    assert!(!store.is_healthy());
     // Once they are there, it finds out by itself.
     provision(&store.client, &store.tables).await.unwrap();
-    until("the store works", async || store.is_well()).await;
+    until("the store works", async || store.is_healthy()).await;
     day_is(&store, &[]).await;
 }
 
@@ -146,15 +146,15 @@ async fn what_does_not_pass_is_said_and_nothing_is_kept() {
     for fault in [THROTTLED, CONFLICT, THROTTLED_INSIDE] {
         proxy.all_but(TRANSACTION, 0, fault);
         assert_eq!(changed(&store, given()).await, Err(Unavailable::Busy));
-        assert!(store.is_well(), "it is busy");
+        assert!(store.is_healthy(), "it is busy");
     }
     proxy.end();
     proxy.next(TRANSACTION, &[BROKEN, Lost, THROTTLED, BROKEN, BROKEN]);
     assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
-    assert!(!store.is_well());
+    assert!(!store.is_healthy());
     assert!(proxy.is_over());
     day_is(&store, &[]).await;
-    assert!(store.is_well());
+    assert!(store.is_healthy());
     assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
     day_is(&store, &[("ada", "p")]).await;
 }
@@ -412,10 +412,10 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     proxy.all_but(ANY, 0, Lost);
     assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
     assert_eq!(store.manifest(day(0)).await, Err(Unavailable::Engine));
-    assert!(!store.is_well());
+    assert!(!store.is_healthy());
     proxy.end();
     // Nobody asks it anything.
-    until("the store works", async || store.is_well()).await;
+    until("the store works", async || store.is_healthy()).await;
     assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
     day_is(&store, &[("ada", "p")]).await;
 }
@@ -435,9 +435,9 @@ async fn an_engine_that_stands_still_is_given_up_in_time_and_loses_nothing() {
     let given = part("ada", 1, &[], &["q"]);
     assert_eq!(changed(&store, given).await, Err(Unavailable::Engine));
     assert!(asked.elapsed() < Duration::from_secs(5));
-    assert!(!store.is_well());
+    assert!(!store.is_healthy());
     emulator.process.thaw();
-    until("the store works", async || store.is_well()).await;
+    until("the store works", async || store.is_healthy()).await;
     // What was asked while it stood still may be done or not, and may even be done only now.
     for _ in 0..100 {
         let now = held(&store, day(0)).await.len();

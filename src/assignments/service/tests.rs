@@ -34,7 +34,7 @@ fn store(directory: &TempDir) -> Sqlite {
 fn desk(store: impl Store + 'static, strict: bool) -> Assignments {
     let registry = Registry::new(&[]);
     let metrics = registry.register(Metrics::register);
-    Assignments::new(Arc::new(store), Oplog::nowhere(), metrics, strict)
+    Assignments::new(Arc::new(store), Oplog::disabled(), metrics, strict)
 }
 
 /// Two drivers without rules and one for express packages only; six packages, of which two are express.

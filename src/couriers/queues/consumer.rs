@@ -297,7 +297,7 @@ impl<H: Hears> Consumer<H> {
                 Err(Unavailable::Stopped) => return Kept::Stopped,
                 Err(Unavailable::Failed) => return Kept::Broken,
                 Err(away @ (Unavailable::Busy | Unavailable::Engine)) => {
-                    counts.not_kept.increment(1);
+                    counts.no_store.increment(1);
                     self.keeping.fails(queue, &away.to_string());
                 }
             }

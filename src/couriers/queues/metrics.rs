@@ -32,7 +32,7 @@ pub(super) struct Counts {
     pub(super) kept: Counter,
     pub(super) deleted: Counter,
     pub(super) not_received: Counter,
-    pub(super) not_kept: Counter,
+    pub(super) no_store: Counter,
     pub(super) not_buried: Counter,
     pub(super) not_deleted: Counter,
 }
@@ -96,7 +96,7 @@ impl Counts {
             kept: step("kept"),
             deleted: step("deleted"),
             not_received: retry("receive"),
-            not_kept: retry("keep"),
+            no_store: retry("keep"),
             not_buried: retry("bury"),
             not_deleted: retry("delete"),
         }

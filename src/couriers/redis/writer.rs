@@ -276,7 +276,7 @@ impl Writer {
 
     /// Finishes what others began; and if Redis failed, finds out whether it takes something again.
     async fn look_after(&self) -> Result<(), Unavailable> {
-        if !self.health.is_well() {
+        if !self.health.is_healthy() {
             let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
             let probed: RedisResult<String> = self.engine.ask(probe).await;
             self.health.wrote(probed)?;

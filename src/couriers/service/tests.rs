@@ -36,7 +36,7 @@ async fn a_change_of_one_courier_waits_for_no_change_of_another() {
     let (store, _directory) = fresh(Join::Zero);
     let metrics = Registry::new(&[]).register(Metrics::register);
     let topic = Arc::new(Stuck(stuck.id));
-    let desk = Couriers::new(Arc::new(store), metrics).beside(topic, true);
+    let desk = Couriers::new(Arc::new(store), metrics).with_topic(topic, true);
     let change = |said: AddCourier| {
         let desk = desk.clone();
         async move { desk.change(said.id, |_| Ok::<_, AnnounceError>(said)).await }

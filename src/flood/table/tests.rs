@@ -63,14 +63,14 @@ fn reason(table: &Table, who: IpNet) -> Reason {
     table.admit(who, Ask::Order).unwrap_err().reason
 }
 
-/// Asks until cut off; everything admitted is over at once.
+/// Asks until blocked; everything admitted is over at once.
 fn flood_until_cut_off(table: &Table, who: IpNet) -> u32 {
     for asked in 1..10_000 {
-        if order(table, who).is_err_and(|refused| refused.cut_off_since.is_some()) {
+        if order(table, who).is_err_and(|refused| refused.blocked_since.is_some()) {
             return asked;
         }
     }
-    panic!("never cut off");
+    panic!("never blocked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +101,7 @@ async fn held_requests_count_by_themselves_and_cost_nothing_of_the_rate() {
     let watching: Vec<_> = (0..250).map(|_| watch().unwrap()).collect();
     assert_eq!(watch().unwrap_err().reason, Reason::Outstanding);
     table.release(&watching[0]);
-    assert!(watch().is_ok(), "whoever has orders may ask about them");
+    assert!(watch().is_ok(), "a blocked client may poll its orders");
     assert_eq!(reason(&table, flooder()), Reason::Outstanding);
     release(&table, &open);
     assert_eq!(table.networks().total(Kind::Order), 0);
@@ -133,11 +133,11 @@ async fn who_is_refused_too_often_is_cut_off_and_comes_back_after_the_time() {
     assert_eq!(flood_until_cut_off(&table, flooder()), 350);
     let refused = order(&table, flooder()).unwrap_err();
     assert_eq!(
-        (refused.reason, refused.cut_off_since),
-        (Reason::CutOff, None)
+        (refused.reason, refused.blocked_since),
+        (Reason::Blocked, None)
     );
-    let [entry] = table.cut_off()[..] else {
-        panic!("one is cut off")
+    let [entry] = table.blocked()[..] else {
+        panic!("one is blocked")
     };
     assert_eq!((entry.address, entry.reason), (flooder(), Reason::Rate));
     assert!(table.admit(flooder(), Ask::Write).is_err());
@@ -147,7 +147,7 @@ async fn who_is_refused_too_often_is_cut_off_and_comes_back_after_the_time() {
     assert_eq!(refused.retry_after, Duration::from_secs(1));
     pass(2).await;
     order(&table, flooder()).unwrap();
-    assert!(table.cut_off().is_empty());
+    assert!(table.blocked().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +166,7 @@ async fn what_was_placed_before_the_refusals_is_told_from_what_came_after() {
     let later = Instant::now();
     let since = loop {
         let refused = order(&table, flooder()).unwrap_err();
-        if let Some(since) = refused.cut_off_since {
+        if let Some(since) = refused.blocked_since {
             break since;
         }
     };
@@ -180,22 +180,22 @@ async fn refusals_that_are_far_apart_cut_nobody_off() {
         order(&table, flooder()).unwrap();
     }
     for round in 0..20 {
-        // A minute's refills are admitted; 50 more are refused, half of what cuts an address off.
+        // A minute's refills are admitted; 50 more are refused, half of what blocks an address.
         let refilled = if round == 0 { 0 } else { 61 };
         let ask = |_: &u32| order(&table, flooder()).is_err();
         let refused = (0..refilled + 50).filter(ask).count();
         assert_eq!(refused, 50);
         pass(61).await;
     }
-    assert!(table.cut_off().is_empty());
+    assert!(table.blocked().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_let_back_in_starts_with_a_clean_slate() {
     let table = Table::new(limits());
     flood_until_cut_off(&table, flooder());
-    assert!(table.let_back_in(flooder()));
-    assert!(!table.let_back_in(flooder()));
+    assert!(table.unblock(flooder()));
+    assert!(!table.unblock(flooder()));
     assert_eq!(flood_until_cut_off(&table, flooder()), 350);
 }
 
@@ -230,7 +230,7 @@ async fn all_addresses_of_a_network_have_no_more_than_its_share() {
                     Err(refused) => {
                         let reasons = [Reason::Network, Reason::Outstanding];
                         assert!(reasons.contains(&refused.reason), "{within} {round}");
-                        assert_eq!(refused.cut_off_since, None, "a neighbour's doing");
+                        assert_eq!(refused.blocked_since, None, "a neighbour's doing");
                     }
                 }
             }
@@ -292,11 +292,11 @@ async fn the_fuller_the_line_the_less_an_origin_may_have_and_the_last_places_are
         "{count} {reason:?}"
     );
     assert_eq!(most(1500, "10.4.0.1/32"), (1, Reason::Scarce));
-    // However often they are told so, they are not cut off.
+    // However often they are refused, they are not blocked.
     for _ in 0..1000 {
         let _ = table.admit(address("10.4.0.1/32"), Ask::Order);
     }
-    assert!(table.cut_off().is_empty());
+    assert!(table.blocked().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,7 +352,7 @@ async fn who_cannot_be_told_from_a_newcomer_is_swept_and_others_are_not() {
     pass(249).await;
     table.sweep();
     assert_eq!(table.len(), 1, "250 orders are refilled");
-    assert!(!table.cut_off().is_empty());
+    assert!(!table.blocked().is_empty());
     pass(600).await;
     table.sweep();
     assert_eq!(table.len(), 0);
@@ -412,7 +412,7 @@ async fn many_addresses_of_a_subscriber_or_a_provider_share_a_rate_of_writes() {
         assert_eq!(accepted, most, "of a /{bits}");
         let elsewhere = address("2001:db9::/64");
         assert!(table.admit(elsewhere, Ask::Write).is_ok());
-        assert!(table.cut_off().is_empty());
+        assert!(table.blocked().is_empty());
     }
 }
 
@@ -432,20 +432,20 @@ async fn a_full_table_lets_newcomers_share_a_rate_and_cuts_no_shared_entry_off()
     let counted = table.admit(newcomer, Ask::Order).unwrap();
     assert_eq!(counted.entry, address("10.0.3.0/24"));
     assert_eq!(counted.address, newcomer);
-    assert_eq!(reason(&table, flooder()), Reason::CutOff);
+    assert_eq!(reason(&table, flooder()), Reason::Blocked);
     // A flooder among those who share is refused by the rate, however often, and so are the others.
     for _ in 0..5000 {
         let refused = order(&table, address("10.0.3.201/32")).err();
-        assert!(refused.is_none_or(|refused| refused.cut_off_since.is_none()));
+        assert!(refused.is_none_or(|refused| refused.blocked_since.is_none()));
     }
     assert_eq!(reason(&table, newcomer), Reason::Rate);
-    assert_eq!(table.cut_off().len(), 1);
-    // Who was there before the table was full has an entry of their own; IPv6 has its own room.
+    assert_eq!(table.blocked().len(), 1);
+    // Addresses from before the table was full have entries of their own; IPv6 has its own room.
     let first = table.admit(one(0), Ask::Order).unwrap();
     assert_eq!(first.entry, one(0));
     let v6 = address("2001:db8::/64");
     assert_eq!(table.admit(v6, Ask::Order).unwrap().entry, v6);
-    // A second later the others cannot be told from newcomers: there is room again.
+    // A second later the others are in their initial state: there is room again.
     pass(1).await;
     let again = address("10.0.3.202/32");
     assert_eq!(table.admit(again, Ask::Order).unwrap().entry, again);
@@ -472,7 +472,7 @@ async fn a_million_addresses_all_over_the_world_stay_within_the_bound_and_regula
     assert_eq!(table.networks().total(Kind::Order), 2);
     pass(1000).await;
     table.sweep();
-    assert_eq!(table.len(), 0, "nobody can be told from a newcomer");
+    assert_eq!(table.len(), 0, "all entries are in their initial state");
 }
 
 // --- Every admission is released exactly once --------------------------------------------------------------------------
@@ -505,7 +505,7 @@ fn neighbour(n: u8) -> IpNet {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: what is open, at every width, is exactly what was admitted and not released.
+    /// After any sequence of operations the open items, at every width, are exactly those admitted and not released.
     #[test]
     fn what_is_open_is_counted_exactly_at_every_width(steps in prop::collection::vec(prop_oneof![
         6 => (0_u8..12, prop::sample::select(&[Ask::Order, Ask::Watch, Ask::Write][..]), any::<bool>())
@@ -558,7 +558,7 @@ proptest! {
             for (_, _, counted) in held.drain(..) {
                 table.release(&counted);
             }
-            prop_assert!(table.networks().is_empty(), "what is over is forgotten");
+            prop_assert!(table.networks().is_empty(), "released networks are not tracked");
             Ok(())
         })?;
     }

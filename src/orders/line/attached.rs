@@ -1,17 +1,17 @@
 //! The requests attached to one order.
 //!
-//! Nearly every order has exactly one, its customer's: it is stored in place. Further ones are in a sorted map, so that one
-//! that leaves is found and removed without walking the others.
+//! Nearly every order has exactly one, its customer's: it is stored inline. Further ones are in a sorted map, so that
+//! removing one does not scan the others.
 
 use std::collections::BTreeMap;
 
-/// The requests attached to one order, in the order in which they came.
+/// The requests attached to one order, in order of arrival.
 #[derive(Debug)]
 pub(super) struct Attached<C> {
     first: Option<Request<C>>,
     #[expect(
         clippy::box_collection,
-        reason = "it is rarely there, and every order in line has room for it"
+        reason = "rarely used, and every order in line pays for the field"
     )]
     others: Option<Box<BTreeMap<u32, Request<C>>>>,
     next_number: u32,
@@ -21,13 +21,12 @@ pub(super) struct Attached<C> {
 #[derive(Debug)]
 struct Request<C> {
     number: u32,
-    /// A customer's leaving may take the order out of the line; a watcher's may not.
+    /// A customer's disconnect may cancel the order; a watcher's does not.
     customer: bool,
     receiver: C,
 }
 
 impl<C> Attached<C> {
-    /// No requests.
     pub(super) fn new() -> Self {
         Self {
             first: None,
@@ -37,7 +36,7 @@ impl<C> Attached<C> {
         }
     }
 
-    /// Adds a request; its number is not used again.
+    /// Adds a request and returns its number, which is not reused.
     pub(super) fn add(&mut self, customer: bool, receiver: C) -> u32 {
         let number = self.next_number;
         self.next_number += 1;
@@ -56,7 +55,7 @@ impl<C> Attached<C> {
         number
     }
 
-    /// Removes a request: whether it was a customer's; nothing if it is not attached.
+    /// Removes a request. Returns whether it was a customer's; none if it is not attached.
     pub(super) fn remove(&mut self, number: u32) -> Option<bool> {
         let request = match self.first.take_if(|first| first.number == number) {
             Some(request) => request,
@@ -66,7 +65,7 @@ impl<C> Attached<C> {
         Some(request.customer)
     }
 
-    /// Removes all requests; their receivers.
+    /// Removes all requests and returns their receivers.
     pub(super) fn take(&mut self) -> impl Iterator<Item = C> + use<C> {
         self.customers = 0;
         let others = self.others.take().map(|others| (*others).into_values());
@@ -75,18 +74,15 @@ impl<C> Attached<C> {
         requests.map(|request| request.receiver)
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         let others = self.others.as_ref().map_or(0, |others| others.len());
         usize::from(self.first.is_some()) + others
     }
 
-    /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether one of them is a customer's.
     pub(super) fn has_customer(&self) -> bool {
         self.customers > 0
     }

@@ -1,9 +1,8 @@
-//! Places in the line: a sorted, sparse set of tickets that can tell how many stand before a given one.
+//! Places in line: a sorted, sparse set of tickets that counts the tickets before a given one.
 //!
-//! Tickets are handed out in rising order, taken from the low end, given up anywhere, and sometimes put back.
-//! A page holds 256 neighbouring tickets, so both ends stay cheap however long the line is, a place in the middle is
-//! found in one look, and counting who stands before a place adds up pages instead of walking people.
-//! A page with nobody on it is dropped: memory follows the number of places in use, not the tickets ever given.
+//! Tickets are issued in rising order, taken from the low end, removed anywhere, and sometimes put back. A page is a bitmap
+//! of 256 neighbouring tickets: both ends are cheap however long the line is, a lookup touches one page, and counting adds
+//! up pages instead of tickets. Empty pages are dropped: memory follows the places in use, not the tickets ever issued.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ const PAGE_BITS: u32 = 8;
 const PAGE_LEN: usize = 1 << PAGE_BITS;
 const WORDS: usize = PAGE_LEN / 64;
 
-/// The sorted set of tickets in use, each with the number of whoever holds it.
+/// The tickets in use, sorted, each with its holder.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     pages: BTreeMap<u64, Box<Page>>,
@@ -44,7 +43,7 @@ impl Page {
             .sum()
     }
 
-    /// How many are used before position `at` of this page.
+    /// Tickets in use before position `at` of this page.
     fn count_before(&self, at: usize) -> usize {
         let (word, bit) = (at / 64, at % 64);
         let whole: u32 = self.used[..word].iter().map(|w| w.count_ones()).sum();
@@ -64,12 +63,10 @@ fn page_of(ticket: Ticket) -> (u64, usize) {
 }
 
 impl Places {
-    /// How many places are in use.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Nobody is in line.
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -88,7 +85,7 @@ impl Places {
         self.len += 1;
     }
 
-    /// Frees the place and says who stood there.
+    /// Frees the place and returns its holder.
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<u32> {
         let (number, at) = page_of(ticket);
         let page = self.pages.get_mut(&number)?;
@@ -112,7 +109,7 @@ impl Places {
         Some(((number << PAGE_BITS) | at as u64, page.holders[at]))
     }
 
-    /// Who stands in line, from the lowest ticket on.
+    /// The holders, by rising ticket.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
         self.pages.values().flat_map(|page| {
             let used = (0..PAGE_LEN).filter(|at| page.used[at / 64] & (1 << (at % 64)) != 0);
@@ -120,7 +117,7 @@ impl Places {
         })
     }
 
-    /// How many tickets in use are lower than this one.
+    /// Tickets in use that are lower than this one.
     pub(super) fn count_before(&self, ticket: Ticket) -> usize {
         let (number, at) = page_of(ticket);
         let whole: usize = self
@@ -194,7 +191,7 @@ mod tests {
             for ticket in model.into_keys() {
                 places.remove(ticket);
             }
-            prop_assert!(places.pages.is_empty(), "an empty line keeps no page");
+            prop_assert!(places.pages.is_empty(), "an empty line has no pages");
         }
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 
-/// A line in the tests: receivers and baristas are numbers.
+/// Receivers and baristas are numbers.
 type TestLine = Line<u32, u32>;
 
 pub(in crate::orders) fn rules() -> Rules {
@@ -24,7 +24,7 @@ pub(in crate::orders) fn rules() -> Rules {
     }
 }
 
-/// A clock that the test turns.
+/// A clock that the test advances.
 struct Clock(Now);
 
 impl Clock {
@@ -79,16 +79,16 @@ fn place_keyed(line: &mut TestLine, now: Now, n: u128, name: &str) -> Placed<u32
         .unwrap()
 }
 
-fn pull(line: &mut TestLine, now: Now) -> Option<Handed> {
+fn pull(line: &mut TestLine, now: Now) -> Option<Lease> {
     match line.pull(now, None, None) {
-        Pulled::Order(handed) => Some(handed),
+        Pulled::Order(lease) => Some(lease),
         Pulled::Nothing => None,
-        Pulled::Idle(_) => panic!("nobody asked to wait"),
+        Pulled::Idle(_) => panic!("not asked to wait"),
     }
 }
 
 fn pulled_ids(line: &mut TestLine, now: Now) -> Vec<OrderId> {
-    std::iter::from_fn(|| pull(line, now).map(|handed| handed.id)).collect()
+    std::iter::from_fn(|| pull(line, now).map(|lease| lease.id)).collect()
 }
 
 fn idle(line: &mut TestLine, now: Now, barista: u32) -> Idle {
@@ -126,7 +126,7 @@ fn the_longest_idle_barista_is_served_first() {
             panic!("an idle barista gets the order at once");
         };
         assert_eq!(offer.barista, n);
-        assert_eq!(offer.handed.id, id(u128::from(n)));
+        assert_eq!(offer.lease.id, id(u128::from(n)));
     }
     assert_eq!(line.figures(clock.0.instant).idle_baristas, 0);
 }
@@ -380,13 +380,17 @@ fn a_promised_order_nobody_asks_about_leaves_and_one_that_is_asked_about_stays()
     let watcher = line.watch(id(4), 9).unwrap();
     assert_eq!(unasked(&mut line, clock.pass(1)), 2);
     let stage = |line: &mut TestLine, n| line.view(clock.0, id(n)).unwrap().order.stage;
-    assert_eq!(stage(&mut line, 1), Stage::Cancelled, "and is remembered");
+    assert_eq!(
+        stage(&mut line, 1),
+        Stage::Cancelled,
+        "and can be looked up"
+    );
     assert_eq!(stage(&mut line, 3), Stage::Cancelled);
     // Of those two, one is held for.
     assert_eq!(unasked(&mut line, clock.pass(299)), 1);
     line.leave(clock.0, watcher);
     assert_eq!(pulled_ids(&mut line, clock.0), [id(4)]);
-    // While it is brewed nobody need ask; back in line, it stays for another while.
+    // It need not be polled while it is brewed; back in line, its grace starts anew.
     assert_eq!(unasked(&mut line, clock.pass(120)), 0);
     assert_eq!(unasked(&mut line, clock.pass(299)), 0);
     assert_eq!(unasked(&mut line, clock.pass(1)), 1);
@@ -449,7 +453,7 @@ fn a_late_finish_counts_while_nobody_else_has_finished() {
     let finished = line.finish(clock.pass(5), id(1), None).unwrap();
     assert!(finished.order.delivered);
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
-    assert!(pull(&mut line, clock.0).is_none(), "nobody brews it again");
+    assert!(pull(&mut line, clock.0).is_none(), "it is not brewed again");
 }
 
 #[test]
@@ -458,8 +462,8 @@ fn an_order_that_wears_out_its_baristas_goes_behind_the_line() {
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
     for attempt in 1..=3 {
-        let handed = pull(&mut line, clock.0).unwrap();
-        assert_eq!((handed.id, handed.attempt), (id(1), attempt));
+        let lease = pull(&mut line, clock.0).unwrap();
+        assert_eq!((lease.id, lease.attempt), (id(1), attempt));
         let elapsed = line.elapse(clock.pass(120));
         assert_eq!(elapsed.expired[0].moved_back, attempt == 3);
     }
@@ -471,9 +475,9 @@ fn an_extended_lease_counts_from_now() {
     let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
-    let handed = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
+    let lease = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
     assert_eq!(
-        handed.lease_expires_at,
+        lease.lease_expires_at,
         clock.0.wall_after(Duration::from_secs(120))
     );
     assert!(line.elapse(clock.pass(119)).expired.is_empty());
@@ -501,7 +505,7 @@ fn a_released_order_goes_to_the_longest_idle_barista_or_its_own_place() {
     let Ok(Returned::Offered(offer)) = line.release(clock.0, id(1), Some(2)) else {
         panic!("a barista is idle")
     };
-    assert_eq!((offer.barista, offer.handed.attempt), (5, 3));
+    assert_eq!((offer.barista, offer.lease.attempt), (5, 3));
     assert!(matches!(
         line.release(clock.0, id(1), Some(2)),
         Err(FenceError::Fenced { current: 3, .. })
@@ -513,8 +517,8 @@ fn a_hand_over_that_did_not_happen_is_not_counted() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     place(&mut line, clock.0, 2);
-    let handed = pull(&mut line, clock.0).unwrap();
-    let mut back = || line.give_back(clock.0, handed.id, handed.attempt, None);
+    let lease = pull(&mut line, clock.0).unwrap();
+    let mut back = || line.give_back(clock.0, lease.id, lease.attempt, None);
     assert!(matches!(back(), Some(Returned::ToLine)));
     assert!(back().is_none(), "twice is harmless");
     let again = pull(&mut line, clock.0).unwrap();
@@ -531,13 +535,13 @@ fn a_hand_over_that_did_not_happen_leaves_the_order_with_its_previous_barista() 
     place(&mut line, clock.0, 1);
     let pull_as =
         |line: &mut TestLine, now, name: &str| match line.pull(now, Some(name.into()), None) {
-            Pulled::Order(handed) => handed,
+            Pulled::Order(lease) => lease,
             other => panic!("{other:?}"),
         };
     pull_as(&mut line, clock.0, "Ann");
     line.elapse(clock.pass(120));
-    let handed = pull_as(&mut line, clock.0, "Bo");
-    line.give_back(clock.0, handed.id, handed.attempt, handed.previous);
+    let lease = pull_as(&mut line, clock.0, "Bo");
+    line.give_back(clock.0, lease.id, lease.attempt, lease.previous);
     let finished = line.finish(clock.pass(5), id(1), None).unwrap();
     assert_eq!(finished.order.barista.as_deref(), Some("Ann"));
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
@@ -627,7 +631,7 @@ fn only_so_many_finished_orders_are_remembered() {
     }
     assert!(
         line.view(clock.0, id(1)).is_none(),
-        "the oldest is forgotten first"
+        "the oldest is evicted first"
     );
     assert!(line.view(clock.0, id(2)).is_some() && line.view(clock.0, id(3)).is_some());
 }
@@ -644,7 +648,7 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     assert_eq!(
         line.leave(clock.0, attachment),
         None,
-        "their request was told already"
+        "their request was answered already"
     );
     assert!(matches!(
         line.place(clock.0, order(2, clock.0), None, Some(2)),
@@ -656,7 +660,7 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     );
     assert!(
         matches!(line.pull(clock.0, None, Some(1)), Pulled::Nothing),
-        "but nobody waits for more"
+        "but no request waits"
     );
 }
 
@@ -705,7 +709,7 @@ fn while_no_barista_shows_there_is_no_estimate_and_the_crew_is_away() {
     assert_eq!(
         line.view(clock.0, id(9)).unwrap().crew,
         Some(Crew::Away),
-        "nobody has come yet"
+        "no barista has come yet"
     );
     (line, clock) = line_with_a_measured_crew();
     let mut last = Duration::ZERO;
@@ -798,27 +802,33 @@ fn a_purge_takes_what_nobody_has_started_and_leaves_what_was_there_before_and_ev
 #[test]
 fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    let kept = Arc::new(());
-    let keep = |kept: &Arc<()>| -> Keep { Box::new(Arc::clone(kept)) };
+    let count = Arc::new(());
+    let permit = |count: &Arc<()>| -> Permit { Box::new(Arc::clone(count)) };
     for (n, ends) in [(1, true), (2, false)] {
         line.place(clock.0, order(n, clock.0), None, None).unwrap();
-        assert!(line.keep(id(n), keep(&kept)).is_none());
-        assert!(line.keep(id(n), keep(&kept)).is_some(), "one is enough");
-        assert_eq!(Arc::strong_count(&kept), 2);
+        assert!(line.store_permit(id(n), permit(&count)).is_none());
+        assert!(
+            line.store_permit(id(n), permit(&count)).is_some(),
+            "one is enough"
+        );
+        assert_eq!(Arc::strong_count(&count), 2);
         if ends {
             pull(&mut line, clock.0).unwrap();
             line.finish(clock.0, id(n), None).unwrap();
         } else {
             line.cancel(clock.0, id(n)).unwrap();
         }
-        assert_eq!(Arc::strong_count(&kept), 1);
-        assert!(line.keep(id(n), keep(&kept)).is_some(), "too late");
+        assert_eq!(Arc::strong_count(&count), 1);
+        assert!(
+            line.store_permit(id(n), permit(&count)).is_some(),
+            "too late"
+        );
     }
-    // With a customer who is held it stays until the order has left the line, and through the grace of a key.
+    // With a held customer the permit stays until the order has left the line, and through the grace of a key.
     let attachment = place(&mut line, clock.0, 3);
-    assert!(line.keep(id(3), keep(&kept)).is_none());
+    assert!(line.store_permit(id(3), permit(&count)).is_none());
     line.leave(clock.0, attachment);
-    assert_eq!(Arc::strong_count(&kept), 1);
+    assert_eq!(Arc::strong_count(&count), 1);
     let Placed::New {
         attachment: Some(attachment),
         ..
@@ -826,12 +836,12 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     else {
         panic!("a new order, held");
     };
-    assert!(line.keep(id(4), keep(&kept)).is_none());
+    assert!(line.store_permit(id(4), permit(&count)).is_none());
     assert!(line.is_pending(&key("k").key));
     assert_eq!(line.leave(clock.0, attachment), Some(Left::Graced));
-    assert_eq!(Arc::strong_count(&kept), 2, "it is still in line");
+    assert_eq!(Arc::strong_count(&count), 2, "it is still in line");
     let mut clock = clock;
     line.elapse(clock.pass(60));
-    assert_eq!(Arc::strong_count(&kept), 1);
+    assert_eq!(Arc::strong_count(&count), 1);
     assert!(!line.is_pending(&key("k").key));
 }

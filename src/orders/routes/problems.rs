@@ -1,4 +1,4 @@
-//! Which problem each error of the order line is.
+//! Maps the order line's errors to problems.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) fn unknown_order() -> Problem {
         StatusCode::NOT_FOUND,
         "order-unknown",
         "No such order",
-        "The order does not exist, or was finished too long ago to be remembered.",
+        "The order does not exist, or was evicted after it was finished.",
     )
 }
 
@@ -44,13 +44,13 @@ impl From<PlaceError> for Problem {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency-key-reused",
                 "The idempotency key is taken",
-                "This Idempotency-Key came with a different body before; use a new key for a new order.",
+                "This Idempotency-Key was sent with a different body before; use a new key for a new order.",
             ),
             PlaceError::Full { retry_after } => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "line-full",
                 "The line is full",
-                "As many orders are waiting as the shop can keep; try again later.",
+                "The line has as many orders as it may have; try again later.",
             )
             .retry_after(retry_after.unwrap_or(Duration::from_secs(30))),
             PlaceError::Closing => Problem::stopping(),
@@ -93,7 +93,12 @@ impl From<FenceError> for Problem {
                 let state = stage.as_str();
                 let detail =
                     format!("Only an order that is being brewed has a lease; this one is {state}.");
-                conflict("not-brewing", "Nobody is brewing the order", detail, state)
+                conflict(
+                    "not-brewing",
+                    "The order is not being brewed",
+                    detail,
+                    state,
+                )
             }
             FenceError::Fenced { stage, current } => fenced(stage.as_str(), current),
         }
@@ -105,7 +110,7 @@ pub(super) fn cancelled(order: &Order) -> Problem {
         StatusCode::CONFLICT,
         "order-cancelled",
         "The order was cancelled",
-        "The order was taken out of the line before anybody brewed it.",
+        "The order was cancelled before it was ready.",
     )
     .with("order_id", order.id.to_string())
     .with("state", order.stage.as_str())

@@ -1,4 +1,4 @@
-//! What goes over the wire at the order line, and how the model becomes it.
+//! JSON types of the order line.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Handed, Order, View};
+use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Lease, Order, View};
 use super::super::service::Report;
 use crate::values::json::{Fields, Read};
 use crate::values::time::Moment;
@@ -41,7 +41,7 @@ pub(super) struct ReadyOrder {
     pub(super) status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Box<str>>,
-    /// How often it was handed to a barista.
+    /// Leases so far.
     #[schema(minimum = 1)]
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
@@ -58,7 +58,7 @@ pub(super) struct ReadyOrder {
 
 impl ReadyOrder {
     pub(super) fn of(order: &Order) -> Self {
-        // A ready order has both moments; its placing stands in for a moment that were missing.
+        // A ready order has both; `placed` is a fallback that is never used.
         let started = order.started.unwrap_or(order.placed);
         let ended = order.ended.unwrap_or(order.placed);
         Self {
@@ -76,7 +76,7 @@ impl ReadyOrder {
     }
 }
 
-/// An order, as somebody who asks sees it.
+/// An order as its customer sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct OrderState {
     /// UUID version 7.
@@ -92,19 +92,19 @@ pub(super) struct OrderState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, nullable = false)]
     pub(super) position: Option<usize>,
-    /// Until it is ready, by the crew's measured pace, milliseconds; absent while nothing is measured, or the crew is away.
+    /// By the crew's measured pace, milliseconds; absent while nothing is measured or the crew is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) estimated_wait_ms: Option<u64>,
-    /// While waiting: `present`, or `away` if no barista has shown for a minute.
+    /// While waiting: `present`, or `away` without a barista for a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "present")]
     pub(super) crew: Option<&'static str>,
-    /// While waiting, of an order that was promised (202): it leaves the line if nobody asks about it until then.
+    /// While waiting, of an order that was promised (202): it is cancelled unless it is polled before then.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, nullable = false)]
     pub(super) ask_before: Option<Moment>,
-    /// How often it was handed to a barista.
+    /// Leases so far.
     pub(super) attempts: u32,
     #[schema(value_type = String, format = DateTime)]
     pub(super) placed_at: Moment,
@@ -145,36 +145,36 @@ pub(super) struct StartedOrder {
     pub(super) drink: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Box<str>>,
-    /// Which hand-over of this order it is.
+    /// The number of the lease.
     #[schema(minimum = 1)]
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
     pub(super) placed_at: Moment,
     /// Time in line, milliseconds.
     pub(super) waited_ms: u64,
-    /// Until then it is this barista's, unless extended.
+    /// Until then the order is this barista's, unless extended.
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
     /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
-    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and asks for it, or
-    /// a request waits to see it ready. `gone`: the customer has left; one with an idempotency key may come back.
+    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and polls, or a
+    /// request waits for its state to change. `gone`: the customer left; one with an idempotency key may reconnect.
     #[schema(example = "held")]
     pub(super) customer_presence: &'static str,
 }
 
 impl StartedOrder {
-    pub(super) fn of(handed: &Handed) -> Self {
+    pub(super) fn of(lease: &Lease) -> Self {
         Self {
-            order_id: handed.id.0,
+            order_id: lease.id.0,
             drink: DRINK,
-            customer: handed.customer.clone(),
-            attempt: handed.attempt,
-            placed_at: handed.placed_at.into(),
-            waited_ms: millis(handed.waited),
-            lease_expires_at: handed.lease_expires_at.into(),
-            customer_waiting: handed.customer_waiting,
-            customer_presence: handed.presence.as_str(),
+            customer: lease.customer.clone(),
+            attempt: lease.attempt,
+            placed_at: lease.placed_at.into(),
+            waited_ms: millis(lease.waited),
+            lease_expires_at: lease.lease_expires_at.into(),
+            customer_waiting: lease.customer_waiting,
+            customer_presence: lease.presence.as_str(),
         }
     }
 }
@@ -186,14 +186,14 @@ pub(super) struct FinishedOrder {
     pub(super) order_id: Uuid,
     #[schema(example = "ready")]
     pub(super) status: &'static str,
-    /// Whether somebody was there to receive it.
+    /// Whether a request was held for it.
     pub(super) delivered: bool,
-    /// It had been reported before; nothing has changed.
+    /// It had been reported before.
     pub(super) already: bool,
-    /// How often it was handed to a barista.
+    /// Leases so far.
     #[schema(minimum = 1)]
     pub(super) attempts: u32,
-    /// The latest barista it was handed to, if they gave a name.
+    /// The latest barista, if they gave a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) barista: Option<Box<str>>,
     #[schema(value_type = String, format = DateTime)]
@@ -225,7 +225,7 @@ impl FinishedOrder {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FinishedAndNext {
     pub(super) finished: FinishedOrder,
-    /// The next order, as from `/start/`; null if nobody waits.
+    /// The next order, as from `/start/`; null if none waits.
     pub(super) next: Option<StartedOrder>,
 }
 
@@ -243,15 +243,15 @@ pub(super) enum FinishAnswer {
 pub(super) struct ExtendedOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
-    /// Which hand-over of this order it is.
+    /// The number of the lease.
     #[schema(minimum = 1)]
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
     /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
-    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and asks for it, or
-    /// a request waits to see it ready. `gone`: the customer has left; one with an idempotency key may come back.
+    /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and polls, or a
+    /// request waits for its state to change. `gone`: the customer left; one with an idempotency key may reconnect.
     #[schema(example = "held")]
     pub(super) customer_presence: &'static str,
 }
@@ -263,7 +263,6 @@ pub(super) struct ReleasedOrder {
     pub(super) order_id: Uuid,
 }
 
-/// Whole milliseconds.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,5 @@
-//! Races, explored by a model checker: it runs each scenario under thousands of schedules and reports the one that
-//! fails. An order that gets lost shows as a deadlock, because somebody then waits for it for ever.
+//! Races, explored by a model checker under thousands of schedules. A lost order shows as a deadlock: its customer waits
+//! for ever.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,17 +12,17 @@ use super::super::line::tests::rules;
 use super::super::model::{IdempotencyKey, Stage};
 use super::*;
 
-type Lock = shuttle::sync::Mutex<Counter>;
+type Lock = shuttle::sync::Mutex<LockedLine>;
 type Shop = Desk<Lock>;
 
-impl CounterLock for Lock {
-    fn new(counter: Counter) -> Self {
-        Self::new(counter)
+impl LineLock for Lock {
+    fn new(line: LockedLine) -> Self {
+        Self::new(line)
     }
 
-    fn with<R>(&self, step: impl FnOnce(&mut Counter) -> R) -> R {
+    fn with<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
         let result = step(&mut self.lock().unwrap());
-        // What follows a step outside the lock, a send or a drop, may be overtaken there.
+        // A send or drop after a step, outside the lock, may be overtaken.
         thread::yield_now();
         result
     }
@@ -30,8 +30,7 @@ impl CounterLock for Lock {
 
 const SCHEDULES: usize = 3000;
 
-/// Runs the scenario under random schedules, and under schedules with few, well-placed preemptions, which find deep races
-/// that random ones miss.
+/// Random schedules, and schedules with few preemptions (PCT), which find deep races that random ones miss.
 fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
     shuttle::check_random(scenario, SCHEDULES);
     shuttle::check_pct(scenario, SCHEDULES, 3);
@@ -61,10 +60,9 @@ fn place_keyed(shop: &Shop) -> Placement<Lock> {
     shop.place(wanted, true).unwrap()
 }
 
-/// The next order, waiting for it if need be.
-fn pull(shop: &Shop) -> HandOver<Lock> {
+fn pull(shop: &Shop) -> LeaseGuard<Lock> {
     match shop.pull_or_wait(None) {
-        Ok(hand_over) => hand_over,
+        Ok(guard) => guard,
         Err(idle) => block_on(idle),
     }
     .expect("the shop is open")
@@ -102,26 +100,26 @@ fn whoever_drops_a_hand_over_the_order_is_served_in_the_end() {
                 thread::spawn(move || block_on(place(&shop)))
             })
             .collect();
-        // Two baristas whose connections break: while they are idle, or with an order already on its way or in hand.
+        // Two baristas whose connections break: while idle, with a lease sent, or with one received.
         let leavers: Vec<_> = (0..2)
             .map(|_| {
                 let shop = shop.clone();
                 thread::spawn(move || match shop.pull_or_wait(None) {
-                    Ok(hand_over) => drop(hand_over),
+                    Ok(guard) => drop(guard),
                     Err(idle) if thread_rng().gen_bool(0.5) => drop(idle.stop()),
                     Err(idle) => drop(idle),
                 })
             })
             .collect();
         for _ in 0..2 {
-            let hand_over = pull(&shop);
-            let handed = hand_over.handed().clone();
-            hand_over.confirm();
+            let guard = pull(&shop);
+            let lease = guard.lease().clone();
+            guard.confirm();
             assert_eq!(
-                handed.attempt, 1,
+                lease.attempt, 1,
                 "what did not reach a barista is not counted"
             );
-            assert!(!shop.finish(handed.id, Some(1)).unwrap().already);
+            assert!(!shop.finish(lease.id, Some(1)).unwrap().already);
         }
         for leaver in leavers {
             leaver.join().unwrap();
@@ -143,19 +141,19 @@ fn an_order_is_never_with_two_baristas_while_its_lease_holds() {
             .map(|_| {
                 let (shop, at_work) = (shop.clone(), Arc::clone(&at_work));
                 thread::spawn(move || {
-                    let Some(hand_over) = shop.pull(None) else {
+                    let Some(guard) = shop.pull(None) else {
                         return 0;
                     };
                     assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two at once");
                     thread::yield_now();
-                    let handed = hand_over.handed().clone();
+                    let lease = guard.lease().clone();
                     at_work.fetch_sub(1, Ordering::SeqCst);
                     if thread_rng().gen_bool(0.5) {
-                        drop(hand_over);
+                        drop(guard);
                         return 0;
                     }
-                    hand_over.confirm();
-                    shop.finish(handed.id, Some(handed.attempt)).unwrap();
+                    guard.confirm();
+                    shop.finish(lease.id, Some(lease.attempt)).unwrap();
                     1
                 })
             })
@@ -184,8 +182,8 @@ fn a_customer_who_leaves_is_either_gone_or_brewed_for_never_both() {
         let barista = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let hand_over = shop.pull(None)?;
-                hand_over.confirm();
+                let guard = shop.pull(None)?;
+                guard.confirm();
                 Some(shop.finish(order, None).unwrap())
             })
         };
@@ -219,9 +217,9 @@ fn when_a_lease_runs_out_only_the_first_finish_counts_and_one_answer_is_given() 
         let second = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let hand_over = shop.pull(None)?;
-                let attempt = hand_over.handed().attempt;
-                hand_over.confirm();
+                let guard = shop.pull(None)?;
+                let attempt = guard.lease().attempt;
+                guard.confirm();
                 assert_eq!(attempt, 2);
                 // Fenced or already done if the slow one was faster in the end.
                 Some(
@@ -256,7 +254,7 @@ fn a_lease_that_runs_out_meets_an_idle_barista_who_leaves() {
         clock.join().unwrap();
         leaver.join().unwrap();
         let again = pull(&shop);
-        assert_eq!(again.handed().attempt, 2);
+        assert_eq!(again.lease().attempt, 2);
         again.confirm();
         shop.finish(held.order(), Some(2)).unwrap();
         assert!(matches!(block_on(held), Outcome::Ready(_)));
@@ -274,13 +272,13 @@ fn two_requests_with_one_key_make_one_order_and_get_one_answer_each() {
                 thread::spawn(move || match place_keyed(&shop) {
                     Placement::Held(held) => block_on(held),
                     Placement::Replayed(outcome) => outcome,
-                    Placement::Promised(_) => panic!("nobody asked for that"),
+                    Placement::Promised(_) => panic!("not asked for"),
                 })
             })
             .collect();
-        let hand_over = pull(&shop);
-        let id = hand_over.handed().id;
-        hand_over.confirm();
+        let guard = pull(&shop);
+        let id = guard.lease().id;
+        guard.confirm();
         shop.finish(id, None).unwrap();
         for request in requests {
             assert!(matches!(request.join().unwrap(), Outcome::Ready(order) if order.id == id));
@@ -312,10 +310,10 @@ fn a_keyed_customer_who_leaves_and_one_who_comes_back_keep_the_order_alive() {
         };
         leaving.join().unwrap();
         clock.join().unwrap();
-        // Within the grace, whoever left and came back in whichever order: it is one order, and it is served.
-        let hand_over = pull(&shop);
-        assert_eq!(hand_over.handed().id, id);
-        hand_over.confirm();
+        // Within the grace, in any order of leaving and coming back: it is one order, and it is served.
+        let guard = pull(&shop);
+        assert_eq!(guard.lease().id, id);
+        guard.confirm();
         // The one who comes back may come after the finish: then the answer is replayed, which this scenario excludes by
         // finishing only once they are attached.
         while shop.figures().held == 0 {
@@ -337,7 +335,7 @@ fn a_promise_and_a_finish_at_once_give_one_of_the_two_answers() {
         let promising = thread::spawn(move || held.promise());
         let report = shop.finish(id, None).unwrap();
         match promising.join().unwrap() {
-            Ok(()) => assert!(!report.order.delivered, "they were told 202"),
+            Ok(()) => assert!(!report.order.delivered, "they were answered 202"),
             Err(held) => {
                 assert!(matches!(block_on(held), Outcome::Ready(_)));
                 assert!(report.order.delivered);
@@ -363,12 +361,12 @@ fn closing_leaves_nobody_held() {
         let barista = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let hand_over = match shop.pull_or_wait(None) {
-                    Ok(hand_over) => hand_over,
+                let guard = match shop.pull_or_wait(None) {
+                    Ok(guard) => guard,
                     Err(idle) => block_on(idle),
                 }?;
-                let id = hand_over.handed().id;
-                hand_over.confirm();
+                let id = guard.lease().id;
+                guard.confirm();
                 shop.finish(id, None).ok()
             })
         };

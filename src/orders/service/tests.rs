@@ -1,4 +1,4 @@
-//! Leases, graces and waits, with a clock that stands still until everybody waits for it.
+//! Leases, graces and waits, under tokio's paused clock.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ fn open() -> (Orders, JoinHandle<()>) {
     let orders = Orders::new(rules(), Metrics::register());
     let keeper = tokio::spawn({
         let orders = orders.clone();
-        async move { orders.keep_time().await }
+        async move { orders.run_timers().await }
     });
     (orders, keeper)
 }
 
-fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<Counter>> {
+fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<LockedLine>> {
     let keyed = key.map(|key| Keyed {
         key: IdempotencyKey::parse(key.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 0,
@@ -48,7 +48,7 @@ async fn a_barista_who_vanishes_loses_the_order_after_the_lease() {
     pass(2).await;
     assert_eq!(orders.figures().waiting, 1);
     let again = orders.pull(None).unwrap();
-    assert_eq!(again.handed().attempt, 2);
+    assert_eq!(again.lease().attempt, 2);
     again.confirm();
     orders.finish(held.order(), Some(2)).unwrap();
     assert!(matches!(held.await, Outcome::Ready(order) if order.attempts == 2));
@@ -63,7 +63,7 @@ async fn an_order_given_up_by_its_lease_goes_to_a_barista_who_waits_for_it() {
         .pull_within(None, Duration::from_secs(1000))
         .await
         .unwrap();
-    assert_eq!((next.handed().id, next.handed().attempt), (held.order(), 2));
+    assert_eq!((next.lease().id, next.lease().attempt), (held.order(), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,12 +98,9 @@ async fn a_held_customer_is_held_for_days() {
     let (orders, _keeper) = open();
     let held = place(&orders, None);
     pass(3 * 24 * 3600).await;
-    let hand_over = orders.pull(None).unwrap();
-    assert_eq!(
-        hand_over.handed().waited,
-        Duration::from_secs(3 * 24 * 3600)
-    );
-    hand_over.confirm();
+    let guard = orders.pull(None).unwrap();
+    assert_eq!(guard.lease().waited, Duration::from_secs(3 * 24 * 3600));
+    guard.confirm();
     orders.finish(held.order(), None).unwrap();
     assert!(matches!(held.await, Outcome::Ready(_)));
 }
@@ -127,7 +124,7 @@ async fn who_watches_an_order_sees_it_ready_or_sees_it_as_it_is_in_the_end() {
         finish
     );
     assert_eq!(view.unwrap().order.stage.as_str(), "ready");
-    assert_eq!(orders.figures().held, 0, "everybody was told");
+    assert_eq!(orders.figures().held, 0, "all were answered");
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +150,7 @@ async fn at_closing_time_nobody_is_left_holding() {
     let held = place(&orders, None);
     orders.pull(None).unwrap().confirm();
     let Err(idle) = orders.pull_or_wait(None) else {
-        panic!("nobody else waits")
+        panic!("no other order waits")
     };
     assert_eq!(orders.close(), 1);
     assert!(matches!(held.await, Outcome::Closing));

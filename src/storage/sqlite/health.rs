@@ -32,13 +32,13 @@ impl Health {
         self.version.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_well(&self) -> bool {
-        self.condition.is_well() && self.is_sound()
+    pub(super) fn is_healthy(&self) -> bool {
+        self.condition.is_healthy() && self.is_sound()
     }
 
     /// Whether the engine keeps what it is given, damage that a check has found apart.
     pub(super) fn works_so_far(&self) -> bool {
-        self.condition.is_well()
+        self.condition.is_healthy()
     }
 
     pub(super) fn state(&self) -> State {
@@ -51,7 +51,7 @@ impl Health {
 
     /// Whether no check has found damage. While one has, nothing is kept or read.
     pub(super) fn is_sound(&self) -> bool {
-        self.sound.is_well()
+        self.sound.is_healthy()
     }
 
     /// A check has found the files to be what was acknowledged.

@@ -52,7 +52,7 @@ impl Shop {
 
     /// A metric's value as it is scraped.
     fn metric(&self, name: &str) -> u64 {
-        self.database.show_figures();
+        self.database.update_gauges();
         let line = format!("{name}{{database=\"cups\"}} ");
         let text = self.registry.render();
         let value = text.lines().find_map(|said| said.strip_prefix(&line));

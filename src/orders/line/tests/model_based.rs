@@ -1,10 +1,10 @@
-//! Random sequences of operations, each answered by the line and by a model so plain that it can be seen to be right.
+//! Random sequences of operations, compared with a naive model.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One customer, barista, operator, or the clock does something. Numbers pick among what there is.
+/// An operation of a customer, barista, operator or the clock. Numbers index existing items.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Place {
@@ -33,7 +33,7 @@ enum Step {
         order: usize,
         attempt: Option<u32>,
     },
-    /// An address is cut off, which was refused since so many seconds ago.
+    /// An address is blocked that was refused since so many seconds ago.
     Purge(usize, u64),
     Ask(usize),
     Pass(u64),
@@ -61,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows of an order: everything, in plain fields, found by walking.
+/// An order in the model: plain fields, found by scanning.
 #[derive(Debug, Clone)]
 struct Known {
     id: OrderId,
@@ -89,7 +89,7 @@ struct Model {
     tickets: u64,
 }
 
-/// Where orders come from; the one without an address was placed while nobody counted.
+/// Origins; the one without an address is not counted.
 const FROM: [Option<&str>; 3] = [None, Some("192.0.2.1/32"), Some("192.0.2.2/32")];
 const LEASE: u64 = 120;
 const GRACE: u64 = 60;
@@ -120,7 +120,7 @@ impl Model {
         waiting
     }
 
-    fn hand_over(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
+    fn grant_lease(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
         let until = self.secs + LEASE;
         let order = self.find(id).unwrap();
         order.stage = Stage::Brewing;
@@ -130,11 +130,11 @@ impl Model {
         (id, order.attempts)
     }
 
-    /// A waiting order meets an idle barista, or is checked for whether anybody wants it.
+    /// A waiting order goes to an idle barista, or is dropped if it has neither customer nor promise.
     fn meet(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
         if !self.idle.is_empty() {
             let barista = self.idle.remove(0);
-            let (id, attempt) = self.hand_over(id, barista);
+            let (id, attempt) = self.grant_lease(id, barista);
             return Some((barista, id, attempt));
         }
         self.drop_if_unwanted(id);
@@ -154,7 +154,6 @@ impl Model {
         }
     }
 
-    /// Somebody has asked about a promised order.
     fn renew(&mut self, id: OrderId) {
         let now = self.secs;
         if let Some(order) = self.find(id)
@@ -194,7 +193,6 @@ impl Model {
         self.meet(id)
     }
 
-    /// The offers made while time passes.
     fn pass(&mut self, secs: u64) -> Vec<(u32, OrderId, u32)> {
         self.secs += secs;
         let now = self.secs;
@@ -233,7 +231,7 @@ impl Model {
     }
 }
 
-/// The line, the model, and what the world holds of both.
+/// The line, the model, and the handles of both.
 struct World {
     line: TestLine,
     model: Model,
@@ -241,10 +239,10 @@ struct World {
     next: u32,
     attachments: Vec<(Attachment, u32)>,
     idles: Vec<(Idle, u32)>,
-    /// Hand-overs that were made and could be given back.
-    in_flight: Vec<Handed>,
+    /// Leases that could be given back.
+    in_flight: Vec<Lease>,
     ids: Vec<OrderId>,
-    /// What became of all orders, as the line says it with each step.
+    /// Totals, as reported by the line with each step.
     placed: usize,
     finished: usize,
     cancelled: usize,
@@ -270,9 +268,9 @@ impl World {
     fn offered(&mut self, got: Option<Offer<u32>>, expected: Option<(u32, OrderId, u32)>) {
         let seen = got
             .as_ref()
-            .map(|offer| (offer.barista, offer.handed.id, offer.handed.attempt));
+            .map(|offer| (offer.barista, offer.lease.id, offer.lease.attempt));
         assert_eq!(seen, expected, "who is offered what");
-        self.in_flight.extend(got.map(|offer| offer.handed));
+        self.in_flight.extend(got.map(|offer| offer.lease));
     }
 
     fn returned(&mut self, got: Option<Returned<u32>>, expected: Option<(u32, OrderId, u32)>) {
@@ -288,7 +286,7 @@ impl World {
     }
 
     fn pick(&self, at: usize) -> OrderId {
-        // Sometimes nobody's order.
+        // Sometimes an unknown order.
         self.ids
             .get(at % (self.ids.len() + 1))
             .copied()
@@ -504,23 +502,23 @@ impl World {
         let got = self.line.pull(self.clock.0, Some(name.into()), reach);
         let first = self.model.waiting().first().map(|order| order.id);
         match (got, first) {
-            (Pulled::Order(handed), Some(first)) => {
-                let expected = self.model.hand_over(first, barista);
-                assert_eq!((handed.id, handed.attempt), expected);
+            (Pulled::Order(lease), Some(first)) => {
+                let expected = self.model.grant_lease(first, barista);
+                assert_eq!((lease.id, lease.attempt), expected);
                 let known = self.model.find(first).unwrap();
                 assert_eq!(
-                    handed.customer_waiting,
+                    lease.customer_waiting,
                     !(known.customers.is_empty() && known.watchers.is_empty())
                 );
                 assert_eq!(
-                    handed.presence == Presence::Held,
+                    lease.presence == Presence::Held,
                     !known.customers.is_empty()
                 );
                 assert_eq!(
-                    handed.presence == Presence::Gone,
-                    !(known.promised || handed.customer_waiting)
+                    lease.presence == Presence::Gone,
+                    !(known.promised || lease.customer_waiting)
                 );
-                self.in_flight.push(handed);
+                self.in_flight.push(lease);
             }
             (Pulled::Idle(idle), None) if wait => {
                 self.model.idle.push(barista);
@@ -544,8 +542,8 @@ impl World {
         if at >= self.in_flight.len() {
             return;
         }
-        // Each hand-over fails at most once, and only before anybody knows of it.
-        let Handed {
+        // Each lease is given back at most once, and only before its barista has it.
+        let Lease {
             id,
             attempt,
             previous,
@@ -596,7 +594,7 @@ impl World {
             assert_eq!(
                 receivers,
                 self.model.end(id, Stage::Ready),
-                "everybody attached is told, once"
+                "every attached request is answered once"
             );
             self.finished += 1;
         }
@@ -677,7 +675,7 @@ impl World {
         );
         assert!(
             figures.waiting == 0 || figures.idle_baristas == 0,
-            "nobody waits while a barista is idle"
+            "no order waits while a barista is idle"
         );
         let positions: Vec<_> = self.model.waiting().iter().map(|order| order.id).collect();
         for (before, id) in positions.into_iter().enumerate() {
@@ -707,7 +705,7 @@ proptest! {
         for step in steps {
             world.step(step);
         }
-        // In the end everybody goes home, and the line keeps nothing of them.
+        // In the end all leave, and the line is empty.
         for at in 0..world.idles.len() {
             world.step(Step::Quit(at));
         }

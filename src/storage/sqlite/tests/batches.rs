@@ -95,7 +95,7 @@ async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
     }
     assert_eq!(shop.names(), ["first", "last", "second", "taken", "third"]);
     assert_eq!(shop.commits(), before + 1);
-    assert!(shop.database.is_well());
+    assert!(shop.database.is_healthy());
     // The thread is still there.
     add(&shop.database, "after")
         .await
@@ -116,7 +116,7 @@ async fn an_operation_that_ends_the_transaction_fails_the_batch_and_no_other() {
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(shop.database.is_well());
+    assert!(shop.database.is_healthy());
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn closing_finishes_what_is_queued_and_leaves_no_log() {
     for one in waiting {
         assert_eq!(one.await.unwrap(), Ok(Ok(())));
     }
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     let late = add(&shop.database, "late").await.unwrap();
     assert_eq!(late, Err(Unavailable::Stopped));
     let read = shop.database.read(names).await;

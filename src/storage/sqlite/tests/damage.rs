@@ -325,7 +325,7 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     assert!(shop.database.version() > warmed);
     assert_eq!(report.verdict(), Verdict::Damaged);
     assert!(report.findings[0].detail.contains("page "), "{report:?}");
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     assert_eq!(shop.metric("odyssey_storage_sound"), 0);
     assert!(shop.database.state().down.unwrap().contains("damaged"));
     let refused = add(&shop.database, "refused").await.unwrap();
@@ -422,7 +422,7 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         let aside = shop.directory.path().join("aside");
         fs::rename(&path, &aside).unwrap();
         // Without anybody who writes.
-        until("the database fails", async || !shop.database.is_well()).await;
+        until("the database fails", async || !shop.database.is_healthy()).await;
         // That is no damage.
         assert_eq!(shop.database.check().verdict(), Verdict::Unchecked);
         let reason = shop.database.state().down.unwrap();
@@ -431,7 +431,7 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         let refused = add(&shop.database, "refused").await.unwrap();
         assert_eq!(refused, Err(Unavailable::Engine), "{name}");
         fs::rename(&aside, &path).unwrap();
-        until("the database works", async || shop.database.is_well()).await;
+        until("the database works", async || shop.database.is_healthy()).await;
     }
     assert_eq!(shop.names(), ["before"]);
     add(&shop.database, "after")
@@ -463,5 +463,5 @@ async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
     // The second's look may have noticed before: then it was not committed.
     let kept = names.len() == 2;
     assert_eq!(shop.database.version() > warmed, kept, "{names:?}");
-    until("the database works", async || shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_healthy()).await;
 }

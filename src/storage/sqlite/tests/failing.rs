@@ -50,19 +50,19 @@ async fn a_full_disk_is_said_and_recovered_from() {
     let version = shop.database.version();
     let full = add_large(&shop.database, "large").await.unwrap();
     assert_eq!(full, Err(Unavailable::Engine));
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     assert_eq!(shop.metric("odyssey_storage_well"), 0);
     assert_eq!(shop.database.version(), version);
     // What is there can still be read.
     assert_eq!(shop.database.read(names).await.unwrap(), ["before"]);
     // Several probes later it is still full.
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     let full = add_large(&shop.database, "large").await.unwrap();
     assert_eq!(full, Err(Unavailable::Engine));
 
     shop.enlarge_the_disk();
-    until("the database works", async || shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_healthy()).await;
     assert_eq!(shop.metric("odyssey_storage_well"), 1);
     let fits = add_large(&shop.database, "large").await.unwrap();
     assert_eq!(fits, Ok(Ok(())));
@@ -90,7 +90,7 @@ async fn an_engine_that_fails_takes_the_whole_batch_back() {
     for one in batch {
         assert_eq!(one.await.unwrap(), Err(Unavailable::Engine));
     }
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     assert_eq!(shop.names(), [""; 0]);
 }
 
@@ -120,11 +120,11 @@ async fn every_failure_of_the_engine_takes_the_batch_back() {
         held.release().await;
         assert_eq!(neighbour.await.unwrap(), Err(Unavailable::Engine), "{code}");
         assert_eq!(failing.await.unwrap(), Err(Unavailable::Engine), "{code}");
-        assert!(!shop.database.is_well());
+        assert!(!shop.database.is_healthy());
         assert_eq!(shop.names(), [""; 0]);
         let next = add(&shop.database, "next").await.unwrap();
         assert_eq!(next, Ok(Ok(())), "{code}");
-        assert!(shop.database.is_well());
+        assert!(shop.database.is_healthy());
         let tidied = write(&shop.database, |connection| {
             Ok(connection.execute("DELETE FROM cups", [])?)
         });
@@ -160,14 +160,14 @@ async fn whatever_is_kept_meanwhile_ends_the_failure() {
     // Looking keeps nothing, and so proves nothing.
     let looked = write(&shop.database, |connection| Ok(names(connection)?));
     assert_eq!(looked.await.unwrap(), Ok(Ok(vec![])));
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     // This one fits into what is there.
     add(&shop.database, "small")
         .await
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(shop.database.is_well());
+    assert!(shop.database.is_healthy());
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn a_commit_that_fails_fails_for_all() {
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(shop.database.is_well());
+    assert!(shop.database.is_healthy());
 }
 
 /// Somebody else's lock is waited for a moment, and then it is an engine that does not work, until it is gone.
@@ -204,9 +204,9 @@ async fn a_file_that_somebody_locks_is_said_and_recovered_from() {
     tool.execute_batch("BEGIN IMMEDIATE").unwrap();
     let locked = add(&shop.database, "locked").await.unwrap();
     assert_eq!(locked, Err(Unavailable::Engine));
-    assert!(!shop.database.is_well());
+    assert!(!shop.database.is_healthy());
     tool.execute_batch("ROLLBACK").unwrap();
-    until("the database works", async || shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_healthy()).await;
     assert_eq!(shop.names(), [""; 0]);
 }
 
@@ -226,6 +226,6 @@ async fn a_file_that_vanished_is_not_made_anew() {
     assert_eq!(missing, Err(Unavailable::Engine));
     assert!(!path.exists());
     std::fs::rename(&aside, &path).unwrap();
-    until("the database works", async || shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_healthy()).await;
     assert_eq!(shop.names(), ["kept"]);
 }

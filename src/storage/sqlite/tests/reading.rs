@@ -87,7 +87,7 @@ async fn a_query_cannot_write_and_breaks_alone() {
         .read(|connection| connection.execute_batch("COMMIT"));
     assert_eq!(ended.await, Ok(()));
     assert_eq!(shop.database.read(names).await, Ok(vec![]));
-    assert!(shop.database.is_well());
+    assert!(shop.database.is_healthy());
 }
 
 #[tokio::test]

@@ -1,27 +1,26 @@
-//! How fast the crew drains the line, measured from what it did, for the estimate a customer is shown.
+//! The crew's measured throughput, for the estimated wait.
 
 use std::time::{Duration, Instant};
 
-/// After this long, a past observation counts for 1/e of a fresh one. Minutes, because the crew changes over minutes.
+/// Time constant of the exponential decay. Minutes, because the crew changes over minutes.
 const MEMORY: Duration = Duration::from_mins(5);
-/// How much one brew moves the mean.
+/// Weight of one brew in the moving average.
 const BREW_WEIGHT: f64 = 1.0 / 16.0;
 
-/// Finishes per second over the time in which somebody was waiting, old times fading out, and the mean brew.
+/// Finishes per second of time with a line, decaying, and the mean brew.
 ///
-/// Only time with somebody in line counts: then the crew is fully used, and what it finishes is what it can do.
+/// Only time with orders in line counts: then the crew is fully used, and its output is its capacity.
 #[derive(Debug)]
-pub(super) struct Drain {
+pub(super) struct ThroughputEstimate {
     busy_secs: f64,
     finishes: f64,
-    /// Time with somebody in line since the last finish.
+    /// Time with orders in line since the last finish.
     quiet_secs: f64,
     brew_secs: Option<f64>,
     seen: Option<Instant>,
 }
 
-impl Drain {
-    /// Nothing measured yet.
+impl ThroughputEstimate {
     pub(super) fn new() -> Self {
         Self {
             busy_secs: 0.0,
@@ -32,20 +31,20 @@ impl Drain {
         }
     }
 
-    /// Time has come to `now`; `waited` says whether somebody was in line all the time since the last call.
+    /// `waited`: an order was in line ever since the last call.
     pub(super) fn advance(&mut self, now: Instant, waited: bool) {
         let seen = self.seen.replace(now).filter(|_| waited);
         let passed = seen.map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
         if !passed.is_zero() {
             let secs = passed.as_secs_f64();
-            let keep = (-secs / MEMORY.as_secs_f64()).exp();
-            self.busy_secs = self.busy_secs * keep + secs;
-            self.finishes *= keep;
+            let decay = (-secs / MEMORY.as_secs_f64()).exp();
+            self.busy_secs = self.busy_secs * decay + secs;
+            self.finishes *= decay;
             self.quiet_secs += secs;
         }
     }
 
-    /// An order was finished after `brew`; `waiting` says whether somebody was in line meanwhile.
+    /// An order was finished after `brew`; `waiting`: others were in line.
     pub(super) fn finished(&mut self, brew: Duration, waiting: bool) {
         if waiting {
             self.finishes += 1.0;
@@ -58,12 +57,11 @@ impl Drain {
         });
     }
 
-    /// How long until an order with `before` others ahead of it in line is ready, `brewing` being at work now.
-    /// Nothing before the first finish.
+    /// Time until an order with `before` others ahead of it in line is ready, with `brewing` under way. None before the
+    /// first finish.
     ///
-    /// A crew that finishes nothing for a while is slower than it was: a turn takes no less than the time since the last
-    /// finish divided by the crew. So the estimate grows for as long as nothing happens, and is back at the measured pace
-    /// with the next finish.
+    /// A turn takes no less than the time since the last finish divided by the crew, so the estimate grows while nothing is
+    /// finished, and is back at the measured pace with the next finish.
     pub(super) fn estimate(&self, before: usize, brewing: usize) -> Option<Duration> {
         let brew = self.brew_secs?;
         #[expect(
@@ -85,8 +83,7 @@ impl Drain {
         Duration::try_from_secs_f64(turn + brew).ok()
     }
 
-    /// How much longer a brew that has taken `so_far` goes on: until the mean brew; one that is overdue, as long again as
-    /// it is overdue.
+    /// Remaining time of a brew after `so_far`: up to the mean brew; an overdue one, as long again as it is overdue.
     pub(super) fn estimate_brewing(&self, so_far: Duration) -> Option<Duration> {
         let brew = Duration::try_from_secs_f64(self.brew_secs?).ok()?;
         Some(brew.abs_diff(so_far))
@@ -101,28 +98,28 @@ mod tests {
     #[test]
     fn a_crew_that_finishes_one_every_5_seconds_is_measured_so() {
         let start = Instant::now();
-        let mut drain = Drain::new();
+        let mut throughput = ThroughputEstimate::new();
         assert_eq!(
-            drain.estimate(0, 1),
+            throughput.estimate(0, 1),
             None,
-            "nothing is promised before the first finish"
+            "no estimate before the first finish"
         );
-        drain.advance(start, true);
+        throughput.advance(start, true);
         for n in 1..=100 {
-            drain.advance(start + Duration::from_secs(5 * n), true);
-            drain.finished(Duration::from_secs(45), true);
+            throughput.advance(start + Duration::from_secs(5 * n), true);
+            throughput.finished(Duration::from_secs(45), true);
         }
-        let estimate = drain.estimate(9, 10).unwrap().as_secs_f64();
+        let estimate = throughput.estimate(9, 10).unwrap().as_secs_f64();
         assert!(
             (94.0..96.0).contains(&estimate),
             "10 turns of 5 s and a brew of 45 s, got {estimate}"
         );
         assert_eq!(
-            drain.estimate_brewing(Duration::from_secs(40)),
+            throughput.estimate_brewing(Duration::from_secs(40)),
             Some(Duration::from_secs(5))
         );
         assert_eq!(
-            drain.estimate_brewing(Duration::from_secs(45 + 20)),
+            throughput.estimate_brewing(Duration::from_secs(45 + 20)),
             Some(Duration::from_secs(20)),
             "overdue"
         );
@@ -136,23 +133,23 @@ mod tests {
             crew in 0_usize..12,
         ) {
             let mut now = Instant::now();
-            let mut drain = Drain::new();
-            drain.advance(now, false);
-            drain.finished(Duration::from_secs(30), false);
+            let mut throughput = ThroughputEstimate::new();
+            throughput.advance(now, false);
+            throughput.finished(Duration::from_secs(30), false);
             let mut quiet = 0;
             for (secs, waited, finished) in steps {
-                let earlier = drain.estimate(before, crew).unwrap();
+                let earlier = throughput.estimate(before, crew).unwrap();
                 now += Duration::from_secs(secs);
-                drain.advance(now, waited);
+                throughput.advance(now, waited);
                 quiet += if waited { secs } else { 0 };
-                let estimate = drain.estimate(before, crew).unwrap();
+                let estimate = throughput.estimate(before, crew).unwrap();
                 let floor = Duration::from_secs(quiet) / u32::try_from(crew.max(1)).unwrap();
                 prop_assert!(estimate + Duration::from_micros(1) >= floor, "{estimate:?} < {floor:?}");
                 prop_assert!(estimate + Duration::from_micros(1) >= earlier, "it grows while nothing happens");
-                prop_assert!(estimate <= drain.estimate(before + 1, crew).unwrap(), "who is behind waits longer");
-                prop_assert!(estimate >= drain.estimate(before, crew + 1).unwrap(), "a larger crew is no slower");
+                prop_assert!(estimate <= throughput.estimate(before + 1, crew).unwrap(), "a later place waits longer");
+                prop_assert!(estimate >= throughput.estimate(before, crew + 1).unwrap(), "a larger crew is no slower");
                 if finished {
-                    drain.finished(Duration::from_secs(30), waited);
+                    throughput.finished(Duration::from_secs(30), waited);
                     quiet = 0;
                 }
             }
@@ -161,10 +158,10 @@ mod tests {
 
     #[test]
     fn before_a_line_was_ever_drained_the_crew_at_work_is_the_measure() {
-        let mut drain = Drain::new();
-        drain.finished(Duration::from_secs(40), false);
+        let mut throughput = ThroughputEstimate::new();
+        throughput.finished(Duration::from_secs(40), false);
         assert_eq!(
-            drain.estimate(9, 10),
+            throughput.estimate(9, 10),
             Some(Duration::from_secs(10 * 4 + 40))
         );
     }
@@ -172,31 +169,31 @@ mod tests {
     #[test]
     fn an_idle_night_does_not_slow_the_measured_pace() {
         let start = Instant::now();
-        let mut drain = Drain::new();
-        drain.advance(start, true);
+        let mut throughput = ThroughputEstimate::new();
+        throughput.advance(start, true);
         for n in 1..=20 {
-            drain.advance(start + Duration::from_secs(5 * n), true);
-            drain.finished(Duration::from_secs(30), true);
+            throughput.advance(start + Duration::from_secs(5 * n), true);
+            throughput.finished(Duration::from_secs(30), true);
         }
-        let evening = drain.estimate(0, 1);
-        drain.advance(start + Duration::from_secs(40_000), false);
-        assert_eq!(drain.estimate(0, 1), evening);
+        let evening = throughput.estimate(0, 1);
+        throughput.advance(start + Duration::from_secs(40_000), false);
+        assert_eq!(throughput.estimate(0, 1), evening);
     }
 
     #[test]
     fn a_crew_that_slows_down_is_noticed_within_minutes() {
         let start = Instant::now();
-        let mut drain = Drain::new();
-        drain.advance(start, true);
+        let mut throughput = ThroughputEstimate::new();
+        throughput.advance(start, true);
         for n in 1..=200_u64 {
-            drain.advance(start + Duration::from_secs(n), true);
-            drain.finished(Duration::from_secs(10), true);
+            throughput.advance(start + Duration::from_secs(n), true);
+            throughput.finished(Duration::from_secs(10), true);
         }
         for n in 1..=90_u64 {
-            drain.advance(start + Duration::from_secs(200 + 10 * n), true);
-            drain.finished(Duration::from_secs(10), true);
+            throughput.advance(start + Duration::from_secs(200 + 10 * n), true);
+            throughput.finished(Duration::from_secs(10), true);
         }
-        let turn = drain.estimate(0, 1).unwrap().as_secs_f64() - 10.0;
+        let turn = throughput.estimate(0, 1).unwrap().as_secs_f64() - 10.0;
         assert!((6.0..10.5).contains(&turn), "got {turn}");
     }
 }

@@ -1,10 +1,9 @@
-//! Connections without a seat: what is done with those that were accepted though every seat is taken, and with those that
-//! are not let in.
+//! Connections above the limit: accepted ones that wait for a permit, and ones that the gate refuses.
 //!
-//! A health check must be answered when the house is full, or whoever asks takes the server for dead and ends it, with
-//! everybody it holds. So a connection is looked at before it has a seat: health checks are served at once, all others wait
-//! for a seat in the order in which they came. While as many wait as may, nobody else is let in until one has got its seat,
-//! or the one that has waited longest has done so for some seconds: then it is told so (503).
+//! Health checks must be answered even at the limit, or an orchestrator kills the server with all the requests it holds. So
+//! a connection without a permit is peeked at: health checks are served at once, others wait for a permit first in, first
+//! out. While the queue is full no connection is accepted, until a permit is free, or the oldest has waited for
+//! [`WAIT_MIN`] and is answered 503.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -23,64 +22,62 @@ use super::edge;
 use super::html::whole;
 use super::problem::Problem;
 
-/// Connections that wait for a seat. Each takes one of the files that the process keeps for itself.
+/// Connections that wait for a permit. Each uses one of the process's reserved file descriptors.
 const WAITING_MAX: usize = 64;
-/// How long somebody waits at least. A burst that is over sooner is served whole.
-const WAITS_AT_LEAST: Duration = Duration::from_secs(5);
-/// How long a health check may take to arrive, and to be told from others.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often the beginning of a request is looked at that has not wholly arrived.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The largest header of one.
+/// The least time in the queue. A shorter burst is served completely.
+const WAIT_MIN: Duration = Duration::from_secs(5);
+/// Time for a health check's header to arrive.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two peeks at an incomplete header.
+const PEEK_INTERVAL: Duration = Duration::from_millis(20);
+/// The largest header of a health check.
 const HEALTH_HEADER_MAX_BYTES: usize = 2048;
-/// Health checks that are served at once without a seat.
+/// Health checks served at once.
 const HEALTH_MAX: usize = 16;
-/// How requests begin that are served without a seat.
+/// Requests served without a permit.
 const HEALTH: [&[u8]; 4] = [
     b"GET /healthz",
     b"GET /readyz",
     b"HEAD /healthz",
     b"HEAD /readyz",
 ];
-/// Connections that are being told why they are turned away; further ones are only closed.
-const TURNED_AWAY_MAX: usize = 64;
-/// How long such a connection has to read it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Rejections under way; further connections are closed without an answer.
+const REJECTIONS_MAX: usize = 64;
+/// Time for the client to read the rejection.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// See the module.
 #[derive(Debug)]
-pub(super) struct Vestibule {
-    /// Since when they wait, and how they are told that they have waited long enough.
+pub(super) struct OverflowQueue {
+    /// Since when each waits, and the channel that rejects it.
     waiting: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
-    turned_away: Semaphore,
+    rejections: Semaphore,
     health: Arc<Semaphore>,
 }
 
-/// A connection's place among those that wait; it hears when that is over.
+/// A connection's place in the queue; resolves when it is rejected.
 #[derive(Debug)]
 pub(super) struct Waiting(oneshot::Receiver<()>);
 
-/// What becomes of a connection that waited.
+/// How waiting ends.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It has a seat.
-    Seat(OwnedSemaphorePermit),
-    /// It asks whether the server is well, and needs none; this is its place instead.
+    Permit(OwnedSemaphorePermit),
+    /// A health check, with a permit of its own.
     Health(OwnedSemaphorePermit),
-    /// Too many came after it.
+    /// The queue was full.
     Full,
 }
 
-impl Vestibule {
+impl OverflowQueue {
     pub(super) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
-            turned_away: Semaphore::new(TURNED_AWAY_MAX),
+            rejections: Semaphore::new(REJECTIONS_MAX),
             health: Arc::new(Semaphore::new(HEALTH_MAX)),
         }
     }
 
-    /// Until somebody else may be let in to wait.
+    /// Resolves when the queue has room.
     pub(super) async fn has_room(&self) {
         loop {
             {
@@ -89,29 +86,27 @@ impl Vestibule {
                     waiting.retain(|(_, one)| !one.is_closed());
                 }
                 let oldest = waiting.front().map(|(since, _)| since.elapsed());
-                if waiting.len() < WAITING_MAX || oldest.is_some_and(|time| time >= WAITS_AT_LEAST)
-                {
+                if waiting.len() < WAITING_MAX || oldest.is_some_and(|time| time >= WAIT_MIN) {
                     return;
                 }
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(PEEK_INTERVAL).await;
         }
     }
 
-    /// Somebody more waits. If too many do, the one that has waited longest is told so.
+    /// Enters the queue. If it overflows, the oldest connection is rejected.
     pub(super) fn enter(&self) -> Waiting {
         let (told, enough) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|(_, one)| !one.is_closed());
         waiting.push_back((Instant::now(), told));
         if waiting.len() > WAITING_MAX {
-            // If it has just got its seat, nothing is lost.
+            // Fails if it has just got its permit.
             let _ = waiting.pop_front().map(|(_, oldest)| oldest.send(()));
         }
         Waiting(enough)
     }
 
-    /// Waits for one of the free seats.
     pub(super) async fn wait(
         &self,
         Waiting(enough): Waiting,
@@ -120,26 +115,25 @@ impl Vestibule {
     ) -> Verdict {
         tokio::select! {
             biased;
-            Ok(seat) = free.acquire_owned() => Verdict::Seat(seat),
+            Ok(permit) = free.acquire_owned() => Verdict::Permit(permit),
             place = self.health_check(stream) => Verdict::Health(place),
             _ = enough => Verdict::Full,
         }
     }
 
-    /// Says that the house is full.
-    pub(super) async fn turn_away_full(&self, stream: TcpStream) {
+    pub(super) async fn reject_full(&self, stream: TcpStream) {
         let full = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "house-full",
             "Too many connections",
             "Every connection that the server may have is open, and too many wait for one.",
         );
-        self.turn_away(stream, full).await;
+        self.reject(stream, full).await;
     }
 
-    /// Resolves if the connection's first request is a health check, all of it, and there is a place for it.
+    /// Resolves once the connection's first request is a complete health check and has a permit.
     async fn health_check(&self, stream: &TcpStream) -> OwnedSemaphorePermit {
-        // Boxed: it looks at a whole header.
+        // Boxed: it has a buffer for the header.
         if Box::pin(asks_for_health(stream)).await
             && let Ok(place) = Arc::clone(&self.health).acquire_owned().await
         {
@@ -148,42 +142,41 @@ impl Vestibule {
         pending().await
     }
 
-    /// A place for a health check, though its address has too many connections. Nothing if it is none: then it has been told
-    /// why it is turned away.
-    pub(super) async fn health_or_too_many(
+    /// Admits a health check of an address at its limit. None otherwise: then it was answered 429.
+    pub(super) async fn health_or_reject(
         &self,
         stream: TcpStream,
     ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         let look = {
-            let Ok(_place) = self.turned_away.try_acquire() else {
+            let Ok(_place) = self.rejections.try_acquire() else {
                 return None;
             };
-            timeout(LOOK, self.health_check(&stream)).await
+            timeout(HEADER_TIMEOUT, self.health_check(&stream)).await
         };
         if let Ok(place) = look {
             return Some((stream, place));
         }
-        self.turn_away_too_many(stream).await;
+        self.reject_too_many(stream).await;
         None
     }
 
-    async fn turn_away_too_many(&self, stream: TcpStream) {
+    async fn reject_too_many(&self, stream: TcpStream) {
         let too_many = Problem::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-connections",
             "Too many connections",
             "This address, or a network that contains it, has as many connections open as it may.",
         );
-        self.turn_away(stream, too_many).await;
+        self.reject(stream, too_many).await;
     }
 
-    async fn turn_away(&self, mut stream: TcpStream, problem: Problem) {
-        let Ok(_place) = self.turned_away.try_acquire() else {
+    async fn reject(&self, mut stream: TcpStream, problem: Problem) {
+        let Ok(_place) = self.rejections.try_acquire() else {
             return;
         };
         let answer = answer(problem.retry_after(Duration::from_secs(1)));
-        let farewell = async {
-            // Many clients take an answer that comes before the request for a mistake.
+        let rejection = async {
+            // Many clients reject an answer that comes before the request.
             stream.peek(&mut [0]).await?;
             stream.write_all(&answer).await?;
             stream.shutdown().await?;
@@ -192,12 +185,12 @@ impl Vestibule {
             while stream.read(&mut rest).await? > 0 {}
             std::io::Result::Ok(())
         };
-        // However it ends, the connection is closed.
-        let _ = timeout(FAREWELL, farewell).await;
+        // Closed in any case.
+        let _ = timeout(REJECT_TIMEOUT, rejection).await;
     }
 }
 
-/// Whether a connection's first request is a health check, once its header is there. One that does not come takes no place.
+/// Whether a connection's first request is a health check, once its header has arrived.
 async fn asks_for_health(stream: &TcpStream) -> bool {
     let mut begins = [0; HEALTH_HEADER_MAX_BYTES];
     let look = async {
@@ -211,11 +204,11 @@ async fn asks_for_health(stream: &TcpStream) -> bool {
             if count == 0 || count == HEALTH_HEADER_MAX_BYTES || !(is_one || may_be) {
                 break;
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(PEEK_INTERVAL).await;
         }
         false
     };
-    timeout(LOOK, look).await.unwrap_or(false)
+    timeout(HEADER_TIMEOUT, look).await.unwrap_or(false)
 }
 
 /// A problem as the bytes of an HTTP/1.1 answer after which the connection is closed.

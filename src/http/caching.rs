@@ -1,5 +1,5 @@
-//! Pages: JSON that is asked for more often than it changes. It is rendered once, and clients who have it already are told
-//! so (`ETag`, RFC 9110, section 8.8.3).
+//! Cached JSON with an `ETag` (RFC 9110, section 8.8.3), for answers that are read more often than they change; and answers
+//! that are `no-store`.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -16,11 +16,11 @@ use tracing::error;
 
 use super::problem::Problem;
 
-/// Items that are rendered in some tens of microseconds, on the runtime.
+/// Up to this many items are rendered on the runtime: some tens of microseconds.
 const ITEMS_HERE_MAX: usize = 100;
 
-/// 200 with JSON that must not be kept by anybody.
-pub fn not_kept_json(json: Body) -> Response {
+/// 200 with JSON and `Cache-Control: no-store`.
+pub fn no_store_json(json: Body) -> Response {
     let mut response = Response::new(json);
     let headers = response.headers_mut();
     let json_type = HeaderValue::from_static("application/json");
@@ -29,10 +29,10 @@ pub fn not_kept_json(json: Body) -> Response {
     response
 }
 
-/// 200 with a value that must not be kept by anybody.
-pub fn not_kept(value: &impl Serialize) -> Response {
+/// 200 with a value as JSON and `Cache-Control: no-store`.
+pub fn no_store(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(json) => not_kept_json(json.into()),
+        Ok(json) => no_store_json(json.into()),
         Err(error) => {
             error!(%error, "an answer cannot be rendered as JSON");
             Problem::bug().into_response()
@@ -40,31 +40,31 @@ pub fn not_kept(value: &impl Serialize) -> Response {
     }
 }
 
-/// As [`not_kept`], for a value with so many `items`: if they are many, it is rendered where no other request waits for it.
-pub async fn not_kept_list<T: Serialize + Send + 'static>(items: usize, value: T) -> Response {
+/// As [`no_store`], for a value with so many `items`: many are rendered off the runtime.
+pub async fn no_store_list<T: Serialize + Send + 'static>(items: usize, value: T) -> Response {
     if items <= ITEMS_HERE_MAX {
-        return not_kept(&value);
+        return no_store(&value);
     }
-    let rendered = tokio::task::spawn_blocking(move || not_kept(&value)).await;
+    let rendered = tokio::task::spawn_blocking(move || no_store(&value)).await;
     rendered.unwrap_or_else(|_| Problem::bug().into_response())
 }
 
-/// A page as it goes out.
+/// Rendered JSON and its `ETag`.
 #[derive(Debug, Clone)]
-pub struct Page {
-    /// Nothing if it could not be rendered.
+pub struct CachedJson {
+    /// None if it could not be rendered.
     json: Option<Bytes>,
     /// A header value: hexadecimal digits between quotation marks.
     etag: Box<str>,
 }
 
-impl Page {
-    /// Renders a value. What cannot be JSON, such as a map with other keys than strings, is answered 500.
+impl CachedJson {
+    /// A value that cannot be JSON, such as a map with other keys than strings, is answered 500.
     pub fn render(value: &impl Serialize) -> Self {
         let json = match serde_json::to_vec(value) {
             Ok(json) => json,
             Err(error) => {
-                error!(%error, "a page cannot be rendered as JSON");
+                error!(%error, "an answer cannot be rendered as JSON");
                 return Self {
                     json: None,
                     etag: Box::default(),
@@ -77,7 +77,7 @@ impl Page {
         Self::of(json.into(), &version)
     }
 
-    /// As [`Page::render`], for a value with so many `items`; see [`not_kept_list`].
+    /// As [`CachedJson::render`], for a value with so many `items`; see [`no_store_list`].
     ///
     /// # Errors
     /// If rendering panics.
@@ -92,7 +92,7 @@ impl Page {
         rendered.map_err(|_| Problem::bug())
     }
 
-    /// A page that is rendered already, and has a version: characters of hexadecimal digits.
+    /// Of rendered JSON and its version, in hexadecimal digits.
     pub fn of(json: Bytes, version: &impl fmt::Display) -> Self {
         Self {
             json: Some(json),
@@ -100,7 +100,7 @@ impl Page {
         }
     }
 
-    /// 200 with the page, or 304 if the client says that it has it.
+    /// 200, or 304 if the client has it.
     pub fn answer(&self, request: &HeaderMap) -> Response {
         let Some(json) = &self.json else {
             return Problem::bug().into_response();
@@ -115,14 +115,14 @@ impl Page {
         if let Ok(etag) = HeaderValue::from_str(&self.etag) {
             headers.insert(header::ETAG, etag);
         }
-        // It may be kept, and is asked about each time.
+        // Cached, and revalidated each time.
         let no_cache = HeaderValue::from_static("no-cache");
         headers.insert(header::CACHE_CONTROL, no_cache);
         response
     }
 }
 
-/// Whether the client says that it has what this `ETag` names. `If-None-Match` compares weakly (RFC 9110, section 13.1.2).
+/// Whether `If-None-Match` names this `ETag`, compared weakly (RFC 9110, section 13.1.2).
 pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
     let fields = request.get_all(header::IF_NONE_MATCH).iter();
     let mut tags = fields
@@ -132,9 +132,9 @@ pub fn is_known(request: &HeaderMap, etag: &str) -> bool {
     tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
-/// The latest page of one kind; cheap to clone.
+/// The latest JSON of one kind; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Kept {
+pub struct JsonCache {
     latest: Arc<Mutex<Option<Latest>>>,
 }
 
@@ -142,18 +142,18 @@ pub struct Kept {
 struct Latest {
     version: u64,
     holds: Range<Timestamp>,
-    page: Page,
+    page: CachedJson,
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for JsonCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").finish_non_exhaustive()
+        f.debug_struct("JsonCache").finish_non_exhaustive()
     }
 }
 
-impl Kept {
-    /// The page, if it is still what this version has to show at this time.
-    pub fn get(&self, version: u64, now: Timestamp) -> Option<Page> {
+impl JsonCache {
+    /// The JSON, if it is of this version and valid at this time.
+    pub fn get(&self, version: u64, now: Timestamp) -> Option<CachedJson> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest
             .as_ref()
@@ -161,14 +161,17 @@ impl Kept {
             .map(|latest| latest.page.clone())
     }
 
-    /// Keeps what was rendered of this version, to be shown while `holds` contains the time: a clock that was put back is
-    /// outside it, too. An older version does not replace a newer one.
-    pub fn keep(&self, version: u64, holds: Range<Timestamp>, page: &Page) {
+    /// Caches the JSON of this version while `holds` contains the time, also after a clock was set back. An older version
+    /// does not replace a newer one.
+    pub fn put(&self, version: u64, holds: Range<Timestamp>, page: &CachedJson) {
         if page.json.is_none() {
             return;
         }
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if latest.as_ref().is_none_or(|kept| kept.version <= version) {
+        if latest
+            .as_ref()
+            .is_none_or(|stored| stored.version <= version)
+        {
             *latest = Some(Latest {
                 version,
                 holds,
@@ -186,18 +189,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_json_is_answered_500_and_not_kept() {
-        let page = Page::render(&HashMap::from([([1, 2], "a pair is no key")]));
+        let page = CachedJson::render(&HashMap::from([([1, 2], "a pair is no key")]));
         assert_eq!(page.answer(&HeaderMap::new()).status(), 500);
-        let kept = Kept::default();
-        kept.keep(1, Timestamp::UNIX_EPOCH..Timestamp::MAX, &page);
-        assert!(kept.get(1, Timestamp::UNIX_EPOCH).is_none());
+        let cache = JsonCache::default();
+        cache.put(1, Timestamp::UNIX_EPOCH..Timestamp::MAX, &page);
+        assert!(cache.get(1, Timestamp::UNIX_EPOCH).is_none());
     }
 
     #[test]
     fn a_client_who_has_the_page_is_not_sent_it_again() {
-        let page = Page::render(&["a"]);
+        let page = CachedJson::render(&["a"]);
         let etag = &*page.etag;
-        assert_ne!(&*Page::render(&["b"]).etag, etag);
+        assert_ne!(&*CachedJson::render(&["b"]).etag, etag);
         for (said, known) in [
             (None, false),
             (Some(etag.to_owned()), true),
@@ -220,16 +223,16 @@ mod tests {
     #[test]
     fn a_page_is_kept_for_its_version_and_its_time() {
         let second = |second| Timestamp::from_second(second).unwrap();
-        let kept = Kept::default();
-        assert!(kept.get(0, second(0)).is_none());
+        let cache = JsonCache::default();
+        assert!(cache.get(0, second(0)).is_none());
         let until_10 = || second(5)..second(10);
-        kept.keep(3, until_10(), &Page::render(&3));
-        assert!(kept.get(3, second(9)).is_some());
-        assert!(kept.get(3, second(4)).is_none(), "the clock was put back");
-        assert!(kept.get(3, second(10)).is_none());
-        assert!(kept.get(4, second(9)).is_none());
-        kept.keep(2, until_10(), &Page::render(&2));
-        assert!(kept.get(3, second(9)).is_some());
-        assert!(kept.get(2, second(9)).is_none());
+        cache.put(3, until_10(), &CachedJson::render(&3));
+        assert!(cache.get(3, second(9)).is_some());
+        assert!(cache.get(3, second(4)).is_none(), "the clock was put back");
+        assert!(cache.get(3, second(10)).is_none());
+        assert!(cache.get(4, second(9)).is_none());
+        cache.put(2, until_10(), &CachedJson::render(&2));
+        assert!(cache.get(3, second(9)).is_some());
+        assert!(cache.get(2, second(9)).is_none());
     }
 }
