@@ -1,9 +1,8 @@
-//! Connections to Redis: made, looked after, and replaced when they are useless.
+//! Connections to Redis: opened, watched, and replaced when they are stale.
 //!
-//! A connection can be alive and good for nothing: its server was demoted, or stands still, or the machine behind it is gone
-//! without a word. So after an answer that says so, or none in time, it is replaced by one that is made anew, the way the
-//! first one was: by name, through the Sentinels, or from any node of the cluster that is known. One task does that for
-//! everybody; whoever asks meanwhile waits for it a little.
+//! A connection can be open and useless: its server was demoted, hangs, or is gone without closing it. After an answer that says
+//! so, or a timeout, one task replaces it the way the first one was made: by name, through the Sentinels, or from any known node
+//! of the cluster. Commands wait up to [`REPLACED`] for the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,39 +28,38 @@ use crate::storage::preflight::{Engine, Findings, Verdict};
 
 /// How long it may take to reach a server.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long a command may take. Scripts take some milliseconds; a server that says nothing for longer stands still.
+/// Timeout of a command. Scripts take some milliseconds; a server that is silent for longer hangs.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a command waits for a connection that is being replaced.
 const REPLACED: Duration = Duration::from_secs(1);
-/// Pauses between two tries to replace a connection grow from the one to the other.
+/// Backoff between two attempts to replace a connection: first and longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// How long one Sentinel may take to answer.
 const ONE_SENTINEL: Duration = Duration::from_millis(500);
-/// How often the Sentinels are asked which server is the primary.
+/// How often the Sentinels are asked for the primary.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// TCP: a silent peer is asked after so long, ...
+/// TCP keepalive: idle time before the first probe, ...
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// ... so often, ...
+/// ... the interval of probes, ...
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// ... and so many times; what it does not confirm for as long as that ends the connection, too.
+/// ... and their number; unacknowledged data ends the connection after the same time.
 const KEEPALIVE_TRIES: u32 = 3;
 const UNCONFIRMED: Duration = Duration::from_secs(30);
-/// Tries of a command in a cluster: after a slot has moved, or a node is away.
+/// Attempts of a command in a cluster, after a slot has moved or a node is down.
 const CLUSTER_TRIES: u32 = 3;
 
 /// How Redis is reached.
 #[derive(Clone)]
 pub struct Target {
-    /// A server, or a node of a cluster; with Sentinels only its user, password, database and whether it speaks TLS count.
+    /// A server, or a node of a cluster; with Sentinels only its user, password, database and TLS are used.
     pub url: String,
-    /// URLs of Sentinels; none if Redis is reached directly.
+    /// URLs of Sentinels; none if Redis is connected directly.
     pub sentinels: Vec<String>,
-    /// What they call the primary.
+    /// The Sentinels' name for the primary.
     pub primary: String,
 }
 
 impl Target {
-    /// Reached directly.
     pub fn at(url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -71,7 +69,7 @@ impl Target {
     }
 }
 
-/// Without what may be secret.
+/// Without secrets.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").finish_non_exhaustive()
@@ -84,37 +82,36 @@ pub(super) enum Way {
     Cluster(ClusterConnection),
 }
 
-/// A connection, and who is at its end.
 pub(super) struct Connection {
     pub(super) way: Way,
-    /// How many were made before.
+    /// Its number: connections opened before it.
     number: u64,
-    /// Where the Sentinels said that it leads.
+    /// The primary's address, as the Sentinels returned it.
     address: Option<ConnectionAddr>,
 }
 
 #[derive(Clone)]
 enum State {
     Connected(Arc<Connection>),
-    /// Being replaced; why the last try failed, or what was wrong with the one before.
+    /// Being replaced; why the last attempt failed, or what was wrong with the previous connection.
     Away(Arc<str>),
 }
 
-/// The connection of the moment.
+/// The current connection.
 pub(super) struct Connections {
     target: Target,
     /// The results of the checks that each new connection makes.
     findings: Findings,
-    /// Nodes of the cluster that were ever heard of: the first one may be the one that is away.
+    /// All nodes of the cluster that were ever listed: the configured one may be down.
     nodes: Mutex<BTreeSet<String>>,
     state: watch::Sender<State>,
 }
 
 impl Connections {
-    /// Makes the first one.
+    /// Opens the first connection.
     ///
     /// # Errors
-    /// If that fails, or the server is one that would lose what is kept there.
+    /// If that fails, or the server's settings would lose data.
     pub(super) async fn open(target: Target, findings: Findings) -> RedisResult<Arc<Self>> {
         install_tls();
         let new = Self {
@@ -132,10 +129,10 @@ impl Connections {
         Ok(new)
     }
 
-    /// The connection of the moment; if it is being replaced, the next one.
+    /// The current connection; waits for the next one while it is being replaced.
     ///
     /// # Errors
-    /// If that takes too long.
+    /// If that takes longer than [`REPLACED`].
     pub(super) async fn current(&self) -> RedisResult<Arc<Connection>> {
         if let State::Connected(connection) = &*self.state.borrow() {
             return Ok(Arc::clone(connection));
@@ -161,7 +158,7 @@ impl Connections {
         }
     }
 
-    /// Replaces the connection of this number, unless somebody has done so already.
+    /// Replaces the connection of this number, unless another task already has.
     fn replace(self: &Arc<Self>, number: u64, why: &str) {
         let began = self.state.send_if_modified(|state| match state {
             State::Connected(connection) if connection.number == number => {
@@ -179,7 +176,7 @@ impl Connections {
     /// Makes a connection, checks its server, and records the findings.
     async fn reach(&self, number: u64) -> RedisResult<Connection> {
         let reached = self.reach_server(number).await;
-        // What the server's checks found is recorded already.
+        // The verdicts of the server's checks are recorded already.
         if let Err(error) = &reached
             && error.kind() != ErrorKind::InvalidClientConfig
         {
@@ -271,15 +268,15 @@ impl Connections {
         Client::open(info.set_addr(addr))
     }
 
-    /// All nodes of the cluster that `client` leads to. It is asked alone: to wait for the others is to wait for the one that
-    /// is away.
+    /// All nodes of the cluster that `client` leads to. Only this client is asked: asking the others would wait for a node that
+    /// is down.
     async fn cluster(
         &self,
         one: &mut MultiplexedConnection,
         client: &Client,
     ) -> RedisResult<ClusterConnection> {
         let shown: RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(one).await;
-        // Where that is forbidden, the configured node has to do.
+        // If `CLUSTER NODES` is forbidden, only the configured node is used.
         if let Ok(shown) = shown {
             let found = shown.lines().filter_map(address_of_node).collect();
             *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = found;
@@ -337,11 +334,11 @@ impl Connections {
     }
 }
 
-/// Makes connections until one is good.
+/// Opens connections until one is usable.
 async fn reconnect(connections: Weak<Connections>, number: u64) {
     let [mut pause, longest] = PAUSES;
     loop {
-        // Nobody is left who could want it.
+        // No handle is left.
         let Some(connections) = connections.upgrade() else {
             return;
         };
@@ -364,7 +361,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64) {
     }
 }
 
-/// Replaces the connection when the Sentinels name another primary: the one before may be alive, and take what is lost.
+/// Replaces the connection when the Sentinels name another primary: the old one may be alive and accept writes that are lost.
 async fn watch_primary(connections: Weak<Connections>) {
     loop {
         sleep(LOOK_EVERY).await;
@@ -384,12 +381,12 @@ async fn watch_primary(connections: Weak<Connections>) {
     }
 }
 
-/// Whether an error says that its connection leads to a server that is of no use, or to none.
+/// Whether an error says that the connection leads to a wrong server, or to none.
 fn is_useless(error: &RedisError) -> bool {
     error.is_timeout() || error.is_unrecoverable_error() || is_refused_for_now(error)
 }
 
-/// Whether a server has refused a command because it is not, or not yet, the one to ask: nothing was done.
+/// Whether a server has refused a command because it is not, or not yet, the primary: nothing was done.
 pub fn is_refused_for_now(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
 
@@ -437,9 +434,9 @@ fn address_of_node(line: &str) -> Option<String> {
     is_known.then(|| address.to_owned())
 }
 
-/// TLS has several implementations; this process uses one.
+/// rustls has several crypto providers; this process uses one.
 fn install_tls() {
-    // Somebody else has done so.
+    // Installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

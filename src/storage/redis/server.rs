@@ -1,4 +1,4 @@
-//! What a Redis server says of itself when it is reached, and whether what is kept there would stay.
+//! Checks of a Redis server when it is connected: would it lose data?
 
 use redis::aio::ConnectionLike;
 use redis::{ErrorKind, RedisResult, ServerErrorKind};
@@ -8,18 +8,15 @@ use crate::storage::preflight::{Outcome, Verdict};
 /// What is checked of a server whenever a connection is made.
 pub(super) const CHECKS: [&str; 4] = ["connection", "role", "maxmemory-policy", "append-only file"];
 
-/// What `INFO` says.
 #[derive(Debug, Default)]
 pub(super) struct Server {
-    /// Nothing where the user may not ask.
+    /// None if the ACL forbids `INFO`.
     info: Option<String>,
 }
 
 impl Server {
-    /// Asks.
-    ///
     /// # Errors
-    /// If there is no answer.
+    /// If the server does not answer.
     pub(super) async fn of(connection: &mut impl ConnectionLike) -> RedisResult<Self> {
         match redis::cmd("INFO").query_async(connection).await {
             Ok(info) => Ok(Self { info: Some(info) }),
@@ -72,7 +69,7 @@ impl Server {
         self.field("cluster_enabled") == Some("1")
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id").unwrap_or("unknown")
     }
@@ -140,7 +137,7 @@ mod tests {
                 [Passed, Passed, Failed, Unchecked],
                 Some("maxmemory-policy: it is allkeys-lru"),
             ),
-            // A server of another kind, or a user who may not ask.
+            // Another server, or the ACL forbids the command.
             (
                 String::new(),
                 [Passed, Unchecked, Unchecked, Unchecked],

@@ -1,17 +1,17 @@
-//! Whether the files are what was acknowledged: the database file by a checksum per page, its log by the last commit that
-//! was noted before its operations were answered.
+//! Whether the files have everything that was acknowledged: the database file by a checksum per page, the WAL by the last
+//! commit that was noted before its operations were answered.
 //!
 //! ```text
-//!   commit      engine: frames into the log, flush     then here: the log's last commit into the head, then the answers
-//!   checkpoint  engine: pages into the file, flush     then here: their checksums, flush; only then is the log begun anew
-//!   opening     here: log as far as the head says? pages as their checksums say, except those in the log?  then the engine
+//!   commit      engine: frames into the WAL, flush     then here: the WAL's last commit into the head, then the answers
+//!   checkpoint  engine: pages into the file, flush     then here: their checksums, flush; only then is the WAL reset
+//!   opening     here: WAL as far as the head says? pages as their checksums say, except those in the WAL?  then the engine
 //! ```
 //!
-//! - The head is written without a flush: the end of the process takes nothing of it. A power cut may take what was noted
-//!   since the last checkpoint, and never what the log has.
-//! - Checkpoints are the writer's, never the engine's own: else the log could be begun anew before the checksums are there.
-//! - The database file stays open for as long as the engine has it open: with the first descriptor of a file that a
-//!   process closes, it loses all its locks on it.
+//! - The head is written without a flush: it survives the end of the process. A power cut may lose what was noted since the last
+//!   checkpoint, and never what the WAL has.
+//! - Only the writer checkpoints, never the engine: otherwise the WAL could be reset before the checksums are written.
+//! - The database file stays open for as long as the engine has it open: when a process closes any descriptor of a file, it loses
+//!   all its locks on it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File as Bytes, OpenOptions};
@@ -28,43 +28,43 @@ use super::log::{self, Log, Mark};
 use super::sums::{Head, LogState, Sums, follows, sum};
 use crate::storage::place::{Displaced, Place};
 
-/// Bytes of the database file that are read at once.
+/// Bytes of the database file per read.
 const READ_AT_ONCE: u32 = 256 << 10;
-/// Fields of the database file's header, in bytes: its page size and its application id.
+/// Offsets in the database file's header: its page size and its application id.
 const PAGE_SIZE_AT: u64 = 16;
 const APPLICATION_AT: u64 = 68;
 
-/// What helps where nothing is damaged.
+/// The hint if nothing is damaged.
 const ON_PURPOSE: &str =
     "if another program wrote to the database on purpose, remove its `-sums` file";
 
-/// Its log has a page that was damaged in the file, and perhaps before it was changed: nobody can tell any more.
+/// The WAL has a page that was damaged in the file, possibly before it was changed: unknown which.
 const SUSPECT: &str = "a page was damaged in the file before the log was copied over it";
 
-/// Follows a database's files. The writer has it for moments; whoever checks the files takes turns with it.
+/// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
 
-/// What is known of a database's files.
+/// The verified state of a database's files.
 #[derive(Debug)]
 pub(super) struct Integrity {
     name: String,
     file: File,
     database: Bytes,
-    /// Nothing until there is one.
+    /// None until there is one.
     log: Option<Bytes>,
     sums: Sums,
     places: Vec<Place>,
-    /// The database file is as the checksums say, all of it: nothing was copied into it since.
+    /// Nothing was checkpointed since the checksums were written: they cover the whole database file.
     sealed: bool,
-    /// A complete checkpoint whose checksums could not be written yet. Nothing may be committed before.
+    /// Checksums of a complete checkpoint are not written yet. Nothing may be committed before.
     owed: bool,
-    /// Another program began the log anew: all checksums are to be computed again.
+    /// Another program reset the WAL: all checksums must be computed again.
     overtaken: bool,
-    /// Pages that may be half new in the file, for a checkpoint was interrupted; the log has them.
+    /// Pages that may be torn in the file, since a checkpoint was interrupted; the WAL has them.
     unsure: HashSet<u32>,
 }
 
-/// How much a check has looked at.
+/// How much a check has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) pages: u32,
@@ -72,14 +72,13 @@ pub(super) struct Extent {
     pub(super) commits: u64,
 }
 
-/// Why the files are not what was acknowledged.
+/// Why the files do not have what was acknowledged.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A sentence's part: what was found.
+    /// Part of a sentence: what was found.
     Damaged(String),
-    /// The checksum file is another database's.
+    /// The checksum file is of another database.
     Foreign,
-    /// They cannot be read.
     Unreadable(io::Error),
 }
 
@@ -109,11 +108,11 @@ impl Fault {
 }
 
 impl Integrity {
-    /// Examines the files before the engine opens them; changes nothing. Nothing if there are no checksums: the file is new,
-    /// or older than they are. Reads all of the file.
+    /// Examines the files before the engine opens them; changes nothing. Reads the whole file. None if there are no checksums:
+    /// the file is new, or older than they are.
     ///
     /// # Errors
-    /// If something of what was acknowledged is missing or damaged.
+    /// If acknowledged data is missing or damaged.
     pub(super) fn examine(file: &File, application: i32) -> Result<Option<(Self, Extent)>, Fault> {
         let Some(sums) = Sums::open(&file.sums())? else {
             return Ok(None);
@@ -151,7 +150,7 @@ impl Integrity {
         Ok(Some((examined, extent)))
     }
 
-    /// Computes the checksums of a file that has none. Everything must be in the file, and nothing in the log.
+    /// Computes the checksums of a file that has none. The WAL must be empty.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -206,10 +205,9 @@ impl Integrity {
         self.places.iter().chain(beside).try_for_each(Place::check)
     }
 
-    /// Whether the database is where it was opened, and what holds its directory: what is moved, removed or replaced as a
-    /// whole. After each commit that is enough; its log and its checksums are looked at each second. (To look at a file that
-    /// is written with every commit makes the file system keep its times exactly, and store them with each flush of it:
-    /// a fifth of a commit.)
+    /// Checks the database file and the directory's lock: a directory that is moved, removed or replaced as a whole. Called
+    /// after each commit; WAL and checksums are checked each second. (`stat` on a file that is written with every commit makes
+    /// the file system store exact times with each flush: a fifth of a commit.)
     ///
     /// # Errors
     /// See [`Displaced`].
@@ -220,41 +218,41 @@ impl Integrity {
             .try_for_each(Place::check)
     }
 
-    /// A commit may be acknowledged from now on: it is noted, and its database is still where it was.
+    /// Permits the acknowledgement of a commit: it is noted, and its database was not moved.
     ///
     /// # Errors
-    /// If that cannot be noted, or the database is elsewhere.
+    /// If it cannot be noted, or the database was moved.
     pub(super) fn acknowledge(&mut self, connection: &Connection) -> Result<(), Failure> {
         self.committed(connection)?;
         Ok(self.database_in_place()?)
     }
 
-    /// The engine has the file open, and is about to write for the first time.
+    /// The engine has opened the file and is about to write for the first time.
     ///
     /// # Errors
     /// If that cannot be noted.
     pub(super) fn begin(&mut self, connection: &Connection) -> Result<(), Failure> {
         match self.checkpoint(connection, Mode::Passive) {
             Ok(_) => {}
-            // On a full disk the log stays as it is, and goes on.
+            // On a full disk the WAL stays as it is and grows.
             Err(Failure::Engine(error)) => {
                 warn!(database = self.name, %error, "the log was not copied into the file");
             }
-            // Copied, perhaps, and without checksums: nothing may be written before they are there.
+            // The WAL may be checkpointed without checksums: nothing may be written before they are.
             Err(failure) => return Err(failure),
         }
         if frames(connection)?.0 == 0 {
-            // Its salts will be random ones.
+            // The next WAL's salts are random.
             self.note(LogState::Opening)?;
             self.sums.flush().map_err(Failure::Sums)?;
         }
         Ok(())
     }
 
-    /// Notes what the engine has committed. Called before the commit is answered.
+    /// Notes the engine's last commit. Called before the commit is answered.
     ///
     /// # Errors
-    /// If that cannot be noted: nothing is acknowledged then.
+    /// If it cannot be noted: then nothing is acknowledged.
     pub(super) fn committed(&mut self, connection: &Connection) -> Result<(), Failure> {
         let (frames, _) = frames(connection)?;
         if frames == 0 {
@@ -295,7 +293,7 @@ impl Integrity {
         self.sums.write_head(head).map_err(Failure::Sums)
     }
 
-    /// Frames in the log, as was noted last, that may have to be copied.
+    /// Frames in the WAL, as noted last, that a checkpoint may have to copy.
     pub(super) fn frames_noted(&self) -> u32 {
         match self.head().log {
             LogState::Open {
@@ -306,11 +304,11 @@ impl Integrity {
         }
     }
 
-    /// Copies the log into the file, and notes the checksums of what was copied. False if a reader was in the way of some of
-    /// it; nothing is lost then, and the log goes on.
+    /// Checkpoints the WAL and writes the checksums of the copied pages. False if a reader blocked part of it; the WAL then
+    /// grows.
     ///
     /// # Errors
-    /// If the engine fails, or the checksums cannot be written; or if what would be overwritten is damaged.
+    /// If the engine fails, the checksums cannot be written, or a page that would be overwritten is damaged.
     pub(super) fn checkpoint(
         &mut self,
         connection: &Connection,
@@ -341,8 +339,8 @@ impl Integrity {
         Ok(true)
     }
 
-    /// Before the log is copied into the file: what is overwritten must be what was written. The engine may have read a damaged
-    /// page, changed it, and put it into the log, damage included; once copied, it would have a checksum of its own.
+    /// Before a checkpoint, verifies the pages that it overwrites. The engine may have read a damaged page, changed it, and
+    /// logged it with the damage; once copied, that page would have a valid checksum.
     fn verify_file(&mut self, frames: u32) -> Result<(), Failure> {
         if self.head().damaged {
             return Err(Failure::Found(SUSPECT.to_owned()));
@@ -367,7 +365,7 @@ impl Integrity {
                     damaged,
                     ..self.head()
                 };
-                // Without it this process knows, and the next one may not.
+                // If this fails, this process knows of the damage, but the next one may not.
                 let noted = self.sums.write_head(head).and_then(|()| self.sums.flush());
                 if let Err(error) = noted {
                     warn!(database = self.name, %error, "damage was found, and could not be noted");
@@ -377,10 +375,10 @@ impl Integrity {
         }
     }
 
-    /// Whether what the log is going to be copied over is damaged. If so, it is noted.
+    /// Verifies the pages that the next checkpoint overwrites, and notes damage.
     ///
     /// # Errors
-    /// If it is, or cannot be read.
+    /// If one is damaged, or cannot be read.
     pub(super) fn verify_again(&mut self) -> Result<(), Failure> {
         match self.head().log {
             LogState::Open {
@@ -391,7 +389,7 @@ impl Integrity {
         }
     }
 
-    /// Each page in these frames is in the file as its checksum says, or as one of the frames has it.
+    /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it.
     fn verify(&self, log: &Bytes, frames: u32) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
@@ -412,7 +410,7 @@ impl Integrity {
         if others.is_empty() {
             return Ok(());
         }
-        // Copied before, when a reader was in the way of the rest, or by another program.
+        // Copied before, when a reader blocked the rest, or by another program.
         let mut fewest = pages;
         log::each(log, page_size, frames, |_, page, length, bytes| {
             if length > 0 {
@@ -422,7 +420,7 @@ impl Integrity {
                 others.remove(&page);
             }
         })?;
-        // The file's end was cut off with a commit, and is in the log again.
+        // A commit truncated the file, and a later one extended it again.
         match others.into_keys().filter(|page| *page <= fewest).min() {
             Some(page) => Fault::damaged(format!(
                 "page {page} is not what was written, and is in the log, too"
@@ -431,7 +429,7 @@ impl Integrity {
         }
     }
 
-    /// A checkpoint ended somewhere.
+    /// A checkpoint was interrupted.
     fn interrupted(&mut self, frames: u32) {
         let page_size = self.head().page_size;
         let pages = self
@@ -443,7 +441,7 @@ impl Integrity {
         }
     }
 
-    /// Whether the checksums of a complete checkpoint are still to be written; tries once more.
+    /// Whether the checksums of a complete checkpoint are still missing; retries them once.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -454,7 +452,7 @@ impl Integrity {
         Ok(())
     }
 
-    /// Notes the checksums of everything in so many frames, all of which are in the file.
+    /// Writes the checksums of all pages in the first `frames` frames, all of which are in the file.
     fn seal(&mut self, frames: u32) -> Result<(), Failure> {
         self.try_seal(frames).map_err(Failure::Sums)?;
         self.owed = false;
@@ -465,7 +463,7 @@ impl Integrity {
 
     fn try_seal(&mut self, frames: u32) -> io::Result<()> {
         if frames > 0 {
-            // There is a log then, though it may not be open yet.
+            // The WAL exists, though it may not be open yet.
             self.end_of_log(frames)?;
         }
         let mut head = self.head();
@@ -478,7 +476,7 @@ impl Integrity {
                 log::page(log, frame, &mut bytes)?;
                 changed.push((page, sum(&bytes)));
             }
-            // Pages that were taken and freed at once are in no frame.
+            // Pages that were allocated and freed at once are in no frame.
             let new = head.pages.saturating_add(1)..=pages;
             for page in new.filter(|page| !last_frames.contains_key(page)) {
                 changed.push((page, sum_of(&self.database, page, &mut bytes)?));
@@ -501,7 +499,7 @@ impl Integrity {
         Ok(())
     }
 
-    /// The log is gone, all of it copied: nothing may be written any more.
+    /// The WAL was checkpointed and removed: no more writes.
     ///
     /// # Errors
     /// If that cannot be noted.
@@ -510,12 +508,10 @@ impl Integrity {
         self.sums.flush().map_err(Failure::Sums)
     }
 
-    // --- Checking ------------------------------------------------------------------------------------------------
-
-    /// Checks some pages, from this one on, while the engine has the file open. Returns the page to go on with, or nothing at
-    /// the end.
+    /// Checks some pages from `first` on, while the engine has the file open. Returns the next page, or None at the end.
     ///
     /// # Errors
+    /// If a page is damaged.
     /// If something is damaged.
     pub(super) fn check_some(&self, first: u32) -> Result<Option<u32>, Fault> {
         let head = self.head();
@@ -531,12 +527,12 @@ impl Integrity {
         Ok((next <= head.pages).then_some(next))
     }
 
-    /// Checks the log and the checksum file's head while the engine has the file open.
+    /// Checks the WAL and the checksum file's head while the engine has the file open.
     ///
     /// # Errors
-    /// If something is damaged.
+    /// If they are damaged.
     pub(super) fn check_head(&self) -> Result<Extent, Fault> {
-        // Files that are elsewhere may be as they should be; whether these are the ones to come back, nobody knows.
+        // Files that were moved may be intact, but may not be the ones that come back.
         self.in_place().map_err(io::Error::other)?;
         let head = self.head();
         if !self.sums.has_head()? {
@@ -546,7 +542,7 @@ impl Integrity {
             return Fault::damaged(SUSPECT);
         }
         let mut frames = 0;
-        // What was copied may be written over at any moment.
+        // Checkpointed frames may be overwritten at any moment.
         if let LogState::Open {
             mark,
             copied: false,
@@ -565,7 +561,7 @@ impl Integrity {
         })
     }
 
-    /// The file's length, if nothing in the log can have changed it.
+    /// The file's length, if nothing in the WAL can have changed it.
     fn check_length(&self, log: Option<&Log>) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
@@ -578,7 +574,7 @@ impl Integrity {
         Ok(())
     }
 
-    /// Checks pages from `first` on, up to `last` at most, except those that are in the log. Returns the page after.
+    /// Checks pages `first..=last`, except those that are in the WAL. Returns the page after.
     fn check_pages(&self, first: u32, last: u32, in_log: &HashMap<u32, u32>) -> Result<u32, Fault> {
         let head = self.head();
         let page_size = head.page_size as usize;
@@ -588,7 +584,7 @@ impl Integrity {
         let Some(mut sums) = self.sums.pages(first, summed)? else {
             return Fault::damaged("its `-sums` file was cut off");
         };
-        // Beyond, the file has what was never written, if it is as long as that.
+        // Pages that were never written are zeros, if the file is that long.
         sums.resize(count as usize, sum(&vec![0; page_size]));
         let mut bytes = vec![0; page_size * count as usize];
         let read = read_up_to(
@@ -626,25 +622,24 @@ impl Integrity {
     }
 }
 
-/// How much a checkpoint insists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// What readers permit at this moment.
+    /// Copies what readers permit now.
     Passive,
-    /// Waits for readers for as long as a connection waits for locks.
+    /// Waits for readers up to the busy timeout.
     Full,
 }
 
-/// The guarded value; nothing that holds the lock leaves it half changed.
+/// Ignores poisoning: no holder of the lock leaves the value half changed.
 pub(super) fn lock(integrity: &Mutex<Integrity>) -> MutexGuard<'_, Integrity> {
     integrity.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Frames in the log, and how many of them were copied.
+/// Frames in the WAL, and how many of them were checkpointed.
 pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
     statement.query_row([], |row| {
-        // -1 where there is no log.
+        // -1 without a WAL.
         let number = |at| {
             let number = row.get::<_, i64>(at);
             number.map(|number| u32::try_from(number).unwrap_or(0))
@@ -653,7 +648,7 @@ pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
     })
 }
 
-/// Whether the log is what the head says.
+/// Whether the WAL is what the head says.
 fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
     if log.is_some_and(|log| log.page_size() != head.page_size) {
         return Fault::damaged("its `-wal` file is another database's");
@@ -666,7 +661,7 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
             Fault::damaged("it was closed without a log, and has a `-wal` file with commits")
         }
         (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
-        // A log that was begun after everything had been copied; nothing of it was noted yet.
+        // The WAL was reset after a full checkpoint; no commit of it was noted yet.
         (LogState::Open { mark, copied: true }, Some(log)) if follows(mark.salts, log.salts) => {
             Ok(())
         }
@@ -687,8 +682,8 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
     }
 }
 
-/// Opens a file to read it; for writing, too, if that is permitted: only then an overlay file system shows the file that is
-/// written to.
+/// Opens a file for reading, and for writing if permitted: only then does an overlay file system show the file that is written
+/// to.
 fn open(path: &Path) -> io::Result<Option<Bytes>> {
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).open(path);
@@ -705,7 +700,7 @@ fn open(path: &Path) -> io::Result<Option<Bytes>> {
     }
 }
 
-/// Whether the file says itself that it is another desk's.
+/// Whether the file's header has another desk's application id.
 fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
     let mut found = [0; 4];
     if !log::read_at(database, &mut found, APPLICATION_AT)? {
@@ -734,14 +729,14 @@ fn create(file: &File, database: &Bytes, head: Head) -> io::Result<Sums> {
     Sums::create(&file.sums(), head, pages)
 }
 
-/// What a page of the database file adds up to; one behind its end counts as zeros.
+/// The checksum of a page of the database file; a page behind its end counts as zeros.
 fn sum_of(database: &Bytes, page: u32, bytes: &mut [u8]) -> io::Result<u64> {
     bytes.fill(0);
     read_up_to(database, bytes, u64::from(page - 1) * bytes.len() as u64)?;
     Ok(sum(bytes))
 }
 
-/// Reads until the bytes are full or the file ends; says how many.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn read_up_to(file: &Bytes, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut read = 0;

@@ -1,4 +1,4 @@
-//! A queue with an end, before a thread or several. Whoever enters never waits.
+//! A bounded queue for one or more threads. Senders never wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,21 +7,19 @@ use std::time::Instant;
 
 use crate::storage::Unavailable;
 
-/// Where work comes in.
 pub(super) struct Entrance<T> {
-    /// Nothing stands for the end. It has a place of its own, so that closing never waits either.
+    /// None stands for the end. It has a slot of its own, so that closing never waits either.
     sender: Sender<Option<T>>,
     waiting: Arc<AtomicUsize>,
     most: usize,
 }
 
-/// Where work is taken out.
 pub(super) struct Exit<T> {
     receiver: Receiver<Option<T>>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// A queue in which at most so much waits.
+/// A queue of at most `most` items.
 pub(super) fn queue<T>(most: usize) -> (Entrance<T>, Exit<T>) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -34,10 +32,8 @@ pub(super) fn queue<T>(most: usize) -> (Entrance<T>, Exit<T>) {
 }
 
 impl<T> Entrance<T> {
-    /// Queues work, if there is room.
-    ///
     /// # Errors
-    /// [`Unavailable::Busy`] if there is none, [`Unavailable::Stopped`] if nobody takes work out any more.
+    /// [`Unavailable::Busy`] if the queue is full, [`Unavailable::Stopped`] if there is no receiver.
     pub(super) fn push(&self, work: T) -> Result<(), Unavailable> {
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
@@ -50,25 +46,25 @@ impl<T> Entrance<T> {
         })
     }
 
-    /// Tells one of those who take work out that nothing more comes after what is queued.
+    /// Ends the queue for one receiver, after what is queued.
     pub(super) fn close(&self) {
-        // Nobody there to be told: closed already.
+        // No receiver: closed already.
         let _ = self.sender.send(None);
     }
 
-    /// How much waits.
+    /// Items in the queue.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 }
 
 impl<T> Exit<T> {
-    /// The next piece of work; nothing at the end.
+    /// The next item; None at the end.
     pub(super) fn next(&self) -> Option<T> {
         self.taken(self.receiver.recv().ok().flatten())
     }
 
-    /// Waits for work until then, and takes everything that waits with it, up to `most`. False at the end.
+    /// Waits for an item until then, and takes all queued items, up to `most`. False at the end.
     pub(super) fn fill(&self, batch: &mut Vec<T>, most: usize, until: Option<Instant>) -> bool {
         let first = match until {
             None => self.receiver.recv().ok().flatten(),

@@ -1,4 +1,4 @@
-//! The threads that read. Each has its own connection; all take from one queue.
+//! Reader threads. Each has its own connection; all share one queue.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,17 +11,16 @@ use super::queue::Exit;
 use super::work::{Broken, Query};
 use crate::storage::Unavailable;
 
-/// The readers' queue: one of them at a time waits for work, the others wait for their turn to wait.
+/// The readers' queue: one reader at a time waits for work, the others wait for the lock.
 pub(super) type Queries = Arc<Mutex<Exit<Box<dyn Query>>>>;
 
-/// One reader.
 pub(super) struct Reader {
     file: File,
-    /// Nothing after a failure, until the next query.
+    /// None after a failure, until the next query.
     connection: Option<Connection>,
     queries: Queries,
     health: Arc<Health>,
-    /// The last query found the engine failing, and the log says so.
+    /// The last query found the engine failing; logged.
     failing: bool,
 }
 
@@ -41,7 +40,6 @@ impl Reader {
         }
     }
 
-    /// Reads until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(query) = self.next() {
             if query.is_abandoned() {
@@ -71,7 +69,7 @@ impl Reader {
             }
         };
         let ran = query.run(connection);
-        // Nothing to keep; it ends the view of one state, so that the log can be cut.
+        // Nothing to commit; it ends the snapshot, so that the WAL can be truncated.
         let ended = execute(connection, "COMMIT");
         match ran {
             Ok(()) => {}
@@ -92,7 +90,7 @@ impl Reader {
         }
     }
 
-    /// The connection, in a read transaction: however many statements follow, they see one state.
+    /// The connection, in a read transaction: all statements see one snapshot.
     fn begin(&mut self) -> rusqlite::Result<&Connection> {
         let connection = connected(&mut self.connection, || self.file.reader())?;
         execute(connection, "BEGIN")?;

@@ -1,4 +1,4 @@
-//! Operations and queries as the threads see them: something that runs once, and somebody who waits for the answer.
+//! Operations and queries as the threads see them: a closure that runs once, and a channel for its answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,32 +8,29 @@ use tokio::sync::oneshot;
 use super::error::{Undone, is_of_engine};
 use crate::storage::Unavailable;
 
-/// An operation on its way through the writer.
+/// An operation in the writer's queue.
 pub(super) trait Operation: Send {
-    /// Nobody waits for its answer any more.
+    /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
-    /// Runs it; called once.
     fn run(&mut self, connection: &Connection) -> Ran;
-    /// Answers: what it came to if its batch was kept, and why not otherwise.
+    /// Answers with the operation's outcome if its batch was committed, with the reason otherwise.
     fn answer(self: Box<Self>, batch: Result<(), Unavailable>);
 }
 
 /// How an operation ended.
 pub(super) enum Ran {
-    /// It wants to be kept.
+    /// To be committed.
     Keep,
-    /// It was refused: to be taken back.
+    /// It was refused: to be rolled back.
     Undo,
-    /// A statement was not done: to be taken back, if the engine still can.
+    /// A statement failed: to be rolled back, if the engine still can.
     Broken(rusqlite::Error),
-    /// It panicked, saying this: to be taken back.
+    /// It panicked, with this message: to be rolled back.
     Panicked(String),
 }
 
-/// What the caller of an operation is told.
 pub(super) type Written<T, E> = Result<Result<T, E>, Unavailable>;
 
-/// An operation, and whom to answer.
 pub(super) struct Write<F, T, E> {
     operation: Option<F>,
     outcome: Written<T, E>,
@@ -81,14 +78,14 @@ where
             Ok(()) => self.outcome,
             Err(unavailable) => Err(unavailable),
         };
-        // Whoever has left meanwhile does not want to know.
+        // The caller may have left.
         let _ = self.answer.send(outcome);
     }
 }
 
-/// A query on its way through a reader.
+/// A query in the readers' queue.
 pub(super) trait Query: Send {
-    /// Nobody waits for its answer any more.
+    /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
     /// Runs it and answers.
     ///
@@ -99,17 +96,13 @@ pub(super) trait Query: Send {
     fn turn_away(self: Box<Self>, unavailable: Unavailable);
 }
 
-/// Why a query has no result.
 pub(super) enum Broken {
-    /// The engine fails; the connection is of no use any more.
+    /// The engine failed; the connection is useless.
     Engine(rusqlite::Error),
-    /// A statement was not done.
     Statement(rusqlite::Error),
-    /// It panicked, saying this.
     Panicked(String),
 }
 
-/// A query, and whom to answer.
 pub(super) struct Read<F, T> {
     pub(super) query: F,
     pub(super) answer: oneshot::Sender<Result<T, Unavailable>>,
@@ -143,15 +136,14 @@ where
     }
 }
 
-/// A query that writes is the program's mistake, not the engine's; a file that turned read-only has a longer code.
+/// A query that writes is a bug, not an engine failure; a file that became read-only has an extended code.
 fn is_attempt_to_write(error: &rusqlite::Error) -> bool {
     error
         .sqlite_error()
         .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_READONLY)
 }
 
-/// Runs somebody else's code; a panic becomes what it said. What it may have left half done is taken back by whoever
-/// calls this, with the transaction.
+/// Catches a panic and returns its message. The caller rolls back the transaction.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());

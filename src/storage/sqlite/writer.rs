@@ -1,4 +1,4 @@
-//! The one thread that writes: what waits together is committed together, and answered after that.
+//! The one thread that writes: queued operations are committed together, and answered after that.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,29 +19,28 @@ use super::work::{Operation, Ran};
 use crate::storage::Unavailable;
 use crate::storage::clock::Clock;
 
-/// How often an engine that failed is tried again when nobody else tries.
+/// Interval of probe writes while the engine is down.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often the files' places are looked at while nothing is written.
+/// How often the files' places are checked while nothing is written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the clock is stored while something is written.
+/// How often the clock is stored while there are writes.
 const STORE_CLOCK_EVERY: Duration = Duration::from_secs(10);
-/// Commits between two looks at the space that was freed, ...
+/// Commits between two incremental vacuums, ...
 const TIDY_EVERY: u32 = 256;
-/// ... and while there is more of it than is given back at once.
+/// ... and while more than [`FREED_AT_ONCE`] pages are free.
 const TIDY_AGAIN: u32 = 16;
-/// Free pages that are kept to be used again: 1 MB.
+/// Free pages that stay in the file for reuse: 1 MB.
 const FREE_KEPT: u32 = 256;
-/// Free pages that are given back at once: a few milliseconds' work.
+/// Free pages returned per vacuum: takes a few milliseconds.
 const FREED_AT_ONCE: u32 = 256;
-/// Frames after which a checkpoint that a reader was in the way of is tried again.
+/// Frames after which a checkpoint that a reader blocked is retried.
 const CHECKPOINT_AGAIN: u32 = 250;
-/// A log this long was not cut for a while, since somebody was always reading: it is worth waiting for them.
+/// A WAL this long was not truncated for a while, since there were always readers: wait for them.
 const LOG_TOO_LONG: u64 = 4 * LOG_MAX;
 
-/// The writer's side of a database.
 pub(super) struct Writer {
     file: File,
-    /// Nothing after a failure, until the next batch or probe.
+    /// None after a failure, until the next batch or probe.
     connection: Option<Connection>,
     integrity: Shared,
     clock: Clock,
@@ -49,15 +48,14 @@ pub(super) struct Writer {
     batch_max: usize,
     health: Arc<Health>,
     metrics: Metrics,
-    /// The next look at the files' places; a probe while the database is not well.
+    /// The next check of the files' places; a probe write while the database is down.
     look_at: Instant,
     store_clock_at: Instant,
-    /// Frames in the log at which it is copied into the file.
+    /// Frames in the WAL at which it is checkpointed.
     checkpoint_at: u32,
     tidy_in: u32,
 }
 
-/// What a batch came to.
 struct Kept {
     /// How long the commit took, if anything was changed.
     took: Option<Duration>,
@@ -90,8 +88,8 @@ impl Writer {
         }
     }
 
-    /// Writes until the queue is closed and empty. Ends after the readers, so that the last connection is its own: then
-    /// the log is gone, and the file is all there is. `alive` is dropped last.
+    /// Writes until the queue is closed and empty. Ends after the readers, so that the last connection is its own: then the WAL
+    /// is removed. `alive` is dropped last.
     pub(super) fn run(mut self, readers: Vec<JoinHandle<()>>, alive: watch::Receiver<()>) {
         let mut batch = Vec::with_capacity(self.batch_max);
         loop {
@@ -107,18 +105,18 @@ impl Writer {
             }
         }
         for reader in readers {
-            // Readers catch what panics in them.
+            // Readers catch panics of their queries.
             let _ = reader.join();
         }
         match self.close() {
             Ok(()) => {}
             Err(Failure::Found(detail)) => self.health.found_damaged(&detail),
-            // Nothing is lost: the next one to open the file finds the log.
+            // Nothing is lost: the next process to open the file finds the WAL.
             Err(error) => {
                 warn!(database = self.health.name, %error, "the log was not copied into the file");
             }
         }
-        // Closed, and taking nothing more in, before anybody hears that this is the end.
+        // Closed and rejecting new work before `alive` reports the end.
         drop(self);
         drop(alive);
     }
@@ -145,14 +143,14 @@ impl Writer {
         for operation in batch.drain(..) {
             operation.answer(answer);
         }
-        // After the answers: nobody waits for it.
+        // After the answers: no caller waits for it.
         if answer.is_ok() {
             self.tidy();
         }
     }
 
-    /// One transaction for all. After an error the batch was not kept, or it was and must not be acknowledged: its files are
-    /// elsewhere, or it could not be noted.
+    /// One transaction for the batch. After an error it was not committed, or it was and must not be acknowledged: its files
+    /// were moved, or the commit could not be noted.
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Kept, Failure> {
         let connection = usable(
             &mut self.connection,
@@ -183,7 +181,7 @@ impl Writer {
         })
     }
 
-    /// The engine has failed. Dropping the connection takes back whatever was not committed.
+    /// The engine has failed. Dropping the connection rolls back.
     fn failed(&mut self, failure: &Failure) {
         self.connection = None;
         self.look_at = Instant::now() + PROBE_EVERY;
@@ -193,7 +191,7 @@ impl Writer {
         }
     }
 
-    /// Whether what is kept now would stay; while the database is not well, whether it keeps something.
+    /// Checks that the files were not moved; while the database is down, makes a probe write.
     fn look(&mut self) {
         self.look_at = Instant::now() + LOOK_EVERY;
         let well = self.health.works_so_far();
@@ -213,14 +211,13 @@ impl Writer {
         });
         match looked {
             Ok(()) if !well => self.health.works(),
-            // A check has said so already, and the next one may take it back.
+            // A check has logged it already; the next one may clear it.
             Ok(()) | Err(Failure::Damaged) => {}
             Err(failure) => self.failed(&failure),
         }
     }
 
-    /// Copies the log into the file when it is long enough, and every now and then gives freed space back, a little at a
-    /// time.
+    /// Checkpoints the WAL when it is long enough, and from time to time returns free pages to the file system.
     fn tidy(&mut self) {
         if let Err(failure) = self.try_to_tidy() {
             self.failed(&failure);
@@ -239,7 +236,7 @@ impl Writer {
             match integrity.checkpoint(connection, Mode::Passive) {
                 Ok(true) => self.checkpoint_at = CHECKPOINT_AFTER,
                 Ok(false) => self.checkpoint_at = frames + CHECKPOINT_AGAIN,
-                // It is tried again; the log has everything, and commits fail once it cannot grow.
+                // It is retried; the WAL has everything, and commits fail once it cannot grow.
                 Err(Failure::Engine(error)) => {
                     self.checkpoint_at = frames + CHECKPOINT_AGAIN;
                     warn!(database = self.health.name, %error, "the log was not copied into the file");
@@ -251,7 +248,7 @@ impl Writer {
         if self.tidy_in > 0 {
             return Ok(());
         }
-        // Readers that stay in the way are tried again next time.
+        // Readers that still block it are waited for next time.
         if self.file.log_length() > LOG_TOO_LONG && integrity.checkpoint(connection, Mode::Full)? {
             cut_log(connection)?;
         }
@@ -261,8 +258,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Copies the log into the file, and removes it; the file is all there is then. Not if somebody else reads it, or it is
-    /// not where it was opened.
+    /// Checkpoints the WAL and removes it. Not if another process reads it, or the file was moved.
     fn close(&mut self) -> Result<(), Failure> {
         let Some(connection) = self.connection.take().filter(|_| self.health.is_sound()) else {
             return Ok(());
@@ -270,7 +266,7 @@ impl Writer {
         let mut integrity = integrity::lock(&self.integrity);
         integrity.in_place()?;
         integrity.settle(&connection)?;
-        // On a full disk there is no room for it: it goes on a little behind.
+        // On a full disk there is no room for it: after the restart the clock is a little behind.
         if store_clock(&connection, &self.clock).is_ok() {
             integrity.committed(&connection)?;
         }
@@ -282,8 +278,8 @@ impl Writer {
     }
 }
 
-/// The connection, opened again if there is none. Whether the files stayed where they were shows after the commit, before
-/// anything is acknowledged.
+/// The connection, opened again if there is none. Whether the files were moved is checked after the commit, before the
+/// acknowledgement.
 fn usable<'a>(
     connection: &'a mut Option<Connection>,
     file: &File,
@@ -303,7 +299,7 @@ fn usable<'a>(
     Ok(connection)
 }
 
-/// Runs one operation so that it can be taken back by itself. An error is the engine's.
+/// Runs one operation in a savepoint. An error is the engine's.
 fn run_one(
     connection: &Connection,
     operation: &mut dyn Operation,
@@ -313,7 +309,7 @@ fn run_one(
     match operation.run(connection) {
         Ran::Keep => return execute(connection, "RELEASE operation"),
         Ran::Undo => {}
-        // After some failures SQLite takes the whole transaction back by itself.
+        // After some failures SQLite rolls back the whole transaction by itself.
         Ran::Broken(error) if is_of_engine(&error) || connection.is_autocommit() => {
             return Err(error);
         }
@@ -331,7 +327,7 @@ fn run_one(
     execute(connection, "RELEASE operation")
 }
 
-/// Really writes, and needs space for it: two pages more than there were, which are free for others afterwards.
+/// A write that needs space: two more pages, which are free for others afterwards.
 fn try_out(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     execute(
@@ -342,7 +338,7 @@ fn try_out(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "DELETE FROM storage_probe")
 }
 
-/// Gives back some of the file's free pages. True if there is more to do.
+/// Returns some free pages to the file system. True if there are more.
 fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
     let free: u32 = connection
         .prepare_cached("PRAGMA freelist_count")?
@@ -350,7 +346,7 @@ fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
     if free <= FREE_KEPT {
         return Ok(false);
     }
-    // One row per page: it is done when they are all fetched.
+    // One row per page: all must be fetched.
     let mut statement =
         connection.prepare(&format!("PRAGMA incremental_vacuum({FREED_AT_ONCE})"))?;
     let mut rows = statement.query([])?;

@@ -1,5 +1,3 @@
-//! Whose file it is, and whether it is whole.
-
 use super::*;
 
 /// A closed database with a few hundred pages.
@@ -24,7 +22,7 @@ fn pragma(path: &Path, name: &str) -> i64 {
         .unwrap()
 }
 
-/// What opening is refused with.
+/// Why opening is refused.
 fn refusal(directory: &Path) -> String {
     reopen(settings(directory)).unwrap_err().to_string()
 }
@@ -115,7 +113,7 @@ async fn a_migration_that_breaks_leaves_the_file_as_it_was() {
     reopen(with(&["CREATE TABLE a (x)"])).unwrap().close().await;
     let breaks: &[&[&str]] = &[
         &["", "CREATE TABLE b (x)", "CREATE TABLE b (x)"],
-        // What refers to something is looked at in the end.
+        // Foreign keys are checked last.
         &[
             "",
             "CREATE TABLE b (x REFERENCES a (x)); INSERT INTO b VALUES (1); CREATE UNIQUE INDEX c ON a (x)",
@@ -233,7 +231,7 @@ async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
     }
 }
 
-/// The engine would throw the log away.
+/// The engine would discard the WAL.
 #[tokio::test]
 async fn a_log_without_its_file_is_not_thrown_away() {
     let shop = Shop::open();
@@ -253,7 +251,7 @@ async fn a_log_without_its_file_is_not_thrown_away() {
     }
 }
 
-/// With a log beside it that would hide the damage if it were copied into the file.
+/// With a WAL that would hide the damage if it were checkpointed.
 #[tokio::test]
 async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was() {
     let directory = closed().await;
@@ -286,7 +284,7 @@ async fn a_missing_directory_is_said() {
     assert!(said.starts_with("cannot open `"), "{said}");
 }
 
-/// After a crash the log may end anywhere: what is there is the beginning of what was written.
+/// After a crash the WAL may end anywhere.
 #[tokio::test]
 async fn a_torn_log_has_the_beginning_of_what_was_written() {
     let shop = Shop::open();
@@ -304,13 +302,13 @@ async fn a_torn_log_has_the_beginning_of_what_was_written() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("cups.db"), &file).unwrap();
         let mut torn = log[..length].to_vec();
-        // The last bytes may be there without being what was written.
+        // The last bytes may exist without being what was written.
         let noise = length.saturating_sub(random.usize(..32));
         if length < log.len() {
             torn[noise..].fill_with(|| random.u8(..));
         }
         std::fs::write(directory.path().join("cups.db-wal"), torn).unwrap();
-        // Before the schema was there, there is nothing.
+        // Before the schema existed, there is nothing.
         let database = reopen(settings(directory.path())).unwrap();
         let found = database.read(names).await.unwrap();
         assert_eq!(found, expected[..found.len()], "{length}");
