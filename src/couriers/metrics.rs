@@ -1,5 +1,3 @@
-//! What the desk counts.
-
 use std::fmt;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
@@ -7,7 +5,6 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use super::error::Unavailable;
 use super::model::Outcome;
 
-/// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     assigned: Counter,
@@ -30,7 +27,7 @@ const UNPARKED: &str = "odyssey_couriers_unparked_total";
 const PARKED: &str = "odyssey_couriers_parked";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(
             EVENTS,
@@ -53,7 +50,6 @@ impl Metrics {
         }
     }
 
-    /// So many orders wait for a courier, as the store counts them.
     pub(super) fn parked(&self, count: u64) {
         self.waiting.set(as_gauge(count));
     }

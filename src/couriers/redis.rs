@@ -1,23 +1,21 @@
 //! Couriers in Redis or Valkey, one server or a cluster, shared by several processes.
 //!
-//! # Where things are
-//! Everything of a zone is under one hash tag, so that one script ([`zone.lua`](self)) decides about an event, counts, assigns, parks,
-//! logs and leaves what is to be told to others, at once or not at all. Two things are not of one zone:
-//! - an **order**: the first event that tells of it is written down under its id before it is applied, and the log refers to it.
-//!   Whoever tells of the order again, in whichever zone, is led to the first one's, and applies that first if its teller died
-//!   before doing so.
-//! - a **courier** who moves: their home says in which zone they are. They *leave* the one, with what they take along written down
-//!   there, *arrive* in the other, and their home is told; any process finishes what another one began. In the log they
-//!   are no longer available in the zone they left before they are in the other.
+//! # Layout
+//! All keys of a zone share one hash tag, so that one script ([`zone.lua`](self)) decides about an event, counts, assigns, parks,
+//! logs and fills the outbox, atomically. Two things span zones:
+//! - an **order**: its first event is stored under its id before it is applied, and the log refers to it. A later event of the
+//!   same order, in whichever zone, is led to the first one's zone, and applies that one first if its writer died before.
+//! - a **courier** who moves: their home key has their zone. They *leave* one zone, which stores what they take along, *arrive* in
+//!   the other, and then the home key is updated; any process finishes a move that another one began. The log has them as
+//!   unavailable in the old zone before they appear in the new one.
 //!
 //! # Numbers
-//! A number of the log is the time in microseconds at which it happened there, or one more than the last if that is more, times
-//! four, plus the zone's place among the four: it grows from event to event without a counter that all zones share. An event
-//! shows up once no earlier number can be given any more. Whoever looks sees to that: a zone whose clock is behind what another
-//! has given is led past it (a hybrid logical clock), so that clocks that differ, or are put right, hide nothing.
+//! A number of the log is `max(microseconds, last + 1) * 4 + zone index`: it grows from event to event without a counter that all
+//! zones share. An event is listed once no smaller number can be assigned any more. Readers make sure of that: a zone whose clock
+//! is behind the largest number is advanced past it (a hybrid logical clock), so that clock skew and steps hide no events.
 //!
-//! # How well it is kept
-//! As well as Redis keeps it: `appendonly yes`, and `appendfsync always` if no power cut may take a second of it.
+//! # Durability
+//! That of Redis: `appendonly yes`, and `appendfsync always` if a power cut must not lose the last second.
 
 mod notation;
 mod writer;
@@ -40,7 +38,7 @@ use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::redis::{Call, Redis as Engine};
 use crate::storage::{Condition, State};
 
-/// The store. Cheap to clone; it ends when the last clone is gone.
+/// Cheap to clone; its task ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Redis {
     engine: Engine,
@@ -48,18 +46,17 @@ pub struct Redis {
     health: Health,
 }
 
-/// How things are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// With which count newcomers begin.
+    /// The count of newcomers.
     pub join: Join,
-    /// Whether assignments wait to be told to others.
+    /// Whether assignments go to the outbox.
     pub tells: bool,
-    /// Requests that may wait to be applied; beyond it, [`Unavailable::Busy`].
+    /// Bound of the queue of requests; beyond it, [`Unavailable::Busy`].
     pub queue_max: usize,
 }
 
-/// Whether what was to be written was written the last time.
+/// Whether the last write succeeded.
 #[derive(Debug, Clone, Default)]
 struct Health(Arc<Condition>);
 
@@ -68,10 +65,10 @@ impl Health {
         self.0.is_well()
     }
 
-    /// What the answer to a question means to whoever asked. Who answers may still refuse to write.
+    /// Maps the answer to a read. A server that answers reads may still refuse writes.
     fn hears<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
         answer.map_err(|error| {
-            // It is there, but does not do what it should.
+            // Redis answers, but the request is wrong: a bug.
             if is_mistake(&error) {
                 error!(%error, "Redis answers what makes no sense");
                 return Unavailable::Failed;
@@ -83,7 +80,7 @@ impl Health {
         })
     }
 
-    /// The same of something that was written.
+    /// Maps the answer to a write.
     fn wrote<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
         let written = self.hears(answer)?;
         if self.0.works() {
@@ -102,13 +99,13 @@ fn is_mistake(error: &RedisError) -> bool {
     )
 }
 
-/// An answer that is not what was left there.
+/// An answer that is not what was stored.
 fn nonsense(what: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, what).into()
 }
 
 impl Redis {
-    /// The store in this Redis. Needs a runtime.
+    /// Needs a runtime.
     pub fn new(engine: Engine, settings: Settings) -> Self {
         let (jobs, waiting) = mpsc::channel(settings.queue_max);
         let health = Health::default();
@@ -131,7 +128,7 @@ impl Redis {
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
-    /// The same question to each zone; the answers in the order of the zones.
+    /// Asks each zone the same; the answers in the order of the zones.
     async fn each_zone<T: FromRedisValue + Send + 'static>(
         &self,
         question: impl Fn(Zone) -> Cmd,
@@ -146,7 +143,7 @@ impl Redis {
         questions.push(asks("GET", &learned_key(order), &[]));
         let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
         let mut found = None;
-        // Decided here stands before learned, which is asked for last; with somebody before parked.
+        // A decision made here wins over a replicated one, which is asked for last; a courier wins over parked.
         for courier in answers.iter().flatten() {
             found = Some(notation::place_of(courier)?);
             if found != Some(Whereabouts::Parked) {
@@ -156,13 +153,13 @@ impl Redis {
         Ok(found)
     }
 
-    /// First where an order is, then whose it is: told again, what is missing is made up for.
+    /// Stores the order's courier before the courier's order: a repetition completes a partial write.
     async fn learn_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
         let decided = assignments.iter().flat_map(|assignment| {
             let id = assignment.order_id.to_string();
             Zone::ALL.map(|zone| asks("HGET", &zone_key(zone, "orders"), &[&id]))
         });
-        // Most have been decided here, where both roles share one Redis.
+        // Most were decided here if dispatcher and directory share one Redis.
         let decided: Vec<Option<String>> = self.engine.ask_all(decided.collect()).await?;
         let has_courier =
             |of_zone: &Option<String>| of_zone.as_ref().is_some_and(|it| !it.is_empty());
@@ -207,7 +204,7 @@ impl Redis {
         Ok(ids.into_iter().collect())
     }
 
-    /// A courier, of all zones at once: whoever moves is in the one they leave, or on the way, or in the other.
+    /// A courier, looked up in all zones: one who moves is in the old zone, between zones, or in the new one.
     async fn find_courier(&self, courier: CourierId) -> RedisResult<Option<Courier>> {
         let id = courier.to_string();
         let of = |(zone, name)| asks("HGET", &zone_key(zone, name), &[&id]);
@@ -239,7 +236,7 @@ impl Redis {
         let counts: Vec<u64> = self
             .each_zone(|zone| asks("ZCARD", &zone_key(zone, "parked"), &[]))
             .await?;
-        // By the letters of the zones.
+        // Sorted by letter.
         let zones = [Zone::E, Zone::N, Zone::S, Zone::W];
         let last = limit.saturating_sub(1).to_string();
         let mut orders = Vec::new();
@@ -292,7 +289,7 @@ impl Redis {
         Ok(outgoing)
     }
 
-    /// What was told of orders first.
+    /// The first events of these orders.
     async fn firsts(&self, orders: &[OrderId]) -> RedisResult<Vec<Event>> {
         let first = |&order: &OrderId| asks("GET", &first_key(order), &[]);
         let texts: Vec<Option<String>> = self
@@ -323,9 +320,9 @@ impl Redis {
         recorded.collect()
     }
 
-    /// The entries of the log after a number, in order: those before which nothing can appear any more. Each zone tells the
-    /// next number that it will give. One that would give a lower number than another has given, because its node's clock is
-    /// behind, or the other's was put right, is led past that number first.
+    /// The log after a number, in order, up to the entry before which no other can be inserted any more. Each zone returns its
+    /// next number. A zone that would assign a smaller number than another already has (clock skew, or a clock that was set
+    /// back) is advanced past that number first.
     async fn entries(
         &self,
         after: u64,
@@ -396,10 +393,10 @@ impl Redis {
     }
 }
 
-/// What a stream holds: numbers, and fields with their values.
+/// Entries of a stream: ids, and fields with their values.
 type Entries = Vec<(String, BTreeMap<String, String>)>;
 
-/// Entries of a zone's log, with the next number that is given there.
+/// Entries of a zone's log, with its next number.
 static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/log.lua")));
 
 fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<String, String>)>> {
@@ -409,16 +406,15 @@ fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<S
     numbered.collect()
 }
 
-/// Where something of a courier is, in each zone.
+/// Keys that may have a courier, per zone.
 const PLACES: [&str; 3] = ["couriers", "counts", "leaving"];
 
-/// All of them.
 fn everywhere() -> impl Iterator<Item = (Zone, &'static str)> {
     let of_zone = |zone| PLACES.map(|place| (zone, place));
     Zone::ALL.into_iter().flat_map(of_zone)
 }
 
-/// Couriers as they are, with how often they have moved: of what is heard of them the latest counts.
+/// Couriers with their sequence (the number of their moves): of several states the latest counts.
 #[derive(Debug, Default)]
 struct Known(BTreeMap<CourierId, (u64, Courier)>);
 
@@ -451,7 +447,6 @@ impl Known {
     }
 }
 
-/// A command on a key.
 fn asks(name: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key).arg(arguments);

@@ -1,4 +1,4 @@
-//! Telling the event log again, from its beginning, to a store that is new: does it come to what is kept?
+//! Replays the event log into an empty store: does it reproduce the stored state?
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,38 +11,37 @@ use super::error::Unavailable;
 use super::model::{Courier, CourierId, Event, OrderId, Whereabouts};
 use super::store::{Recorded, Store};
 
-/// Whether the log and what is kept agree.
+/// Whether log and stored state agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// Events in the log.
     pub events: u64,
-    /// Couriers, as the log has it.
+    /// Couriers in the replayed state.
     pub couriers: usize,
-    /// Orders, as the log has it.
+    /// Orders in the replayed state.
     pub orders: usize,
-    /// Of them, parked.
+    /// Parked ones of `orders`.
     pub parked: usize,
-    /// What does not agree, in words; a few of many.
+    /// The first [`DIFFERENCES_MAX`] differences, as sentences.
     pub differences: Vec<String>,
 }
 
-/// Differences that are told.
+/// Most differences that are reported.
 const TOLD_MAX: usize = 10;
-/// More than there ever are.
+/// No limit.
 const ALL: usize = u32::MAX as usize;
-/// Events that are read at once.
+/// Events per read.
 const PAGE: usize = 1000;
-/// How often what is kept is read again because more happened meanwhile, or because it does not agree: what happens just then may
-/// be seen in one place and not in another.
+/// How often the state is read again because of new events or a difference: a concurrent event may be visible in one place and
+/// not yet in another.
 const ATTEMPTS: u32 = 50;
-/// How long to wait before that.
+/// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells `fresh`, an empty store, what is in the log of `live`, and compares what both keep then. What happens to `live` meanwhile
-/// is told, too. Both begin newcomers in the same way.
+/// Replays the log of `live` into `fresh`, an empty store, and compares their states. Events that arrive in `live` at the same time
+/// are replayed, too. Both stores must have the same [`Join`].
 ///
 /// # Errors
-/// See [`Unavailable`]; [`Unavailable::Busy`] if so much happens that what is kept could not be read between two events.
+/// See [`Unavailable`]; [`Unavailable::Busy`] if there were always new events between two reads.
 pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, Unavailable> {
     let mut log = Log::default();
     log.read(live, fresh).await?;
@@ -53,7 +52,7 @@ pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, U
             continue;
         }
         let comparison = log.compare(&kept, &State::of(fresh).await?);
-        // What the log itself says does not change.
+        // A difference within the log is final.
         if comparison.agrees() || log.differing > 0 {
             return Ok(comparison);
         }
@@ -66,18 +65,18 @@ pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, U
     compared.ok_or(Unavailable::Busy)
 }
 
-/// How far the log was told again.
+/// The progress of a replay.
 #[derive(Debug, Default)]
 struct Log {
     events: u64,
     last: u64,
-    /// Events that came to something else than was kept; the first of them.
+    /// Events whose outcome differs from the logged one; the first of them.
     differing: u64,
     first_differing: Option<u64>,
 }
 
 impl Log {
-    /// Tells what is in the log by now; whether there was anything.
+    /// Replays what the log has by now; whether there was anything.
     async fn read(&mut self, live: &dyn Store, fresh: &dyn Store) -> Result<bool, Unavailable> {
         let before = self.events;
         loop {
@@ -135,11 +134,10 @@ impl Log {
     }
 }
 
-/// What a store keeps.
 struct State {
     couriers: BTreeMap<CourierId, Courier>,
     orders: BTreeMap<OrderId, Whereabouts>,
-    /// Orders that are found when somebody becomes available.
+    /// Parked orders that are found when a courier becomes available.
     waiting: BTreeMap<OrderId, Timestamp>,
 }
 
@@ -177,7 +175,6 @@ fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
 }
 
 impl Comparison {
-    /// Whether nothing differs.
     pub fn agrees(&self) -> bool {
         self.differences.is_empty()
     }

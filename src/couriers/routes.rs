@@ -1,4 +1,4 @@
-//! Couriers over HTTP: paths and handlers. What goes over the wire is in `wire`.
+//! HTTP paths and handlers. The wire format is in `wire`.
 
 mod wire;
 
@@ -22,18 +22,16 @@ use crate::http::page::{not_kept, not_kept_list};
 use crate::http::params::{Path, Query};
 use crate::http::responses::{JsonBody, NamedById, Stored};
 
-/// Orders of a list at most.
+/// Most orders of a list.
 const PARKED_MAX: usize = 1000;
-/// Events of a page where nothing is said, and at most.
+/// Events of a page by default, and at most.
 const LOG_PAGE: usize = 100;
 const LOG_PAGE_MAX: usize = 1000;
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    /// The desk.
     pub couriers: Couriers,
-    /// The bounds of request bodies.
     pub limits: BodyLimits,
 }
 
@@ -43,7 +41,6 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     let routes = [
         routes!(take_in_events),
@@ -58,11 +55,11 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     with_state(routes, desk)
 }
 
-/// Tell of couriers and orders
+/// Report couriers and orders
 ///
-/// One event, or a list of up to 1,000, which are applied one after the other. If one of them is malformed, none is. An order
-/// goes to the available courier of its zone who was given the fewest; without one it is parked until there is one. Sent
-/// again, an order stays with whom it was given to.
+/// One event, or a list of up to 1,000, which are applied in order. If one of them is malformed, none is applied. An order goes to
+/// the available courier of its zone with the fewest orders; without one it is parked until there is one. An order that is sent
+/// again stays with its courier.
 #[utoipa::path(
     post, path = "/events", tag = "couriers",
     request_body(content = NewCourierEvents, content_type = "application/json"),
@@ -143,10 +140,11 @@ async fn get_courier(
     }
 }
 
-/// Say how a courier is from now on
+/// Change a courier
 ///
-/// What is not said stays as it is; of somebody new, everything must be. The same as an event of this courier. Where events go
-/// through a queue it is announced there, and known when it has come back: say everything if changes follow one another quickly.
+/// Missing fields stay as they are; a new courier needs all of them. Equivalent to an event of this courier. If events go through
+/// a queue, the change is published there, and visible after it was received: send all fields if changes follow one another
+/// quickly.
 #[utoipa::path(
     patch, path = "/courier/{courier_id}", tag = "couriers",
     params(("courier_id" = Uuid, Path)),
@@ -169,7 +167,7 @@ async fn patch_courier(
     Ok(not_kept(&true))
 }
 
-/// Everybody, or a zone's
+/// List couriers, of all zones or of one
 #[utoipa::path(
     get, path = "/couriers", tag = "couriers",
     params(("zone" = Option<String>, Query, description = "N, S, E or W", pattern = "^[NSEW]$")),
@@ -193,7 +191,7 @@ async fn list_couriers(
     Ok(not_kept_list(couriers.len(), CourierList { couriers }).await)
 }
 
-/// Orders that wait for a courier
+/// List parked orders
 #[utoipa::path(
     get, path = "/couriers/parked", tag = "couriers",
     responses(
@@ -206,9 +204,9 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
     Ok(not_kept_list(orders.len(), ParkedOrders::of(orders, total)).await)
 }
 
-/// What happened
+/// List the event log
 ///
-/// Every event with what it came to, in the order in which they were applied.
+/// Every event with its outcome, in the order in which they were applied.
 #[utoipa::path(
     get, path = "/couriers/events", tag = "couriers",
     params(

@@ -1,4 +1,4 @@
-//! The topics and queues, and the way to them.
+//! The topics and queues, and their clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,35 +11,33 @@ use tokio::sync::Mutex;
 use super::provision::provision;
 use crate::storage::aws::Aws;
 
-/// How long a queue without messages is asked for one: as long as SQS allows.
+/// Long-poll wait: the maximum of SQS.
 pub(super) const WAIT: Duration = Duration::from_secs(20);
 
-/// Where topics and queues are: topics by their ARNs, queues by their URLs.
+/// Topics by their ARNs, queues by their URLs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Places {
-    /// Where events are announced.
+    /// Where events are published.
     pub events_topic: String,
-    /// Where the dispatcher hears of them.
+    /// From which the dispatcher receives them.
     pub events_queue: String,
-    /// Where assignments are told of.
+    /// Where assignments are published.
     pub assignments_topic: String,
-    /// Where the directory hears of them.
+    /// From which the directory receives them.
     pub assignments_queue: String,
-    /// Where messages go that nobody understands.
+    /// For unparseable messages.
     pub dead_letters: String,
 }
 
-/// A topic or a queue that could not be made.
+/// A topic or a queue that could not be created.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{name}: {cause}")]
 pub struct NotProvisioned {
-    /// Which.
     pub name: String,
-    /// Why.
     pub cause: String,
 }
 
-/// The way to topics and queues; cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Chain {
     inner: Arc<Inner>,
@@ -50,11 +48,11 @@ struct Inner {
     sqs: aws_sdk_sqs::Client,
     waiting: aws_sdk_sqs::Client,
     places: Places,
-    /// What is to be made if it is missing; nothing if it is not to be made.
+    /// What to create if it is missing; None without `aws.provision`.
     wanted: Option<Places>,
-    /// How often something was suspected to be missing.
+    /// Incremented when a call failed: something may be missing.
     suspicions: AtomicU64,
-    /// How many of them were seen to. Held while what is missing is made.
+    /// The generation up to which everything was provisioned. Locked while provisioning.
     seen_to: Mutex<u64>,
 }
 
@@ -66,11 +64,11 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// The way to what is configured. If `make`, what is missing is made first: under its name in the ARN or URL, or, where that
-    /// is empty, as events-topic, events-queue, assignments-topic, assignments-queue and dead-letter-queue.
+    /// Clients for what is configured. With `make`, missing topics and queues are created first: under the name in the ARN or URL, or,
+    /// where that is empty, as events-topic, events-queue, assignments-topic, assignments-queue and dead-letter-queue.
     ///
     /// # Errors
-    /// What could not be made.
+    /// What could not be created.
     pub async fn open(aws: &Aws, configured: Places, make: bool) -> Result<Self, NotProvisioned> {
         let (sns, sqs) = (aws.sns(), aws.sqs());
         let wanted = make.then(|| configured.clone());
@@ -104,26 +102,26 @@ impl Chain {
         &self.inner.sqs
     }
 
-    /// For receiving.
+    /// For long polls.
     pub(super) fn waiting(&self) -> &aws_sdk_sqs::Client {
         &self.inner.waiting
     }
 
-    /// Whether what is missing is made.
+    /// Whether missing topics and queues are created.
     pub(super) fn makes(&self) -> bool {
         self.inner.wanted.is_some()
     }
 
-    /// A call has failed. Whoever is behind it may have forgotten everything, as emulators do that are restarted.
+    /// A call has failed. A restarted emulator may have lost everything.
     pub(super) fn suspect(&self) {
         self.inner.suspicions.fetch_add(1, Ordering::Release);
     }
 
-    /// Makes what is missing, if that is wanted and something may be. Asked before anything is published, too: a topic that
-    /// somebody else is just making has no queue on it yet, and what it is told is lost.
+    /// Creates what is missing, if that is allowed and a call has failed. Called before every publish, too: a topic that another process
+    /// is just creating has no queue on it yet, and messages to it would be lost.
     ///
     /// # Errors
-    /// What could not be made.
+    /// What could not be created.
     pub(super) async fn ensure(&self) -> Result<(), NotProvisioned> {
         let inner = &self.inner;
         let Some(wanted) = &inner.wanted else {

@@ -1,11 +1,11 @@
-//! Hears what a queue has.
+//! Receives the messages of a queue.
 //!
 //! ```text
-//!   receive -> hold -> understood: keep in the store, all of a batch at once -> delete
+//!   receive -> hold -> parsed: store all of a batch at once -> delete
 //!                  '-> poison: send to the dead-letter queue -> delete
 //! ```
 //!
-//! What is held is kept invisible until it is deleted or given back.
+//! Held messages stay invisible until they are deleted or returned.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -37,35 +37,33 @@ use super::provision::name_of;
 use crate::storage::aws::errors::Service;
 use crate::values::json::Mistake;
 
-/// Messages of a batch at most: SQS gives no more.
+/// Most messages of a batch: the maximum of SQS.
 pub(super) const BATCH_MAX: i32 = 10;
-/// Batches in work at once. While the store is away, as many are held, and no more is received.
+/// Batches in progress. While the store is down, as many are held, and no more are received.
 const BATCHES_MAX: usize = 8;
-/// What is held is made to be so for longer when so much of its visibility is over: one part of as many.
+/// Visibility is extended after this fraction of it has passed: 1/3.
 const VISIBILITY_PARTS: u32 = 3;
-/// Tries to delete what is kept. After them it is left to be received again, which changes nothing.
+/// Attempts to delete stored messages. After them they are redelivered, which changes nothing.
 const DELETE_TRIES: u32 = 5;
-/// Tries to bury poison, beside the client's own. After them it is left to be received again: others wait for its seat.
+/// Attempts to dead-letter poison, on top of the client's own. After them it is redelivered, to free its slot.
 const BURY_TRIES: u32 = 3;
-/// How long giving back may take when the process ends.
+/// Time limit for returning messages when the process ends.
 const GIVE_BACK: Duration = Duration::from_secs(2);
 
-/// What is heard of in a queue.
+/// How the messages of a queue are handled.
 pub(super) trait Hears: Send + Sync + 'static {
-    /// What a message says.
+    /// A parsed message.
     type Said: Clone + Send + Sync;
 
-    /// Understands it.
     fn read(value: &serde_json::Value) -> Result<Self::Said, Vec<Mistake>>;
 
-    /// Keeps it.
     fn keep(
         couriers: &Couriers,
         said: Vec<Self::Said>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
-/// Events are decided about.
+/// Decides about events.
 #[derive(Debug)]
 pub(super) struct Events;
 
@@ -81,7 +79,7 @@ impl Hears for Events {
     }
 }
 
-/// Assignments are learned.
+/// Replicates assignments.
 #[derive(Debug)]
 pub(super) struct Assignments;
 
@@ -97,10 +95,8 @@ impl Hears for Assignments {
     }
 }
 
-/// What a consumer is made of.
 pub(super) struct Parts {
     pub(super) chain: Chain,
-    /// The queue's URL.
     pub(super) queue: String,
     pub(super) couriers: Couriers,
     pub(super) visibility: Duration,
@@ -109,7 +105,6 @@ pub(super) struct Parts {
     pub(super) overview: Overview,
 }
 
-/// Hears what one queue has.
 pub(super) struct Consumer<H> {
     parts: Parts,
     receiving: Health,
@@ -119,13 +114,11 @@ pub(super) struct Consumer<H> {
     hears: PhantomData<H>,
 }
 
-/// What became of messages that were to be kept.
 enum Kept {
-    /// They are.
     Yes,
-    /// The process ends, and nobody knows.
+    /// The process ends; the outcome is unknown.
     Stopped,
-    /// The program broke over them.
+    /// A bug, not an outage.
     Broken,
 }
 
@@ -142,7 +135,7 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    /// Hears until it is stopped; returns when nothing is in work any more.
+    /// Runs until it is stopped; returns when no batch is in progress.
     pub(super) async fn run(self: Arc<Self>) {
         let Parts { stop, counts, .. } = &self.parts;
         let seats = Arc::new(Semaphore::new(BATCHES_MAX));
@@ -197,13 +190,13 @@ impl<H: Hears> Consumer<H> {
             .max_number_of_messages(BATCH_MAX)
             .wait_time_seconds(seconds(WAIT))
             .visibility_timeout(seconds(self.parts.visibility))
-            // Poison is buried with them.
+            // For dead letters.
             .message_attribute_names("All");
         let received = Box::pin(receive.send()).await?;
         Ok(received.messages.unwrap_or_default())
     }
 
-    /// Works on a batch until every message of it is deleted, or left to be received again.
+    /// Works on a batch until every message is deleted, or left for redelivery.
     async fn work(&self, messages: Vec<Message>) {
         let held = Held::default();
         let (mut understood, mut poison) = (Vec::new(), Vec::new());
@@ -238,15 +231,13 @@ impl<H: Hears> Consumer<H> {
             _ = work => {}
             () = self.hold_on(&held) => {}
         }
-        // Only the end of the process leaves something held.
+        // Messages are only left when the process ends.
         let left = held.entries();
         if !left.is_empty() {
             let given = self.change_visibility(&left, 0);
             let _ = timeout(GIVE_BACK, given).await;
         }
     }
-
-    // --- Keeping ---------------------------------------------------------------------------------------------------
 
     async fn keep_all(&self, held: &Held, understood: Vec<Understood<H::Said>>) {
         if understood.is_empty() {
@@ -259,7 +250,7 @@ impl<H: Hears> Consumer<H> {
             Kept::Stopped => return,
             Kept::Broken => {}
         }
-        // One of them breaks the program; the others are kept without it.
+        // One of them triggers a bug; the others are stored without it.
         for Understood { number, id, said } in understood {
             match self.keep(vec![said]).await {
                 Kept::Yes => self.delete(held, vec![number]).await,
@@ -307,8 +298,6 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    // --- Burying ---------------------------------------------------------------------------------------------------
-
     async fn bury_all(&self, held: &Held, mut poison: Vec<Poison>) {
         let mut pauses = Pauses::default();
         while !poison.is_empty() {
@@ -354,9 +343,7 @@ impl<H: Hears> Consumer<H> {
         bury(&self.parts.chain, &letter).await
     }
 
-    // --- Holding ---------------------------------------------------------------------------------------------------
-
-    /// Deletes messages; those that cannot be are left to be received again, which changes nothing.
+    /// Deletes messages; those that fail are redelivered, which changes nothing.
     async fn delete(&self, held: &Held, numbers: Vec<usize>) {
         let Parts {
             chain,
@@ -408,14 +395,14 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    /// Keeps what is held invisible, for as long as it is polled.
+    /// Extends the visibility of held messages. Never ends.
     async fn hold_on(&self, held: &Held) {
         let visibility = self.parts.visibility;
         loop {
             sleep(visibility / VISIBILITY_PARTS).await;
             let entries = held.entries();
             if entries.is_empty() {
-                // The work is about to end.
+                // The batch is about to end.
                 return pending().await;
             }
             match self.change_visibility(&entries, seconds(visibility)).await {
@@ -429,7 +416,7 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    /// Makes messages invisible for so many seconds; which of them are not ours any more.
+    /// Makes messages invisible for so many seconds; returns those whose receipts have expired.
     async fn change_visibility(
         &self,
         entries: &[(usize, String)],
@@ -458,14 +445,12 @@ impl<H: Hears> Consumer<H> {
     }
 }
 
-/// A message that says something.
 struct Understood<S> {
     number: usize,
     id: String,
     said: S,
 }
 
-/// A message that nobody can understand.
 struct Poison {
     number: usize,
     id: String,
@@ -474,13 +459,13 @@ struct Poison {
     reason: String,
 }
 
-/// The receipts of messages that are held, by their number in the batch.
+/// Receipts of held messages, by their index in the batch.
 #[derive(Default)]
 struct Held(Mutex<BTreeMap<usize, String>>);
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
-        // Nothing that holds the lock can panic half-way.
+        // No holder of the lock can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -492,14 +477,14 @@ impl Held {
     }
 }
 
-/// What failed of this number.
+/// The failed entry of this index.
 fn of(failed: &[BatchResultErrorEntry], number: usize) -> Option<&BatchResultErrorEntry> {
     failed
         .iter()
         .find(|failed| failed.id().parse() == Ok(number))
 }
 
-/// Whole seconds, as SQS counts.
+/// Rounded up to whole seconds, the unit of SQS.
 pub(super) fn seconds(time: Duration) -> i32 {
     let up = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     i32::try_from(up).unwrap_or(i32::MAX)

@@ -1,4 +1,4 @@
-//! Sends messages to the dead-letter queue, each with its own attributes, its reason, and the queue it was in.
+//! Sends messages to the dead-letter queue, each with its own attributes, the reason, and its queue's name.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,15 @@ use tracing::warn;
 use super::chain::Chain;
 use super::health::Trouble;
 
-/// The attribute of dead letters with the reason. It replaces an attribute of the message's own with this name; so does [`QUEUE`].
+/// The attribute with the reason. It replaces a message's own attribute of this name; so does [`QUEUE`].
 pub(super) const REASON: &str = "reason";
-/// The attribute of dead letters with the name of the queue they were in.
+/// The attribute with the name of the queue the message was in.
 pub(super) const QUEUE: &str = "queue";
 
-/// A message's own attributes.
 pub(super) type Attributes = HashMap<String, MessageAttributeValue>;
 
-/// A message for the dead-letter queue.
 pub(super) struct Letter<'a> {
-    /// Its id; empty if it was never sent.
+    /// Empty if it was never sent.
     pub(super) id: &'a str,
     pub(super) body: &'a str,
     pub(super) attributes: &'a Attributes,
@@ -27,8 +25,6 @@ pub(super) struct Letter<'a> {
     pub(super) queue: &'a str,
 }
 
-/// Sends it.
-///
 /// # Errors
 /// Why it was not sent.
 pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Trouble> {
@@ -43,7 +39,7 @@ pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Troub
     made.map_err(|error| Trouble::of(error.to_string()))?;
     let mut ours = vec![(REASON, reason), (QUEUE, queue)];
     ours.retain(|(_, text)| !text.is_empty());
-    // A message of the largest size, or with ten attributes, has no room for ours.
+    // A message of the maximum size, or with ten attributes, has no room for ours.
     for count in (0..=ours.len()).rev() {
         let mut all = attributes.clone();
         for (name, text) in &ours[ours.len() - count..] {

@@ -1,19 +1,14 @@
-//! What is counted of messages.
-
 use std::fmt;
 
 use metrics::{Counter, counter, describe_counter};
 
-/// What is heard of in a queue.
+/// What a queue has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Events.
     Events,
-    /// Assignments.
     Assignments,
 }
 
-/// The metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     events: Counts,
@@ -23,7 +18,6 @@ pub struct Metrics {
     pub(super) unpublished: Counter,
 }
 
-/// Of one queue.
 #[derive(Clone)]
 pub(super) struct Counts {
     pub(super) received: Counter,
@@ -54,7 +48,7 @@ const PUBLISHED: &str = "odyssey_couriers_published_total";
 const RETRIES: &str = "odyssey_couriers_message_retries_total";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(
             MESSAGES,

@@ -1,7 +1,5 @@
-//! Probes for the preflight: whether the topics and queues of this process exist, and whether two keys name the same queue under
-//! different URLs.
-//!
-//! A mistyped dead-letter queue would otherwise be noticed with the first message for it, weeks later.
+//! Preflight probes: whether the topics and queues of this process exist, and whether two keys name the same queue under different
+//! URLs. A mistyped dead-letter queue would otherwise be noticed with its first message, weeks later.
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use tokio::task::JoinSet;
@@ -11,13 +9,11 @@ use super::chain::Chain;
 use crate::storage::aws::errors::{self, Service};
 use crate::storage::preflight::{Engine, Outcome, Probe, Verdict};
 
-/// A topic or queue, and the configuration key that names it.
 type Place = (&'static str, String);
 
-/// The probes of a process with these settings.
 pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
     let places = chain.places();
-    // A dispatcher publishes assignments; every process publishes what the staff report.
+    // A dispatcher publishes assignments; every process publishes the staff's events.
     let topics = [
         ("couriers.events_topic_arn", &places.events_topic, true),
         (
@@ -58,7 +54,7 @@ pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
     ]
 }
 
-/// Asks for all places at once; the verdicts in their order.
+/// All calls at once; the verdicts in their order.
 async fn all<F>(chain: Chain, places: Vec<Place>, ask: fn(Chain, String) -> F) -> Vec<Verdict>
 where
     F: Future<Output = Verdict> + Send + 'static,
@@ -91,7 +87,7 @@ async fn topic(chain: Chain, arn: String) -> Verdict {
     }
 }
 
-/// A queue that passes is named by its ARN.
+/// The verdict has the queue's ARN.
 async fn queue(chain: Chain, url: String) -> Verdict {
     let get = chain.sqs().get_queue_attributes().queue_url(&url);
     let get = get.attribute_names(QueueAttributeName::QueueArn);

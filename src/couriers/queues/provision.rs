@@ -1,5 +1,4 @@
-//! Makes the chain, for emulators and development; elsewhere Terraform makes it. What is there already is taken as it is, but
-//! for what it lacks.
+//! Creates topics and queues, for emulators and development; elsewhere Terraform does. Existing ones are reused, and completed.
 
 use std::collections::HashMap;
 
@@ -11,27 +10,26 @@ use super::chain::{NotProvisioned, Places};
 use super::health::is_missing;
 use crate::storage::aws::told;
 
-/// The names where nothing else is configured.
+/// Default names.
 pub(super) const EVENTS_TOPIC: &str = "events-topic";
 pub(super) const EVENTS_QUEUE: &str = "events-queue";
 pub(super) const ASSIGNMENTS_TOPIC: &str = "assignments-topic";
 pub(super) const ASSIGNMENTS_QUEUE: &str = "assignments-queue";
 pub(super) const DEAD_LETTERS: &str = "dead-letter-queue";
 
-/// After so many receptions SQS itself gives a message up. No message that can be understood comes near it; it is for those
-/// that make the program fail.
+/// `maxReceiveCount` of the redrive policy. Valid messages never come near it; it is for messages that crash the program.
 const RECEPTIONS_MAX: u32 = 1000;
-/// How long a queue keeps what nobody takes: as long as SQS allows, 14 days, in seconds.
+/// `MessageRetentionPeriod`: the maximum of SQS, 14 days, in seconds.
 const RETENTION_S: &str = "1209600";
 
-/// Makes what is missing, and tells where everything is.
+/// Creates what is missing, and returns all ARNs and URLs.
 pub(super) async fn provision(
     sns: &aws_sdk_sns::Client,
     sqs: &aws_sdk_sqs::Client,
     wanted: &Places,
 ) -> Result<Places, NotProvisioned> {
     let maker = Maker { sns, sqs };
-    // Queues before topics: what a topic is told before a queue is on it is lost.
+    // Queues before topics: a message to a topic without a queue is lost.
     let (dead_letters, dead_arn) = maker
         .queue(&wanted.dead_letters, DEAD_LETTERS, None)
         .await?;
@@ -73,7 +71,6 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// A topic's ARN.
     async fn topic(&self, configured: &str, otherwise: &str) -> Result<String, NotProvisioned> {
         let name = if configured.is_empty() {
             otherwise
@@ -90,7 +87,7 @@ impl Maker<'_> {
         Err(failed(format!("it would be {arn} here, not {configured}")))
     }
 
-    /// A queue's URL and ARN. What it holds too often goes to the queue of the ARN `dead`.
+    /// A queue's URL and ARN. `dead` is the ARN of its dead-letter queue.
     async fn queue(
         &self,
         configured: &str,
@@ -134,14 +131,14 @@ impl Maker<'_> {
         if configured.is_empty() {
             return Ok((url, arn));
         }
-        // One emulator has many addresses; the rest of the URL must be the same.
+        // An emulator has many addresses; the rest of the URL must be the same.
         if path_of(configured) != path_of(&url) {
             return Err(failed(format!("it would be {url} here, not {configured}")));
         }
         Ok((configured.to_owned(), arn))
     }
 
-    /// Brings what a topic is told to a queue.
+    /// Subscribes a queue to a topic.
     async fn subscribe(
         &self,
         topic: &str,
@@ -170,7 +167,7 @@ impl Maker<'_> {
             .attributes("RawMessageDelivery", "true");
         match Box::pin(subscribe.send()).await {
             Ok(_) => Ok(()),
-            // It is there already, and delivers in envelopes, which are understood, too.
+            // It exists already, with envelopes, which are parsed, too.
             Err(error)
                 if error
                     .message()
@@ -217,7 +214,7 @@ fn has(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeNa
     attributes.get(name).is_some_and(|value| !value.is_empty())
 }
 
-/// A URL without what stands before its path.
+/// A URL's path.
 fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);

@@ -1,4 +1,4 @@
-//! Tells topics: of events that are announced, and of assignments until that is confirmed.
+//! Publishes events, and assignments until they are confirmed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -23,30 +23,30 @@ use super::metrics::Metrics;
 use super::provision::name_of;
 use crate::storage::aws::errors::{Action, Service};
 
-/// Messages of a batch at most, and ...
+/// Most messages of a batch, and ...
 const BATCH_MAX: usize = 10;
-/// ... their bytes together: SNS takes no more.
+/// ... their total size: the maximum of SNS.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Batches on their way at once.
+/// Batches in flight.
 const BATCHES_MAX: usize = 8;
-/// Assignments that are read from the outbox together.
+/// Assignments read from the outbox at once.
 const PAGE: usize = BATCH_MAX * BATCHES_MAX;
-/// How often the outbox is looked into although nobody has decided anything here: another process may have.
+/// How often the outbox is read without a decision here: another process may have decided.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long announcing may take with all its tries: somebody waits for it.
+/// Time limit for publishing events, retries included: a client waits for it.
 const ANNOUNCING: Duration = Duration::from_secs(15);
 
-/// A message with its place among those that are published together.
+/// A message with its index.
 type Placed = (usize, String);
 
-/// What became of some messages.
+/// The result of publishing some messages.
 #[derive(Default)]
 struct Told {
-    /// The places of those that are confirmed.
+    /// Indices of confirmed messages.
     confirmed: BTreeSet<usize>,
-    /// Those that the topic never accepts, and why.
+    /// Messages that the topic never accepts, and why.
     refused: Vec<(Placed, Trouble)>,
-    /// Why some are neither.
+    /// Why the others are neither.
     trouble: Option<Trouble>,
 }
 
@@ -70,7 +70,6 @@ impl Told {
         refused || self.confirmed.contains(&place)
     }
 
-    /// Why some messages are neither confirmed nor refused.
     fn why_not_all(&mut self) -> Trouble {
         let unknown = || Trouble::of("some were not confirmed");
         self.trouble.take().unwrap_or_else(unknown)
@@ -107,8 +106,8 @@ async fn publish(chain: &Chain, topic: &str, messages: Vec<Placed>) -> Told {
     told
 }
 
-/// Publishes one batch. If the whole batch is refused because of one message, the messages are returned, to be published one by
-/// one: the answer does not name the message.
+/// Publishes one batch. If SNS refuses the whole batch because of one message, the messages are returned, to be published one
+/// by one: the answer does not name the message.
 async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told, Vec<Placed>) {
     let entries: Result<Vec<_>, _> = batch
         .iter()
@@ -157,7 +156,7 @@ async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told,
     (told, Vec::new())
 }
 
-/// Messages in batches that SNS takes. One that is too large by itself is alone.
+/// Splits messages into batches that SNS accepts. One that is too large is alone.
 fn batches(messages: Vec<Placed>) -> Vec<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -176,14 +175,12 @@ fn batches(messages: Vec<Placed>) -> Vec<Vec<Placed>> {
     batches
 }
 
-/// Messages with their places.
 fn written<T: Serialize>(told: &[T]) -> serde_json::Result<Vec<Placed>> {
     let each = told.iter().enumerate();
     each.map(|(place, one)| Ok((place, sendable(serde_json::to_string(one)?))))
         .collect()
 }
 
-/// Announces events.
 #[derive(Debug)]
 pub(super) struct Announcer {
     chain: Chain,
@@ -204,7 +201,7 @@ impl Announcer {
         let topic = &self.chain.places().events_topic;
         let mut left = written(&events).map_err(|_| Unavailable::Failed)?;
         let mut refused = Vec::new();
-        // What waits is ended with the request.
+        // Dropped with the request.
         let (never, mut pauses) = (CancellationToken::new(), Pauses::default());
         let deadline = Instant::now() + ANNOUNCING;
         loop {
@@ -237,7 +234,7 @@ impl Announcer {
                     error!(topic, cause, "SNS does not accept a request");
                     return Err(Unavailable::Failed.into());
                 }
-                // With `aws.provision` a missing topic is created before the next try.
+                // With `aws.provision` a missing topic is created before the next attempt.
                 Action::NotReady if !self.chain.makes() => return Err(Unavailable::Engine.into()),
                 Action::NotReady | Action::Retry | Action::RetryUnknown => {}
             }
@@ -255,7 +252,7 @@ impl Topic for Announcer {
     }
 }
 
-/// Tells of what is in the outbox.
+/// Publishes the outbox.
 pub(super) struct Publisher {
     chain: Chain,
     couriers: Couriers,
@@ -283,7 +280,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes until it is stopped.
+    /// Runs until it is stopped.
     pub(super) async fn run(self) {
         let mut pauses = Pauses::default();
         while !self.stop.is_cancelled() {
@@ -310,7 +307,7 @@ impl Publisher {
         }
     }
 
-    /// Tells of the oldest of the outbox. Whether there may be more.
+    /// Publishes the oldest of the outbox. Whether there may be more.
     async fn round(&self) -> Result<bool, NotAll> {
         let topic = &self.chain.places().assignments_topic;
         let outgoing = self.couriers.outgoing(PAGE).await;
@@ -348,7 +345,7 @@ impl Publisher {
         Err(NotAll)
     }
 
-    /// Sends an assignment that the topic never accepts to the dead-letter queue, as one of the queue of assignments.
+    /// Dead-letters an assignment that the topic never accepts, as a message of the queue of assignments.
     async fn bury(&self, message: &str, cause: &str) -> Result<(), Trouble> {
         let letter = Letter {
             id: "",
@@ -367,7 +364,7 @@ impl Publisher {
     }
 }
 
-/// Something is left.
+/// Some messages are left in the outbox.
 struct NotAll;
 
 #[cfg(test)]

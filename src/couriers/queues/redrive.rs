@@ -1,4 +1,4 @@
-//! Brings messages back from the dead-letter queue to where they came from.
+//! Moves messages from the dead-letter queue back to where they came from.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,33 +21,30 @@ use super::message::understand;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
 use crate::storage::aws::{Aws, told};
 
-/// How long the dead-letter queue is asked for a message.
+/// Long-poll wait on the dead-letter queue.
 const WAIT: Duration = Duration::from_secs(2);
-/// How long a message that was looked at is not shown again.
+/// Visibility timeout of messages that were looked at.
 const VISIBILITY: Duration = Duration::from_secs(300);
-/// After so many receptions in a row that brought only what came back meanwhile, nothing else is left.
+/// Ends after so many consecutive receptions of only messages that came back during the run.
 const IDLE_MAX: u32 = 10;
 
-/// Messages cannot be brought back.
+/// The redrive failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{doing}: {cause}{}", .so_far.map_or(String::new(), |so_far| format!(" (so far: {so_far})")))]
 pub struct Interrupted {
     doing: String,
     cause: String,
-    /// Nothing if nothing was done yet.
+    /// None if nothing was done yet.
     so_far: Option<Redriven>,
 }
 
-/// How many messages went where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Redriven {
-    /// To the queue of events.
     pub events: u64,
-    /// To the queue of assignments.
     pub assignments: u64,
-    /// Left where they are, because they came from a queue that is not known here.
+    /// Not moved: they came from an unknown queue.
     pub strangers: u64,
-    /// Left where they are, because they came after it began.
+    /// Not moved: they came after the start.
     pub late: u64,
 }
 
@@ -67,14 +64,12 @@ impl fmt::Display for Redriven {
     }
 }
 
-/// A message in the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buried {
-    /// Its id there.
     pub id: String,
-    /// The name of the queue it came from, as far as that is known.
+    /// The name of the queue it came from, as far as known.
     pub from: String,
-    /// Why it is there; of what SQS gave up by itself nobody knows.
+    /// None if SQS dead-lettered it.
     pub reason: Option<String>,
 }
 
@@ -86,7 +81,6 @@ impl fmt::Display for Buried {
     }
 }
 
-/// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Events,
@@ -94,13 +88,13 @@ enum Way {
     Nowhere,
 }
 
-/// Brings back what was there when it began, each message with its own body and attributes, and deletes it here once the other
-/// queue has it. What comes back as poison meanwhile stays. With `dry_run` nothing is brought back, and each message is told to
-/// `list`. SQS counts a look as a reception: a dead-letter queue whose own redrive policy counts them is not looked into.
-/// Queues that are not configured are found by the names under which they are made.
+/// Moves back the messages that were there at the start, each with its own body and attributes, and deletes it here once the other
+/// queue confirmed it. What is dead-lettered again at the same time stays. With `dry_run` nothing is moved, and each message is
+/// passed to `list`. SQS counts a look as a reception: a dead-letter queue with a redrive policy of its own is refused. Queues that
+/// are not configured are found by their default names.
 ///
 /// # Errors
-/// What could not be done, and how many were brought back before.
+/// What failed, and how many messages were moved before.
 pub async fn redrive(
     aws: &Aws,
     configured: &Places,
@@ -135,13 +129,13 @@ pub async fn redrive(
         done: Redriven::default(),
     };
     let all = redrive.all(list).await;
-    // Whatever became of it: what is left can be seen by others at once.
+    // After a failure, too: what is left becomes visible at once.
     let shown = redrive.show_left().await;
     all.and(shown)?;
     Ok(redrive.done)
 }
 
-/// A queue's URL: what is configured, or what is found by the name; nothing if there is none.
+/// A queue's URL: configured, or found by its name; None if there is none.
 async fn find(
     sqs: &aws_sdk_sqs::Client,
     configured: &str,
@@ -157,7 +151,7 @@ async fn find(
     }
 }
 
-/// Refuses a queue from which looking takes messages away.
+/// Refuses a queue whose redrive policy would move messages that are only looked at.
 async fn expect_no_policy(sqs: &aws_sdk_sqs::Client, queue: &str) -> Result<(), Interrupted> {
     let policy = QueueAttributeName::RedrivePolicy;
     let get = sqs.get_queue_attributes().queue_url(queue);
@@ -185,21 +179,21 @@ struct Redrive {
     events: Option<String>,
     assignments: Option<String>,
     dry_run: bool,
-    /// Milliseconds since 1970, as SQS tells when a message was sent.
+    /// Milliseconds since 1970, as in SQS's `SentTimestamp`.
     began_ms: i64,
-    /// Messages that were looked at, by their ids.
+    /// Ids of messages that were looked at.
     seen: HashSet<String>,
-    /// The receipts of messages that stay.
+    /// Receipts of messages that stay.
     left: Vec<String>,
     done: Redriven,
 }
 
-/// A message that goes somewhere.
+/// A message to be moved.
 struct Going {
     way: Way,
     to: String,
     body: String,
-    /// Its own, without those with which it was buried.
+    /// Without those that were added when it was dead-lettered.
     attributes: Attributes,
     receipt: String,
 }
@@ -250,7 +244,7 @@ impl Redrive {
         }
     }
 
-    /// What is to be done with a message; nothing if it stays.
+    /// Where to move a message; None if it stays.
     fn look_at(
         &mut self,
         message: Message,
@@ -271,7 +265,7 @@ impl Redrive {
             Way::Nowhere => None,
         };
         match to {
-            // What was to go and could not be deleted is brought back once more: that changes nothing.
+            // A message that was moved and could not be deleted is moved again: a duplicate changes nothing.
             Some(to) if !late && !self.dry_run => {
                 return Some(Going {
                     way,
@@ -294,7 +288,7 @@ impl Redrive {
         None
     }
 
-    /// The name of the queue that a message came from, and whether it is one of ours.
+    /// The name of the queue that a message came from, and whether it is known.
     fn origin(&self, message: &Message) -> (String, Way) {
         let source = MessageSystemAttributeName::DeadLetterQueueSourceArn;
         let told = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
@@ -310,7 +304,7 @@ impl Redrive {
             };
             return (name.to_owned(), way);
         }
-        // SQS itself gave it up, and does not tell where.
+        // SQS dead-lettered it, and does not say from where.
         let body = message.body.as_deref().unwrap_or_default();
         let (url, way) = match understand(body, reading::assignment) {
             Ok(_) => (&self.assignments, Way::Assignments),
@@ -359,7 +353,7 @@ impl Redrive {
         }
     }
 
-    /// Makes what stays visible again.
+    /// Makes the rest visible again.
     async fn show_left(&self) -> Result<(), Interrupted> {
         let batch_max = usize::try_from(BATCH_MAX).unwrap_or(1);
         for receipts in self.left.chunks(batch_max) {
@@ -375,7 +369,7 @@ impl Redrive {
             let entries = entries.map_err(|error| self.interrupted(doing, error.to_string()))?;
             let change = self.sqs.change_message_visibility_batch();
             let change = change.queue_url(&self.dead).set_entries(Some(entries));
-            // One that is not ours any more is visible.
+            // A message with an expired receipt is visible.
             if let Err(error) = Box::pin(change.send()).await {
                 return Err(self.interrupted(doing, told(&error)));
             }

@@ -1,4 +1,4 @@
-//! Applies events: those that wait together go together, two questions for all orders among them.
+//! Applies events: queued requests are batched, with two round trips for all orders of a batch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -17,36 +17,33 @@ use super::notation::{
 use super::{Health, Settings, asks, nonsense};
 use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
 
-/// Everything that happens in one zone.
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
-/// Where a courier is at home.
 static HOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("home.lua")));
 
-/// Requests that are applied together at most.
+/// Most requests of a batch.
 const TOGETHER: usize = 256;
-/// How many of them are under way at once: while Redis decides about some, others are written down.
+/// Batches in progress: while Redis decides about one, the next one is written.
 const LANES: usize = 2;
-/// Orders that one script decides about at most: nobody else is served by that node meanwhile, some 20 µs for each.
+/// Most orders per script call: it blocks its node for some 20 µs per order.
 const OF_ONE_SCRIPT: usize = 100;
-/// How often it is looked whether a courier is between two zones, and whether Redis that failed works again.
+/// Interval of completing unfinished moves, and of probing Redis after a failure.
 const ROUND: Duration = Duration::from_secs(1);
-/// Pauses before what failed is tried again: a server that was restarted is back within them.
+/// Backoff of retries: a restarted server is back within them.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
     Duration::from_millis(400),
 ];
-/// How often a courier's event is tried again because others moved them at the same time.
+/// Attempts of a courier's event while other processes move the same courier.
 const MOVES: usize = 100;
 
-/// A request, and who waits for what it comes to.
+/// A request, and the channel for its outcomes.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) events: Vec<(Event, Timestamp)>,
     pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Unavailable>>,
 }
 
-/// The one who applies.
 #[derive(Debug)]
 pub(super) struct Writer {
     engine: Engine,
@@ -54,14 +51,14 @@ pub(super) struct Writer {
     desk: Desk,
 }
 
-/// What the scripts are told of the desk.
+/// Settings that the scripts need.
 #[derive(Debug, Clone, Copy)]
 struct Desk {
     tells: &'static str,
     join: &'static str,
 }
 
-/// An event with what is known about it: its outcome, once there is one.
+/// An event, and its outcome once there is one.
 struct Pending {
     event: Event,
     at: Timestamp,
@@ -84,14 +81,14 @@ impl Writer {
         }
     }
 
-    /// Works until nobody can want anything any more.
+    /// Runs until the last handle is dropped.
     pub(super) async fn run(self, mut waiting: mpsc::Receiver<Job>) {
         let writer = Arc::new(self);
         let lanes = Arc::new(Semaphore::new(LANES));
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // While all lanes are taken, those who wait become more, and go together.
+            // While all lanes are in use, the queue grows into a larger batch.
             let Ok(lane) = Arc::clone(&lanes).acquire_owned().await else {
                 return;
             };
@@ -108,7 +105,7 @@ impl Writer {
                     });
                 }
                 _ = rounds.tick() => {
-                    // Nobody asked, so nobody hears of it.
+                    // No caller waits for this.
                     let _ = writer.look_after().await;
                 }
             }
@@ -131,16 +128,16 @@ impl Writer {
         for (count, answer) in asked {
             let of_request: Option<Vec<Outcome>> = outcomes.by_ref().take(count).collect();
             let failed = failed.unwrap_or(Unavailable::Failed);
-            // Nobody waits any more if the receiver is gone.
+            // The caller may have left.
             let _ = answer.send(of_request.ok_or(failed));
         }
     }
 
-    /// Applies what has no outcome yet, again if Redis was away for a moment.
+    /// Applies what has no outcome yet; retries during a short outage.
     async fn persist(&self, pending: &mut [Pending]) -> Result<(), Unavailable> {
         for pause in PAUSES {
             match self.apply(pending).await {
-                // Whoever has waited that long is not kept waiting again.
+                // Requests that were queued through the outage are not delayed again.
                 Err(error)
                     if error.is_io_error() && !error.is_timeout() || is_refused_for_now(&error) =>
                 {
@@ -152,7 +149,7 @@ impl Writer {
         self.health.wrote(self.apply(pending).await)
     }
 
-    /// One after the other, except that orders of different zones cannot tell who was first.
+    /// In order, except that orders of different zones are independent.
     async fn apply(&self, pending: &mut [Pending]) -> RedisResult<()> {
         let is_order = |pending: &Pending| matches!(pending.event, Event::Order(_));
         let runs = pending.chunk_by_mut(|one, next| is_order(one) && is_order(next));
@@ -188,7 +185,7 @@ impl Writer {
             let told = Told::of(place, order, text, at, first)?;
             by_zone.entry(told.zone).or_default().push(told);
         }
-        // A part of each zone at a time.
+        // One part of each zone at a time.
         for part in 0.. {
             let parts: Vec<(Zone, &[Told])> = by_zone
                 .iter()
@@ -204,7 +201,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Decides about orders, each zone's by themselves: what those in these places came to.
+    /// Decides about orders, each zone's by themselves; returns outcomes by index.
     async fn decide(&self, parts: &[(Zone, &[Told])]) -> RedisResult<Vec<(usize, Outcome)>> {
         let calls = parts.iter().map(|(zone, part)| {
             let told = part.iter().flat_map(Told::arguments);
@@ -240,7 +237,7 @@ impl Writer {
             match (done.as_str(), home == said.zone) {
                 ("done", true) => return outcome_of(&answer),
                 ("done", false) => return self.arrive(home, &Takes::read(&answer)?).await,
-                // Somebody else was faster, and perhaps died on the way.
+                // Another process was faster, and may have died before finishing.
                 _ if answer.is_empty() => {}
                 _ => {
                     self.arrive(home, &Takes::read(&answer)?).await?;
@@ -254,7 +251,7 @@ impl Writer {
             .into())
     }
 
-    /// Finishes a move that was begun.
+    /// Completes a move that was begun.
     async fn arrive(&self, from: Zone, takes: &Takes) -> RedisResult<Outcome> {
         let Takes { said, .. } = takes;
         let id = said.id.to_string();
@@ -274,7 +271,7 @@ impl Writer {
         outcome_of(&outcome)
     }
 
-    /// Finishes what others began; and if Redis failed, finds out whether it takes something again.
+    /// Completes unfinished moves; after a failure, probes whether Redis accepts writes again.
     async fn look_after(&self) -> Result<(), Unavailable> {
         if !self.health.is_well() {
             let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
@@ -284,7 +281,7 @@ impl Writer {
         self.health.hears(self.settle().await)
     }
 
-    /// Finishes all moves that were begun.
+    /// Completes all moves that were begun.
     async fn settle(&self) -> RedisResult<()> {
         let leaving = Zone::ALL.map(|zone| asks("HVALS", &zone_key(zone, "leaving"), &[]));
         let leaving: Vec<Vec<String>> = self.engine.ask_all(leaving.into()).await?;
@@ -296,7 +293,7 @@ impl Writer {
         Ok(())
     }
 
-    /// In which zone a courier is, and how often they moved.
+    /// A courier's zone, and how often they moved.
     async fn home(
         &self,
         said: &AddCourier,
@@ -339,21 +336,21 @@ fn flag(is_available: bool) -> &'static str {
     if is_available { "1" } else { "0" }
 }
 
-/// An order that was told of, with what was told of it first.
+/// A reported order, with its first report.
 struct Told {
-    /// Among those that are applied together.
+    /// Index in the batch.
     place: usize,
-    /// Where it was told of first.
+    /// The zone of the first report.
     zone: Zone,
     at: String,
     id: String,
     placed: String,
-    /// What is told now, if that is something else.
+    /// The current report, if it differs.
     again: String,
 }
 
 impl Told {
-    /// As the script takes it.
+    /// As the script expects it.
     fn arguments(&self) -> [String; 4] {
         [&self.at, &self.id, &self.placed, &self.again].map(String::clone)
     }

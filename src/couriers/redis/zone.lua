@@ -1,5 +1,4 @@
--- One zone of the couriers' desk. All its keys share a hash tag, so that a cluster keeps them on one node, and whatever
--- happens here happens at once or not at all.
+-- One zone of the couriers' desk. All its keys share a hash tag: a cluster has them on one node, and the script is atomic.
 --
 -- The decisions are those of dispatch.rs, which every store is compared with in its tests.
 
@@ -21,24 +20,24 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local last = tonumber(call('GET', clock) or '0')
 
--- As it is written; Redis and Lua themselves write a large number as a fraction, which takes long.
+-- An integer without fraction or exponent; Redis and Lua write large numbers as slow fractions.
 local function whole(number)
   return string.format('%d', number)
 end
 
--- The next number: microseconds since 1970, and always more than the one before.
+-- The next number: microseconds since 1970, strictly increasing.
 local function tick()
   last = math.max(last + 1, now)
   return whole(last)
 end
 
--- `what` is 'order' with an id, or 'event' with what was told.
+-- `what` is 'order' with an id, or 'event' with the reported event.
 local function record(at, what, told, outcome)
   call('XADD', log, tick() .. '-0', 'at', at, what, told, 'outcome', outcome)
 end
 
--- Gives orders, one after the other, each to whoever has the fewest by then. Of n orders nobody gets one but those n who have the
--- fewest now. Whose each is; nothing if nobody is available.
+-- Assigns orders in sequence, each to the courier with the lowest count. Of n orders only the n couriers with the lowest counts
+-- can get one. Returns their couriers; nothing if none is available.
 local function give(ids, tells)
   local queue, whose = {}, {}
   local available = call('ZRANGE', turns, 0, #ids - 1, 'WITHSCORES')
@@ -93,7 +92,7 @@ local function give(ids, tells)
   return whose
 end
 
--- The sequence of a courier who is here, and how many orders had waited for them.
+-- The sequence of a courier of this zone, and how many parked orders they got.
 local function known(courier)
   local said = call('HGET', couriers, courier)
   if not said then
@@ -103,7 +102,7 @@ local function known(courier)
   return { sequence = tonumber(sequence), unparked = unparked, name = name }
 end
 
--- The courier is as is said; `count` is theirs already or, if they are new here, what they bring or begin with.
+-- Stores a report; `count` is their own or, if they are new here, what they bring or start with.
 local function set_courier(courier, sequence, name, available, count, tells)
   call('HSET', counts, courier, count)
   call('ZREM', turns, courier)
@@ -129,7 +128,7 @@ local function set_courier(courier, sequence, name, available, count, tells)
   return 'u' .. unparked
 end
 
--- With which count somebody begins who never had any.
+-- The count of a courier who never had one.
 local function beginning(courier, join)
   if join == 'min' then
     for _, other in ipairs(call('ZRANGE', turns, 0, 1)) do
@@ -143,7 +142,7 @@ end
 
 local verbs = {}
 
--- Orders: for each the time, its id, when it was placed, and what is told now if that is something else than what was told first.
+-- Orders: for each the time, its id, when it was placed, and the current report if it differs from the first one.
 function verbs.orders(tells)
   local ids = {}
   for i = 5, #ARGV, 4 do
@@ -187,7 +186,7 @@ function verbs.orders(tells)
   return outcomes
 end
 
--- A courier who is at home here, or is new.
+-- A courier whose home is here, or who is new.
 function verbs.say(tells, join)
   local at, courier, sequence, name, available, event = unpack(ARGV, 4)
   local before = known(courier)
@@ -204,7 +203,7 @@ function verbs.say(tells, join)
   return { 'done', outcome }
 end
 
--- A courier leaves for another zone, which `event` tells of. In the log they are no longer available here.
+-- A courier leaves for the zone of `event`. The log has them as unavailable here.
 function verbs.leave()
   local at, courier, sequence, zone, event = unpack(ARGV, 4)
   local before = known(courier)
@@ -213,7 +212,7 @@ function verbs.leave()
   if gone or (before and before.sequence ~= tonumber(sequence)) or (not before and far) then
     return { 'gone', gone or '' }
   end
-  -- Without a count, they had only announced themselves here.
+  -- Without a count, they were only reported here.
   local count = before and call('HGET', counts, courier) or ''
   if before then
     local unavailable = cjson.encode({
@@ -232,14 +231,14 @@ function verbs.leave()
   return { 'done', takes }
 end
 
--- A courier comes from another zone, with the count and the number they left with.
+-- A courier arrives from another zone, with the count and the number they left with.
 function verbs.arrive(tells, join)
   local at, courier, sequence, name, available, event, count, number = unpack(ARGV, 4)
   local before = known(courier)
   if before and before.sequence >= tonumber(sequence) then
     return { 'done', 'u' .. before.unparked }
   end
-  -- Somebody finishes late what others have finished, and those moved the courier on since.
+  -- A late writer completes what others have completed, and who moved the courier on since.
   local gone = call('HGET', leaving, courier)
   local far = gone and gone:match('^%d+') or call('HGET', left, courier) or '-1'
   if tonumber(far) >= tonumber(sequence) then
@@ -253,7 +252,7 @@ function verbs.arrive(tells, join)
   return { 'done', outcome }
 end
 
--- They have arrived, and their home is known.
+-- They have arrived, and their home is updated.
 function verbs.forget()
   local courier, sequence = unpack(ARGV, 4)
   local gone = call('HGET', leaving, courier)

@@ -1,4 +1,4 @@
-//! Changes of couriers, beside a topic that takes its time.
+//! Concurrent changes of couriers, with a slow topic.
 
 use super::super::sqlite::tests::fresh;
 use super::super::store::contract;
@@ -7,7 +7,7 @@ use super::*;
 use crate::couriers::model::Join;
 use crate::telemetry::Registry;
 
-/// A topic that never answers to what is said of this courier.
+/// A topic that never confirms events of this courier.
 #[derive(Debug)]
 struct Stuck(CourierId);
 
@@ -42,7 +42,7 @@ async fn a_change_of_one_courier_waits_for_no_change_of_another() {
         async move { desk.change(said.id, |_| Ok::<_, AnnounceError>(said)).await }
     };
     let waiting = tokio::spawn(change(stuck.clone()));
-    // It has the lock of its courier once another change of them would wait.
+    // It holds the lock of its courier once another change of them would block.
     while desk.turn(stuck.id).try_lock().is_ok() {
         tokio::task::yield_now().await;
     }

@@ -21,7 +21,7 @@ fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     Sqlite::new(Database::open(settings, metrics).unwrap(), join, tells)
 }
 
-/// An empty store that lasts as long as its directory.
+/// An empty store in its own directory.
 pub(in super::super) fn fresh(join: Join) -> (Sqlite, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     (open(&directory, join, true), directory)
