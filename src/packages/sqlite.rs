@@ -1,8 +1,8 @@
 //! Packages in `SQLite`.
 //!
-//! A package's row has its id, its kind (type and outcome in one number), a digest of its other fields, and the time of the
-//! preference that decided: some forty bytes beside the id. The statistics are rows of their own, counted in the transaction
-//! that adds the package.
+//! A package's row has its id, its kind (type and outcome in one number), a digest of its other fields, and the timestamp of the
+//! preference that decided: some forty bytes plus the id. The statistics are rows of their own, counted in the transaction that
+//! adds the package.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,10 +17,9 @@ use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Upd
 use super::store::{Answer, Store};
 use crate::storage::sqlite::{self, Database, Invariant, Micros, OpenError, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'p');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice
-/// the type's number, and one more for what was dropped.
+/// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice the type's number, plus one
+/// if the package was dropped.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE types (
         number INTEGER PRIMARY KEY,
@@ -69,17 +68,15 @@ pub const MIGRATIONS: &[&str] = &["
     UPDATE OR IGNORE packages SET id = nfc(id) WHERE nfc(id) <> id;
 "];
 
-/// What holds in every file.
 pub const INVARIANTS: &[Invariant] = &[Invariant {
     name: "the statistics agree with the ledger",
     broken: "SELECT 1 FROM counts
              WHERE packages <> forgotten + (SELECT count(*) FROM packages WHERE packages.kind = counts.kind)",
 }];
 
-/// Rows that are forgotten with each new one, so that the ledger shrinks if `packages.remember` does.
+/// Rows that are expired with each new one, so that the ledger shrinks if `packages.remember` does.
 const FORGOTTEN_AT_ONCE: u32 = 4;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
@@ -88,7 +85,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`]. Rows are forgotten after `remember`, or never.
+    /// The database must have been opened with [`MIGRATIONS`]. Rows expire after `remember`, or never.
     pub fn new(database: Database, types: Arc<Types>, remember: Option<Duration>) -> Self {
         Self {
             database,
@@ -192,7 +189,7 @@ impl Store for Sqlite {
     }
 }
 
-/// Runs inside the transaction that keeps the package.
+/// Runs in the caller's transaction.
 fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::Result<Sent> {
     let digest = package.digest(types).cast_signed();
     if let Some((processed, first)) = find(connection, &package.id)? {
@@ -229,8 +226,8 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
     })
 }
 
-/// Notes the age of a new row, and forgets those that are too old. Ages go by the storage's clock: a wall clock that jumps
-/// forgets nothing.
+/// Stores the age of a new row, and deletes expired ones. Ages are measured by the storage's clock: a jump of the wall clock
+/// expires nothing.
 fn grow_older(
     connection: &Connection,
     id: &Id,
@@ -267,7 +264,7 @@ fn grow_older(
     Ok(())
 }
 
-/// The ledger's row of this id: what became of it, and the digest it came with.
+/// The ledger's row of this id: its outcome, and its digest.
 fn find(connection: &Connection, id: &Id) -> rusqlite::Result<Option<(Processed, i64)>> {
     connection
         .prepare_cached(
@@ -301,7 +298,7 @@ fn word(row: &Row<'_>) -> rusqlite::Result<Word> {
     })
 }
 
-/// What a recipient has said of the types there are; of others, nothing is lost.
+/// A recipient's preferences for the configured types; preferences for other types stay in the table.
 fn words(connection: &Connection, types: &Types, recipient: &Id) -> rusqlite::Result<Words> {
     let mut said = connection.prepare_cached(
         "SELECT said_at, takes, name FROM preferences JOIN types ON number = type WHERE recipient = ?",
@@ -313,7 +310,7 @@ fn words(connection: &Connection, types: &Types, recipient: &Id) -> rusqlite::Re
     said.filter_map(Result::transpose).collect()
 }
 
-/// The number by which the tables know a type; a new one gets the next.
+/// The tables' number of a type; a new type gets the next one.
 fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     let known = connection
         .prepare_cached("SELECT number FROM types WHERE name = ?")?
@@ -328,7 +325,7 @@ fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     Ok(connection.last_insert_rowid())
 }
 
-/// Counts the ledger in this file anew, beside the statistics. A server may be using the file meanwhile.
+/// Recounts the ledger in this file, and compares it to the statistics. A server may use the file at the same time.
 ///
 /// # Errors
 /// See [`OpenError`].

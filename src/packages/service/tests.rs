@@ -1,4 +1,4 @@
-//! Counting what is malformed, on a store that only remembers what it was told to keep.
+//! Counting malformed requests, on a store in memory.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use super::super::store::Answer;
 use super::*;
 use crate::telemetry::Registry;
 
-/// Keeps the number of malformed requests, and counts how often it was asked to.
+/// Stores the number of malformed requests, and counts the calls.
 #[derive(Debug, Default)]
 struct Numbers {
     rejected: AtomicU64,
@@ -26,7 +26,7 @@ impl Numbers {
     }
 }
 
-/// So that the test can look at what the desk has.
+/// Gives the test access to the desk's store.
 #[derive(Debug, Clone, Default)]
 struct Shared(Arc<Numbers>);
 

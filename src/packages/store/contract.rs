@@ -119,7 +119,7 @@ pub(in super::super) async fn what_is_declined_is_dropped_and_stays_dropped(stor
         outcome(&store, package("p", PERSONAL)).await,
         Outcome::Delivered
     );
-    // A change of mind is for the packages to come.
+    // A new preference only affects later packages.
     store.update(says(8, true, true)).await.unwrap();
     let again = store.send(package("m", MARKETING)).await.unwrap();
     assert!(again.duplicate);
@@ -141,7 +141,7 @@ pub(in super::super) async fn an_older_word_changes_nothing(store: impl Store) {
     let (words, applied) = store.update(says(6, true, false)).await.unwrap();
     assert!(!applied);
     assert!(!words[&PERSONAL].takes && words[&MARKETING].takes);
-    // At the same time, the refusal holds: of each type by itself.
+    // With the same timestamp the refusal holds, for each type by itself.
     let (words, applied) = store.update(says(7, true, false)).await.unwrap();
     assert!(!applied);
     assert!(!words[&PERSONAL].takes && !words[&MARKETING].takes);
@@ -149,7 +149,7 @@ pub(in super::super) async fn an_older_word_changes_nothing(store: impl Store) {
 }
 
 pub(in super::super) async fn malformed_requests_are_counted(store: impl Store) {
-    // Repeated, or late, a number changes nothing.
+    // A repeated, or late, number changes nothing.
     for (total, stored) in [(2, 2), (3, 3), (3, 3), (1, 3)] {
         store.keep_rejected(total).await.unwrap();
         assert_eq!(tallies(&store).await, (Tally::default(), stored));
@@ -169,7 +169,7 @@ pub(in super::super) async fn after_a_reset_any_word_holds_whatever_its_time(sto
     let (_, applied) = store.update(says(7, true, true)).await.unwrap();
     assert!(!applied, "shut out");
     let dropped = store.send(package("p", PERSONAL)).await.unwrap();
-    // A stranger is reset, too, and whoever was reset again.
+    // A reset is idempotent, and possible without preferences.
     for recipient in ["ada", "ada", "stranger"] {
         store.reset(id(recipient)).await.unwrap();
     }
@@ -181,7 +181,7 @@ pub(in super::super) async fn after_a_reset_any_word_holds_whatever_its_time(sto
         outcome(&store, package("q", PERSONAL)).await,
         Outcome::Delivered
     );
-    // What was processed before stays.
+    // Processed packages keep their outcome.
     let again = store.send(package("p", PERSONAL)).await.unwrap();
     assert!(again.duplicate);
     assert_eq!(again.processed, dropped.processed);
@@ -204,7 +204,7 @@ pub(in super::super) async fn of_many_at_once_one_is_the_first(
     assert_eq!(tallies(&store).await.0.delivered, 1);
 }
 
-/// Something that is asked of a store.
+/// A call of the store.
 #[derive(Debug, Clone)]
 pub(in super::super) enum Step {
     Send(Package),
@@ -240,7 +240,7 @@ pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..60)
 }
 
-/// Everything that was ever said, and everything that was ever sent; looked through each time.
+/// A naive store: all updates and packages, searched each time.
 #[derive(Debug, Default)]
 struct Naive {
     said: Vec<Update>,
@@ -258,7 +258,7 @@ impl Naive {
             let takes = *update.takes.get(&package_type)?;
             Some((update.timestamp, takes))
         });
-        // A refusal is less than a consent, so it comes last among those of one time.
+        // `!takes`, so that a refusal is the maximum among those of one timestamp.
         words.max_by_key(|&(timestamp, takes)| (timestamp, !takes))
     }
 
@@ -325,7 +325,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
     );
 }
 
-/// Runs the contract against the stores that `$open` makes: from nothing to a store, and something to be kept beside it.
+/// Runs the contract against the stores that `$open` creates: from nothing to a store and a guard.
 macro_rules! suite {
     ($open:expr) => {
         macro_rules! situation {
