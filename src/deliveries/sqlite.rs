@@ -1,7 +1,7 @@
 //! Deliveries in `SQLite`.
 //!
-//! A delivery's number is its place by first event; the total is the last number. What is pushed out leaves with the event
-//! that pushes it.
+//! A delivery's number is its place by first event; the total is the last number. Evicted deliveries are deleted in the transaction
+//! of the event that evicts them.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -12,9 +12,8 @@ use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
 use crate::storage::sqlite::{Database, Invariant, Micros, Undone, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'd');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`].
+/// See [`crate::storage::sqlite::Settings`].
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE deliveries (
         number     INTEGER PRIMARY KEY,
@@ -42,7 +41,6 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO counts VALUES (1, 0, 0);
 "];
 
-/// What holds in every file.
 pub const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "the ongoing deliveries are as many as were counted",
@@ -55,10 +53,9 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
-/// Deliveries that are deleted with each new one.
+/// Most deliveries that are evicted with each new one.
 pub const PUSHED_OUT_AT_ONCE: u32 = 20;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
@@ -66,7 +63,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`].
+    /// The database must have been opened with [`MIGRATIONS`].
     pub fn new(database: Database, rules: Rules) -> Self {
         Self { database, rules }
     }
@@ -144,7 +141,7 @@ impl From<Refusal> for Undone<Refusal> {
     }
 }
 
-/// Runs inside the transaction that keeps the event.
+/// Runs in the caller's transaction.
 fn record(
     connection: &Connection,
     rules: &Rules,
@@ -164,7 +161,7 @@ fn record(
     let event = Event {
         sequence: rules.next(Some((before.state, before.events)), new.event_type)?,
         event_type: new.event_type,
-        // Clocks are set back, and events overtake one another on their way here.
+        // Clocks are set back, and requests overtake one another.
         received_at: new.received_at.max(before.updated_at),
     };
     add(connection, number, &event, new.key.as_deref())?;
@@ -217,8 +214,8 @@ fn begin(
     Ok(Recorded::New(event))
 }
 
-/// Deletes what is over and numbered up to here: the oldest, and not more at once than other operations can wait for. What is
-/// left, after `deliveries.kept` was lowered, goes with the deliveries to come.
+/// Deletes the oldest finished deliveries with numbers up to `outlived`, a bounded number, so that other operations do not
+/// wait. The rest, after `deliveries.kept` was lowered, is deleted with later deliveries.
 fn push_out(connection: &Connection, outlived: u64) -> rusqlite::Result<()> {
     let over: Vec<u64> = connection
         .prepare_cached(
@@ -311,7 +308,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-/// The numbers stand in files, so they stay as they are; final states are from 4 on.
+/// The numbers are stored, so they must not change; final states are from 4 on.
 fn number(event_type: EventType) -> i64 {
     match event_type {
         EventType::ParcelCollected => 1,

@@ -1,4 +1,4 @@
-//! Which problem each error of the delivery desk is.
+//! Maps errors to problems.
 
 use std::time::Duration;
 

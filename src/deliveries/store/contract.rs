@@ -47,7 +47,7 @@ pub(in super::super) async fn record(store: &impl Store, delivery: &str, event_t
     store.record(event(delivery, event_type)).await.unwrap();
 }
 
-/// What a store keeps of a delivery: the types of its events, in order.
+/// The types of a delivery's stored events, in order.
 async fn told(store: &impl Store, delivery: &str) -> Option<Vec<EventType>> {
     let history = store.history(id(delivery)).await.unwrap()?;
     assert_eq!(history.delivery.events as usize, history.events.len());
@@ -130,7 +130,7 @@ pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
     };
     let other = store.record(keyed("a", Landed, "k1")).await;
     assert_eq!(other, Err(reused.into()));
-    // A key belongs to its delivery, and outlives its end.
+    // A key is scoped to its delivery, and valid after the delivery's end.
     let elsewhere = store.record(keyed("b", ParcelCollected, "k1")).await;
     assert!(matches!(elsewhere, Ok(Recorded::New(_))));
     let end = store.record(keyed("a", Crashed, "k2")).await.unwrap();
@@ -179,14 +179,14 @@ pub(in super::super) async fn one_too_many_pushes_out_the_oldest_that_is_over(st
     record(&store, "first", ParcelDelivered).await;
     record(&store, "second", Crashed).await;
     record(&store, "third", ParcelCollected).await;
-    // The last three are first, second, third; the one that still flies is kept beside them.
+    // The last three are first, second, third; the one that still flies stays, too.
     for name in ["flying", "first", "second", "third"] {
         assert!(told(&store, name).await.is_some(), "{name}");
     }
     record(&store, "fourth", ParcelCollected).await;
     assert_eq!(told(&store, "first").await, None);
     assert!(told(&store, "flying").await.is_some());
-    // Over at last, it can be asked for until the next one begins.
+    // Once it is over, it can be queried until the next one begins.
     record(&store, "flying", ParcelDelivered).await;
     assert!(told(&store, "flying").await.is_some());
     record(&store, "fifth", ParcelCollected).await;
@@ -210,7 +210,7 @@ pub(in super::super) async fn only_so_many_are_ongoing(store: impl Store) {
     assert_eq!(ongoing(&store).await, ["b", "c"]);
 }
 
-/// A delivery of the plainest store there could be.
+/// A delivery of a naive store.
 #[derive(Debug, Clone)]
 struct Plain {
     number: usize,
@@ -291,7 +291,7 @@ pub(in super::super) fn sequences() -> impl Strategy<Value = Vec<NewEvent>> {
     prop::collection::vec(new_event(), 1..80)
 }
 
-/// With small bounds, so that all of them are met.
+/// Small bounds, so that all of them are reached.
 pub(in super::super) fn small_rules() -> Rules {
     Rules {
         ongoing_max: 5,
@@ -327,7 +327,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(
     }
 }
 
-/// Runs the contract against the stores that `$open` makes: from rules to a store, and something to be kept beside it.
+/// Runs the contract against the stores that `$open` creates: from rules to a store and a guard.
 macro_rules! suite {
     ($open:expr) => {
         macro_rules! situation {
