@@ -1,30 +1,28 @@
-//! The best possible plan for a day. Pure.
+//! Computes the best plan for a day. Pure.
 //!
 //! # What is best
 //! 1. **As many** packages have a driver as any plan could reach.
-//! 2. Of such plans, one whose load is **as even as possible**: nobody could have one less by giving it, directly or around
-//!    some corners, to somebody who has two less. What drivers hold already counts.
+//! 2. Of such plans, one whose load is **as even as possible**: no driver could pass a package, directly or through others, to one
+//!    who has two less. Packages that are held already count.
 //! 3. Of those, one that takes the **most urgent** packages: perishable ones first, then express ones, then those that are due
 //!    earliest.
 //!
-//! The plan depends on what is in the lists, not on their order.
+//! The plan does not depend on the order of the lists.
 //!
-//! # Why 2 and 3 do not stand in one another's way
-//! Which packages a plan carries, and how many each driver has, can be chosen apart: if one largest plan carries the packages
-//! A, and another loads the drivers by B, then there is one that carries A and loads by B (Mendelsohn and Dulmage, 1958, with
-//! a driver standing for as many places as they have packages). So the packages are chosen first, then the load is evened out
-//! with those alone, and nothing is lost.
+//! # Why 2 and 3 are independent
+//! Which packages a plan carries, and how many each driver has, can be chosen separately: if one largest plan carries the packages A,
+//! and another loads the drivers by B, then there is one that carries A and loads by B (Mendelsohn and Dulmage, 1958, with a driver
+//! as many places as they have packages). So the packages are chosen first, then the load is balanced with those alone.
 //!
 //! # How
-//! - **Kinds** (`catalogue`): packages that pass the same rules are the same to every driver. A day of a hundred thousand
-//!   packages has some thousand kinds; a kind flows as a number.
-//! - **Crews**: drivers with the same rules are the same to every package.
-//! - **Choosing**: packages enter the network (`flow`) by urgency; what can be carried together with all that was chosen
-//!   before is chosen. That this greedy choice is the best is the matroid property of matchable sets (Edmonds and Fulkerson,
-//!   1965).
-//! - **Evening** (`even`): by flows whose loads are bounded, halving the bounds.
-//! - **Explaining** ([`explain`]): why the rest stays behind, and which one rule less would help most, by the minimum cut.
-//! - **Cancelling** ([`Cancellation`]): every loop that can be long reads a flag, and the plan ends without a result.
+//! - **Package classes** (`catalogue`): equivalence classes of packages that pass the same rules. A day of a hundred thousand
+//!   packages has some thousand classes; a class is a number in the flow.
+//! - **Driver classes**: equivalence classes of drivers with the same rules.
+//! - **Choosing**: packages enter the network (`flow`) by urgency; a package is chosen if it can be carried together with all that
+//!   were chosen before. That this greedy choice is optimal is the matroid property of matchable sets (Edmonds and Fulkerson, 1965).
+//! - **Balancing** (`even`): by flows with bounded loads, bisecting the bounds.
+//! - **Explaining** ([`explain`]): why the rest stays behind, and which dropped rule would help most, by the minimum cut.
+//! - **Cancelling** ([`Cancellation`]): every long loop reads a flag, and the plan ends without a result.
 
 mod cancellation;
 mod catalogue;
@@ -44,23 +42,20 @@ pub use explain::Explanation;
 use self::flow::{Flow, index};
 use super::model::{DriverId, Held, Package, PackageId, Plan, Urgency};
 
-/// What a plan is asked for.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// Who drives; all of them are in the catalogue.
+    /// All of them are in the catalogue.
     pub drivers: &'a BTreeSet<DriverId>,
-    /// Packages of one driver at most, with what they hold already.
+    /// Including the packages that a driver holds already.
     pub max_per_driver: u32,
-    /// Packages that have a driver already, whoever that is.
+    /// Packages that have a driver already, requested or not.
     pub held: &'a [Held],
 }
 
-/// A plan, and what is new in it.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The plan.
     pub plan: Plan,
-    /// What was not held before, by driver; drivers without any are not in it.
+    /// Newly assigned packages by driver; drivers without any are not in it.
     pub given: BTreeMap<DriverId, Vec<Package>>,
     network: Network,
 }
@@ -74,16 +69,15 @@ struct Crew {
     drivers: Vec<Member>,
 }
 
-/// A driver in a crew.
 #[derive(Debug, Clone)]
 struct Member {
     id: DriverId,
-    /// What they hold before the plan.
+    /// Packages held before the plan.
     held: u32,
 }
 
 impl Crew {
-    /// What they can take together so that none of them has more than `level`.
+    /// The number of packages that they can take together so that none of them has more than `level`.
     fn room(&self, level: u32) -> u32 {
         let room = self
             .drivers
@@ -93,14 +87,13 @@ impl Crew {
     }
 }
 
-/// Packages of one kind that nobody holds.
+/// Packages of one class without a driver.
 #[derive(Debug, Clone)]
 struct Lot {
-    /// Their kind's number in the catalogue.
     kind: usize,
-    /// Places in the catalogue's order of urgency, ascending.
+    /// Indices into the catalogue's order of urgency, ascending.
     packages: Vec<u32>,
-    /// The packages of it that are carried.
+    /// Those that are carried.
     chosen: Vec<u32>,
 }
 
@@ -110,13 +103,12 @@ struct Network {
     crews: Vec<Crew>,
     lots: Vec<Lot>,
     takers: Arc<[FixedBitSet]>,
-    /// With as much supply left as there are packages without a driver.
+    /// The remaining supply are the packages without a driver.
     flow: Flow,
     max_per_driver: u32,
     cancellation: Cancellation,
 }
 
-/// The best plan there is.
 ///
 /// # Errors
 /// [`Cancelled`], if `cancellation` says so.
@@ -179,7 +171,7 @@ impl Network {
             drivers,
         };
         let mut crews: Vec<Crew> = crews.into_iter().map(crew).collect();
-        // Rules are numbered as they were read; names are the same in whatever order they come.
+        // Rules are numbered in the manifest's order; names do not depend on it.
         crews.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
         let lots: Vec<Lot> = catalogue
             .kinds()
@@ -216,7 +208,7 @@ impl Network {
         })
     }
 
-    /// Chooses the packages that are carried: by urgency, whatever can be carried with all that were chosen before.
+    /// Chooses the packages that are carried: by urgency, each that can be carried with all that were chosen before.
     fn choose(&mut self, catalogue: &Catalogue) -> Result<(), Cancelled> {
         let mut by_urgency: Vec<Vec<(u32, u32)>> = vec![Vec::new(); Urgency::COUNT];
         for (lot, packages) in self.lots.iter().enumerate() {
@@ -253,7 +245,7 @@ impl Network {
         Ok(())
     }
 
-    /// Shares what was chosen out: places in the order of urgency, by driver.
+    /// Distributes the chosen packages: by driver, in the order of urgency.
     fn share(&self) -> Result<BTreeMap<DriverId, Vec<u32>>, Cancelled> {
         let supply = self.lots.iter().map(|lot| index(lot.chosen.len()));
         let supply: Vec<u32> = supply.collect();
@@ -277,7 +269,7 @@ impl Network {
     }
 }
 
-/// By lot, the crews that take it: all but those with a rule that its kind does not pass.
+/// By lot, the driver classes that take it: all except those with a rule that its package class does not pass.
 fn takers(
     catalogue: &Catalogue,
     crews: &[Crew],
@@ -302,11 +294,11 @@ fn takers(
     takers.collect()
 }
 
-/// Deals a crew's packages out, most urgent first, in turn, so that its drivers end as even as can be; whoever holds less has
-/// more to get, and of those who hold as much the first by name gets what is over.
+/// Deals a class's packages to its drivers, the most urgent first, in turn, so that loads end as even as possible; drivers who
+/// hold less get more, and ties are broken by name.
 fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
     let all = index(places.len());
-    // The highest level to which everybody can be filled.
+    // The highest level to which every driver can be filled.
     let (mut level, mut above) = (0, u32::MAX);
     while above - level > 1 {
         let middle = level + (above - level) / 2;
@@ -361,7 +353,7 @@ fn summarized(
         if let Some((places, elsewhere)) = hands.get_mut(driver) {
             match place {
                 Some(place) => places.push(place),
-                // The lists were replaced since; it is still theirs.
+                // The manifest was replaced since; the assignment stays.
                 None => elsewhere.push(package),
             }
         }

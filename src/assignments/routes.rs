@@ -1,5 +1,5 @@
-//! Assignments over HTTP: paths and handlers. How a manifest is read is in `manifest`, what else goes over the wire in `wire`,
-//! which problem each error is in `problems`.
+//! HTTP paths and handlers. Manifests are parsed in `manifest`, the other wire formats are in `wire`, the mapping of errors in
+//! `problems`.
 
 mod manifest;
 mod problems;
@@ -32,22 +32,22 @@ use crate::http::page::{Page, not_kept, not_kept_list};
 use crate::http::params::{Query, RequestId};
 use crate::http::responses::{JsonBody, Stored};
 
-/// Reads a manifest as it is sent: its day, if it names one, and its lists.
+/// Parses a manifest: its day, if it has one, and its lists.
 ///
 /// # Errors
-/// A problem that tells what is wrong with it, and where.
+/// A problem with all mistakes and their places.
 pub fn read_manifest(json: &mut dyn io::Read) -> Result<(Option<Date>, Manifest), Problem> {
     manifest::read(json)
 }
 
-/// Manifests that arrive at once at most.
+/// Manifests that are received at once.
 const MANIFESTS_AT_ONCE: usize = 2;
 /// How long a further one waits; then the desk is busy.
 const MANIFEST_TURN: Duration = Duration::from_secs(10);
-/// The largest request for a plan, in bytes: ten thousand drivers of the longest names.
+/// The largest request for a plan, in bytes: ten thousand drivers with the longest names.
 const ASSIGN_BYTES_MAX: usize = 2 << 20;
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
     assignments: Assignments,
@@ -57,7 +57,6 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// The desk, the bounds of request bodies, and those of a manifest.
     pub fn new(assignments: Assignments, limits: BodyLimits, manifest_limits: BodyLimits) -> Self {
         Self {
             assignments,
@@ -74,7 +73,6 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     let routes = [
         routes!(put_manifest, get_manifest),
@@ -85,9 +83,9 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     with_state(routes, desk)
 }
 
-/// Say what a day's lists are
+/// Set a day's manifest
 ///
-/// Replaces those of that day. What was given before stays given.
+/// Replaces the lists of that day. Existing assignments stay.
 #[utoipa::path(
     put, path = "/manifest", tag = "assignments",
     request_body(content = NewManifest, content_type = "application/json"),
@@ -99,7 +97,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     ),
 )]
 async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Response, Problem> {
-    // Each takes memory and a thread for as long as it arrives.
+    // Each takes memory and a thread while it is received.
     let turn = tokio::time::timeout(MANIFEST_TURN, desk.manifests.acquire());
     let _turn = turn
         .await
@@ -112,7 +110,7 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
     Ok(not_kept(&KeptManifest::from(kept)))
 }
 
-/// A day's lists
+/// Get a day's manifest
 #[utoipa::path(
     get, path = "/manifest", tag = "assignments",
     params(
@@ -145,10 +143,10 @@ struct ManifestQuery {
     date: Option<String>,
 }
 
-/// Plan the day, and give the packages to the drivers
+/// Plan a day, and assign its packages to drivers
 ///
 /// As many packages as any plan could carry; of such plans one whose load is as even as possible; of those one that takes
-/// perishable, express and early packages first. What was given before stays, and counts. Asked again, the same is answered.
+/// perishable, express and early packages first. Earlier assignments stay, and count. Idempotent.
 #[utoipa::path(
     post, path = "/assign", tag = "assignments",
     request_body(content = AssignRequest, content_type = "application/json"),
@@ -181,9 +179,9 @@ async fn assign(
     Ok(not_kept_list(items, DayPlan::from(assigned)).await)
 }
 
-/// Say how far a package has come
+/// Update a package's status
 ///
-/// With its driver; of a pair that was given on several days, the latest is meant.
+/// Of a pair of driver and package with several days, the latest is updated.
 #[utoipa::path(
     post, path = "/update", tag = "assignments",
     request_body(content = NewStatus, content_type = "application/json"),
@@ -210,9 +208,9 @@ async fn update(
     Ok(not_kept(&AssignmentState::from(updated.await?.assignment)))
 }
 
-/// What was given to whom
+/// List assignments
 ///
-/// All that fits what is said, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
+/// All that match the filter, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
 #[utoipa::path(
     get, path = "/assignments", tag = "assignments",
     params(

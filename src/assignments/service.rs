@@ -1,4 +1,4 @@
-//! What one can do at the desk; a handle that is cheap to clone.
+//! The desk's use cases; a handle that is cheap to clone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
@@ -29,18 +29,17 @@ use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
 use super::turns::{Turn, Turns, Visit, WAIT_MAX};
 
-/// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
+/// Packages in cached catalogues, some 300 bytes each. The latest catalogue is cached whatever its size.
 const READY_PACKAGES_MAX: usize = 300_000;
-/// Parts of a change that are told together.
+/// Parts of a change that are reported together.
 const PARTS_AT_ONCE: usize = 1000;
-/// Requests that may wait for a turn to plan; see [`Turns`]. Each costs its list of drivers, 2 MiB at most.
+/// Requests that may wait for a turn to plan; see [`Turns`]. Each holds its list of drivers, at most 2 MiB.
 const WAITING_MAX: usize = 100;
-/// Plans that are made for a request while others change the day.
+/// Plans per request while others change the day.
 const TRIES: u32 = 8;
-/// Longest pause after the first of them; it doubles with each.
+/// Longest pause after the first of them; doubled with each.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The desk.
 #[derive(Debug, Clone)]
 pub struct Assignments {
     desk: Arc<Desk>,
@@ -54,9 +53,9 @@ struct Desk {
     /// Whether a final status stays.
     strict: bool,
     turns: Turns,
-    /// By day, held by whoever plans it: two for the same day would collide.
+    /// A lock per day: two plans for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
-    /// The lists that were used last, the latest at the end.
+    /// Cached catalogues, the latest at the end.
     ready: Mutex<Vec<Ready>>,
 }
 
@@ -67,53 +66,44 @@ struct Ready {
     catalogue: Arc<Catalogue>,
 }
 
-/// What a plan is asked for.
+/// A request for a plan.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who drives; in the day's list, or with `reset` holding packages of the day. Not empty.
+    /// In the day's list, or with `reset` holding packages of the day. Not empty.
     pub drivers: BTreeSet<DriverId>,
-    /// Packages of one driver that day at most.
+    /// Most packages of one driver that day.
     pub max_per_driver: u32,
-    /// Which day.
     pub date: Date,
-    /// Plan only.
     pub dry_run: bool,
     /// What these drivers have that is still assigned is given up first.
     pub reset: bool,
-    /// Tell why packages stay behind.
     pub explain: bool,
 }
 
-/// A day's plan.
 #[derive(Debug, Clone)]
 pub struct Assigned {
-    /// What everybody has now.
     pub plan: Plan,
-    /// Why the rest stays behind, if that was asked.
+    /// Why packages stay behind, if requested.
     pub explanation: Option<Explanation>,
 }
 
-/// A manifest that was kept: how much is in it.
+/// The size of a stored manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Which day's.
     pub date: Date,
-    /// Who drives.
     pub drivers: usize,
-    /// What is to be delivered.
     pub packages: usize,
 }
 
-/// A manifest as it is asked for.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Changes with the lists.
+    /// Equal for equal lists.
     pub version: Version,
-    /// JSON: `date`, `drivers`, `packages`.
+    /// `date`, `drivers`, `packages`.
     pub json: Vec<u8>,
 }
 
-/// Why a plan must be made anew, or cannot be.
+/// Why a plan must be repeated, or has failed.
 enum Missed {
     Outdated,
     Failed(AssignError),
@@ -138,9 +128,9 @@ impl From<Unavailable> for Missed {
 }
 
 impl Assignments {
-    /// The desk, keeping everything in `store`, and telling `oplog`. If `strict`, a final status stays.
+    /// If `strict`, a final status stays.
     pub fn new(store: Arc<dyn Store>, oplog: Oplog, metrics: Metrics, strict: bool) -> Self {
-        // Planning only computes: a plan more than there are processors would slow the others down.
+        // Planning is CPU-bound: more plans than processors would only slow down the others.
         let at_once = available_parallelism().map_or(1, NonZero::get);
         let desk = Desk {
             store,
@@ -156,10 +146,10 @@ impl Assignments {
         }
     }
 
-    /// Replaces a day's lists.
+    /// Replaces a day's manifest.
     ///
     /// # Errors
-    /// See [`Unavailable`]; the lists may be sent again.
+    /// See [`Unavailable`]; a retry is safe.
     pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
         let (visit, turn) = self.take_turn().await?;
         let prepared = turn.run(move |_| {
@@ -184,8 +174,6 @@ impl Assignments {
         })
     }
 
-    /// A day's lists, if there are any.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn manifest(&self, date: Date) -> Result<Option<Shown>, Unavailable> {
@@ -199,8 +187,8 @@ impl Assignments {
         Ok(Some(Shown { version, json }))
     }
 
-    /// Plans a day, and gives. What was given before stays; asked again, the same is answered. `request_id` goes into the
-    /// operational log. Dropping the future cancels the plan, unless it is being stored already.
+    /// Plans a day, and assigns its packages. Earlier assignments stay; idempotent. `request_id` goes into the operational log. Dropping
+    /// the future cancels the plan, unless it is being stored already.
     ///
     /// # Errors
     /// See [`AssignError`].
@@ -210,14 +198,14 @@ impl Assignments {
         request_id: &str,
     ) -> Result<Assigned, AssignError> {
         if !self.desk.store.is_well() {
-            // Nobody waits in line for an engine that is away.
+            // Do not queue for an engine that is down.
             return Err(Unavailable::Engine.into());
         }
         let visit = self.desk.turns.enter()?;
         let catalogue = self.catalogue(request.date, &visit).await?;
         let leavers = self.take_leavers(&mut request, &catalogue).await?;
         let turn = self.turn(request.date);
-        // What changes nothing collides with nobody.
+        // A dry run collides with no other plan.
         let turn = if request.dry_run {
             None
         } else {
@@ -235,7 +223,7 @@ impl Assignments {
                 Err(Missed::Failed(error)) => return Err(error),
                 Err(Missed::Outdated) => {
                     self.desk.metrics.conflicted();
-                    // Whoever was faster may still be at it. How long is left to chance, or both would meet again.
+                    // The other planner may still be active. The pause is random, or both would collide again.
                     let most = PAUSE * 2_u32.pow(attempt);
                     tokio::time::sleep(most.mul_f64(chance())).await;
                 }
@@ -244,8 +232,8 @@ impl Assignments {
         Err(Unavailable::Busy.into())
     }
 
-    /// Takes out of the request who is not in the day's list, and returns them: nothing is planned for them, but a reset frees
-    /// the packages that they hold.
+    /// Removes drivers who are not in the day's list from the request, and returns them: they get no packages, but a reset
+    /// frees those that they hold.
     async fn take_leavers(
         &self,
         request: &mut Request,
@@ -312,7 +300,7 @@ impl Assignments {
         Ok(planned)
     }
 
-    /// Keeps a change, and tells of whatever part of it is kept. It is done even if whoever asked leaves meanwhile.
+    /// Stores a change, and reports every stored part. Completes even if the client leaves.
     async fn keep(&self, change: Change, request_id: &str) -> Result<(), Missed> {
         if change.drivers.is_empty() {
             return Ok(());
@@ -321,7 +309,7 @@ impl Assignments {
         let keeping = tokio::spawn(async move {
             let at = change.at;
             let (kept, mut parts) = mpsc::unbounded_channel();
-            // Told as it is kept: a change of many parts takes its time.
+            // Reported while it is stored: a change of many parts takes a while.
             let telling = async {
                 let mut some = Vec::new();
                 while parts.recv_many(&mut some, PARTS_AT_ONCE).await > 0 {
@@ -337,7 +325,7 @@ impl Assignments {
         }
     }
 
-    /// Keeps how far a package has come.
+    /// Updates a package's status.
     ///
     /// # Errors
     /// See [`UpdateError`].
@@ -356,7 +344,7 @@ impl Assignments {
             at: now(),
         };
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
-        // Told even if whoever said it leaves meanwhile.
+        // Reported even if the client leaves.
         let saying = tokio::spawn(async move {
             let updated = desk.store.update(update).await;
             let updated = updated
@@ -381,7 +369,7 @@ impl Assignments {
             .unwrap_or(Err(UpdateError::Unavailable(Unavailable::Failed)))
     }
 
-    /// Assignments that fit, from a place on, `limit` at most.
+    /// Matching assignments after a cursor, at most `limit`.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -394,7 +382,7 @@ impl Assignments {
         self.desk.store.list(filter, after, limit).await
     }
 
-    /// The day's lists, ready for planning.
+    /// The day's catalogue, from the cache or the store.
     async fn catalogue(&self, date: Date, visit: &Visit) -> Result<Arc<Catalogue>, AssignError> {
         let missing = AssignError::NoManifest(date);
         let version = self.desk.store.manifest_version(date).await?;
@@ -403,7 +391,7 @@ impl Assignments {
             return Ok(catalogue);
         }
         let turn = visit.turn().await?;
-        // Another request may have read them while this one waited.
+        // Another request may have cached it while this one waited.
         if let Some(catalogue) = self.find_ready(date, version) {
             return Ok(catalogue);
         }
@@ -427,14 +415,13 @@ impl Assignments {
         Ok((visit, turn))
     }
 
-    /// The lock of a day.
     fn turn(&self, date: Date) -> Arc<tokio::sync::Mutex<()>> {
         let mut planning = self
             .desk
             .planning
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Days that nobody plans or waits for are forgotten.
+        // Drops the locks that no request holds or waits for.
         planning.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(planning.entry(date).or_default())
     }
@@ -469,7 +456,7 @@ impl Assignments {
 }
 
 impl Desk {
-    /// Counts what was kept of a change, and tells the operational log.
+    /// Counts the stored parts of a change, and writes them to the operational log.
     fn tell(&self, at: Timestamp, request_id: &Arc<str>, kept: &[DriverChange]) {
         let assigned = Some(Status::Assigned);
         let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
@@ -495,18 +482,18 @@ impl Desk {
     }
 }
 
-/// The day it is, in UTC.
+/// In UTC.
 pub fn today() -> Date {
     Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
-/// As precisely as it is kept.
+/// As precise as the stores.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-/// From 0 to 1, by chance.
+/// From 0 to 1.
 fn chance() -> f64 {
     let nanos = Timestamp::now().subsec_nanosecond();
     f64::from(nanos % 1000) / 1000.0
@@ -538,7 +525,7 @@ fn planned(
     Ok((planned, begun.elapsed()))
 }
 
-/// A plan as it is told; with its explanation, which takes its time.
+/// A plan with its explanation, if requested.
 async fn told(
     mut planned: matching::Planned,
     visit: &Visit,
@@ -556,7 +543,7 @@ async fn told(
     Ok(Assigned { plan, explanation })
 }
 
-/// What must be given up and given. What is given back to whom it was taken from is neither.
+/// What must be given up and assigned. A package that goes back to its driver is in neither.
 fn difference(
     date: Date,
     counts: &BTreeMap<DriverId, u32>,
@@ -603,7 +590,7 @@ fn difference(
     }
 }
 
-/// The lists of a day as they are kept, and shown.
+/// The stored and shown JSON of a manifest.
 #[derive(Serialize)]
 struct Written<'a> {
     date: Date,

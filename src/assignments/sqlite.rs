@@ -1,9 +1,8 @@
 //! Assignments in `SQLite`.
 //!
-//! A **hand** is what a driver was given at once, and one row: a plan for a hundred drivers adds a hundred rows, however many
-//! packages are in it. Packages stand in it as the manifest described them, in JSON, each a list of its attributes: names
-//! would make up two thirds of what is flushed to the disk. What was said of a package since is a row of its own; without
-//! one it is assigned.
+//! A **batch** has all packages that a driver got at once, in one row: a plan for a hundred drivers adds a hundred rows, however many
+//! packages are in it. Packages are stored as the manifest described them, in JSON, each an array of its attributes: names would be
+//! two thirds of what is flushed to the disk. A package's latest status is a row of its own; without one it is assigned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,10 +22,8 @@ use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
 use crate::storage::State;
 use crate::storage::sqlite::{Database, Micros, Undone, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'a');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in
-/// RFC 3339.
+/// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in RFC 3339.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE manifests (
         day     TEXT PRIMARY KEY,
@@ -57,17 +54,16 @@ pub const MIGRATIONS: &[&str] = &["
         WHERE nfc(driver) <> driver OR nfc(package) <> package;
 "];
 
-/// Hands that are read for one page of a list; then the page ends, however much is on it.
+/// Most batches that are read for one page; then the page ends, however short it is.
 const HANDS_MAX: usize = 10_000;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`].
+    /// The database must have been opened with [`MIGRATIONS`].
     pub fn new(database: Database) -> Self {
         Self { database }
     }
@@ -131,7 +127,7 @@ impl Store for Sqlite {
             });
             Ok(match changed.await? {
                 Ok(drivers) => {
-                    // Whoever asked may have left; it is kept all the same.
+                    // The caller may have left; the change is stored all the same.
                     for part in drivers {
                         drop(kept.send(part));
                     }
@@ -161,11 +157,11 @@ impl Store for Sqlite {
     }
 }
 
-/// The day is no longer as the change took it to be.
+/// The day has changed since the plan was made.
 #[derive(Debug)]
 struct Refused;
 
-/// A day as the tables have it.
+/// A day's column.
 struct Day(Date);
 
 impl ToSql for Day {
@@ -187,7 +183,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
     version.map_err(|error| unreadable(0, error))
 }
 
-/// What is in a table is not what was written there.
+/// A table has a value that was never written there.
 fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -196,12 +192,12 @@ fn unreadable(
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
-/// A name that was checked before it was kept.
+/// A name that was validated before it was stored.
 fn name<T>(parsed: Option<T>) -> rusqlite::Result<T> {
     parsed.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-/// A package as it stands in a hand.
+/// A package within a batch.
 #[derive(Serialize, Deserialize)]
 struct Described(
     PackageId,
@@ -285,7 +281,7 @@ fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
     Ok(held)
 }
 
-/// What of a day is no longer assigned, but further.
+/// The packages of a day that are beyond [`Status::Assigned`].
 fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Held>> {
     let assigned = Status::Assigned.as_str();
     let sql = "SELECT driver, package FROM statuses WHERE day = ? AND status <> ?";
@@ -301,7 +297,7 @@ fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Hel
         .collect()
 }
 
-/// Runs inside the transaction that keeps the change.
+/// Runs in the caller's transaction.
 fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>> {
     let held = held(connection, change.date)?;
     let mut holders: HashMap<&PackageId, &DriverId> = HashMap::with_capacity(held.len());
@@ -311,7 +307,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
         *counts.entry(driver).or_default() += 1;
     }
     let gives_up = change.drivers.iter().any(|part| !part.given_up.is_empty());
-    // Only what is given up must still be assigned.
+    // Only packages that are given up must still be assigned.
     let moved_on = if gives_up {
         moved_on(connection, change.date)?
     } else {
@@ -363,7 +359,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
     Ok(())
 }
 
-/// Takes packages out of a driver's hands.
+/// Removes packages from a driver's batches.
 fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqlite::Result<()> {
     let given_up: HashSet<&PackageId> = change.given_up.iter().collect();
     let driver = change.driver.as_str();
@@ -395,7 +391,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
     Ok(())
 }
 
-/// Runs inside the transaction that keeps the status.
+/// Runs in the caller's transaction.
 fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusal>> {
     let Update {
         driver,
@@ -471,14 +467,14 @@ fn latest(
     }))
 }
 
-/// What was said of a package last, and when.
+/// A package's latest status, and its time.
 fn word(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
     let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
     let Micros(updated_at) = row.get(2)?;
     Ok((row.get(0)?, (status, updated_at)))
 }
 
-/// A name as it stands in JSON: hands without it need not be parsed.
+/// A name as JSON: batches without it need not be parsed.
 fn quoted(package: &PackageId) -> String {
     serde_json::Value::from(package.as_str()).to_string()
 }
@@ -490,7 +486,7 @@ fn list(
     after: Option<&Place>,
     limit: usize,
 ) -> rusqlite::Result<Listing> {
-    // Each is answered by an index; `1` stands for nothing to fit.
+    // Each uses an index; `1` means no condition.
     let (only, from) = match (&filter.driver, filter.date) {
         (Some(_), Some(_)) => ("driver = ?3 AND day = ?4", "1"),
         (Some(_), None) => ("driver = ?3", "day >= coalesce(?2, '')"),
@@ -510,7 +506,7 @@ fn list(
         filter.package.as_ref().map(quoted)
     ])?;
     let mut found: Vec<Assignment> = Vec::new();
-    // The hands of one driver and day are sorted together.
+    // The batches of one driver and day are sorted together.
     let mut group: Vec<Assignment> = Vec::new();
     let mut key: Option<(DriverId, Date)> = None;
     let mut read = 0;
@@ -548,9 +544,9 @@ fn list(
     })
 }
 
-/// The place behind everything that a driver has on a day.
+/// The cursor behind all assignments of a driver and day.
 fn end_of((driver, date): (DriverId, Date)) -> Place {
-    // As many bytes as a name may have.
+    // As many bytes as the longest name.
     let last = char::MAX.to_string().repeat(ID_CHARS_MAX / 2);
     Place {
         driver,
@@ -567,7 +563,7 @@ fn place(assignment: &Assignment) -> Place {
     }
 }
 
-/// What fits of a hand, whose row has the driver, the day, the time and the packages.
+/// The matching assignments of a batch, whose row has driver, day, time and packages.
 fn read_hand(
     connection: &Connection,
     row: &Row<'_>,

@@ -1,13 +1,13 @@
-//! Calls that are repeated while that makes sense.
+//! Calls, and their retries.
 //!
-//! | what happens                       | was it done? | repeated            | at last                 |
+//! | result                             | executed?    | retried             | finally                 |
 //! |------------------------------------|--------------|---------------------|-------------------------|
-//! | throttled, or two transactions met | no           | as long as allowed  | [`Unavailable::Busy`]   |
-//! | no answer, or a broken one         | who knows    | as often as allowed | [`Unavailable::Engine`] |
-//! | no such table, or not allowed      | no           | no                  | [`Unavailable::Engine`] |
-//! | the request makes no sense         | no           | no                  | [`Unavailable::Failed`] |
+//! | throttled, or transaction conflict | no           | within `limit`      | [`Unavailable::Busy`]   |
+//! | no answer, or a broken one         | unknown      | `tries` times       | [`Unavailable::Engine`] |
+//! | no such table, or access denied    | no           | no                  | [`Unavailable::Engine`] |
+//! | invalid request                    | no           | no                  | [`Unavailable::Failed`] |
 //!
-//! Which error is which stands in [`errors`].
+//! [`errors`] sorts the errors.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -29,15 +29,13 @@ use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::aws::{Aws, backoff, told};
 use crate::storage::{Condition, State};
 
-/// How a call that fails is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Tries of a call that is not answered; at least one. A call that is throttled is tried for as long as `limit` allows.
+    /// Attempts of a call without an answer; at least one. A throttled call is retried within `limit`.
     pub tries: u32,
-    /// How long to wait before the second try, and twice as long before each further one, up to some seconds; a random part
-    /// of it.
+    /// Backoff before the second attempt, doubled up to [`BACKOFF_MAX`]; random.
     pub backoff: Duration,
-    /// How long a call may take with all its tries.
+    /// Time limit of a call, retries included.
     pub limit: Duration,
 }
 
@@ -51,18 +49,16 @@ impl Default for Patience {
     }
 }
 
-/// The longest wait before a further try.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often it is tried whether an engine that was out of reach is back.
+/// Interval of probes while the engine is down.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// A client that leaves repeating to [`Calls`], which must know whether an answer was lost.
+/// A client without retries: [`Calls`] must know whether an answer was lost.
 pub(super) fn client(aws: &Aws) -> Client {
     let config = aws.dynamodb().config().to_builder();
     Client::from_conf(config.retry_config(RetryConfig::disabled()).build())
 }
 
-/// Why a call failed.
 #[derive(Debug)]
 pub(super) struct Trouble {
     kind: Kind,
@@ -71,23 +67,21 @@ pub(super) struct Trouble {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Not now, and it was not done.
+    /// Throttled: not executed.
     Busy,
-    /// Nobody knows whether it was done.
+    /// No answer: unknown whether it was executed.
     Lost,
-    /// It was not done, and will not be until somebody repairs something.
+    /// Not executed, until the operator repairs something.
     Down,
-    /// It makes no sense.
+    /// A bug.
     Mistake,
 }
 
 impl Trouble {
-    /// Not now, and it was not done.
     pub(super) fn busy(cause: impl Into<String>) -> Self {
         Self::of(Kind::Busy, cause)
     }
 
-    /// It makes no sense.
     pub(super) fn mistake(cause: impl Into<String>) -> Self {
         Self::of(Kind::Mistake, cause)
     }
@@ -98,7 +92,6 @@ impl Trouble {
     }
 }
 
-/// What a failed call means.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it stands where an error is mapped"
@@ -116,7 +109,7 @@ where
     Trouble::of(kind, told(&error))
 }
 
-/// The item that stood against an update, if there is one.
+/// The item that violated an update's condition, if there is one.
 pub(super) fn standing(refused: UpdateItemError) -> Option<Item> {
     match refused {
         UpdateItemError::ConditionalCheckFailedException(refused) => refused.item,
@@ -124,16 +117,15 @@ pub(super) fn standing(refused: UpdateItemError) -> Option<Item> {
     }
 }
 
-/// A call that was answered.
+/// An answered call.
 #[derive(Debug)]
 pub(super) struct Answered<T> {
-    /// With what.
     pub(super) done: T,
-    /// Whether the answer to an earlier try was lost, so that this one may have found its traces.
+    /// Whether the answer to an earlier attempt was lost: this one may have seen its effects.
     pub(super) lost: bool,
 }
 
-/// Makes calls, and knows whether they are answered; cheap to clone.
+/// Makes calls, and tracks the engine's health; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Calls {
     inner: Arc<Inner>,
@@ -141,7 +133,7 @@ pub(super) struct Calls {
 
 struct Inner {
     client: Client,
-    /// The table that is written to on probe.
+    /// The table that probes write to.
     table: String,
     patience: Patience,
     state: AtomicU8,
@@ -149,7 +141,7 @@ struct Inner {
     condition: Condition,
 }
 
-/// How it goes. Each change is logged, once.
+/// Health. Each change is logged, once.
 const WELL: u8 = 0;
 const BUSY: u8 = 1;
 const DOWN: u8 = 2;
@@ -172,7 +164,7 @@ impl Calls {
         self.inner.condition.state()
     }
 
-    /// Makes a call, until it is answered or the patience ends.
+    /// Makes a call, with retries.
     pub(super) async fn call<T, F>(
         &self,
         attempt: impl Fn() -> F + Send,
@@ -210,7 +202,7 @@ impl Calls {
         }
     }
 
-    /// All items that a query finds.
+    /// All items of a query, page by page.
     pub(super) async fn query(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, Unavailable> {
         let mut items = Vec::new();
         let mut from = None;
@@ -236,7 +228,8 @@ impl Calls {
                 tracing::error!(cause, "DynamoDB does not accept a request");
                 Unavailable::Failed
             }
-            // Not busy if an earlier try may have been done: the caller may not take it for nothing.
+            // Not [`Unavailable::Busy`] if an earlier attempt may have been executed: the caller must not take it for a
+            // failure.
             Kind::Busy if !lost => {
                 if self.inner.becomes(BUSY, cause) {
                     tracing::warn!(cause, "DynamoDB takes no more requests at the moment");
@@ -255,7 +248,7 @@ impl Calls {
 }
 
 impl Inner {
-    /// Whether it was otherwise before.
+    /// Sets the state. True if it changed.
     fn becomes(&self, state: u8, cause: &str) -> bool {
         if state == DOWN {
             self.condition.fails(cause);
@@ -272,8 +265,8 @@ impl Inner {
     }
 }
 
-/// Finds out when the engine is back: an instance that is not ready may get no request that would. It writes nothing, but
-/// where it may not write, or the table is missing, it fails.
+/// Detects when the engine is back: an instance that is not ready may get no requests. A conditional write that changes
+/// nothing, but fails if it is forbidden or the table is missing.
 async fn probe(inner: Weak<Inner>) {
     loop {
         sleep(PROBE).await;
@@ -290,8 +283,8 @@ async fn probe(inner: Weak<Inner>) {
     }
 }
 
-/// Does something with each input, several at once; the results are in any order. If one fails, no further one is begun; those
-/// that run are waited for, so that nothing is still under way when this is answered.
+/// Applies a function to each input, several at once; the results are in any order. After a failure no further one is started;
+/// running ones are awaited, so that none outlives the answer.
 pub(super) async fn together<T, R, E, F>(
     inputs: impl IntoIterator<Item = T> + Send,
     at_once: usize,

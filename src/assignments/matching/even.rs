@@ -1,9 +1,9 @@
-//! Evening out the load: of all ways to carry the same packages, one in which the loads are as even as possible.
+//! Balances the load: of all ways to carry the same packages, one in which the loads are as even as possible.
 //!
-//! Loads are as even as possible when for each level the drivers, each counted up to that level, carry as many packages as
-//! any flow bounded by that level could. A flow bounded by a level in the middle splits the network by its minimum cut: on the
-//! one side are lots that need more than that level, and all crews that take them; on the other side that level is enough.
-//! Nothing flows between the two in any even plan, so each side is halved again by itself.
+//! Loads are as even as possible when for each level the drivers, each counted up to that level, carry as many packages as any flow
+//! bounded by that level could. A flow bounded by a level in the middle splits the network by its minimum cut: on the one side are
+//! lots that need more than that level, and all driver classes that take them; on the other side that level is enough. Nothing
+//! flows between the two in any even plan, so each side is bisected by itself.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use fixedbitset::FixedBitSet;
 use super::cancellation::{Cancellation, Cancelled};
 use super::flow::{Flow, index};
 
-/// Lots and crews that have only one another.
+/// Lots and driver classes without edges to others.
 struct Part {
     lots: Vec<u32>,
     crews: FixedBitSet,
-    /// Everybody can be filled up to here.
+    /// Every driver can be filled up to this level.
     low: u32,
-    /// Everything is carried if nobody has more than this.
+    /// Everything is carried if no driver has more than this.
     high: u32,
 }
 
-/// What flows from each lot to which crews so that all of `supply`, which can be carried, is carried, and the loads are as even
-/// as possible. `room` is what a crew can take so that none of its drivers has more than a level; with `most` there is enough.
+/// A flow that carries all of `supply`, which must be feasible, with loads that are as even as possible. `room` is the capacity
+/// of a driver class whose drivers have at most a given level; with `most` it is sufficient.
 pub(super) fn even(
     takers: &Arc<[FixedBitSet]>,
     supply: &[u32],

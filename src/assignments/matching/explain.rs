@@ -1,4 +1,4 @@
-//! Why packages stay behind, and what would help most.
+//! Why packages stay behind, and which single relaxation would help most.
 
 use std::collections::BTreeMap;
 
@@ -7,56 +7,43 @@ use super::flow::index;
 use super::{Catalogue, Network, Planned};
 use crate::assignments::model::{DriverId, PackageId};
 
-/// Why packages stay behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// Each package without a driver; what presses most first.
+    /// Each package without a driver; the most urgent first.
     pub packages: Vec<LeftBehind>,
-    /// Which single relaxation would help most; none if everything is carried, or no single one helps.
+    /// None if every package has a driver, or no single relaxation helps.
     pub relaxation: Option<Relaxation>,
 }
 
-/// Why a package stays behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftBehind {
-    /// Which.
     pub package: PackageId,
-    /// How many of the drivers no rule keeps from it: they have as many as they may.
+    /// Drivers whose rules permit it: they have reached the maximum.
     pub able: usize,
-    /// How many of the drivers are kept from taking it by a rule of this code; one by several counts for each.
+    /// By rule code, the drivers whose rules refuse it; a driver with several refusing rules counts for each.
     pub refused: BTreeMap<&'static str, usize>,
 }
 
-/// One thing less to respect, and how many more packages would be carried.
+/// One constraint less, and how many more packages would have a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relaxation {
-    /// What.
     pub what: Relaxed,
-    /// How many more.
     pub gain: u64,
 }
 
-/// What is no longer respected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relaxed {
-    /// Everybody may have one package more.
-    MaxPerDriver {
-        /// As many as this.
-        to: u32,
-    },
-    /// One driver has one rule less.
+    /// `max_per_driver` is one more.
+    MaxPerDriver { to: u32 },
+    /// One driver without one rule.
     Rule {
-        /// Whose.
         driver: DriverId,
-        /// Its name, if it has one.
         rule: Option<Box<str>>,
-        /// Its code.
         code: &'static str,
     },
 }
 
 impl Planned {
-    /// Why packages stay behind.
     ///
     /// # Errors
     /// [`Cancelled`], if the plan's [`Cancellation`](super::Cancellation) says so.
@@ -94,16 +81,16 @@ impl Planned {
 
 /// A rule that could be dropped.
 struct Candidate {
-    /// More than this it cannot bring.
+    /// Upper bound of the gain.
     bound: u64,
     crew: usize,
     rule: usize,
-    /// What the crew would take, too.
+    /// The lots that the driver class would take, too.
     lots: Vec<u32>,
 }
 
 impl Network {
-    /// How many drivers take this kind, and how many do not by which rules.
+    /// The number of drivers who take this package class, and of those who refuse it, by rule code.
     fn refusals(
         &self,
         catalogue: &Catalogue,
@@ -162,10 +149,10 @@ impl Network {
         Ok((gain > 0).then_some(Relaxation { what, gain }))
     }
 
-    /// Rules whose absence may help, by how much it may at most.
+    /// Rules without which more packages may be carried, by their upper bounds.
     ///
-    /// The minimum cut tells which: a rule must stand between a lot on the side of what is left behind and a crew on the other
-    /// side. A crew on this side is full, whatever else it could take.
+    /// The minimum cut finds them: a rule must separate a lot on the source side from a driver class on the sink side. A driver class on
+    /// the source side is full, whatever else it could take.
     fn candidates(&self, catalogue: &Catalogue, left: &[u32]) -> Result<Vec<Candidate>, Cancelled> {
         let reached = self.flow.clone().reach(left)?;
         let all_left: u64 = self.flow.supply.iter().copied().map(u64::from).sum();
@@ -198,7 +185,7 @@ impl Network {
                 });
             }
         }
-        // Of those that bring as much the first by name.
+        // Ties: the first by name.
         candidates.sort_by_key(|candidate| {
             let code = catalogue.rules()[candidate.rule].code();
             (std::cmp::Reverse(candidate.bound), candidate.crew, code)
@@ -206,16 +193,16 @@ impl Network {
         Ok(candidates)
     }
 
-    /// What the driver of a crew who holds least can take.
+    /// The room of the class's least loaded driver.
     fn room_of_one(&self, crew: usize) -> u32 {
         let held = self.crews[crew].drivers.iter().map(|driver| driver.held);
         self.max_per_driver
             .saturating_sub(held.min().unwrap_or_default())
     }
 
-    /// How much more is carried if one driver of the crew had this rule less. What the whole crew would gain by it, bounded by
-    /// what one of them can take: the drivers of a crew stand in for one another, and the gain by one edge of the network grows
-    /// with its capacity, one by one, up to where another cut bounds it.
+    /// How much more is carried if one driver of the class lacked this rule: the gain if the whole class lacked it, bounded by
+    /// the room of one driver. The drivers of a class are interchangeable, and the gain by one edge of the network grows with
+    /// its capacity, one by one, up to where another cut bounds it.
     fn without_rule(&self, candidate: &Candidate, left: &[u32]) -> Result<u64, Cancelled> {
         let mut flow = self.flow.clone();
         flow.let_take(candidate.crew, &candidate.lots);

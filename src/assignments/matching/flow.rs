@@ -1,9 +1,9 @@
-//! The network: lots on one side, crews on the other, and what flows from lots to crews. Maximum flow by blocking flows along
-//! shortest paths (Dinic, 1970; on such a network with one unit each it is Hopcroft and Karp's, 1973).
+//! The network: lots on one side, driver classes on the other, and the flow from lots to classes. Maximum flow by blocking
+//! flows along shortest paths (Dinic, 1970; on such a network with unit capacities it is Hopcroft and Karp's, 1973).
 //!
-//! A lot is a number of packages that the same crews take; a crew is a number of drivers who take the same lots. Edges are
-//! not stored: a lot has a bit for each crew that takes it, so a search looks at 64 of them at once, and only what flows
-//! takes memory.
+//! A lot is a number of packages that the same driver classes take; a driver class is a number of drivers who take the same lots.
+//! Edges are not stored: a lot has a bit for each class that takes it, so a search checks 64 of them at once, and only flow takes
+//! memory.
 
 use std::sync::Arc;
 
@@ -12,51 +12,49 @@ use smallvec::SmallVec;
 
 use super::cancellation::{Cancellation, Cancelled};
 
-/// Far away: not reached.
+/// Distance of an unreached node.
 const NEVER: u32 = u32::MAX;
 
-/// What flows from one lot: crews ascending, amounts above 0. Most lots of a small day go to one crew or two.
+/// The flow from one lot: classes ascending, amounts above 0. Most lots of a small day go to one class or two.
 type Outflow = SmallVec<[(u32, u32); 2]>;
 
-/// The network, and the flow in it.
 #[derive(Debug, Clone)]
 pub(super) struct Flow {
-    /// By lot: the crews that take it.
+    /// By lot: the driver classes that take it.
     takers: Arc<[FixedBitSet]>,
-    /// By lot: packages that have no crew yet.
+    /// By lot: packages without a class.
     pub(super) supply: Vec<u32>,
-    /// By crew: packages it can still take.
+    /// By driver class: its remaining capacity.
     pub(super) room: Vec<u32>,
     /// By lot.
     outflows: Vec<Outflow>,
-    /// By crew: lots of which something flows here. Some have stopped; they are forgotten when they are looked at.
+    /// By driver class: lots with flow to it. Lots whose flow has ended are removed lazily.
     sources: Vec<Vec<u32>>,
-    /// Crews out of which no search finds a way any more; none is looked at again.
+    /// Driver classes from which no search finds a path any more; they are skipped.
     closed: FixedBitSet,
     cancellation: Cancellation,
 }
 
 /// What a search from lots with supply reaches.
 pub(super) struct Reached {
-    /// Lots, in the order in which they were reached.
+    /// In the order in which they were reached.
     pub(super) lots: Vec<u32>,
-    /// Crews.
     pub(super) crews: FixedBitSet,
 }
 
-/// One search's view: how far away everything is from the lots with supply.
+/// A search's distances from the lots with supply.
 struct Layers {
     lots: Vec<u32>,
-    /// By distance: the crews there that may still lead on.
+    /// By distance: driver classes that may still lead on.
     crews: Vec<FixedBitSet>,
-    /// By crew: the next of its sources to look at.
+    /// By driver class: the next of its sources to try.
     next_source: Vec<usize>,
     reached: Reached,
-    /// There are crews with room in the last layer, and only those.
+    /// The last layer has exactly the driver classes with room.
     found: bool,
 }
 
-/// A step of a path under way: from this lot to this crew.
+/// A step of a path in progress: from this lot to this class.
 #[derive(Clone, Copy)]
 struct Step {
     lot: u32,
@@ -64,8 +62,8 @@ struct Step {
 }
 
 impl Flow {
-    /// Nothing flows yet. `takers` are each lot's crews. Searches end with [`Cancelled`] once `cancellation` says so; what
-    /// flows then is of no use.
+    /// A network without flow. `takers` are each lot's classes. Searches end with [`Cancelled`] once `cancellation` is set; the
+    /// flow is useless then.
     pub(super) fn new(
         takers: Arc<[FixedBitSet]>,
         supply: Vec<u32>,
@@ -84,17 +82,17 @@ impl Flow {
         }
     }
 
-    /// As if these crews were not there. Nothing must flow to them.
+    /// Removes these driver classes. They must have no flow.
     pub(super) fn close(&mut self, crews: &FixedBitSet) {
         self.closed.union_with(crews);
     }
 
-    /// Looks at everything again: for when there is more room, or more that takes.
+    /// Makes all driver classes searchable again: after room or edges were added.
     pub(super) fn reopen(&mut self) {
         self.closed.clear();
     }
 
-    /// Lets a crew take these lots, too.
+    /// Adds edges from these lots to a driver class.
     pub(super) fn let_take(&mut self, crew: usize, lots: &[u32]) {
         let mut takers = self.takers.to_vec();
         for &lot in lots {
@@ -103,15 +101,15 @@ impl Flow {
         self.takers = takers.into();
     }
 
-    /// What flows from a lot, by crew.
+    /// The flow from a lot, by driver class.
     pub(super) fn outflow(&self, lot: usize) -> &[(u32, u32)] {
         &self.outflows[lot]
     }
 
-    /// Lets flow as much as can. How much was added.
+    /// Maximizes the flow; returns how much was added.
     pub(super) fn saturate(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
         let mut added = self.saturate_directly(lots)?;
-        // Nothing is left: there is nothing to search for.
+        // No supply is left: nothing to search for.
         while lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
             let mut layers = self.search(lots)?;
             if !layers.found {
@@ -130,7 +128,7 @@ impl Flow {
         Ok(added)
     }
 
-    /// Lets flow what finds a crew with room at once, which is most: the first layer's work, without a search.
+    /// The first layer without a search: lots flow to classes with room. This is most of the flow.
     fn saturate_directly(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
         let mut open = self.closed.clone();
         open.toggle_range(..);
@@ -159,9 +157,9 @@ impl Flow {
         Ok(added)
     }
 
-    /// As [`Flow::saturate`]; what is left over then has no way, and never will have: whatever it could reach is full, and
-    /// filled by what can go nowhere else. That part of the network is closed, which saves searching it again. Right only as
-    /// long as room does not grow.
+    /// As [`Flow::saturate`]; supply that is left has no path and never will: whatever it could reach is full of what can go
+    /// nowhere else. That part of the network is closed, which saves searching it again. Correct only as long as room does not
+    /// grow.
     pub(super) fn saturate_and_close(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
         let added = self.saturate(lots)?;
         if lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
@@ -171,13 +169,13 @@ impl Flow {
         Ok(added)
     }
 
-    /// What lots with supply lead to, directly or by taking from a crew what another lot sent there. If the flow is a maximum,
-    /// this is the minimum cut's side of the sources (Ford and Fulkerson, 1956): every crew in it is full.
+    /// What is reachable from lots with supply, directly or by taking a class's flow from another lot. With a maximum flow this
+    /// is the source side of the minimum cut (Ford and Fulkerson, 1956): every class in it is full.
     pub(super) fn reach(&mut self, lots: &[u32]) -> Result<Reached, Cancelled> {
         Ok(self.search(lots)?.reached)
     }
 
-    /// Layers from the lots with supply outwards, up to the first crews with room.
+    /// Layers from the lots with supply outwards, up to the first classes with room.
     fn search(&mut self, lots: &[u32]) -> Result<Layers, Cancelled> {
         let crews = self.room.len();
         let with_supply = lots.iter().filter(|&&lot| self.supply[lot as usize] > 0);
@@ -224,7 +222,7 @@ impl Flow {
         Ok(layers)
     }
 
-    /// Reaches the lots that a crew would have to let go of.
+    /// Adds the lots with flow to this class to the next layer.
     fn look_behind(&mut self, crew: usize, distance: u32, layers: &mut Layers) {
         let outflows = &self.outflows;
         let sources = &mut self.sources[crew];
@@ -238,18 +236,17 @@ impl Flow {
         }
     }
 
-    /// Sends something from a lot along one path of the layers. Nothing if there is none: then what led nowhere is out of the
-    /// layers.
+    /// Augments along one path of the layers from a lot. 0 if there is none: then dead ends were removed from the layers.
     fn augment(&mut self, from: u32, layers: &mut Layers) -> u32 {
         let mut path: Vec<Step> = Vec::new();
         let mut lot = from;
         loop {
-            // From this lot to a crew one further.
+            // From this lot to a class one layer further.
             let depth = path.len();
             let next = layers.crews.get(depth);
             let next = next.and_then(|crews| first_common(crews, &self.takers[lot as usize]));
             let Some(crew) = next else {
-                // The lot leads nowhere, and neither does the crew's flow from it.
+                // A dead end, and so is the class's flow from it.
                 let Some(step) = path.pop() else { return 0 };
                 layers.next_source[step.crew as usize] += 1;
                 lot = step.lot;
@@ -270,7 +267,7 @@ impl Flow {
                 path.push(step);
                 return self.send(&path);
             }
-            // The crew is full: it would have to let go of what comes from another lot.
+            // The class is full: it would have to release flow from another lot.
             match self.source(step, depth, layers) {
                 Some(source) => {
                     path.push(step);
@@ -281,7 +278,7 @@ impl Flow {
         }
     }
 
-    /// A lot of which something flows to the step's crew, and from which the layers lead on.
+    /// A lot with flow to the step's class from which the layers lead on.
     fn source(&self, step: Step, depth: usize, layers: &mut Layers) -> Option<u32> {
         let crew = step.crew as usize;
         let wanted = index(depth) + 1;
@@ -298,7 +295,7 @@ impl Flow {
         None
     }
 
-    /// Sends as much along the path as it bears, which is something.
+    /// Augments by the path's capacity, which is at least 1.
     fn send(&mut self, path: &[Step]) -> u32 {
         let (first, last) = (path[0], path[path.len() - 1]);
         let mut most = self.supply[first.lot as usize].min(self.room[last.crew as usize]);
@@ -343,7 +340,7 @@ fn take(outflow: &mut Outflow, crew: u32, amount: u32) {
     }
 }
 
-/// What is in both `one` and `other` comes into `all`.
+/// `all |= one & other`.
 fn add_common(all: &mut FixedBitSet, one: &FixedBitSet, other: &FixedBitSet) {
     let common = one.as_slice().iter().zip(other.as_slice());
     for (all, (one, other)) in all.as_mut_slice().iter_mut().zip(common) {
@@ -351,7 +348,7 @@ fn add_common(all: &mut FixedBitSet, one: &FixedBitSet, other: &FixedBitSet) {
     }
 }
 
-/// The first that is in both.
+/// The first bit that is in both.
 fn first_common(one: &FixedBitSet, other: &FixedBitSet) -> Option<usize> {
     let common = one.as_slice().iter().zip(other.as_slice());
     let mut common = common.map(|(one, other)| one & other).enumerate();
@@ -359,7 +356,7 @@ fn first_common(one: &FixedBitSet, other: &FixedBitSet) -> Option<usize> {
     Some(place * usize::BITS as usize + word.trailing_zeros() as usize)
 }
 
-/// Lots and crews are numbered in 32 bits.
+/// Lots and classes are numbered in 32 bits.
 pub(super) fn index(number: usize) -> u32 {
     u32::try_from(number).expect("a manifest has fewer than 2^32 drivers and packages")
 }

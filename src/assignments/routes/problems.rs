@@ -1,4 +1,4 @@
-//! Which problem each error of the desk is.
+//! Maps errors to problems.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::http::problem::FieldError;
 /// A large day is planned within some seconds.
 const CROWDED_RETRY: Duration = Duration::from_secs(2);
 
-/// `listed` are the drivers of the request, as they stand there.
+/// `listed`: the drivers in the order of the request.
 pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
     match error {
         AssignError::NoManifest(date) => Problem::new(

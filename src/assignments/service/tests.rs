@@ -1,4 +1,4 @@
-//! The service on a store in a file, and on one that others change at the same time.
+//! The service on a store in a file, and on one that is changed concurrently.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -71,7 +71,7 @@ fn request(drivers: &[&str], max_per_driver: u32) -> Request {
     }
 }
 
-/// Drivers with what they have, and what is left.
+/// Drivers with their packages, and what is left.
 fn told(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
     let hands = assigned.plan.assignments.iter();
     let hands = hands.map(|(driver, hand)| {
@@ -185,13 +185,13 @@ async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
         reset: true,
         ..request(drivers, 9)
     };
-    // The typing error of somebody who holds nothing is told as before.
+    // A mistyped driver who holds nothing is an error as without reset.
     let refused = desk.assign(reset(&["ada", "adda"]), "r").await.unwrap_err();
     assert!(
         matches!(refused, AssignError::UnknownDrivers(_)),
         "{refused:?}"
     );
-    // Alone: freed, and given to nobody.
+    // Alone: freed, and assigned to no other.
     let after = desk.assign(reset(&["ada"]), "r").await.unwrap();
     let (hands, left) = told(&after);
     assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
@@ -254,7 +254,7 @@ async fn a_new_manifest_is_planned_with_at_once() {
         told(&planned),
         (vec![("ada", vec!["p0"]), ("bo", vec!["p1"])], vec![])
     );
-    // A desk that was not told finds it, too.
+    // A desk without this manifest in its cache finds it, too.
     let other = self::desk(store, false);
     let again = other.assign(request(&["ada", "bo"], 9), "r").await.unwrap();
     assert_eq!(again.plan, planned.plan);
@@ -284,7 +284,7 @@ async fn a_final_status_stays_if_the_desk_is_strict() {
     assert_eq!(refused, UpdateError::Refused(stays));
 }
 
-/// A store on which somebody else is faster for some time: before each of so many changes they take a package.
+/// A store on which another planner is faster for some time: it takes a package before each of so many changes.
 #[derive(Debug)]
 struct Contended {
     store: Sqlite,
