@@ -62,11 +62,11 @@ impl Drop for Counted {
 impl Metrics {
     /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(GIVEN, "Packages that were given to drivers");
-        describe_counter!(GIVEN_UP, "Packages that were taken from drivers again");
+        describe_counter!(GIVEN, "Packages assigned to drivers");
+        describe_counter!(GIVEN_UP, "Packages that drivers gave up");
         describe_counter!(
             CONFLICTS,
-            "Plans that were made anew because somebody else had changed the day"
+            "Plans that were repeated because the day had changed"
         );
         describe_counter!(UPDATES, "Updates of a status, by result");
         describe_histogram!(PLAN_SECONDS, "Seconds that planning a day takes");

@@ -173,7 +173,7 @@ impl Oplog {
             let files = left.len();
             info!(
                 files,
-                torn, "taking over lines of the operational log that an earlier process left"
+                torn, "taking over files of the operational log of an earlier process"
             );
             metrics.lost(Lost::Torn, torn);
         }

@@ -92,7 +92,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     responses(
         JsonBody,
         (status = 200, description = "Kept", body = KeptManifest),
-        (status = 422, description = "Something in it is not acceptable; `errors` tell what, up to 100 of them", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Something in it is invalid; `errors` has up to 100 mistakes", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -114,7 +114,7 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
 #[utoipa::path(
     get, path = "/manifest", tag = "assignments",
     params(
-        ("date" = Option<String>, Query, description = "The day; today (UTC) if nothing is said", format = Date),
+        ("date" = Option<String>, Query, description = "The day; today (UTC) by default", format = Date),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of lists that the client has"),
     ),
     responses(
@@ -150,14 +150,14 @@ struct ManifestQuery {
 #[utoipa::path(
     post, path = "/assign", tag = "assignments",
     request_body(content = AssignRequest, content_type = "application/json"),
-    params(("explain" = Option<bool>, Query, description = "Tell why packages stay behind, and what would help most")),
+    params(("explain" = Option<bool>, Query, description = "Explain why packages stay behind, and what would help most")),
     responses(
         JsonBody,
-        (status = 200, description = "The plan; given, unless it was a dry run", body = DayPlan),
+        (status = 200, description = "The plan; assigned, unless it was a dry run", body = DayPlan),
         (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many plan at once, or the storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many plan at once, or the storage is busy or down. Assignments up to the failure stay; a repeated request completes them", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn assign(
@@ -188,7 +188,7 @@ async fn assign(
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "Kept; how it is now", body = AssignmentState),
+        (status = 200, description = "Stored; the assignment now", body = AssignmentState),
         (status = 404, description = "The driver does not have the package", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The status is final (`assignments.strict`)", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, or an unknown status", body = Problem, content_type = "application/problem+json"),
@@ -218,7 +218,7 @@ async fn update(
         ("package_id" = Option<String>, Query, description = "Of this package"),
         ("status" = Option<String>, Query, description = "Of this status: assigned, accepted, in_progress, delivered or failed_to_deliver"),
         ("date" = Option<String>, Query, description = "Of this day", format = Date),
-        ("limit" = Option<u32>, Query, description = "On a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+        ("limit" = Option<u32>, Query, description = "On a page at most; 100 by default", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "Where the page begins: the `next` of the one before"),
     ),
     responses(

@@ -38,7 +38,7 @@ pub struct Wrong {
 
 /// Why a package may not be carried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the fields are told by the words of each")]
+#[expect(missing_docs, reason = "each message has its fields")]
 pub enum Reason {
     Above {
         what: &'static str,

@@ -161,7 +161,7 @@ impl Assignments {
         let version = sheet.version;
         self.desk.store.keep_manifest(date, sheet).await?;
         let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
-        info!(%date, drivers, packages, "a manifest is kept");
+        info!(%date, drivers, packages, "a manifest was stored");
         self.make_ready(Ready {
             date,
             version,
@@ -500,7 +500,7 @@ fn chance() -> f64 {
 }
 
 fn failed(error: &io::Error) -> Unavailable {
-    error!(%error, "a kept manifest cannot be read or written");
+    error!(%error, "a stored manifest cannot be read or written");
     Unavailable::Failed
 }
 

@@ -127,7 +127,7 @@ impl Turn {
             // The visit is over: no reader is left.
             Ok(Err(Cancelled)) => Err(Unavailable::Stopped),
             Err(error) => {
-                error!(%error, "planning broke off");
+                error!(%error, "planning panicked");
                 Err(Unavailable::Failed)
             }
         }

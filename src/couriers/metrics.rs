@@ -29,15 +29,9 @@ const PARKED: &str = "odyssey_couriers_parked";
 impl Metrics {
     /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(
-            EVENTS,
-            "Events of couriers and orders, by what they came to"
-        );
-        describe_counter!(
-            UNPARKED,
-            "Orders that had waited for a courier, and have one"
-        );
-        describe_gauge!(PARKED, "Orders that wait for a courier");
+        describe_counter!(EVENTS, "Events of couriers and orders, by outcome");
+        describe_counter!(UNPARKED, "Parked orders that were assigned");
+        describe_gauge!(PARKED, "Parked orders");
         let events = |outcome: &'static str| counter!(EVENTS, "outcome" => outcome);
         Self {
             assigned: events("assigned"),

@@ -160,7 +160,7 @@ impl Queues {
     pub async fn stop(self, patience: Duration) {
         self.stop.cancel();
         if timeout(patience, self.tasks.wait()).await.is_err() {
-            warn!("some messages are left to be received again");
+            warn!("some messages are left for redelivery");
         }
     }
 }

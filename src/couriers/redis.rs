@@ -70,7 +70,7 @@ impl Health {
         answer.map_err(|error| {
             // Redis answers, but the request is wrong: a bug.
             if is_mistake(&error) {
-                error!(%error, "Redis answers what makes no sense");
+                error!(%error, "Redis returned an invalid answer");
                 return Unavailable::Failed;
             }
             if self.0.fails(&error) {
@@ -296,7 +296,7 @@ impl Redis {
             .engine
             .ask_all(orders.iter().map(first).collect())
             .await?;
-        let missing = || nonsense("an order without what was told of it");
+        let missing = || nonsense("an order without its first event");
         let event = |text: Option<String>| event_of(&text.ok_or_else(missing)?);
         texts.into_iter().map(event).collect()
     }

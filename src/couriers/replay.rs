@@ -111,7 +111,7 @@ impl Log {
         if let Some(first) = self.first_differing {
             let count = self.differing;
             differences.push(format!(
-                "{count} events come to something else than was kept, event {first} first"
+                "{count} events have another outcome than in the log, event {first} first"
             ));
         }
         differ("courier", &kept.couriers, &log.couriers, &mut differences);
@@ -162,7 +162,7 @@ fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
 ) {
     for (id, kept) in kept {
         match log.get(id) {
-            None => differences.push(format!("{what} {id} is kept, and not in the log")),
+            None => differences.push(format!("{what} {id} is stored, and not in the log")),
             Some(by_log) if by_log != kept => {
                 differences.push(format!("{what} {id} is {kept:?}, by the log {by_log:?}"));
             }
@@ -170,7 +170,7 @@ fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
         }
     }
     for id in log.keys().filter(|id| !kept.contains_key(id)) {
-        differences.push(format!("{what} {id} is in the log, and not kept"));
+        differences.push(format!("{what} {id} is in the log, and not stored"));
     }
 }
 
@@ -197,7 +197,7 @@ impl fmt::Display for Comparison {
             write!(f, "\n{difference}")?;
         }
         if differences.is_empty() {
-            f.write_str("\nThe log comes to what is kept.")?;
+            f.write_str("\nThe log replays to the stored state.")?;
         }
         Ok(())
     }

@@ -65,8 +65,8 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     request_body(content = NewCourierEvents, content_type = "application/json"),
     responses(
         JsonBody,
-        (status = 202, description = "Kept; what each came to", body = Vec<EventOutcome>),
-        (status = 422, description = "An event is not acceptable, and none was applied; or the topic refuses it, and the others were announced", body = Problem, content_type = "application/problem+json"),
+        (status = 202, description = "Stored; the outcome of each", body = Vec<EventOutcome>),
+        (status = 422, description = "An event is invalid, and none was applied; or the topic refuses it, and the others were published", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -93,7 +93,7 @@ async fn take_in_events(
     responses(
         Stored,
         NamedById,
-        (status = 200, description = "Their ids; none if nobody is known by this id", body = Vec<Uuid>),
+        (status = 200, description = "Their ids; none if the courier is unknown", body = Vec<Uuid>),
     ),
 )]
 async fn get_orders(
@@ -113,7 +113,7 @@ async fn get_orders(
         Stored,
         NamedById,
         (status = 200, description = "The courier's id", body = Uuid, content_type = "application/json"),
-        (status = 404, description = "The order waits for a courier, or is unknown; `state` tells which", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The order is parked, or unknown; `state` says which", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_courier(
@@ -127,14 +127,14 @@ async fn get_courier(
             StatusCode::NOT_FOUND,
             "order-parked",
             "The order has no courier yet",
-            "The order is parked: nobody is available in its zone.",
+            "The order is parked: no courier is available in its zone.",
         )
         .with("state", "parked")),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "courier-order-unknown",
             "No such order",
-            "No order of this id was ever told of here.",
+            "No order with this id was ever reported.",
         )
         .with("state", "unknown")),
     }
@@ -196,7 +196,7 @@ async fn list_couriers(
     get, path = "/couriers/parked", tag = "couriers",
     responses(
         Stored,
-        (status = 200, description = "Those that wait", body = ParkedOrders),
+        (status = 200, description = "Parked orders", body = ParkedOrders),
     ),
 )]
 async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
@@ -210,8 +210,8 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
 #[utoipa::path(
     get, path = "/couriers/events", tag = "couriers",
     params(
-        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 if nothing is said", format = "whole"),
-        ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 by default", format = "whole"),
+        ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 by default", minimum = 1, maximum = 1000),
     ),
     responses(
         Stored,

@@ -15,7 +15,7 @@ pub enum Refusal {
         /// The types that may follow.
         allowed: Vec<EventType>,
     },
-    #[error("the key came with another event before")]
+    #[error("the key was used for another event")]
     KeyReused {
         /// The first event's type.
         before: EventType,

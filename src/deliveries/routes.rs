@@ -81,11 +81,11 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     responses(
         JsonBody,
         (status = 201, description = "Kept", body = KeptEvent, headers(
-            ("Location" = String, description = "Where to ask for the event"),
-            ("Idempotency-Replayed" = String, description = "\"true\" if it had been kept before"))),
+            ("Location" = String, description = "The event's URL"),
+            ("Idempotency-Replayed" = String, description = "\"true\" if it was stored before"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It may not follow; `state` and `allowed` tell why", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "An unknown type, an id that is none, or the key came with another event", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It may not follow; `state` and `allowed` say why", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An unknown type, an invalid id, or the key was used for another event", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too many deliveries are ongoing, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -129,7 +129,7 @@ async fn record_event(
         Stored,
         NamedById,
         (status = 200, description = "All of them", body = DeliveryEvents),
-        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_events(
@@ -154,7 +154,7 @@ async fn list_events(
         NamedById,
         (status = 200, description = "The event", body = KeptEvent),
         (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such event, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such event, or its delivery was evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_event(
@@ -177,8 +177,8 @@ async fn get_event(
     responses(
         Stored,
         NamedById,
-        (status = 200, description = "How it stands", body = DeliveryState),
-        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state", body = DeliveryState),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_delivery(
@@ -200,7 +200,7 @@ async fn get_delivery(
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
     responses(
         Stored,
-        (status = 200, description = "Those that are not over", body = OngoingDeliveries, headers(("ETag" = String))),
+        (status = 200, description = "Ongoing deliveries", body = OngoingDeliveries, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
     ),
 )]

@@ -359,7 +359,7 @@ struct CutOffAddress {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct CutOffQuery {
-    /// On a page at most; 100 if nothing is said.
+    /// On a page at most; 100 by default.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
     /// Where the page begins: the `next` of the one before.

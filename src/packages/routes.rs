@@ -90,7 +90,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
     responses(
         JsonBody,
         Stored,
-        (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Where to ask for it"))),
+        (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Its URL"))),
         (status = 200, description = "Processed before; its first outcome", body = SentPackage),
     ),
 )]
@@ -123,7 +123,7 @@ async fn send_package(
         Stored,
         NamedById,
         (status = 200, description = "What became of it", body = PackageState),
-        (status = 404, description = "Never sent, or forgotten", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Never sent, or expired", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_package(
@@ -137,7 +137,7 @@ async fn get_package(
             StatusCode::NOT_FOUND,
             "package-unknown",
             "No such package",
-            "No package of this id was ever sent, or it is forgotten.",
+            "No package with this id was ever sent, or it has expired.",
         )
     })?;
     Ok(not_kept(&PackageState::of(&id, processed)))
@@ -154,7 +154,7 @@ async fn get_package(
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "What holds now", body = Preferences),
+        (status = 200, description = "The preferences after it", body = Preferences),
     ),
 )]
 async fn update_preferences(
@@ -205,7 +205,7 @@ async fn get_preferences(
         IgnoredBody,
         Stored,
         NamedById,
-        (status = 200, description = "What they take now: the defaults", body = Preferences),
+        (status = 200, description = "The preferences now: the defaults", body = Preferences),
     ),
 )]
 async fn reset_preferences(

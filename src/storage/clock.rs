@@ -91,7 +91,7 @@ impl Metrics {
         const JUMP: &str = "odyssey_clock_jump_seconds";
         describe_gauge!(
             JUMP,
-            "How far the wall clock is ahead of where the uptime would have it since the start, seconds"
+            "Seconds by which the wall clock is ahead of the uptime since the start"
         );
         Self { jump: gauge!(JUMP) }
     }
@@ -107,7 +107,7 @@ pub async fn watch(metrics: Metrics) {
         if let Some(jump) = wall.look(Timestamp::now(), Instant::now()) {
             warn!(
                 jump_ms = i64::try_from(jump.as_millis()).unwrap_or(i64::MAX),
-                "the wall clock jumped; ages go by the uptime, nothing is forgotten for it"
+                "the wall clock jumped; ages follow the uptime, nothing expires by it"
             );
         }
         metrics.jump.set(wall.ahead().as_secs_f64());

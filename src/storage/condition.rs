@@ -194,7 +194,7 @@ impl FreeSpace {
             if condition.works() {
                 info!(
                     free_bytes,
-                    "there is enough free space again; the public may write"
+                    "there is enough free space again; public writes are accepted"
                 );
             }
         } else if condition.fails(format_args!(
@@ -202,7 +202,7 @@ impl FreeSpace {
         )) {
             warn!(
                 free_bytes,
-                min_bytes, "too little space is left: what the public writes is refused"
+                min_bytes, "too little space is left: public writes are refused"
             );
         }
     }

@@ -115,7 +115,7 @@ fn lock(path: &Path) -> io::Result<Locked> {
     }
     // A full disk must not prevent the start: the lock counts, its text only helps.
     if let Err(error) = sign(&mut file) {
-        warn!(path = %path.display(), %error, "cannot write down who holds the data directory");
+        warn!(path = %path.display(), %error, "cannot write the holder into the lock file");
     }
     Ok(Locked::Ours(file))
 }

@@ -22,7 +22,7 @@ pub enum Displaced {
     Gone { path: PathBuf },
     #[error("`{}` is another file than the one that is open: put that one back, or restart the server", .path.display())]
     Replaced { path: PathBuf },
-    #[error("cannot look at `{}`: {reason}", .path.display())]
+    #[error("cannot stat `{}`: {reason}", .path.display())]
     Unknown { path: PathBuf, reason: io::Error },
 }
 

@@ -10,7 +10,7 @@ pub enum Unavailable {
     Busy,
     /// The disk is full or fails, or the file is damaged. A retry later can help. If the engine fails between write and flush,
     /// it is unknown whether the write survives a power cut.
-    #[error("the storage does not work")]
+    #[error("the storage is down")]
     Engine,
     /// A bug: a statement that does not fit its tables, or a panic. A retry does not help; the log has the details.
     #[error("the operation failed")]

@@ -232,7 +232,7 @@ impl Calls {
             // failure.
             Kind::Busy if !lost => {
                 if self.inner.becomes(BUSY, cause) {
-                    tracing::warn!(cause, "DynamoDB takes no more requests at the moment");
+                    tracing::warn!(cause, "DynamoDB throttles requests");
                 }
                 Unavailable::Busy
             }

@@ -202,7 +202,7 @@ impl Dynamodb {
             };
             if removed.await.is_err() {
                 let upload = upload.name;
-                tracing::warn!(%date, upload, "pieces of a manifest are left to the next one");
+                tracing::warn!(%date, upload, "pieces of a manifest are left for the next one to delete");
             }
         }
     }

@@ -67,7 +67,7 @@ impl Default for Tables {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the table {table} could not be made: {cause}")]
+#[error("the table {table} could not be created: {cause}")]
 pub struct NotProvisioned {
     pub table: String,
     pub cause: String,

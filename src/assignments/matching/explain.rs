@@ -213,7 +213,7 @@ impl Network {
     fn named(&self, catalogue: &Catalogue, candidate: &Candidate) -> Relaxed {
         let members = &self.crews[candidate.crew].drivers;
         let least = members.iter().min_by_key(|driver| driver.held);
-        let driver = least.expect("a crew has somebody").id.clone();
+        let driver = least.expect("a driver class is not empty").id.clone();
         let rule = &catalogue.rules()[candidate.rule];
         let named = catalogue
             .drivers()

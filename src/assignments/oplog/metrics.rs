@@ -70,7 +70,7 @@ impl Metrics {
         let uploads = |result: &'static str| {
             describe_counter!(
                 UPLOADS,
-                "Tries to upload a file of the operational log, by result"
+                "Attempts to upload a file of the operational log, by result"
             );
             counter!(UPLOADS, "result" => result)
         };

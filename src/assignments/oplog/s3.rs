@@ -213,7 +213,7 @@ impl Uploader {
         let body = match read? {
             Ok(body) => body,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                warn!(file = %name, "somebody removed a file of the operational log");
+                warn!(file = %name, "a file of the operational log was removed by hand");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -251,7 +251,7 @@ impl Uploader {
         let passes = matches!(failure.action, Action::Retry | Action::RetryUnknown);
         let sentence = "cannot upload the operational log; it waits on the disk";
         if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {
-            error!(%bucket, reason, "the operational log waits on the disk until somebody repairs this");
+            error!(%bucket, reason, "the operational log waits on the disk until this is repaired");
         } else if self.failures == 0 {
             warn!(%bucket, reason, "{sentence}");
         }
@@ -321,7 +321,7 @@ pub async fn provision(client: &Client, bucket: &str) -> io::Result<()> {
         Err(error) if error.is_bucket_already_owned_by_you() => Ok(()),
         Err(error) => {
             let reason = DisplayErrorContext(error);
-            let sentence = format!("cannot make the bucket `{bucket}`: {reason}");
+            let sentence = format!("cannot create the bucket `{bucket}`: {reason}");
             Err(io::Error::other(sentence))
         }
     }

@@ -264,7 +264,7 @@ impl Writer {
                 Err(error) => {
                     self.shared.condition.fails(&error);
                     if self.writing.begins() {
-                        warn!(%error, "cannot write the operational log; what happens waits in memory, as far as it fits");
+                        warn!(%error, "cannot write the operational log; new entries wait in memory, as far as they fit");
                     }
                     if self.shared.closing.load(Ordering::Acquire) {
                         self.lose(Lost::Disk);
@@ -370,12 +370,12 @@ impl Writer {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let entries = closed.lines;
-                    warn!(entries, "somebody removed a file of the operational log");
+                    warn!(entries, "a file of the operational log was removed by hand");
                     self.shared.metrics.lost(Lost::Disk, entries);
                 }
                 Err(error) => {
                     if self.packing.begins() {
-                        warn!(%error, "cannot pack a file of the operational log; it waits as it is");
+                        warn!(%error, "cannot pack a file of the operational log; it stays uncompressed");
                     }
                     self.pack_again = Some(Instant::now() + RETRY);
                     return;

@@ -25,7 +25,7 @@ const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
 
 /// The lists of a day. Only for the API description; they are parsed as a stream.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewManifest {
     /// The day; today (UTC) by default.
     #[schema(value_type = Option<String>, format = Date, required = false)]
@@ -36,7 +36,7 @@ pub(super) struct NewManifest {
 
 /// A driver of the day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedDriver {
     #[schema(min_length = 1, max_length = 128, example = "driver_1")]
     driver_id: String,
@@ -46,7 +46,7 @@ pub(super) struct ListedDriver {
 
 /// What a driver may carry.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedRule {
     #[schema(max_length = 128, required = false)]
     rule_id: Option<String>,
@@ -62,7 +62,7 @@ pub(super) struct ListedRule {
 
 /// A package of the day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedPackage {
     #[schema(min_length = 1, max_length = 128)]
     package_id: String,
@@ -91,7 +91,7 @@ pub(super) struct ListedPackage {
 
 /// The stored lists of a day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is kept as it is shown")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ShownManifest {
     #[schema(value_type = String, format = Date)]
     date: Date,

@@ -127,7 +127,7 @@ impl<H: Hears> Consumer<H> {
         let watch = |what| parts.overview.watch(what);
         Self {
             receiving: watch("receiving messages"),
-            keeping: watch("keeping what messages say"),
+            keeping: watch("storing messages"),
             burying: watch("sending to the dead-letter queue"),
             deleting: watch("deleting messages"),
             parts,
@@ -260,7 +260,7 @@ impl<H: Hears> Consumer<H> {
                     error!(
                         queue,
                         message_id = id,
-                        "a message cannot be kept; it will be received again"
+                        "a message cannot be stored; it will be redelivered"
                     );
                     held.lock().remove(&number);
                 }
@@ -411,7 +411,7 @@ impl<H: Hears> Consumer<H> {
                         held.lock().remove(&number);
                     }
                 }
-                Err(trouble) => debug!(cause = trouble.cause, "messages may be received again"),
+                Err(trouble) => debug!(cause = trouble.cause, "messages may be redelivered"),
             }
         }
     }

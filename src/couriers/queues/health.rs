@@ -151,7 +151,7 @@ impl Health {
     pub(super) fn fails(&self, place: &str, cause: &str) {
         let what = self.what;
         if self.condition.fails(format_args!("{what} fails: {cause}")) {
-            warn!(place, cause, "{what} fails, and is tried again");
+            warn!(place, cause, "{what} fails; retrying");
         }
     }
 

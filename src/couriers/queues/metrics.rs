@@ -50,17 +50,14 @@ const RETRIES: &str = "odyssey_couriers_message_retries_total";
 impl Metrics {
     /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(
-            MESSAGES,
-            "Messages of the couriers' queues, by how far they came"
-        );
+        describe_counter!(MESSAGES, "Messages of the couriers' queues, by step");
         describe_counter!(
             PUBLISHED,
             "Messages that a topic of the couriers has confirmed"
         );
         describe_counter!(
             RETRIES,
-            "What failed on the way of messages, and was tried again, by what it was"
+            "Failed calls for messages that were retried, by call"
         );
         Self {
             events: Counts::of("events"),

@@ -58,8 +58,8 @@ impl fmt::Display for Redriven {
         } = self;
         write!(
             f,
-            "{events} to the queue of events, {assignments} to the queue of assignments; left: {strangers} of queues that \
-             are not known here, {late} that came meanwhile"
+            "{events} to the queue of events, {assignments} to the queue of assignments; left: {strangers} of \
+             unknown queues, {late} that came during the run"
         )
     }
 }
@@ -330,7 +330,7 @@ impl Redrive {
                 let deleted = Box::pin(delete.receipt_handle(&one.receipt).send()).await;
                 deleted.map(|_| one.way).map_err(|error| {
                     let cause = told(&error);
-                    let doing = "cannot delete from the dead-letter queue what was brought back";
+                    let doing = "cannot delete redriven messages from the dead-letter queue";
                     (doing.to_owned(), cause, one.receipt)
                 })
             });

@@ -205,7 +205,7 @@ impl Takes {
     pub(super) fn read(text: &str) -> RedisResult<Self> {
         let parts: Vec<&str> = text.splitn(5, '\n').collect();
         let [sequence, count, number, at, event] = parts[..] else {
-            return Err(nonsense("not what a courier takes along"));
+            return Err(nonsense("not a courier's move"));
         };
         let Event::Courier(said) = event_of(event)? else {
             return Err(nonsense("an order does not move"));

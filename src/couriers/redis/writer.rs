@@ -246,7 +246,7 @@ impl Writer {
         }
         Err((
             redis::ErrorKind::Io,
-            "others move this courier all the time",
+            "other processes keep moving this courier",
         )
             .into())
     }

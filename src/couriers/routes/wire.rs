@@ -17,7 +17,7 @@ use crate::values::time::Moment;
 /// One event, or a list of up to 1,000. Only for the API description.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum NewCourierEvents {
     Courier(NewCourier),
     Order(NewCourierOrder),
@@ -27,7 +27,7 @@ pub(super) enum NewCourierEvents {
 /// An event of a courier or of an order.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum NewCourierEvent {
     Courier(NewCourier),
     Order(NewCourierOrder),
@@ -82,7 +82,7 @@ pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
         };
         Mistake::new(
             pointer,
-            "The topic refuses this event; all others were announced.",
+            "The topic refuses this event; all others were published.",
         )
     });
     Problem::from(mistakes.collect::<Vec<_>>())
@@ -144,7 +144,7 @@ impl From<Outcome> for EventOutcome {
 
 /// A change of a courier; missing fields stay as they are.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct CourierPatch {
     #[schema(min_length = 1, max_length = 200, required = false, nullable = false)]
     name: Option<String>,

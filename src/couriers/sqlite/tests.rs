@@ -93,9 +93,9 @@ async fn a_replay_tells_what_is_not_as_the_log_has_it() {
     let (told, _directory) = fresh(Join::Min);
     let said = replay(&live, &told).await.unwrap().to_string();
     for expected in [
-        "1 events come to something else than was kept, event 4 first",
+        "1 events have another outcome than in the log, event 4 first",
         "count: 9",
-        "the wait of order 00000000-0000-0000-0000-0000ffff0003 is in the log, and not kept",
+        "the wait of order 00000000-0000-0000-0000-0000ffff0003 is in the log, and not stored",
     ] {
         assert!(said.contains(expected), "{said}");
     }

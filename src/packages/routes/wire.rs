@@ -18,7 +18,7 @@ use crate::values::time::Moment;
 
 /// A package to be sent. Only for the API description.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewPackage {
     /// RFC 3339, or seconds since 1970; to the microsecond, finer digits are truncated. A leap second is read as the last
     /// microsecond before midnight.
@@ -37,7 +37,7 @@ pub(super) struct NewPackage {
 
 /// An update of preferences: a field for each of `packages.types`. Only for the API description.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewPreferences {
     /// RFC 3339, or seconds since 1970; to the microsecond, finer digits are truncated. A leap second is read as the last
     /// microsecond before midnight. The latest preference holds, in whatever order updates arrive.
@@ -52,7 +52,7 @@ pub(super) struct NewPreferences {
 /// A point in time.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum Instant {
     /// RFC 3339.
     #[schema(value_type = String, format = DateTime, example = "2142-05-01T12:00:00Z")]
@@ -65,7 +65,7 @@ pub(super) enum Instant {
 /// number, which is stored as its decimal text.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum Name {
     /// As it is.
     Text(NameText),
@@ -133,7 +133,7 @@ pub(super) fn update(
         let timestamp = match latest.filter(|latest| timestamp.is_some_and(|at| at > *latest)) {
             Some(latest) => {
                 let detail = format!(
-                    "It is too far in the future: now, a preference may be stamped up to {latest:.0} (packages.future_max)."
+                    "It is too far in the future: a preference's timestamp may now be at most {latest:.0} (packages.future_max)."
                 );
                 fields.wrong("timestamp", detail)
             }
@@ -219,7 +219,7 @@ impl PackageState {
 
 /// A recipient's preferences: a field for each of `packages.types`.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is written field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct Preferences {
     recipient_id: String,
     personal_preference: bool,

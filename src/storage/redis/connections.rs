@@ -118,7 +118,7 @@ impl Connections {
             target,
             findings,
             nodes: Mutex::default(),
-            state: watch::Sender::new(State::Away("it was never reached".into())),
+            state: watch::Sender::new(State::Away("not connected yet".into())),
         };
         let first = new.reach(0).await?;
         new.state.send_replace(State::Connected(Arc::new(first)));
@@ -148,7 +148,7 @@ impl Connections {
             State::Away(why) => Arc::clone(why),
             State::Connected(_) => "it has only just come back".into(),
         };
-        Err((ErrorKind::Io, "Redis is away", why.to_string()).into())
+        Err((ErrorKind::Io, "Redis is down", why.to_string()).into())
     }
 
     /// Replaces this connection if an error says that it is useless.

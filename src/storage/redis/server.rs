@@ -33,7 +33,7 @@ impl Server {
             let unknown = || {
                 Verdict::new(
                     Outcome::Unchecked,
-                    "this user may not ask INFO, or the server does not say",
+                    "the ACL forbids INFO, or its answer lacks the role",
                 )
             };
             return [Verdict::passed("answers"), unknown(), unknown(), unknown()];

@@ -99,7 +99,7 @@ impl Finding {
                 frames,
                 commits,
             }) => {
-                let detail = format!("{pages} pages, {frames} frames in the log, commit {commits}");
+                let detail = format!("{pages} pages, {frames} frames in the WAL, commit {commits}");
                 Self::good(FILES, detail)
             }
             Err(Fault::Damaged(detail)) => Self::damaged(FILES, detail),
@@ -133,7 +133,7 @@ impl Offline<'_> {
             }
             Ok(None) => findings.push(Finding::unchecked(
                 FILES,
-                "there is no checksum file: a server that opens it makes one",
+                "there is no checksum file: a server that opens it creates one",
             )),
             Err(fault) => findings.push(Finding::of_files(Err(fault))),
         }
@@ -167,12 +167,12 @@ impl Offline<'_> {
         for invariant in self.invariants {
             match broken(&invariant) {
                 Ok(false) => {}
-                Ok(true) => return Finding::damaged(ROWS, format!("not so: {}", invariant.name)),
+                Ok(true) => return Finding::damaged(ROWS, format!("broken: {}", invariant.name)),
                 Err(error) => return Finding::unchecked(ROWS, error.to_string()),
             }
         }
         match self.invariants.len() {
-            0 => Finding::good(ROWS, "nothing is known that must hold"),
+            0 => Finding::good(ROWS, "no invariants are known"),
             1 => Finding::good(ROWS, self.invariants[0].name),
             many => Finding::good(ROWS, format!("{many} invariants hold")),
         }

@@ -15,7 +15,7 @@ pub enum OpenError {
         reason: rusqlite::Error,
     },
     /// The file is read-only; the engine would open it all the same.
-    #[error("cannot write to `{}`: see to its permissions", .path.display())]
+    #[error("cannot write to `{}`: check its permissions", .path.display())]
     ReadOnly { path: PathBuf },
     #[error("`{}` is not a database: move it aside, or restore a backup", .path.display())]
     NotADatabase { path: PathBuf },
@@ -35,7 +35,7 @@ pub enum OpenError {
     #[error("the file system of `{}` permits no write-ahead log (the journal stays `{mode}`): choose a local disk", .path.display())]
     NoLog { path: PathBuf, mode: String },
     /// The migration failed; the file is unchanged.
-    #[error("cannot bring `{}` from schema {found} to {known}: {reason}", .path.display())]
+    #[error("cannot migrate `{}` from schema {found} to {known}: {reason}", .path.display())]
     Migration {
         path: PathBuf,
         found: u32,

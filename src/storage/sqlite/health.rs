@@ -66,7 +66,8 @@ impl Health {
         if self.sound.fails(format!("the files are damaged: {detail}")) {
             error!(
                 database = self.name,
-                detail, "the files are damaged: nothing is kept or read until they are repaired"
+                detail,
+                "the files are damaged: reads and writes are refused until they are repaired"
             );
         }
         // Last: who sees this version reads nothing.
@@ -88,7 +89,7 @@ impl Health {
     /// The engine has failed. Logged once, however many operations failed.
     pub(super) fn fails(&self, error: &Failure) {
         if self.condition.fails(error) {
-            error!(database = self.name, %error, "the storage does not work: nothing is kept until it does");
+            error!(database = self.name, %error, "the storage is down: writes fail until it works again");
         }
     }
 }

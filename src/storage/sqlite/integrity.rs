@@ -39,7 +39,7 @@ const ON_PURPOSE: &str =
     "if another program wrote to the database on purpose, remove its `-sums` file";
 
 /// The WAL has a page that was damaged in the file, possibly before it was changed: unknown which.
-const SUSPECT: &str = "a page was damaged in the file before the log was copied over it";
+const SUSPECT: &str = "a page was damaged in the file before the WAL was checkpointed";
 
 /// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
@@ -236,7 +236,7 @@ impl Integrity {
             Ok(_) => {}
             // On a full disk the WAL stays as it is and grows.
             Err(Failure::Engine(error)) => {
-                warn!(database = self.name, %error, "the log was not copied into the file");
+                warn!(database = self.name, %error, "the WAL was not checkpointed");
             }
             // The WAL may be checkpointed without checksums: nothing may be written before they are.
             Err(failure) => return Err(failure),
@@ -264,7 +264,7 @@ impl Integrity {
             log if log.is_overtaken_by(&mark) => {
                 warn!(
                     database = self.name,
-                    "another program has begun the log anew; all checksums are computed again"
+                    "another program has reset the WAL; all checksums are computed again"
                 );
                 self.overtaken = true;
             }
@@ -368,7 +368,7 @@ impl Integrity {
                 // If this fails, this process knows of the damage, but the next one may not.
                 let noted = self.sums.write_head(head).and_then(|()| self.sums.flush());
                 if let Err(error) = noted {
-                    warn!(database = self.name, %error, "damage was found, and could not be noted");
+                    warn!(database = self.name, %error, "damage was found, and could not be stored");
                 }
                 Err(Failure::Found(detail))
             }
@@ -400,7 +400,7 @@ impl Integrity {
         let mut bytes = vec![0; page_size as usize];
         for page in last_frames.into_keys().filter(is_sure) {
             let Some(expected) = self.sums.pages(page, 1)? else {
-                return Fault::damaged("its `-sums` file was cut off");
+                return Fault::damaged("its `-sums` file is truncated");
             };
             let found = sum_of(&self.database, page, &mut bytes)?;
             if expected != [found] {
@@ -423,7 +423,7 @@ impl Integrity {
         // A commit truncated the file, and a later one extended it again.
         match others.into_keys().filter(|page| *page <= fewest).min() {
             Some(page) => Fault::damaged(format!(
-                "page {page} is not what was written, and is in the log, too"
+                "page {page} is not what was written, and is in the WAL, too"
             )),
             None => Ok(()),
         }
@@ -551,7 +551,7 @@ impl Integrity {
             frames = mark.frames;
             let whole = self.log.as_ref().map(Log::read).transpose()?.flatten();
             if !whole.is_some_and(|whole| whole.reaches(&mark)) {
-                return Fault::damaged(format!("its log is damaged before frame {frames}"));
+                return Fault::damaged(format!("its WAL is damaged before frame {frames}"));
             }
         }
         Ok(Extent {
@@ -582,7 +582,7 @@ impl Integrity {
         let count = at_once.min(last - first + 1);
         let summed = head.pages.saturating_sub(first - 1).min(count);
         let Some(mut sums) = self.sums.pages(first, summed)? else {
-            return Fault::damaged("its `-sums` file was cut off");
+            return Fault::damaged("its `-sums` file is truncated");
         };
         // Pages that were never written are zeros, if the file is that long.
         sums.resize(count as usize, sum(&vec![0; page_size]));
@@ -658,7 +658,7 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
             Ok(())
         }
         (LogState::Closed, Some(_)) => {
-            Fault::damaged("it was closed without a log, and has a `-wal` file with commits")
+            Fault::damaged("it was closed without a WAL, and has a `-wal` file with commits")
         }
         (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
         // The WAL was reset after a full checkpoint; no commit of it was noted yet.
@@ -671,7 +671,7 @@ fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
         )),
         (LogState::Open { mark, .. }, Some(log)) if log.salts == mark.salts => {
             Fault::damaged(format!(
-                "its `-wal` file is whole up to frame {} of {}",
+                "its `-wal` file is valid up to frame {} of {}",
                 log.end().frames,
                 mark.frames
             ))

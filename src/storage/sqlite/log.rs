@@ -121,7 +121,7 @@ pub(super) fn commit(file: &File, page_size: u32, frames: u32) -> io::Result<(Ma
     file.read_exact_at(&mut header, offset(page_size, frames))?;
     let pages = word(&header, 1);
     if pages == 0 {
-        return Err(io::Error::other("the log does not end with a commit"));
+        return Err(io::Error::other("the WAL does not end with a commit"));
     }
     let mark = Mark {
         salts: [word(&header, 2), word(&header, 3)],

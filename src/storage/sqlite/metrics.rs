@@ -50,13 +50,10 @@ impl Metrics {
         describe_histogram!(OPERATIONS_PER_COMMIT, "Operations that shared a commit");
         describe_histogram!(COMMIT_SECONDS, "Time a commit took, its flush included");
         describe_gauge!(QUEUE_DEPTH, "Operations that wait for the writer");
-        describe_gauge!(
-            WELL,
-            "1 while the storage keeps what it is given, 0 otherwise"
-        );
+        describe_gauge!(WELL, "1 while writes to the storage succeed, 0 otherwise");
         describe_gauge!(
             SOUND,
-            "1 if the last check, the one at the start included, found the files as they were acknowledged, 0 otherwise"
+            "1 if the last check, the one at the start included, found no damage, 0 otherwise"
         );
         describe_gauge!(
             CHECKED,

@@ -149,7 +149,7 @@ fn adopt(
     };
     if !copied {
         return Err(unverifiable(io::Error::other(
-            "another program reads it meanwhile",
+            "another program is reading it",
         )));
     }
     check_length(connection, path)?;

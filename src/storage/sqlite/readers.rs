@@ -78,7 +78,7 @@ impl Reader {
                 return;
             }
             Err(Broken::Statement(error)) => {
-                error!(database = self.health.name, %error, "a query was not done");
+                error!(database = self.health.name, %error, "a query failed");
             }
             Err(Broken::Panicked(said)) => {
                 error!(database = self.health.name, said, "a query panicked");

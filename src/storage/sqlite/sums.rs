@@ -102,7 +102,7 @@ impl Sums {
             Err(error) => return Err(error),
         };
         let head = Head::of(&file)?.ok_or_else(|| {
-            let detail = "the head of its `-sums` file is not whole";
+            let detail = "the head of its `-sums` file is damaged";
             io::Error::new(io::ErrorKind::InvalidData, detail)
         })?;
         Ok(Some(Self { file, head }))

@@ -113,7 +113,7 @@ impl Writer {
             Err(Failure::Found(detail)) => self.health.found_damaged(&detail),
             // Nothing is lost: the next process to open the file finds the WAL.
             Err(error) => {
-                warn!(database = self.health.name, %error, "the log was not copied into the file");
+                warn!(database = self.health.name, %error, "the WAL was not checkpointed");
             }
         }
         // Closed and rejecting new work before `alive` reports the end.
@@ -239,7 +239,7 @@ impl Writer {
                 // It is retried; the WAL has everything, and commits fail once it cannot grow.
                 Err(Failure::Engine(error)) => {
                     self.checkpoint_at = frames + CHECKPOINT_AGAIN;
-                    warn!(database = self.health.name, %error, "the log was not copied into the file");
+                    warn!(database = self.health.name, %error, "the WAL was not checkpointed");
                 }
                 Err(failure) => return Err(failure),
             }
@@ -314,12 +314,12 @@ fn run_one(
             return Err(error);
         }
         Ran::Broken(error) => {
-            error!(database = health.name, %error, "an operation was not done, and is taken back");
+            error!(database = health.name, %error, "an operation failed and is rolled back");
         }
         Ran::Panicked(said) => {
             error!(
                 database = health.name,
-                said, "an operation panicked, and is taken back"
+                said, "an operation panicked and is rolled back"
             );
         }
     }

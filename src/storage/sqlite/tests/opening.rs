@@ -121,7 +121,7 @@ async fn a_migration_that_breaks_leaves_the_file_as_it_was() {
     ];
     for migrations in breaks {
         let said = reopen(with(migrations)).unwrap_err().to_string();
-        let start = format!("cannot bring `{}` from schema 1 to ", path.display());
+        let start = format!("cannot migrate `{}` from schema 1 to ", path.display());
         assert!(said.starts_with(&start), "{said}");
         assert_eq!(pragma(&path, "user_version"), 1);
         let connection = Connection::open(&path).unwrap();
