@@ -274,7 +274,7 @@ mod tests {
         let settings = sqlite::Settings {
             path: dir.path().join("couriers.db"),
             application: odyssey::couriers::sqlite::APPLICATION,
-            beside: Vec::new(),
+            pinned: Vec::new(),
             migrations: MIGRATIONS,
             queue_max: 1000,
             batch_max: 64,

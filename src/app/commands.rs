@@ -103,7 +103,7 @@ fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
     let settings = sqlite::Settings {
         path: path.to_owned(),
         application: COURIERS.application,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: COURIERS.migrations,
         queue_max: config.storage.queue_max,
         batch_max: config.storage.batch_max,

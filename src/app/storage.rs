@@ -114,7 +114,7 @@ impl Storage {
             let settings = sqlite::Settings {
                 path: directory.file(desk.file),
                 application: desk.application,
-                beside: vec![directory.lock_place().clone()],
+                pinned: vec![directory.lock_place().clone()],
                 migrations: desk.migrations,
                 queue_max: config.storage.queue_max,
                 batch_max: config.storage.batch_max,

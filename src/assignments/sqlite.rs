@@ -20,7 +20,7 @@ use super::model::{
 };
 use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
 use crate::storage::State;
-use crate::storage::sqlite::{Database, Micros, Undone, application};
+use crate::storage::sqlite::{Abort, Database, Micros, application};
 
 pub const APPLICATION: i32 = application(b'a');
 /// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in RFC 3339.
@@ -71,7 +71,7 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
                 .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
@@ -298,7 +298,7 @@ fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Hel
 }
 
 /// Runs in the caller's transaction.
-fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>> {
+fn apply(connection: &Connection, change: &Change) -> Result<(), Abort<Refused>> {
     let held = held(connection, change.date)?;
     let mut holders: HashMap<&PackageId, &DriverId> = HashMap::with_capacity(held.len());
     let mut counts: HashMap<&DriverId, u32> = HashMap::new();
@@ -327,7 +327,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             fits &= !moved_on.contains(&Held { driver, package });
         }
         if !fits {
-            return Err(Undone::Refused(Refused));
+            return Err(Abort::Refused(Refused));
         }
     }
     for DriverChange { driver, given, .. } in &change.drivers {
@@ -335,7 +335,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             .iter()
             .any(|package| holders.insert(&package.id, driver).is_some())
         {
-            return Err(Undone::Refused(Refused));
+            return Err(Abort::Refused(Refused));
         }
     }
     for of_driver in &change.drivers {
@@ -392,7 +392,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
 }
 
 /// Runs in the caller's transaction.
-fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusal>> {
+fn say(connection: &Connection, update: Update) -> Result<Updated, Abort<Refusal>> {
     let Update {
         driver,
         package,
@@ -401,10 +401,10 @@ fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusa
         at,
     } = update;
     let found = latest(connection, &driver, &package)?;
-    let mut assignment = found.ok_or(Undone::Refused(Refusal::NoSuchAssignment))?;
+    let mut assignment = found.ok_or(Abort::Refused(Refusal::NoSuchAssignment))?;
     let from = assignment.status;
     if !from.may_become(status, strict) {
-        return Err(Undone::Refused(Refusal::Final { status: from }));
+        return Err(Abort::Refused(Refusal::Final { status: from }));
     }
     connection
         .prepare_cached("INSERT OR REPLACE INTO statuses VALUES (?, ?, ?, ?, ?)")?

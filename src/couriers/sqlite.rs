@@ -84,7 +84,7 @@ impl Store for Sqlite {
             (event, at, text)
         });
         let events: Vec<_> = events.collect();
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             let each = events.into_iter().map(|(event, at, text)| {
                 let text = text.map_err(written)?;
                 let (outcome, assignments) = apply(connection, event, join)?;
@@ -99,7 +99,7 @@ impl Store for Sqlite {
     }
 
     fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             for Assignment {
                 order_id,
                 courier_id,
@@ -230,7 +230,7 @@ impl Store for Sqlite {
     }
 
     fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             for number in numbers {
                 connection
                     .prepare_cached("DELETE FROM outgoing WHERE number = ?")?

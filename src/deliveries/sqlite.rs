@@ -10,7 +10,7 @@ use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
-use crate::storage::sqlite::{Database, Invariant, Micros, Undone, application};
+use crate::storage::sqlite::{Abort, Database, Invariant, Micros, application};
 
 pub const APPLICATION: i32 = application(b'd');
 /// See [`crate::storage::sqlite::Settings`].
@@ -135,7 +135,7 @@ impl Store for Sqlite {
     }
 }
 
-impl From<Refusal> for Undone<Refusal> {
+impl From<Refusal> for Abort<Refusal> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
@@ -146,7 +146,7 @@ fn record(
     connection: &Connection,
     rules: &Rules,
     new: &NewEvent,
-) -> Result<Recorded, Undone<Refusal>> {
+) -> Result<Recorded, Abort<Refusal>> {
     let Some((number, before)) = find(connection, &new.delivery)? else {
         return begin(connection, rules, new);
     };
@@ -187,7 +187,7 @@ fn begin(
     connection: &Connection,
     rules: &Rules,
     new: &NewEvent,
-) -> Result<Recorded, Undone<Refusal>> {
+) -> Result<Recorded, Abort<Refusal>> {
     let sequence = rules.next(None, new.event_type)?;
     let counts = counts(connection)?;
     rules.begin(counts, new.is_public)?;

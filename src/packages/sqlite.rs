@@ -99,7 +99,7 @@ impl Store for Sqlite {
     fn send(&self, package: Package) -> Answer<'_, Sent> {
         let (types, remember) = (Arc::clone(&self.types), self.remember);
         let now = self.database.clock().now();
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             let sent = send(connection, &types, &package)?;
             if let Some(remember) = remember.filter(|_| !sent.duplicate) {
                 grow_older(connection, &package.id, now, remember)?;
@@ -117,7 +117,7 @@ impl Store for Sqlite {
 
     fn update(&self, update: Update) -> Answer<'_, (Words, bool)> {
         let types = Arc::clone(&self.types);
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             let before = words(connection, &types, &update.recipient)?;
             let (after, applied) = update.merged_into(&before);
             for (package_type, word) in &after {
@@ -146,7 +146,7 @@ impl Store for Sqlite {
     }
 
     fn reset(&self, recipient: Id) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("DELETE FROM preferences WHERE recipient = ?")?
                 .execute([recipient.as_str()])?;
@@ -155,7 +155,7 @@ impl Store for Sqlite {
     }
 
     fn keep_rejected(&self, total: u64) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("UPDATE rejected SET requests = ?1 WHERE requests < ?1")?
                 .execute([total])?;
@@ -330,7 +330,7 @@ fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
 /// # Errors
 /// See [`OpenError`].
 pub fn audit(path: &Path) -> Result<Audit, OpenError> {
-    sqlite::look(path, |connection| {
+    sqlite::query_file(path, |connection| {
         let mut lines: BTreeMap<i64, Line> = BTreeMap::new();
         let mut counts = connection.prepare(
             "SELECT kind, name, packages, forgotten FROM counts JOIN types ON number = kind / 2",

@@ -39,7 +39,7 @@ impl Aws {
     /// Reads region, credentials and endpoints. Calls only the services that provide these.
     pub async fn find() -> Self {
         // Boxed: the SDK's futures are large.
-        let config = Box::pin(patiently().load()).await;
+        let config = Box::pin(with_timeouts().load()).await;
         Self { config }
     }
 
@@ -96,7 +96,7 @@ impl Aws {
         use aws_sdk_dynamodb::config::{Credentials, Region};
 
         let anybody = Credentials::new("test", "test", None, None, "test");
-        let config = patiently()
+        let config = with_timeouts()
             .credentials_provider(anybody)
             .region(Region::from_static("eu-west-2"))
             .endpoint_url(endpoint)
@@ -114,7 +114,7 @@ impl Aws {
     }
 }
 
-fn patiently() -> ConfigLoader {
+fn with_timeouts() -> ConfigLoader {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_attempt_timeout(ATTEMPT)
@@ -125,7 +125,7 @@ fn patiently() -> ConfigLoader {
 }
 
 /// An SDK error with its causes, as one sentence.
-pub fn told(error: &(dyn Error + 'static)) -> String {
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

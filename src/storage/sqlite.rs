@@ -21,13 +21,13 @@ mod connection;
 mod error;
 mod health;
 mod integrity;
-mod log;
 pub mod metrics;
 mod migrations;
 mod queue;
 mod readers;
 mod sums;
 mod values;
+mod wal;
 mod work;
 mod writer;
 
@@ -41,7 +41,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use check::Invariant;
-pub use error::{OpenError, Undone};
+pub use error::{Abort, OpenError};
 pub use metrics::Metrics;
 pub use migrations::application;
 pub use values::Micros;
@@ -49,7 +49,7 @@ pub use values::Micros;
 use connection::File;
 use health::Health;
 use integrity::Integrity;
-use queue::{Entrance, queue};
+use queue::{Sender, queue};
 use readers::Reader;
 use work::{Operation, Query, Read, Write};
 use writer::Writer;
@@ -65,7 +65,7 @@ pub struct Settings {
     /// Marks the desk's files: see [`application`].
     pub application: i32,
     /// Files that must not move while the database is open, such as the directory's lock.
-    pub beside: Vec<Place>,
+    pub pinned: Vec<Place>,
     /// Schema migrations, each a script; a migration's number is its index, from 1 on. They are only ever appended. No deferred
     /// constraints: these would fail at the commit, with the whole batch.
     pub migrations: &'static [&'static str],
@@ -85,8 +85,8 @@ pub struct Database {
 }
 
 struct Inner {
-    operations: Entrance<Box<dyn Operation>>,
-    queries: Entrance<Box<dyn Query>>,
+    operations: Sender<Box<dyn Operation>>,
+    queries: Sender<Box<dyn Query>>,
     readers: usize,
     health: Arc<Health>,
     /// Owned by the writer: gone when the files are closed.
@@ -118,7 +118,7 @@ impl Database {
         let Settings {
             path,
             application,
-            beside,
+            pinned,
             migrations,
             queue_max,
             batch_max,
@@ -126,7 +126,7 @@ impl Database {
         } = settings;
         let health = Arc::new(Health::new(metrics::name(&path)));
         let file = File {
-            beside: beside.into(),
+            pinned: pinned.into(),
             ..File::new(path)
         };
         let opened = migrations::open(&file, application, migrations)?;
@@ -179,13 +179,13 @@ impl Database {
     /// See [`Unavailable`].
     pub async fn write<T, E, F>(&self, operation: F) -> Result<Result<T, E>, Unavailable>
     where
-        F: FnOnce(&Connection) -> Result<T, Undone<E>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let operation = Box::new(Write::new(operation, answer));
-        self.inner.operations.push(operation)?;
+        self.inner.operations.try_send(operation)?;
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
@@ -193,14 +193,14 @@ impl Database {
     ///
     /// # Errors
     /// See [`Unavailable`].
-    pub async fn keep<T, F>(&self, operation: F) -> Result<T, Unavailable>
+    pub async fn commit<T, F>(&self, operation: F) -> Result<T, Unavailable>
     where
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let kept = self.write(|connection| Ok::<T, Undone<Infallible>>(operation(connection)?));
-        match kept.await? {
-            Ok(kept) => Ok(kept),
+        let committed = self.write(|connection| Ok::<T, Abort<Infallible>>(operation(connection)?));
+        match committed.await? {
+            Ok(value) => Ok(value),
             Err(never) => match never {},
         }
     }
@@ -215,7 +215,9 @@ impl Database {
         T: Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.inner.queries.push(Box::new(Read { query, answer }))?;
+        self.inner
+            .queries
+            .try_send(Box::new(Read { query, answer }))?;
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
@@ -264,7 +266,7 @@ impl Database {
 ///
 /// # Errors
 /// [`OpenError::Unreadable`] and its likes, if the file is not there, not a database, or without what is asked for.
-pub fn look<T>(
+pub fn query_file<T>(
     path: &Path,
     query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> Result<T, OpenError> {
@@ -278,7 +280,7 @@ pub fn look<T>(
 /// Copies one snapshot of a file that another process may be writing to, into a new file.
 ///
 /// # Errors
-/// As [`look`]; or if the copy cannot be written.
+/// As [`query_file`]; or if the copy cannot be written.
 pub fn copy(path: &Path, to: &Path) -> Result<(), OpenError> {
     let copied = File::new(path.to_owned()).reader().and_then(|connection| {
         // Only the source is query-only.

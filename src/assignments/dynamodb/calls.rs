@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::error::Unavailable;
 use super::values::{Item, place_of_day};
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{Aws, backoff, told};
+use crate::storage::aws::{Aws, backoff, error_chain};
 use crate::storage::{Condition, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ where
         Action::NotReady => Kind::Down,
         Action::Refuse | Action::DeadLetter => Kind::Mistake,
     };
-    Trouble::of(kind, told(&error))
+    Trouble::of(kind, error_chain(&error))
 }
 
 /// The item that violated an update's condition, if there is one.

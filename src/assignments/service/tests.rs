@@ -20,7 +20,7 @@ fn store(directory: &TempDir) -> Sqlite {
     let settings = sqlite::Settings {
         path: directory.path().join("assignments.db"),
         application: crate::assignments::sqlite::APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{backoff, told};
+use crate::storage::aws::{backoff, error_chain};
 use crate::storage::{Condition, State};
 
 /// First backoff; doubled with each further failure.
@@ -40,7 +40,7 @@ impl Trouble {
     {
         Self {
             action: errors::action(service, error),
-            cause: told(error),
+            cause: error_chain(error),
         }
     }
 

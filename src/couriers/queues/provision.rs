@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::chain::{NotProvisioned, Places};
 use super::health::is_missing;
-use crate::storage::aws::told;
+use crate::storage::aws::error_chain;
 
 /// Default names.
 pub(super) const EVENTS_TOPIC: &str = "events-topic";
@@ -79,7 +79,7 @@ impl Maker<'_> {
         };
         let failed = |cause: String| failed(name, cause);
         let made = Box::pin(self.sns.create_topic().name(name).send()).await;
-        let made = made.map_err(|error| failed(told(&error)))?;
+        let made = made.map_err(|error| failed(error_chain(&error)))?;
         let arn = made.topic_arn.unwrap_or_default();
         if configured.is_empty() || configured == arn {
             return Ok(arn);
@@ -108,10 +108,10 @@ impl Maker<'_> {
                 let create =
                     create.attributes(QueueAttributeName::MessageRetentionPeriod, RETENTION_S);
                 let made = Box::pin(create.send()).await;
-                let made = made.map_err(|error| failed(told(&error)))?;
+                let made = made.map_err(|error| failed(error_chain(&error)))?;
                 made.queue_url.unwrap_or_default()
             }
-            Err(error) => return Err(failed(told(&error))),
+            Err(error) => return Err(failed(error_chain(&error))),
         };
         let attributes = self.attributes(name, &url).await?;
         let arn = attributes.get(&QueueAttributeName::QueueArn);
@@ -175,7 +175,7 @@ impl Maker<'_> {
             {
                 Ok(())
             }
-            Err(error) => Err(failed(name, told(&error))),
+            Err(error) => Err(failed(name, error_chain(&error))),
         }
     }
 
@@ -186,7 +186,7 @@ impl Maker<'_> {
     ) -> Result<HashMap<QueueAttributeName, String>, NotProvisioned> {
         let get = self.sqs.get_queue_attributes().queue_url(url);
         let got = Box::pin(get.attribute_names(QueueAttributeName::All).send()).await;
-        let got = got.map_err(|error| failed(name, told(&error)))?;
+        let got = got.map_err(|error| failed(name, error_chain(&error)))?;
         Ok(got.attributes.unwrap_or_default())
     }
 
@@ -199,7 +199,8 @@ impl Maker<'_> {
     ) -> Result<(), NotProvisioned> {
         let set = self.sqs.set_queue_attributes().queue_url(url);
         let set = Box::pin(set.attributes(attribute, value).send()).await;
-        set.map(drop).map_err(|error| failed(name, told(&error)))
+        set.map(drop)
+            .map_err(|error| failed(name, error_chain(&error)))
     }
 }
 

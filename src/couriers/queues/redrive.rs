@@ -19,7 +19,7 @@ use super::dead_letters::{Attributes, QUEUE, REASON};
 use super::health::is_missing;
 use super::message::understand;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
-use crate::storage::aws::{Aws, told};
+use crate::storage::aws::{Aws, error_chain};
 
 /// Long-poll wait on the dead-letter queue.
 const WAIT: Duration = Duration::from_secs(2);
@@ -147,7 +147,7 @@ async fn find(
     match Box::pin(sqs.get_queue_url().queue_name(name).send()).await {
         Ok(found) => Ok(found.queue_url),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(error) => Err(told(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
 
@@ -156,7 +156,7 @@ async fn expect_no_policy(sqs: &aws_sdk_sqs::Client, queue: &str) -> Result<(), 
     let policy = QueueAttributeName::RedrivePolicy;
     let get = sqs.get_queue_attributes().queue_url(queue);
     let cause = match Box::pin(get.attribute_names(policy.clone()).send()).await {
-        Err(error) => told(&error),
+        Err(error) => error_chain(&error),
         Ok(got) => match got.attributes.unwrap_or_default().get(&policy) {
             Some(policy) if !policy.is_empty() => format!(
                 "it has a redrive policy of its own, {policy}, which counts each look as a reception and takes messages away \
@@ -238,7 +238,7 @@ impl Redrive {
         match Box::pin(receive.send()).await {
             Ok(received) => Ok(received.messages.unwrap_or_default()),
             Err(error) => {
-                let cause = told(&error);
+                let cause = error_chain(&error);
                 Err(self.interrupted("cannot read the dead-letter queue", cause))
             }
         }
@@ -323,13 +323,13 @@ impl Redrive {
                 let attributes = (!one.attributes.is_empty()).then_some(one.attributes);
                 let message = message.set_message_attributes(attributes);
                 if let Err(error) = Box::pin(message.send()).await {
-                    let cause = told(&error);
+                    let cause = error_chain(&error);
                     return Err((format!("cannot send to {}", one.to), cause, one.receipt));
                 }
                 let delete = sqs.delete_message().queue_url(&dead);
                 let deleted = Box::pin(delete.receipt_handle(&one.receipt).send()).await;
                 deleted.map(|_| one.way).map_err(|error| {
-                    let cause = told(&error);
+                    let cause = error_chain(&error);
                     let doing = "cannot delete redriven messages from the dead-letter queue";
                     (doing.to_owned(), cause, one.receipt)
                 })
@@ -371,7 +371,7 @@ impl Redrive {
             let change = change.queue_url(&self.dead).set_entries(Some(entries));
             // A message with an expired receipt is visible.
             if let Err(error) = Box::pin(change.send()).await {
-                return Err(self.interrupted(doing, told(&error)));
+                return Err(self.interrupted(doing, error_chain(&error)));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("couriers.db"),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,
@@ -89,7 +89,7 @@ async fn a_replay_tells_what_is_not_as_the_log_has_it() {
              UPDATE events SET outcome = '\"parked\"' WHERE number = 4;",
         )
     };
-    live.database.keep(damage).await.unwrap();
+    live.database.commit(damage).await.unwrap();
     let (told, _directory) = fresh(Join::Min);
     let said = replay(&live, &told).await.unwrap().to_string();
     for expected in [

@@ -13,7 +13,7 @@ fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Databas
     let settings = Settings {
         path: directory.path().join(FILE),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations,
         queue_max: 1000,
         batch_max: 64,
@@ -72,7 +72,7 @@ async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
             ('\u{e9}', 1, 5, 0), ('e\u{301}', 1, 5, 1), ('ada', 1, 5, 0);
     ";
     before
-        .keep(|connection| connection.execute_batch(rows))
+        .commit(|connection| connection.execute_batch(rows))
         .await
         .unwrap();
     before.close().await;

@@ -9,7 +9,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use self::Action::{DeadLetter, NotReady, Refuse, Retry, RetryUnknown};
 use self::Service::{All, DynamoDb, S3, Sns, Sqs};
-use super::told;
+use super::error_chain;
 use crate::storage::preflight::{Outcome, Verdict};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +264,7 @@ where
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
         (None, _, Some(status)) => format!("{service} answers {status}"),
-        (None, _, None) => told(error),
+        (None, _, None) => error_chain(error),
     };
     if is_denied {
         Verdict::new(Outcome::Unchecked, detail)

@@ -15,7 +15,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Prepared statements cached per connection: a desk's and the storage's own.
 const STATEMENTS: usize = 64;
 /// The WAL is truncated to this size after a checkpoint, in bytes: as much as [`CHECKPOINT_AFTER`] pages.
-pub(super) const LOG_MAX: u64 = 8 << 20;
+pub(super) const WAL_LIMIT_BYTES: u64 = 8 << 20;
 /// Frames after which the WAL is checkpointed. The engine's default is 1000; a checkpoint here has one flush more, that of the
 /// checksums, so half as many of them cost less.
 pub(super) const CHECKPOINT_AFTER: u32 = 2000;
@@ -24,7 +24,7 @@ pub(super) const CHECKPOINT_AFTER: u32 = 2000;
 pub(super) struct File {
     pub(super) path: PathBuf,
     /// Files that must not move while this one is open.
-    pub(super) beside: Arc<[Place]>,
+    pub(super) pinned: Arc<[Place]>,
     /// A test's disk size in pages; 0: unlimited. Read when a connection is opened.
     #[cfg(test)]
     pub(super) pages_max: Arc<std::sync::atomic::AtomicU32>,
@@ -34,7 +34,7 @@ impl File {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            beside: Arc::default(),
+            pinned: Arc::default(),
             #[cfg(test)]
             pages_max: Arc::default(),
         }
@@ -67,22 +67,22 @@ impl File {
         Ok(connection)
     }
 
-    pub(super) fn log(&self) -> PathBuf {
-        beside(&self.path, "-wal")
+    pub(super) fn wal(&self) -> PathBuf {
+        with_suffix(&self.path, "-wal")
     }
 
     /// See [`super::sums`].
     pub(super) fn sums(&self) -> PathBuf {
-        beside(&self.path, "-sums")
+        with_suffix(&self.path, "-sums")
     }
 
     /// The WAL's length now, in bytes.
-    pub(super) fn log_length(&self) -> u64 {
-        std::fs::metadata(self.log()).map_or(0, |log| log.len())
+    pub(super) fn wal_length(&self) -> u64 {
+        std::fs::metadata(self.wal()).map_or(0, |wal| wal.len())
     }
 }
 
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.to_owned().into_os_string();
     path.push(ending);
     path.into()
@@ -109,7 +109,7 @@ pub(super) fn set_up_writer(connection: &Connection) -> rusqlite::Result<String>
     // FULL flushes the WAL with every commit: what was answered survives a power cut. The writer checkpoints itself: see
     // [`super::integrity`].
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_MAX};
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};
          PRAGMA wal_autocheckpoint = 0;"
     ))?;
     // In a new file the change of the journal mode is an open transaction until something is read; no checkpoint is possible
@@ -152,13 +152,13 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()
 }
 
 /// Lets the engine remove the WAL with the last connection, which this one is. It must be empty: see [`checkpoint_truncate`].
-pub(super) fn drop_log(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn remove_wal_on_close(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }
 
 /// Truncates a WAL that was checkpointed, checksums included. True unless a reader blocked it.
-pub(super) fn cut_log(connection: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn checkpoint_truncate(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         Ok(row.get::<_, i64>(0)? == 0)
     })

@@ -84,14 +84,14 @@ pub(super) enum Failure {
 
 /// Why an operation is not committed.
 #[derive(Debug)]
-pub enum Undone<E> {
+pub enum Abort<E> {
     /// A decision: it is rolled back, and returned to the caller.
     Refused(E),
     /// A statement failed.
     Failed(rusqlite::Error),
 }
 
-impl<E> From<rusqlite::Error> for Undone<E> {
+impl<E> From<rusqlite::Error> for Abort<E> {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(error)
     }

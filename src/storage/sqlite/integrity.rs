@@ -24,8 +24,8 @@ use tracing::warn;
 
 use super::connection::File;
 use super::error::{Failure, OpenError};
-use super::log::{self, Log, Mark};
-use super::sums::{Head, LogState, Sums, follows, sum};
+use super::sums::{Head, Sums, WalState, follows, sum};
+use super::wal::{self, Mark, Wal};
 use crate::storage::place::{Displaced, Place};
 
 /// Bytes of the database file per read.
@@ -51,7 +51,7 @@ pub(super) struct Integrity {
     file: File,
     database: Bytes,
     /// None until there is one.
-    log: Option<Bytes>,
+    wal: Option<Bytes>,
     sums: Sums,
     places: Vec<Place>,
     /// Nothing was checkpointed since the checksums were written: they cover the whole database file.
@@ -127,24 +127,24 @@ impl Integrity {
         if sums.head.damaged {
             return Fault::damaged(SUSPECT);
         }
-        let log = open(&file.log())?;
-        let whole = log.as_ref().map(Log::read).transpose()?.flatten();
-        check_log(&sums.head, whole.as_ref())?;
-        let mut examined = Self::new(file, database, log, sums)?;
+        let wal = open(&file.wal())?;
+        let whole = wal.as_ref().map(Wal::read).transpose()?.flatten();
+        check_wal(&sums.head, whole.as_ref())?;
+        let mut examined = Self::new(file, database, wal, sums)?;
         examined.check_length(whole.as_ref())?;
         let pages = whole
             .as_ref()
-            .map_or(examined.head().pages, |log| log.pages);
+            .map_or(examined.head().pages, |wal| wal.pages);
         let none = HashMap::new();
-        let in_log = whole.as_ref().map_or(&none, |log| &log.last_frames);
+        let in_wal = whole.as_ref().map_or(&none, |wal| &wal.last_frames);
         let mut first = 1;
         while first <= pages {
-            first = examined.check_pages(first, pages, in_log)?;
+            first = examined.check_pages(first, pages, in_wal)?;
         }
-        examined.unsure = in_log.keys().copied().collect();
+        examined.unsure = in_wal.keys().copied().collect();
         let extent = Extent {
             pages,
-            frames: whole.map_or(0, |log| log.end().frames),
+            frames: whole.map_or(0, |wal| wal.end().frames),
             commits: examined.head().commits,
         };
         Ok(Some((examined, extent)))
@@ -162,21 +162,21 @@ impl Integrity {
             application,
             page_size,
             pages: u32::try_from(pages).unwrap_or(u32::MAX),
-            log: LogState::Opening,
+            wal: WalState::Opening,
             damaged: false,
             commits: 0,
         };
         let sums = create(file, &database, head)?;
-        let log = open(&file.log())?;
-        Self::new(file, database, log, sums)
+        let wal = open(&file.wal())?;
+        Self::new(file, database, wal, sums)
     }
 
-    fn new(file: &File, database: Bytes, log: Option<Bytes>, sums: Sums) -> io::Result<Self> {
+    fn new(file: &File, database: Bytes, wal: Option<Bytes>, sums: Sums) -> io::Result<Self> {
         let mut new = Self {
             name: super::metrics::name(&file.path),
             file: file.clone(),
             database,
-            log,
+            wal,
             sums,
             places: Vec::new(),
             sealed: false,
@@ -201,8 +201,8 @@ impl Integrity {
     /// # Errors
     /// See [`Displaced`].
     pub(super) fn in_place(&self) -> Result<(), Displaced> {
-        let beside = self.file.beside.iter();
-        self.places.iter().chain(beside).try_for_each(Place::check)
+        let pinned = self.file.pinned.iter();
+        self.places.iter().chain(pinned).try_for_each(Place::check)
     }
 
     /// Checks the database file and the directory's lock: a directory that is moved, removed or replaced as a whole. Called
@@ -214,7 +214,7 @@ impl Integrity {
     fn database_in_place(&self) -> Result<(), Displaced> {
         let database = self.places.iter().take(1);
         database
-            .chain(&*self.file.beside)
+            .chain(&*self.file.pinned)
             .try_for_each(Place::check)
     }
 
@@ -243,7 +243,7 @@ impl Integrity {
         }
         if frames(connection)?.0 == 0 {
             // The next WAL's salts are random.
-            self.note(LogState::Opening)?;
+            self.note(WalState::Opening)?;
             self.sums.flush().map_err(Failure::Sums)?;
         }
         Ok(())
@@ -258,10 +258,10 @@ impl Integrity {
         if frames == 0 {
             return Ok(());
         }
-        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
-        match self.head().log {
-            LogState::Open { mark: last, .. } if last == mark => return Ok(()),
-            log if log.is_overtaken_by(&mark) => {
+        let mark = self.end_of_wal(frames).map_err(Failure::Sums)?;
+        match self.head().wal {
+            WalState::Open { mark: last, .. } if last == mark => return Ok(()),
+            wal if wal.is_overtaken_by(&mark) => {
                 warn!(
                     database = self.name,
                     "another program has reset the WAL; all checksums are computed again"
@@ -271,22 +271,22 @@ impl Integrity {
             _ => {}
         }
         let copied = false;
-        self.note(LogState::Open { mark, copied })
+        self.note(WalState::Open { mark, copied })
     }
 
-    fn end_of_log(&mut self, frames: u32) -> io::Result<Mark> {
-        if self.log.is_none() {
-            self.log = open(&self.file.log())?;
+    fn end_of_wal(&mut self, frames: u32) -> io::Result<Mark> {
+        if self.wal.is_none() {
+            self.wal = open(&self.file.wal())?;
             self.find_places()?;
         }
-        let log = self.log.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        Ok(log::commit(log, self.head().page_size, frames)?.0)
+        let wal = self.wal.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(wal::commit(wal, self.head().page_size, frames)?.0)
     }
 
-    fn note(&mut self, log: LogState) -> Result<(), Failure> {
+    fn note(&mut self, wal: WalState) -> Result<(), Failure> {
         let head = self.head();
         let head = Head {
-            log,
+            wal,
             commits: head.commits + 1,
             ..head
         };
@@ -295,8 +295,8 @@ impl Integrity {
 
     /// Frames in the WAL, as noted last, that a checkpoint may have to copy.
     pub(super) fn frames_noted(&self) -> u32 {
-        match self.head().log {
-            LogState::Open {
+        match self.head().wal {
+            WalState::Open {
                 mark,
                 copied: false,
             } => mark.frames,
@@ -348,14 +348,14 @@ impl Integrity {
         if frames == 0 || self.overtaken {
             return Ok(());
         }
-        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
-        if self.head().log.is_overtaken_by(&mark) {
+        let mark = self.end_of_wal(frames).map_err(Failure::Sums)?;
+        if self.head().wal.is_overtaken_by(&mark) {
             return Ok(());
         }
-        let Some(log) = &self.log else {
+        let Some(wal) = &self.wal else {
             return Ok(());
         };
-        match self.verify(log, frames) {
+        match self.verify(wal, frames) {
             Ok(()) => Ok(()),
             Err(Fault::Unreadable(reason)) => Err(Failure::Sums(reason)),
             Err(Fault::Foreign) => Err(Failure::Damaged),
@@ -380,8 +380,8 @@ impl Integrity {
     /// # Errors
     /// If one is damaged, or cannot be read.
     pub(super) fn verify_again(&mut self) -> Result<(), Failure> {
-        match self.head().log {
-            LogState::Open {
+        match self.head().wal {
+            WalState::Open {
                 mark,
                 copied: false,
             } => self.verify_file(mark.frames),
@@ -390,12 +390,12 @@ impl Integrity {
     }
 
     /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it.
-    fn verify(&self, log: &Bytes, frames: u32) -> Result<(), Fault> {
+    fn verify(&self, wal: &Bytes, frames: u32) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
         } = self.head();
         let is_sure = |page: &u32| *page <= pages && !self.unsure.contains(page);
-        let last_frames = log::last_frames(log, page_size, frames)?;
+        let last_frames = wal::last_frames(wal, page_size, frames)?;
         let mut others = HashMap::new();
         let mut bytes = vec![0; page_size as usize];
         for page in last_frames.into_keys().filter(is_sure) {
@@ -412,7 +412,7 @@ impl Integrity {
         }
         // Copied before, when a reader blocked the rest, or by another program.
         let mut fewest = pages;
-        log::each(log, page_size, frames, |_, page, length, bytes| {
+        wal::each(wal, page_size, frames, |_, page, length, bytes| {
             if length > 0 {
                 fewest = fewest.min(length);
             }
@@ -433,9 +433,9 @@ impl Integrity {
     fn interrupted(&mut self, frames: u32) {
         let page_size = self.head().page_size;
         let pages = self
-            .log
+            .wal
             .as_ref()
-            .map(|log| log::last_frames(log, page_size, frames));
+            .map(|wal| wal::last_frames(wal, page_size, frames));
         if let Some(Ok(pages)) = pages {
             self.unsure.extend(pages.into_keys());
         }
@@ -464,16 +464,16 @@ impl Integrity {
     fn try_seal(&mut self, frames: u32) -> io::Result<()> {
         if frames > 0 {
             // The WAL exists, though it may not be open yet.
-            self.end_of_log(frames)?;
+            self.end_of_wal(frames)?;
         }
         let mut head = self.head();
-        if let Some(log) = self.log.as_ref().filter(|_| frames > 0) {
-            let (mark, pages) = log::commit(log, head.page_size, frames)?;
-            let last_frames = log::last_frames(log, head.page_size, frames)?;
+        if let Some(wal) = self.wal.as_ref().filter(|_| frames > 0) {
+            let (mark, pages) = wal::commit(wal, head.page_size, frames)?;
+            let last_frames = wal::last_frames(wal, head.page_size, frames)?;
             let mut changed = Vec::with_capacity(last_frames.len());
             let mut bytes = vec![0; head.page_size as usize];
             for (&page, &frame) in last_frames.iter().filter(|(page, _)| **page <= pages) {
-                log::page(log, frame, &mut bytes)?;
+                wal::page(wal, frame, &mut bytes)?;
                 changed.push((page, sum(&bytes)));
             }
             // Pages that were allocated and freed at once are in no frame.
@@ -484,7 +484,7 @@ impl Integrity {
             changed.sort_unstable();
             self.sums.write_pages(&changed)?;
             head.pages = pages;
-            head.log = LogState::Open { mark, copied: true };
+            head.wal = WalState::Open { mark, copied: true };
         }
         if self.overtaken {
             let pages = self.database.metadata()?.len() / u64::from(head.page_size);
@@ -504,7 +504,7 @@ impl Integrity {
     /// # Errors
     /// If that cannot be noted.
     pub(super) fn close(&mut self) -> Result<(), Failure> {
-        self.note(LogState::Closed)?;
+        self.note(WalState::Closed)?;
         self.sums.flush().map_err(Failure::Sums)
     }
 
@@ -515,15 +515,15 @@ impl Integrity {
     /// If something is damaged.
     pub(super) fn check_some(&self, first: u32) -> Result<Option<u32>, Fault> {
         let head = self.head();
-        let mut in_log = HashMap::new();
-        if let (false, LogState::Open { mark, .. }, Some(log)) = (self.sealed, head.log, &self.log)
+        let mut in_wal = HashMap::new();
+        if let (false, WalState::Open { mark, .. }, Some(wal)) = (self.sealed, head.wal, &self.wal)
         {
-            in_log = log::last_frames(log, head.page_size, mark.frames)?;
+            in_wal = wal::last_frames(wal, head.page_size, mark.frames)?;
         }
         if first > head.pages {
             return Ok(None);
         }
-        let next = self.check_pages(first, head.pages, &in_log)?;
+        let next = self.check_pages(first, head.pages, &in_wal)?;
         Ok((next <= head.pages).then_some(next))
     }
 
@@ -543,13 +543,13 @@ impl Integrity {
         }
         let mut frames = 0;
         // Checkpointed frames may be overwritten at any moment.
-        if let LogState::Open {
+        if let WalState::Open {
             mark,
             copied: false,
-        } = head.log
+        } = head.wal
         {
             frames = mark.frames;
-            let whole = self.log.as_ref().map(Log::read).transpose()?.flatten();
+            let whole = self.wal.as_ref().map(Wal::read).transpose()?.flatten();
             if !whole.is_some_and(|whole| whole.reaches(&mark)) {
                 return Fault::damaged(format!("its WAL is damaged before frame {frames}"));
             }
@@ -562,20 +562,20 @@ impl Integrity {
     }
 
     /// The file's length, if nothing in the WAL can have changed it.
-    fn check_length(&self, log: Option<&Log>) -> Result<(), Fault> {
+    fn check_length(&self, wal: Option<&Wal>) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
         } = self.head();
         let expected = u64::from(pages) * u64::from(page_size);
         let length = self.database.metadata()?.len();
-        if log.is_none() && length != expected {
+        if wal.is_none() && length != expected {
             return Fault::damaged(format!("{length} bytes long instead of {expected}"));
         }
         Ok(())
     }
 
     /// Checks pages `first..=last`, except those that are in the WAL. Returns the page after.
-    fn check_pages(&self, first: u32, last: u32, in_log: &HashMap<u32, u32>) -> Result<u32, Fault> {
+    fn check_pages(&self, first: u32, last: u32, in_wal: &HashMap<u32, u32>) -> Result<u32, Fault> {
         let head = self.head();
         let page_size = head.page_size as usize;
         let at_once = (READ_AT_ONCE / head.page_size).max(1);
@@ -594,7 +594,7 @@ impl Integrity {
         )?;
         let pages = bytes.chunks_exact(page_size).zip(sums);
         for (page, (bytes, expected)) in (first..).zip(pages) {
-            if in_log.contains_key(&page) {
+            if in_wal.contains_key(&page) {
                 continue;
             }
             let is_there = (page - first + 1) as usize * page_size <= read;
@@ -615,8 +615,8 @@ impl Integrity {
             Place::of(&self.file.path, &self.database)?,
             Place::of(&self.file.sums(), self.sums.file())?,
         ];
-        if let Some(log) = &self.log {
-            self.places.push(Place::of(&self.file.log(), log)?);
+        if let Some(wal) = &self.wal {
+            self.places.push(Place::of(&self.file.wal(), wal)?);
         }
         Ok(())
     }
@@ -649,34 +649,34 @@ pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
 }
 
 /// Whether the WAL is what the head says.
-fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
-    if log.is_some_and(|log| log.page_size() != head.page_size) {
+fn check_wal(head: &Head, wal: Option<&Wal>) -> Result<(), Fault> {
+    if wal.is_some_and(|wal| wal.page_size() != head.page_size) {
         return Fault::damaged("its `-wal` file is another database's");
     }
-    match (head.log, log) {
-        (LogState::Opening, _) | (LogState::Closed | LogState::Open { copied: true, .. }, None) => {
+    match (head.wal, wal) {
+        (WalState::Opening, _) | (WalState::Closed | WalState::Open { copied: true, .. }, None) => {
             Ok(())
         }
-        (LogState::Closed, Some(_)) => {
+        (WalState::Closed, Some(_)) => {
             Fault::damaged("it was closed without a WAL, and has a `-wal` file with commits")
         }
-        (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
+        (WalState::Open { mark, .. }, Some(wal)) if wal.reaches(&mark) => Ok(()),
         // The WAL was reset after a full checkpoint; no commit of it was noted yet.
-        (LogState::Open { mark, copied: true }, Some(log)) if follows(mark.salts, log.salts) => {
+        (WalState::Open { mark, copied: true }, Some(wal)) if follows(mark.salts, wal.salts) => {
             Ok(())
         }
-        (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
+        (WalState::Open { mark, .. }, None) => Fault::damaged(format!(
             "its `-wal` file is missing or damaged, and had {} frames; {ON_PURPOSE}",
             mark.frames
         )),
-        (LogState::Open { mark, .. }, Some(log)) if log.salts == mark.salts => {
+        (WalState::Open { mark, .. }, Some(wal)) if wal.salts == mark.salts => {
             Fault::damaged(format!(
                 "its `-wal` file is valid up to frame {} of {}",
-                log.end().frames,
+                wal.end().frames,
                 mark.frames
             ))
         }
-        (LogState::Open { .. }, Some(_)) => {
+        (WalState::Open { .. }, Some(_)) => {
             Fault::damaged("its `-wal` file is another one than was written")
         }
     }
@@ -703,7 +703,7 @@ fn open(path: &Path) -> io::Result<Option<Bytes>> {
 /// Whether the file's header has another desk's application id.
 fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
     let mut found = [0; 4];
-    if !log::read_at(database, &mut found, APPLICATION_AT)? {
+    if !wal::read_at(database, &mut found, APPLICATION_AT)? {
         return Ok(false);
     }
     let found = i32::from_be_bytes(found);
@@ -712,7 +712,7 @@ fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
 
 fn page_size(database: &Bytes) -> io::Result<u32> {
     let mut size = [0; 2];
-    if !log::read_at(database, &mut size, PAGE_SIZE_AT)? {
+    if !wal::read_at(database, &mut size, PAGE_SIZE_AT)? {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // 1 stands for 65,536, which does not fit.

@@ -231,7 +231,7 @@ fn check_traces(file: &File) -> Result<(), OpenError> {
     let path = file.path.clone();
     match length(&path) {
         // It would discard the WAL.
-        0 if file.log_length() > 0 => Err(OpenError::Damaged {
+        0 if file.wal_length() > 0 => Err(OpenError::Damaged {
             path,
             detail: "empty or missing, while its `-wal` file is not".to_owned(),
         }),

@@ -2,39 +2,39 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
 use crate::storage::Unavailable;
 
-pub(super) struct Entrance<T> {
+pub(super) struct Sender<T> {
     /// None stands for the end. It has a slot of its own, so that closing never waits either.
-    sender: Sender<Option<T>>,
+    sender: mpsc::Sender<Option<T>>,
     waiting: Arc<AtomicUsize>,
     most: usize,
 }
 
-pub(super) struct Exit<T> {
-    receiver: Receiver<Option<T>>,
+pub(super) struct Receiver<T> {
+    receiver: mpsc::Receiver<Option<T>>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// A queue of at most `most` items.
-pub(super) fn queue<T>(most: usize) -> (Entrance<T>, Exit<T>) {
+pub(super) fn queue<T>(most: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    let entrance = Entrance {
+    let sender = Sender {
         sender,
         waiting: Arc::clone(&waiting),
         most: most.max(1),
     };
-    (entrance, Exit { receiver, waiting })
+    (sender, Receiver { receiver, waiting })
 }
 
-impl<T> Entrance<T> {
+impl<T> Sender<T> {
     /// # Errors
     /// [`Unavailable::Busy`] if the queue is full, [`Unavailable::Stopped`] if there is no receiver.
-    pub(super) fn push(&self, work: T) -> Result<(), Unavailable> {
+    pub(super) fn try_send(&self, work: T) -> Result<(), Unavailable> {
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
                 (waiting < self.most).then_some(waiting + 1)
@@ -58,14 +58,19 @@ impl<T> Entrance<T> {
     }
 }
 
-impl<T> Exit<T> {
+impl<T> Receiver<T> {
     /// The next item; None at the end.
-    pub(super) fn next(&self) -> Option<T> {
-        self.taken(self.receiver.recv().ok().flatten())
+    pub(super) fn recv(&self) -> Option<T> {
+        self.received(self.receiver.recv().ok().flatten())
     }
 
     /// Waits for an item until then, and takes all queued items, up to `most`. False at the end.
-    pub(super) fn fill(&self, batch: &mut Vec<T>, most: usize, until: Option<Instant>) -> bool {
+    pub(super) fn recv_batch(
+        &self,
+        batch: &mut Vec<T>,
+        most: usize,
+        until: Option<Instant>,
+    ) -> bool {
         let first = match until {
             None => self.receiver.recv().ok().flatten(),
             Some(until) => {
@@ -77,13 +82,13 @@ impl<T> Exit<T> {
                 }
             }
         };
-        let Some(first) = self.taken(first) else {
+        let Some(first) = self.received(first) else {
             return false;
         };
         batch.push(first);
         while batch.len() < most {
             match self.receiver.try_recv() {
-                Ok(Some(work)) => batch.extend(self.taken(Some(work))),
+                Ok(Some(work)) => batch.extend(self.received(Some(work))),
                 Ok(None) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => break,
             }
@@ -91,7 +96,7 @@ impl<T> Exit<T> {
         true
     }
 
-    fn taken(&self, work: Option<T>) -> Option<T> {
+    fn received(&self, work: Option<T>) -> Option<T> {
         if work.is_some() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }

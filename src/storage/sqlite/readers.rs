@@ -7,12 +7,12 @@ use tracing::error;
 
 use super::connection::{File, connected, execute};
 use super::health::Health;
-use super::queue::Exit;
-use super::work::{Broken, Query};
+use super::queue::Receiver;
+use super::work::{Query, QueryError};
 use crate::storage::Unavailable;
 
 /// The readers' queue: one reader at a time waits for work, the others wait for the lock.
-pub(super) type Queries = Arc<Mutex<Exit<Box<dyn Query>>>>;
+pub(super) type Queries = Arc<Mutex<Receiver<Box<dyn Query>>>>;
 
 pub(super) struct Reader {
     file: File,
@@ -48,15 +48,15 @@ impl Reader {
             if self.health.is_sound() {
                 self.read(query);
             } else {
-                query.turn_away(Unavailable::Engine);
+                query.reject(Unavailable::Engine);
             }
         }
     }
 
     fn next(&self) -> Option<Box<dyn Query>> {
         let queries = self.queries.lock();
-        let queries = queries.expect("taking work out of a queue does not panic");
-        queries.next()
+        let queries = queries.expect("receiving does not panic");
+        queries.recv()
     }
 
     fn read(&mut self, query: Box<dyn Query>) {
@@ -64,7 +64,7 @@ impl Reader {
             Ok(connection) => connection,
             Err(error) => {
                 self.failed(&error);
-                query.turn_away(Unavailable::Engine);
+                query.reject(Unavailable::Engine);
                 return;
             }
         };
@@ -73,15 +73,15 @@ impl Reader {
         let ended = execute(connection, "COMMIT");
         match ran {
             Ok(()) => {}
-            Err(Broken::Engine(error)) => {
+            Err(QueryError::Engine(error)) => {
                 self.failed(&error);
                 return;
             }
-            Err(Broken::Statement(error)) => {
+            Err(QueryError::Statement(error)) => {
                 error!(database = self.health.name, %error, "a query failed");
             }
-            Err(Broken::Panicked(said)) => {
-                error!(database = self.health.name, said, "a query panicked");
+            Err(QueryError::Panicked(message)) => {
+                error!(database = self.health.name, message, "a query panicked");
             }
         }
         match ended {

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use siphasher::sip::SipHasher13;
 
-use super::log::{Mark, Salts, read_at};
+use super::wal::{Mark, Salts, read_at};
 use crate::storage::directory::sync_parent;
 
 const MAGIC: [u8; 8] = *b"ODYSUMS1";
@@ -30,7 +30,7 @@ const DAMAGED: u32 = 4;
 
 /// The state of the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogState {
+pub(super) enum WalState {
     /// The database was closed: there is no WAL.
     Closed,
     /// The database is being opened: no commit of a new WAL was acknowledged.
@@ -50,7 +50,7 @@ pub(super) struct Head {
     pub(super) page_size: u32,
     /// Pages that have a checksum: the whole database file at the last complete checkpoint.
     pub(super) pages: u32,
-    pub(super) log: LogState,
+    pub(super) wal: WalState,
     /// A page that is in the WAL was found damaged in the file, possibly before it was changed: the WAL must not be
     /// checkpointed over it, by the next process neither.
     pub(super) damaged: bool,
@@ -58,7 +58,7 @@ pub(super) struct Head {
     pub(super) commits: u64,
 }
 
-impl LogState {
+impl WalState {
     /// Whether another program started the WAL that has this commit. The engine's next WAL has the next salt, and starts after
     /// a full checkpoint.
     pub(super) fn is_overtaken_by(&self, mark: &Mark) -> bool {
@@ -122,7 +122,7 @@ impl Sums {
         head: Head,
         pages: impl Iterator<Item = io::Result<u64>>,
     ) -> io::Result<Self> {
-        let new = super::connection::beside(path, "-new");
+        let new = super::connection::with_suffix(path, "-new");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let mut file = options.mode(0o600).open(&new)?;
@@ -178,10 +178,10 @@ impl Sums {
 
 impl Head {
     fn bytes(self) -> [u8; HEAD] {
-        let (state, mark) = match self.log {
-            LogState::Closed => (0, None),
-            LogState::Opening => (1, None),
-            LogState::Open { mark, copied } => (2 + u32::from(copied), Some(mark)),
+        let (state, mark) = match self.wal {
+            WalState::Closed => (0, None),
+            WalState::Opening => (1, None),
+            WalState::Open { mark, copied } => (2 + u32::from(copied), Some(mark)),
         };
         let mark = mark.unwrap_or(Mark {
             salts: [0, 0],
@@ -228,10 +228,10 @@ impl Head {
             frames: word(6),
             checksum: [word(7), word(8)],
         };
-        let log = match word(3) & !DAMAGED {
-            0 => LogState::Closed,
-            1 => LogState::Opening,
-            state @ (2 | 3) => LogState::Open {
+        let wal = match word(3) & !DAMAGED {
+            0 => WalState::Closed,
+            1 => WalState::Opening,
+            state @ (2 | 3) => WalState::Open {
                 mark,
                 copied: state == 3,
             },
@@ -241,7 +241,7 @@ impl Head {
             application: word(0).cast_signed(),
             page_size: word(1),
             pages: word(2),
-            log,
+            wal,
             damaged: word(3) & DAMAGED != 0,
             commits: number(&bytes[48..56]),
         };
@@ -268,23 +268,23 @@ mod tests {
             frames: 7,
             checksum: [3, 4],
         };
-        for (log, damaged) in [
-            LogState::Closed,
-            LogState::Opening,
-            LogState::Open {
+        for (wal, damaged) in [
+            WalState::Closed,
+            WalState::Opening,
+            WalState::Open {
                 mark,
                 copied: false,
             },
-            LogState::Open { mark, copied: true },
+            WalState::Open { mark, copied: true },
         ]
         .into_iter()
-        .flat_map(|log| [(log, false), (log, true)])
+        .flat_map(|wal| [(wal, false), (wal, true)])
         {
             let head = Head {
                 application: -5,
                 page_size: 4096,
                 pages: 99,
-                log,
+                wal,
                 damaged,
                 commits: 1 << 40,
             };

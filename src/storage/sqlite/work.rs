@@ -5,26 +5,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::error::{Undone, is_of_engine};
+use super::error::{Abort, is_of_engine};
 use crate::storage::Unavailable;
 
 /// An operation in the writer's queue.
 pub(super) trait Operation: Send {
     /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
-    fn run(&mut self, connection: &Connection) -> Ran;
+    fn run(&mut self, connection: &Connection) -> OpOutcome;
     /// Answers with the operation's outcome if its batch was committed, with the reason otherwise.
     fn answer(self: Box<Self>, batch: Result<(), Unavailable>);
 }
 
 /// How an operation ended.
-pub(super) enum Ran {
+pub(super) enum OpOutcome {
     /// To be committed.
-    Keep,
+    Commit,
     /// It was refused: to be rolled back.
-    Undo,
+    Rollback,
     /// A statement failed: to be rolled back, if the engine still can.
-    Broken(rusqlite::Error),
+    Failed(rusqlite::Error),
     /// It panicked, with this message: to be rolled back.
     Panicked(String),
 }
@@ -49,7 +49,7 @@ impl<F, T, E> Write<F, T, E> {
 
 impl<F, T, E> Operation for Write<F, T, E>
 where
-    F: FnOnce(&Connection) -> Result<T, Undone<E>> + Send,
+    F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send,
     T: Send,
     E: Send,
 {
@@ -57,19 +57,19 @@ where
         self.answer.is_closed()
     }
 
-    fn run(&mut self, connection: &Connection) -> Ran {
+    fn run(&mut self, connection: &Connection) -> OpOutcome {
         let operation = self.operation.take().expect("an operation runs once");
         match guarded(|| operation(connection)) {
             Ok(Ok(value)) => {
                 self.outcome = Ok(Ok(value));
-                Ran::Keep
+                OpOutcome::Commit
             }
-            Ok(Err(Undone::Refused(reason))) => {
+            Ok(Err(Abort::Refused(reason))) => {
                 self.outcome = Ok(Err(reason));
-                Ran::Undo
+                OpOutcome::Rollback
             }
-            Ok(Err(Undone::Failed(error))) => Ran::Broken(error),
-            Err(said) => Ran::Panicked(said),
+            Ok(Err(Abort::Failed(error))) => OpOutcome::Failed(error),
+            Err(message) => OpOutcome::Panicked(message),
         }
     }
 
@@ -91,12 +91,12 @@ pub(super) trait Query: Send {
     ///
     /// # Errors
     /// Why the answer is [`Unavailable::Engine`] or [`Unavailable::Failed`].
-    fn run(self: Box<Self>, connection: &Connection) -> Result<(), Broken>;
+    fn run(self: Box<Self>, connection: &Connection) -> Result<(), QueryError>;
     /// Answers without having run.
-    fn turn_away(self: Box<Self>, unavailable: Unavailable);
+    fn reject(self: Box<Self>, unavailable: Unavailable);
 }
 
-pub(super) enum Broken {
+pub(super) enum QueryError {
     /// The engine failed; the connection is useless.
     Engine(rusqlite::Error),
     Statement(rusqlite::Error),
@@ -117,21 +117,21 @@ where
         self.answer.is_closed()
     }
 
-    fn run(self: Box<Self>, connection: &Connection) -> Result<(), Broken> {
+    fn run(self: Box<Self>, connection: &Connection) -> Result<(), QueryError> {
         let Self { query, answer } = *self;
         let (outcome, broken) = match guarded(|| query(connection)) {
             Ok(Ok(value)) => (Ok(value), Ok(())),
             Ok(Err(error)) if is_of_engine(&error) && !is_attempt_to_write(&error) => {
-                (Err(Unavailable::Engine), Err(Broken::Engine(error)))
+                (Err(Unavailable::Engine), Err(QueryError::Engine(error)))
             }
-            Ok(Err(error)) => (Err(Unavailable::Failed), Err(Broken::Statement(error))),
-            Err(said) => (Err(Unavailable::Failed), Err(Broken::Panicked(said))),
+            Ok(Err(error)) => (Err(Unavailable::Failed), Err(QueryError::Statement(error))),
+            Err(message) => (Err(Unavailable::Failed), Err(QueryError::Panicked(message))),
         };
         let _ = answer.send(outcome);
         broken
     }
 
-    fn turn_away(self: Box<Self>, unavailable: Unavailable) {
+    fn reject(self: Box<Self>, unavailable: Unavailable) {
         let _ = self.answer.send(Err(unavailable));
     }
 }
@@ -146,8 +146,11 @@ fn is_attempt_to_write(error: &rusqlite::Error) -> bool {
 /// Catches a panic and returns its message. The caller rolls back the transaction.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-        said.or_else(|| panic.downcast_ref::<String>().cloned())
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|message| (*message).to_owned());
+        message
+            .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default()
     })
 }

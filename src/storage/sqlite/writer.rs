@@ -8,35 +8,38 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::connection::{CHECKPOINT_AFTER, File, LOG_MAX, connected, cut_log, drop_log, execute};
+use super::connection::{
+    CHECKPOINT_AFTER, File, WAL_LIMIT_BYTES, checkpoint_truncate, connected, execute,
+    remove_wal_on_close,
+};
 use super::error::{Failure, is_of_engine};
 use super::health::Health;
 use super::integrity::{self, Mode, Shared};
 use super::metrics::Metrics;
 use super::migrations::store_clock;
-use super::queue::Exit;
-use super::work::{Operation, Ran};
+use super::queue::Receiver;
+use super::work::{OpOutcome, Operation};
 use crate::storage::Unavailable;
 use crate::storage::clock::Clock;
 
 /// Interval of probe writes while the engine is down.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often the files' places are checked while nothing is written.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often the clock is stored while there are writes.
 const STORE_CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Commits between two incremental vacuums, ...
-const TIDY_EVERY: u32 = 256;
-/// ... and while more than [`FREED_AT_ONCE`] pages are free.
-const TIDY_AGAIN: u32 = 16;
+const VACUUM_EVERY: u32 = 256;
+/// ... and while more than [`VACUUM_PAGES`] pages are free.
+const VACUUM_AGAIN: u32 = 16;
 /// Free pages that stay in the file for reuse: 1 MB.
-const FREE_KEPT: u32 = 256;
+const FREE_PAGES_RESERVED: u32 = 256;
 /// Free pages returned per vacuum: takes a few milliseconds.
-const FREED_AT_ONCE: u32 = 256;
+const VACUUM_PAGES: u32 = 256;
 /// Frames after which a checkpoint that a reader blocked is retried.
 const CHECKPOINT_AGAIN: u32 = 250;
 /// A WAL this long was not truncated for a while, since there were always readers: wait for them.
-const LOG_TOO_LONG: u64 = 4 * LOG_MAX;
+const WAL_TOO_LONG_BYTES: u64 = 4 * WAL_LIMIT_BYTES;
 
 pub(super) struct Writer {
     file: File,
@@ -44,19 +47,19 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     integrity: Shared,
     clock: Clock,
-    operations: Exit<Box<dyn Operation>>,
+    operations: Receiver<Box<dyn Operation>>,
     batch_max: usize,
     health: Arc<Health>,
     metrics: Metrics,
     /// The next check of the files' places; a probe write while the database is down.
-    look_at: Instant,
+    check_at: Instant,
     store_clock_at: Instant,
     /// Frames in the WAL at which it is checkpointed.
     checkpoint_at: u32,
-    tidy_in: u32,
+    vacuum_in: u32,
 }
 
-struct Kept {
+struct Commit {
     /// How long the commit took, if anything was changed.
     took: Option<Duration>,
 }
@@ -65,7 +68,7 @@ impl Writer {
     pub(super) fn new(
         file: File,
         opened: (Connection, Shared, Clock),
-        operations: Exit<Box<dyn Operation>>,
+        operations: Receiver<Box<dyn Operation>>,
         batch_max: usize,
         health: Arc<Health>,
         metrics: Metrics,
@@ -81,10 +84,10 @@ impl Writer {
             batch_max: batch_max.max(1),
             health,
             metrics,
-            look_at: now + LOOK_EVERY,
+            check_at: now + CHECK_EVERY,
             store_clock_at: now + STORE_CLOCK_EVERY,
             checkpoint_at: CHECKPOINT_AFTER,
-            tidy_in: TIDY_EVERY,
+            vacuum_in: VACUUM_EVERY,
         }
     }
 
@@ -95,13 +98,13 @@ impl Writer {
         loop {
             let more = self
                 .operations
-                .fill(&mut batch, self.batch_max, Some(self.look_at));
+                .recv_batch(&mut batch, self.batch_max, Some(self.check_at));
             self.write(&mut batch);
             if !more {
                 break;
             }
-            if self.look_at <= Instant::now() {
-                self.look();
+            if self.check_at <= Instant::now() {
+                self.check();
             }
         }
         for reader in readers {
@@ -128,7 +131,7 @@ impl Writer {
             return;
         }
         let answer = match self.commit(batch) {
-            Ok(Kept { took }) => {
+            Ok(Commit { took }) => {
                 self.metrics.committed(batch.len(), took);
                 if took.is_some() {
                     self.health.works();
@@ -145,13 +148,13 @@ impl Writer {
         }
         // After the answers: no caller waits for it.
         if answer.is_ok() {
-            self.tidy();
+            self.maintain();
         }
     }
 
     /// One transaction for the batch. After an error it was not committed, or it was and must not be acknowledged: its files
     /// were moved, or the commit could not be noted.
-    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Kept, Failure> {
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Commit, Failure> {
         let connection = usable(
             &mut self.connection,
             &self.file,
@@ -176,7 +179,7 @@ impl Writer {
             self.health.changed();
             integrity::lock(&self.integrity).acknowledge(connection)?;
         }
-        Ok(Kept {
+        Ok(Commit {
             took: changed.then(|| started.elapsed()),
         })
     }
@@ -184,7 +187,7 @@ impl Writer {
     /// The engine has failed. Dropping the connection rolls back.
     fn failed(&mut self, failure: &Failure) {
         self.connection = None;
-        self.look_at = Instant::now() + PROBE_EVERY;
+        self.check_at = Instant::now() + PROBE_EVERY;
         match failure {
             Failure::Found(detail) => self.health.found_damaged(detail),
             failure => self.health.fails(failure),
@@ -192,25 +195,25 @@ impl Writer {
     }
 
     /// Checks that the files were not moved; while the database is down, makes a probe write.
-    fn look(&mut self) {
-        self.look_at = Instant::now() + LOOK_EVERY;
-        let well = self.health.works_so_far();
-        let looked = usable(
+    fn check(&mut self) {
+        self.check_at = Instant::now() + CHECK_EVERY;
+        let was_up = self.health.works_so_far();
+        let checked = usable(
             &mut self.connection,
             &self.file,
             &self.integrity,
             &self.health,
         )
         .and_then(|connection| {
-            if well {
+            if was_up {
                 Ok(integrity::lock(&self.integrity).in_place()?)
             } else {
-                try_out(connection)?;
+                probe_write(connection)?;
                 integrity::lock(&self.integrity).acknowledge(connection)
             }
         });
-        match looked {
-            Ok(()) if !well => self.health.works(),
+        match checked {
+            Ok(()) if !was_up => self.health.works(),
             // A check has logged it already; the next one may clear it.
             Ok(()) | Err(Failure::Damaged) => {}
             Err(failure) => self.failed(&failure),
@@ -218,13 +221,13 @@ impl Writer {
     }
 
     /// Checkpoints the WAL when it is long enough, and from time to time returns free pages to the file system.
-    fn tidy(&mut self) {
-        if let Err(failure) = self.try_to_tidy() {
+    fn maintain(&mut self) {
+        if let Err(failure) = self.try_to_maintain() {
             self.failed(&failure);
         }
     }
 
-    fn try_to_tidy(&mut self) -> Result<(), Failure> {
+    fn try_to_maintain(&mut self) -> Result<(), Failure> {
         let Some(connection) = &self.connection else {
             return Ok(());
         };
@@ -244,17 +247,19 @@ impl Writer {
                 Err(failure) => return Err(failure),
             }
         }
-        self.tidy_in = self.tidy_in.saturating_sub(1);
-        if self.tidy_in > 0 {
+        self.vacuum_in = self.vacuum_in.saturating_sub(1);
+        if self.vacuum_in > 0 {
             return Ok(());
         }
         // Readers that still block it are waited for next time.
-        if self.file.log_length() > LOG_TOO_LONG && integrity.checkpoint(connection, Mode::Full)? {
-            cut_log(connection)?;
+        if self.file.wal_length() > WAL_TOO_LONG_BYTES
+            && integrity.checkpoint(connection, Mode::Full)?
+        {
+            checkpoint_truncate(connection)?;
         }
-        let more = give_back(connection)?;
+        let more = incremental_vacuum(connection)?;
         integrity.committed(connection)?;
-        self.tidy_in = if more { TIDY_AGAIN } else { TIDY_EVERY };
+        self.vacuum_in = if more { VACUUM_AGAIN } else { VACUUM_EVERY };
         Ok(())
     }
 
@@ -270,9 +275,9 @@ impl Writer {
         if store_clock(&connection, &self.clock).is_ok() {
             integrity.committed(&connection)?;
         }
-        if integrity.checkpoint(&connection, Mode::Full)? && cut_log(&connection)? {
+        if integrity.checkpoint(&connection, Mode::Full)? && checkpoint_truncate(&connection)? {
             integrity.close()?;
-            drop_log(&connection)?;
+            remove_wal_on_close(&connection)?;
         }
         Ok(())
     }
@@ -307,19 +312,19 @@ fn run_one(
 ) -> rusqlite::Result<()> {
     execute(connection, "SAVEPOINT operation")?;
     match operation.run(connection) {
-        Ran::Keep => return execute(connection, "RELEASE operation"),
-        Ran::Undo => {}
+        OpOutcome::Commit => return execute(connection, "RELEASE operation"),
+        OpOutcome::Rollback => {}
         // After some failures SQLite rolls back the whole transaction by itself.
-        Ran::Broken(error) if is_of_engine(&error) || connection.is_autocommit() => {
+        OpOutcome::Failed(error) if is_of_engine(&error) || connection.is_autocommit() => {
             return Err(error);
         }
-        Ran::Broken(error) => {
+        OpOutcome::Failed(error) => {
             error!(database = health.name, %error, "an operation failed and is rolled back");
         }
-        Ran::Panicked(said) => {
+        OpOutcome::Panicked(message) => {
             error!(
                 database = health.name,
-                said, "an operation panicked and is rolled back"
+                message, "an operation panicked and is rolled back"
             );
         }
     }
@@ -328,7 +333,7 @@ fn run_one(
 }
 
 /// A write that needs space: two more pages, which are free for others afterwards.
-fn try_out(connection: &Connection) -> rusqlite::Result<()> {
+fn probe_write(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     execute(
         connection,
@@ -339,17 +344,17 @@ fn try_out(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Returns some free pages to the file system. True if there are more.
-fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
+fn incremental_vacuum(connection: &Connection) -> rusqlite::Result<bool> {
     let free: u32 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row([], |row| row.get(0))?;
-    if free <= FREE_KEPT {
+    if free <= FREE_PAGES_RESERVED {
         return Ok(false);
     }
     // One row per page: all must be fetched.
     let mut statement =
-        connection.prepare(&format!("PRAGMA incremental_vacuum({FREED_AT_ONCE})"))?;
+        connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
-    Ok(free > FREE_KEPT + FREED_AT_ONCE)
+    Ok(free > FREE_PAGES_RESERVED + VACUUM_PAGES)
 }

@@ -66,7 +66,7 @@ async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
     let first = add(&shop.database, "first");
     let refused = write::<()>(&shop.database, |connection| {
         insert(connection, "refused")?;
-        Err(Undone::Refused("no"))
+        Err(Abort::Refused("no"))
     });
     let second = add(&shop.database, "second");
     let broken = write(&shop.database, |connection| {

@@ -83,7 +83,7 @@ async fn an_engine_that_fails_takes_the_whole_batch_back() {
         add(&shop.database, "small before"),
         add_large(&shop.database, "large"),
         add(&shop.database, "small after"),
-        write::<()>(&shop.database, |_| Err(Undone::Refused("no"))),
+        write::<()>(&shop.database, |_| Err(Abort::Refused("no"))),
     ];
     shop.waiting(4).await;
     held.release().await;

@@ -36,7 +36,7 @@ pub(super) struct Mark {
 
 /// The valid part of a WAL: its frames up to the last commit before the first invalid frame.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Wal {
     pub(super) salts: Salts,
     page_size: u32,
     /// By frame; the first has number 1.
@@ -46,7 +46,7 @@ pub(super) struct Log {
     pub(super) last_frames: HashMap<u32, u32>,
 }
 
-impl Log {
+impl Wal {
     /// None if it has no commit: it is empty, or its beginning is damaged.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Log {
         let Some((salts, page_size, mut sum)) = begin(&header) else {
             return Ok(None);
         };
-        let mut log = Self {
+        let mut wal = Self {
             salts,
             page_size,
             checksums: Vec::new(),
@@ -68,7 +68,7 @@ impl Log {
         };
         let (mut checksums, mut pages) = (Vec::new(), Vec::new());
         let mut frame = vec![0; FRAME_HEADER + page_size as usize];
-        while let Ok(number) = u32::try_from(log.checksums.len() + checksums.len() + 1) {
+        while let Ok(number) = u32::try_from(wal.checksums.len() + checksums.len() + 1) {
             if !read_at(file, &mut frame, offset(page_size, number))? {
                 break;
             }
@@ -83,12 +83,12 @@ impl Log {
             pages.push((page, number));
             let commits = word(&frame, 1);
             if commits != 0 {
-                log.pages = commits;
-                log.checksums.append(&mut checksums);
-                log.last_frames.extend(pages.drain(..));
+                wal.pages = commits;
+                wal.checksums.append(&mut checksums);
+                wal.last_frames.extend(pages.drain(..));
             }
         }
-        Ok(Some(log).filter(|log| log.pages != 0))
+        Ok(Some(wal).filter(|wal| wal.pages != 0))
     }
 
     /// Its last commit.
