@@ -114,14 +114,14 @@ fn lock(path: &Path) -> io::Result<Locked> {
         Err(error) => return Err(error.into()),
     }
     // A full disk must not prevent the start: the lock counts, its text only helps.
-    if let Err(error) = sign(&mut file) {
+    if let Err(error) = write_holder(&mut file) {
         warn!(path = %path.display(), %error, "cannot write the holder into the lock file");
     }
     Ok(Locked::Ours(file))
 }
 
 /// Writes who holds the lock.
-fn sign(file: &mut File) -> io::Result<()> {
+fn write_holder(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     let process = std::process::id();
@@ -134,10 +134,10 @@ fn sign(file: &mut File) -> io::Result<()> {
 
 /// Who holds the lock; the holder may not have written it yet.
 fn holder(file: &mut File) -> String {
-    let mut said = Vec::new();
-    let read = file.take(HOLDER_MAX).read_to_end(&mut said);
-    let said = String::from_utf8_lossy(&said);
-    let line = said.lines().next().unwrap_or_default();
+    let mut text = Vec::new();
+    let read = file.take(HOLDER_MAX).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default();
     if read.is_err() || line.is_empty() || line.contains(char::is_control) {
         "another process".to_owned()
     } else {

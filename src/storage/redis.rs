@@ -89,10 +89,10 @@ impl Redis {
             // All are checked: behind a script that is not loaded there may be a command that a replica refused.
             Ok(answers) => {
                 for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-                    self.connections.heard(&connection, error);
+                    self.connections.replace_if_stale(&connection, error);
                 }
             }
-            Err(error) => self.connections.heard(&connection, error),
+            Err(error) => self.connections.replace_if_stale(&connection, error),
         }
         answers
     }

@@ -94,7 +94,7 @@ pub(super) struct Connection {
 enum State {
     Connected(Arc<Connection>),
     /// Being replaced; why the last attempt failed, or what was wrong with the previous connection.
-    Away(Arc<str>),
+    Replacing(Arc<str>),
 }
 
 /// The current connection.
@@ -118,7 +118,7 @@ impl Connections {
             target,
             findings,
             nodes: Mutex::default(),
-            state: watch::Sender::new(State::Away("not connected yet".into())),
+            state: watch::Sender::new(State::Replacing("not connected yet".into())),
         };
         let first = new.reach(0).await?;
         new.state.send_replace(State::Connected(Arc::new(first)));
@@ -145,15 +145,15 @@ impl Connections {
             return Ok(Arc::clone(connection));
         }
         let why = match &*self.state.borrow() {
-            State::Away(why) => Arc::clone(why),
+            State::Replacing(why) => Arc::clone(why),
             State::Connected(_) => "it has only just come back".into(),
         };
         Err((ErrorKind::Io, "Redis is down", why.to_string()).into())
     }
 
     /// Replaces this connection if an error says that it is useless.
-    pub(super) fn heard(self: &Arc<Self>, connection: &Connection, error: &RedisError) {
-        if is_useless(error) {
+    pub(super) fn replace_if_stale(self: &Arc<Self>, connection: &Connection, error: &RedisError) {
+        if is_stale(error) {
             self.replace(connection.number, &error.to_string());
         }
     }
@@ -162,7 +162,7 @@ impl Connections {
     fn replace(self: &Arc<Self>, number: u64, why: &str) {
         let began = self.state.send_if_modified(|state| match state {
             State::Connected(connection) if connection.number == number => {
-                *state = State::Away(why.into());
+                *state = State::Replacing(why.into());
                 true
             }
             _ => false,
@@ -352,7 +352,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64) {
             Err(error) => {
                 connections
                     .state
-                    .send_replace(State::Away(error.to_string().into()));
+                    .send_replace(State::Replacing(error.to_string().into()));
             }
         }
         drop(connections);
@@ -370,7 +370,7 @@ async fn watch_primary(connections: Weak<Connections>) {
         };
         let current = match &*connections.state.borrow() {
             State::Connected(connection) => Arc::clone(connection),
-            State::Away(_) => continue,
+            State::Replacing(_) => continue,
         };
         let found = timeout(CONNECT, connections.primary()).await;
         if let Ok(Ok(client)) = found
@@ -382,7 +382,7 @@ async fn watch_primary(connections: Weak<Connections>) {
 }
 
 /// Whether an error says that the connection leads to a wrong server, or to none.
-fn is_useless(error: &RedisError) -> bool {
+fn is_stale(error: &RedisError) -> bool {
     error.is_timeout() || error.is_unrecoverable_error() || is_refused_for_now(error)
 }
 
