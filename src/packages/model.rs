@@ -13,7 +13,7 @@ use crate::values::id;
 pub const ID_CHARS_MAX: usize = 128;
 pub const TYPE_CHARS_MAX: usize = 64;
 /// Types that every update of preferences must contain, if they are configured.
-pub const ALWAYS_SAID: [&str; 2] = ["personal", "marketing"];
+pub const ALWAYS_REQUIRED: [&str; 2] = ["personal", "marketing"];
 
 /// The id of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, without
 /// control characters, in NFC. Ids are path segments, so `.` and `..` are excluded.
@@ -46,7 +46,7 @@ pub struct PackageType(pub usize);
 #[derive(Debug, Clone)]
 pub struct Types {
     /// Name, and whether it is accepted without a preference.
-    kinds: Vec<(Box<str>, bool)>,
+    types: Vec<(Box<str>, bool)>,
 }
 
 impl Types {
@@ -73,30 +73,30 @@ impl Types {
         if let Some(stray) = opt_in.iter().find(|name| !names.contains(name)) {
             return Err(format!("{stray:?} is not one of the types"));
         }
-        let kind = |name: &String| (name.as_str().into(), !opt_in.contains(name));
+        let entry = |name: &String| (name.as_str().into(), !opt_in.contains(name));
         Ok(Self {
-            kinds: names.iter().map(kind).collect(),
+            types: names.iter().map(entry).collect(),
         })
     }
 
     pub fn find(&self, name: &str) -> Option<PackageType> {
-        let mut names = self.kinds.iter();
-        names.position(|kind| &*kind.0 == name).map(PackageType)
+        let mut names = self.types.iter();
+        names.position(|entry| &*entry.0 == name).map(PackageType)
     }
 
     /// In the order of the configuration.
     pub fn all(&self) -> impl Iterator<Item = (PackageType, &str)> {
-        let numbered = self.kinds.iter().enumerate();
-        numbered.map(|(at, kind)| (PackageType(at), &*kind.0))
+        let numbered = self.types.iter().enumerate();
+        numbered.map(|(at, entry)| (PackageType(at), &*entry.0))
     }
 
     pub fn name(&self, package_type: PackageType) -> &str {
-        &self.kinds[package_type.0].0
+        &self.types[package_type.0].0
     }
 
     /// Whether it is accepted without a preference.
-    pub fn is_taken_by_default(&self, package_type: PackageType) -> bool {
-        self.kinds[package_type.0].1
+    pub fn is_accepted_by_default(&self, package_type: PackageType) -> bool {
+        self.types[package_type.0].1
     }
 }
 
@@ -129,14 +129,14 @@ impl Package {
 
 /// A recipient's preference for one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word {
+pub struct Preference {
     /// From the request.
     pub timestamp: Timestamp,
     /// Whether the type is accepted.
     pub takes: bool,
 }
 
-impl Word {
+impl Preference {
     /// Which of two preferences holds: the later one, and of two with the same timestamp the refusal. The result does not
     /// depend on order or repetition.
     #[must_use]
@@ -153,7 +153,7 @@ impl Word {
 }
 
 /// A recipient's preferences by type.
-pub type Words = BTreeMap<PackageType, Word>;
+pub type Preferences = BTreeMap<PackageType, Preference>;
 
 /// An update of preferences.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,17 +166,17 @@ pub struct Update {
 
 impl Update {
     /// The preferences after this update, and whether all of it was applied.
-    pub fn merged_into(&self, before: &Words) -> (Words, bool) {
+    pub fn merged_into(&self, before: &Preferences) -> (Preferences, bool) {
         let mut after = before.clone();
         let mut applied = true;
         for (&package_type, &takes) in &self.takes {
-            let said = Word {
+            let new = Preference {
                 timestamp: self.timestamp,
                 takes,
             };
-            let word = after.entry(package_type).or_insert(said);
-            *word = word.merged(said);
-            applied &= *word == said;
+            let preference = after.entry(package_type).or_insert(new);
+            *preference = preference.merged(new);
+            applied &= *preference == new;
         }
         (after, applied)
     }
@@ -211,8 +211,14 @@ pub struct Processed {
 
 impl Processed {
     /// The outcome of a package of this type, given the recipient's preference for it.
-    pub fn decide(types: &Types, package_type: PackageType, word: Option<Word>) -> Self {
-        let takes = word.map_or(types.is_taken_by_default(package_type), |word| word.takes);
+    pub fn decide(
+        types: &Types,
+        package_type: PackageType,
+        preference: Option<Preference>,
+    ) -> Self {
+        let takes = preference.map_or(types.is_accepted_by_default(package_type), |preference| {
+            preference.takes
+        });
         Self {
             outcome: if takes {
                 Outcome::Delivered
@@ -220,7 +226,7 @@ impl Processed {
                 Outcome::Dropped
             },
             type_name: types.name(package_type).into(),
-            preference_timestamp: word.map(|word| word.timestamp),
+            preference_timestamp: preference.map(|preference| preference.timestamp),
         }
     }
 }
@@ -315,16 +321,17 @@ mod tests {
     #[test]
     fn without_a_word_the_default_decides_and_with_one_the_word() {
         let types = types(&["marketing"]);
-        let decided = |package_type, word| Processed::decide(&types, package_type, word);
+        let decided =
+            |package_type, preference| Processed::decide(&types, package_type, preference);
         assert_eq!(decided(PERSONAL, None).outcome, Outcome::Delivered);
         assert_eq!(decided(MARKETING, None).outcome, Outcome::Dropped);
         assert_eq!(decided(MARKETING, None).preference_timestamp, None);
         for (takes, outcome) in [(true, Outcome::Delivered), (false, Outcome::Dropped)] {
-            let word = Word {
+            let preference = Preference {
                 timestamp: at(7),
                 takes,
             };
-            let processed = decided(PERSONAL, Some(word));
+            let processed = decided(PERSONAL, Some(preference));
             assert_eq!(processed.outcome, outcome);
             assert_eq!(processed.preference_timestamp, Some(at(7)));
         }
@@ -337,11 +344,17 @@ mod tests {
             timestamp: at(second),
             takes: [(PERSONAL, takes)].into(),
         };
-        let (words, applied) = update(5, true).merged_into(&Words::new());
+        let (preferences, applied) = update(5, true).merged_into(&Preferences::new());
         assert!(applied);
-        assert_eq!(update(4, false).merged_into(&words), (words.clone(), false));
-        assert_eq!(update(5, true).merged_into(&words), (words.clone(), true));
-        let (refused, applied) = update(5, false).merged_into(&words);
+        assert_eq!(
+            update(4, false).merged_into(&preferences),
+            (preferences.clone(), false)
+        );
+        assert_eq!(
+            update(5, true).merged_into(&preferences),
+            (preferences.clone(), true)
+        );
+        let (refused, applied) = update(5, false).merged_into(&preferences);
         assert!(applied && !refused[&PERSONAL].takes);
         assert_eq!(update(5, true).merged_into(&refused), (refused, false));
     }
@@ -390,8 +403,8 @@ mod tests {
                 .prop_flat_map(|updates| (Just(updates.clone()), Just(updates).prop_shuffle())),
         ) {
             let last = |updates: &[Update]| {
-                let said = updates.iter();
-                said.fold(Words::new(), |words, update| update.merged_into(&words).0)
+                let updates = updates.iter();
+                updates.fold(Preferences::new(), |preferences, update| update.merged_into(&preferences).0)
             };
             prop_assert_eq!(last(&updates), last(&permuted));
             // Nor does a repetition.

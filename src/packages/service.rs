@@ -9,12 +9,14 @@ use tokio::sync::{Notify, OnceCell};
 
 use super::error::{SpaceLow, Unavailable};
 use super::metrics::Metrics;
-use super::model::{Id, Package, PackageType, Processed, Sent, Statistics, Types, Update, Words};
+use super::model::{
+    Id, Package, PackageType, Preferences, Processed, Sent, Statistics, Types, Update,
+};
 use super::store::Store;
 use crate::storage::{FreeSpace, carried_through};
 
 /// Interval of commits for malformed requests alone.
-const KEEP_EVERY: Duration = Duration::from_millis(250);
+const STORE_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 pub struct Packages {
@@ -99,12 +101,12 @@ impl Packages {
     ) -> Result<(Vec<(PackageType, bool)>, bool), Unavailable> {
         let Self { store, metrics, .. } = self.clone();
         let updated = carried_through(async move {
-            let (words, applied) = store.update(update).await?;
+            let (preferences, applied) = store.update(update).await?;
             metrics.updated(applied);
-            Ok((words, applied))
+            Ok((preferences, applied))
         });
-        let (words, applied) = updated.await?;
-        Ok((self.taken(&words), applied))
+        let (preferences, applied) = updated.await?;
+        Ok((self.effective(&preferences), applied))
     }
 
     /// A recipient's preferences by type, defaults included.
@@ -115,8 +117,8 @@ impl Packages {
         &self,
         recipient: Id,
     ) -> Result<Vec<(PackageType, bool)>, Unavailable> {
-        let words = self.store.words(recipient).await?;
-        Ok(self.taken(&words))
+        let preferences = self.store.preferences(recipient).await?;
+        Ok(self.effective(&preferences))
     }
 
     /// Deletes a recipient's preferences: the defaults hold, and the next preference is applied whatever its timestamp, also an older
@@ -132,7 +134,7 @@ impl Packages {
             Ok(())
         });
         reset.await?;
-        Ok(self.taken(&Words::new()))
+        Ok(self.effective(&Preferences::new()))
     }
 
     /// The latest timestamp that a preference may have now; None if it may have any.
@@ -141,30 +143,33 @@ impl Packages {
         Some(now.checked_add(ahead).unwrap_or(Timestamp::MAX))
     }
 
-    fn taken(&self, words: &Words) -> Vec<(PackageType, bool)> {
+    fn effective(&self, preferences: &Preferences) -> Vec<(PackageType, bool)> {
         let types = self.types.all();
         let taken = |(package_type, _)| {
-            let word = words.get(&package_type);
-            let by_default = self.types.is_taken_by_default(package_type);
-            (package_type, word.map_or(by_default, |word| word.takes))
+            let preference = preferences.get(&package_type);
+            let by_default = self.types.is_accepted_by_default(package_type);
+            (
+                package_type,
+                preference.map_or(by_default, |preference| preference.takes),
+            )
         };
         types.map(taken).collect()
     }
 
-    /// Counts a malformed request, in memory; see [`Packages::keep_counts`].
+    /// Counts a malformed request, in memory; see [`Packages::store_counts`].
     pub fn reject(&self) {
         self.metrics.rejected();
         self.rejected.counted.fetch_add(1, Ordering::Relaxed);
         self.rejected.more.notify_one();
     }
 
-    /// Stores the number of malformed requests every `KEEP_EVERY` while there are new ones. Never ends. A crash loses those of
-    /// the last interval; a stop none, if [`Packages::keep_rejected`] follows.
-    pub async fn keep_counts(&self) {
+    /// Stores the number of malformed requests every `STORE_EVERY` while there are new ones. Never ends. A crash loses those of
+    /// the last interval; a stop none, if [`Packages::store_rejected`] follows.
+    pub async fn store_counts(&self) {
         loop {
             self.rejected.more.notified().await;
-            tokio::time::sleep(KEEP_EVERY).await;
-            if self.keep_rejected().await.is_err() {
+            tokio::time::sleep(STORE_EVERY).await;
+            if self.store_rejected().await.is_err() {
                 // Retried until it succeeds. The storage logs the failure.
                 self.rejected.more.notify_one();
             }
@@ -175,14 +180,14 @@ impl Packages {
     ///
     /// # Errors
     /// See [`Unavailable`]; a retry is safe.
-    pub async fn keep_rejected(&self) -> Result<(), Unavailable> {
+    pub async fn store_rejected(&self) -> Result<(), Unavailable> {
         if self.rejected.counted() == 0 {
             return Ok(());
         }
         let stored = async { Ok(self.store.statistics().await?.rejected) };
         let before = *self.rejected.before.get_or_try_init(|| stored).await?;
         let total = before + self.rejected.counted();
-        self.store.keep_rejected(total).await
+        self.store.store_rejected(total).await
     }
 
     /// Counts since the beginning, including all configured types.

@@ -13,7 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::{Audit, Line};
-use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Update, Word, Words};
+use super::model::{
+    Id, Outcome, Package, Preference, Preferences, Processed, Sent, Statistics, Types, Update,
+};
 use super::store::{Answer, Store};
 use crate::storage::sqlite::{self, Database, Invariant, Micros, OpenError, application};
 
@@ -75,7 +77,7 @@ pub const INVARIANTS: &[Invariant] = &[Invariant {
 }];
 
 /// Rows that are expired with each new one, so that the ledger shrinks if `packages.remember` does.
-const FORGOTTEN_AT_ONCE: u32 = 4;
+const EXPIRED_PER_PACKAGE: u32 = 4;
 
 #[derive(Debug, Clone)]
 pub struct Sqlite {
@@ -102,7 +104,7 @@ impl Store for Sqlite {
         Box::pin(self.database.commit(move |connection| {
             let sent = send(connection, &types, &package)?;
             if let Some(remember) = remember.filter(|_| !sent.duplicate) {
-                grow_older(connection, &package.id, now, remember)?;
+                expire_old(connection, &package.id, now, remember)?;
             }
             Ok(sent)
         }))
@@ -115,21 +117,21 @@ impl Store for Sqlite {
         )
     }
 
-    fn update(&self, update: Update) -> Answer<'_, (Words, bool)> {
+    fn update(&self, update: Update) -> Answer<'_, (Preferences, bool)> {
         let types = Arc::clone(&self.types);
         Box::pin(self.database.commit(move |connection| {
-            let before = words(connection, &types, &update.recipient)?;
+            let before = preferences(connection, &types, &update.recipient)?;
             let (after, applied) = update.merged_into(&before);
-            for (package_type, word) in &after {
-                if before.get(package_type) != Some(word) {
+            for (package_type, preference) in &after {
+                if before.get(package_type) != Some(preference) {
                     let number = type_number(connection, types.name(*package_type))?;
                     connection
                         .prepare_cached("INSERT OR REPLACE INTO preferences VALUES (?, ?, ?, ?)")?
                         .execute(params![
                             update.recipient.as_str(),
                             number,
-                            Micros(word.timestamp),
-                            word.takes
+                            Micros(preference.timestamp),
+                            preference.takes
                         ])?;
                 }
             }
@@ -137,11 +139,11 @@ impl Store for Sqlite {
         }))
     }
 
-    fn words(&self, recipient: Id) -> Answer<'_, Words> {
+    fn preferences(&self, recipient: Id) -> Answer<'_, Preferences> {
         let types = Arc::clone(&self.types);
         Box::pin(
             self.database
-                .read(move |connection| words(connection, &types, &recipient)),
+                .read(move |connection| preferences(connection, &types, &recipient)),
         )
     }
 
@@ -154,7 +156,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn keep_rejected(&self, total: u64) -> Answer<'_, ()> {
+    fn store_rejected(&self, total: u64) -> Answer<'_, ()> {
         Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("UPDATE rejected SET requests = ?1 WHERE requests < ?1")?
@@ -200,11 +202,11 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
         });
     }
     let number = type_number(connection, types.name(package.package_type))?;
-    let word = connection
+    let preference = connection
         .prepare_cached("SELECT said_at, takes FROM preferences WHERE recipient = ? AND type = ?")?
-        .query_row(params![package.recipient.as_str(), number], word)
+        .query_row(params![package.recipient.as_str(), number], preference)
         .optional()?;
-    let processed = Processed::decide(types, package.package_type, word);
+    let processed = Processed::decide(types, package.package_type, preference);
     let kind = 2 * number + i64::from(processed.outcome == Outcome::Dropped);
     connection
         .prepare_cached("INSERT INTO packages VALUES (?, ?, ?, ?)")?
@@ -228,7 +230,7 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
 
 /// Stores the age of a new row, and deletes expired ones. Ages are measured by the storage's clock: a jump of the wall clock
 /// expires nothing.
-fn grow_older(
+fn expire_old(
     connection: &Connection,
     id: &Id,
     now: Timestamp,
@@ -243,7 +245,7 @@ fn grow_older(
     };
     let old: Vec<(i64, String)> = connection
         .prepare_cached("SELECT place, id, processed_at FROM ages ORDER BY place LIMIT ?")?
-        .query_map([FORGOTTEN_AT_ONCE], |row| {
+        .query_map([EXPIRED_PER_PACKAGE], |row| {
             let Micros(processed_at) = row.get(2)?;
             Ok((processed_at < oldest).then_some((row.get(0)?, row.get(1)?)))
         })?
@@ -290,24 +292,28 @@ fn outcome(dropped: bool) -> Outcome {
     }
 }
 
-fn word(row: &Row<'_>) -> rusqlite::Result<Word> {
+fn preference(row: &Row<'_>) -> rusqlite::Result<Preference> {
     let Micros(timestamp) = row.get(0)?;
-    Ok(Word {
+    Ok(Preference {
         timestamp,
         takes: row.get(1)?,
     })
 }
 
 /// A recipient's preferences for the configured types; preferences for other types stay in the table.
-fn words(connection: &Connection, types: &Types, recipient: &Id) -> rusqlite::Result<Words> {
-    let mut said = connection.prepare_cached(
+fn preferences(
+    connection: &Connection,
+    types: &Types,
+    recipient: &Id,
+) -> rusqlite::Result<Preferences> {
+    let mut statement = connection.prepare_cached(
         "SELECT said_at, takes, name FROM preferences JOIN types ON number = type WHERE recipient = ?",
     )?;
-    let said = said.query_map([recipient.as_str()], |row| {
+    let rows = statement.query_map([recipient.as_str()], |row| {
         let package_type = types.find(row.get_ref(2)?.as_str()?);
-        Ok(package_type.zip(Some(word(row)?)))
+        Ok(package_type.zip(Some(preference(row)?)))
     })?;
-    said.filter_map(Result::transpose).collect()
+    rows.filter_map(Result::transpose).collect()
 }
 
 /// The tables' number of a type; a new type gets the next one.

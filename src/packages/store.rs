@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 
 use super::error::Unavailable;
-use super::model::{Id, Package, Processed, Sent, Statistics, Update, Words};
+use super::model::{Id, Package, Preferences, Processed, Sent, Statistics, Update};
 
 /// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
@@ -19,17 +19,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn package(&self, id: Id) -> Answer<'_, Option<Processed>>;
 
     /// Applies an update: the preferences after it, and whether all of it was applied.
-    fn update(&self, update: Update) -> Answer<'_, (Words, bool)>;
+    fn update(&self, update: Update) -> Answer<'_, (Preferences, bool)>;
 
     /// A recipient's preferences; empty if there are none.
-    fn words(&self, recipient: Id) -> Answer<'_, Words>;
+    fn preferences(&self, recipient: Id) -> Answer<'_, Preferences>;
 
     /// Deletes a recipient's preferences. Durable once it has answered.
     fn reset(&self, recipient: Id) -> Answer<'_, ()>;
 
     /// Stores the number of malformed requests since the beginning. A number below the stored one changes nothing, so a failed
     /// call can be retried.
-    fn keep_rejected(&self, total: u64) -> Answer<'_, ()>;
+    fn store_rejected(&self, total: u64) -> Answer<'_, ()>;
 
     fn statistics(&self) -> Answer<'_, Statistics>;
 
@@ -54,11 +54,11 @@ impl Store for Closed {
         closed()
     }
 
-    fn update(&self, _: Update) -> Answer<'_, (Words, bool)> {
+    fn update(&self, _: Update) -> Answer<'_, (Preferences, bool)> {
         closed()
     }
 
-    fn words(&self, _: Id) -> Answer<'_, Words> {
+    fn preferences(&self, _: Id) -> Answer<'_, Preferences> {
         closed()
     }
 
@@ -66,7 +66,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn keep_rejected(&self, _: u64) -> Answer<'_, ()> {
+    fn store_rejected(&self, _: u64) -> Answer<'_, ()> {
         closed()
     }
 

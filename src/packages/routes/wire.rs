@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::model::{
-    ALWAYS_SAID, ID_CHARS_MAX, Id, Outcome, Package, PackageType, Processed, Sent, Statistics,
+    ALWAYS_REQUIRED, ID_CHARS_MAX, Id, Outcome, Package, PackageType, Processed, Sent, Statistics,
     Types, Update,
 };
 use crate::http::Problem;
@@ -99,7 +99,7 @@ fn package_type(fields: &mut Fields<'_>, types: &Types) -> Option<PackageType> {
 
 fn preference(fields: &mut Fields<'_>, type_name: &str) -> Option<bool> {
     let name = format!("{type_name}_preference");
-    let optional = !ALWAYS_SAID.contains(&type_name);
+    let optional = !ALWAYS_REQUIRED.contains(&type_name);
     if optional && fields.look(&name).is_none() {
         return None;
     }

@@ -84,10 +84,16 @@ async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
         );
     }
     let takes = async |id: &str, package_type: usize| {
-        let words = store.words(contract::id(id)).await.unwrap();
-        words.get(&PackageType(package_type)).map(|word| word.takes)
+        let preferences = store.preferences(contract::id(id)).await.unwrap();
+        preferences
+            .get(&PackageType(package_type))
+            .map(|preference| preference.takes)
     };
-    assert_eq!(takes("Zo\u{eb}", 0).await, Some(false), "the later word");
+    assert_eq!(
+        takes("Zo\u{eb}", 0).await,
+        Some(false),
+        "the later preference"
+    );
     assert_eq!(takes("Zo\u{eb}", 1).await, Some(false));
     assert_eq!(
         takes("\u{e9}", 0).await,
