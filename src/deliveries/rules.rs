@@ -83,7 +83,7 @@ impl Rules {
 
     /// Deliveries are numbered by their first event, from 1: of `total` deliveries, the last number that is evicted once it is
     /// finished.
-    pub fn outlived(&self, total: u64) -> u64 {
+    pub fn evictable_up_to(&self, total: u64) -> u64 {
         total.saturating_sub(self.kept)
     }
 }
@@ -173,8 +173,8 @@ mod tests {
         assert_eq!(rules.begin(counts(2), false), full);
         assert_eq!(rules.begin(counts(0), true), Ok(()));
         assert_eq!(rules.begin(counts(1), true), full);
-        for (total, outlived) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
-            assert_eq!(rules.outlived(total), outlived);
+        for (total, evictable_up_to) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
+            assert_eq!(rules.evictable_up_to(total), evictable_up_to);
         }
     }
 }

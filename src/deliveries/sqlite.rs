@@ -54,7 +54,7 @@ pub const INVARIANTS: &[Invariant] = &[
 ];
 
 /// Most deliveries that are evicted with each new one.
-pub const PUSHED_OUT_AT_ONCE: u32 = 20;
+pub const EVICTED_PER_EVENT: u32 = 20;
 
 #[derive(Debug, Clone)]
 pub struct Sqlite {
@@ -210,18 +210,18 @@ fn begin(
     connection
         .prepare_cached("UPDATE counts SET ongoing = ongoing + 1, total = ?")?
         .execute([number])?;
-    push_out(connection, rules.outlived(number))?;
+    evict(connection, rules.evictable_up_to(number))?;
     Ok(Recorded::New(event))
 }
 
-/// Deletes the oldest finished deliveries with numbers up to `outlived`, a bounded number, so that other operations do not
+/// Deletes the oldest finished deliveries with numbers up to `evictable_up_to`, a bounded number, so that other operations do not
 /// wait. The rest, after `deliveries.kept` was lowered, is deleted with later deliveries.
-fn push_out(connection: &Connection, outlived: u64) -> rusqlite::Result<()> {
+fn evict(connection: &Connection, evictable_up_to: u64) -> rusqlite::Result<()> {
     let over: Vec<u64> = connection
         .prepare_cached(
             "SELECT number FROM deliveries WHERE state >= 4 AND number <= ? ORDER BY number LIMIT ?",
         )?
-        .query_map(params![outlived, PUSHED_OUT_AT_ONCE], |row| row.get(0))?
+        .query_map(params![evictable_up_to, EVICTED_PER_EVENT], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for number in over {
         connection

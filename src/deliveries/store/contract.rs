@@ -48,7 +48,7 @@ pub(in super::super) async fn record(store: &impl Store, delivery: &str, event_t
 }
 
 /// The types of a delivery's stored events, in order.
-async fn told(store: &impl Store, delivery: &str) -> Option<Vec<EventType>> {
+async fn event_types(store: &impl Store, delivery: &str) -> Option<Vec<EventType>> {
     let history = store.history(id(delivery)).await.unwrap()?;
     assert_eq!(history.delivery.events as usize, history.events.len());
     assert_eq!(
@@ -84,12 +84,12 @@ pub(in super::super) async fn an_event_is_kept_in_its_place(store: impl Store) {
     }
     assert_ne!(store.version(), before);
     assert_eq!(
-        told(&store, "a").await.unwrap(),
+        event_types(&store, "a").await.unwrap(),
         [ParcelCollected, TakenOff, Landed]
     );
     assert_eq!(store.event(id("a"), 4).await.unwrap(), None);
     assert_eq!(store.event(id("b"), 1).await.unwrap(), None);
-    assert_eq!(told(&store, "b").await, None);
+    assert_eq!(event_types(&store, "b").await, None);
     assert_eq!(store.delivery(id("b")).await.unwrap(), None);
 }
 
@@ -111,7 +111,7 @@ pub(in super::super) async fn what_may_not_follow_leaves_no_trace(store: impl St
         let refused = store.record(event("a", event_type)).await;
         assert_eq!(refused, Err(illegal.into()));
     }
-    assert_eq!(told(&store, "a").await.unwrap().len(), 2);
+    assert_eq!(event_types(&store, "a").await.unwrap().len(), 2);
 }
 
 pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
@@ -140,7 +140,7 @@ pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
     let again = store.record(keyed("a", Crashed, "k2")).await;
     assert_eq!(again, Ok(Recorded::Replayed(end)));
     assert_eq!(
-        told(&store, "a").await.unwrap(),
+        event_types(&store, "a").await.unwrap(),
         [ParcelCollected, TakenOff, Crashed]
     );
 }
@@ -181,16 +181,16 @@ pub(in super::super) async fn one_too_many_pushes_out_the_oldest_that_is_over(st
     record(&store, "third", ParcelCollected).await;
     // The last three are first, second, third; the one that still flies stays, too.
     for name in ["flying", "first", "second", "third"] {
-        assert!(told(&store, name).await.is_some(), "{name}");
+        assert!(event_types(&store, name).await.is_some(), "{name}");
     }
     record(&store, "fourth", ParcelCollected).await;
-    assert_eq!(told(&store, "first").await, None);
-    assert!(told(&store, "flying").await.is_some());
+    assert_eq!(event_types(&store, "first").await, None);
+    assert!(event_types(&store, "flying").await.is_some());
     // Once it is over, it can be queried until the next one begins.
     record(&store, "flying", ParcelDelivered).await;
-    assert!(told(&store, "flying").await.is_some());
+    assert!(event_types(&store, "flying").await.is_some());
     record(&store, "fifth", ParcelCollected).await;
-    assert_eq!(told(&store, "flying").await, None);
+    assert_eq!(event_types(&store, "flying").await, None);
     let counts = Counts {
         ongoing: 3,
         total: 6,
@@ -323,7 +323,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(
     for name in &names {
         let kept = naive.deliveries.iter().find(|d| &d.name == name);
         let kept = kept.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
-        assert_eq!(told(&store, name).await, kept, "{name}");
+        assert_eq!(event_types(&store, name).await, kept, "{name}");
     }
 }
 
