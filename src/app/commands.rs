@@ -93,9 +93,9 @@ pub async fn redrive_couriers(
 ) -> anyhow::Result<String> {
     let aws = crate::storage::aws::Aws::find().await;
     config.couriers.check_region(aws.region())?;
-    let places = Engines::places(config);
-    let mut list = |buried: &couriers::queues::redrive::Buried| list(&buried.to_string());
-    let redriven = couriers::queues::redrive::redrive(&aws, &places, dry_run, &mut list);
+    let endpoints = Engines::endpoints(config);
+    let mut list = |letter: &couriers::queues::redrive::DeadLetter| list(&letter.to_string());
+    let redriven = couriers::queues::redrive::redrive(&aws, &endpoints, dry_run, &mut list);
     Ok(Box::pin(redriven).await?.to_string())
 }
 

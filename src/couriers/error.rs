@@ -7,7 +7,7 @@ pub use crate::storage::Unavailable;
 
 /// Why events were not published.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum AnnounceError {
+pub enum PublishError {
     /// The topic never accepts the events at these indices; all others were published.
     #[error("the topic refuses some of the events")]
     Refused(Vec<usize>),

@@ -48,7 +48,7 @@ impl Metrics {
         self.waiting.set(as_gauge(count));
     }
 
-    pub(super) fn taken_in(&self, outcomes: Result<&[Outcome], &Unavailable>) {
+    pub(super) fn submitted(&self, outcomes: Result<&[Outcome], &Unavailable>) {
         let Ok(outcomes) = outcomes else {
             self.unavailable.increment(1);
             return;

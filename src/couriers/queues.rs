@@ -44,7 +44,6 @@ use super::service::Couriers;
 use super::topic::Topic;
 use crate::storage::preflight::{Engine, Findings};
 
-mod chain;
 mod consumer;
 mod dead_letters;
 mod health;
@@ -54,15 +53,16 @@ mod probe;
 mod provision;
 mod publisher;
 pub mod redrive;
+mod topology;
 
-pub use chain::{Chain, NotProvisioned, Places};
 pub use health::Overview;
 pub use metrics::Metrics;
 pub use probe::probes;
+pub use topology::{Endpoints, NotProvisioned, Topology};
 
 use consumer::{Assignments, Consumer, Events};
-use metrics::Heard;
-use publisher::{Announcer, Publisher};
+use metrics::MessageKind;
+use publisher::{EventPublisher, OutboxPublisher};
 
 /// The roles of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,14 +70,14 @@ pub struct Settings {
     /// Whether it receives events, decides, and publishes assignments.
     pub dispatches: bool,
     /// Whether it receives assignments.
-    pub learns: bool,
+    pub replicates: bool,
     /// Visibility timeout of received messages, rounded up to whole seconds. From 1 s to 12 h.
     pub visibility: Duration,
 }
 
 /// The port that publishes events to the events topic.
-pub fn announcer(chain: &Chain, metrics: &Metrics) -> Arc<dyn Topic> {
-    Arc::new(Announcer::new(chain.clone(), metrics.clone()))
+pub fn event_publisher(topology: &Topology, metrics: &Metrics) -> Arc<dyn Topic> {
+    Arc::new(EventPublisher::new(topology.clone(), metrics.clone()))
 }
 
 pub const ENGINES: &[Engine] = &[Engine::Sns, Engine::Sqs];
@@ -96,7 +96,7 @@ impl Queues {
     /// Starts the tasks; `overview` has their state. Messages are received once the checks of [`ENGINES`] in `findings` have
     /// passed. Needs a runtime.
     pub fn start(
-        chain: &Chain,
+        topology: &Topology,
         couriers: &Couriers,
         settings: Settings,
         metrics: &Metrics,
@@ -112,12 +112,12 @@ impl Queues {
                 task.await;
             });
         };
-        let of = |heard, queue: &str| consumer::Parts {
-            chain: chain.clone(),
+        let of = |kind, queue: &str| consumer::Parts {
+            topology: topology.clone(),
             queue: queue.to_owned(),
             couriers: couriers.clone(),
             visibility: settings.visibility,
-            counts: metrics.of(heard),
+            counts: metrics.of(kind),
             stop: stop.clone(),
             overview: overview.clone(),
         };
@@ -128,12 +128,13 @@ impl Queues {
                 consume.await;
             })
         };
-        let places = chain.places();
+        let endpoints = topology.endpoints();
         if settings.dispatches {
-            let consumer = Consumer::<Events>::new(of(Heard::Events, &places.events_queue));
+            let consumer =
+                Consumer::<Events>::new(of(MessageKind::Events, &endpoints.events_queue));
             watched(after_checks(Box::pin(Arc::new(consumer).run())));
-            let publisher = Publisher::new(
-                chain.clone(),
+            let publisher = OutboxPublisher::new(
+                topology.clone(),
                 couriers.clone(),
                 metrics.clone(),
                 stop.clone(),
@@ -141,8 +142,8 @@ impl Queues {
             );
             watched(Box::pin(publisher.run()));
         }
-        if settings.learns {
-            let parts = of(Heard::Assignments, &places.assignments_queue);
+        if settings.replicates {
+            let parts = of(MessageKind::Assignments, &endpoints.assignments_queue);
             let consumer = Consumer::<Assignments>::new(parts);
             watched(after_checks(Box::pin(Arc::new(consumer).run())));
         }

@@ -28,7 +28,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, Val
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use self::notation::{Number, event_of, first_key, learned_key, learned_of_key, zone_key};
+use self::notation::{Number, event_of, first_key, replicated_key, replicated_of_key, zone_key};
 use self::writer::{Job, Writer};
 use super::error::Unavailable;
 use super::model::{
@@ -51,7 +51,7 @@ pub struct Settings {
     /// The count of newcomers.
     pub join: Join,
     /// Whether assignments go to the outbox.
-    pub tells: bool,
+    pub publishes: bool,
     /// Bound of the queue of requests; beyond it, [`Unavailable::Busy`].
     pub queue_max: usize,
 }
@@ -66,7 +66,7 @@ impl Health {
     }
 
     /// Maps the answer to a read. A server that answers reads may still refuse writes.
-    fn hears<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+    fn read_result<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
         answer.map_err(|error| {
             // Redis answers, but the request is wrong: a bug.
             if is_mistake(&error) {
@@ -81,8 +81,8 @@ impl Health {
     }
 
     /// Maps the answer to a write.
-    fn wrote<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
-        let written = self.hears(answer)?;
+    fn write_result<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+        let written = self.read_result(answer)?;
         if self.0.works() {
             info!("Redis works again");
         }
@@ -100,7 +100,7 @@ fn is_mistake(error: &RedisError) -> bool {
 }
 
 /// An answer that is not what was stored.
-fn nonsense(what: &'static str) -> RedisError {
+fn invalid_answer(what: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, what).into()
 }
 
@@ -138,9 +138,9 @@ impl Redis {
 
     async fn find_order(&self, order: OrderId) -> RedisResult<Option<Whereabouts>> {
         let id = order.to_string();
-        let decided = |zone| asks("HGET", &zone_key(zone, "orders"), &[&id]);
+        let decided = |zone| command("HGET", &zone_key(zone, "orders"), &[&id]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(decided).into();
-        questions.push(asks("GET", &learned_key(order), &[]));
+        questions.push(command("GET", &replicated_key(order), &[]));
         let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
         let mut found = None;
         // A decision made here wins over a replicated one, which is asked for last; a courier wins over parked.
@@ -154,10 +154,10 @@ impl Redis {
     }
 
     /// Stores the order's courier before the courier's order: a repetition completes a partial write.
-    async fn learn_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
+    async fn replicate_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
         let decided = assignments.iter().flat_map(|assignment| {
             let id = assignment.order_id.to_string();
-            Zone::ALL.map(|zone| asks("HGET", &zone_key(zone, "orders"), &[&id]))
+            Zone::ALL.map(|zone| command("HGET", &zone_key(zone, "orders"), &[&id]))
         });
         // Most were decided here if dispatcher and directory share one Redis.
         let decided: Vec<Option<String>> = self.engine.ask_all(decided.collect()).await?;
@@ -171,7 +171,7 @@ impl Redis {
             .collect();
         let claims = news.iter().map(|assignment| {
             let courier = assignment.courier_id.to_string();
-            let mut claim = asks("SET", &learned_key(assignment.order_id), &[&courier]);
+            let mut claim = command("SET", &replicated_key(assignment.order_id), &[&courier]);
             claim.arg("NX").arg("GET");
             claim
         });
@@ -183,7 +183,7 @@ impl Redis {
                 None => assignment.courier_id,
             };
             let order = assignment.order_id.to_string();
-            additions.push(asks("SADD", &learned_of_key(courier), &[&order]));
+            additions.push(command("SADD", &replicated_of_key(courier), &[&order]));
         }
         let _: Vec<u64> = self.engine.ask_all(additions).await?;
         Ok(())
@@ -192,9 +192,9 @@ impl Redis {
     async fn find_orders_of(&self, courier: CourierId) -> RedisResult<Vec<OrderId>> {
         // ';' follows ':'.
         let (from, to) = (format!("[{courier}:"), format!("({courier};"));
-        let given = |zone| asks("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
+        let given = |zone| command("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(given).into();
-        questions.push(asks("SMEMBERS", &learned_of_key(courier), &[]));
+        questions.push(command("SMEMBERS", &replicated_of_key(courier), &[]));
         let answers: Vec<Vec<String>> = self.engine.ask_all(questions).await?;
         let ids = answers.iter().flatten().map(|member| {
             let id = member.rsplit(':').next().unwrap_or_default();
@@ -207,18 +207,18 @@ impl Redis {
     /// A courier, looked up in all zones: one who moves is in the old zone, between zones, or in the new one.
     async fn find_courier(&self, courier: CourierId) -> RedisResult<Option<Courier>> {
         let id = courier.to_string();
-        let of = |(zone, name)| asks("HGET", &zone_key(zone, name), &[&id]);
+        let of = |(zone, name)| command("HGET", &zone_key(zone, name), &[&id]);
         let answers: Vec<Option<String>> =
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
-            known.hears(courier, zone, answers.iter().map(Option::as_deref))?;
+            known.add(courier, zone, answers.iter().map(Option::as_deref))?;
         }
         Ok(known.0.remove(&courier).map(|(_, courier)| courier))
     }
 
     async fn list_couriers(&self) -> RedisResult<Vec<Courier>> {
-        let of = |(zone, name)| asks("HGETALL", &zone_key(zone, name), &[]);
+        let of = |(zone, name)| command("HGETALL", &zone_key(zone, name), &[]);
         let answers: Vec<BTreeMap<String, String>> =
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
@@ -226,7 +226,7 @@ impl Redis {
             let ids: BTreeSet<&String> = answers.iter().flat_map(BTreeMap::keys).collect();
             for id in ids {
                 let of_courier = answers.iter().map(|it| it.get(id).map(String::as_str));
-                known.hears(courier_id(id)?, zone, of_courier)?;
+                known.add(courier_id(id)?, zone, of_courier)?;
             }
         }
         Ok(known.0.into_values().map(|(_, courier)| courier).collect())
@@ -234,7 +234,7 @@ impl Redis {
 
     async fn list_parked(&self, limit: usize) -> RedisResult<(Vec<AddOrder>, u64)> {
         let counts: Vec<u64> = self
-            .each_zone(|zone| asks("ZCARD", &zone_key(zone, "parked"), &[]))
+            .each_zone(|zone| command("ZCARD", &zone_key(zone, "parked"), &[]))
             .await?;
         // Sorted by letter.
         let zones = [Zone::E, Zone::N, Zone::S, Zone::W];
@@ -245,7 +245,10 @@ impl Redis {
                 break;
             }
             let key = zone_key(zone, "parked");
-            let places: Vec<String> = self.engine.ask(asks("ZRANGE", &key, &["0", &last])).await?;
+            let places: Vec<String> = self
+                .engine
+                .ask(command("ZRANGE", &key, &["0", &last]))
+                .await?;
             if places.is_empty() {
                 continue;
             }
@@ -266,7 +269,7 @@ impl Redis {
         let answers: Vec<Vec<(String, String)>> = self
             .each_zone(|zone| {
                 let key = zone_key(zone, "outgoing");
-                asks("ZRANGE", &key, &["0", &last, "WITHSCORES"])
+                command("ZRANGE", &key, &["0", &last, "WITHSCORES"])
             })
             .await?;
         let mut outgoing = Vec::new();
@@ -274,7 +277,7 @@ impl Redis {
             for (member, score) in of_zone {
                 let (order, courier) = member
                     .split_once(':')
-                    .ok_or_else(|| nonsense("not an assignment"))?;
+                    .ok_or_else(|| invalid_answer("not an assignment"))?;
                 outgoing.push(Outgoing {
                     number: Number::of_score(&score, zone)?.as_u64(),
                     assignment: Assignment {
@@ -291,12 +294,12 @@ impl Redis {
 
     /// The first events of these orders.
     async fn firsts(&self, orders: &[OrderId]) -> RedisResult<Vec<Event>> {
-        let first = |&order: &OrderId| asks("GET", &first_key(order), &[]);
+        let first = |&order: &OrderId| command("GET", &first_key(order), &[]);
         let texts: Vec<Option<String>> = self
             .engine
             .ask_all(orders.iter().map(first).collect())
             .await?;
-        let missing = || nonsense("an order without its first event");
+        let missing = || invalid_answer("an order without its first event");
         let event = |text: Option<String>| event_of(&text.ok_or_else(missing)?);
         texts.into_iter().map(event).collect()
     }
@@ -378,7 +381,7 @@ impl Redis {
             let key = zone_key(zone, "orders");
             let mut cursor = "0".to_owned();
             loop {
-                let scan = asks("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
+                let scan = command("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
                 let (next, page): (String, Vec<(String, String)>) = self.engine.ask(scan).await?;
                 for (id, courier) in page {
                     orders.insert(order_id(&id)?, notation::place_of(&courier)?);
@@ -420,7 +423,7 @@ struct Known(BTreeMap<CourierId, (u64, Courier)>);
 
 impl Known {
     /// What a zone has of a courier, in the order of [`PLACES`].
-    fn hears<'a>(
+    fn add<'a>(
         &mut self,
         id: CourierId,
         zone: Zone,
@@ -447,25 +450,29 @@ impl Known {
     }
 }
 
-fn asks(name: &str, key: &str, arguments: &[&str]) -> Cmd {
+fn command(name: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key).arg(arguments);
     command
 }
 
 fn courier_id(text: &str) -> RedisResult<CourierId> {
-    let id = text.parse().map_err(|_| nonsense("not a courier's id"))?;
+    let id = text
+        .parse()
+        .map_err(|_| invalid_answer("not a courier's id"))?;
     Ok(CourierId(id))
 }
 
 fn order_id(text: &str) -> RedisResult<OrderId> {
-    let id = text.parse().map_err(|_| nonsense("not an order's id"))?;
+    let id = text
+        .parse()
+        .map_err(|_| invalid_answer("not an order's id"))?;
     Ok(OrderId(id))
 }
 
 fn field<'a>(fields: &'a BTreeMap<String, String>, name: &str) -> RedisResult<&'a str> {
     let field = fields.get(name).map(String::as_str);
-    field.ok_or_else(|| nonsense("an entry of a stream lacks a field"))
+    field.ok_or_else(|| invalid_answer("an entry of a stream lacks a field"))
 }
 
 impl Store for Redis {
@@ -473,62 +480,65 @@ impl Store for Redis {
         Box::pin(self.job(events))
     }
 
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Box::pin(async { self.health.wrote(self.learn_all(assignments).await) })
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Box::pin(async {
+            self.health
+                .write_result(self.replicate_all(assignments).await)
+        })
     }
 
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
-        Box::pin(async move { self.health.hears(self.find_order(order).await) })
+        Box::pin(async move { self.health.read_result(self.find_order(order).await) })
     }
 
     fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
-        Box::pin(async { self.health.hears(self.all_orders().await) })
+        Box::pin(async { self.health.read_result(self.all_orders().await) })
     }
 
     fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
-        Box::pin(async move { self.health.hears(self.find_orders_of(courier).await) })
+        Box::pin(async move { self.health.read_result(self.find_orders_of(courier).await) })
     }
 
     fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
-        Box::pin(async move { self.health.hears(self.find_courier(courier).await) })
+        Box::pin(async move { self.health.read_result(self.find_courier(courier).await) })
     }
 
     fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
         Box::pin(async move {
-            let mut couriers = self.health.hears(self.list_couriers().await)?;
+            let mut couriers = self.health.read_result(self.list_couriers().await)?;
             couriers.retain(|known| zone.is_none_or(|zone| known.said.zone == zone));
             Ok(couriers)
         })
     }
 
     fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
-        Box::pin(async move { self.health.hears(self.list_parked(limit).await) })
+        Box::pin(async move { self.health.read_result(self.list_parked(limit).await) })
     }
 
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
         Box::pin(async move {
             let events = self.list_events(after, limit).await;
-            self.health.hears(events)
+            self.health.read_result(events)
         })
     }
 
     fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>> {
         Box::pin(async move {
             let outgoing = self.list_outgoing(limit).await;
-            self.health.hears(outgoing)
+            self.health.read_result(outgoing)
         })
     }
 
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         Box::pin(async move {
             let told = numbers.into_iter().map(|number| {
                 let (zone, number) = Number::of(number);
                 let score = number.score();
                 let key = zone_key(zone, "outgoing");
-                asks("ZREMRANGEBYSCORE", &key, &[&score, &score])
+                command("ZREMRANGEBYSCORE", &key, &[&score, &score])
             });
             let told: RedisResult<Vec<Value>> = self.engine.ask_all(told.collect()).await;
-            self.health.wrote(told.map(drop))
+            self.health.write_result(told.map(drop))
         })
     }
 

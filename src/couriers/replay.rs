@@ -26,7 +26,7 @@ pub struct Comparison {
 }
 
 /// Most differences that are reported.
-const TOLD_MAX: usize = 10;
+const DIFFERENCES_MAX: usize = 10;
 /// No limit.
 const ALL: usize = u32::MAX as usize;
 /// Events per read.
@@ -47,11 +47,11 @@ pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, U
     log.read(live, fresh).await?;
     let mut compared = None;
     for _ in 0..ATTEMPTS {
-        let kept = State::of(live).await?;
+        let stored = State::of(live).await?;
         if log.read(live, fresh).await? {
             continue;
         }
-        let comparison = log.compare(&kept, &State::of(fresh).await?);
+        let comparison = log.compare(&stored, &State::of(fresh).await?);
         // A difference within the log is final.
         if comparison.agrees() || log.differing > 0 {
             return Ok(comparison);
@@ -81,11 +81,11 @@ impl Log {
         let before = self.events;
         loop {
             let page = live.events(self.last, PAGE).await?;
-            let told: Vec<(Event, Timestamp)> = page
+            let events: Vec<(Event, Timestamp)> = page
                 .iter()
                 .map(|recorded| (recorded.event.clone(), recorded.at))
                 .collect();
-            let outcomes = fresh.apply(told).await?;
+            let outcomes = fresh.apply(events).await?;
             for (
                 Recorded {
                     number, outcome, ..
@@ -106,7 +106,7 @@ impl Log {
         }
     }
 
-    fn compare(&self, kept: &State, log: &State) -> Comparison {
+    fn compare(&self, stored: &State, log: &State) -> Comparison {
         let mut differences = Vec::new();
         if let Some(first) = self.first_differing {
             let count = self.differing;
@@ -114,15 +114,15 @@ impl Log {
                 "{count} events have another outcome than in the log, event {first} first"
             ));
         }
-        differ("courier", &kept.couriers, &log.couriers, &mut differences);
-        differ("order", &kept.orders, &log.orders, &mut differences);
+        differ("courier", &stored.couriers, &log.couriers, &mut differences);
+        differ("order", &stored.orders, &log.orders, &mut differences);
         differ(
             "the wait of order",
-            &kept.waiting,
+            &stored.waiting,
             &log.waiting,
             &mut differences,
         );
-        differences.truncate(TOLD_MAX);
+        differences.truncate(DIFFERENCES_MAX);
         let parked = |place: &&Whereabouts| matches!(place, Whereabouts::Parked);
         Comparison {
             events: self.events,
@@ -156,20 +156,20 @@ impl State {
 
 fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
     what: &str,
-    kept: &BTreeMap<K, V>,
+    stored: &BTreeMap<K, V>,
     log: &BTreeMap<K, V>,
     differences: &mut Vec<String>,
 ) {
-    for (id, kept) in kept {
+    for (id, stored) in stored {
         match log.get(id) {
             None => differences.push(format!("{what} {id} is stored, and not in the log")),
-            Some(by_log) if by_log != kept => {
-                differences.push(format!("{what} {id} is {kept:?}, by the log {by_log:?}"));
+            Some(by_log) if by_log != stored => {
+                differences.push(format!("{what} {id} is {stored:?}, by the log {by_log:?}"));
             }
             Some(_) => {}
         }
     }
-    for id in log.keys().filter(|id| !kept.contains_key(id)) {
+    for id in log.keys().filter(|id| !stored.contains_key(id)) {
         differences.push(format!("{what} {id} is in the log, and not stored"));
     }
 }

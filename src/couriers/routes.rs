@@ -14,7 +14,7 @@ use self::wire::{
     EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
 use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
-use super::service::{Couriers, TakenIn};
+use super::service::{Couriers, Submitted};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
@@ -75,11 +75,11 @@ async fn take_in_events(
     AnyJson(body): AnyJson,
 ) -> Result<Response, Problem> {
     let events = wire::events(&body)?;
-    let taken_in = desk.couriers.take_in(events).await;
-    let taken_in = taken_in.map_err(|error| wire::not_announced(error, body.is_array()))?;
-    let outcomes: Vec<EventOutcome> = match taken_in {
-        TakenIn::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
-        TakenIn::Announced(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
+    let submitted = desk.couriers.submit(events).await;
+    let submitted = submitted.map_err(|error| wire::not_published(error, body.is_array()))?;
+    let outcomes: Vec<EventOutcome> = match submitted {
+        Submitted::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
+        Submitted::Published(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
     };
     let mut response = not_kept(&outcomes);
     *response.status_mut() = StatusCode::ACCEPTED;

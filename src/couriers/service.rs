@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::error::{AnnounceError, Unavailable};
+use super::error::{PublishError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
@@ -35,11 +35,11 @@ pub struct Couriers {
 
 /// What happened to submitted events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TakenIn {
+pub enum Submitted {
     /// They were applied, with these outcomes.
     Applied(Vec<Outcome>),
     /// So many were published for the dispatcher.
-    Announced(usize),
+    Published(usize),
 }
 
 impl Couriers {
@@ -69,14 +69,14 @@ impl Couriers {
     ///
     /// # Errors
     /// See [`PublishError`]. Some of them may have been applied; sent again, they are duplicates.
-    pub async fn take_in(&self, events: Vec<Event>) -> Result<TakenIn, AnnounceError> {
+    pub async fn submit(&self, events: Vec<Event>) -> Result<Submitted, PublishError> {
         match &self.topic {
             Some(topic) if !self.dispatches => {
                 let count = events.len();
-                topic.announce(events).await?;
-                Ok(TakenIn::Announced(count))
+                topic.publish(events).await?;
+                Ok(Submitted::Published(count))
             }
-            _ => Ok(TakenIn::Applied(self.decide(events).await?)),
+            _ => Ok(Submitted::Applied(self.decide(events).await?)),
         }
     }
 
@@ -99,7 +99,7 @@ impl Couriers {
         let desk = self.clone();
         carried_through(async move {
             let outcomes = desk.store.apply(events).await;
-            desk.metrics.taken_in(outcomes.as_deref());
+            desk.metrics.submitted(outcomes.as_deref());
             desk.decided.notify_one();
             drop(held);
             outcomes
@@ -116,8 +116,8 @@ impl Couriers {
     ///
     /// # Errors
     /// See [`Unavailable`].
-    pub async fn learn(&self, assignments: Vec<Assignment>) -> Result<(), Unavailable> {
-        self.store.learn(assignments).await
+    pub async fn replicate(&self, assignments: Vec<Assignment>) -> Result<(), Unavailable> {
+        self.store.replicate(assignments).await
     }
 
     /// Unpublished assignments, oldest first, at most `limit`.
@@ -132,8 +132,8 @@ impl Couriers {
     ///
     /// # Errors
     /// See [`Unavailable`]; they are published again then.
-    pub async fn told(&self, numbers: Vec<u64>) -> Result<(), Unavailable> {
-        self.store.told(numbers).await
+    pub async fn mark_published(&self, numbers: Vec<u64>) -> Result<(), Unavailable> {
+        self.store.mark_published(numbers).await
     }
 
     /// Where an order is; None if it is unknown.
@@ -157,7 +157,7 @@ impl Couriers {
     ///
     /// # Errors
     /// What `change` or the topic refuses; [`Unavailable`], after which a retry is safe.
-    pub async fn change<E: From<Unavailable> + From<AnnounceError>>(
+    pub async fn change<E: From<Unavailable> + From<PublishError>>(
         &self,
         courier: CourierId,
         change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,
@@ -166,7 +166,7 @@ impl Couriers {
         let before = self.store.courier(courier).await?;
         let events = vec![Event::Courier(change(before.as_ref())?)];
         match &self.topic {
-            Some(topic) => topic.announce(events).await?,
+            Some(topic) => topic.publish(events).await?,
             None => self.decide_holding(events, alone).await.map(drop)?,
         }
         Ok(())

@@ -61,23 +61,23 @@ pub struct Sqlite {
     database: Database,
     join: Join,
     /// Whether assignments go to the outbox.
-    tells: bool,
+    publishes: bool,
 }
 
 impl Sqlite {
     /// The database must have been opened with [`MIGRATIONS`].
-    pub fn new(database: Database, join: Join, tells: bool) -> Self {
+    pub fn new(database: Database, join: Join, publishes: bool) -> Self {
         Self {
             database,
             join,
-            tells,
+            publishes,
         }
     }
 }
 
 impl Store for Sqlite {
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
-        let (join, tells) = (self.join, self.tells);
+        let (join, publishes) = (self.join, self.publishes);
         // Serialized here, not on the writer's thread.
         let events = events.into_iter().map(|(event, at)| {
             let text = serde_json::to_string(&event);
@@ -89,7 +89,7 @@ impl Store for Sqlite {
                 let text = text.map_err(written)?;
                 let (outcome, assignments) = apply(connection, event, join)?;
                 record(connection, &text, at, outcome)?;
-                for assignment in assignments.iter().filter(|_| tells) {
+                for assignment in assignments.iter().filter(|_| publishes) {
                     tell(connection, *assignment)?;
                 }
                 Ok(outcome)
@@ -98,7 +98,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
         Box::pin(self.database.commit(move |connection| {
             for Assignment {
                 order_id,
@@ -229,7 +229,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         Box::pin(self.database.commit(move |connection| {
             for number in numbers {
                 connection

@@ -41,7 +41,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>>;
 
     /// Stores replicated assignments. An order that has a courier already keeps it.
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()>;
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()>;
 
     /// Where an order is, decided here or replicated; None if it is unknown.
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>>;
@@ -68,7 +68,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>>;
 
     /// Removes published assignments from the outbox.
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
 
     /// Whether the engine's last operation succeeded. Databases in the data directory are watched by themselves.
     fn is_well(&self) -> bool {
@@ -92,7 +92,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn learn(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
+    fn replicate(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
         closed()
     }
 
@@ -128,7 +128,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn told(&self, _: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, _: Vec<u64>) -> Answer<'_, ()> {
         closed()
     }
 

@@ -18,12 +18,12 @@ const WAIT: Duration = Duration::from_millis(250);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
-pub(super) struct Trouble {
+pub(super) struct CallError {
     pub(super) action: Action,
     pub(super) cause: String,
 }
 
-impl Trouble {
+impl CallError {
     /// A failure that a retry can end.
     pub(super) fn of(cause: impl Into<String>) -> Self {
         let cause = cause.into();
@@ -59,7 +59,7 @@ impl Trouble {
     }
 }
 
-impl<E> From<SdkError<E, HttpResponse>> for Trouble
+impl<E> From<SdkError<E, HttpResponse>> for CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -79,11 +79,11 @@ where
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(super) struct Backoff {
     failures: u32,
 }
 
-impl Pauses {
+impl Backoff {
     /// Failures so far.
     pub(super) fn failures(&self) -> u32 {
         self.failures

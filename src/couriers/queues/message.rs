@@ -12,7 +12,7 @@ const REASON_CHARS_MAX: usize = 1000;
 ///
 /// # Errors
 /// Why it is unparseable: a text that SQS accepts as an attribute.
-pub(super) fn understand<T>(
+pub(super) fn parse<T>(
     body: &str,
     read: impl FnOnce(&Value) -> Result<T, Vec<Mistake>>,
 ) -> Result<T, String> {
@@ -91,10 +91,10 @@ mod tests {
         let raw = courier().to_string();
         let envelope =
             json!({"Type": "Notification", "MessageId": "1", "Message": raw}).to_string();
-        let understood = understand(&raw, event).unwrap();
+        let understood = parse(&raw, event).unwrap();
         assert!(matches!(understood, Event::Courier(_)));
-        assert_eq!(understand(&envelope, event).unwrap(), understood);
-        assert_eq!(understand(&format!(" {raw}\n"), event).unwrap(), understood);
+        assert_eq!(parse(&envelope, event).unwrap(), understood);
+        assert_eq!(parse(&format!(" {raw}\n"), event).unwrap(), understood);
     }
 
     #[test]
@@ -126,10 +126,10 @@ mod tests {
                 "It is no event: ",
             ),
         ] {
-            let reason = understand(&body, event).unwrap_err();
+            let reason = parse(&body, event).unwrap_err();
             assert!(reason.starts_with(begins), "{body}: {reason}");
         }
-        let reason = understand(&told, assignment).unwrap_err();
+        let reason = parse(&told, assignment).unwrap_err();
         assert_eq!(reason, "/courierId: It must be a UUID.");
     }
 

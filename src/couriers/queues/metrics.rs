@@ -4,7 +4,7 @@ use metrics::{Counter, counter, describe_counter};
 
 /// What a queue has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum MessageKind {
     Events,
     Assignments,
 }
@@ -68,10 +68,10 @@ impl Metrics {
         }
     }
 
-    pub(super) fn of(&self, heard: Heard) -> Counts {
-        match heard {
-            Heard::Events => self.events.clone(),
-            Heard::Assignments => self.assignments.clone(),
+    pub(super) fn of(&self, kind: MessageKind) -> Counts {
+        match kind {
+            MessageKind::Events => self.events.clone(),
+            MessageKind::Assignments => self.assignments.clone(),
         }
     }
 }

@@ -6,8 +6,8 @@ use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 
-use super::chain::{NotProvisioned, Places};
 use super::health::is_missing;
+use super::topology::{Endpoints, NotProvisioned};
 use crate::storage::aws::error_chain;
 
 /// Default names.
@@ -26,31 +26,33 @@ const RETENTION_S: &str = "1209600";
 pub(super) async fn provision(
     sns: &aws_sdk_sns::Client,
     sqs: &aws_sdk_sqs::Client,
-    wanted: &Places,
-) -> Result<Places, NotProvisioned> {
-    let maker = Maker { sns, sqs };
+    wanted: &Endpoints,
+) -> Result<Endpoints, NotProvisioned> {
+    let provisioner = Provisioner { sns, sqs };
     // Queues before topics: a message to a topic without a queue is lost.
-    let (dead_letters, dead_arn) = maker
+    let (dead_letters, dead_arn) = provisioner
         .queue(&wanted.dead_letters, DEAD_LETTERS, None)
         .await?;
     let after = Some(&*dead_arn);
-    let (events_queue, events_arn) = maker
+    let (events_queue, events_arn) = provisioner
         .queue(&wanted.events_queue, EVENTS_QUEUE, after)
         .await?;
-    let (assignments_queue, assignments_arn) = maker
+    let (assignments_queue, assignments_arn) = provisioner
         .queue(&wanted.assignments_queue, ASSIGNMENTS_QUEUE, after)
         .await?;
-    let events_topic = maker.topic(&wanted.events_topic, EVENTS_TOPIC).await?;
-    maker
+    let events_topic = provisioner
+        .topic(&wanted.events_topic, EVENTS_TOPIC)
+        .await?;
+    provisioner
         .subscribe(&events_topic, &events_queue, &events_arn)
         .await?;
-    let assignments_topic = maker
+    let assignments_topic = provisioner
         .topic(&wanted.assignments_topic, ASSIGNMENTS_TOPIC)
         .await?;
-    maker
+    provisioner
         .subscribe(&assignments_topic, &assignments_queue, &assignments_arn)
         .await?;
-    Ok(Places {
+    Ok(Endpoints {
         events_topic,
         events_queue,
         assignments_topic,
@@ -65,12 +67,12 @@ pub(super) fn name_of(place: &str) -> &str {
     place.rsplit(['/', ':']).next().unwrap_or(place)
 }
 
-struct Maker<'a> {
+struct Provisioner<'a> {
     sns: &'a aws_sdk_sns::Client,
     sqs: &'a aws_sdk_sqs::Client,
 }
 
-impl Maker<'_> {
+impl Provisioner<'_> {
     async fn topic(&self, configured: &str, otherwise: &str) -> Result<String, NotProvisioned> {
         let name = if configured.is_empty() {
             otherwise

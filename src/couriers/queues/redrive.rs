@@ -13,12 +13,12 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use super::super::reading;
-use super::chain::Places;
 use super::consumer::{BATCH_MAX, seconds};
 use super::dead_letters::{Attributes, QUEUE, REASON};
 use super::health::is_missing;
-use super::message::understand;
+use super::message::parse;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
+use super::topology::Endpoints;
 use crate::storage::aws::{Aws, error_chain};
 
 /// Long-poll wait on the dead-letter queue.
@@ -65,7 +65,7 @@ impl fmt::Display for Redriven {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Buried {
+pub struct DeadLetter {
     pub id: String,
     /// The name of the queue it came from, as far as known.
     pub from: String,
@@ -73,7 +73,7 @@ pub struct Buried {
     pub reason: Option<String>,
 }
 
-impl fmt::Display for Buried {
+impl fmt::Display for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, from, reason } = self;
         let reason = reason.as_deref().unwrap_or("it was received too often");
@@ -97,9 +97,9 @@ enum Way {
 /// What failed, and how many messages were moved before.
 pub async fn redrive(
     aws: &Aws,
-    configured: &Places,
+    configured: &Endpoints,
     dry_run: bool,
-    list: &mut (dyn FnMut(&Buried) + Send),
+    list: &mut (dyn FnMut(&DeadLetter) + Send),
 ) -> Result<Redriven, Interrupted> {
     let sqs = aws.sqs();
     let at = async |place: &str, name: &str| Box::pin(find(&sqs, place, name)).await;
@@ -199,7 +199,7 @@ struct Going {
 }
 
 impl Redrive {
-    async fn all(&mut self, list: &mut (dyn FnMut(&Buried) + Send)) -> Result<(), Interrupted> {
+    async fn all(&mut self, list: &mut (dyn FnMut(&DeadLetter) + Send)) -> Result<(), Interrupted> {
         let mut idle = 0;
         while idle < IDLE_MAX {
             let messages = self.receive().await?;
@@ -248,7 +248,7 @@ impl Redrive {
     fn look_at(
         &mut self,
         message: Message,
-        list: &mut (dyn FnMut(&Buried) + Send),
+        list: &mut (dyn FnMut(&DeadLetter) + Send),
     ) -> Option<Going> {
         let (from, way) = self.origin(&message);
         let reason = attribute(&message, REASON).map(str::to_owned);
@@ -282,7 +282,7 @@ impl Redrive {
             None => self.done.strangers += 1,
         }
         if first && self.dry_run && !late {
-            list(&Buried { id, from, reason });
+            list(&DeadLetter { id, from, reason });
         }
         self.left.push(receipt);
         None
@@ -306,7 +306,7 @@ impl Redrive {
         }
         // SQS dead-lettered it, and does not say from where.
         let body = message.body.as_deref().unwrap_or_default();
-        let (url, way) = match understand(body, reading::assignment) {
+        let (url, way) = match parse(body, reading::assignment) {
             Ok(_) => (&self.assignments, Way::Assignments),
             Err(_) => (&self.events, Way::Events),
         };

@@ -16,7 +16,7 @@ pub(super) const WAIT: Duration = Duration::from_secs(20);
 
 /// Topics by their ARNs, queues by their URLs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Places {
+pub struct Endpoints {
     /// Where events are published.
     pub events_topic: String,
     /// From which the dispatcher receives them.
@@ -39,7 +39,7 @@ pub struct NotProvisioned {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Chain {
+pub struct Topology {
     inner: Arc<Inner>,
 }
 
@@ -47,32 +47,38 @@ struct Inner {
     sns: aws_sdk_sns::Client,
     sqs: aws_sdk_sqs::Client,
     waiting: aws_sdk_sqs::Client,
-    places: Places,
+    endpoints: Endpoints,
     /// What to create if it is missing; None without `aws.provision`.
-    wanted: Option<Places>,
+    wanted: Option<Endpoints>,
     /// Incremented when a call failed: something may be missing.
-    suspicions: AtomicU64,
+    generation: AtomicU64,
     /// The generation up to which everything was provisioned. Locked while provisioning.
-    seen_to: Mutex<u64>,
+    provisioned: Mutex<u64>,
 }
 
-impl fmt::Debug for Chain {
+impl fmt::Debug for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let places = &self.inner.places;
-        f.debug_struct("Chain").field("places", places).finish()
+        let endpoints = &self.inner.endpoints;
+        f.debug_struct("Topology")
+            .field("endpoints", endpoints)
+            .finish()
     }
 }
 
-impl Chain {
+impl Topology {
     /// Clients for what is configured. With `make`, missing topics and queues are created first: under the name in the ARN or URL, or,
     /// where that is empty, as events-topic, events-queue, assignments-topic, assignments-queue and dead-letter-queue.
     ///
     /// # Errors
     /// What could not be created.
-    pub async fn open(aws: &Aws, configured: Places, make: bool) -> Result<Self, NotProvisioned> {
+    pub async fn open(
+        aws: &Aws,
+        configured: Endpoints,
+        make: bool,
+    ) -> Result<Self, NotProvisioned> {
         let (sns, sqs) = (aws.sns(), aws.sqs());
         let wanted = make.then(|| configured.clone());
-        let places = match &wanted {
+        let endpoints = match &wanted {
             Some(wanted) => Box::pin(provision(&sns, &sqs, wanted)).await?,
             None => configured,
         };
@@ -80,18 +86,18 @@ impl Chain {
             sns,
             sqs,
             waiting: aws.sqs_waiting(WAIT),
-            places,
+            endpoints,
             wanted,
-            suspicions: AtomicU64::new(0),
-            seen_to: Mutex::new(0),
+            generation: AtomicU64::new(0),
+            provisioned: Mutex::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
 
-    pub(super) fn places(&self) -> &Places {
-        &self.inner.places
+    pub(super) fn endpoints(&self) -> &Endpoints {
+        &self.inner.endpoints
     }
 
     pub(super) fn sns(&self) -> &aws_sdk_sns::Client {
@@ -108,13 +114,13 @@ impl Chain {
     }
 
     /// Whether missing topics and queues are created.
-    pub(super) fn makes(&self) -> bool {
+    pub(super) fn provisions(&self) -> bool {
         self.inner.wanted.is_some()
     }
 
     /// A call has failed. A restarted emulator may have lost everything.
-    pub(super) fn suspect(&self) {
-        self.inner.suspicions.fetch_add(1, Ordering::Release);
+    pub(super) fn mark_dirty(&self) {
+        self.inner.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Creates what is missing, if that is allowed and a call has failed. Called before every publish, too: a topic that another process
@@ -127,11 +133,11 @@ impl Chain {
         let Some(wanted) = &inner.wanted else {
             return Ok(());
         };
-        let mut seen_to = inner.seen_to.lock().await;
-        let suspicions = inner.suspicions.load(Ordering::Acquire);
-        if *seen_to < suspicions {
+        let mut provisioned = inner.provisioned.lock().await;
+        let generation = inner.generation.load(Ordering::Acquire);
+        if *provisioned < generation {
             Box::pin(provision(&inner.sns, &inner.sqs, wanted)).await?;
-            *seen_to = suspicions;
+            *provisioned = generation;
         }
         Ok(())
     }

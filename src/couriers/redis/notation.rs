@@ -6,7 +6,7 @@ use redis::RedisResult;
 use super::super::model::{
     AddCourier, AddOrder, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
-use super::{courier_id, nonsense};
+use super::{courier_id, invalid_answer};
 
 /// The keys of a zone, in the order in which `zone.lua` has them.
 const ZONE_KEYS: [&str; 11] = [
@@ -34,12 +34,12 @@ pub(super) fn home_key(courier: CourierId) -> String {
 }
 
 /// The key of an order's replicated courier.
-pub(super) fn learned_key(order: OrderId) -> String {
+pub(super) fn replicated_key(order: OrderId) -> String {
     format!("odyssey:couriers:learned:{order}")
 }
 
 /// The key of a courier's replicated orders.
-pub(super) fn learned_of_key(courier: CourierId) -> String {
+pub(super) fn replicated_of_key(courier: CourierId) -> String {
     format!("odyssey:couriers:learned-of:{courier}")
 }
 
@@ -125,15 +125,15 @@ pub(super) fn micros(at: Timestamp) -> String {
 pub(super) fn time_of(text: &str) -> RedisResult<Timestamp> {
     let micros = text.parse().ok();
     let at = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    at.ok_or_else(|| nonsense("not a time"))
+    at.ok_or_else(|| invalid_answer("not a time"))
 }
 
 pub(super) fn written(event: &Event) -> RedisResult<String> {
-    serde_json::to_string(event).map_err(|_| nonsense("an event cannot be written"))
+    serde_json::to_string(event).map_err(|_| invalid_answer("an event cannot be written"))
 }
 
 pub(super) fn event_of(text: &str) -> RedisResult<Event> {
-    serde_json::from_str(text).map_err(|_| nonsense("not an event"))
+    serde_json::from_str(text).map_err(|_| invalid_answer("not an event"))
 }
 
 /// Parses `sequence:unparked:available:name` of a courier.
@@ -145,7 +145,7 @@ pub(super) fn said_of(
 ) -> RedisResult<(u64, Courier)> {
     let parts: Vec<&str> = said.splitn(4, ':').collect();
     let [sequence, _, available, name] = parts[..] else {
-        return Err(nonsense("not a courier"));
+        return Err(invalid_answer("not a courier"));
     };
     let said = AddCourier {
         id,
@@ -158,7 +158,7 @@ pub(super) fn said_of(
 }
 
 fn number(text: &str) -> RedisResult<u64> {
-    text.parse().map_err(|_| nonsense("not a number"))
+    text.parse().map_err(|_| invalid_answer("not a number"))
 }
 
 /// An order's courier; empty while it is parked.
@@ -170,7 +170,7 @@ pub(super) fn place_of(courier: &str) -> RedisResult<Whereabouts> {
 }
 
 pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
-    let wrong = || nonsense("not an outcome");
+    let wrong = || invalid_answer("not an outcome");
     let mut letters = text.chars();
     let kind = letters.next();
     let rest = letters.as_str();
@@ -205,10 +205,10 @@ impl Takes {
     pub(super) fn read(text: &str) -> RedisResult<Self> {
         let parts: Vec<&str> = text.splitn(5, '\n').collect();
         let [sequence, count, number, at, event] = parts[..] else {
-            return Err(nonsense("not a courier's move"));
+            return Err(invalid_answer("not a courier's move"));
         };
         let Event::Courier(said) = event_of(event)? else {
-            return Err(nonsense("an order does not move"));
+            return Err(invalid_answer("an order does not move"));
         };
         let [sequence, count, number, at, event] =
             [sequence, count, number, at, event].map(str::to_owned);

@@ -14,20 +14,20 @@ use super::super::model::{AddCourier, AddOrder, Event, Join, Outcome, Zone};
 use super::notation::{
     Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
 };
-use super::{Health, Settings, asks, nonsense};
+use super::{Health, Settings, command, invalid_answer};
 use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
 
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
 static HOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("home.lua")));
 
 /// Most requests of a batch.
-const TOGETHER: usize = 256;
+const BATCH_MAX: usize = 256;
 /// Batches in progress: while Redis decides about one, the next one is written.
 const LANES: usize = 2;
 /// Most orders per script call: it blocks its node for some 20 µs per order.
-const OF_ONE_SCRIPT: usize = 100;
+const ORDERS_PER_SCRIPT: usize = 100;
 /// Interval of completing unfinished moves, and of probing Redis after a failure.
-const ROUND: Duration = Duration::from_secs(1);
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 /// Backoff of retries: a restarted server is back within them.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(20),
@@ -54,7 +54,7 @@ pub(super) struct Writer {
 /// Settings that the scripts need.
 #[derive(Debug, Clone, Copy)]
 struct Desk {
-    tells: &'static str,
+    publishes: &'static str,
     join: &'static str,
 }
 
@@ -68,7 +68,7 @@ struct Pending {
 impl Writer {
     pub(super) fn new(engine: Engine, settings: Settings, health: Health) -> Self {
         let desk = Desk {
-            tells: if settings.tells { "1" } else { "0" },
+            publishes: if settings.publishes { "1" } else { "0" },
             join: match settings.join {
                 Join::Zero => "zero",
                 Join::Min => "min",
@@ -85,7 +85,7 @@ impl Writer {
     pub(super) async fn run(self, mut waiting: mpsc::Receiver<Job>) {
         let writer = Arc::new(self);
         let lanes = Arc::new(Semaphore::new(LANES));
-        let mut rounds = interval(ROUND);
+        let mut rounds = interval(MAINTAIN_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // While all lanes are in use, the queue grows into a larger batch.
@@ -94,7 +94,7 @@ impl Writer {
             };
             let mut jobs = Vec::new();
             tokio::select! {
-                count = waiting.recv_many(&mut jobs, TOGETHER) => {
+                count = waiting.recv_many(&mut jobs, BATCH_MAX) => {
                     if count == 0 {
                         return;
                     }
@@ -106,7 +106,7 @@ impl Writer {
                 }
                 _ = rounds.tick() => {
                     // No caller waits for this.
-                    let _ = writer.look_after().await;
+                    let _ = writer.maintain().await;
                 }
             }
         }
@@ -143,10 +143,10 @@ impl Writer {
                 {
                     sleep(pause).await;
                 }
-                done => return self.health.wrote(done),
+                done => return self.health.write_result(done),
             }
         }
-        self.health.wrote(self.apply(pending).await)
+        self.health.write_result(self.apply(pending).await)
     }
 
     /// In order, except that orders of different zones are independent.
@@ -175,21 +175,21 @@ impl Writer {
             }
         }
         let claims = told.iter().map(|(_, order, text, _)| {
-            let mut claim = asks("SET", &first_key(order.id), &[text]);
+            let mut claim = command("SET", &first_key(order.id), &[text]);
             claim.arg("NX").arg("GET");
             claim
         });
         let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
-        let mut by_zone: BTreeMap<Zone, Vec<Told>> = BTreeMap::new();
+        let mut by_zone: BTreeMap<Zone, Vec<ReportedOrder>> = BTreeMap::new();
         for ((place, order, text, at), first) in told.into_iter().zip(firsts) {
-            let told = Told::of(place, order, text, at, first)?;
+            let told = ReportedOrder::of(place, order, text, at, first)?;
             by_zone.entry(told.zone).or_default().push(told);
         }
         // One part of each zone at a time.
         for part in 0.. {
-            let parts: Vec<(Zone, &[Told])> = by_zone
+            let parts: Vec<(Zone, &[ReportedOrder])> = by_zone
                 .iter()
-                .filter_map(|(&zone, told)| Some((zone, told.chunks(OF_ONE_SCRIPT).nth(part)?)))
+                .filter_map(|(&zone, told)| Some((zone, told.chunks(ORDERS_PER_SCRIPT).nth(part)?)))
                 .collect();
             if parts.is_empty() {
                 break;
@@ -202,9 +202,12 @@ impl Writer {
     }
 
     /// Decides about orders, each zone's by themselves; returns outcomes by index.
-    async fn decide(&self, parts: &[(Zone, &[Told])]) -> RedisResult<Vec<(usize, Outcome)>> {
+    async fn decide(
+        &self,
+        parts: &[(Zone, &[ReportedOrder])],
+    ) -> RedisResult<Vec<(usize, Outcome)>> {
         let calls = parts.iter().map(|(zone, part)| {
-            let told = part.iter().flat_map(Told::arguments);
+            let told = part.iter().flat_map(ReportedOrder::arguments);
             self.call(*zone, "orders", told)
         });
         let calls: Vec<Call> = calls.collect();
@@ -212,7 +215,7 @@ impl Writer {
         let mut decided = Vec::new();
         for ((_, part), outcomes) in parts.iter().zip(answers) {
             if outcomes.len() != part.len() {
-                return Err(nonsense("an order has no outcome"));
+                return Err(invalid_answer("an order has no outcome"));
             }
             for (told, outcome) in part.iter().zip(outcomes) {
                 decided.push((told.place, outcome_of(&outcome)?));
@@ -272,18 +275,18 @@ impl Writer {
     }
 
     /// Completes unfinished moves; after a failure, probes whether Redis accepts writes again.
-    async fn look_after(&self) -> Result<(), Unavailable> {
+    async fn maintain(&self) -> Result<(), Unavailable> {
         if !self.health.is_well() {
-            let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
+            let probe = command("SET", "odyssey:couriers:probe", &["0"]);
             let probed: RedisResult<String> = self.engine.ask(probe).await;
-            self.health.wrote(probed)?;
+            self.health.write_result(probed)?;
         }
-        self.health.hears(self.settle().await)
+        self.health.read_result(self.finish_moves().await)
     }
 
     /// Completes all moves that were begun.
-    async fn settle(&self) -> RedisResult<()> {
-        let leaving = Zone::ALL.map(|zone| asks("HVALS", &zone_key(zone, "leaving"), &[]));
+    async fn finish_moves(&self) -> RedisResult<()> {
+        let leaving = Zone::ALL.map(|zone| command("HVALS", &zone_key(zone, "leaving"), &[]));
         let leaving: Vec<Vec<String>> = self.engine.ask_all(leaving.into()).await?;
         for (from, takes) in Zone::ALL.into_iter().zip(leaving) {
             for takes in takes {
@@ -306,7 +309,7 @@ impl Writer {
             arguments: [verb, zone.as_str(), sequence].map(str::to_owned).into(),
         };
         let (zone, sequence): (String, String) = self.engine.run(&HOME, call).await?;
-        let zone = Zone::parse(&zone).ok_or_else(|| nonsense("not a zone"))?;
+        let zone = Zone::parse(&zone).ok_or_else(|| invalid_answer("not a zone"))?;
         Ok((zone, sequence))
     }
 
@@ -323,8 +326,8 @@ impl Writer {
     }
 
     fn call(&self, zone: Zone, verb: &str, arguments: impl Iterator<Item = String>) -> Call {
-        let Desk { tells, join } = self.desk;
-        let first = [verb, tells, join].map(str::to_owned);
+        let Desk { publishes, join } = self.desk;
+        let first = [verb, publishes, join].map(str::to_owned);
         Call {
             keys: zone_keys(zone),
             arguments: first.into_iter().chain(arguments).collect(),
@@ -337,7 +340,7 @@ fn flag(is_available: bool) -> &'static str {
 }
 
 /// A reported order, with its first report.
-struct Told {
+struct ReportedOrder {
     /// Index in the batch.
     place: usize,
     /// The zone of the first report.
@@ -349,7 +352,7 @@ struct Told {
     again: String,
 }
 
-impl Told {
+impl ReportedOrder {
     /// As the script expects it.
     fn arguments(&self) -> [String; 4] {
         [&self.at, &self.id, &self.placed, &self.again].map(String::clone)
@@ -367,7 +370,7 @@ impl Told {
             None => (order.zone, placed(order), String::new()),
             Some(other) => {
                 let Event::Order(first) = event_of(&other)? else {
-                    return Err(nonsense("a courier is no order"));
+                    return Err(invalid_answer("a courier is no order"));
                 };
                 (first.zone, placed(&first), text)
             }

@@ -32,13 +32,13 @@ local function tick()
 end
 
 -- `what` is 'order' with an id, or 'event' with the reported event.
-local function record(at, what, told, outcome)
-  call('XADD', log, tick() .. '-0', 'at', at, what, told, 'outcome', outcome)
+local function record(at, what, report, outcome)
+  call('XADD', log, tick() .. '-0', 'at', at, what, report, 'outcome', outcome)
 end
 
 -- Assigns orders in sequence, each to the courier with the lowest count. Of n orders only the n couriers with the lowest counts
 -- can get one. Returns their couriers; nothing if none is available.
-local function give(ids, tells)
+local function give(ids, publishes)
   local queue, whose = {}, {}
   local available = call('ZRANGE', turns, 0, #ids - 1, 'WITHSCORES')
   for i = 1, #available, 2 do
@@ -47,7 +47,7 @@ local function give(ids, tells)
   if #queue == 0 then
     return whose
   end
-  local pairs_of, of_courier, told = {}, {}, {}
+  local pairs_of, of_courier, unpublished = {}, {}, {}
   for _, order in ipairs(ids) do
     local first = table.remove(queue, 1)
     first.count = first.count + 1
@@ -68,9 +68,9 @@ local function give(ids, tells)
     pairs_of[#pairs_of + 1] = first.id
     of_courier[#of_courier + 1] = '0'
     of_courier[#of_courier + 1] = first.id .. ':' .. order
-    if tells then
-      told[#told + 1] = tick()
-      told[#told + 1] = order .. ':' .. first.id
+    if publishes then
+      unpublished[#unpublished + 1] = tick()
+      unpublished[#unpublished + 1] = order .. ':' .. first.id
     end
   end
   local by_id, by_count = {}, {}
@@ -86,8 +86,8 @@ local function give(ids, tells)
   call('HSET', counts, unpack(by_id))
   call('ZADD', turns, unpack(by_count))
   call('ZADD', given, unpack(of_courier))
-  if tells then
-    call('ZADD', outgoing, unpack(told))
+  if publishes then
+    call('ZADD', outgoing, unpack(unpublished))
   end
   return whose
 end
@@ -103,7 +103,7 @@ local function known(courier)
 end
 
 -- Stores a report; `count` is their own or, if they are new here, what they bring or start with.
-local function set_courier(courier, sequence, name, available, count, tells)
+local function set_courier(courier, sequence, name, available, count, publishes)
   call('HSET', counts, courier, count)
   call('ZREM', turns, courier)
   if available == '1' then
@@ -119,7 +119,7 @@ local function set_courier(courier, sequence, name, available, count, tells)
     for i, place in ipairs(places) do
       ids[i] = place:sub(-36)
     end
-    give(ids, tells)
+    give(ids, publishes)
     call('ZREM', parked, unpack(places))
     unparked = unparked + #ids
   end
@@ -143,7 +143,7 @@ end
 local verbs = {}
 
 -- Orders: for each the time, its id, when it was placed, and the current report if it differs from the first one.
-function verbs.orders(tells)
+function verbs.orders(publishes)
   local ids = {}
   for i = 5, #ARGV, 4 do
     ids[#ids + 1] = ARGV[i]
@@ -158,7 +158,7 @@ function verbs.orders(tells)
       new[#new + 1] = order
     end
   end
-  local given_now = #new > 0 and give(new, tells) or {}
+  local given_now = #new > 0 and give(new, publishes) or {}
   local outcomes = {}
   for i = 4, #ARGV, 4 do
     local at, order, placed, again = unpack(ARGV, i, i + 3)
@@ -187,7 +187,7 @@ function verbs.orders(tells)
 end
 
 -- A courier whose home is here, or who is new.
-function verbs.say(tells, join)
+function verbs.say(publishes, join)
   local at, courier, sequence, name, available, event = unpack(ARGV, 4)
   local before = known(courier)
   if not before then
@@ -198,7 +198,7 @@ function verbs.say(tells, join)
   end
   local count = before and call('HGET', counts, courier) or beginning(courier, join)
   sequence = before and before.sequence or tonumber(sequence)
-  local outcome = set_courier(courier, sequence, name, available, count, tells)
+  local outcome = set_courier(courier, sequence, name, available, count, publishes)
   record(at, 'event', event, outcome)
   return { 'done', outcome }
 end
@@ -232,7 +232,7 @@ function verbs.leave()
 end
 
 -- A courier arrives from another zone, with the count and the number they left with.
-function verbs.arrive(tells, join)
+function verbs.arrive(publishes, join)
   local at, courier, sequence, name, available, event, count, number = unpack(ARGV, 4)
   local before = known(courier)
   if before and before.sequence >= tonumber(sequence) then
@@ -247,7 +247,7 @@ function verbs.arrive(tells, join)
   last = math.max(last, tonumber(number))
   call('HDEL', left, courier)
   count = count ~= '' and count or beginning(courier, join)
-  local outcome = set_courier(courier, sequence, name, available, count, tells)
+  local outcome = set_courier(courier, sequence, name, available, count, publishes)
   record(at, 'event', event, outcome)
   return { 'done', outcome }
 end

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error::AnnounceError;
+use super::super::error::PublishError;
 use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
 use super::super::reading;
 use super::super::store::Recorded;
@@ -69,10 +69,10 @@ pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
 }
 
 /// 422 with pointers to events that the topic refuses, in a list or alone.
-pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
+pub(super) fn not_published(error: PublishError, of_list: bool) -> Problem {
     let places = match error {
-        AnnounceError::Unavailable(unavailable) => return unavailable.into(),
-        AnnounceError::Refused(places) => places,
+        PublishError::Unavailable(unavailable) => return unavailable.into(),
+        PublishError::Refused(places) => places,
     };
     let mistakes = places.into_iter().map(|place| {
         let pointer = if of_list {
@@ -89,9 +89,9 @@ pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
 }
 
 /// A request with one event.
-impl From<AnnounceError> for Problem {
-    fn from(error: AnnounceError) -> Self {
-        not_announced(error, false)
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        not_published(error, false)
     }
 }
 
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn an_event_that_the_topic_refuses_is_named_by_its_place_in_the_request() {
         for (of_list, pointer) in [(true, "/7"), (false, "")] {
-            let problem = not_announced(AnnounceError::Refused(vec![7]), of_list);
+            let problem = not_published(PublishError::Refused(vec![7]), of_list);
             let problem = serde_json::to_value(&problem).unwrap();
             assert_eq!(problem["status"], 422);
             assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");

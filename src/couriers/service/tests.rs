@@ -2,7 +2,7 @@
 
 use super::super::sqlite::tests::fresh;
 use super::super::store::contract;
-use super::super::topic::Announced;
+use super::super::topic::Published;
 use super::*;
 use crate::couriers::model::Join;
 use crate::telemetry::Registry;
@@ -12,7 +12,7 @@ use crate::telemetry::Registry;
 struct Stuck(CourierId);
 
 impl Topic for Stuck {
-    fn announce(&self, events: Vec<Event>) -> Announced<'_> {
+    fn publish(&self, events: Vec<Event>) -> Published<'_> {
         let stuck = events.iter().any(|event| match event {
             Event::Courier(said) => said.id == self.0,
             Event::Order(_) => false,
@@ -39,7 +39,7 @@ async fn a_change_of_one_courier_waits_for_no_change_of_another() {
     let desk = Couriers::new(Arc::new(store), metrics).beside(topic, true);
     let change = |said: AddCourier| {
         let desk = desk.clone();
-        async move { desk.change(said.id, |_| Ok::<_, AnnounceError>(said)).await }
+        async move { desk.change(said.id, |_| Ok::<_, PublishError>(said)).await }
     };
     let waiting = tokio::spawn(change(stuck.clone()));
     // It holds the lock of its courier once another change of them would block.

@@ -6,7 +6,7 @@ use super::*;
 use crate::storage::sqlite::{Metrics, Settings};
 use crate::telemetry::Registry;
 
-fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
+fn open(directory: &TempDir, join: Join, publishes: bool) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("couriers.db"),
         application: APPLICATION,
@@ -18,7 +18,7 @@ fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     };
     let registry = Registry::new(&[]);
     let metrics = registry.register(|| Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap(), join, tells)
+    Sqlite::new(Database::open(settings, metrics).unwrap(), join, publishes)
 }
 
 /// An empty store in its own directory.

@@ -246,12 +246,12 @@ pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store)
     let outgoing = store.outgoing(3).await.unwrap();
     assert_eq!(outgoing.len(), 3);
     store
-        .told(outgoing.iter().map(|it| it.number).collect())
+        .mark_published(outgoing.iter().map(|it| it.number).collect())
         .await
         .unwrap();
     // Redelivered late.
     store
-        .told(outgoing.iter().map(|it| it.number).collect())
+        .mark_published(outgoing.iter().map(|it| it.number).collect())
         .await
         .unwrap();
     let rest = store.outgoing(9).await.unwrap();
@@ -279,8 +279,8 @@ pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl St
     assert_eq!(outcomes[2], Outcome::Assigned(courier(1)));
     // Two of them are decided here: one has its courier, the other gets one.
     let assignments = learned(&[1, 2, 3], 7).chain(learned(&[4], 1));
-    store.learn(assignments.collect()).await.unwrap();
-    store.learn(learned(&[3], 8).collect()).await.unwrap();
+    store.replicate(assignments.collect()).await.unwrap();
+    store.replicate(learned(&[3], 8).collect()).await.unwrap();
     for (number, with) in [(1, 7), (2, 1), (3, 7), (4, 1)] {
         let place = store.order(order(number)).await.unwrap();
         assert_eq!(place, Some(Whereabouts::With(courier(with))), "{number}");
@@ -419,7 +419,7 @@ async fn dispatcher<S: Store>(
                 break;
             }
             let numbers = outgoing.iter().map(|it| it.number).collect();
-            if store.told(numbers).await.is_err() {
+            if store.mark_published(numbers).await.is_err() {
                 break;
             }
         }
