@@ -45,7 +45,7 @@ use super::error::{Refusal, Unavailable};
 use super::model::{
     Change, DriverChange, DriverId, Filter, Held, PackageId, Place, Status, Update,
 };
-use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Answer, Changed, Listing, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::aws::Aws;
 
@@ -56,7 +56,7 @@ pub use tables::{
 };
 pub use values::SHARDS;
 
-use calls::{Calls, Trouble, together, trouble};
+use calls::{CallError, Calls, call_error, together};
 use tables::{DATE, PREVIOUS_STATUS, STATUS, UPDATED_AT};
 use values::{Item, PACKAGE_ITEM, assignment, key, malformed, moment, text, text_of};
 
@@ -156,7 +156,7 @@ impl Dynamodb {
     }
 
     async fn say(&self, update: Update) -> Result<Result<Updated, Refusal>, Unavailable> {
-        let request = self.saying(&update);
+        let request = self.update_status(&update);
         let answer = self.calls.call(|| said(request.clone())).await?;
         let old = match answer.done {
             Ok(old) => old,
@@ -180,7 +180,7 @@ impl Dynamodb {
         Ok(Ok(Updated { from, assignment }))
     }
 
-    fn saying(&self, update: &Update) -> UpdateItemFluentBuilder {
+    fn update_status(&self, update: &Update) -> UpdateItemFluentBuilder {
         let mut condition = "attribute_exists(#driver)".to_owned();
         let mut request = self
             .client
@@ -209,7 +209,7 @@ impl Dynamodb {
 }
 
 /// The item before the update; or the one that violated its condition, if there is one.
-async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<Item>>, Trouble> {
+async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<Item>>, CallError> {
     match Box::pin(request.send()).await {
         Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
         Err(error) => match error.as_service_error() {
@@ -217,21 +217,21 @@ async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<It
                 let refused = error.into_service_error();
                 Ok(Err(calls::standing(refused)))
             }
-            _ => Err(trouble(error)),
+            _ => Err(call_error(error)),
         },
     }
 }
 
 impl Store for Dynamodb {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        Box::pin(self.put_manifest(date, sheet))
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
+        Box::pin(self.put_manifest(date, manifest))
     }
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
         Box::pin(async move { Ok(self.head(date).await?.map(|head| head.version)) })
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         Box::pin(self.get_manifest(date))
     }
 

@@ -62,7 +62,7 @@ pub struct Planned {
 
 /// Drivers with the same rules.
 #[derive(Debug, Clone)]
-struct Crew {
+struct DriverClass {
     /// Distinct rules of the catalogue, ascending.
     rules: Vec<usize>,
     /// By name.
@@ -76,7 +76,7 @@ struct Member {
     held: u32,
 }
 
-impl Crew {
+impl DriverClass {
     /// The number of packages that they can take together so that none of them has more than `level`.
     fn room(&self, level: u32) -> u32 {
         let room = self
@@ -90,7 +90,7 @@ impl Crew {
 /// Packages of one class without a driver.
 #[derive(Debug, Clone)]
 struct Lot {
-    kind: usize,
+    package_class: usize,
     /// Indices into the catalogue's order of urgency, ascending.
     packages: Vec<u32>,
     /// Those that are carried.
@@ -100,7 +100,7 @@ struct Lot {
 /// The network of a request, with a maximum flow in it.
 #[derive(Debug, Clone)]
 struct Network {
-    crews: Vec<Crew>,
+    driver_classes: Vec<DriverClass>,
     lots: Vec<Lot>,
     takers: Arc<[FixedBitSet]>,
     /// The remaining supply are the packages without a driver.
@@ -154,30 +154,31 @@ impl Network {
                 taken.insert(place as usize);
             }
         }
-        let mut crews: BTreeMap<&[usize], Vec<Member>> = BTreeMap::new();
+        let mut driver_classes: BTreeMap<&[usize], Vec<Member>> = BTreeMap::new();
         for id in request.drivers {
             let held = holds.get(id).copied().unwrap_or_default();
             let member = Member {
                 id: id.clone(),
                 held,
             };
-            crews
+            driver_classes
                 .entry(catalogue.rules_of(id))
                 .or_default()
                 .push(member);
         }
-        let crew = |(rules, drivers): (&[usize], _)| Crew {
+        let driver_class = |(rules, drivers): (&[usize], _)| DriverClass {
             rules: rules.to_vec(),
             drivers,
         };
-        let mut crews: Vec<Crew> = crews.into_iter().map(crew).collect();
+        let mut driver_classes: Vec<DriverClass> =
+            driver_classes.into_iter().map(driver_class).collect();
         // Rules are numbered in the manifest's order; names do not depend on it.
-        crews.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
+        driver_classes.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
         let lots: Vec<Lot> = catalogue
-            .kinds()
+            .package_classes()
             .enumerate()
-            .map(|(kind, packages)| Lot {
-                kind,
+            .map(|(package_class, packages)| Lot {
+                package_class,
                 packages: packages
                     .iter()
                     .copied()
@@ -187,10 +188,10 @@ impl Network {
             })
             .filter(|lot| !lot.packages.is_empty())
             .collect();
-        let takers = takers(catalogue, &crews, &lots, cancellation)?;
-        let room = crews
+        let takers = takers(catalogue, &driver_classes, &lots, cancellation)?;
+        let room = driver_classes
             .iter()
-            .map(|crew| crew.room(request.max_per_driver))
+            .map(|driver_class| driver_class.room(request.max_per_driver))
             .collect();
         let flow = Flow::new(
             Arc::clone(&takers),
@@ -199,7 +200,7 @@ impl Network {
             cancellation.clone(),
         );
         Ok(Self {
-            crews,
+            driver_classes,
             lots,
             takers,
             flow,
@@ -249,21 +250,28 @@ impl Network {
     fn share(&self) -> Result<BTreeMap<DriverId, Vec<u32>>, Cancelled> {
         let supply = self.lots.iter().map(|lot| index(lot.chosen.len()));
         let supply: Vec<u32> = supply.collect();
-        let room = |crew: usize, level| self.crews[crew].room(level);
+        let room = |driver_class: usize, level| self.driver_classes[driver_class].room(level);
         let most = self.max_per_driver;
-        let crews = self.crews.len();
-        let flows = even::even(&self.takers, &supply, crews, room, most, &self.cancellation)?;
-        let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.crews.len()];
+        let driver_classes = self.driver_classes.len();
+        let flows = even::even(
+            &self.takers,
+            &supply,
+            driver_classes,
+            room,
+            most,
+            &self.cancellation,
+        )?;
+        let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.driver_classes.len()];
         for (lot, outflow) in self.lots.iter().zip(flows) {
             let mut chosen = lot.chosen.iter();
-            for (crew, amount) in outflow {
-                by_crew[crew as usize].extend(chosen.by_ref().take(amount as usize));
+            for (driver_class, amount) in outflow {
+                by_crew[driver_class as usize].extend(chosen.by_ref().take(amount as usize));
             }
         }
         let mut shares = BTreeMap::new();
-        for (crew, mut places) in self.crews.iter().zip(by_crew) {
+        for (driver_class, mut places) in self.driver_classes.iter().zip(by_crew) {
             places.sort_unstable();
-            deal(crew, &places, &mut shares);
+            deal(driver_class, &places, &mut shares);
         }
         Ok(shares)
     }
@@ -272,20 +280,21 @@ impl Network {
 /// By lot, the driver classes that take it: all except those with a rule that its package class does not pass.
 fn takers(
     catalogue: &Catalogue,
-    crews: &[Crew],
+    driver_classes: &[DriverClass],
     lots: &[Lot],
     cancellation: &Cancellation,
 ) -> Result<Arc<[FixedBitSet]>, Cancelled> {
-    let mut with_rule = vec![FixedBitSet::with_capacity(crews.len()); catalogue.rules().len()];
-    for (number, crew) in crews.iter().enumerate() {
-        for &rule in &crew.rules {
+    let mut with_rule =
+        vec![FixedBitSet::with_capacity(driver_classes.len()); catalogue.rules().len()];
+    for (number, driver_class) in driver_classes.iter().enumerate() {
+        for &rule in &driver_class.rules {
             with_rule[rule].insert(number);
         }
     }
     let takers = lots.iter().map(|lot| {
         cancellation.check()?;
-        let mut takers = FixedBitSet::with_capacity(crews.len());
-        for rule in catalogue.passes(lot.kind).zeroes() {
+        let mut takers = FixedBitSet::with_capacity(driver_classes.len());
+        for rule in catalogue.passes(lot.package_class).zeroes() {
             takers.union_with(&with_rule[rule]);
         }
         takers.toggle_range(..);
@@ -296,20 +305,20 @@ fn takers(
 
 /// Deals a class's packages to its drivers, the most urgent first, in turn, so that loads end as even as possible; drivers who
 /// hold less get more, and ties are broken by name.
-fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
+fn deal(driver_class: &DriverClass, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
     let all = index(places.len());
     // The highest level to which every driver can be filled.
     let (mut level, mut above) = (0, u32::MAX);
     while above - level > 1 {
         let middle = level + (above - level) / 2;
-        if crew.room(middle) <= all {
+        if driver_class.room(middle) <= all {
             level = middle;
         } else {
             above = middle;
         }
     }
-    let mut over = all - crew.room(level);
-    let mut quotas: Vec<u32> = crew
+    let mut over = all - driver_class.room(level);
+    let mut quotas: Vec<u32> = driver_class
         .drivers
         .iter()
         .map(|driver| {
@@ -318,7 +327,7 @@ fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) 
             level.saturating_sub(driver.held) + one_more
         })
         .collect();
-    let mut hands: Vec<Vec<u32>> = vec![Vec::new(); crew.drivers.len()];
+    let mut hands: Vec<Vec<u32>> = vec![Vec::new(); driver_class.drivers.len()];
     let mut places = places.iter();
     while quotas.iter().any(|&quota| quota > 0) {
         for (quota, hand) in quotas.iter_mut().zip(&mut hands) {
@@ -328,7 +337,7 @@ fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) 
             }
         }
     }
-    for (driver, hand) in crew.drivers.iter().zip(hands) {
+    for (driver, hand) in driver_class.drivers.iter().zip(hands) {
         shares.insert(driver.id.clone(), hand);
     }
 }

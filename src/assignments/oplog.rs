@@ -124,7 +124,7 @@ pub struct Oplog {
 
 struct Inner {
     /// None once the log is closed.
-    entrance: RwLock<Option<Sender<Vec<Entry>>>>,
+    sender: RwLock<Option<Sender<Vec<Entry>>>>,
     shared: Arc<Shared>,
     spool: Arc<Spool>,
     thread: Thread,
@@ -196,11 +196,11 @@ impl Oplog {
                 Some(s3::Uploads::start(target, spool, metrics.clone())?)
             }
         };
-        let (entrance, exit) = channel();
+        let (sender, receiver) = channel();
         let (ended, alive) = watch::channel(());
         let shared = Arc::new(Shared::new(metrics, waiting_max));
         let writer = Writer::new(
-            exit,
+            receiver,
             Arc::clone(&shared),
             Arc::clone(&spool),
             rotation,
@@ -213,7 +213,7 @@ impl Oplog {
             drop(alive);
         })?;
         let inner = Inner {
-            entrance: RwLock::new(Some(entrance)),
+            sender: RwLock::new(Some(sender)),
             shared,
             spool,
             thread: thread.thread().clone(),
@@ -234,16 +234,16 @@ impl Oplog {
     /// Queues entries. Never blocks and never fails; what does not fit is dropped, from the end, and counted.
     pub fn note(&self, mut entries: Vec<Entry>) {
         let Some(inner) = &self.inner else { return };
-        let entrance = inner.entrance.read();
+        let sender = inner.sender.read();
         // No holder of the lock can panic half-way.
-        let entrance = entrance.unwrap_or_else(PoisonError::into_inner);
-        let Some(entrance) = &*entrance else {
+        let sender = sender.unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = &*sender else {
             inner.lost_at_the_end(entries.len());
             return;
         };
         let admitted = inner.shared.admit(entries.len());
         entries.truncate(admitted);
-        if admitted > 0 && entrance.send(entries).is_err() {
+        if admitted > 0 && sender.send(entries).is_err() {
             inner.shared.left(admitted);
             inner.lost_at_the_end(admitted);
         }
@@ -298,11 +298,8 @@ impl Inner {
     /// From now on the thread does not wait, and ends when the queue is empty.
     fn begin_closing(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        let mut entrance = self
-            .entrance
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(entrance.take());
+        let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+        drop(sender.take());
         self.thread.unpark();
     }
 

@@ -106,7 +106,7 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
         .ok_or(Unavailable::Busy)?;
     let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
     let date = date.unwrap_or_else(today);
-    let kept = desk.assignments.keep_manifest(date, manifest).await?;
+    let kept = desk.assignments.store_manifest(date, manifest).await?;
     Ok(not_kept(&KeptManifest::from(kept)))
 }
 

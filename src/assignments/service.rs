@@ -26,11 +26,11 @@ use super::model::{
     Status, Update,
 };
 use super::oplog::{Entry, Kind, Oplog};
-use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Changed, Listing, Store, StoredManifest, Updated, Version};
 use super::turns::{Turn, Turns, Visit, WAIT_MAX};
 
 /// Packages in cached catalogues, some 300 bytes each. The latest catalogue is cached whatever its size.
-const READY_PACKAGES_MAX: usize = 300_000;
+const CACHED_PACKAGES_MAX: usize = 300_000;
 /// Parts of a change that are reported together.
 const PARTS_AT_ONCE: usize = 1000;
 /// Requests that may wait for a turn to plan; see [`Turns`]. Each holds its list of drivers, at most 2 MiB.
@@ -56,11 +56,11 @@ struct Desk {
     /// A lock per day: two plans for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
     /// Cached catalogues, the latest at the end.
-    ready: Mutex<Vec<Ready>>,
+    cache: Mutex<Vec<Cached>>,
 }
 
 #[derive(Debug, Clone)]
-struct Ready {
+struct Cached {
     date: Date,
     version: Version,
     catalogue: Arc<Catalogue>,
@@ -89,7 +89,7 @@ pub struct Assigned {
 
 /// The size of a stored manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct ManifestSummary {
     pub date: Date,
     pub drivers: usize,
     pub packages: usize,
@@ -104,24 +104,24 @@ pub struct Shown {
 }
 
 /// Why a plan must be repeated, or has failed.
-enum Missed {
+enum PlanError {
     Outdated,
     Failed(AssignError),
 }
 
-impl From<AssignError> for Missed {
+impl From<AssignError> for PlanError {
     fn from(error: AssignError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<Crowded> for Missed {
+impl From<Crowded> for PlanError {
     fn from(crowded: Crowded) -> Self {
         Self::Failed(crowded.into())
     }
 }
 
-impl From<Unavailable> for Missed {
+impl From<Unavailable> for PlanError {
     fn from(unavailable: Unavailable) -> Self {
         Self::Failed(unavailable.into())
     }
@@ -139,7 +139,7 @@ impl Assignments {
             metrics,
             strict,
             planning: Mutex::default(),
-            ready: Mutex::default(),
+            cache: Mutex::default(),
         };
         Self {
             desk: Arc::new(desk),
@@ -150,24 +150,28 @@ impl Assignments {
     ///
     /// # Errors
     /// See [`Unavailable`]; a retry is safe.
-    pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
+    pub async fn store_manifest(
+        &self,
+        date: Date,
+        manifest: Manifest,
+    ) -> Result<ManifestSummary, Unavailable> {
         let (visit, turn) = self.take_turn().await?;
         let prepared = turn.run(move |_| {
-            let sheet = written(date, &manifest);
-            Ok(sheet.map(|sheet| (sheet, Catalogue::new(manifest))))
+            let stored = written(date, &manifest);
+            Ok(stored.map(|stored| (stored, Catalogue::new(manifest))))
         });
-        let (sheet, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
+        let (stored, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
         drop(visit);
-        let version = sheet.version;
-        self.desk.store.keep_manifest(date, sheet).await?;
+        let version = stored.version;
+        self.desk.store.store_manifest(date, stored).await?;
         let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
         info!(%date, drivers, packages, "a manifest was stored");
-        self.make_ready(Ready {
+        self.cache_put(Cached {
             date,
             version,
             catalogue: Arc::new(catalogue),
         });
-        Ok(Kept {
+        Ok(ManifestSummary {
             date,
             drivers,
             packages,
@@ -177,12 +181,12 @@ impl Assignments {
     /// # Errors
     /// See [`Unavailable`].
     pub async fn manifest(&self, date: Date) -> Result<Option<Shown>, Unavailable> {
-        let Some(sheet) = self.desk.store.manifest(date).await? else {
+        let Some(stored) = self.desk.store.manifest(date).await? else {
             return Ok(None);
         };
-        let version = sheet.version;
+        let version = stored.version;
         let (_visit, turn) = self.take_turn().await?;
-        let json = turn.run(move |_| Ok(unpacked(&sheet))).await?;
+        let json = turn.run(move |_| Ok(unpacked(&stored))).await?;
         let json = json.map_err(|error| failed(&error))?;
         Ok(Some(Shown { version, json }))
     }
@@ -218,10 +222,10 @@ impl Assignments {
             match tried.await {
                 Ok(planned) => {
                     drop(turn);
-                    return told(planned, &visit, &catalogue, request.explain).await;
+                    return with_explanation(planned, &visit, &catalogue, request.explain).await;
                 }
-                Err(Missed::Failed(error)) => return Err(error),
-                Err(Missed::Outdated) => {
+                Err(PlanError::Failed(error)) => return Err(error),
+                Err(PlanError::Outdated) => {
                     self.desk.metrics.conflicted();
                     // The other planner may still be active. The pause is random, or both would collide again.
                     let most = PAUSE * 2_u32.pow(attempt);
@@ -265,7 +269,7 @@ impl Assignments {
         request: &Arc<Request>,
         leavers: &[DriverId],
         request_id: &str,
-    ) -> Result<matching::Planned, Missed> {
+    ) -> Result<matching::Planned, PlanError> {
         let date = request.date;
         let turn = visit.turn().await?;
         let mut held = self.desk.store.held(date).await?;
@@ -281,10 +285,10 @@ impl Assignments {
         held.retain(|held| !returned.contains(held));
         let (catalogue, asked) = (Arc::clone(catalogue), Arc::clone(request));
         let kept_by = |leaver: &DriverId| {
-            let kept = held.iter().filter(|held| held.driver == *leaver);
-            let mut kept: Vec<PackageId> = kept.map(|held| held.package.clone()).collect();
-            kept.sort_unstable();
-            (leaver.clone(), kept)
+            let packages = held.iter().filter(|held| held.driver == *leaver);
+            let mut packages: Vec<PackageId> = packages.map(|held| held.package.clone()).collect();
+            packages.sort_unstable();
+            (leaver.clone(), packages)
         };
         let of_leavers: Vec<_> = leavers.iter().map(kept_by).collect();
         let planned =
@@ -295,32 +299,32 @@ impl Assignments {
         if !request.dry_run {
             let given = std::mem::take(&mut planned.given);
             let change = difference(date, &counts, returned, given);
-            self.keep(change, request_id).await?;
+            self.store_change(change, request_id).await?;
         }
         Ok(planned)
     }
 
     /// Stores a change, and reports every stored part. Completes even if the client leaves.
-    async fn keep(&self, change: Change, request_id: &str) -> Result<(), Missed> {
+    async fn store_change(&self, change: Change, request_id: &str) -> Result<(), PlanError> {
         if change.drivers.is_empty() {
             return Ok(());
         }
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
         let keeping = tokio::spawn(async move {
             let at = change.at;
-            let (kept, mut parts) = mpsc::unbounded_channel();
+            let (stored, mut parts) = mpsc::unbounded_channel();
             // Reported while it is stored: a change of many parts takes a while.
-            let telling = async {
+            let reporting = async {
                 let mut some = Vec::new();
                 while parts.recv_many(&mut some, PARTS_AT_ONCE).await > 0 {
-                    desk.tell(at, &request_id, &some);
+                    desk.report(at, &request_id, &some);
                     some.clear();
                 }
             };
-            tokio::join!(desk.store.change(change, kept), telling).0
+            tokio::join!(desk.store.change(change, stored), reporting).0
         });
         match keeping.await.unwrap_or(Err(Unavailable::Failed))? {
-            Changed::Outdated => Err(Missed::Outdated),
+            Changed::Outdated => Err(PlanError::Outdated),
             Changed::Done => Ok(()),
         }
     }
@@ -345,7 +349,7 @@ impl Assignments {
         };
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
         // Reported even if the client leaves.
-        let saying = tokio::spawn(async move {
+        let updating = tokio::spawn(async move {
             let updated = desk.store.update(update).await;
             let updated = updated
                 .map_err(UpdateError::from)
@@ -364,7 +368,7 @@ impl Assignments {
             }
             updated
         });
-        saying
+        updating
             .await
             .unwrap_or(Err(UpdateError::Unavailable(Unavailable::Failed)))
     }
@@ -387,19 +391,19 @@ impl Assignments {
         let missing = AssignError::NoManifest(date);
         let version = self.desk.store.manifest_version(date).await?;
         let version = version.ok_or(missing.clone())?;
-        if let Some(catalogue) = self.find_ready(date, version) {
+        if let Some(catalogue) = self.cache_get(date, version) {
             return Ok(catalogue);
         }
         let turn = visit.turn().await?;
         // Another request may have cached it while this one waited.
-        if let Some(catalogue) = self.find_ready(date, version) {
+        if let Some(catalogue) = self.cache_get(date, version) {
             return Ok(catalogue);
         }
-        let sheet = self.desk.store.manifest(date).await?.ok_or(missing)?;
-        let version = sheet.version;
-        let catalogue = turn.run(move |_| Ok(catalogue_of(&sheet)));
+        let stored = self.desk.store.manifest(date).await?.ok_or(missing)?;
+        let version = stored.version;
+        let catalogue = turn.run(move |_| Ok(catalogue_of(&stored)));
         let catalogue = catalogue.await?.map_err(|error| failed(&error))?;
-        self.make_ready(Ready {
+        self.cache_put(Cached {
             date,
             version,
             catalogue: Arc::clone(&catalogue),
@@ -426,38 +430,38 @@ impl Assignments {
         Arc::clone(planning.entry(date).or_default())
     }
 
-    fn find_ready(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
-        let mut ready = self
+    fn cache_get(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
+        let mut cache = self
             .desk
-            .ready
+            .cache
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let place = ready
+        let place = cache
             .iter()
             .position(|one| (one.date, one.version) == (date, version))?;
-        let found = ready.remove(place);
-        ready.push(found.clone());
+        let found = cache.remove(place);
+        cache.push(found.clone());
         Some(found.catalogue)
     }
 
-    fn make_ready(&self, new: Ready) {
-        let mut ready = self
+    fn cache_put(&self, new: Cached) {
+        let mut cache = self
             .desk
-            .ready
+            .cache
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        ready.retain(|one| one.date != new.date);
-        ready.push(new);
-        let packages = |one: &Ready| one.catalogue.packages();
-        while ready.len() > 1 && ready.iter().map(packages).sum::<usize>() > READY_PACKAGES_MAX {
-            ready.remove(0);
+        cache.retain(|one| one.date != new.date);
+        cache.push(new);
+        let packages = |one: &Cached| one.catalogue.packages();
+        while cache.len() > 1 && cache.iter().map(packages).sum::<usize>() > CACHED_PACKAGES_MAX {
+            cache.remove(0);
         }
     }
 }
 
 impl Desk {
     /// Counts the stored parts of a change, and writes them to the operational log.
-    fn tell(&self, at: Timestamp, request_id: &Arc<str>, kept: &[DriverChange]) {
+    fn report(&self, at: Timestamp, request_id: &Arc<str>, stored: &[DriverChange]) {
         let assigned = Some(Status::Assigned);
         let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
             at,
@@ -469,14 +473,14 @@ impl Desk {
             to,
         };
         let mut entries = Vec::new();
-        for part in kept {
+        for part in stored {
             let driver = &part.driver;
             let up = part.given_up.iter();
             entries.extend(up.map(|package| entry(driver, package, Kind::GiveUp, assigned, None)));
             let new = part.given.iter().map(|package| &package.id);
             entries.extend(new.map(|package| entry(driver, package, Kind::Assign, None, assigned)));
         }
-        let given = kept.iter().map(|part| part.given.len()).sum();
+        let given = stored.iter().map(|part| part.given.len()).sum();
         self.metrics.changed(given, entries.len() - given);
         self.oplog.note(entries);
     }
@@ -526,7 +530,7 @@ fn planned(
 }
 
 /// A plan with its explanation, if requested.
-async fn told(
+async fn with_explanation(
     mut planned: matching::Planned,
     visit: &Visit,
     catalogue: &Arc<Catalogue>,
@@ -598,25 +602,25 @@ struct Written<'a> {
     manifest: &'a Manifest,
 }
 
-fn written(date: Date, manifest: &Manifest) -> io::Result<Sheet> {
+fn written(date: Date, manifest: &Manifest) -> io::Result<StoredManifest> {
     let json = serde_json::to_vec(&Written { date, manifest })?;
     let digest = SipHasher13::new().hash(&json);
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&json)?;
-    Ok(Sheet {
+    Ok(StoredManifest {
         version: Version(digest.into()),
         body: gzip.finish()?.into(),
     })
 }
 
-fn catalogue_of(sheet: &Sheet) -> io::Result<Arc<Catalogue>> {
-    let manifest = serde_json::from_slice(&unpacked(sheet)?)?;
+fn catalogue_of(stored: &StoredManifest) -> io::Result<Arc<Catalogue>> {
+    let manifest = serde_json::from_slice(&unpacked(stored)?)?;
     Ok(Arc::new(Catalogue::new(manifest)))
 }
 
-fn unpacked(sheet: &Sheet) -> io::Result<Vec<u8>> {
+fn unpacked(stored: &StoredManifest) -> io::Result<Vec<u8>> {
     let mut json = Vec::new();
-    GzDecoder::new(&*sheet.body).read_to_end(&mut json)?;
+    GzDecoder::new(&*stored.body).read_to_end(&mut json)?;
     Ok(json)
 }
 

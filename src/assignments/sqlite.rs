@@ -18,7 +18,7 @@ use super::model::{
     Assignment, Change, DriverChange, DriverId, Filter, Held, ID_CHARS_MAX, Package, PackageId,
     Place, Region, Status, Update,
 };
-use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Answer, Changed, Listing, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::sqlite::{Abort, Database, Micros, application};
 
@@ -55,7 +55,7 @@ pub const MIGRATIONS: &[&str] = &["
 "];
 
 /// Most batches that are read for one page; then the page ends, however short it is.
-const HANDS_MAX: usize = 10_000;
+const BATCHES_MAX: usize = 10_000;
 
 #[derive(Debug, Clone)]
 pub struct Sqlite {
@@ -70,11 +70,15 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
         Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
-                .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
+                .execute(params![
+                    Day(date),
+                    manifest.version.to_string(),
+                    &*manifest.body
+                ])?;
             Ok(())
         }))
     }
@@ -88,18 +92,18 @@ impl Store for Sqlite {
         }))
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         Box::pin(self.database.read(move |connection| {
-            let sheet = |row: &Row<'_>| {
+            let stored = |row: &Row<'_>| {
                 let body: Vec<u8> = row.get(1)?;
-                Ok(Sheet {
+                Ok(StoredManifest {
                     version: version(row)?,
                     body: body.into(),
                 })
             };
             connection
                 .prepare_cached("SELECT version, body FROM manifests WHERE day = ?")?
-                .query_row([Day(date)], sheet)
+                .query_row([Day(date)], stored)
                 .optional()
         }))
     }
@@ -141,7 +145,7 @@ impl Store for Sqlite {
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {
         Box::pin(
             self.database
-                .write(move |connection| say(connection, update)),
+                .write(move |connection| set_status(connection, update)),
         )
     }
 
@@ -199,7 +203,7 @@ fn name<T>(parsed: Option<T>) -> rusqlite::Result<T> {
 
 /// A package within a batch.
 #[derive(Serialize, Deserialize)]
-struct Described(
+struct PackageRow(
     PackageId,
     f64,
     bool,
@@ -214,7 +218,7 @@ struct Described(
     Option<Box<str>>,
 );
 
-impl From<&Package> for Described {
+impl From<&Package> for PackageRow {
     fn from(package: &Package) -> Self {
         Self(
             package.id.clone(),
@@ -233,41 +237,41 @@ impl From<&Package> for Described {
     }
 }
 
-impl From<Described> for Package {
-    fn from(described: Described) -> Self {
+impl From<PackageRow> for Package {
+    fn from(row: PackageRow) -> Self {
         Self {
-            id: described.0,
-            weight_kg: described.1,
-            is_perishable: described.2,
-            region: described.3,
-            distance_km: described.4,
-            is_express: described.5,
-            is_fragile: described.6,
-            hazmat_class: described.7,
-            temperature_c: described.8,
-            delivery_hour: described.9,
-            volume_m3: described.10,
-            destination: described.11,
+            id: row.0,
+            weight_kg: row.1,
+            is_perishable: row.2,
+            region: row.3,
+            distance_km: row.4,
+            is_express: row.5,
+            is_fragile: row.6,
+            hazmat_class: row.7,
+            temperature_c: row.8,
+            delivery_hour: row.9,
+            volume_m3: row.10,
+            destination: row.11,
         }
     }
 }
 
 fn packages(column: usize, json: &str) -> rusqlite::Result<Vec<Package>> {
-    let described: Vec<Described> =
+    let rows: Vec<PackageRow> =
         serde_json::from_str(json).map_err(|error| unreadable(column, error))?;
-    Ok(described.into_iter().map(Package::from).collect())
+    Ok(rows.into_iter().map(Package::from).collect())
 }
 
-fn described(column: usize, packages: &[Package]) -> rusqlite::Result<String> {
-    let described: Vec<Described> = packages.iter().map(Described::from).collect();
-    serde_json::to_string(&described).map_err(|error| unreadable(column, error))
+fn packages_json(column: usize, packages: &[Package]) -> rusqlite::Result<String> {
+    let rows: Vec<PackageRow> = packages.iter().map(PackageRow::from).collect();
+    serde_json::to_string(&rows).map_err(|error| unreadable(column, error))
 }
 
 /// Everything that is held on a day.
 fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
-    let mut hands =
+    let mut batches =
         connection.prepare_cached("SELECT driver, packages FROM hands WHERE day = ?")?;
-    let mut rows = hands.query([Day(date)])?;
+    let mut rows = batches.query([Day(date)])?;
     let mut held = Vec::new();
     while let Some(row) = rows.next()? {
         let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
@@ -343,7 +347,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Abort<Refused>>
             give_up(connection, change.date, of_driver)?;
         }
         if !of_driver.given.is_empty() {
-            let json = described(3, &of_driver.given)?;
+            let json = packages_json(3, &of_driver.given)?;
             connection
                 .prepare_cached(
                     "INSERT INTO hands (day, driver, assigned_at, packages) VALUES (?, ?, ?, ?)",
@@ -363,12 +367,12 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Abort<Refused>>
 fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqlite::Result<()> {
     let given_up: HashSet<&PackageId> = change.given_up.iter().collect();
     let driver = change.driver.as_str();
-    let mut hands = connection
+    let mut batches = connection
         .prepare_cached("SELECT number, packages FROM hands WHERE driver = ? AND day = ?")?;
     let numbered = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let hands = hands.query_map(params![driver, Day(date)], numbered)?;
-    let hands: Vec<(i64, String)> = hands.collect::<Result<_, _>>()?;
-    for (number, json) in hands {
+    let rows = batches.query_map(params![driver, Day(date)], numbered)?;
+    let batches: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+    for (number, json) in batches {
         let mut packages = packages(1, &json)?;
         let before = packages.len();
         packages.retain(|package| !given_up.contains(&package.id));
@@ -377,7 +381,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
                 .prepare_cached("DELETE FROM hands WHERE number = ?")?
                 .execute([number])?;
         } else if packages.len() < before {
-            let json = described(1, &packages)?;
+            let json = packages_json(1, &packages)?;
             connection
                 .prepare_cached("UPDATE hands SET packages = ? WHERE number = ?")?
                 .execute(params![json, number])?;
@@ -392,7 +396,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
 }
 
 /// Runs in the caller's transaction.
-fn say(connection: &Connection, update: Update) -> Result<Updated, Abort<Refusal>> {
+fn set_status(connection: &Connection, update: Update) -> Result<Updated, Abort<Refusal>> {
     let Update {
         driver,
         package,
@@ -437,26 +441,26 @@ fn latest(
             params![driver.as_str(), quoted(package), package.as_str()],
             |row| {
                 let (Day(date), Micros(assigned_at)) = (row.get(0)?, row.get(1)?);
-                let described: Described = serde_json::from_str(row.get_ref(2)?.as_str()?)
+                let package: PackageRow = serde_json::from_str(row.get_ref(2)?.as_str()?)
                     .map_err(|error| unreadable(2, error))?;
-                Ok((date, assigned_at, Package::from(described)))
+                Ok((date, assigned_at, Package::from(package)))
             },
         )
         .optional()?;
     let Some((date, assigned_at, package)) = found else {
         return Ok(None);
     };
-    let said = connection
+    let status = connection
         .prepare_cached(
             "SELECT package, status, updated_at FROM statuses
              WHERE day = ? AND driver = ? AND package = ?",
         )?
         .query_row(
             params![Day(date), driver.as_str(), package.id.as_str()],
-            word,
+            status_row,
         )
         .optional()?;
-    let (status, updated_at) = said.map_or((Status::Assigned, assigned_at), |(_, word)| word);
+    let (status, updated_at) = status.map_or((Status::Assigned, assigned_at), |(_, status)| status);
     Ok(Some(Assignment {
         driver: driver.clone(),
         package,
@@ -468,7 +472,7 @@ fn latest(
 }
 
 /// A package's latest status, and its time.
-fn word(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
+fn status_row(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
     let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
     let Micros(updated_at) = row.get(2)?;
     Ok((row.get(0)?, (status, updated_at)))
@@ -493,12 +497,12 @@ fn list(
         (None, Some(_)) => ("day = ?4", "driver >= ?1"),
         (None, None) => ("1", "(driver, day) >= (?1, coalesce(?2, ''))"),
     };
-    let mut hands = connection.prepare_cached(&format!(
+    let mut batches = connection.prepare_cached(&format!(
         "SELECT driver, day, assigned_at, packages FROM hands
          WHERE {only} AND {from} AND (?5 IS NULL OR instr(packages, ?5) > 0)
          ORDER BY driver, day",
     ))?;
-    let mut rows = hands.query(params![
+    let mut rows = batches.query(params![
         after.map_or("", |place| place.driver.as_str()),
         after.and_then(|place| place.date).map(Day),
         filter.driver.as_ref().map(DriverId::as_str),
@@ -523,7 +527,7 @@ fn list(
             if found.len() > limit {
                 break;
             }
-            if read >= HANDS_MAX {
+            if read >= BATCHES_MAX {
                 let next = Some(end_of(old));
                 return Ok(Listing {
                     assignments: found,
@@ -532,7 +536,7 @@ fn list(
             }
         }
         read += 1;
-        read_hand(connection, row, filter, &mut group)?;
+        read_batch(connection, row, filter, &mut group)?;
     }
     end(&mut found, &mut group);
     let more = found.len() > limit;
@@ -564,7 +568,7 @@ fn place(assignment: &Assignment) -> Place {
 }
 
 /// The matching assignments of a batch, whose row has driver, day, time and packages.
-fn read_hand(
+fn read_batch(
     connection: &Connection,
     row: &Row<'_>,
     filter: &Filter,
@@ -572,14 +576,14 @@ fn read_hand(
 ) -> rusqlite::Result<()> {
     let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
     let (Day(date), Micros(assigned_at)) = (row.get(1)?, row.get(2)?);
-    let mut said = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(
         "SELECT package, status, updated_at FROM statuses WHERE day = ? AND driver = ?",
     )?;
-    let words = said.query_map(params![Day(date), driver.as_str()], word)?;
-    let words: HashMap<_, _> = words.collect::<Result<_, _>>()?;
+    let statuses = statement.query_map(params![Day(date), driver.as_str()], status_row)?;
+    let statuses: HashMap<_, _> = statuses.collect::<Result<_, _>>()?;
     for package in packages(3, row.get_ref(3)?.as_str()?)? {
-        let word = words.get(package.id.as_str()).copied();
-        let (status, updated_at) = word.unwrap_or((Status::Assigned, assigned_at));
+        let status = statuses.get(package.id.as_str()).copied();
+        let (status, updated_at) = status.unwrap_or((Status::Assigned, assigned_at));
         let fits = filter
             .package
             .as_ref()

@@ -18,7 +18,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + S
 
 /// A stored manifest: compressed JSON, up to some megabytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sheet {
+pub struct StoredManifest {
     /// Equal for equal lists of a day.
     pub version: Version,
     pub body: Arc<[u8]>,
@@ -66,11 +66,11 @@ pub struct Listing {
 /// depends on the store, too.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces the day's manifest.
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()>;
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()>;
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>>;
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>>;
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>>;
 
     /// Everything that is held on a day, in any order.
     fn held(&self, date: Date) -> Answer<'_, Vec<Held>>;
@@ -108,7 +108,7 @@ fn closed<T: Send + 'static>() -> Answer<'static, T> {
 }
 
 impl Store for Closed {
-    fn keep_manifest(&self, _: Date, _: Sheet) -> Answer<'_, ()> {
+    fn store_manifest(&self, _: Date, _: StoredManifest) -> Answer<'_, ()> {
         closed()
     }
 
@@ -116,7 +116,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn manifest(&self, _: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, _: Date) -> Answer<'_, Option<StoredManifest>> {
         closed()
     }
 

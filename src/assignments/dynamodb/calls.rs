@@ -60,7 +60,7 @@ pub(super) fn client(aws: &Aws) -> Client {
 }
 
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct CallError {
     kind: Kind,
     cause: String,
 }
@@ -77,7 +77,7 @@ enum Kind {
     Mistake,
 }
 
-impl Trouble {
+impl CallError {
     pub(super) fn busy(cause: impl Into<String>) -> Self {
         Self::of(Kind::Busy, cause)
     }
@@ -96,7 +96,7 @@ impl Trouble {
     clippy::needless_pass_by_value,
     reason = "it stands where an error is mapped"
 )]
-pub(super) fn trouble<E>(error: SdkError<E, HttpResponse>) -> Trouble
+pub(super) fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -106,7 +106,7 @@ where
         Action::NotReady => Kind::Down,
         Action::Refuse | Action::DeadLetter => Kind::Mistake,
     };
-    Trouble::of(kind, error_chain(&error))
+    CallError::of(kind, error_chain(&error))
 }
 
 /// The item that violated an update's condition, if there is one.
@@ -170,23 +170,23 @@ impl Calls {
         attempt: impl Fn() -> F + Send,
     ) -> Result<Answered<T>, Unavailable>
     where
-        F: Future<Output = Result<T, Trouble>> + Send,
+        F: Future<Output = Result<T, CallError>> + Send,
     {
         let patience = self.inner.patience;
         let deadline = Instant::now() + patience.limit;
         let (mut failures, mut lost) = (0, 0);
         loop {
-            let trouble = match timeout_at(deadline, attempt()).await {
+            let call_error = match timeout_at(deadline, attempt()).await {
                 Ok(Ok(done)) => {
                     self.inner.answered();
                     let lost = lost > 0;
                     return Ok(Answered { done, lost });
                 }
-                Ok(Err(trouble)) => trouble,
-                Err(_) => Trouble::of(Kind::Lost, "there was no answer in time"),
+                Ok(Err(call_error)) => call_error,
+                Err(_) => CallError::of(Kind::Lost, "there was no answer in time"),
             };
             failures += 1;
-            let again = match trouble.kind {
+            let again = match call_error.kind {
                 Kind::Busy => true,
                 Kind::Lost => {
                     lost += 1;
@@ -196,7 +196,7 @@ impl Calls {
             };
             let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
             if !again || Instant::now() + wait >= deadline {
-                return Err(self.give_up(&trouble, lost > 0));
+                return Err(self.give_up(&call_error, lost > 0));
             }
             sleep(wait).await;
         }
@@ -210,7 +210,7 @@ impl Calls {
             let page = query.clone().set_exclusive_start_key(from);
             let answer = self.call(|| {
                 let page = page.clone();
-                async move { Box::pin(page.send()).await.map_err(trouble) }
+                async move { Box::pin(page.send()).await.map_err(call_error) }
             });
             let page = Box::pin(answer).await?.done;
             items.extend(page.items.unwrap_or_default());
@@ -221,9 +221,9 @@ impl Calls {
         }
     }
 
-    fn give_up(&self, trouble: &Trouble, lost: bool) -> Unavailable {
-        let cause = trouble.cause.as_str();
-        match trouble.kind {
+    fn give_up(&self, call_error: &CallError, lost: bool) -> Unavailable {
+        let cause = call_error.cause.as_str();
+        match call_error.kind {
             Kind::Mistake => {
                 tracing::error!(cause, "DynamoDB does not accept a request");
                 Unavailable::Failed
@@ -277,7 +277,7 @@ async fn probe(inner: Weak<Inner>) {
         let nothing = place_of_day("probe".to_owned(), "probe".to_owned());
         let delete = inner.client.delete_item().table_name(&inner.table);
         let tried = Box::pin(delete.set_key(Some(nothing)).send()).await;
-        if !tried.is_err_and(|error| trouble(error).kind != Kind::Busy) {
+        if !tried.is_err_and(|error| call_error(error).kind != Kind::Busy) {
             return inner.answered();
         }
     }

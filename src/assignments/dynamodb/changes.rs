@@ -13,7 +13,7 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Change, DriverChange, DriverId, Package, PackageId, Status};
 use super::super::store::Changed;
 use super::Dynamodb;
-use super::calls::{Trouble, together, trouble};
+use super::calls::{CallError, call_error, together};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
 use super::values::{self, Item, count, driver_key, package_key, text, text_of};
 use crate::storage::aws::errors::{self, Action, Service};
@@ -239,7 +239,7 @@ impl Dynamodb {
             .consistent_read(true);
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         Ok(call.await?.done.item)
     }
@@ -290,12 +290,12 @@ fn steps(change: Change) -> Option<[Phase; 2]> {
 /// Whether the transaction was committed; if not, a condition failed.
 fn kept(
     answer: Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, CallError> {
     let Err(error) = answer else { return Ok(true) };
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
         error.as_service_error()
     else {
-        return Err(trouble(error));
+        return Err(call_error(error));
     };
     let codes = canceled.cancellation_reasons().iter();
     let codes: Vec<_> = codes.filter_map(CancellationReason::code).collect();
@@ -309,9 +309,9 @@ fn kept(
     };
     let cause = format!("the transaction was canceled: {}", codes.join(", "));
     if codes.iter().any(passes) {
-        return Err(Trouble::busy(cause));
+        return Err(CallError::busy(cause));
     }
-    Err(Trouble::mistake(cause))
+    Err(CallError::mistake(cause))
 }
 
 /// The request lacks a field: a bug, since it is built here.

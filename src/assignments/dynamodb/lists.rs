@@ -5,7 +5,7 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Filter, Place};
 use super::super::store::Listing;
 use super::Dynamodb;
-use super::calls::trouble;
+use super::calls::call_error;
 use super::tables::{BY_PACKAGE, DATE, DRIVER_ID, PACKAGE_ID, STATUS};
 use super::values::{Item, assignment, key, malformed, place, text};
 
@@ -126,7 +126,7 @@ impl Dynamodb {
                 let page = query.clone().set_exclusive_start_key(from);
                 let call = self.calls.call(|| {
                     let page = page.clone();
-                    async move { Box::pin(page.send()).await.map_err(trouble) }
+                    async move { Box::pin(page.send()).await.map_err(call_error) }
                 });
                 let page = call.await?.done;
                 (page.items, page.last_evaluated_key)
@@ -135,7 +135,7 @@ impl Dynamodb {
                 let page = scan.clone().set_exclusive_start_key(from);
                 let call = self.calls.call(|| {
                     let page = page.clone();
-                    async move { Box::pin(page.send()).await.map_err(trouble) }
+                    async move { Box::pin(page.send()).await.map_err(call_error) }
                 });
                 let page = call.await?.done;
                 (page.items, page.last_evaluated_key)

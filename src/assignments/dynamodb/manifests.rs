@@ -17,9 +17,9 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::super::error::Unavailable;
-use super::super::store::{Sheet, Version};
+use super::super::store::{StoredManifest, Version};
 use super::Dynamodb;
-use super::calls::{together, trouble};
+use super::calls::{call_error, together};
 use super::tables::{BODY, ITEM, PIECES, SHARD, UPLOAD, VERSION};
 use super::values::{Item, count, count_of, malformed, place_of_day, text, text_of};
 use crate::values::id::unique;
@@ -106,8 +106,12 @@ impl Dynamodb {
         Ok(Some(head))
     }
 
-    pub(super) async fn put_manifest(&self, date: Date, sheet: Sheet) -> Result<(), Unavailable> {
-        let pieces = sheet.body.len().div_ceil(PIECE_BYTES);
+    pub(super) async fn put_manifest(
+        &self,
+        date: Date,
+        manifest: StoredManifest,
+    ) -> Result<(), Unavailable> {
+        let pieces = manifest.body.len().div_ceil(PIECE_BYTES);
         let upload = Upload {
             name: unique(Timestamp::now()).to_string(),
             pieces: u32::try_from(pieces).map_err(|_| Unavailable::Failed)?,
@@ -116,11 +120,11 @@ impl Dynamodb {
         listed.insert(PIECES.to_owned(), count(upload.pieces));
         self.put(listed).await?;
         let mut head = head_key(date);
-        head.insert(VERSION.to_owned(), text(sheet.version.to_string()));
+        head.insert(VERSION.to_owned(), text(manifest.version.to_string()));
         head.insert(UPLOAD.to_owned(), text(&upload.name));
         head.insert(PIECES.to_owned(), count(upload.pieces));
         let put = async {
-            self.put_pieces(date, &upload, &sheet.body).await?;
+            self.put_pieces(date, &upload, &manifest.body).await?;
             self.put(head).await
         };
         let replaced = match put.await {
@@ -207,7 +211,10 @@ impl Dynamodb {
         }
     }
 
-    pub(super) async fn get_manifest(&self, date: Date) -> Result<Option<Sheet>, Unavailable> {
+    pub(super) async fn get_manifest(
+        &self,
+        date: Date,
+    ) -> Result<Option<StoredManifest>, Unavailable> {
         for _ in 0..READS_MAX {
             let Some(head) = self.head(date).await? else {
                 return Ok(None);
@@ -215,7 +222,7 @@ impl Dynamodb {
             if let Some(body) = self.pieces(date, &head).await? {
                 let version = head.version;
                 let body = body.into();
-                return Ok(Some(Sheet { version, body }));
+                return Ok(Some(StoredManifest { version, body }));
             }
             // It was replaced at the same time.
         }
@@ -270,7 +277,7 @@ impl Dynamodb {
             .set_return_values(is_head.then_some(ReturnValue::AllOld));
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         Ok(call.await?.done.attributes)
     }
@@ -280,7 +287,7 @@ impl Dynamodb {
         let request = request.table_name(&self.tables.packages);
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         call.await?;
         Ok(())

@@ -20,11 +20,11 @@ pub struct Catalogue {
     rules_of: HashMap<DriverId, Vec<usize>>,
     /// Distinct rules.
     rules: Vec<Rule>,
-    kinds: Vec<Kind>,
+    package_classes: Vec<PackageClass>,
 }
 
 /// Packages that pass the same rules.
-struct Kind {
+struct PackageClass {
     passes: FixedBitSet,
     /// Indices, ascending.
     packages: Vec<u32>,
@@ -36,7 +36,7 @@ impl fmt::Debug for Catalogue {
             .field("drivers", &self.drivers.len())
             .field("packages", &self.packages.len())
             .field("rules", &self.rules.len())
-            .field("kinds", &self.kinds.len())
+            .field("package_classes", &self.package_classes.len())
             .finish_non_exhaustive()
     }
 }
@@ -66,14 +66,14 @@ impl Catalogue {
             own.dedup();
             rules_of.insert(driver.id.clone(), own);
         }
-        let kinds = kinds(&packages, &rules);
+        let package_classes = package_classes(&packages, &rules);
         Self {
             packages,
             drivers,
             by_name,
             rules_of,
             rules,
-            kinds,
+            package_classes,
         }
     }
 
@@ -111,13 +111,15 @@ impl Catalogue {
     }
 
     /// The packages of each class, by index.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = &[u32]> {
-        self.kinds.iter().map(|kind| kind.packages.as_slice())
+    pub(super) fn package_classes(&self) -> impl Iterator<Item = &[u32]> {
+        self.package_classes
+            .iter()
+            .map(|package_class| package_class.packages.as_slice())
     }
 
     /// The rules that the packages of a class pass.
-    pub(super) fn passes(&self, kind: usize) -> &FixedBitSet {
-        &self.kinds[kind].passes
+    pub(super) fn passes(&self, package_class: usize) -> &FixedBitSet {
+        &self.package_classes[package_class].passes
     }
 }
 
@@ -170,33 +172,35 @@ fn beginning(name: &str) -> u64 {
 /// The package classes, in the order of their most urgent packages.
 ///
 /// Rules are evaluated 64 at a time, as the bits of a number: packages of one class so far are split by differing bits.
-fn kinds(packages: &[Package], rules: &[Rule]) -> Vec<Kind> {
+fn package_classes(packages: &[Package], rules: &[Rule]) -> Vec<PackageClass> {
     let mut kind_of = vec![0_u32; packages.len()];
     for rules in rules.chunks(u64::BITS as usize) {
         let mut numbers: HashMap<(u32, u64), u32> = HashMap::new();
-        for (package, kind) in packages.iter().zip(&mut kind_of) {
+        for (package, package_class) in packages.iter().zip(&mut kind_of) {
             let passes = |word, (bit, rule): (usize, &Rule)| {
                 word | u64::from(rule.judge(package).is_ok()) << bit
             };
             let word = rules.iter().enumerate().fold(0, passes);
             let new = index(numbers.len());
-            *kind = *numbers.entry((*kind, word)).or_insert(new);
+            *package_class = *numbers.entry((*package_class, word)).or_insert(new);
         }
     }
-    let mut kinds: Vec<Kind> = Vec::new();
-    for (place, (package, kind)) in packages.iter().zip(kind_of).enumerate() {
+    let mut package_classes: Vec<PackageClass> = Vec::new();
+    for (place, (package, package_class)) in packages.iter().zip(kind_of).enumerate() {
         // Classes are numbered in the order of their first package.
-        if kind as usize == kinds.len() {
+        if package_class as usize == package_classes.len() {
             let mut passes = FixedBitSet::with_capacity(rules.len());
             for (number, rule) in rules.iter().enumerate() {
                 passes.set(number, rule.judge(package).is_ok());
             }
-            kinds.push(Kind {
+            package_classes.push(PackageClass {
                 passes,
                 packages: Vec::new(),
             });
         }
-        kinds[kind as usize].packages.push(index(place));
+        package_classes[package_class as usize]
+            .packages
+            .push(index(place));
     }
-    kinds
+    package_classes
 }

@@ -55,7 +55,7 @@ impl Planned {
             if lot.chosen.len() == lot.packages.len() {
                 continue;
             }
-            let (able, refused) = network.refusals(catalogue, lot.kind);
+            let (able, refused) = network.refusals(catalogue, lot.package_class);
             let mut chosen = lot.chosen.iter().peekable();
             for &place in &lot.packages {
                 if chosen.next_if_eq(&&place).is_none() {
@@ -83,7 +83,7 @@ impl Planned {
 struct Candidate {
     /// Upper bound of the gain.
     bound: u64,
-    crew: usize,
+    driver_class: usize,
     rule: usize,
     /// The lots that the driver class would take, too.
     lots: Vec<u32>,
@@ -94,20 +94,20 @@ impl Network {
     fn refusals(
         &self,
         catalogue: &Catalogue,
-        kind: usize,
+        package_class: usize,
     ) -> (usize, BTreeMap<&'static str, usize>) {
         let (mut able, mut refused) = (0, BTreeMap::new());
-        for crew in &self.crews {
-            let passes = catalogue.passes(kind);
-            let failed = crew.rules.iter().filter(|&&rule| !passes[rule]);
+        for driver_class in &self.driver_classes {
+            let passes = catalogue.passes(package_class);
+            let failed = driver_class.rules.iter().filter(|&&rule| !passes[rule]);
             let mut codes: Vec<_> = failed.map(|&rule| catalogue.rules()[rule].code()).collect();
             codes.sort_unstable();
             codes.dedup();
             if codes.is_empty() {
-                able += crew.drivers.len();
+                able += driver_class.drivers.len();
             }
             for code in codes {
-                *refused.entry(code).or_default() += crew.drivers.len();
+                *refused.entry(code).or_default() += driver_class.drivers.len();
             }
         }
         (able, refused)
@@ -141,8 +141,8 @@ impl Network {
     fn one_more_each(&self, left: &[u32]) -> Result<Option<Relaxation>, Cancelled> {
         let to = self.max_per_driver + 1;
         let mut flow = self.flow.clone();
-        for (room, crew) in flow.room.iter_mut().zip(&self.crews) {
-            *room += crew.room(to) - crew.room(self.max_per_driver);
+        for (room, driver_class) in flow.room.iter_mut().zip(&self.driver_classes) {
+            *room += driver_class.room(to) - driver_class.room(self.max_per_driver);
         }
         let gain = flow.saturate(left)?;
         let what = Relaxed::MaxPerDriver { to };
@@ -157,15 +157,15 @@ impl Network {
         let reached = self.flow.clone().reach(left)?;
         let all_left: u64 = self.flow.supply.iter().copied().map(u64::from).sum();
         let mut candidates = Vec::new();
-        for (number, crew) in self.crews.iter().enumerate() {
+        for (number, driver_class) in self.driver_classes.iter().enumerate() {
             self.cancellation.check()?;
-            if reached.crews[number] {
+            if reached.driver_classes[number] {
                 continue;
             }
             let mut newly: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
             for &lot in &reached.lots {
-                let passes = catalogue.passes(self.lots[lot as usize].kind);
-                let mut failed = crew.rules.iter().filter(|&&rule| !passes[rule]);
+                let passes = catalogue.passes(self.lots[lot as usize].package_class);
+                let mut failed = driver_class.rules.iter().filter(|&&rule| !passes[rule]);
                 if let (Some(&rule), None) = (failed.next(), failed.next()) {
                     newly.entry(rule).or_default().push(lot);
                 }
@@ -179,7 +179,7 @@ impl Network {
                     .min(u64::from(self.room_of_one(number)));
                 candidates.push(Candidate {
                     bound,
-                    crew: number,
+                    driver_class: number,
                     rule,
                     lots,
                 });
@@ -188,14 +188,21 @@ impl Network {
         // Ties: the first by name.
         candidates.sort_by_key(|candidate| {
             let code = catalogue.rules()[candidate.rule].code();
-            (std::cmp::Reverse(candidate.bound), candidate.crew, code)
+            (
+                std::cmp::Reverse(candidate.bound),
+                candidate.driver_class,
+                code,
+            )
         });
         Ok(candidates)
     }
 
     /// The room of the class's least loaded driver.
-    fn room_of_one(&self, crew: usize) -> u32 {
-        let held = self.crews[crew].drivers.iter().map(|driver| driver.held);
+    fn room_of_one(&self, driver_class: usize) -> u32 {
+        let held = self.driver_classes[driver_class]
+            .drivers
+            .iter()
+            .map(|driver| driver.held);
         self.max_per_driver
             .saturating_sub(held.min().unwrap_or_default())
     }
@@ -205,13 +212,13 @@ impl Network {
     /// its capacity, one by one, up to where another cut bounds it.
     fn without_rule(&self, candidate: &Candidate, left: &[u32]) -> Result<u64, Cancelled> {
         let mut flow = self.flow.clone();
-        flow.let_take(candidate.crew, &candidate.lots);
+        flow.let_take(candidate.driver_class, &candidate.lots);
         let gain = flow.saturate(left)?;
-        Ok(gain.min(u64::from(self.room_of_one(candidate.crew))))
+        Ok(gain.min(u64::from(self.room_of_one(candidate.driver_class))))
     }
 
     fn named(&self, catalogue: &Catalogue, candidate: &Candidate) -> Relaxed {
-        let members = &self.crews[candidate.crew].drivers;
+        let members = &self.driver_classes[candidate.driver_class].drivers;
         let least = members.iter().min_by_key(|driver| driver.held);
         let driver = least.expect("a driver class is not empty").id.clone();
         let rule = &catalogue.rules()[candidate.rule];

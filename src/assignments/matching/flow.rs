@@ -39,14 +39,14 @@ pub(super) struct Flow {
 pub(super) struct Reached {
     /// In the order in which they were reached.
     pub(super) lots: Vec<u32>,
-    pub(super) crews: FixedBitSet,
+    pub(super) driver_classes: FixedBitSet,
 }
 
 /// A search's distances from the lots with supply.
 struct Layers {
     lots: Vec<u32>,
     /// By distance: driver classes that may still lead on.
-    crews: Vec<FixedBitSet>,
+    driver_classes: Vec<FixedBitSet>,
     /// By driver class: the next of its sources to try.
     next_source: Vec<usize>,
     reached: Reached,
@@ -58,7 +58,7 @@ struct Layers {
 #[derive(Clone, Copy)]
 struct Step {
     lot: u32,
-    crew: u32,
+    driver_class: u32,
 }
 
 impl Flow {
@@ -70,21 +70,21 @@ impl Flow {
         room: Vec<u32>,
         cancellation: Cancellation,
     ) -> Self {
-        let crews = room.len();
+        let driver_classes = room.len();
         Self {
             takers,
             outflows: vec![Outflow::new(); supply.len()],
             supply,
             room,
-            sources: vec![Vec::new(); crews],
-            closed: FixedBitSet::with_capacity(crews),
+            sources: vec![Vec::new(); driver_classes],
+            closed: FixedBitSet::with_capacity(driver_classes),
             cancellation,
         }
     }
 
     /// Removes these driver classes. They must have no flow.
-    pub(super) fn close(&mut self, crews: &FixedBitSet) {
-        self.closed.union_with(crews);
+    pub(super) fn close(&mut self, driver_classes: &FixedBitSet) {
+        self.closed.union_with(driver_classes);
     }
 
     /// Makes all driver classes searchable again: after room or edges were added.
@@ -93,10 +93,10 @@ impl Flow {
     }
 
     /// Adds edges from these lots to a driver class.
-    pub(super) fn let_take(&mut self, crew: usize, lots: &[u32]) {
+    pub(super) fn let_take(&mut self, driver_class: usize, lots: &[u32]) {
         let mut takers = self.takers.to_vec();
         for &lot in lots {
-            takers[lot as usize].insert(crew);
+            takers[lot as usize].insert(driver_class);
         }
         self.takers = takers.into();
     }
@@ -132,25 +132,25 @@ impl Flow {
     fn saturate_directly(&mut self, lots: &[u32]) -> Result<u64, Cancelled> {
         let mut open = self.closed.clone();
         open.toggle_range(..);
-        for (crew, &room) in self.room.iter().enumerate() {
+        for (driver_class, &room) in self.room.iter().enumerate() {
             if room == 0 {
-                open.remove(crew);
+                open.remove(driver_class);
             }
         }
         let mut added = 0;
         for &lot in lots {
             self.cancellation.check()?;
             while self.supply[lot as usize] > 0 {
-                let Some(crew) = first_common(&open, &self.takers[lot as usize]) else {
+                let Some(driver_class) = first_common(&open, &self.takers[lot as usize]) else {
                     break;
                 };
                 let step = Step {
                     lot,
-                    crew: index(crew),
+                    driver_class: index(driver_class),
                 };
                 added += u64::from(self.send(&[step]));
-                if self.room[crew] == 0 {
-                    open.remove(crew);
+                if self.room[driver_class] == 0 {
+                    open.remove(driver_class);
                 }
             }
         }
@@ -164,7 +164,7 @@ impl Flow {
         let added = self.saturate(lots)?;
         if lots.iter().any(|&lot| self.supply[lot as usize] > 0) {
             let reached = self.reach(lots)?;
-            self.close(&reached.crews);
+            self.close(&reached.driver_classes);
         }
         Ok(added)
     }
@@ -177,15 +177,15 @@ impl Flow {
 
     /// Layers from the lots with supply outwards, up to the first classes with room.
     fn search(&mut self, lots: &[u32]) -> Result<Layers, Cancelled> {
-        let crews = self.room.len();
+        let driver_classes = self.room.len();
         let with_supply = lots.iter().filter(|&&lot| self.supply[lot as usize] > 0);
         let mut layers = Layers {
             lots: vec![NEVER; self.supply.len()],
-            crews: Vec::new(),
-            next_source: vec![0; crews],
+            driver_classes: Vec::new(),
+            next_source: vec![0; driver_classes],
             reached: Reached {
                 lots: with_supply.copied().collect(),
-                crews: FixedBitSet::with_capacity(crews),
+                driver_classes: FixedBitSet::with_capacity(driver_classes),
             },
             found: false,
         };
@@ -197,36 +197,39 @@ impl Flow {
         let (mut distance, mut frontier) = (0, 0..layers.reached.lots.len());
         while !frontier.is_empty() && !layers.found {
             self.cancellation.check()?;
-            let mut here = FixedBitSet::with_capacity(crews);
+            let mut here = FixedBitSet::with_capacity(driver_classes);
             for &lot in &layers.reached.lots[frontier.clone()] {
                 add_common(&mut here, &self.takers[lot as usize], &unseen);
             }
             unseen.difference_with(&here);
-            layers.reached.crews.union_with(&here);
+            layers.reached.driver_classes.union_with(&here);
             distance += 1;
             frontier.start = frontier.end;
-            layers.found = here.ones().any(|crew| self.room[crew] > 0);
+            layers.found = here.ones().any(|driver_class| self.room[driver_class] > 0);
             if layers.found {
-                let full: Vec<usize> = here.ones().filter(|&crew| self.room[crew] == 0).collect();
-                for crew in full {
-                    here.remove(crew);
+                let full: Vec<usize> = here
+                    .ones()
+                    .filter(|&driver_class| self.room[driver_class] == 0)
+                    .collect();
+                for driver_class in full {
+                    here.remove(driver_class);
                 }
             } else {
-                for crew in here.ones() {
-                    self.look_behind(crew, distance, &mut layers);
+                for driver_class in here.ones() {
+                    self.look_behind(driver_class, distance, &mut layers);
                 }
             }
             frontier.end = layers.reached.lots.len();
-            layers.crews.push(here);
+            layers.driver_classes.push(here);
         }
         Ok(layers)
     }
 
     /// Adds the lots with flow to this class to the next layer.
-    fn look_behind(&mut self, crew: usize, distance: u32, layers: &mut Layers) {
+    fn look_behind(&mut self, driver_class: usize, distance: u32, layers: &mut Layers) {
         let outflows = &self.outflows;
-        let sources = &mut self.sources[crew];
-        sources.retain(|&lot| amount(&outflows[lot as usize], index(crew)) > 0);
+        let sources = &mut self.sources[driver_class];
+        sources.retain(|&lot| amount(&outflows[lot as usize], index(driver_class)) > 0);
         for &lot in &*sources {
             let seen = &mut layers.lots[lot as usize];
             if *seen == NEVER {
@@ -243,27 +246,29 @@ impl Flow {
         loop {
             // From this lot to a class one layer further.
             let depth = path.len();
-            let next = layers.crews.get(depth);
-            let next = next.and_then(|crews| first_common(crews, &self.takers[lot as usize]));
-            let Some(crew) = next else {
+            let next = layers.driver_classes.get(depth);
+            let next = next.and_then(|driver_classes| {
+                first_common(driver_classes, &self.takers[lot as usize])
+            });
+            let Some(driver_class) = next else {
                 // A dead end, and so is the class's flow from it.
                 let Some(step) = path.pop() else { return 0 };
-                layers.next_source[step.crew as usize] += 1;
+                layers.next_source[step.driver_class as usize] += 1;
                 lot = step.lot;
                 match self.source(step, path.len(), layers) {
                     Some(source) => {
                         path.push(step);
                         lot = source;
                     }
-                    None => layers.crews[path.len()].remove(step.crew as usize),
+                    None => layers.driver_classes[path.len()].remove(step.driver_class as usize),
                 }
                 continue;
             };
             let step = Step {
                 lot,
-                crew: index(crew),
+                driver_class: index(driver_class),
             };
-            if self.room[crew] > 0 {
+            if self.room[driver_class] > 0 {
                 path.push(step);
                 return self.send(&path);
             }
@@ -273,20 +278,20 @@ impl Flow {
                     path.push(step);
                     lot = source;
                 }
-                None => layers.crews[depth].remove(crew),
+                None => layers.driver_classes[depth].remove(driver_class),
             }
         }
     }
 
     /// A lot with flow to the step's class from which the layers lead on.
     fn source(&self, step: Step, depth: usize, layers: &mut Layers) -> Option<u32> {
-        let crew = step.crew as usize;
+        let driver_class = step.driver_class as usize;
         let wanted = index(depth) + 1;
-        let sources = &self.sources[crew];
-        let next = &mut layers.next_source[crew];
+        let sources = &self.sources[driver_class];
+        let next = &mut layers.next_source[driver_class];
         while let Some(&lot) = sources.get(*next) {
             if layers.lots[lot as usize] == wanted
-                && amount(&self.outflows[lot as usize], step.crew) > 0
+                && amount(&self.outflows[lot as usize], step.driver_class) > 0
             {
                 return Some(lot);
             }
@@ -298,41 +303,45 @@ impl Flow {
     /// Augments by the path's capacity, which is at least 1.
     fn send(&mut self, path: &[Step]) -> u32 {
         let (first, last) = (path[0], path[path.len() - 1]);
-        let mut most = self.supply[first.lot as usize].min(self.room[last.crew as usize]);
+        let mut most = self.supply[first.lot as usize].min(self.room[last.driver_class as usize]);
         for pair in path.windows(2) {
-            let flows = amount(&self.outflows[pair[1].lot as usize], pair[0].crew);
+            let flows = amount(&self.outflows[pair[1].lot as usize], pair[0].driver_class);
             most = most.min(flows);
         }
         self.supply[first.lot as usize] -= most;
-        self.room[last.crew as usize] -= most;
+        self.room[last.driver_class as usize] -= most;
         for (place, step) in path.iter().enumerate() {
-            self.add(step.lot, step.crew, most);
+            self.add(step.lot, step.driver_class, most);
             if let Some(next) = path.get(place + 1) {
-                take(&mut self.outflows[next.lot as usize], step.crew, most);
+                take(
+                    &mut self.outflows[next.lot as usize],
+                    step.driver_class,
+                    most,
+                );
             }
         }
         most
     }
 
-    fn add(&mut self, lot: u32, crew: u32, amount: u32) {
+    fn add(&mut self, lot: u32, driver_class: u32, amount: u32) {
         let outflow = &mut self.outflows[lot as usize];
-        match outflow.binary_search_by_key(&crew, |flow| flow.0) {
+        match outflow.binary_search_by_key(&driver_class, |flow| flow.0) {
             Ok(place) => outflow[place].1 += amount,
             Err(place) => {
-                outflow.insert(place, (crew, amount));
-                self.sources[crew as usize].push(lot);
+                outflow.insert(place, (driver_class, amount));
+                self.sources[driver_class as usize].push(lot);
             }
         }
     }
 }
 
-fn amount(outflow: &Outflow, crew: u32) -> u32 {
-    let place = outflow.binary_search_by_key(&crew, |flow| flow.0);
+fn amount(outflow: &Outflow, driver_class: u32) -> u32 {
+    let place = outflow.binary_search_by_key(&driver_class, |flow| flow.0);
     place.map_or(0, |place| outflow[place].1)
 }
 
-fn take(outflow: &mut Outflow, crew: u32, amount: u32) {
-    if let Ok(place) = outflow.binary_search_by_key(&crew, |flow| flow.0) {
+fn take(outflow: &mut Outflow, driver_class: u32, amount: u32) {
+    if let Ok(place) = outflow.binary_search_by_key(&driver_class, |flow| flow.0) {
         outflow[place].1 -= amount;
         if outflow[place].1 == 0 {
             outflow.remove(place);

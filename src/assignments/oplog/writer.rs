@@ -126,7 +126,7 @@ impl Trouble {
 /// Takes entries from the queue, writes and packs the files.
 #[derive(Debug)]
 pub(super) struct Writer {
-    exit: Receiver<Vec<Entry>>,
+    receiver: Receiver<Vec<Entry>>,
     shared: Arc<Shared>,
     spool: Arc<Spool>,
     rotation: Rotation,
@@ -151,7 +151,7 @@ pub(super) struct Writer {
 impl Writer {
     /// `left`: files of an earlier process.
     pub(super) fn new(
-        exit: Receiver<Vec<Entry>>,
+        receiver: Receiver<Vec<Entry>>,
         shared: Arc<Shared>,
         spool: Arc<Spool>,
         rotation: Rotation,
@@ -159,7 +159,7 @@ impl Writer {
         left: Vec<Closed>,
     ) -> Self {
         Self {
-            exit,
+            receiver,
             shared,
             spool,
             rotation,
@@ -184,11 +184,11 @@ impl Writer {
                 self.rotate();
             }
             self.pack();
-            match self.exit.recv_timeout(self.patience()) {
+            match self.receiver.recv_timeout(self.patience()) {
                 Ok(entries) => {
                     self.take(&entries);
                     // All queued entries share the write.
-                    while let Ok(entries) = self.exit.try_recv() {
+                    while let Ok(entries) = self.receiver.try_recv() {
                         self.take(&entries);
                     }
                     self.flush();

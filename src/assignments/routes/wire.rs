@@ -13,7 +13,7 @@ use super::super::model::{
     Assignment, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId, Place, Status,
     parse_day,
 };
-use super::super::service::{Assigned, Kept, Request, today};
+use super::super::service::{Assigned, ManifestSummary, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
 use crate::http::params::page_limit;
@@ -108,13 +108,13 @@ pub(super) struct KeptManifest {
     packages: usize,
 }
 
-impl From<Kept> for KeptManifest {
+impl From<ManifestSummary> for KeptManifest {
     fn from(
-        Kept {
+        ManifestSummary {
             date,
             drivers,
             packages,
-        }: Kept,
+        }: ManifestSummary,
     ) -> Self {
         Self {
             date,

@@ -93,7 +93,7 @@ fn told(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
 
 async fn opened(directory: &TempDir) -> Assignments {
     let desk = desk(store(directory), false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk
 }
 
@@ -175,7 +175,7 @@ async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
     desk.update(ada, p0, Status::Accepted, "r").await.unwrap();
     let mut without = manifest();
     without.drivers.remove(0);
-    desk.keep_manifest(DATE, without).await.unwrap();
+    desk.store_manifest(DATE, without).await.unwrap();
     let refused = desk.assign(request(&["ada"], 3), "r").await.unwrap_err();
     assert!(
         matches!(refused, AssignError::UnknownDrivers(_)),
@@ -238,12 +238,12 @@ async fn a_new_manifest_is_planned_with_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
     let desk = desk(store.clone(), false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk.assign(request(&["ada"], 1), "r").await.unwrap();
     let mut other = manifest();
     other.packages.truncate(2);
     let before = desk.manifest(DATE).await.unwrap().unwrap();
-    let kept = desk.keep_manifest(DATE, other.clone()).await.unwrap();
+    let kept = desk.store_manifest(DATE, other.clone()).await.unwrap();
     assert_eq!((kept.drivers, kept.packages), (3, 2));
     let after = desk.manifest(DATE).await.unwrap().unwrap();
     assert_ne!(after.version, before.version);
@@ -264,7 +264,7 @@ async fn a_new_manifest_is_planned_with_at_once() {
 async fn a_final_status_stays_if_the_desk_is_strict() {
     let directory = tempfile::tempdir().unwrap();
     let desk = desk(store(&directory), true);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk.assign(request(&["ada"], 1), "r").await.unwrap();
     let (ada, p0) = (
         DriverId::parse("ada").unwrap(),
@@ -308,15 +308,15 @@ fn many() -> Manifest {
 }
 
 impl Store for Contended {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        self.store.keep_manifest(date, sheet)
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
+        self.store.store_manifest(date, manifest)
     }
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
         self.store.manifest_version(date)
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         self.store.manifest(date)
     }
 
@@ -382,7 +382,7 @@ async fn a_plan_is_made_anew_when_somebody_was_faster() {
         packages: manifest().packages,
     };
     let desk = desk(contended, false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     let assigned = desk.assign(request(&["ada"], 9), "r").await.unwrap();
     assert_eq!(
         told(&assigned),
@@ -400,7 +400,7 @@ async fn a_plan_that_is_always_too_late_says_so() {
         packages: many().packages,
     };
     let desk = desk(contended, false);
-    desk.keep_manifest(DATE, many()).await.unwrap();
+    desk.store_manifest(DATE, many()).await.unwrap();
     let busy = desk.assign(request(&["ada"], 99), "r").await.unwrap_err();
     assert_eq!(busy, AssignError::Unavailable(Unavailable::Busy));
 }

@@ -174,12 +174,12 @@ pub(in super::super) fn says(name: &str, of: &str, status: Status, second: i64) 
     }
 }
 
-fn sheet(version: u128, bytes: usize) -> Sheet {
+fn stored_manifest(version: u128, bytes: usize) -> StoredManifest {
     let mut random = fastrand::Rng::with_seed(u64::try_from(version % 1000).unwrap());
     let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
         .take(bytes)
         .collect();
-    Sheet {
+    StoredManifest {
         version: Version(version),
         body: body.into(),
     }
@@ -196,17 +196,26 @@ pub(in super::super) async fn a_manifest_is_kept_and_replaced(store: impl Store)
         (4, 0),
         (1, 10),
     ] {
-        let sheet = sheet(version, bytes);
-        store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+        let manifest = stored_manifest(version, bytes);
+        store
+            .store_manifest(day(0), manifest.clone())
+            .await
+            .unwrap();
         let version = store.manifest_version(day(0)).await.unwrap();
-        assert_eq!(version, Some(sheet.version));
-        assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
+        assert_eq!(version, Some(manifest.version));
+        assert!(store.manifest(day(0)).await.unwrap() == Some(manifest));
     }
     // An equal manifest is the same; other days have others.
-    store.keep_manifest(day(0), sheet(1, 10)).await.unwrap();
-    store.keep_manifest(day(1), sheet(2, 20)).await.unwrap();
-    assert!(store.manifest(day(0)).await.unwrap() == Some(sheet(1, 10)));
-    assert!(store.manifest(day(1)).await.unwrap() == Some(sheet(2, 20)));
+    store
+        .store_manifest(day(0), stored_manifest(1, 10))
+        .await
+        .unwrap();
+    store
+        .store_manifest(day(1), stored_manifest(2, 20))
+        .await
+        .unwrap();
+    assert!(store.manifest(day(0)).await.unwrap() == Some(stored_manifest(1, 10)));
+    assert!(store.manifest(day(1)).await.unwrap() == Some(stored_manifest(2, 20)));
     assert_eq!(store.manifest(day(2)).await.unwrap(), None);
     // The package has no driver.
     assert_eq!(held(&store, day(0)).await, []);
@@ -216,7 +225,7 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
     store: impl Store + Clone + 'static,
 ) {
     store
-        .keep_manifest(day(0), sheet(1, 500_000))
+        .store_manifest(day(0), stored_manifest(1, 500_000))
         .await
         .unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -224,8 +233,8 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
         let store = store.clone();
         tasks.spawn(async move {
             for _ in 0..2 {
-                let sheet = sheet(version, 500_000);
-                store.keep_manifest(day(0), sheet).await.unwrap();
+                let manifest = stored_manifest(version, 500_000);
+                store.store_manifest(day(0), manifest).await.unwrap();
             }
         });
     }
@@ -234,7 +243,7 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
         match store.manifest(day(0)).await {
             Ok(found) => {
                 let found = found.expect("there is one");
-                assert!(found == sheet(found.version.0, 500_000), "mixed");
+                assert!(found == stored_manifest(found.version.0, 500_000), "mixed");
             }
             Err(unavailable) => assert_eq!(unavailable, Unavailable::Busy),
         }
@@ -244,7 +253,7 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
         tokio::task::yield_now().await;
     }
     let last = store.manifest(day(0)).await.unwrap().unwrap();
-    assert!(last == sheet(last.version.0, 500_000));
+    assert!(last == stored_manifest(last.version.0, 500_000));
 }
 
 pub(in super::super) async fn a_change_keeps_all_of_it(store: impl Store) {
