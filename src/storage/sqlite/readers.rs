@@ -80,8 +80,11 @@ impl Reader {
             Err(QueryError::Statement(error)) => {
                 error!(database = self.health.name, %error, "a query failed");
             }
-            Err(QueryError::Panicked(message)) => {
-                error!(database = self.health.name, message, "a query panicked");
+            Err(QueryError::Panicked(panic_message)) => {
+                error!(
+                    database = self.health.name,
+                    panic_message, "a query panicked"
+                );
             }
         }
         match ended {

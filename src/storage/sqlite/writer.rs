@@ -321,10 +321,10 @@ fn run_one(
         OpOutcome::Failed(error) => {
             error!(database = health.name, %error, "an operation failed and is rolled back");
         }
-        OpOutcome::Panicked(message) => {
+        OpOutcome::Panicked(panic_message) => {
             error!(
                 database = health.name,
-                message, "an operation panicked and is rolled back"
+                panic_message, "an operation panicked and is rolled back"
             );
         }
     }
