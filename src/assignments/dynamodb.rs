@@ -250,8 +250,8 @@ impl Store for Dynamodb {
         })
     }
 
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
-        Box::pin(self.apply(change, kept))
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
+        Box::pin(self.apply(change, stored))
     }
 
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {

@@ -91,7 +91,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     request_body(content = NewManifest, content_type = "application/json"),
     responses(
         JsonBody,
-        (status = 200, description = "Kept", body = KeptManifest),
+        (status = 200, description = "Stored", body = KeptManifest),
         (status = 422, description = "Something in it is invalid; `errors` has up to 100 mistakes", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
@@ -106,8 +106,8 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
         .ok_or(Unavailable::Busy)?;
     let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
     let date = date.unwrap_or_else(today);
-    let kept = desk.assignments.store_manifest(date, manifest).await?;
-    Ok(not_kept(&KeptManifest::from(kept)))
+    let stored = desk.assignments.store_manifest(date, manifest).await?;
+    Ok(not_kept(&KeptManifest::from(stored)))
 }
 
 /// Get a day's manifest

@@ -123,7 +123,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
             let changed = self.database.write(move |connection| {
                 apply(connection, &change)?;
@@ -133,7 +133,7 @@ impl Store for Sqlite {
                 Ok(drivers) => {
                     // The caller may have left; the change is stored all the same.
                     for part in drivers {
-                        drop(kept.send(part));
+                        drop(stored.send(part));
                     }
                     Changed::Done
                 }

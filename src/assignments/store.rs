@@ -79,9 +79,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>>;
 
     /// Gives up and assigns packages, if for each driver the day has not changed since the plan: they hold as many packages,
-    /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is sent to `kept`,
+    /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is sent to `stored`,
     /// also if the rest fails.
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
 
     /// Sets a status, if the driver has the package, and the status [may follow](Status::may_become).
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>>;

@@ -531,14 +531,14 @@ impl Store for Redis {
 
     fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         Box::pin(async move {
-            let told = numbers.into_iter().map(|number| {
+            let removals = numbers.into_iter().map(|number| {
                 let (zone, number) = Number::of(number);
                 let score = number.score();
                 let key = zone_key(zone, "outgoing");
                 command("ZREMRANGEBYSCORE", &key, &[&score, &score])
             });
-            let told: RedisResult<Vec<Value>> = self.engine.ask_all(told.collect()).await;
-            self.health.write_result(told.map(drop))
+            let removals: RedisResult<Vec<Value>> = self.engine.ask_all(removals.collect()).await;
+            self.health.write_result(removals.map(drop))
         })
     }
 

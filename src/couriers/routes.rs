@@ -152,7 +152,7 @@ async fn get_courier(
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "Kept", body = bool, content_type = "application/json"),
+        (status = 200, description = "Stored", body = bool, content_type = "application/json"),
         (status = 422, description = "Not an id, or a field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
     ),
 )]

@@ -122,11 +122,11 @@ impl Store for Sqlite {
             if let Some(Whereabouts::With(_)) = decided {
                 return Ok(decided);
             }
-            let learned = connection
+            let replicated = connection
                 .prepare_cached("SELECT courier FROM learned WHERE id = ?")?
                 .query_row([order.0], place)
                 .optional()?;
-            Ok(learned.or(decided))
+            Ok(replicated.or(decided))
         }))
     }
 

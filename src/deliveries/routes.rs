@@ -80,7 +80,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     ),
     responses(
         JsonBody,
-        (status = 201, description = "Kept", body = KeptEvent, headers(
+        (status = 201, description = "Stored", body = KeptEvent, headers(
             ("Location" = String, description = "The event's URL"),
             ("Idempotency-Replayed" = String, description = "\"true\" if it was stored before"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),

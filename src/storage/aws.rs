@@ -95,9 +95,9 @@ impl Aws {
     pub(crate) async fn emulated(endpoint: &str) -> Self {
         use aws_sdk_dynamodb::config::{Credentials, Region};
 
-        let anybody = Credentials::new("test", "test", None, None, "test");
+        let dummy = Credentials::new("test", "test", None, None, "test");
         let config = with_timeouts()
-            .credentials_provider(anybody)
+            .credentials_provider(dummy)
             .region(Region::from_static("eu-west-2"))
             .endpoint_url(endpoint)
             .load();

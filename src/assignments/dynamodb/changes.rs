@@ -72,7 +72,7 @@ impl Dynamodb {
     pub(super) async fn apply(
         &self,
         change: Change,
-        kept: UnboundedSender<DriverChange>,
+        stored: UnboundedSender<DriverChange>,
     ) -> Result<Changed, Unavailable> {
         let Some(phases) = steps(change) else {
             return Ok(Changed::Outdated);
@@ -80,12 +80,12 @@ impl Dynamodb {
         // A package may move from one driver to another: all are given up before any is assigned.
         for phase in phases {
             let done = together(phase, DRIVERS_AT_ONCE, |steps| {
-                let (store, kept) = (self.clone(), kept.clone());
+                let (store, stored) = (self.clone(), stored.clone());
                 async move {
                     for step in steps {
                         store.step(&step).await?;
                         // The caller may have left; the change is stored all the same.
-                        drop(kept.send(step.into_part()));
+                        drop(stored.send(step.into_part()));
                     }
                     Ok(())
                 }
@@ -108,7 +108,7 @@ impl Dynamodb {
             .set_transact_items(Some(self.actions(step, &token)?));
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { kept(Box::pin(request.send()).await) }
+            async move { committed(Box::pin(request.send()).await) }
         });
         let answer = call.await?;
         if answer.done || answer.lost && self.is_own(step, &token).await? {
@@ -288,7 +288,7 @@ fn steps(change: Change) -> Option<[Phase; 2]> {
 }
 
 /// Whether the transaction was committed; if not, a condition failed.
-fn kept(
+fn committed(
     answer: Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>>,
 ) -> Result<bool, CallError> {
     let Err(error) = answer else { return Ok(true) };

@@ -1,4 +1,4 @@
-//! Conversion to and from DynamoDB's values.
+//! Conversion to and from `DynamoDB`'s values.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -36,7 +36,7 @@ pub(super) fn count(number: u32) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// DynamoDB's decimal numbers have a smaller range than `f64`; values outside are stored as text.
+/// `DynamoDB`'s decimal numbers have a smaller range than `f64`; values outside are stored as text.
 fn number(number: f64) -> AttributeValue {
     match number.abs() {
         0.0 => AttributeValue::N("0".to_owned()),

@@ -39,11 +39,11 @@ pub(super) fn even(
     };
     let lots = (0..supply.len()).filter(|&lot| supply[lot] > 0).map(index);
     let mut flows = vec![Vec::new(); supply.len()];
-    let mut everybody = FixedBitSet::with_capacity(driver_classes);
-    everybody.toggle_range(..);
+    let mut all = FixedBitSet::with_capacity(driver_classes);
+    all.toggle_range(..);
     let mut parts = vec![Part {
         lots: lots.collect(),
-        driver_classes: everybody,
+        driver_classes: all,
         low: 0,
         high: most,
     }];

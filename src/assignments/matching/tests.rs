@@ -57,7 +57,7 @@ impl Dice {
     }
 }
 
-fn everybody(manifest: &Manifest) -> BTreeSet<DriverId> {
+fn all_drivers(manifest: &Manifest) -> BTreeSet<DriverId> {
     manifest
         .drivers
         .iter()
@@ -67,7 +67,7 @@ fn everybody(manifest: &Manifest) -> BTreeSet<DriverId> {
 
 fn planned(manifest: &Manifest, max_per_driver: u32, held: &[Held]) -> (Catalogue, Planned) {
     let catalogue = Catalogue::new(manifest.clone());
-    let drivers = everybody(manifest);
+    let drivers = all_drivers(manifest);
     let planned = plan(
         &catalogue,
         &Request {
@@ -459,14 +459,14 @@ fn each_package_left_behind_knows_why() {
         ) = (express, weight, hour, false);
     }
     let (catalogue, nothing) = planned(&manifest, 0, &[]);
-    let told = nothing.explain(&catalogue).unwrap();
-    let told: Vec<_> = told
+    let explanation = nothing.explain(&catalogue).unwrap();
+    let explanation: Vec<_> = explanation
         .packages
         .iter()
         .map(|left| (left.package.as_str(), left.able, left.refused.clone()))
         .collect();
     assert_eq!(
-        told,
+        explanation,
         [
             ("p0", 3, [].into()),
             ("p1", 1, [("EXPRESS_ONLY", 2), ("MAX_WEIGHT", 1)].into()),
@@ -474,8 +474,8 @@ fn each_package_left_behind_knows_why() {
         ]
     );
     let (catalogue, planned) = planned(&manifest, 9, &[]);
-    let told = planned.explain(&catalogue).unwrap();
-    assert_eq!(told.packages.len(), 1);
+    let explanation = planned.explain(&catalogue).unwrap();
+    assert_eq!(explanation.packages.len(), 1);
     let gain = Relaxation {
         what: Relaxed::Rule {
             driver: DriverId::parse("d0").unwrap(),
@@ -484,14 +484,14 @@ fn each_package_left_behind_knows_why() {
         },
         gain: 1,
     };
-    assert_eq!(told.relaxation, Some(gain));
+    assert_eq!(explanation.relaxation, Some(gain));
 }
 
 #[test]
 fn a_plan_that_nobody_waits_for_ends_without_a_result() {
     let manifest = day("day-99x990-many-rules.json");
     let catalogue = Catalogue::new(manifest.clone());
-    let drivers = everybody(&manifest);
+    let drivers = all_drivers(&manifest);
     let request = Request {
         drivers: &drivers,
         max_per_driver: 10,

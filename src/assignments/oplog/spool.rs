@@ -208,11 +208,11 @@ impl Spool {
         if closed.length > 0 {
             let part = self.directory.join(closed.name.part());
             let packed = compress(&mut lines, closed.length, &part);
-            let kept = packed.and_then(|length| {
+            let renamed = packed.and_then(|length| {
                 now = length;
                 self.keep_packed(&part, &closed.name)
             });
-            if let Err(error) = kept {
+            if let Err(error) = renamed {
                 let _ = fs::remove_file(&part);
                 // The segment exists: something else is missing.
                 return Err(match error.kind() {

@@ -72,7 +72,7 @@ fn request(drivers: &[&str], max_per_driver: u32) -> Request {
 }
 
 /// Drivers with their packages, and what is left.
-fn told(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
+fn by_driver(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
     let hands = assigned.plan.assignments.iter();
     let hands = hands.map(|(driver, hand)| {
         (
@@ -103,7 +103,7 @@ async fn a_retry_answers_the_same_and_gives_nothing() {
     let desk = opened(&directory).await;
     let first = desk.assign(request(&["ada", "cy"], 2), "r").await.unwrap();
     assert_eq!(
-        told(&first),
+        by_driver(&first),
         (
             vec![("ada", vec!["p2", "p3"]), ("cy", vec!["p0", "p1"])],
             vec!["p4", "p5"]
@@ -121,7 +121,7 @@ async fn what_others_hold_is_not_given_again() {
     let desk = opened(&directory).await;
     desk.assign(request(&["ada"], 4), "r").await.unwrap();
     let later = desk.assign(request(&["bo"], 4), "r").await.unwrap();
-    assert_eq!(told(&later), (vec![("bo", vec!["p4", "p5"])], vec![]));
+    assert_eq!(by_driver(&later), (vec![("bo", vec!["p4", "p5"])], vec![]));
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_reset_gives_up_what_is_still_assigned_and_nothing_else() {
     let planned = desk.assign(dry, "r").await.unwrap();
     let after = desk.assign(reset, "r").await.unwrap();
     assert_eq!(after.plan, planned.plan);
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
     assert_eq!(left.len(), 2, "what bo has is not touched: {left:?}");
     assert_eq!(desk.desk.store.held(DATE).await.unwrap().len(), 4);
@@ -193,12 +193,12 @@ async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
     );
     // Alone: freed, and assigned to no other.
     let after = desk.assign(reset(&["ada"]), "r").await.unwrap();
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
     assert_eq!(left.len(), 5);
     // With others: they get what was freed.
     let after = desk.assign(reset(&["ada", "bo"]), "r").await.unwrap();
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands[0], ("ada", vec!["p0"]));
     assert_eq!((hands[1].0, hands[1].1.len(), left.len()), ("bo", 5, 0));
 }
@@ -209,7 +209,7 @@ async fn the_cap_is_for_the_day() {
     let desk = opened(&directory).await;
     desk.assign(request(&["ada"], 2), "r").await.unwrap();
     let more = desk.assign(request(&["ada"], 3), "r").await.unwrap();
-    assert_eq!(told(&more).0, [("ada", vec!["p0", "p1", "p2"])]);
+    assert_eq!(by_driver(&more).0, [("ada", vec!["p0", "p1", "p2"])]);
     let less = desk.assign(request(&["ada"], 1), "r").await.unwrap();
     assert_eq!(less.plan, more.plan, "what was given stays");
 }
@@ -251,7 +251,7 @@ async fn a_new_manifest_is_planned_with_at_once() {
     assert_eq!(shown, other);
     let planned = desk.assign(request(&["ada", "bo"], 9), "r").await.unwrap();
     assert_eq!(
-        told(&planned),
+        by_driver(&planned),
         (vec![("ada", vec!["p0"]), ("bo", vec!["p1"])], vec![])
     );
     // A desk without this manifest in its cache finds it, too.
@@ -385,7 +385,7 @@ async fn a_plan_is_made_anew_when_somebody_was_faster() {
     desk.store_manifest(DATE, manifest()).await.unwrap();
     let assigned = desk.assign(request(&["ada"], 9), "r").await.unwrap();
     assert_eq!(
-        told(&assigned),
+        by_driver(&assigned),
         (vec![("ada", vec!["p3", "p4", "p5"])], vec![])
     );
 }

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_says_why() {
-        let told = json!({"orderId": ID, "courierId": 7}).to_string();
+        let body_text = json!({"orderId": ID, "courierId": 7}).to_string();
         let envelope =
             |message: &Value| json!({"Type": "Notification", "Message": message}).to_string();
         for (body, begins) in [
@@ -129,7 +129,7 @@ mod tests {
             let reason = parse(&body, event).unwrap_err();
             assert!(reason.starts_with(begins), "{body}: {reason}");
         }
-        let reason = parse(&told, assignment).unwrap_err();
+        let reason = parse(&body_text, assignment).unwrap_err();
         assert_eq!(reason, "/courierId: It must be a UUID.");
     }
 

@@ -291,9 +291,9 @@ impl Redrive {
     /// The name of the queue that a message came from, and whether it is known.
     fn origin(&self, message: &Message) -> (String, Way) {
         let source = MessageSystemAttributeName::DeadLetterQueueSourceArn;
-        let told = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
-        if let Some(told) = told {
-            let name = name_of(told);
+        let source_queue = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
+        if let Some(source_queue) = source_queue {
+            let name = name_of(source_queue);
             let is = |url: &Option<String>| url.as_deref().is_some_and(|url| name_of(url) == name);
             let way = if is(&self.events) {
                 Way::Events

@@ -167,29 +167,31 @@ impl Writer {
     }
 
     async fn add_orders(&self, run: &mut [Pending]) -> RedisResult<()> {
-        let mut told = Vec::with_capacity(run.len());
+        let mut claimed = Vec::with_capacity(run.len());
         for (place, pending) in run.iter().enumerate() {
             if let (Event::Order(order), None) = (&pending.event, pending.outcome) {
                 let text = written(&pending.event)?;
-                told.push((place, order, text, pending.at));
+                claimed.push((place, order, text, pending.at));
             }
         }
-        let claims = told.iter().map(|(_, order, text, _)| {
+        let claims = claimed.iter().map(|(_, order, text, _)| {
             let mut claim = command("SET", &first_key(order.id), &[text]);
             claim.arg("NX").arg("GET");
             claim
         });
         let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
         let mut by_zone: BTreeMap<Zone, Vec<ReportedOrder>> = BTreeMap::new();
-        for ((place, order, text, at), first) in told.into_iter().zip(firsts) {
-            let told = ReportedOrder::of(place, order, text, at, first)?;
-            by_zone.entry(told.zone).or_default().push(told);
+        for ((place, order, text, at), first) in claimed.into_iter().zip(firsts) {
+            let reported = ReportedOrder::of(place, order, text, at, first)?;
+            by_zone.entry(reported.zone).or_default().push(reported);
         }
         // One part of each zone at a time.
         for part in 0.. {
             let parts: Vec<(Zone, &[ReportedOrder])> = by_zone
                 .iter()
-                .filter_map(|(&zone, told)| Some((zone, told.chunks(ORDERS_PER_SCRIPT).nth(part)?)))
+                .filter_map(|(&zone, orders)| {
+                    Some((zone, orders.chunks(ORDERS_PER_SCRIPT).nth(part)?))
+                })
                 .collect();
             if parts.is_empty() {
                 break;
@@ -207,8 +209,8 @@ impl Writer {
         parts: &[(Zone, &[ReportedOrder])],
     ) -> RedisResult<Vec<(usize, Outcome)>> {
         let calls = parts.iter().map(|(zone, part)| {
-            let told = part.iter().flat_map(ReportedOrder::arguments);
-            self.call(*zone, "orders", told)
+            let arguments = part.iter().flat_map(ReportedOrder::arguments);
+            self.call(*zone, "orders", arguments)
         });
         let calls: Vec<Call> = calls.collect();
         let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, &calls).await?;
@@ -217,8 +219,8 @@ impl Writer {
             if outcomes.len() != part.len() {
                 return Err(invalid_answer("an order has no outcome"));
             }
-            for (told, outcome) in part.iter().zip(outcomes) {
-                decided.push((told.place, outcome_of(&outcome)?));
+            for (order, outcome) in part.iter().zip(outcomes) {
+                decided.push((order.place, outcome_of(&outcome)?));
             }
         }
         Ok(decided)

@@ -125,19 +125,19 @@ impl EventOutcome {
 
 impl From<Outcome> for EventOutcome {
     fn from(outcome: Outcome) -> Self {
-        let told = |outcome, courier_id, unparked| Self {
+        let outcome_of = |outcome, courier_id, unparked| Self {
             outcome,
             courier_id,
             unparked,
         };
         match outcome {
-            Outcome::Assigned(CourierId(id)) => told("assigned", Some(id), None),
-            Outcome::Parked => told("parked", None, None),
-            Outcome::Updated { unparked } => told("updated", None, Some(unparked)),
+            Outcome::Assigned(CourierId(id)) => outcome_of("assigned", Some(id), None),
+            Outcome::Parked => outcome_of("parked", None, None),
+            Outcome::Updated { unparked } => outcome_of("updated", None, Some(unparked)),
             Outcome::Duplicate(Whereabouts::With(CourierId(id))) => {
-                told("duplicate", Some(id), None)
+                outcome_of("duplicate", Some(id), None)
             }
-            Outcome::Duplicate(Whereabouts::Parked) => told("duplicate", None, None),
+            Outcome::Duplicate(Whereabouts::Parked) => outcome_of("duplicate", None, None),
         }
     }
 }

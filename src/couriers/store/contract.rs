@@ -69,7 +69,10 @@ async fn counts(store: &impl Store) -> Vec<(CourierId, u64)> {
 pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders: &[OrderId]) {
     let mut places = BTreeMap::new();
     for &id in orders {
-        places.insert(id, store.order(id).await.unwrap().expect("it was told of"));
+        places.insert(
+            id,
+            store.order(id).await.unwrap().expect("it was published of"),
+        );
     }
     let mut given = BTreeMap::new();
     for place in places.values() {
@@ -176,12 +179,12 @@ pub(in super::super) async fn orders_before_couriers_wait_in_their_order(store: 
         Outcome::Updated { unparked: 1 }
     );
     let outgoing = store.outgoing(10).await.unwrap();
-    let told: Vec<_> = outgoing
+    let published: Vec<_> = outgoing
         .iter()
         .map(|it| (it.assignment.order_id, it.assignment.courier_id))
         .collect();
     assert_eq!(
-        told,
+        published,
         [
             (order(3), courier(6)),
             (order(1), courier(6)),
@@ -260,7 +263,7 @@ pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store)
 }
 
 pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl Store) {
-    fn learned(orders: &[u128], to: u128) -> impl Iterator<Item = Assignment> {
+    fn replicated(orders: &[u128], to: u128) -> impl Iterator<Item = Assignment> {
         orders.iter().map(move |&number| Assignment {
             order_id: order(number),
             courier_id: courier(to),
@@ -278,9 +281,12 @@ pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl St
     .await;
     assert_eq!(outcomes[2], Outcome::Assigned(courier(1)));
     // Two of them are decided here: one has its courier, the other gets one.
-    let assignments = learned(&[1, 2, 3], 7).chain(learned(&[4], 1));
+    let assignments = replicated(&[1, 2, 3], 7).chain(replicated(&[4], 1));
     store.replicate(assignments.collect()).await.unwrap();
-    store.replicate(learned(&[3], 8).collect()).await.unwrap();
+    store
+        .replicate(replicated(&[3], 8).collect())
+        .await
+        .unwrap();
     for (number, with) in [(1, 7), (2, 1), (3, 7), (4, 1)] {
         let place = store.order(order(number)).await.unwrap();
         assert_eq!(place, Some(Whereabouts::With(courier(with))), "{number}");
@@ -328,14 +334,14 @@ pub(in super::super) async fn agrees_with_a_board(
     events: Vec<Event>,
 ) {
     let mut board = Board::new(join);
-    let mut told = Vec::new();
+    let mut published = Vec::new();
     for (number, piece) in events.chunks(7).enumerate() {
         let at = at(number.try_into().unwrap());
         let outcomes = tell(&store, piece.to_vec(), at).await;
         for (event, outcome) in piece.iter().zip(outcomes) {
             let (expected, assignments) = board.apply(event);
             assert_eq!(outcome, expected, "{event:?}");
-            told.extend(assignments);
+            published.extend(assignments);
         }
     }
     let outgoing = store.outgoing(1000).await.unwrap();
@@ -349,8 +355,8 @@ pub(in super::super) async fn agrees_with_a_board(
         placed.next()
     };
     outgoing.sort_by_key(zone);
-    told.sort_by_key(zone);
-    assert_eq!(outgoing, told);
+    published.sort_by_key(zone);
+    assert_eq!(outgoing, published);
     let orders: Vec<OrderId> = board.orders().keys().copied().collect();
     for (&id, &place) in board.orders() {
         assert_eq!(store.order(id).await.unwrap(), Some(place));

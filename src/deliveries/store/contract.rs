@@ -79,8 +79,8 @@ pub(in super::super) async fn an_event_is_kept_in_its_place(store: impl Store) {
             panic!("{recorded:?}")
         };
         assert_eq!(event.sequence as usize, n + 1);
-        let kept = store.event(id("a"), event.sequence).await.unwrap();
-        assert_eq!(kept, Some(event));
+        let stored = store.event(id("a"), event.sequence).await.unwrap();
+        assert_eq!(stored, Some(event));
     }
     assert_ne!(store.version(), before);
     assert_eq!(
@@ -321,9 +321,9 @@ pub(in super::super) async fn agrees_with_a_naive_one(
     let expected: Vec<_> = naive.ongoing().iter().map(|d| d.name.clone()).collect();
     assert_eq!(ongoing(&store).await, expected);
     for name in &names {
-        let kept = naive.deliveries.iter().find(|d| &d.name == name);
-        let kept = kept.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
-        assert_eq!(event_types(&store, name).await, kept, "{name}");
+        let expected = naive.deliveries.iter().find(|d| &d.name == name);
+        let expected = expected.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
+        assert_eq!(event_types(&store, name).await, expected, "{name}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::telemetry::Registry;
 #[derive(Debug, Default)]
 struct Numbers {
     rejected: AtomicU64,
-    kept: AtomicU64,
+    stored: AtomicU64,
     down: Mutex<bool>,
 }
 
@@ -63,7 +63,7 @@ impl Store for Shared {
     fn store_rejected(&self, total: u64) -> Answer<'_, ()> {
         if !*self.0.down.lock().unwrap() {
             self.0.rejected.fetch_max(total, Ordering::Relaxed);
-            self.0.kept.fetch_add(1, Ordering::Relaxed);
+            self.0.stored.fetch_add(1, Ordering::Relaxed);
         }
         self.0.answer(())
     }
@@ -76,7 +76,7 @@ impl Store for Shared {
     }
 
     fn version(&self) -> u64 {
-        self.0.kept.load(Ordering::Relaxed)
+        self.0.stored.load(Ordering::Relaxed)
     }
 }
 
@@ -118,11 +118,11 @@ async fn ten_thousand_malformed_requests_are_shown_at_once_and_stored_four_times
     // The last ones were counted while others were being stored.
     tokio::time::sleep(STORE_EVERY * 3).await;
     assert_eq!(store.0.rejected.load(Ordering::Relaxed), 10_007);
-    let kept = store.0.kept.load(Ordering::Relaxed);
-    assert!((7..=10).contains(&kept), "{kept} commits in 2 s");
+    let stored = store.0.stored.load(Ordering::Relaxed);
+    assert!((7..=10).contains(&stored), "{stored} commits in 2 s");
     // Without new ones nothing is stored.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.0.kept.load(Ordering::Relaxed), kept);
+    assert_eq!(store.0.stored.load(Ordering::Relaxed), stored);
     counts.abort();
 }
 
@@ -147,7 +147,11 @@ async fn a_desk_that_is_closed_stores_what_it_counted() {
     let store = Shared::default();
     let before = desk(&store, None);
     before.store_rejected().await.unwrap();
-    assert_eq!(store.0.kept.load(Ordering::Relaxed), 0, "nothing to store");
+    assert_eq!(
+        store.0.stored.load(Ordering::Relaxed),
+        0,
+        "nothing to store"
+    );
     before.reject();
     before.store_rejected().await.unwrap();
     let after = desk(&store, None);

@@ -285,8 +285,8 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
             Step::Send(package) => {
                 let expected = naive.send(&package);
                 let sent = store.send(package).await.unwrap();
-                let told = (sent.processed.outcome, sent.duplicate, sent.mismatch);
-                assert_eq!(told, expected);
+                let actual = (sent.processed.outcome, sent.duplicate, sent.mismatch);
+                assert_eq!(actual, expected);
             }
             Step::Update(update) => {
                 naive.updates.push(update.clone());

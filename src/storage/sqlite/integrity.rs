@@ -39,7 +39,7 @@ const ON_PURPOSE: &str =
     "if another program wrote to the database on purpose, remove its `-sums` file";
 
 /// The WAL has a page that was damaged in the file, possibly before it was changed: unknown which.
-const SUSPECT: &str = "a page was damaged in the file before the WAL was checkpointed";
+const PAGE_DAMAGED: &str = "a page was damaged in the file before the WAL was checkpointed";
 
 /// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
@@ -125,7 +125,7 @@ impl Integrity {
             return Err(Fault::Foreign);
         }
         if sums.head.damaged {
-            return Fault::damaged(SUSPECT);
+            return Fault::damaged(PAGE_DAMAGED);
         }
         let wal = open(&file.wal())?;
         let whole = wal.as_ref().map(Wal::read).transpose()?.flatten();
@@ -343,7 +343,7 @@ impl Integrity {
     /// logged it with the damage; once copied, that page would have a valid checksum.
     fn verify_file(&mut self, frames: u32) -> Result<(), Failure> {
         if self.head().damaged {
-            return Err(Failure::Found(SUSPECT.to_owned()));
+            return Err(Failure::Found(PAGE_DAMAGED.to_owned()));
         }
         if frames == 0 || self.overtaken {
             return Ok(());
@@ -539,7 +539,7 @@ impl Integrity {
             return Fault::damaged("its `-sums` file is not what was written");
         }
         if head.damaged {
-            return Fault::damaged(SUSPECT);
+            return Fault::damaged(PAGE_DAMAGED);
         }
         let mut frames = 0;
         // Checkpointed frames may be overwritten at any moment.

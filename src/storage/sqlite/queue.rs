@@ -9,13 +9,13 @@ use crate::storage::Unavailable;
 
 pub(super) struct Sender<T> {
     /// None stands for the end. It has a slot of its own, so that closing never waits either.
-    sender: mpsc::Sender<Option<T>>,
+    channel: mpsc::Sender<Option<T>>,
     waiting: Arc<AtomicUsize>,
     most: usize,
 }
 
 pub(super) struct Receiver<T> {
-    receiver: mpsc::Receiver<Option<T>>,
+    channel: mpsc::Receiver<Option<T>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -24,11 +24,15 @@ pub(super) fn queue<T>(most: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
     let sender = Sender {
-        sender,
+        channel: sender,
         waiting: Arc::clone(&waiting),
         most: most.max(1),
     };
-    (sender, Receiver { receiver, waiting })
+    let receiver = Receiver {
+        channel: receiver,
+        waiting,
+    };
+    (sender, receiver)
 }
 
 impl<T> Sender<T> {
@@ -40,7 +44,7 @@ impl<T> Sender<T> {
                 (waiting < self.most).then_some(waiting + 1)
             })
             .map_err(|_| Unavailable::Busy)?;
-        self.sender.send(Some(work)).map_err(|_| {
+        self.channel.send(Some(work)).map_err(|_| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             Unavailable::Stopped
         })
@@ -49,7 +53,7 @@ impl<T> Sender<T> {
     /// Ends the queue for one receiver, after what is queued.
     pub(super) fn close(&self) {
         // No receiver: closed already.
-        let _ = self.sender.send(None);
+        let _ = self.channel.send(None);
     }
 
     /// Items in the queue.
@@ -61,7 +65,7 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     /// The next item; None at the end.
     pub(super) fn recv(&self) -> Option<T> {
-        self.received(self.receiver.recv().ok().flatten())
+        self.received(self.channel.recv().ok().flatten())
     }
 
     /// Waits for an item until then, and takes all queued items, up to `most`. False at the end.
@@ -72,10 +76,10 @@ impl<T> Receiver<T> {
         until: Option<Instant>,
     ) -> bool {
         let first = match until {
-            None => self.receiver.recv().ok().flatten(),
+            None => self.channel.recv().ok().flatten(),
             Some(until) => {
                 let patience = until.saturating_duration_since(Instant::now());
-                match self.receiver.recv_timeout(patience) {
+                match self.channel.recv_timeout(patience) {
                     Ok(first) => first,
                     Err(RecvTimeoutError::Timeout) => return true,
                     Err(RecvTimeoutError::Disconnected) => None,
@@ -87,7 +91,7 @@ impl<T> Receiver<T> {
         };
         batch.push(first);
         while batch.len() < most {
-            match self.receiver.try_recv() {
+            match self.channel.try_recv() {
                 Ok(Some(work)) => batch.extend(self.received(Some(work))),
                 Ok(None) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => break,
