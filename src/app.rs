@@ -202,7 +202,7 @@ impl App {
         });
         let packages = desks.packages.clone();
         supervise(&mut background, "the package desk's counts", async move {
-            packages.keep_counts().await;
+            packages.store_counts().await;
         });
         let space = storage.space.clone();
         supervise(&mut background, "the free space monitor", async move {
@@ -237,8 +237,8 @@ impl App {
             .await;
         shutdown::close(async {
             messages.stop().await;
-            // The storage logs a failure itself.
-            let _ = desks.packages.keep_rejected().await;
+            // If it cannot be stored, the log of the storage says why.
+            let _ = desks.packages.store_rejected().await;
             storage.close().await;
         })
         .await;

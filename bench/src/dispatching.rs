@@ -98,7 +98,7 @@ pub(crate) fn measure(
 async fn desk(url: &str) -> Result<Arc<dyn Store>> {
     let settings = Settings {
         join: Join::Zero,
-        tells: true,
+        publishes: true,
         queue_max: 1000,
     };
     let engine = Engine::connect(Target::at(url), Findings::default())
@@ -274,7 +274,7 @@ mod tests {
         let settings = sqlite::Settings {
             path: dir.path().join("couriers.db"),
             application: odyssey::couriers::sqlite::APPLICATION,
-            beside: Vec::new(),
+            pinned: Vec::new(),
             migrations: MIGRATIONS,
             queue_max: 1000,
             batch_max: 64,

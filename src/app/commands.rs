@@ -92,9 +92,9 @@ pub async fn redrive_couriers(
 ) -> anyhow::Result<String> {
     let aws = crate::storage::aws::Aws::find().await;
     config.couriers.check_region(aws.region())?;
-    let places = Engines::places(config);
-    let mut list = |buried: &couriers::queues::redrive::Buried| list(&buried.to_string());
-    let redriven = couriers::queues::redrive::redrive(&aws, &places, dry_run, &mut list);
+    let endpoints = Engines::endpoints(config);
+    let mut list = |letter: &couriers::queues::redrive::DeadLetter| list(&letter.to_string());
+    let redriven = couriers::queues::redrive::redrive(&aws, &endpoints, dry_run, &mut list);
     Ok(Box::pin(redriven).await?.to_string())
 }
 
@@ -102,7 +102,7 @@ fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
     let settings = sqlite::Settings {
         path: path.to_owned(),
         application: COURIERS.application,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: COURIERS.migrations,
         queue_max: config.storage.queue_max,
         batch_max: config.storage.batch_max,

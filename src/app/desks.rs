@@ -133,7 +133,7 @@ impl Desks {
             let mut file = std::fs::File::open(path)?;
             let (date, manifest) = assignments::routes::read_manifest(&mut file)?;
             let date = date.unwrap_or_else(assignments::service::today);
-            self.assignments.keep_manifest(date, manifest).await?;
+            self.assignments.store_manifest(date, manifest).await?;
             anyhow::Ok(())
         };
         let of = || {

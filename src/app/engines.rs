@@ -27,7 +27,7 @@ pub(super) struct Engines {
     pub(super) redis: Option<Redis>,
     /// The couriers' topics and queues.
     #[cfg(feature = "aws")]
-    pub(super) chain: Option<queues::Chain>,
+    pub(super) topology: Option<queues::Topology>,
     /// Their checks.
     pub(super) preflight: Preflight,
 }
@@ -47,12 +47,12 @@ impl Engines {
         // Not used without the features.
         let _ = config;
         #[cfg(feature = "aws")]
-        let (aws, chain) = Self::find_aws(config, config.aws.provision, &mut preflight).await?;
+        let (aws, topology) = Self::find_aws(config, config.aws.provision, &mut preflight).await?;
         Ok(Self {
             #[cfg(feature = "aws")]
             aws,
             #[cfg(feature = "aws")]
-            chain,
+            topology,
             #[cfg(feature = "redis")]
             redis: Self::find_redis(config, preflight.findings().clone()).await?,
             preflight,
@@ -114,7 +114,7 @@ impl Engines {
         config: &Config,
         create: bool,
         preflight: &mut Preflight,
-    ) -> anyhow::Result<(Option<Aws>, Option<queues::Chain>)> {
+    ) -> anyhow::Result<(Option<Aws>, Option<queues::Topology>)> {
         let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
         let bucket = config.oplog.sink == config::OplogSink::S3;
         let messages = config.couriers.events == config::CourierEvents::Sqs;
@@ -144,20 +144,20 @@ impl Engines {
         if !messages {
             return Ok((Some(aws), None));
         }
-        let opened = queues::Chain::open(&aws, Self::places(config), create);
-        let chain = Box::pin(opened).await;
-        let chain = chain.context("cannot create the topics and queues")?;
-        for probe in queues::probes(&chain, messages::settings(config)) {
+        let opened = queues::Topology::open(&aws, Self::endpoints(config), create);
+        let topology = Box::pin(opened).await;
+        let topology = topology.context("cannot create the topics and queues")?;
+        for probe in queues::probes(&topology, messages::settings(config)) {
             preflight.add(probe);
         }
-        Ok((Some(aws), Some(chain)))
+        Ok((Some(aws), Some(topology)))
     }
 
     /// The couriers' topics and queues, as configured.
     #[cfg(feature = "aws")]
-    pub(super) fn places(config: &Config) -> queues::Places {
+    pub(super) fn endpoints(config: &Config) -> queues::Endpoints {
         let config = &config.couriers;
-        queues::Places {
+        queues::Endpoints {
             events_topic: config.events_topic_arn.clone(),
             events_queue: config.events_queue_url.clone(),
             assignments_topic: config.assignments_topic_arn.clone(),

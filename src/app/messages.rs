@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Messages {
     #[cfg(feature = "aws")]
-    queues: Option<(queues::Chain, queues::Settings, queues::Metrics)>,
+    queues: Option<(queues::Topology, queues::Settings, queues::Metrics)>,
     #[cfg(feature = "aws")]
     overview: queues::Overview,
     #[cfg(feature = "aws")]
@@ -68,7 +68,7 @@ pub(super) fn settings(config: &Config) -> queues::Settings {
     let couriers = &config.couriers;
     queues::Settings {
         dispatches: couriers.has(config::CourierRole::Dispatcher),
-        learns: couriers.has(config::CourierRole::Directory),
+        replicates: couriers.has(config::CourierRole::Directory),
         visibility: couriers.visibility,
     }
 }
@@ -79,8 +79,8 @@ impl Messages {
         let settings = settings(config);
         // Registered without queues, too: an alert on a missing metric never fires.
         let metrics = registry.register(queues::Metrics::register);
-        let queues = engines.chain.clone();
-        let queues = queues.map(|chain| (chain, settings, metrics));
+        let queues = engines.topology.clone();
+        let queues = queues.map(|topology| (topology, settings, metrics));
         Self {
             queues,
             overview: queues::Overview::default(),
@@ -90,8 +90,8 @@ impl Messages {
 
     /// The desk publishes to the topic from now on.
     pub(super) fn attach(&self, couriers: &mut Couriers) {
-        if let Some((chain, settings, metrics)) = &self.queues {
-            let topic = queues::announcer(chain, metrics);
+        if let Some((topology, settings, metrics)) = &self.queues {
+            let topic = queues::event_publisher(topology, metrics);
             *couriers = couriers.clone().with_topic(topic, settings.dispatches);
         }
     }
@@ -111,8 +111,10 @@ impl Messages {
             overview,
             findings,
         } = self;
-        let queues = queues.map(|(chain, settings, metrics)| {
-            queues::Queues::start(&chain, couriers, settings, &metrics, &overview, &findings)
+        let queues = queues.map(|(topology, settings, metrics)| {
+            queues::Queues::start(
+                &topology, couriers, settings, &metrics, &overview, &findings,
+            )
         });
         Running { queues }
     }

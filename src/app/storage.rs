@@ -112,7 +112,7 @@ impl Storage {
             let settings = sqlite::Settings {
                 path: directory.file(desk.file),
                 application: desk.application,
-                beside: vec![directory.lock_place().clone()],
+                pinned: vec![directory.lock_place().clone()],
                 migrations: desk.migrations,
                 queue_max: config.storage.queue_max,
                 batch_max: config.storage.batch_max,
@@ -212,17 +212,17 @@ impl Storage {
         config: &Config,
         engines: &Engines,
     ) -> Arc<dyn couriers::store::Store> {
-        let tells = config.couriers.has(config::CourierRole::Dispatcher);
+        let publishes = config.couriers.has(config::CourierRole::Dispatcher);
         if let Some(database) = self.couriers.clone() {
             let join = courier_join(config);
-            return Arc::new(couriers::sqlite::Sqlite::new(database, join, tells));
+            return Arc::new(couriers::sqlite::Sqlite::new(database, join, publishes));
         }
         #[cfg(feature = "redis")]
         if let Some(redis) = &engines.redis {
-            return couriers_in_redis(config, redis.clone(), tells);
+            return couriers_in_redis(config, redis.clone(), publishes);
         }
-        // Unreachable: the configuration is refused without the feature.
-        let _ = (engines, tells);
+        // Not reached: the configuration is refused without the feature.
+        let _ = (engines, publishes);
         Arc::new(couriers::store::Closed)
     }
 
@@ -277,11 +277,11 @@ impl Storage {
 pub(super) fn couriers_in_redis(
     config: &Config,
     redis: crate::storage::redis::Redis,
-    tells: bool,
+    publishes: bool,
 ) -> Arc<dyn couriers::store::Store> {
     let settings = couriers::redis::Settings {
         join: courier_join(config),
-        tells,
+        publishes,
         queue_max: config.storage.queue_max,
     };
     Arc::new(couriers::redis::Redis::new(redis, settings))

@@ -1,29 +1,26 @@
 //! Assignments in `DynamoDB`, for several instances at once.
 //!
 //! ```text
-//!   DeliveryAssignments   driver_id | package_id          what list and update see; the index `by_package` turns it round
-//!   DeliveryPackages      <date>#<shard> | package/<id>   who has the package on that day
-//!                         <date>#<shard> | driver/<id>    how many packages the driver holds on that day
-//!                         <date>#manifest | head          which manifest the day has
+//!   DeliveryAssignments   driver_id | package_id          what list and update read; the index `by_package` is the reverse
+//!   DeliveryPackages      <date>#<shard> | package/<id>   the package's driver on that day
+//!                         <date>#<shard> | driver/<id>    the driver's number of packages on that day
+//!                         <date>#manifest | head          the day's manifest
 //!                         <date>#manifest | <upload>/<n>  a piece of it
-//!                         <date>#uploads  | <upload>      that there are such pieces
+//!                         <date>#uploads  | <upload>      an upload with pieces
 //! ```
 //!
-//! - **One driver a day.** A package is given in the transaction that puts its item into `DeliveryPackages`, on the condition
-//!   that there is none. Whoever comes second is told that the day is [outdated](Changed::Outdated).
-//! - **As the planner knew it.** The same transaction moves the driver's count on, on the condition that it is what the
-//!   change says. Two planners that gave the same driver different packages would exceed what one of them allowed.
-//! - **Not all at once.** A transaction has a hundred actions at most, so a change is many of them: first everything is given
-//!   up, then everything is given, and a driver's larger part is cut. Each transaction is kept as a whole or not at all; what
-//!   was kept before another one failed stays.
-//! - **Shards.** A day's items are spread over [`SHARDS`] keys, because one key takes a thousand writes a second. There is no
-//!   index by status: its five keys would slow every write down. A list by status alone reads the table.
-//! - **Lost answers.** A call is repeated while that makes sense ([`Patience`]). Each transaction has a token by which the
-//!   engine knows it again, and which stands in what it wrote: if it is refused after an answer was lost, a look tells
-//!   whether it is its own first try that stands in the way.
-//! - **Days that were replaced.** The key of an assignment names no day: given again on another day, earlier or later, a
-//!   driver's record of a package is that day's, and `assigned`. The other day still counts it as held, and a reset of that
-//!   day does not give it up.
+//! - **One driver per day.** A package is assigned in the transaction that puts its item into `DeliveryPackages`, on the condition
+//!   that there is none. A later planner gets [outdated](Changed::Outdated).
+//! - **Optimistic locking.** The same transaction increments the driver's count, on the condition that it is the planner's. Two
+//!   planners that assigned different packages to the same driver would exceed `max_per_driver`.
+//! - **Not atomic as a whole.** A transaction has at most 100 actions, so a change has many: first all that give up, then all that
+//!   assign, with a driver's larger part split. Each transaction is atomic; after a failure the earlier ones stay.
+//! - **Shards.** A day's items are spread over [`SHARDS`] partition keys, because one takes a thousand writes a second. There is no
+//!   index by status: its five keys would slow down every write. A list by status alone scans the table.
+//! - **Lost answers.** Calls are retried ([`Patience`]). Each transaction has a client token, which is also stored in its items: if a
+//!   retry is refused after an answer was lost, a read shows whether its own first attempt was committed.
+//! - **Overwritten days.** The key of an assignment has no day: after an assignment on another day, earlier or later, a driver's record
+//!   of a package is that day's, and `assigned`. The other day still counts it as held, and a reset of that day does not give it up.
 
 mod calls;
 mod changes;
@@ -48,7 +45,7 @@ use super::error::{Refusal, Unavailable};
 use super::model::{
     Change, DriverChange, DriverId, Filter, Held, PackageId, Place, Status, Update,
 };
-use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Answer, Changed, Listing, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::aws::Aws;
 
@@ -59,14 +56,14 @@ pub use tables::{
 };
 pub use values::SHARDS;
 
-use calls::{Calls, Trouble, together, trouble};
+use calls::{CallError, Calls, call_error, together};
 use tables::{DATE, PREVIOUS_STATUS, STATUS, UPDATED_AT};
 use values::{Item, PACKAGE_ITEM, assignment, key, malformed, moment, text, text_of};
 
-/// Queries that run at once for one caller.
+/// Concurrent queries per caller.
 const QUERIES_AT_ONCE: usize = 16;
 
-/// The store; cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Dynamodb {
     client: Client,
@@ -83,7 +80,7 @@ impl fmt::Debug for Dynamodb {
 }
 
 impl Dynamodb {
-    /// The store in these tables, which exist. Nothing is called yet.
+    /// The tables must exist. Makes no call.
     pub fn new(aws: &Aws, tables: Tables, patience: Patience) -> Self {
         let client = calls::client(aws);
         let tables = Arc::new(tables);
@@ -160,7 +157,7 @@ impl Dynamodb {
     }
 
     async fn say(&self, update: Update) -> Result<Result<Updated, Refusal>, Unavailable> {
-        let request = self.saying(&update);
+        let request = self.update_status(&update);
         let answer = self.calls.call(|| said(request.clone())).await?;
         let old = match answer.done {
             Ok(old) => old,
@@ -175,7 +172,7 @@ impl Dynamodb {
         let mut assignment = assignment(&old).ok_or_else(unreadable)?;
         let mut from = assignment.status;
         if answer.lost && from == update.status && assignment.updated_at == update.at {
-            // It is this update's first try, whose answer was lost, that this one found.
+            // The item is from this update's first attempt, whose answer was lost.
             let previous = text_of(&old, PREVIOUS_STATUS).and_then(Status::parse);
             from = previous.ok_or_else(unreadable)?;
         }
@@ -184,7 +181,7 @@ impl Dynamodb {
         Ok(Ok(Updated { from, assignment }))
     }
 
-    fn saying(&self, update: &Update) -> UpdateItemFluentBuilder {
+    fn update_status(&self, update: &Update) -> UpdateItemFluentBuilder {
         let mut condition = "attribute_exists(#driver)".to_owned();
         let mut request = self
             .client
@@ -212,8 +209,8 @@ impl Dynamodb {
     }
 }
 
-/// The item before the update; or the one that stood against it, if there is one.
-async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<Item>>, Trouble> {
+/// The item before the update; or the one that violated its condition, if there is one.
+async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<Item>>, CallError> {
     match Box::pin(request.send()).await {
         Ok(answer) => Ok(Ok(answer.attributes.unwrap_or_default())),
         Err(error) => match error.as_service_error() {
@@ -221,21 +218,21 @@ async fn said(request: UpdateItemFluentBuilder) -> Result<Result<Item, Option<It
                 let refused = error.into_service_error();
                 Ok(Err(calls::standing(refused)))
             }
-            _ => Err(trouble(error)),
+            _ => Err(call_error(error)),
         },
     }
 }
 
 impl Store for Dynamodb {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        Box::pin(self.put_manifest(date, sheet))
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
+        Box::pin(self.put_manifest(date, manifest))
     }
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
         Box::pin(async move { Ok(self.head(date).await?.map(|head| head.version)) })
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         Box::pin(self.get_manifest(date))
     }
 
@@ -254,8 +251,8 @@ impl Store for Dynamodb {
         })
     }
 
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
-        Box::pin(self.apply(change, kept))
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
+        Box::pin(self.apply(change, stored))
     }
 
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {

@@ -1,30 +1,28 @@
-//! The best possible plan for a day. Pure.
+//! Computes the best plan for a day. Pure.
 //!
 //! # What is best
 //! 1. **As many** packages have a driver as any plan could reach.
-//! 2. Of such plans, one whose load is **as even as possible**: nobody could have one less by giving it, directly or around
-//!    some corners, to somebody who has two less. What drivers hold already counts.
+//! 2. Of such plans, one whose load is **as even as possible**: no driver could pass a package, directly or through others, to one
+//!    who has two less. Packages that are held already count.
 //! 3. Of those, one that takes the **most urgent** packages: perishable ones first, then express ones, then those that are due
 //!    earliest.
 //!
-//! The plan depends on what is in the lists, not on their order.
+//! The plan does not depend on the order of the lists.
 //!
-//! # Why 2 and 3 do not stand in one another's way
-//! Which packages a plan carries, and how many each driver has, can be chosen apart: if one largest plan carries the packages
-//! A, and another loads the drivers by B, then there is one that carries A and loads by B (Mendelsohn and Dulmage, 1958, with
-//! a driver standing for as many places as they have packages). So the packages are chosen first, then the load is evened out
-//! with those alone, and nothing is lost.
+//! # Why 2 and 3 are independent
+//! Which packages a plan carries, and how many each driver has, can be chosen separately: if one largest plan carries the packages A,
+//! and another loads the drivers by B, then there is one that carries A and loads by B (Mendelsohn and Dulmage, 1958, with a driver
+//! as many places as they have packages). So the packages are chosen first, then the load is balanced with those alone.
 //!
 //! # How
-//! - **Kinds** (`catalogue`): packages that pass the same rules are the same to every driver. A day of a hundred thousand
-//!   packages has some thousand kinds; a kind flows as a number.
-//! - **Crews**: drivers with the same rules are the same to every package.
-//! - **Choosing**: packages enter the network (`flow`) by urgency; what can be carried together with all that was chosen
-//!   before is chosen. That this greedy choice is the best is the matroid property of matchable sets (Edmonds and Fulkerson,
-//!   1965).
-//! - **Evening** (`even`): by flows whose loads are bounded, halving the bounds.
-//! - **Explaining** ([`explain`]): why the rest stays behind, and which one rule less would help most, by the minimum cut.
-//! - **Cancelling** ([`Cancellation`]): every loop that can be long reads a flag, and the plan ends without a result.
+//! - **Package classes** (`catalogue`): equivalence classes of packages that pass the same rules. A day of a hundred thousand
+//!   packages has some thousand classes; a class is a number in the flow.
+//! - **Driver classes**: equivalence classes of drivers with the same rules.
+//! - **Choosing**: packages enter the network (`flow`) by urgency; a package is chosen if it can be carried together with all that
+//!   were chosen before. That this greedy choice is optimal is the matroid property of matchable sets (Edmonds and Fulkerson, 1965).
+//! - **Balancing** (`even`): by flows with bounded loads, bisecting the bounds.
+//! - **Explaining** ([`explain`]): why the rest stays behind, and which dropped rule would help most, by the minimum cut.
+//! - **Cancelling** ([`Cancellation`]): every long loop reads a flag, and the plan ends without a result.
 
 mod cancellation;
 mod catalogue;
@@ -44,46 +42,42 @@ pub use explain::Explanation;
 use self::flow::{Flow, index};
 use super::model::{DriverId, Held, Package, PackageId, Plan, Urgency};
 
-/// What a plan is asked for.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// Who drives; all of them are in the catalogue.
+    /// All of them are in the catalogue.
     pub drivers: &'a BTreeSet<DriverId>,
-    /// Packages of one driver at most, with what they hold already.
+    /// Including the packages that a driver holds already.
     pub max_per_driver: u32,
-    /// Packages that have a driver already, whoever that is.
+    /// Packages that have a driver already, requested or not.
     pub held: &'a [Held],
 }
 
-/// A plan, and what is new in it.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The plan.
     pub plan: Plan,
-    /// What was not held before, by driver; drivers without any are not in it.
+    /// Newly assigned packages by driver; drivers without any are not in it.
     pub given: BTreeMap<DriverId, Vec<Package>>,
     network: Network,
 }
 
 /// Drivers with the same rules.
 #[derive(Debug, Clone)]
-struct Crew {
+struct DriverClass {
     /// Distinct rules of the catalogue, ascending.
     rules: Vec<usize>,
     /// By name.
     drivers: Vec<Member>,
 }
 
-/// A driver in a crew.
 #[derive(Debug, Clone)]
 struct Member {
     id: DriverId,
-    /// What they hold before the plan.
+    /// Packages held before the plan.
     held: u32,
 }
 
-impl Crew {
-    /// What they can take together so that none of them has more than `level`.
+impl DriverClass {
+    /// The number of packages that they can take together so that none of them has more than `level`.
     fn room(&self, level: u32) -> u32 {
         let room = self
             .drivers
@@ -93,30 +87,28 @@ impl Crew {
     }
 }
 
-/// Packages of one kind that nobody holds.
+/// Packages of one class without a driver.
 #[derive(Debug, Clone)]
 struct Lot {
-    /// Their kind's number in the catalogue.
-    kind: usize,
-    /// Places in the catalogue's order of urgency, ascending.
+    package_class: usize,
+    /// Indices into the catalogue's order of urgency, ascending.
     packages: Vec<u32>,
-    /// The packages of it that are carried.
+    /// Those that are carried.
     chosen: Vec<u32>,
 }
 
 /// The network of a request, with a maximum flow in it.
 #[derive(Debug, Clone)]
 struct Network {
-    crews: Vec<Crew>,
+    driver_classes: Vec<DriverClass>,
     lots: Vec<Lot>,
     takers: Arc<[FixedBitSet]>,
-    /// With as much supply left as there are packages without a driver.
+    /// The remaining supply are the packages without a driver.
     flow: Flow,
     max_per_driver: u32,
     cancellation: Cancellation,
 }
 
-/// The best plan there is.
 ///
 /// # Errors
 /// [`Cancelled`], if `cancellation` says so.
@@ -162,30 +154,31 @@ impl Network {
                 taken.insert(place as usize);
             }
         }
-        let mut crews: BTreeMap<&[usize], Vec<Member>> = BTreeMap::new();
+        let mut driver_classes: BTreeMap<&[usize], Vec<Member>> = BTreeMap::new();
         for id in request.drivers {
             let held = holds.get(id).copied().unwrap_or_default();
             let member = Member {
                 id: id.clone(),
                 held,
             };
-            crews
+            driver_classes
                 .entry(catalogue.rules_of(id))
                 .or_default()
                 .push(member);
         }
-        let crew = |(rules, drivers): (&[usize], _)| Crew {
+        let driver_class = |(rules, drivers): (&[usize], _)| DriverClass {
             rules: rules.to_vec(),
             drivers,
         };
-        let mut crews: Vec<Crew> = crews.into_iter().map(crew).collect();
-        // Rules are numbered as they were read; names are the same in whatever order they come.
-        crews.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
+        let mut driver_classes: Vec<DriverClass> =
+            driver_classes.into_iter().map(driver_class).collect();
+        // Rules are numbered in the manifest's order; names do not depend on it.
+        driver_classes.sort_by(|one, other| one.drivers[0].id.cmp(&other.drivers[0].id));
         let lots: Vec<Lot> = catalogue
-            .kinds()
+            .package_classes()
             .enumerate()
-            .map(|(kind, packages)| Lot {
-                kind,
+            .map(|(package_class, packages)| Lot {
+                package_class,
                 packages: packages
                     .iter()
                     .copied()
@@ -195,10 +188,10 @@ impl Network {
             })
             .filter(|lot| !lot.packages.is_empty())
             .collect();
-        let takers = takers(catalogue, &crews, &lots, cancellation)?;
-        let room = crews
+        let takers = takers(catalogue, &driver_classes, &lots, cancellation)?;
+        let room = driver_classes
             .iter()
-            .map(|crew| crew.room(request.max_per_driver))
+            .map(|driver_class| driver_class.room(request.max_per_driver))
             .collect();
         let flow = Flow::new(
             Arc::clone(&takers),
@@ -207,7 +200,7 @@ impl Network {
             cancellation.clone(),
         );
         Ok(Self {
-            crews,
+            driver_classes,
             lots,
             takers,
             flow,
@@ -216,7 +209,7 @@ impl Network {
         })
     }
 
-    /// Chooses the packages that are carried: by urgency, whatever can be carried with all that were chosen before.
+    /// Chooses the packages that are carried: by urgency, each that can be carried with all that were chosen before.
     fn choose(&mut self, catalogue: &Catalogue) -> Result<(), Cancelled> {
         let mut by_urgency: Vec<Vec<(u32, u32)>> = vec![Vec::new(); Urgency::COUNT];
         for (lot, packages) in self.lots.iter().enumerate() {
@@ -253,47 +246,55 @@ impl Network {
         Ok(())
     }
 
-    /// Shares what was chosen out: places in the order of urgency, by driver.
+    /// Distributes the chosen packages: by driver, in the order of urgency.
     fn share(&self) -> Result<BTreeMap<DriverId, Vec<u32>>, Cancelled> {
         let supply = self.lots.iter().map(|lot| index(lot.chosen.len()));
         let supply: Vec<u32> = supply.collect();
-        let room = |crew: usize, level| self.crews[crew].room(level);
+        let room = |driver_class: usize, level| self.driver_classes[driver_class].room(level);
         let most = self.max_per_driver;
-        let crews = self.crews.len();
-        let flows = even::even(&self.takers, &supply, crews, room, most, &self.cancellation)?;
-        let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.crews.len()];
+        let driver_classes = self.driver_classes.len();
+        let flows = even::even(
+            &self.takers,
+            &supply,
+            driver_classes,
+            room,
+            most,
+            &self.cancellation,
+        )?;
+        let mut by_crew: Vec<Vec<u32>> = vec![Vec::new(); self.driver_classes.len()];
         for (lot, outflow) in self.lots.iter().zip(flows) {
             let mut chosen = lot.chosen.iter();
-            for (crew, amount) in outflow {
-                by_crew[crew as usize].extend(chosen.by_ref().take(amount as usize));
+            for (driver_class, amount) in outflow {
+                by_crew[driver_class as usize].extend(chosen.by_ref().take(amount as usize));
             }
         }
         let mut shares = BTreeMap::new();
-        for (crew, mut places) in self.crews.iter().zip(by_crew) {
+        for (driver_class, mut places) in self.driver_classes.iter().zip(by_crew) {
             places.sort_unstable();
-            deal(crew, &places, &mut shares);
+            deal(driver_class, &places, &mut shares);
         }
         Ok(shares)
     }
 }
 
-/// By lot, the crews that take it: all but those with a rule that its kind does not pass.
+/// By lot, the driver classes that take it: all except those with a rule that its package class does not pass.
 fn takers(
     catalogue: &Catalogue,
-    crews: &[Crew],
+    driver_classes: &[DriverClass],
     lots: &[Lot],
     cancellation: &Cancellation,
 ) -> Result<Arc<[FixedBitSet]>, Cancelled> {
-    let mut with_rule = vec![FixedBitSet::with_capacity(crews.len()); catalogue.rules().len()];
-    for (number, crew) in crews.iter().enumerate() {
-        for &rule in &crew.rules {
+    let mut with_rule =
+        vec![FixedBitSet::with_capacity(driver_classes.len()); catalogue.rules().len()];
+    for (number, driver_class) in driver_classes.iter().enumerate() {
+        for &rule in &driver_class.rules {
             with_rule[rule].insert(number);
         }
     }
     let takers = lots.iter().map(|lot| {
         cancellation.check()?;
-        let mut takers = FixedBitSet::with_capacity(crews.len());
-        for rule in catalogue.passes(lot.kind).zeroes() {
+        let mut takers = FixedBitSet::with_capacity(driver_classes.len());
+        for rule in catalogue.passes(lot.package_class).zeroes() {
             takers.union_with(&with_rule[rule]);
         }
         takers.toggle_range(..);
@@ -302,22 +303,22 @@ fn takers(
     takers.collect()
 }
 
-/// Deals a crew's packages out, most urgent first, in turn, so that its drivers end as even as can be; whoever holds less has
-/// more to get, and of those who hold as much the first by name gets what is over.
-fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
+/// Deals a class's packages to its drivers, the most urgent first, in turn, so that loads end as even as possible; drivers who
+/// hold less get more, and ties are broken by name.
+fn deal(driver_class: &DriverClass, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) {
     let all = index(places.len());
-    // The highest level to which everybody can be filled.
+    // The highest level to which every driver can be filled.
     let (mut level, mut above) = (0, u32::MAX);
     while above - level > 1 {
         let middle = level + (above - level) / 2;
-        if crew.room(middle) <= all {
+        if driver_class.room(middle) <= all {
             level = middle;
         } else {
             above = middle;
         }
     }
-    let mut over = all - crew.room(level);
-    let mut quotas: Vec<u32> = crew
+    let mut over = all - driver_class.room(level);
+    let mut quotas: Vec<u32> = driver_class
         .drivers
         .iter()
         .map(|driver| {
@@ -326,7 +327,7 @@ fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) 
             level.saturating_sub(driver.held) + one_more
         })
         .collect();
-    let mut hands: Vec<Vec<u32>> = vec![Vec::new(); crew.drivers.len()];
+    let mut hands: Vec<Vec<u32>> = vec![Vec::new(); driver_class.drivers.len()];
     let mut places = places.iter();
     while quotas.iter().any(|&quota| quota > 0) {
         for (quota, hand) in quotas.iter_mut().zip(&mut hands) {
@@ -336,7 +337,7 @@ fn deal(crew: &Crew, places: &[u32], shares: &mut BTreeMap<DriverId, Vec<u32>>) 
             }
         }
     }
-    for (driver, hand) in crew.drivers.iter().zip(hands) {
+    for (driver, hand) in driver_class.drivers.iter().zip(hands) {
         shares.insert(driver.id.clone(), hand);
     }
 }
@@ -361,7 +362,7 @@ fn summarized(
         if let Some((places, elsewhere)) = hands.get_mut(driver) {
             match place {
                 Some(place) => places.push(place),
-                // The lists were replaced since; it is still theirs.
+                // The manifest was replaced since; the assignment stays.
                 None => elsewhere.push(package),
             }
         }

@@ -1,5 +1,3 @@
-//! What the desk counts.
-
 use std::fmt;
 use std::time::Duration;
 
@@ -11,12 +9,11 @@ use metrics::{
 use super::error::UpdateError;
 use super::model::Status;
 
-/// How long planning takes, in seconds.
+/// Histogram of planning times, in seconds.
 pub const PLAN_SECONDS: &str = "odyssey_assignments_plan_seconds";
-/// Its buckets: a small day takes a millisecond, a hundred thousand packages some tenths of a second.
+/// A small day takes a millisecond, a hundred thousand packages some tenths of a second.
 pub const BUCKETS_SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
-/// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     given: Counter,
@@ -46,16 +43,14 @@ const PLANS: &str = "odyssey_assignments_plans";
 const PLANS_CANCELLED: &str = "odyssey_assignments_plans_cancelled_total";
 const PLANS_REJECTED: &str = "odyssey_assignments_plans_rejected_total";
 
-/// What a plan counts as at the moment.
+/// The gauge of a plan in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PlanGauge {
-    /// It runs.
     Running,
-    /// It waits for a turn.
     Waiting,
 }
 
-/// A plan that counts until this is dropped.
+/// Counts a plan until it is dropped.
 pub(super) struct Counted(Gauge);
 
 impl Drop for Counted {
@@ -65,13 +60,13 @@ impl Drop for Counted {
 }
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(GIVEN, "Packages that were given to drivers");
-        describe_counter!(GIVEN_UP, "Packages that were taken from drivers again");
+        describe_counter!(GIVEN, "Packages assigned to drivers");
+        describe_counter!(GIVEN_UP, "Packages that drivers gave up");
         describe_counter!(
             CONFLICTS,
-            "Plans that were made anew because somebody else had changed the day"
+            "Plans that were repeated because the day had changed"
         );
         describe_counter!(UPDATES, "Updates of a status, by result");
         describe_histogram!(PLAN_SECONDS, "Seconds that planning a day takes");
@@ -107,7 +102,7 @@ impl Metrics {
         self.plan_seconds.record(took);
     }
 
-    /// Counts a plan for as long as the result is there.
+    /// Counts a plan until the result is dropped.
     pub(super) fn plan(&self, gauge: PlanGauge) -> Counted {
         let gauge = match gauge {
             PlanGauge::Running => &self.plans_running,

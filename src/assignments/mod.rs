@@ -1,43 +1,41 @@
-//! Assignments: the day's packages given to the day's drivers, within their rules, by the best plan there is.
+//! Assignments: assigns the day's packages to the day's drivers, within their rules, by the best plan there is.
 //!
 //! # The promise
-//! A plan carries as many packages as any plan could, as evenly and with as many urgent ones as that permits, and every
-//! package that stays behind knows why. What was given stays given: asking again changes nothing, and no package has two
-//! drivers on one day, whoever plans at the same time.
+//! A plan carries as many packages as any plan could, as evenly and with as many urgent ones as that permits, and explains every
+//! package that stays behind. Assignments stay: a repeated request changes nothing, and no package has two drivers on one day,
+//! however many plans are made at the same time.
 //!
 //! # The words
-//! - **manifest**: a day's two lists, drivers and packages. A day's manifest can be replaced; what was given by an earlier one
-//!   stays.
-//! - **rule**: what a package must satisfy for a driver; all of a driver's rules must hold. Ten codes ([`rules`]).
+//! - **manifest**: a day's two lists, drivers and packages. It can be replaced; assignments from an earlier one stay.
+//! - **rule**: a condition of a driver on packages; all of a driver's rules must hold. Ten codes ([`rules`]).
 //! - **plan**: which driver takes which packages ([`matching`]).
-//! - **held**: given on that day, by this plan or an earlier one; it counts against `max_per_driver`, and is given to nobody
-//!   else.
-//! - **assignment**: a package that a driver has, with its status. Any status may follow any other; if `assignments.strict`,
-//!   nothing follows a final one.
-//! - **operational log**: one line for every package that is given, given up or updated ([`oplog`]), for those who read
-//!   logs. It is told after the fact, and nobody waits for it.
+//! - **held**: assigned on that day, by this plan or an earlier one; it counts against `max_per_driver`, and is not assigned again.
+//! - **assignment**: a driver's package, with its status. Any status may follow any other; if `assignments.strict`, nothing
+//!   follows a final one.
+//! - **operational log**: one line for every package that is assigned, given up or updated ([`oplog`]), for log readers. It is
+//!   written after the fact, and no request waits for it.
 //!
 //! ```text
-//!   POST /assign -> what is held? -> plan, off the runtime -> keep it, if the day is still as it was -> answer
-//!                        ^                                              | no, somebody was faster
+//!   POST /assign -> what is held? -> plan, off the runtime -> store it, if the day has not changed -> answer
+//!                        ^                                              | no, another planner was first
 //!                        '----------------------------------------------'
 //! ```
 //!
-//! # Who leaves when
-//! Planning takes a processor for up to some seconds. As many plans run at once as there are processors, further ones wait
-//! for their turn, first come, first served, and beyond a bound requests are answered 503. A plan whose client disconnects
-//! is cancelled, and gives nothing. A plan that is being stored is stored, whoever leaves.
+//! # Disconnects
+//! Planning takes a processor for up to some seconds. As many plans run at once as there are processors, further ones wait in FIFO
+//! order, and beyond a bound requests are answered 503. A plan whose client disconnects is cancelled, and assigns nothing. A plan
+//! that is being stored is stored, even if the client disconnects.
 //!
 //! # Two stores
-//! [`sqlite`] for one server; `dynamodb` (feature `aws`) for tables that several servers share. In one, a plan is kept as a
-//! whole; in the other driver by driver, and what an outage cuts off is completed by asking again.
+//! [`sqlite`] for one server; `dynamodb` (feature `aws`) for tables that several servers share. The first stores a plan
+//! atomically; the second driver by driver, and after an outage a repeated request completes it.
 //!
-//! # The rooms
+//! # Modules
 //! The usual ones, [`metrics`], those named above, and [`turns`]: as many plans at once as there are processors.
 //!
 //! # Deliberately absent
-//! - A graph of statuses: the logistics centre has given none.
-//! - Routes, hours of work, the size of a van: no rule speaks of them.
+//! - A graph of statuses: the logistics centre has none.
+//! - Routes, hours of work, the size of a van: no rule needs them.
 
 #[cfg(feature = "aws")]
 pub mod dynamodb;

@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::rules::Rule;
 use crate::values::id;
 
-/// The longest name of a driver or a package, in characters.
+/// Longest name of a driver or a package, in characters.
 pub const ID_CHARS_MAX: usize = 128;
-/// The longest destination, in characters.
+/// Longest destination, in characters.
 pub const DESTINATION_CHARS_MAX: usize = 1000;
-/// The largest `max_per_driver`.
 pub const MAX_PER_DRIVER: u32 = 10_000;
 
 macro_rules! name {
@@ -25,7 +24,7 @@ macro_rules! name {
         #[serde(from = "Box<str>")]
         pub struct $name(Arc<str>);
 
-        /// What was stored before names were normalized is read as if they had been.
+        /// Names that were stored before normalization.
         impl From<Box<str>> for $name {
             fn from(stored: Box<str>) -> Self {
                 Self::stored(&stored)
@@ -33,12 +32,11 @@ macro_rules! name {
         }
 
         impl $name {
-            /// A name that was stored, by whatever bounds were in force then.
+            /// A stored name, valid by the bounds of its time.
             pub fn stored(text: &str) -> Self {
                 Self(id::nfc(text).into())
             }
 
-            /// The name, or nothing if it is none.
             pub fn parse(text: &str) -> Option<Self> {
                 id::parse(text, ID_CHARS_MAX).map(|id| Self(id.into()))
             }
@@ -58,41 +56,34 @@ macro_rules! name {
 }
 
 name! {
-    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, none of them a control
-    /// character, in NFC. Cheap to clone.
+    /// A driver's name: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, without control characters, in
+    /// NFC. Cheap to clone.
     DriverId
 }
 name! {
-    /// A package's name: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, none of them a control
-    /// character, in NFC. Cheap to clone.
+    /// A package's name: as [`DriverId`].
     PackageId
 }
 
-/// The day that is written so, as RFC 3339 has it: `2142-05-01`, and nothing else that means a day or a time.
+/// Parses an RFC 3339 date, `2142-05-01`, and no other form.
 pub fn parse_day(text: &str) -> Option<Date> {
     let plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
     text.parse().ok().filter(|_| plain)
 }
 
-/// Where a package goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Region {
-    /// North.
     North,
-    /// East.
     East,
-    /// South.
     South,
-    /// West.
     West,
 }
 
 impl Region {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::North, Self::East, Self::South, Self::West];
 
-    /// The word the API uses.
+    /// The API's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::North => "north",
@@ -102,113 +93,92 @@ impl Region {
         }
     }
 
-    /// The region of this word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|region| region.as_str() == word)
     }
 }
 
-/// A package of the day. Numbers are finite, and not negative but for the temperature.
+/// A package of a manifest. Numbers are finite, and not negative except the temperature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Package {
-    /// Its name.
     #[serde(rename = "package_id")]
     pub id: PackageId,
-    /// Kilograms.
     pub weight_kg: f64,
-    /// Whether it spoils.
     pub is_perishable: bool,
-    /// Where it goes.
     pub region: Region,
-    /// Kilometres from the logistics centre.
+    /// From the logistics centre.
     pub distance_km: f64,
-    /// Whether it is express.
     pub is_express: bool,
-    /// Whether it breaks.
     pub is_fragile: bool,
-    /// Class of dangerous goods (1 to 9, as the UN's model regulations number them), if it is any.
+    /// Class of dangerous goods, 1 to 9, as in the UN's model regulations.
     pub hazmat_class: Option<u8>,
-    /// Degrees Celsius at which it is carried.
+    /// Transport temperature.
     pub temperature_c: f64,
     /// The hour at which it is due, 0 to 23.
     pub delivery_hour: u8,
-    /// Cubic metres.
     pub volume_m3: f64,
-    /// Where it goes, as an address, if that is known.
+    /// The address, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Box<str>>,
 }
 
-/// How much a package presses; the least presses most. Perishable ones first, then express ones, then by the hour.
+/// The least is the most urgent. Perishable packages first, then express ones, then by the hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Urgency(u8);
 
 impl Urgency {
-    /// How many there are.
     pub const COUNT: usize = 4 * 24;
 
-    /// Its number, from 0.
+    /// From 0 to [`Urgency::COUNT`] - 1.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
 impl Package {
-    /// How much it presses.
     pub fn urgency(&self) -> Urgency {
         let group = 2 * u8::from(!self.is_perishable) + u8::from(!self.is_express);
         Urgency(24 * group + self.delivery_hour.min(23))
     }
 }
 
-/// A driver of the day.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Driver {
-    /// Their name.
     #[serde(rename = "driver_id")]
     pub id: DriverId,
-    /// What a package must satisfy for them, all of it.
+    /// All must permit a package.
     pub rules: Vec<NamedRule>,
 }
 
-/// A rule as a manifest has it.
+/// A rule of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NamedRule {
-    /// Its name, if it has one.
     #[serde(rename = "rule_id", default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Box<str>>,
-    /// What it says.
     #[serde(flatten)]
     pub rule: Rule,
 }
 
-/// A day's lists. No driver and no package is in it twice.
+/// A day's lists. Drivers and packages are unique.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Who drives.
     pub drivers: Vec<Driver>,
-    /// What is to be delivered.
     pub packages: Vec<Package>,
 }
 
-/// How far a package has come with its driver.
+/// The progress of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Given to the driver.
     Assigned,
-    /// The driver knows.
     Accepted,
-    /// On the way.
     InProgress,
-    /// Done.
     Delivered,
-    /// Not done.
     FailedToDeliver,
 }
 
 impl Status {
-    /// All of them, in the order in which a story goes.
+    /// In the order of a typical delivery.
     pub const ALL: [Self; 5] = [
         Self::Assigned,
         Self::Accepted,
@@ -217,7 +187,7 @@ impl Status {
         Self::FailedToDeliver,
     ];
 
-    /// The word the API uses, and engines keep.
+    /// The name in the API and in the stores.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Assigned => "assigned",
@@ -228,123 +198,104 @@ impl Status {
         }
     }
 
-    /// The status of this word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// Whether the story is over with it.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Delivered | Self::FailedToDeliver)
     }
 
-    /// Whether this one may follow. Any may, unless `strict`: then a final one stays. The same one again changes nothing,
-    /// and always may: it is a retry.
+    /// Whether `next` may follow. Any may, unless `strict`: then a final status stays. The same status is a retry, and always
+    /// allowed.
     pub fn may_become(self, next: Self, strict: bool) -> bool {
         !(strict && self.is_final()) || self == next
     }
 }
 
-/// A package that was given to a driver.
+/// A package's assignment to a driver.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
-    /// To whom.
     pub driver: DriverId,
-    /// What, as the manifest described it then.
+    /// As the manifest described it then.
     pub package: Package,
-    /// For which day.
     pub date: Date,
-    /// How far it has come.
     pub status: Status,
-    /// When it was given, to the microsecond.
+    /// To the microsecond.
     pub assigned_at: Timestamp,
-    /// When its status was last said, to the microsecond.
+    /// The latest change of its status, to the microsecond.
     pub updated_at: Timestamp,
 }
 
-/// A package that a driver has on some day.
+/// A driver's package on some day.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Held {
-    /// Who.
     pub driver: DriverId,
-    /// What.
     pub package: PackageId,
 }
 
-/// What of a day is changed for one driver, together.
+/// One driver's part of a [`Change`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriverChange {
-    /// Whose.
     pub driver: DriverId,
-    /// How many packages of the day they hold, as far as the planner knew.
+    /// How many packages of the day they held when the plan was made.
     pub held_before: u32,
-    /// Packages that are taken from them; only those that are still [`Status::Assigned`].
+    /// Only packages that are still [`Status::Assigned`].
     pub given_up: Vec<PackageId>,
-    /// Packages that are given to them, which nobody holds on that day once everything is given up.
+    /// Packages to assign, without a driver on that day once everything is given up.
     pub given: Vec<Package>,
 }
 
-/// What of a day is changed.
+/// A change of a day's assignments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Which day.
     pub date: Date,
-    /// When it is done, to the microsecond.
+    /// To the microsecond.
     pub at: Timestamp,
-    /// For whom; nobody is in it twice.
+    /// Unique drivers.
     pub drivers: Vec<DriverChange>,
 }
 
-/// A word on how far a package has come.
+/// An update of an assignment's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
-    /// Who says it.
     pub driver: DriverId,
-    /// Of what.
     pub package: PackageId,
-    /// How far.
     pub status: Status,
     /// Whether a final status stays.
     pub strict: bool,
-    /// When it is said, to the microsecond.
+    /// To the microsecond.
     pub at: Timestamp,
 }
 
-/// Which assignments are asked for: those that fit all that is said.
+/// Conditions on assignments, all of which must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// Of this driver.
     pub driver: Option<DriverId>,
-    /// Of this package.
     pub package: Option<PackageId>,
-    /// Of this status.
     pub status: Option<Status>,
-    /// Of this day.
     pub date: Option<Date>,
 }
 
-/// Where a list goes on: after this assignment.
+/// A cursor: the list continues after this assignment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The last one's driver.
     pub driver: DriverId,
-    /// The last one's day, if the store's order goes by it.
+    /// Only if the store's order depends on it.
     pub date: Option<Date>,
-    /// The last one's package.
     pub package: PackageId,
 }
 
-/// A planned day: by driver, and what nobody has.
+/// A day's plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// What each driver holds that was asked for, earlier ones of the day included; what presses most first.
+    /// The packages of each requested driver, earlier ones of the day included; the most urgent first.
     pub assignments: BTreeMap<DriverId, Vec<PackageId>>,
-    /// Packages of the manifest that no driver holds; what presses most first.
+    /// Packages of the manifest without a driver; the most urgent first.
     pub unassigned: Vec<PackageId>,
 }
 
 impl Plan {
-    /// How many names are in it.
     pub fn items(&self) -> usize {
         let assigned = self.assignments.values().map(|packages| 1 + packages.len());
         assigned.sum::<usize>() + self.unassigned.len()

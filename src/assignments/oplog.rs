@@ -1,5 +1,5 @@
-//! The operational log: what was assigned, given up and updated, one line of JSON each, for those who read logs. It is told
-//! after the fact, and nobody waits for it: the desk's memory is its store, not this.
+//! The operational log: assigned, given up and updated packages, one line of JSON each, for log readers. It is written after
+//! the fact, and no request waits for it: the desk's state is in its store, not here.
 //!
 //! ```text
 //!   note() -> queue -> one thread: segment (plain lines) -> packed file -> archive (files), or
@@ -7,26 +7,24 @@
 //! ```
 //!
 //! # The promise
-//! - **No request waits for it, or fails because of it.** Entries go through a queue with an end; what does not fit is
-//!   dropped and counted.
-//! - **What was written is not lost when the process is killed.** A **segment** is written without a buffer of our own, and
-//!   packed by the next start. The last line, if the kill cut it, is dropped: half a line is of no use, and a reader would
-//!   stumble over it. Against a power cut, only complete files are flushed to the disk.
-//! - **A packed file is complete or not there.** It is written under another name, flushed, and renamed; only then is the
+//! - **No request waits for it, or fails because of it.** Entries go through a bounded queue; what does not fit is dropped and
+//!   counted.
+//! - **Written lines survive a kill of the process.** A **segment** is written without user-space buffering, and packed by the next
+//!   start. A torn last line is dropped: readers could not parse it. Only complete files are flushed, and so survive a power cut.
+//! - **A packed file is complete or does not exist.** It is written under another name, flushed, and renamed; only then is the
 //!   segment removed.
-//! - **A line is in S3 once.** A segment's name says its object's key, so that what is uploaded again after a crash or a lost
-//!   answer replaces itself.
-//! - **It ends where it should.** The archive has a number of files, the spool a number of bytes, the queue a number of
-//!   entries.
+//! - **A line is in S3 once.** The object's key is derived from the segment's name, so that a repeated upload, after a crash or a lost
+//!   answer, overwrites itself.
+//! - **It is bounded.** The archive by a number of files, the spool by bytes, the queue by a number of entries.
 //!
-//! # When something is away
-//! - **The disk is full or fails:** entries wait in the queue; once that is full, the new ones are lost. It is tried again every
-//!   second.
-//! - **S3 is away, or refuses the files:** packed files wait in the spool, and are tried again, ever less often. If the operator
-//!   must repair something, such as a missing bucket or a policy, readiness fails meanwhile. When the spool is full, the oldest stay and the new entries are lost, until something was uploaded and a quarter is free.
-//! - **The server stops:** what is left is uploaded for as long as it may take, and what then remains by the next start.
+//! # Outages
+//! - **The disk is full or fails:** entries wait in the queue; once that is full, new ones are lost. Retried every second.
+//! - **S3 is down, or rejects the files:** packed files wait in the spool, and are retried with backoff. If the operator must repair
+//!   something, such as a missing bucket or a policy, readiness fails. When the spool is full, the oldest stay and new entries are
+//!   lost, until a file was uploaded and a quarter is free.
+//! - **The server stops:** what is left is uploaded within a time limit, and the rest by the next start.
 //!
-//! Each is said once when it begins, and once when it is over; the metrics count what is lost, and why.
+//! The begin and the end of each are logged once; the metrics count lost entries, by reason.
 
 use std::fmt;
 use std::io;
@@ -59,50 +57,47 @@ use writer::{Rotation, Shared, Writer};
 
 use crate::storage::State;
 
-/// Where lines are written and wait, below the log's directory.
+/// Subdirectory of the log's directory for files that are written or wait.
 const SPOOL: &str = "spool";
 const HOUR_S: i64 = 3600;
 const DAY_S: i64 = 24 * HOUR_S;
 
-/// What the log is made of.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The log's own directory; made if it is missing. One process at a time may have it.
+    /// Created if it is missing. Used by one process at a time.
     pub directory: PathBuf,
-    /// Where complete files go.
     pub sink: Sink,
-    /// This server's name, which is part of each file's. Letters, digits, `.`, `_` and `-` are kept, 64 of them.
+    /// This server's name, which is part of each file's. Letters, digits, `.`, `_` and `-`; at most 64.
     pub instance: String,
-    /// [`Sink::Files`]: a file is complete from this size on, in bytes of lines before they are packed.
+    /// [`Sink::Files`]: a file is complete from this size on, in bytes of uncompressed lines.
     pub file_bytes_max: u64,
-    /// [`Sink::Files`]: beyond as many files the oldest are removed.
+    /// [`Sink::Files`]: beyond it the oldest are removed.
     pub files_max: usize,
-    /// `Sink::S3`: a file is complete from this size on, in bytes of lines before they are packed.
+    /// `Sink::S3`: a file is complete from this size on, in bytes of uncompressed lines.
     pub batch_bytes_max: u64,
     /// `Sink::S3`: a file is complete from this age on.
     pub batch_age: Duration,
-    /// What may wait on the disk until it is in the sink, in bytes; each file counts as whole blocks of 4 KiB. A file is
-    /// complete at half of it at the latest.
+    /// Bound of the files that are not in the sink yet, in bytes; each file counts as whole blocks of 4 KiB. A file is complete
+    /// at half of it at the latest.
     pub spool_bytes_max: u64,
-    /// Entries that may wait in memory until they are written.
+    /// Bound of the entries in memory.
     pub waiting_max: usize,
 }
 
 /// Where complete files go.
 #[derive(Debug, Clone)]
 pub enum Sink {
-    /// They stay in the log's directory, one directory per day (UTC): `dt=2026-11-21/<instance>-<uuid>.ndjson.gz`.
+    /// The log's directory, with one subdirectory per day (UTC): `dt=2026-11-21/<instance>-<uuid>.ndjson.gz`.
     Files,
-    /// To a bucket: `<prefix>/dt=2026-11-21/hr=15/<instance>-<uuid>.ndjson.gz`, by the hour of their entries (UTC).
+    /// A bucket: `<prefix>/dt=2026-11-21/hr=15/<instance>-<uuid>.ndjson.gz`, by the hour of the entries (UTC).
     #[cfg(feature = "aws")]
     S3 {
-        /// How it is reached. Its tries and timeouts are replaced by the log's own.
+        /// Its retries and timeouts are replaced by the log's own.
         client: aws_sdk_s3::Client,
-        /// The bucket. If it is missing, that is an outage like any other.
+        /// If it is missing, that is an outage like any other.
         bucket: String,
-        /// What the keys begin with, without a slash at its end; may be empty.
+        /// Prefix of the keys, without a trailing slash; may be empty.
         prefix: String,
-        /// What each upload asks for.
         encryption: Encryption,
     },
 }
@@ -111,25 +106,25 @@ pub enum Sink {
 #[cfg(feature = "aws")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encryption {
-    /// As the bucket says.
+    /// By the bucket's default.
     OfBucket,
-    /// With keys of S3.
+    /// With S3's keys.
     Aes256,
-    /// With this key of KMS; empty: the account's own for S3.
+    /// With this KMS key; empty: the account's default key for S3.
     Kms(String),
 }
 
-/// A handle to the log; cheap to clone. When the last one is dropped, what is queued is still written, and uploaded by the
-/// next start; whoever wants to wait for that calls [`Oplog::close`].
+/// A handle to the log; cheap to clone. When the last one is dropped, queued entries are still written, and uploaded by the
+/// next start; to wait for that, call [`Oplog::close`].
 #[derive(Clone)]
 pub struct Oplog {
-    /// Nothing: entries go nowhere.
+    /// None: entries are discarded.
     inner: Option<Arc<Inner>>,
 }
 
 struct Inner {
-    /// Nothing once the log is closed.
-    entrance: RwLock<Option<Sender<Vec<Entry>>>>,
+    /// None once the log is closed.
+    sender: RwLock<Option<Sender<Vec<Entry>>>>,
     shared: Arc<Shared>,
     spool: Arc<Spool>,
     thread: Thread,
@@ -147,11 +142,11 @@ impl fmt::Debug for Oplog {
 }
 
 impl Oplog {
-    /// Opens the log, takes over what an earlier process left behind, and starts the thread that writes. With S3 it must be
-    /// called inside a runtime, which is to outlive the log.
+    /// Opens the log, takes over the files of an earlier process, and starts the writer thread. With S3 it must be called inside a
+    /// runtime, which must outlive the log.
     ///
     /// # Errors
-    /// If the directory cannot be made, read or written to. A full disk is no such reason.
+    /// If the directory cannot be created, read or written to. A full disk is not an error.
     pub fn open(settings: Settings, metrics: Metrics) -> io::Result<Self> {
         let rotation = settings.rotation();
         let Settings {
@@ -178,7 +173,7 @@ impl Oplog {
             let files = left.len();
             info!(
                 files,
-                torn, "taking over lines of the operational log that an earlier process left"
+                torn, "taking over files of the operational log of an earlier process"
             );
             metrics.lost(Lost::Torn, torn);
         }
@@ -201,11 +196,11 @@ impl Oplog {
                 Some(s3::Uploads::start(target, spool, metrics.clone())?)
             }
         };
-        let (entrance, exit) = channel();
+        let (sender, receiver) = channel();
         let (ended, alive) = watch::channel(());
         let shared = Arc::new(Shared::new(metrics, waiting_max));
         let writer = Writer::new(
-            exit,
+            receiver,
             Arc::clone(&shared),
             Arc::clone(&spool),
             rotation,
@@ -218,7 +213,7 @@ impl Oplog {
             drop(alive);
         })?;
         let inner = Inner {
-            entrance: RwLock::new(Some(entrance)),
+            sender: RwLock::new(Some(sender)),
             shared,
             spool,
             thread: thread.thread().clone(),
@@ -231,31 +226,31 @@ impl Oplog {
         })
     }
 
-    /// A log that keeps nothing, counts nothing and has no thread: for describing the desk's API, and for tests.
+    /// Discards all entries: to describe the desk's API, and for tests.
     pub fn disabled() -> Self {
         Self { inner: None }
     }
 
-    /// Writes entries down, some time. Never blocks and never fails; what does not fit is lost, from the end, and counted.
+    /// Queues entries. Never blocks and never fails; what does not fit is dropped, from the end, and counted.
     pub fn note(&self, mut entries: Vec<Entry>) {
         let Some(inner) = &self.inner else { return };
-        let entrance = inner.entrance.read();
-        // Nothing that holds the lock can panic half-way.
-        let entrance = entrance.unwrap_or_else(PoisonError::into_inner);
-        let Some(entrance) = &*entrance else {
+        let sender = inner.sender.read();
+        // No holder of the lock can panic half-way.
+        let sender = sender.unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = &*sender else {
             inner.lost_at_the_end(entries.len());
             return;
         };
         let admitted = inner.shared.admit(entries.len());
         entries.truncate(admitted);
-        if admitted > 0 && entrance.send(entries).is_err() {
+        if admitted > 0 && sender.send(entries).is_err() {
             inner.shared.left(admitted);
             inner.lost_at_the_end(admitted);
         }
     }
 
-    /// Takes nothing more in, writes what is queued, and brings it to the sink, for as long as `patience` lasts; what is left
-    /// then stays in the spool for the next start. Other handles may still be there.
+    /// Rejects new entries, writes the queued ones, and uploads them, within `patience`; the rest stays in the spool for the
+    /// next start. Other handles may still exist.
     pub async fn close(&self, patience: Duration) {
         let Some(inner) = &self.inner else { return };
         inner.begin_closing();
@@ -273,8 +268,8 @@ impl Oplog {
         }
     }
 
-    /// Whether lines are written, and the bucket takes them, since when, and why not; nothing if there is no log. A bucket that
-    /// is out of reach for a while counts as one that takes them.
+    /// Whether lines are written, and the bucket accepts them, since when, and why not; None if there is no log. A bucket that
+    /// is temporarily unreachable counts as up.
     pub fn state(&self) -> Option<State> {
         let inner = self.inner.as_ref()?;
         let writing = inner.shared.condition.state();
@@ -288,7 +283,6 @@ impl Oplog {
         Some(writing)
     }
 
-    /// Brings the gauges up to date.
     pub fn update_gauges(&self) {
         let Some(inner) = &self.inner else { return };
         let bytes = inner.spool.holds().bytes;
@@ -301,14 +295,11 @@ impl Inner {
         self.shared.metrics.lost(Lost::Closed, entries as u64);
     }
 
-    /// From now on the thread waits for nothing, and ends when the queue is empty.
+    /// From now on the thread does not wait, and ends when the queue is empty.
     fn begin_closing(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        let mut entrance = self
-            .entrance
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(entrance.take());
+        let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+        drop(sender.take());
         self.thread.unpark();
     }
 
@@ -329,7 +320,7 @@ impl Drop for Inner {
 
 impl Settings {
     fn rotation(&self) -> Rotation {
-        // The file that is written to is in the spool too, and must not be all of it.
+        // The current file is in the spool too, and must not be all of it.
         let half = (self.spool_bytes_max / 2).max(1);
         match self.sink {
             Sink::Files => Rotation {

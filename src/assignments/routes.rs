@@ -1,5 +1,5 @@
-//! Assignments over HTTP: paths and handlers. How a manifest is read is in `manifest`, what else goes over the wire in `wire`,
-//! which problem each error is in `problems`.
+//! HTTP paths and handlers. Manifests are parsed in `manifest`, the other wire formats are in `wire`, the mapping of errors in
+//! `problems`.
 
 mod manifest;
 mod problems;
@@ -32,22 +32,22 @@ use crate::http::caching::{CachedJson, no_store, no_store_list};
 use crate::http::params::{Query, RequestId};
 use crate::http::responses::{JsonBody, Stored};
 
-/// Reads a manifest as it is sent: its day, if it names one, and its lists.
+/// Parses a manifest: its day, if it has one, and its lists.
 ///
 /// # Errors
-/// A problem that tells what is wrong with it, and where.
+/// A problem with all mistakes and their places.
 pub fn read_manifest(json: &mut dyn io::Read) -> Result<(Option<Date>, Manifest), Problem> {
     manifest::read(json)
 }
 
-/// Manifests that arrive at once at most.
+/// Manifests that are received at once.
 const MANIFESTS_AT_ONCE: usize = 2;
 /// How long a further one waits; then the desk is busy.
 const MANIFEST_TURN: Duration = Duration::from_secs(10);
-/// The largest request for a plan, in bytes: ten thousand drivers of the longest names.
+/// The largest request for a plan, in bytes: ten thousand drivers with the longest names.
 const ASSIGN_BYTES_MAX: usize = 2 << 20;
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
     assignments: Assignments,
@@ -57,7 +57,6 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// The desk, the bounds of request bodies, and those of a manifest.
     pub fn new(assignments: Assignments, limits: BodyLimits, manifest_limits: BodyLimits) -> Self {
         Self {
             assignments,
@@ -74,7 +73,6 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     let routes = [
         routes!(put_manifest, get_manifest),
@@ -85,21 +83,21 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
     with_state(routes, desk)
 }
 
-/// Say what a day's lists are
+/// Set a day's manifest
 ///
-/// Replaces those of that day. What was given before stays given.
+/// Replaces the lists of that day. Existing assignments stay.
 #[utoipa::path(
     put, path = "/manifest", tag = "assignments",
     request_body(content = NewManifest, content_type = "application/json"),
     responses(
         JsonBody,
-        (status = 200, description = "Kept", body = KeptManifest),
-        (status = 422, description = "Something in it is not acceptable; `errors` tell what, up to 100 of them", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Stored", body = KeptManifest),
+        (status = 422, description = "Something in it is invalid; `errors` has up to 100 mistakes", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Response, Problem> {
-    // Each takes memory and a thread for as long as it arrives.
+    // Each takes memory and a thread while it is received.
     let turn = tokio::time::timeout(MANIFEST_TURN, desk.manifests.acquire());
     let _turn = turn
         .await
@@ -108,15 +106,15 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
         .ok_or(Unavailable::Busy)?;
     let (date, manifest) = stream(request, desk.manifest_limits, manifest::read).await?;
     let date = date.unwrap_or_else(today);
-    let kept = desk.assignments.keep_manifest(date, manifest).await?;
-    Ok(no_store(&KeptManifest::from(kept)))
+    let stored = desk.assignments.store_manifest(date, manifest).await?;
+    Ok(no_store(&KeptManifest::from(stored)))
 }
 
-/// A day's lists
+/// Get a day's manifest
 #[utoipa::path(
     get, path = "/manifest", tag = "assignments",
     params(
-        ("date" = Option<String>, Query, description = "The day; today (UTC) if nothing is said", format = Date),
+        ("date" = Option<String>, Query, description = "The day; today (UTC) by default", format = Date),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of lists that the client has"),
     ),
     responses(
@@ -145,21 +143,21 @@ struct ManifestQuery {
     date: Option<String>,
 }
 
-/// Plan the day, and give the packages to the drivers
+/// Plan a day, and assign its packages to drivers
 ///
 /// As many packages as any plan could carry; of such plans one whose load is as even as possible; of those one that takes
-/// perishable, express and early packages first. What was given before stays, and counts. Asked again, the same is answered.
+/// perishable, express and early packages first. Earlier assignments stay, and count. Idempotent.
 #[utoipa::path(
     post, path = "/assign", tag = "assignments",
     request_body(content = AssignRequest, content_type = "application/json"),
-    params(("explain" = Option<bool>, Query, description = "Tell why packages stay behind, and what would help most")),
+    params(("explain" = Option<bool>, Query, description = "Explain why packages stay behind, and what would help most")),
     responses(
         JsonBody,
-        (status = 200, description = "The plan; given, unless it was a dry run", body = DayPlan),
+        (status = 200, description = "The plan; assigned, unless it was a dry run", body = DayPlan),
         (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many plan at once, or the storage is busy or down. What was given until then stays; asked again, the rest follows", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many plan at once, or the storage is busy or down. Assignments up to the failure stay; a repeated request completes them", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn assign(
@@ -181,16 +179,16 @@ async fn assign(
     Ok(no_store_list(items, DayPlan::from(assigned)).await)
 }
 
-/// Say how far a package has come
+/// Update a package's status
 ///
-/// With its driver; of a pair that was given on several days, the latest is meant.
+/// Of a pair of driver and package with several days, the latest is updated.
 #[utoipa::path(
     post, path = "/update", tag = "assignments",
     request_body(content = NewStatus, content_type = "application/json"),
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "Kept; how it is now", body = AssignmentState),
+        (status = 200, description = "Stored; the assignment now", body = AssignmentState),
         (status = 404, description = "The driver does not have the package", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The status is final (`assignments.strict`)", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing, or an unknown status", body = Problem, content_type = "application/problem+json"),
@@ -210,9 +208,9 @@ async fn update(
     Ok(no_store(&AssignmentState::from(updated.await?.assignment)))
 }
 
-/// What was given to whom
+/// List assignments
 ///
-/// All that fits what is said, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
+/// All that match the filter, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
 #[utoipa::path(
     get, path = "/assignments", tag = "assignments",
     params(
@@ -220,7 +218,7 @@ async fn update(
         ("package_id" = Option<String>, Query, description = "Of this package"),
         ("status" = Option<String>, Query, description = "Of this status: assigned, accepted, in_progress, delivered or failed_to_deliver"),
         ("date" = Option<String>, Query, description = "Of this day", format = Date),
-        ("limit" = Option<u32>, Query, description = "On a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+        ("limit" = Option<u32>, Query, description = "On a page at most; 100 by default", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "Where the page begins: the `next` of the one before"),
     ),
     responses(

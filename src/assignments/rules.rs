@@ -1,9 +1,7 @@
-//! What a driver may carry. One type per code; each judges one package, and says yes or why not. Pure.
+//! What a driver may carry. One type per code; each judges one package. Pure.
 //!
-//! Bounds are inclusive. An attribute that no rule speaks of does not matter. The codes and their parameters are those of
-//! the logistics centre's lists.
-//!
-//! A further rule is a type that implements [`Condition`], and its name in the list at [`Rule`].
+//! Bounds are inclusive. Attributes without a rule do not matter. The codes and their parameters are those of the logistics
+//! centre's lists. A new rule is a type that implements [`Condition`], and its name in the list at [`Rule`].
 
 use std::fmt;
 
@@ -12,67 +10,58 @@ use serde_json::{Map, Value, json};
 
 use super::model::{Package, Region};
 
-/// The parameters of a rule, as they are written.
 pub type Params = Map<String, Value>;
 
-/// What a rule of one code says.
+/// A rule of one code.
 pub trait Condition: Sized {
-    /// The code.
     const CODE: &'static str;
 
-    /// Reads the parameters; those it does not know are ignored.
+    /// Parses the parameters; unknown ones are ignored.
     ///
     /// # Errors
     /// [`Wrong`], with the parameter.
     fn read(params: &Params) -> Result<Self, Wrong>;
 
-    /// The parameters, as they are written.
     fn params(&self) -> Value;
 
-    /// Whether the package may be carried.
-    ///
     /// # Errors
-    /// Why not.
+    /// Why the package may not be carried.
     fn judge(&self, package: &Package) -> Result<(), Reason>;
 }
 
-/// A parameter that is none.
+/// An invalid parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
-    /// Which.
     pub param: &'static str,
-    /// What is wrong with it.
     pub detail: String,
 }
 
 /// Why a package may not be carried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the fields are told by the words of each")]
+#[expect(missing_docs, reason = "each message has its fields")]
 pub enum Reason {
-    /// A number is above its bound.
     Above {
         what: &'static str,
         is: f64,
         most: f64,
         unit: &'static str,
     },
-    /// A number is below its bound.
     Below {
         what: &'static str,
         is: f64,
         least: f64,
         unit: &'static str,
     },
-    /// It spoils.
     Perishable,
-    /// It is not express.
     NotExpress,
-    /// It does not break.
     NotFragile,
-    /// It goes elsewhere.
-    Elsewhere { region: Region },
-    /// Its class of dangerous goods is not allowed.
-    Hazmat { class: u8 },
+    /// Another region than the allowed ones.
+    Elsewhere {
+        region: Region,
+    },
+    Hazmat {
+        class: u8,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -160,7 +149,7 @@ fn list<'a>(params: &'a Params, param: &'static str) -> Result<&'a [Value], Wron
     }
 }
 
-/// At most so heavy.
+/// `limit_kg` at most.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaxWeight {
     limit_kg: f64,
@@ -184,7 +173,6 @@ impl Condition for MaxWeight {
     }
 }
 
-/// Nothing that spoils.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoPerishable;
 
@@ -204,10 +192,9 @@ impl Condition for NoPerishable {
     }
 }
 
-/// Only to these regions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegionOnly {
-    /// In the order of [`Region::ALL`], each once.
+    /// In the order of [`Region::ALL`], unique.
     allowed: Vec<Region>,
 }
 
@@ -245,7 +232,6 @@ impl Condition for RegionOnly {
     }
 }
 
-/// At most so far away.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaxDistance {
     max_km: f64,
@@ -269,7 +255,6 @@ impl Condition for MaxDistance {
     }
 }
 
-/// Express packages only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExpressOnly;
 
@@ -289,7 +274,6 @@ impl Condition for ExpressOnly {
     }
 }
 
-/// Fragile packages only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FragileOnly;
 
@@ -309,10 +293,10 @@ impl Condition for FragileOnly {
     }
 }
 
-/// Of dangerous goods, these classes only. What is not dangerous passes.
+/// Packages that are not dangerous pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HazmatAllowed {
-    /// Ascending, each once.
+    /// Ascending, unique.
     allowed: Vec<u8>,
 }
 
@@ -350,7 +334,6 @@ impl Condition for HazmatAllowed {
     }
 }
 
-/// Carried at temperatures of this range only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TempControl {
     min_c: f64,
@@ -379,7 +362,7 @@ impl Condition for TempControl {
     }
 }
 
-/// Due at these hours only, within one day.
+/// Hours of one day.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimeWindow {
     start_hour: u8,
@@ -422,7 +405,6 @@ impl Condition for TimeWindow {
     }
 }
 
-/// Large packages only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Oversized {
     min_volume_m3: f64,
@@ -453,7 +435,6 @@ impl Condition for Oversized {
 
 macro_rules! codes {
     ($($condition:ident),* $(,)?) => {
-        /// A rule of any code.
         #[derive(Debug, Clone, PartialEq)]
         #[expect(missing_docs, reason = "each has its own type, which tells")]
         pub enum Rule {
@@ -461,10 +442,9 @@ macro_rules! codes {
         }
 
         impl Rule {
-            /// All codes.
             pub const CODES: &'static [&'static str] = &[$($condition::CODE),*];
 
-            /// The rule of this code with these parameters; nothing if there is no such code.
+            /// Parses a rule; None if there is no such code.
             pub fn read(code: &str, params: &Params) -> Option<Result<Self, Wrong>> {
                 match code {
                     $($condition::CODE => Some($condition::read(params).map(Self::$condition)),)*
@@ -472,24 +452,21 @@ macro_rules! codes {
                 }
             }
 
-            /// Its code.
             pub fn code(&self) -> &'static str {
                 match self {
                     $(Self::$condition(_) => $condition::CODE),*
                 }
             }
 
-            /// Its parameters, as they are written. Rules that say the same have the same.
+            /// Equal for equal rules.
             pub fn params(&self) -> Value {
                 match self {
                     $(Self::$condition(condition) => condition.params()),*
                 }
             }
 
-            /// Whether the package may be carried.
-            ///
             /// # Errors
-            /// Why not.
+            /// Why the package may not be carried.
             pub fn judge(&self, package: &Package) -> Result<(), Reason> {
                 match self {
                     $(Self::$condition(condition) => condition.judge(package)),*

@@ -1,4 +1,4 @@
-//! What one can do at the desk; a handle that is cheap to clone.
+//! The desk's use cases; a handle that is cheap to clone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
@@ -26,21 +26,20 @@ use super::model::{
     Status, Update,
 };
 use super::oplog::{Entry, Kind, Oplog};
-use super::store::{Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Changed, Listing, Store, StoredManifest, Updated, Version};
 use super::turns::{Turn, Turns, Visit, WAIT_MAX};
 
-/// Packages in the lists that are kept ready for planning, some 300 bytes each. The latest lists are, however many there are.
-const READY_PACKAGES_MAX: usize = 300_000;
-/// Parts of a change that are told together.
+/// Packages in cached catalogues, some 300 bytes each. The latest catalogue is cached whatever its size.
+const CACHED_PACKAGES_MAX: usize = 300_000;
+/// Parts of a change that are reported together.
 const PARTS_AT_ONCE: usize = 1000;
-/// Requests that may wait for a turn to plan; see [`Turns`]. Each costs its list of drivers, 2 MiB at most.
+/// Requests that may wait for a turn to plan; see [`Turns`]. Each holds its list of drivers, at most 2 MiB.
 const WAITING_MAX: usize = 100;
-/// Plans that are made for a request while others change the day.
+/// Plans per request while others change the day.
 const TRIES: u32 = 8;
-/// Longest pause after the first of them; it doubles with each.
+/// Longest pause after the first of them; doubled with each.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The desk.
 #[derive(Debug, Clone)]
 pub struct Assignments {
     desk: Arc<Desk>,
@@ -54,93 +53,84 @@ struct Desk {
     /// Whether a final status stays.
     strict: bool,
     turns: Turns,
-    /// By day, held by whoever plans it: two for the same day would collide.
+    /// A lock per day: two plans for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
-    /// The lists that were used last, the latest at the end.
-    ready: Mutex<Vec<Ready>>,
+    /// Cached catalogues, the latest at the end.
+    cache: Mutex<Vec<Cached>>,
 }
 
 #[derive(Debug, Clone)]
-struct Ready {
+struct Cached {
     date: Date,
     version: Version,
     catalogue: Arc<Catalogue>,
 }
 
-/// What a plan is asked for.
+/// A request for a plan.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Who drives; in the day's list, or with `reset` holding packages of the day. Not empty.
+    /// In the day's list, or with `reset` holding packages of the day. Not empty.
     pub drivers: BTreeSet<DriverId>,
-    /// Packages of one driver that day at most.
+    /// Most packages of one driver that day.
     pub max_per_driver: u32,
-    /// Which day.
     pub date: Date,
-    /// Plan only.
     pub dry_run: bool,
     /// What these drivers have that is still assigned is given up first.
     pub reset: bool,
-    /// Tell why packages stay behind.
     pub explain: bool,
 }
 
-/// A day's plan.
 #[derive(Debug, Clone)]
 pub struct Assigned {
-    /// What everybody has now.
     pub plan: Plan,
-    /// Why the rest stays behind, if that was asked.
+    /// Why packages stay behind, if requested.
     pub explanation: Option<Explanation>,
 }
 
-/// A manifest that was kept: how much is in it.
+/// The size of a stored manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Which day's.
+pub struct ManifestSummary {
     pub date: Date,
-    /// Who drives.
     pub drivers: usize,
-    /// What is to be delivered.
     pub packages: usize,
 }
 
-/// A manifest as it is asked for.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Changes with the lists.
+    /// Equal for equal lists.
     pub version: Version,
-    /// JSON: `date`, `drivers`, `packages`.
+    /// `date`, `drivers`, `packages`.
     pub json: Vec<u8>,
 }
 
-/// Why a plan must be made anew, or cannot be.
-enum Missed {
+/// Why a plan must be repeated, or has failed.
+enum PlanError {
     Outdated,
     Failed(AssignError),
 }
 
-impl From<AssignError> for Missed {
+impl From<AssignError> for PlanError {
     fn from(error: AssignError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<Crowded> for Missed {
+impl From<Crowded> for PlanError {
     fn from(crowded: Crowded) -> Self {
         Self::Failed(crowded.into())
     }
 }
 
-impl From<Unavailable> for Missed {
+impl From<Unavailable> for PlanError {
     fn from(unavailable: Unavailable) -> Self {
         Self::Failed(unavailable.into())
     }
 }
 
 impl Assignments {
-    /// The desk, keeping everything in `store`, and telling `oplog`. If `strict`, a final status stays.
+    /// If `strict`, a final status stays.
     pub fn new(store: Arc<dyn Store>, oplog: Oplog, metrics: Metrics, strict: bool) -> Self {
-        // Planning only computes: a plan more than there are processors would slow the others down.
+        // Planning is CPU-bound: more plans than processors would only slow down the others.
         let at_once = available_parallelism().map_or(1, NonZero::get);
         let desk = Desk {
             store,
@@ -149,58 +139,60 @@ impl Assignments {
             metrics,
             strict,
             planning: Mutex::default(),
-            ready: Mutex::default(),
+            cache: Mutex::default(),
         };
         Self {
             desk: Arc::new(desk),
         }
     }
 
-    /// Replaces a day's lists.
+    /// Replaces a day's manifest.
     ///
     /// # Errors
-    /// See [`Unavailable`]; the lists may be sent again.
-    pub async fn keep_manifest(&self, date: Date, manifest: Manifest) -> Result<Kept, Unavailable> {
+    /// See [`Unavailable`]; a retry is safe.
+    pub async fn store_manifest(
+        &self,
+        date: Date,
+        manifest: Manifest,
+    ) -> Result<ManifestSummary, Unavailable> {
         let (visit, turn) = self.take_turn().await?;
         let prepared = turn.run(move |_| {
-            let sheet = written(date, &manifest);
-            Ok(sheet.map(|sheet| (sheet, Catalogue::new(manifest))))
+            let stored = written(date, &manifest);
+            Ok(stored.map(|stored| (stored, Catalogue::new(manifest))))
         });
-        let (sheet, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
+        let (stored, catalogue) = prepared.await?.map_err(|error| failed(&error))?;
         drop(visit);
-        let version = sheet.version;
-        self.desk.store.keep_manifest(date, sheet).await?;
+        let version = stored.version;
+        self.desk.store.store_manifest(date, stored).await?;
         let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
-        info!(%date, drivers, packages, "a manifest is kept");
-        self.make_ready(Ready {
+        info!(%date, drivers, packages, "a manifest was stored");
+        self.cache_put(Cached {
             date,
             version,
             catalogue: Arc::new(catalogue),
         });
-        Ok(Kept {
+        Ok(ManifestSummary {
             date,
             drivers,
             packages,
         })
     }
 
-    /// A day's lists, if there are any.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn manifest(&self, date: Date) -> Result<Option<Shown>, Unavailable> {
-        let Some(sheet) = self.desk.store.manifest(date).await? else {
+        let Some(stored) = self.desk.store.manifest(date).await? else {
             return Ok(None);
         };
-        let version = sheet.version;
+        let version = stored.version;
         let (_visit, turn) = self.take_turn().await?;
-        let json = turn.run(move |_| Ok(unpacked(&sheet))).await?;
+        let json = turn.run(move |_| Ok(unpacked(&stored))).await?;
         let json = json.map_err(|error| failed(&error))?;
         Ok(Some(Shown { version, json }))
     }
 
-    /// Plans a day, and gives. What was given before stays; asked again, the same is answered. `request_id` goes into the
-    /// operational log. Dropping the future cancels the plan, unless it is being stored already.
+    /// Plans a day, and assigns its packages. Earlier assignments stay; idempotent. `request_id` goes into the operational log. Dropping
+    /// the future cancels the plan, unless it is being stored already.
     ///
     /// # Errors
     /// See [`AssignError`].
@@ -210,14 +202,14 @@ impl Assignments {
         request_id: &str,
     ) -> Result<Assigned, AssignError> {
         if !self.desk.store.is_healthy() {
-            // Nobody waits in line for an engine that is away.
+            // Do not queue for an engine that is down.
             return Err(Unavailable::Engine.into());
         }
         let visit = self.desk.turns.enter()?;
         let catalogue = self.catalogue(request.date, &visit).await?;
         let leavers = self.take_leavers(&mut request, &catalogue).await?;
         let turn = self.turn(request.date);
-        // What changes nothing collides with nobody.
+        // A dry run collides with no other plan.
         let turn = if request.dry_run {
             None
         } else {
@@ -230,12 +222,12 @@ impl Assignments {
             match tried.await {
                 Ok(planned) => {
                     drop(turn);
-                    return told(planned, &visit, &catalogue, request.explain).await;
+                    return with_explanation(planned, &visit, &catalogue, request.explain).await;
                 }
-                Err(Missed::Failed(error)) => return Err(error),
-                Err(Missed::Outdated) => {
+                Err(PlanError::Failed(error)) => return Err(error),
+                Err(PlanError::Outdated) => {
                     self.desk.metrics.conflicted();
-                    // Whoever was faster may still be at it. How long is left to chance, or both would meet again.
+                    // The other planner may still be active. The pause is random, or both would collide again.
                     let most = PAUSE * 2_u32.pow(attempt);
                     tokio::time::sleep(most.mul_f64(chance())).await;
                 }
@@ -244,8 +236,8 @@ impl Assignments {
         Err(Unavailable::Busy.into())
     }
 
-    /// Takes out of the request who is not in the day's list, and returns them: nothing is planned for them, but a reset frees
-    /// the packages that they hold.
+    /// Removes drivers who are not in the day's list from the request, and returns them: they get no packages, but a reset
+    /// frees those that they hold.
     async fn take_leavers(
         &self,
         request: &mut Request,
@@ -277,7 +269,7 @@ impl Assignments {
         request: &Arc<Request>,
         leavers: &[DriverId],
         request_id: &str,
-    ) -> Result<matching::Planned, Missed> {
+    ) -> Result<matching::Planned, PlanError> {
         let date = request.date;
         let turn = visit.turn().await?;
         let mut held = self.desk.store.held(date).await?;
@@ -293,10 +285,10 @@ impl Assignments {
         held.retain(|held| !returned.contains(held));
         let (catalogue, asked) = (Arc::clone(catalogue), Arc::clone(request));
         let kept_by = |leaver: &DriverId| {
-            let kept = held.iter().filter(|held| held.driver == *leaver);
-            let mut kept: Vec<PackageId> = kept.map(|held| held.package.clone()).collect();
-            kept.sort_unstable();
-            (leaver.clone(), kept)
+            let packages = held.iter().filter(|held| held.driver == *leaver);
+            let mut packages: Vec<PackageId> = packages.map(|held| held.package.clone()).collect();
+            packages.sort_unstable();
+            (leaver.clone(), packages)
         };
         let of_leavers: Vec<_> = leavers.iter().map(kept_by).collect();
         let planned =
@@ -307,37 +299,37 @@ impl Assignments {
         if !request.dry_run {
             let given = std::mem::take(&mut planned.given);
             let change = difference(date, &counts, returned, given);
-            self.keep(change, request_id).await?;
+            self.store_change(change, request_id).await?;
         }
         Ok(planned)
     }
 
-    /// Keeps a change, and tells of whatever part of it is kept. It is done even if whoever asked leaves meanwhile.
-    async fn keep(&self, change: Change, request_id: &str) -> Result<(), Missed> {
+    /// Stores a change, and reports every stored part. Completes even if the client leaves.
+    async fn store_change(&self, change: Change, request_id: &str) -> Result<(), PlanError> {
         if change.drivers.is_empty() {
             return Ok(());
         }
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
         let keeping = tokio::spawn(async move {
             let at = change.at;
-            let (kept, mut parts) = mpsc::unbounded_channel();
-            // Told as it is kept: a change of many parts takes its time.
-            let telling = async {
+            let (stored, mut parts) = mpsc::unbounded_channel();
+            // Reported while it is stored: a change of many parts takes a while.
+            let reporting = async {
                 let mut some = Vec::new();
                 while parts.recv_many(&mut some, PARTS_AT_ONCE).await > 0 {
-                    desk.tell(at, &request_id, &some);
+                    desk.report(at, &request_id, &some);
                     some.clear();
                 }
             };
-            tokio::join!(desk.store.change(change, kept), telling).0
+            tokio::join!(desk.store.change(change, stored), reporting).0
         });
         match keeping.await.unwrap_or(Err(Unavailable::Failed))? {
-            Changed::Outdated => Err(Missed::Outdated),
+            Changed::Outdated => Err(PlanError::Outdated),
             Changed::Done => Ok(()),
         }
     }
 
-    /// Keeps how far a package has come.
+    /// Updates a package's status.
     ///
     /// # Errors
     /// See [`UpdateError`].
@@ -356,8 +348,8 @@ impl Assignments {
             at: now(),
         };
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
-        // Told even if whoever said it leaves meanwhile.
-        let saying = tokio::spawn(async move {
+        // Reported even if the client leaves.
+        let updating = tokio::spawn(async move {
             let updated = desk.store.update(update).await;
             let updated = updated
                 .map_err(UpdateError::from)
@@ -376,12 +368,12 @@ impl Assignments {
             }
             updated
         });
-        saying
+        updating
             .await
             .unwrap_or(Err(UpdateError::Unavailable(Unavailable::Failed)))
     }
 
-    /// Assignments that fit, from a place on, `limit` at most.
+    /// Matching assignments after a cursor, at most `limit`.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -394,24 +386,24 @@ impl Assignments {
         self.desk.store.list(filter, after, limit).await
     }
 
-    /// The day's lists, ready for planning.
+    /// The day's catalogue, from the cache or the store.
     async fn catalogue(&self, date: Date, visit: &Visit) -> Result<Arc<Catalogue>, AssignError> {
         let missing = AssignError::NoManifest(date);
         let version = self.desk.store.manifest_version(date).await?;
         let version = version.ok_or(missing.clone())?;
-        if let Some(catalogue) = self.find_ready(date, version) {
+        if let Some(catalogue) = self.cache_get(date, version) {
             return Ok(catalogue);
         }
         let turn = visit.turn().await?;
-        // Another request may have read them while this one waited.
-        if let Some(catalogue) = self.find_ready(date, version) {
+        // Another request may have cached it while this one waited.
+        if let Some(catalogue) = self.cache_get(date, version) {
             return Ok(catalogue);
         }
-        let sheet = self.desk.store.manifest(date).await?.ok_or(missing)?;
-        let version = sheet.version;
-        let catalogue = turn.run(move |_| Ok(catalogue_of(&sheet)));
+        let stored = self.desk.store.manifest(date).await?.ok_or(missing)?;
+        let version = stored.version;
+        let catalogue = turn.run(move |_| Ok(catalogue_of(&stored)));
         let catalogue = catalogue.await?.map_err(|error| failed(&error))?;
-        self.make_ready(Ready {
+        self.cache_put(Cached {
             date,
             version,
             catalogue: Arc::clone(&catalogue),
@@ -427,50 +419,49 @@ impl Assignments {
         Ok((visit, turn))
     }
 
-    /// The lock of a day.
     fn turn(&self, date: Date) -> Arc<tokio::sync::Mutex<()>> {
         let mut planning = self
             .desk
             .planning
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Days that nobody plans or waits for are forgotten.
+        // Drops the locks that no request holds or waits for.
         planning.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(planning.entry(date).or_default())
     }
 
-    fn find_ready(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
-        let mut ready = self
+    fn cache_get(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
+        let mut cache = self
             .desk
-            .ready
+            .cache
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let place = ready
+        let place = cache
             .iter()
             .position(|one| (one.date, one.version) == (date, version))?;
-        let found = ready.remove(place);
-        ready.push(found.clone());
+        let found = cache.remove(place);
+        cache.push(found.clone());
         Some(found.catalogue)
     }
 
-    fn make_ready(&self, new: Ready) {
-        let mut ready = self
+    fn cache_put(&self, new: Cached) {
+        let mut cache = self
             .desk
-            .ready
+            .cache
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        ready.retain(|one| one.date != new.date);
-        ready.push(new);
-        let packages = |one: &Ready| one.catalogue.packages();
-        while ready.len() > 1 && ready.iter().map(packages).sum::<usize>() > READY_PACKAGES_MAX {
-            ready.remove(0);
+        cache.retain(|one| one.date != new.date);
+        cache.push(new);
+        let packages = |one: &Cached| one.catalogue.packages();
+        while cache.len() > 1 && cache.iter().map(packages).sum::<usize>() > CACHED_PACKAGES_MAX {
+            cache.remove(0);
         }
     }
 }
 
 impl Desk {
-    /// Counts what was kept of a change, and tells the operational log.
-    fn tell(&self, at: Timestamp, request_id: &Arc<str>, kept: &[DriverChange]) {
+    /// Counts the stored parts of a change, and writes them to the operational log.
+    fn report(&self, at: Timestamp, request_id: &Arc<str>, stored: &[DriverChange]) {
         let assigned = Some(Status::Assigned);
         let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
             at,
@@ -482,38 +473,38 @@ impl Desk {
             to,
         };
         let mut entries = Vec::new();
-        for part in kept {
+        for part in stored {
             let driver = &part.driver;
             let up = part.given_up.iter();
             entries.extend(up.map(|package| entry(driver, package, Kind::GiveUp, assigned, None)));
             let new = part.given.iter().map(|package| &package.id);
             entries.extend(new.map(|package| entry(driver, package, Kind::Assign, None, assigned)));
         }
-        let given = kept.iter().map(|part| part.given.len()).sum();
+        let given = stored.iter().map(|part| part.given.len()).sum();
         self.metrics.changed(given, entries.len() - given);
         self.oplog.note(entries);
     }
 }
 
-/// The day it is, in UTC.
+/// In UTC.
 pub fn today() -> Date {
     Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
-/// As precisely as it is kept.
+/// As precise as the stores.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-/// From 0 to 1, by chance.
+/// From 0 to 1.
 fn chance() -> f64 {
     let nanos = Timestamp::now().subsec_nanosecond();
     f64::from(nanos % 1000) / 1000.0
 }
 
 fn failed(error: &io::Error) -> Unavailable {
-    error!(%error, "a kept manifest cannot be read or written");
+    error!(%error, "a stored manifest cannot be read or written");
     Unavailable::Failed
 }
 
@@ -538,8 +529,8 @@ fn planned(
     Ok((planned, begun.elapsed()))
 }
 
-/// A plan as it is told; with its explanation, which takes its time.
-async fn told(
+/// A plan with its explanation, if requested.
+async fn with_explanation(
     mut planned: matching::Planned,
     visit: &Visit,
     catalogue: &Arc<Catalogue>,
@@ -556,7 +547,7 @@ async fn told(
     Ok(Assigned { plan, explanation })
 }
 
-/// What must be given up and given. What is given back to whom it was taken from is neither.
+/// What must be given up and assigned. A package that goes back to its driver is in neither.
 fn difference(
     date: Date,
     counts: &BTreeMap<DriverId, u32>,
@@ -603,7 +594,7 @@ fn difference(
     }
 }
 
-/// The lists of a day as they are kept, and shown.
+/// The stored and shown JSON of a manifest.
 #[derive(Serialize)]
 struct Written<'a> {
     date: Date,
@@ -611,25 +602,25 @@ struct Written<'a> {
     manifest: &'a Manifest,
 }
 
-fn written(date: Date, manifest: &Manifest) -> io::Result<Sheet> {
+fn written(date: Date, manifest: &Manifest) -> io::Result<StoredManifest> {
     let json = serde_json::to_vec(&Written { date, manifest })?;
     let digest = SipHasher13::new().hash(&json);
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&json)?;
-    Ok(Sheet {
+    Ok(StoredManifest {
         version: Version(digest.into()),
         body: gzip.finish()?.into(),
     })
 }
 
-fn catalogue_of(sheet: &Sheet) -> io::Result<Arc<Catalogue>> {
-    let manifest = serde_json::from_slice(&unpacked(sheet)?)?;
+fn catalogue_of(stored: &StoredManifest) -> io::Result<Arc<Catalogue>> {
+    let manifest = serde_json::from_slice(&unpacked(stored)?)?;
     Ok(Arc::new(Catalogue::new(manifest)))
 }
 
-fn unpacked(sheet: &Sheet) -> io::Result<Vec<u8>> {
+fn unpacked(stored: &StoredManifest) -> io::Result<Vec<u8>> {
     let mut json = Vec::new();
-    GzDecoder::new(&*sheet.body).read_to_end(&mut json)?;
+    GzDecoder::new(&*stored.body).read_to_end(&mut json)?;
     Ok(json)
 }
 

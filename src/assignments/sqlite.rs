@@ -1,9 +1,8 @@
 //! Assignments in `SQLite`.
 //!
-//! A **hand** is what a driver was given at once, and one row: a plan for a hundred drivers adds a hundred rows, however many
-//! packages are in it. Packages stand in it as the manifest described them, in JSON, each a list of its attributes: names
-//! would make up two thirds of what is flushed to the disk. What was said of a package since is a row of its own; without
-//! one it is assigned.
+//! A **batch** has all packages that a driver got at once, in one row: a plan for a hundred drivers adds a hundred rows, however many
+//! packages are in it. Packages are stored as the manifest described them, in JSON, each an array of its attributes: names would be
+//! two thirds of what is flushed to the disk. A package's latest status is a row of its own; without one it is assigned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,14 +18,12 @@ use super::model::{
     Assignment, Change, DriverChange, DriverId, Filter, Held, ID_CHARS_MAX, Package, PackageId,
     Place, Region, Status, Update,
 };
-use super::store::{Answer, Changed, Listing, Sheet, Store, Updated, Version};
+use super::store::{Answer, Changed, Listing, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
-use crate::storage::sqlite::{Database, Micros, Undone, application};
+use crate::storage::sqlite::{Abort, Database, Micros, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'a');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in
-/// RFC 3339.
+/// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970, days as in RFC 3339.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE manifests (
         day     TEXT PRIMARY KEY,
@@ -57,28 +54,31 @@ pub const MIGRATIONS: &[&str] = &["
         WHERE nfc(driver) <> driver OR nfc(package) <> package;
 "];
 
-/// Hands that are read for one page of a list; then the page ends, however much is on it.
-const HANDS_MAX: usize = 10_000;
+/// Most batches that are read for one page; then the page ends, however short it is.
+const BATCHES_MAX: usize = 10_000;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`].
+    /// The database must have been opened with [`MIGRATIONS`].
     pub fn new(database: Database) -> Self {
         Self { database }
     }
 }
 
 impl Store for Sqlite {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?)")?
-                .execute(params![Day(date), sheet.version.to_string(), &*sheet.body])?;
+                .execute(params![
+                    Day(date),
+                    manifest.version.to_string(),
+                    &*manifest.body
+                ])?;
             Ok(())
         }))
     }
@@ -92,18 +92,18 @@ impl Store for Sqlite {
         }))
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         Box::pin(self.database.read(move |connection| {
-            let sheet = |row: &Row<'_>| {
+            let stored = |row: &Row<'_>| {
                 let body: Vec<u8> = row.get(1)?;
-                Ok(Sheet {
+                Ok(StoredManifest {
                     version: version(row)?,
                     body: body.into(),
                 })
             };
             connection
                 .prepare_cached("SELECT version, body FROM manifests WHERE day = ?")?
-                .query_row([Day(date)], sheet)
+                .query_row([Day(date)], stored)
                 .optional()
         }))
     }
@@ -123,7 +123,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
         Box::pin(async move {
             let changed = self.database.write(move |connection| {
                 apply(connection, &change)?;
@@ -131,9 +131,9 @@ impl Store for Sqlite {
             });
             Ok(match changed.await? {
                 Ok(drivers) => {
-                    // Whoever asked may have left; it is kept all the same.
+                    // The caller may have left; the change is stored all the same.
                     for part in drivers {
-                        drop(kept.send(part));
+                        drop(stored.send(part));
                     }
                     Changed::Done
                 }
@@ -145,7 +145,7 @@ impl Store for Sqlite {
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {
         Box::pin(
             self.database
-                .write(move |connection| say(connection, update)),
+                .write(move |connection| set_status(connection, update)),
         )
     }
 
@@ -161,11 +161,11 @@ impl Store for Sqlite {
     }
 }
 
-/// The day is no longer as the change took it to be.
+/// The day has changed since the plan was made.
 #[derive(Debug)]
 struct Refused;
 
-/// A day as the tables have it.
+/// A day's column.
 struct Day(Date);
 
 impl ToSql for Day {
@@ -187,7 +187,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
     version.map_err(|error| unreadable(0, error))
 }
 
-/// What is in a table is not what was written there.
+/// A table has a value that was never written there.
 fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -196,14 +196,14 @@ fn unreadable(
     rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
 }
 
-/// A name that was checked before it was kept.
+/// A name that was validated before it was stored.
 fn name<T>(parsed: Option<T>) -> rusqlite::Result<T> {
     parsed.ok_or(rusqlite::Error::InvalidQuery)
 }
 
-/// A package as it stands in a hand.
+/// A package within a batch.
 #[derive(Serialize, Deserialize)]
-struct Described(
+struct PackageRow(
     PackageId,
     f64,
     bool,
@@ -218,7 +218,7 @@ struct Described(
     Option<Box<str>>,
 );
 
-impl From<&Package> for Described {
+impl From<&Package> for PackageRow {
     fn from(package: &Package) -> Self {
         Self(
             package.id.clone(),
@@ -237,41 +237,41 @@ impl From<&Package> for Described {
     }
 }
 
-impl From<Described> for Package {
-    fn from(described: Described) -> Self {
+impl From<PackageRow> for Package {
+    fn from(row: PackageRow) -> Self {
         Self {
-            id: described.0,
-            weight_kg: described.1,
-            is_perishable: described.2,
-            region: described.3,
-            distance_km: described.4,
-            is_express: described.5,
-            is_fragile: described.6,
-            hazmat_class: described.7,
-            temperature_c: described.8,
-            delivery_hour: described.9,
-            volume_m3: described.10,
-            destination: described.11,
+            id: row.0,
+            weight_kg: row.1,
+            is_perishable: row.2,
+            region: row.3,
+            distance_km: row.4,
+            is_express: row.5,
+            is_fragile: row.6,
+            hazmat_class: row.7,
+            temperature_c: row.8,
+            delivery_hour: row.9,
+            volume_m3: row.10,
+            destination: row.11,
         }
     }
 }
 
 fn packages(column: usize, json: &str) -> rusqlite::Result<Vec<Package>> {
-    let described: Vec<Described> =
+    let rows: Vec<PackageRow> =
         serde_json::from_str(json).map_err(|error| unreadable(column, error))?;
-    Ok(described.into_iter().map(Package::from).collect())
+    Ok(rows.into_iter().map(Package::from).collect())
 }
 
-fn described(column: usize, packages: &[Package]) -> rusqlite::Result<String> {
-    let described: Vec<Described> = packages.iter().map(Described::from).collect();
-    serde_json::to_string(&described).map_err(|error| unreadable(column, error))
+fn packages_json(column: usize, packages: &[Package]) -> rusqlite::Result<String> {
+    let rows: Vec<PackageRow> = packages.iter().map(PackageRow::from).collect();
+    serde_json::to_string(&rows).map_err(|error| unreadable(column, error))
 }
 
 /// Everything that is held on a day.
 fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
-    let mut hands =
+    let mut batches =
         connection.prepare_cached("SELECT driver, packages FROM hands WHERE day = ?")?;
-    let mut rows = hands.query([Day(date)])?;
+    let mut rows = batches.query([Day(date)])?;
     let mut held = Vec::new();
     while let Some(row) = rows.next()? {
         let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
@@ -285,7 +285,7 @@ fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
     Ok(held)
 }
 
-/// What of a day is no longer assigned, but further.
+/// The packages of a day that are beyond [`Status::Assigned`].
 fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Held>> {
     let assigned = Status::Assigned.as_str();
     let sql = "SELECT driver, package FROM statuses WHERE day = ? AND status <> ?";
@@ -301,8 +301,8 @@ fn moved_on(connection: &Connection, date: Date) -> rusqlite::Result<HashSet<Hel
         .collect()
 }
 
-/// Runs inside the transaction that keeps the change.
-fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>> {
+/// Runs in the caller's transaction.
+fn apply(connection: &Connection, change: &Change) -> Result<(), Abort<Refused>> {
     let held = held(connection, change.date)?;
     let mut holders: HashMap<&PackageId, &DriverId> = HashMap::with_capacity(held.len());
     let mut counts: HashMap<&DriverId, u32> = HashMap::new();
@@ -311,7 +311,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
         *counts.entry(driver).or_default() += 1;
     }
     let gives_up = change.drivers.iter().any(|part| !part.given_up.is_empty());
-    // Only what is given up must still be assigned.
+    // Only packages that are given up must still be assigned.
     let moved_on = if gives_up {
         moved_on(connection, change.date)?
     } else {
@@ -331,7 +331,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             fits &= !moved_on.contains(&Held { driver, package });
         }
         if !fits {
-            return Err(Undone::Refused(Refused));
+            return Err(Abort::Refused(Refused));
         }
     }
     for DriverChange { driver, given, .. } in &change.drivers {
@@ -339,7 +339,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             .iter()
             .any(|package| holders.insert(&package.id, driver).is_some())
         {
-            return Err(Undone::Refused(Refused));
+            return Err(Abort::Refused(Refused));
         }
     }
     for of_driver in &change.drivers {
@@ -347,7 +347,7 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
             give_up(connection, change.date, of_driver)?;
         }
         if !of_driver.given.is_empty() {
-            let json = described(3, &of_driver.given)?;
+            let json = packages_json(3, &of_driver.given)?;
             connection
                 .prepare_cached(
                     "INSERT INTO hands (day, driver, assigned_at, packages) VALUES (?, ?, ?, ?)",
@@ -363,16 +363,16 @@ fn apply(connection: &Connection, change: &Change) -> Result<(), Undone<Refused>
     Ok(())
 }
 
-/// Takes packages out of a driver's hands.
+/// Removes packages from a driver's batches.
 fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqlite::Result<()> {
     let given_up: HashSet<&PackageId> = change.given_up.iter().collect();
     let driver = change.driver.as_str();
-    let mut hands = connection
+    let mut batches = connection
         .prepare_cached("SELECT number, packages FROM hands WHERE driver = ? AND day = ?")?;
     let numbered = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let hands = hands.query_map(params![driver, Day(date)], numbered)?;
-    let hands: Vec<(i64, String)> = hands.collect::<Result<_, _>>()?;
-    for (number, json) in hands {
+    let rows = batches.query_map(params![driver, Day(date)], numbered)?;
+    let batches: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+    for (number, json) in batches {
         let mut packages = packages(1, &json)?;
         let before = packages.len();
         packages.retain(|package| !given_up.contains(&package.id));
@@ -381,7 +381,7 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
                 .prepare_cached("DELETE FROM hands WHERE number = ?")?
                 .execute([number])?;
         } else if packages.len() < before {
-            let json = described(1, &packages)?;
+            let json = packages_json(1, &packages)?;
             connection
                 .prepare_cached("UPDATE hands SET packages = ? WHERE number = ?")?
                 .execute(params![json, number])?;
@@ -395,8 +395,8 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
     Ok(())
 }
 
-/// Runs inside the transaction that keeps the status.
-fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusal>> {
+/// Runs in the caller's transaction.
+fn set_status(connection: &Connection, update: Update) -> Result<Updated, Abort<Refusal>> {
     let Update {
         driver,
         package,
@@ -405,10 +405,10 @@ fn say(connection: &Connection, update: Update) -> Result<Updated, Undone<Refusa
         at,
     } = update;
     let found = latest(connection, &driver, &package)?;
-    let mut assignment = found.ok_or(Undone::Refused(Refusal::NoSuchAssignment))?;
+    let mut assignment = found.ok_or(Abort::Refused(Refusal::NoSuchAssignment))?;
     let from = assignment.status;
     if !from.may_become(status, strict) {
-        return Err(Undone::Refused(Refusal::Final { status: from }));
+        return Err(Abort::Refused(Refusal::Final { status: from }));
     }
     connection
         .prepare_cached("INSERT OR REPLACE INTO statuses VALUES (?, ?, ?, ?, ?)")?
@@ -441,26 +441,26 @@ fn latest(
             params![driver.as_str(), quoted(package), package.as_str()],
             |row| {
                 let (Day(date), Micros(assigned_at)) = (row.get(0)?, row.get(1)?);
-                let described: Described = serde_json::from_str(row.get_ref(2)?.as_str()?)
+                let package: PackageRow = serde_json::from_str(row.get_ref(2)?.as_str()?)
                     .map_err(|error| unreadable(2, error))?;
-                Ok((date, assigned_at, Package::from(described)))
+                Ok((date, assigned_at, Package::from(package)))
             },
         )
         .optional()?;
     let Some((date, assigned_at, package)) = found else {
         return Ok(None);
     };
-    let said = connection
+    let status = connection
         .prepare_cached(
             "SELECT package, status, updated_at FROM statuses
              WHERE day = ? AND driver = ? AND package = ?",
         )?
         .query_row(
             params![Day(date), driver.as_str(), package.id.as_str()],
-            word,
+            status_row,
         )
         .optional()?;
-    let (status, updated_at) = said.map_or((Status::Assigned, assigned_at), |(_, word)| word);
+    let (status, updated_at) = status.map_or((Status::Assigned, assigned_at), |(_, status)| status);
     Ok(Some(Assignment {
         driver: driver.clone(),
         package,
@@ -471,14 +471,14 @@ fn latest(
     }))
 }
 
-/// What was said of a package last, and when.
-fn word(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
+/// A package's latest status, and its time.
+fn status_row(row: &Row<'_>) -> rusqlite::Result<(String, (Status, Timestamp))> {
     let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
     let Micros(updated_at) = row.get(2)?;
     Ok((row.get(0)?, (status, updated_at)))
 }
 
-/// A name as it stands in JSON: hands without it need not be parsed.
+/// A name as JSON: batches without it need not be parsed.
 fn quoted(package: &PackageId) -> String {
     serde_json::Value::from(package.as_str()).to_string()
 }
@@ -490,19 +490,19 @@ fn list(
     after: Option<&Place>,
     limit: usize,
 ) -> rusqlite::Result<Listing> {
-    // Each is answered by an index; `1` stands for nothing to fit.
+    // Each uses an index; `1` means no condition.
     let (only, from) = match (&filter.driver, filter.date) {
         (Some(_), Some(_)) => ("driver = ?3 AND day = ?4", "1"),
         (Some(_), None) => ("driver = ?3", "day >= coalesce(?2, '')"),
         (None, Some(_)) => ("day = ?4", "driver >= ?1"),
         (None, None) => ("1", "(driver, day) >= (?1, coalesce(?2, ''))"),
     };
-    let mut hands = connection.prepare_cached(&format!(
+    let mut batches = connection.prepare_cached(&format!(
         "SELECT driver, day, assigned_at, packages FROM hands
          WHERE {only} AND {from} AND (?5 IS NULL OR instr(packages, ?5) > 0)
          ORDER BY driver, day",
     ))?;
-    let mut rows = hands.query(params![
+    let mut rows = batches.query(params![
         after.map_or("", |place| place.driver.as_str()),
         after.and_then(|place| place.date).map(Day),
         filter.driver.as_ref().map(DriverId::as_str),
@@ -510,7 +510,7 @@ fn list(
         filter.package.as_ref().map(quoted)
     ])?;
     let mut found: Vec<Assignment> = Vec::new();
-    // The hands of one driver and day are sorted together.
+    // The batches of one driver and day are sorted together.
     let mut group: Vec<Assignment> = Vec::new();
     let mut key: Option<(DriverId, Date)> = None;
     let mut read = 0;
@@ -527,7 +527,7 @@ fn list(
             if found.len() > limit {
                 break;
             }
-            if read >= HANDS_MAX {
+            if read >= BATCHES_MAX {
                 let next = Some(end_of(old));
                 return Ok(Listing {
                     assignments: found,
@@ -536,7 +536,7 @@ fn list(
             }
         }
         read += 1;
-        read_hand(connection, row, filter, &mut group)?;
+        read_batch(connection, row, filter, &mut group)?;
     }
     end(&mut found, &mut group);
     let more = found.len() > limit;
@@ -548,9 +548,9 @@ fn list(
     })
 }
 
-/// The place behind everything that a driver has on a day.
+/// The cursor behind all assignments of a driver and day.
 fn end_of((driver, date): (DriverId, Date)) -> Place {
-    // As many bytes as a name may have.
+    // As many bytes as the longest name.
     let last = char::MAX.to_string().repeat(ID_CHARS_MAX / 2);
     Place {
         driver,
@@ -567,8 +567,8 @@ fn place(assignment: &Assignment) -> Place {
     }
 }
 
-/// What fits of a hand, whose row has the driver, the day, the time and the packages.
-fn read_hand(
+/// The matching assignments of a batch, whose row has driver, day, time and packages.
+fn read_batch(
     connection: &Connection,
     row: &Row<'_>,
     filter: &Filter,
@@ -576,14 +576,14 @@ fn read_hand(
 ) -> rusqlite::Result<()> {
     let driver = DriverId::stored(row.get_ref(0)?.as_str()?);
     let (Day(date), Micros(assigned_at)) = (row.get(1)?, row.get(2)?);
-    let mut said = connection.prepare_cached(
+    let mut statement = connection.prepare_cached(
         "SELECT package, status, updated_at FROM statuses WHERE day = ? AND driver = ?",
     )?;
-    let words = said.query_map(params![Day(date), driver.as_str()], word)?;
-    let words: HashMap<_, _> = words.collect::<Result<_, _>>()?;
+    let statuses = statement.query_map(params![Day(date), driver.as_str()], status_row)?;
+    let statuses: HashMap<_, _> = statuses.collect::<Result<_, _>>()?;
     for package in packages(3, row.get_ref(3)?.as_str()?)? {
-        let word = words.get(package.id.as_str()).copied();
-        let (status, updated_at) = word.unwrap_or((Status::Assigned, assigned_at));
+        let status = statuses.get(package.id.as_str()).copied();
+        let (status, updated_at) = status.unwrap_or((Status::Assigned, assigned_at));
         let fits = filter
             .package
             .as_ref()

@@ -1,4 +1,4 @@
-//! The port: what the desk needs kept.
+//! The store's port.
 
 use std::fmt;
 use std::pin::Pin;
@@ -13,15 +13,14 @@ use super::model::{
 };
 use crate::storage::State;
 
-/// An answer that takes its time. Boxed, so that the service need not know which store it has.
+/// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
 
-/// A manifest as it is kept: compressed JSON, up to some megabytes.
+/// A stored manifest: compressed JSON, up to some megabytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sheet {
-    /// Which one of its day it is: the same lists have the same.
+pub struct StoredManifest {
+    /// Equal for equal lists of a day.
     pub version: Version,
-    /// The bytes.
     pub body: Arc<[u8]>,
 }
 
@@ -35,77 +34,72 @@ impl fmt::Display for Version {
     }
 }
 
-/// What became of a [`Change`].
+/// The result of a [`Change`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
-    /// All of it is kept.
     Done,
-    /// The day is no longer as the change took it to be. Of a store that cannot keep it all at once, parts may be kept: what
-    /// some drivers gave up, or a number of what they were given.
+    /// The day has changed since the plan was made. A store without atomic changes may have stored parts: what some drivers
+    /// gave up, or some of what they got.
     Outdated,
 }
 
-/// A status that was updated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Updated {
-    /// What it was before.
+    /// The status before.
     pub from: Status,
-    /// As it is now.
     pub assignment: Assignment,
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing {
     /// In the store's order.
     pub assignments: Vec<Assignment>,
-    /// Where it goes on, if it does.
+    /// The next page's cursor, if there is one.
     pub next: Option<Place>,
 }
 
-/// Keeps manifests and assignments. Whatever is answered is kept: no crash can take it away.
+/// Stores manifests and assignments. Every answered write is durable.
 ///
-/// A package has one driver a day at most. A driver who is given the same package again on a later day has that day's record
-/// from then on; whether the earlier one can still be listed is the store's affair. Of a driver who is given it on an earlier
-/// day afterwards, it is the store's affair, too, which of the two records there is.
+/// A package has at most one driver a day. If a driver gets the same package again on a later day, the record is that day's; whether
+/// the earlier one is still listed depends on the store. After an assignment on an earlier day, which of the two records exists
+/// depends on the store, too.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces the day's manifest.
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()>;
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()>;
 
-    /// Which manifest the day has.
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>>;
 
-    /// The day's manifest.
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>>;
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>>;
 
-    /// Everything that is held on a day, by whomever, in any order.
+    /// Everything that is held on a day, in any order.
     fn held(&self, date: Date) -> Answer<'_, Vec<Held>>;
 
-    /// What of it these drivers hold that is still [`Status::Assigned`], in any order.
+    /// The packages of these drivers that are still [`Status::Assigned`], in any order.
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>>;
 
-    /// Gives up and gives. It is kept if, for each driver in it, the day is as the change takes it to be: they hold as many
-    /// packages, what is given up is theirs and still assigned, and what is given is nobody's. Whatever part of it is kept is
-    /// told to `kept`, also if the rest is not.
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
+    /// Gives up and assigns packages, if for each driver the day has not changed since the plan: they hold as many packages,
+    /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is sent to `stored`,
+    /// also if the rest fails.
+    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
 
-    /// Keeps a status, if the driver has the package, and it [may follow](Status::may_become).
+    /// Sets a status, if the driver has the package, and the status [may follow](Status::may_become).
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>>;
 
-    /// Assignments that fit, from a place on, `limit` at most, or fewer where that took long; each exactly once if the list is
+    /// Matching assignments after a cursor, at most `limit`, or fewer if that took long; each exactly once if the list is
     /// followed until there is no `next`.
     fn list(&self, filter: Filter, after: Option<Place>, limit: usize) -> Answer<'_, Listing>;
 
-    /// Whether what must be kept can be.
+    /// Whether writes succeed.
     fn is_healthy(&self) -> bool {
         self.state().down.is_none()
     }
 
-    /// As [`Store::is_well`], with its time and reason.
+    /// As [`Store::is_healthy`], with time and reason.
     fn state(&self) -> State;
 }
 
-/// A store that was never opened: for describing the desk's API.
+/// A store without a database: to describe the desk's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Closed;
 
@@ -114,7 +108,7 @@ fn closed<T: Send + 'static>() -> Answer<'static, T> {
 }
 
 impl Store for Closed {
-    fn keep_manifest(&self, _: Date, _: Sheet) -> Answer<'_, ()> {
+    fn store_manifest(&self, _: Date, _: StoredManifest) -> Answer<'_, ()> {
         closed()
     }
 
@@ -122,7 +116,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn manifest(&self, _: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, _: Date) -> Answer<'_, Option<StoredManifest>> {
         closed()
     }
 
@@ -151,6 +145,6 @@ impl Store for Closed {
     }
 }
 
-/// What every store must do, whatever its engine.
+/// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

@@ -1,12 +1,11 @@
-//! Planning takes turns: as many plans run at once as there are processors, further requests wait first come, first
-//! served, and beyond a bound they are rejected. A plan is cancelled when its client disconnects.
+//! Planning takes turns: as many plans run at once as there are processors, further requests wait in FIFO order, and beyond a
+//! bound they are rejected. A plan is cancelled when its client disconnects.
 //!
-//! A request enters once (`Turns::enter`), and takes a turn for each piece of work (`Visit::turn`, `Turn::run`). It
-//! reads what it plans with after it has the turn, so a request that waits costs no memory for it, and its view of the day
-//! is fresh.
+//! A request enters once (`Turns::enter`), and takes a turn for each piece of work (`Visit::turn`, `Turn::run`). It reads its inputs
+//! after it has the turn, so a waiting request needs no memory for them, and its view of the day is fresh.
 //!
-//! The turn goes with the work onto its thread: a plan whose client has left occupies its processor, and so its turn, until
-//! it reads the flag.
+//! The turn is held by the work's thread: a plan whose client has left occupies its processor, and so its turn, until it reads
+//! the flag.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +19,15 @@ use super::error::{Crowded, Unavailable};
 use super::matching::{CancelOnDrop, Cancellation, Cancelled};
 use super::metrics::{Metrics, PlanGauge};
 
-/// How long a request waits for a turn; then the desk is busy.
+/// Timeout of a request that waits for a turn; then the desk is busy.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Who may plan, and how many may wait for it.
+/// Semaphores for plans, and for requests that wait.
 #[derive(Debug)]
 pub(super) struct Turns {
-    /// Of requests that plan or wait.
+    /// For requests that plan or wait.
     places: Arc<Semaphore>,
-    /// Of work that runs. Tokio's semaphore is fair: permits are given in the order in which they were asked for.
+    /// For work that runs. Tokio's semaphore is fair: FIFO.
     work: Arc<Semaphore>,
     metrics: Metrics,
 }
@@ -52,7 +51,7 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    /// So many pieces of work at once, and so many further requests that wait.
+    /// `at_once`: pieces of work that run; `waiting_max`: further requests that wait.
     pub(super) fn new(at_once: usize, waiting_max: usize, metrics: Metrics) -> Self {
         Self {
             places: Arc::new(Semaphore::new(at_once + waiting_max)),
@@ -61,7 +60,7 @@ impl Turns {
         }
     }
 
-    /// Lets a request in.
+    /// Admits a request.
     ///
     /// # Errors
     /// [`Crowded`], if too many plan or wait already.
@@ -83,7 +82,7 @@ impl Turns {
 }
 
 impl Visit {
-    /// Waits for a turn, [`WAIT_MAX`] at most.
+    /// Waits for a turn, at most [`WAIT_MAX`].
     ///
     /// # Errors
     /// [`Crowded`], if there was none in that time.
@@ -100,7 +99,7 @@ impl Visit {
 }
 
 impl Turn {
-    /// Runs the work on a thread where it may block, and ends the turn with it.
+    /// Runs the work on a blocking thread, and ends the turn with it.
     ///
     /// # Errors
     /// [`Unavailable::Failed`], if it panicked.
@@ -114,7 +113,7 @@ impl Turn {
             metrics,
         } = self;
         let done = spawn_blocking(move || {
-            // Given back in the reverse order, however the work ends.
+            // Dropped in the reverse order, however the work ends.
             let _permit = permit;
             let _running = metrics.plan(PlanGauge::Running);
             let done = work(&cancellation);
@@ -125,10 +124,10 @@ impl Turn {
         });
         match done.await {
             Ok(Ok(done)) => Ok(done),
-            // Nobody is left to read this: the visit is over.
+            // The visit is over: no reader is left.
             Ok(Err(Cancelled)) => Err(Unavailable::Stopped),
             Err(error) => {
-                error!(%error, "planning broke off");
+                error!(%error, "planning panicked");
                 Err(Unavailable::Failed)
             }
         }
@@ -229,7 +228,7 @@ mod tests {
             let turn = visit.turn().await.unwrap();
             let work = move |cancellation: &Cancellation| {
                 beginning.send(()).unwrap();
-                // Without an end of its own.
+                // Never ends by itself.
                 let cancelled = loop {
                     if let Err(cancelled) = cancellation.check() {
                         break cancelled;

@@ -1,8 +1,7 @@
-//! Who gets an order. Pure.
+//! The dispatch rule. Pure.
 //!
-//! An order goes to the courier of its zone who is available and has the least count (of those with as many: the smallest id);
-//! the count then grows by one. If nobody is available it is parked, and given as soon as somebody is: the parked of a zone
-//! by the time at which they were added, then by their ids.
+//! An order is assigned to the available courier of its zone with the lowest count (ties: the smallest id); the count then grows
+//! by one. Without an available courier it is parked until there is one: the parked orders of a zone by `added_at`, then by id.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +12,7 @@ use super::model::{
     Whereabouts, Zone,
 };
 
-/// How a courier is once this is said. `least` is the least count of those who are available in the zone that is named, others
-/// than this courier.
+/// A courier's state after this event. `least` is the lowest count of the other available couriers in the event's zone.
 pub fn courier(
     before: Option<&Courier>,
     said: AddCourier,
@@ -22,7 +20,7 @@ pub fn courier(
     least: Option<u64>,
 ) -> Courier {
     let count = match (before, join) {
-        // The same person, wherever they ride now.
+        // The count follows the courier into another zone.
         (Some(before), _) => before.count,
         (None, Join::Zero) => 0,
         (None, Join::Min) => least.unwrap_or(0),
@@ -30,18 +28,17 @@ pub fn courier(
     Courier { said, count }
 }
 
-/// What an order that is said again comes to; nothing if it is new.
+/// The outcome of an order that was reported before; None if it is new.
 pub fn duplicate(before: Option<Whereabouts>) -> Option<Outcome> {
     before.map(Outcome::Duplicate)
 }
 
-/// What a new order comes to, `least` being who should get it.
+/// The outcome of a new order; `least` is the courier whose turn it is.
 pub fn order(least: Option<CourierId>) -> Outcome {
     least.map_or(Outcome::Parked, Outcome::Assigned)
 }
 
-/// Everything the desk knows, in memory: what an event log comes to when it is read from its beginning, and what a store must
-/// agree with.
+/// The desk's state in memory: what replaying an event log produces, and the oracle for the stores' tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Board {
     join: Join,
@@ -52,7 +49,6 @@ pub struct Board {
 }
 
 impl Board {
-    /// Nobody and nothing yet.
     pub fn new(join: Join) -> Self {
         Self {
             join,
@@ -63,7 +59,7 @@ impl Board {
         }
     }
 
-    /// What an event comes to, and what is assigned by it, in order.
+    /// The outcome of an event, and its assignments in order.
     pub fn apply(&mut self, event: &Event) -> (Outcome, Vec<Assignment>) {
         match event {
             Event::Order(order) => self.add_order(order),
@@ -134,12 +130,10 @@ impl Board {
         }
     }
 
-    /// Everybody, by id.
     pub fn couriers(&self) -> &BTreeMap<CourierId, Courier> {
         &self.couriers
     }
 
-    /// Every order, by id.
     pub fn orders(&self) -> &BTreeMap<OrderId, Whereabouts> {
         &self.orders
     }

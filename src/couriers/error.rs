@@ -1,17 +1,17 @@
-//! What can go wrong with a courier or an order, without HTTP: that nobody could be asked, or that a topic refuses an event.
-//! Malformed events never come this far, and everything that can happen to a well-formed one is an outcome.
+//! Errors of the desk, without HTTP: the store or the topic does not answer, or the topic refuses an event. Malformed events
+//! are rejected before, and whatever happens to a well-formed one is an outcome.
 
 use thiserror::Error;
 
 pub use crate::storage::Unavailable;
 
-/// Why events were not announced.
+/// Why events were not published.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum AnnounceError {
-    /// The topic never accepts those at these places; all others were announced.
+pub enum PublishError {
+    /// The topic never accepts the events at these indices; all others were published.
     #[error("the topic refuses some of the events")]
     Refused(Vec<usize>),
-    /// Nobody could be asked. Some may have been announced.
+    /// The topic does not answer. Some events may have been published.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }

@@ -1,5 +1,3 @@
-//! What the desk counts.
-
 use std::fmt;
 
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
@@ -7,7 +5,6 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use super::error::Unavailable;
 use super::model::Outcome;
 
-/// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     assigned: Counter,
@@ -30,17 +27,11 @@ const UNPARKED: &str = "odyssey_couriers_unparked_total";
 const PARKED: &str = "odyssey_couriers_parked";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(
-            EVENTS,
-            "Events of couriers and orders, by what they came to"
-        );
-        describe_counter!(
-            UNPARKED,
-            "Orders that had waited for a courier, and have one"
-        );
-        describe_gauge!(PARKED, "Orders that wait for a courier");
+        describe_counter!(EVENTS, "Events of couriers and orders, by outcome");
+        describe_counter!(UNPARKED, "Parked orders that were assigned");
+        describe_gauge!(PARKED, "Parked orders");
         let events = |outcome: &'static str| counter!(EVENTS, "outcome" => outcome);
         Self {
             assigned: events("assigned"),
@@ -53,12 +44,11 @@ impl Metrics {
         }
     }
 
-    /// So many orders wait for a courier, as the store counts them.
     pub(super) fn parked(&self, count: u64) {
         self.waiting.set(as_gauge(count));
     }
 
-    pub(super) fn taken_in(&self, outcomes: Result<&[Outcome], &Unavailable>) {
+    pub(super) fn submitted(&self, outcomes: Result<&[Outcome], &Unavailable>) {
         let Ok(outcomes) = outcomes else {
             self.unavailable.increment(1);
             return;

@@ -1,4 +1,4 @@
-//! Couriers, orders, and the events that tell of them. Pure.
+//! Couriers, orders, and the events about them. Pure.
 
 use std::fmt;
 
@@ -8,12 +8,9 @@ use uuid::Uuid;
 
 use crate::values::time;
 
-/// The longest name of a courier, in characters.
 pub const NAME_CHARS_MAX: usize = 200;
-/// The longest details of an order, in characters.
 pub const DETAILS_CHARS_MAX: usize = 10_000;
 
-/// A courier's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CourierId(pub Uuid);
@@ -24,7 +21,6 @@ impl fmt::Display for CourierId {
     }
 }
 
-/// An order's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OrderId(pub Uuid);
@@ -35,24 +31,18 @@ impl fmt::Display for OrderId {
     }
 }
 
-/// A part of the town.
+/// A part of the town: north, south, east, west.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Zone {
-    /// North.
     N,
-    /// South.
     S,
-    /// East.
     E,
-    /// West.
     W,
 }
 
 impl Zone {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::N, Self::S, Self::E, Self::W];
 
-    /// The letter the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::N => "N",
@@ -62,24 +52,21 @@ impl Zone {
         }
     }
 
-    /// The zone of this letter.
     pub fn parse(letter: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|zone| zone.as_str() == letter)
     }
 }
 
-/// What somebody says of a courier: the first time they are new, afterwards it is how they are from now on.
+/// A report about a courier; it replaces the previous one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddCourier {
-    /// Who.
     #[serde(rename = "courierId")]
     pub id: CourierId,
-    /// What they are called; at most [`NAME_CHARS_MAX`] characters.
+    /// At most [`NAME_CHARS_MAX`] characters.
     pub name: Box<str>,
-    /// Where they ride.
     pub zone: Zone,
-    /// Whether they take further orders.
+    /// Whether they accept further orders.
     pub is_available: bool,
 }
 
@@ -87,67 +74,57 @@ pub struct AddCourier {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddOrder {
-    /// Which.
     #[serde(rename = "orderId")]
     pub id: OrderId,
-    /// What it is about; at most [`DETAILS_CHARS_MAX`] characters.
+    /// At most [`DETAILS_CHARS_MAX`] characters.
     pub details: Box<str>,
-    /// Where it goes.
     pub zone: Zone,
     /// When it was placed, to the microsecond.
     #[serde(serialize_with = "time::shown")]
     pub added_at: Timestamp,
 }
 
-/// What happened. On the wire the two are told apart by their fields.
+/// On the wire the variants are distinguished by their fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// Of a courier.
     Courier(AddCourier),
-    /// Of an order.
     Order(AddOrder),
 }
 
-/// A courier as the desk knows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Courier {
-    /// What was said of them last.
+    /// The latest report.
     pub said: AddCourier,
-    /// Orders they were ever given; a newcomer may begin with more (see [`Join`]).
+    /// Orders they were assigned so far; a newcomer may start with more (see [`Join`]).
     pub count: u64,
 }
 
-/// With which count a courier begins.
+/// The count with which a new courier starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
-    /// With none: whoever is new gets all orders until they have as many as the others.
+    /// 0: a newcomer gets all orders until they have as many as the others.
     Zero,
-    /// With the least of those who are available in the zone: whoever is new takes turns at once.
+    /// The lowest count of the zone's available couriers: a newcomer takes turns at once.
     Min,
 }
 
-/// An order has its courier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// Which order.
     pub order_id: OrderId,
-    /// Whose it is.
     pub courier_id: CourierId,
 }
 
-/// Where an order is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Whereabouts {
-    /// A courier has it.
     With(CourierId),
-    /// Its zone has nobody who is available.
+    /// No courier of its zone is available.
     Parked,
 }
 
-/// What an event came to.
+/// The result of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -155,11 +132,8 @@ pub enum Outcome {
     Assigned(CourierId),
     /// The order waits for a courier.
     Parked,
-    /// The courier is as was said; so many orders that had waited are theirs.
-    Updated {
-        /// How many.
-        unparked: u64,
-    },
-    /// The order was there before; nothing changes.
+    /// The courier was updated; `unparked` parked orders were assigned to them.
+    Updated { unparked: u64 },
+    /// The order was reported before; nothing changes.
     Duplicate(Whereabouts),
 }

@@ -1,35 +1,35 @@
-//! Events that come through SNS and SQS, and assignments that are told in the same way.
+//! Receives events and publishes assignments by SNS and SQS.
 //!
 //! ```text
-//!   events topic -> events queue -> dispatcher: decide, keep -> outbox -> assignments topic
-//!                                                                              |
-//!                                   directory: learn, keep <- assignments queue
+//!   events topic -> events queue -> dispatcher: decide, store -> outbox -> assignments topic
+//!                                                                                |
+//!                                   directory: replicate <- assignments queue <--'
 //! ```
 //!
 //! # The promise
-//! - **A message is deleted after the store has it**, never before. Whatever is delivered twice changes nothing the second
-//!   time, so that "at least once" becomes "exactly once".
-//! - **An assignment is told until SNS has confirmed it.** It waits in the store's outbox, which is written with the decision.
-//! - **No good message dies.** While the store is away, messages are kept invisible, and tried again; they are not received
-//!   anew, so that no redrive policy ever takes them. What an event comes to is never a failure.
-//! - **Only what nobody can ever understand goes to the dead-letter queue**, sent there by us with the reason and its own
-//!   attributes; it is deleted after that was confirmed. It holds nobody up. [`redrive`] brings it back. An assignment that SNS
-//!   never accepts goes there, too.
+//! - **A message is deleted after it was stored**, never before. A redelivery changes nothing: at-least-once delivery has an
+//!   exactly-once effect.
+//! - **An assignment is published until SNS confirms it.** It waits in the store's outbox, which is written with the decision.
+//! - **No valid message is dead-lettered by SQS.** While the store is down, received messages are retried, and stay invisible; they
+//!   are not received again, so that no redrive policy counts them. No outcome of an event is a failure.
+//! - **Only unparseable messages are dead-lettered**, by the consumer, with the reason and their own attributes; each is deleted
+//!   after SQS confirmed the copy. They block no other message. [`redrive`] brings them back. An assignment that SNS never accepts
+//!   is dead-lettered, too.
 //!
 //! # The words
-//! - **chain**: the two topics, the two queues on them, and the dead-letter queue.
-//! - **poison**: a message that nobody can understand.
-//! - **envelope**: what SNS puts around a message that is not delivered raw.
-//! - **to hold**: to have received a message, and keep it invisible.
+//! - **topology**: the two topics, the two queues on them, and the dead-letter queue.
+//! - **poison**: an unparseable message.
+//! - **envelope**: the JSON in which SNS wraps a message without raw delivery.
+//! - **held**: received, and invisible to others.
 //!
 //! # At the start
-//! The [preflight](crate::storage::preflight) asks for the topics and queues of this process ([`probes`]). No message is received
-//! until all of its checks have passed: a dead-letter queue that is the events queue under another URL would receive each
-//! message that it gives away.
+//! The [preflight](crate::storage::preflight) checks the topics and queues of this process ([`probes`]). No message is received
+//! until all checks have passed: a dead-letter queue that is the events queue under another URL would receive each message that
+//! is dead-lettered.
 //!
-//! # When something is away
-//! Everything is tried again with growing pauses, some part of them random. It is said once when that begins, and once when it
-//! is over. An emulator that was restarted has forgotten the chain: if it may be made, it is made anew ([`Chain`]).
+//! # Outages
+//! Everything is retried with random, growing backoff. The begin and the end of an outage are logged once. A restarted emulator has
+//! lost the topology: if it may be provisioned, it is provisioned again ([`Topology`]).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,7 +44,6 @@ use super::service::Couriers;
 use super::topic::Topic;
 use crate::storage::preflight::{Engine, Findings};
 
-mod chain;
 mod consumer;
 mod dead_letters;
 mod health;
@@ -54,38 +53,37 @@ mod probe;
 mod provision;
 mod publisher;
 pub mod redrive;
+mod topology;
 
-pub use chain::{Chain, NotProvisioned, Places};
 pub use health::Overview;
 pub use metrics::Metrics;
 pub use probe::probes;
+pub use topology::{Endpoints, NotProvisioned, Topology};
 
 use consumer::{Assignments, Consumer, Events};
-use metrics::Heard;
-use publisher::{Announcer, Publisher};
+use metrics::MessageKind;
+use publisher::{EventPublisher, OutboxPublisher};
 
-/// What a process does with messages.
+/// The roles of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether it hears of events, decides, and tells of assignments.
+    /// Whether it receives events, decides, and publishes assignments.
     pub dispatches: bool,
-    /// Whether it hears of assignments.
-    pub learns: bool,
-    /// How long a message that was received is nobody else's; whole seconds, more are made of what is over. From 1 s to 12 h.
+    /// Whether it receives assignments.
+    pub replicates: bool,
+    /// Visibility timeout of received messages, rounded up to whole seconds. From 1 s to 12 h.
     pub visibility: Duration,
 }
 
-/// Announces events to the chain's topic.
-pub fn announcer(chain: &Chain, metrics: &Metrics) -> Arc<dyn Topic> {
-    Arc::new(Announcer::new(chain.clone(), metrics.clone()))
+/// The port that publishes events to the events topic.
+pub fn event_publisher(topology: &Topology, metrics: &Metrics) -> Arc<dyn Topic> {
+    Arc::new(EventPublisher::new(topology.clone(), metrics.clone()))
 }
 
-/// The engines that messages come and go through.
 pub const ENGINES: &[Engine] = &[Engine::Sns, Engine::Sqs];
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The tasks that hear and tell.
 #[derive(Debug)]
 pub struct Queues {
     tasks: TaskTracker,
@@ -95,10 +93,10 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Starts them; `overview` has their state. Messages are received once the checks of [`ENGINES`] in `findings` have passed.
-    /// Needs a runtime.
+    /// Starts the tasks; `overview` has their state. Messages are received once the checks of [`ENGINES`] in `findings` have
+    /// passed. Needs a runtime.
     pub fn start(
-        chain: &Chain,
+        topology: &Topology,
         couriers: &Couriers,
         settings: Settings,
         metrics: &Metrics,
@@ -114,12 +112,12 @@ impl Queues {
                 task.await;
             });
         };
-        let of = |heard, queue: &str| consumer::Parts {
-            chain: chain.clone(),
+        let of = |kind, queue: &str| consumer::Parts {
+            topology: topology.clone(),
             queue: queue.to_owned(),
             couriers: couriers.clone(),
             visibility: settings.visibility,
-            counts: metrics.of(heard),
+            counts: metrics.of(kind),
             stop: stop.clone(),
             overview: overview.clone(),
         };
@@ -130,12 +128,13 @@ impl Queues {
                 consume.await;
             })
         };
-        let places = chain.places();
+        let endpoints = topology.endpoints();
         if settings.dispatches {
-            let consumer = Consumer::<Events>::new(of(Heard::Events, &places.events_queue));
+            let consumer =
+                Consumer::<Events>::new(of(MessageKind::Events, &endpoints.events_queue));
             watched(after_checks(Box::pin(Arc::new(consumer).run())));
-            let publisher = Publisher::new(
-                chain.clone(),
+            let publisher = OutboxPublisher::new(
+                topology.clone(),
                 couriers.clone(),
                 metrics.clone(),
                 stop.clone(),
@@ -143,8 +142,8 @@ impl Queues {
             );
             watched(Box::pin(publisher.run()));
         }
-        if settings.learns {
-            let parts = of(Heard::Assignments, &places.assignments_queue);
+        if settings.replicates {
+            let parts = of(MessageKind::Assignments, &endpoints.assignments_queue);
             let consumer = Consumer::<Assignments>::new(parts);
             watched(after_checks(Box::pin(Arc::new(consumer).run())));
         }
@@ -157,12 +156,12 @@ impl Queues {
         self.ended.cancelled().await;
     }
 
-    /// Takes nothing more in, finishes what is being kept, and gives the rest back to its queue, for as long as `patience`
-    /// lasts. What is left then is received again after its visibility.
+    /// Stops receiving, finishes what is being stored, and returns the rest to its queue, within `patience`. What is left then
+    /// is redelivered after its visibility timeout.
     pub async fn stop(self, patience: Duration) {
         self.stop.cancel();
         if timeout(patience, self.tasks.wait()).await.is_err() {
-            warn!("some messages are left to be received again");
+            warn!("some messages are left for redelivery");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Events and assignments as JSON: read field by field, so that everything that is wrong with them is named at once. Pure.
+//! Events and assignments as JSON: parsed field by field, so that all mistakes are reported at once. Pure.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -9,29 +9,27 @@ use super::model::{
 };
 use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Read};
 
-/// Events of one list at most.
+/// Most events of a list.
 pub const EVENTS_MAX: usize = 1000;
 
-/// One event.
-///
 /// # Errors
-/// All that is wrong with it.
+/// All its mistakes.
 pub fn event(value: &Value) -> Result<Event, Vec<Mistake>> {
     json::get(value)
 }
 
-/// An assignment, as it is published.
+/// A published assignment.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All its mistakes.
 pub fn assignment(value: &Value) -> Result<Assignment, Vec<Mistake>> {
     json::get(value)
 }
 
-/// One event, or a list of [`EVENTS_MAX`] at most.
+/// One event, or a list of at most [`EVENTS_MAX`].
 ///
 /// # Errors
-/// All that is wrong with any of them, up to some length.
+/// The mistakes of all events, up to a limit.
 pub fn events(value: &Value) -> Result<Vec<Event>, Vec<Mistake>> {
     let Value::Array(list) = value else {
         return Ok(vec![event(value)?]);
@@ -56,10 +54,10 @@ pub fn events(value: &Value) -> Result<Vec<Event>, Vec<Mistake>> {
     }
 }
 
-/// How a courier is after a patch. What is not said stays as it was `before`; a stranger's must say everything.
+/// A courier after a patch. Missing fields stay as they were `before`; a new courier needs all of them.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All its mistakes.
 pub fn patched(
     id: CourierId,
     patch: &Value,
@@ -127,7 +125,7 @@ impl Read for Event {
                     added_at: added_at?,
                 }))
             }
-            // That it is not an object is noted already.
+            // That it is not an object is reported already.
             (false, false) if !fields.is_object() => None,
             (false, false) => fields.wrong(
                 "",

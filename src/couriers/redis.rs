@@ -1,23 +1,21 @@
 //! Couriers in Redis or Valkey, one server or a cluster, shared by several processes.
 //!
-//! # Where things are
-//! Everything of a zone is under one hash tag, so that one script ([`zone.lua`](self)) decides about an event, counts, assigns, parks,
-//! logs and leaves what is to be told to others, at once or not at all. Two things are not of one zone:
-//! - an **order**: the first event that tells of it is written down under its id before it is applied, and the log refers to it.
-//!   Whoever tells of the order again, in whichever zone, is led to the first one's, and applies that first if its teller died
-//!   before doing so.
-//! - a **courier** who moves: their home says in which zone they are. They *leave* the one, with what they take along written down
-//!   there, *arrive* in the other, and their home is told; any process finishes what another one began. In the log they
-//!   are no longer available in the zone they left before they are in the other.
+//! # Layout
+//! All keys of a zone share one hash tag, so that one script ([`zone.lua`](self)) decides about an event, counts, assigns, parks,
+//! logs and fills the outbox, atomically. Two things span zones:
+//! - an **order**: its first event is stored under its id before it is applied, and the log refers to it. A later event of the
+//!   same order, in whichever zone, is led to the first one's zone, and applies that one first if its writer died before.
+//! - a **courier** who moves: their home key has their zone. They *leave* one zone, which stores what they take along, *arrive* in
+//!   the other, and then the home key is updated; any process finishes a move that another one began. The log has them as
+//!   unavailable in the old zone before they appear in the new one.
 //!
 //! # Numbers
-//! A number of the log is the time in microseconds at which it happened there, or one more than the last if that is more, times
-//! four, plus the zone's place among the four: it grows from event to event without a counter that all zones share. An event
-//! shows up once no earlier number can be given any more. Whoever looks sees to that: a zone whose clock is behind what another
-//! has given is led past it (a hybrid logical clock), so that clocks that differ, or are put right, hide nothing.
+//! A number of the log is `max(microseconds, last + 1) * 4 + zone index`: it grows from event to event without a counter that all
+//! zones share. An event is listed once no smaller number can be assigned any more. Readers make sure of that: a zone whose clock
+//! is behind the largest number is advanced past it (a hybrid logical clock), so that clock skew and steps hide no events.
 //!
-//! # How well it is kept
-//! As well as Redis keeps it: `appendonly yes`, and `appendfsync always` if no power cut may take a second of it.
+//! # Durability
+//! That of Redis: `appendonly yes`, and `appendfsync always` if a power cut must not lose the last second.
 
 mod notation;
 mod writer;
@@ -30,7 +28,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, Val
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use self::notation::{Number, event_of, first_key, learned_key, learned_of_key, zone_key};
+use self::notation::{Number, event_of, first_key, replicated_key, replicated_of_key, zone_key};
 use self::writer::{Job, Writer};
 use super::error::Unavailable;
 use super::model::{
@@ -40,7 +38,7 @@ use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::redis::{Call, Redis as Engine};
 use crate::storage::{Condition, State};
 
-/// The store. Cheap to clone; it ends when the last clone is gone.
+/// Cheap to clone; its task ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Redis {
     engine: Engine,
@@ -48,18 +46,17 @@ pub struct Redis {
     health: Health,
 }
 
-/// How things are kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// With which count newcomers begin.
+    /// The count of newcomers.
     pub join: Join,
-    /// Whether assignments wait to be told to others.
-    pub tells: bool,
-    /// Requests that may wait to be applied; beyond it, [`Unavailable::Busy`].
+    /// Whether assignments go to the outbox.
+    pub publishes: bool,
+    /// Bound of the queue of requests; beyond it, [`Unavailable::Busy`].
     pub queue_max: usize,
 }
 
-/// Whether what was to be written was written the last time.
+/// Whether the last write succeeded.
 #[derive(Debug, Clone, Default)]
 struct Health(Arc<Condition>);
 
@@ -68,12 +65,12 @@ impl Health {
         self.0.is_healthy()
     }
 
-    /// What the answer to a question means to whoever asked. Who answers may still refuse to write.
-    fn hears<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+    /// Maps the answer to a read. A server that answers reads may still refuse writes.
+    fn read_result<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
         answer.map_err(|error| {
-            // It is there, but does not do what it should.
+            // Redis answers, but the request is wrong: a bug.
             if is_mistake(&error) {
-                error!(%error, "Redis answers what makes no sense");
+                error!(%error, "Redis returned an invalid answer");
                 return Unavailable::Failed;
             }
             if self.0.fails(&error) {
@@ -83,9 +80,9 @@ impl Health {
         })
     }
 
-    /// The same of something that was written.
-    fn wrote<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
-        let written = self.hears(answer)?;
+    /// Maps the answer to a write.
+    fn write_result<T>(&self, answer: RedisResult<T>) -> Result<T, Unavailable> {
+        let written = self.read_result(answer)?;
         if self.0.works() {
             info!("Redis works again");
         }
@@ -102,13 +99,13 @@ fn is_mistake(error: &RedisError) -> bool {
     )
 }
 
-/// An answer that is not what was left there.
-fn nonsense(what: &'static str) -> RedisError {
+/// An answer that is not what was stored.
+fn invalid_answer(what: &'static str) -> RedisError {
     (ErrorKind::UnexpectedReturnType, what).into()
 }
 
 impl Redis {
-    /// The store in this Redis. Needs a runtime.
+    /// Needs a runtime.
     pub fn new(engine: Engine, settings: Settings) -> Self {
         let (jobs, waiting) = mpsc::channel(settings.queue_max);
         let health = Health::default();
@@ -131,7 +128,7 @@ impl Redis {
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
-    /// The same question to each zone; the answers in the order of the zones.
+    /// Asks each zone the same; the answers in the order of the zones.
     async fn each_zone<T: FromRedisValue + Send + 'static>(
         &self,
         question: impl Fn(Zone) -> Cmd,
@@ -141,12 +138,12 @@ impl Redis {
 
     async fn find_order(&self, order: OrderId) -> RedisResult<Option<Whereabouts>> {
         let id = order.to_string();
-        let decided = |zone| asks("HGET", &zone_key(zone, "orders"), &[&id]);
+        let decided = |zone| command("HGET", &zone_key(zone, "orders"), &[&id]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(decided).into();
-        questions.push(asks("GET", &learned_key(order), &[]));
+        questions.push(command("GET", &replicated_key(order), &[]));
         let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
         let mut found = None;
-        // Decided here stands before learned, which is asked for last; with somebody before parked.
+        // A decision made here wins over a replicated one, which is asked for last; a courier wins over parked.
         for courier in answers.iter().flatten() {
             found = Some(notation::place_of(courier)?);
             if found != Some(Whereabouts::Parked) {
@@ -156,13 +153,13 @@ impl Redis {
         Ok(found)
     }
 
-    /// First where an order is, then whose it is: told again, what is missing is made up for.
-    async fn learn_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
+    /// Stores the order's courier before the courier's order: a repetition completes a partial write.
+    async fn replicate_all(&self, assignments: Vec<Assignment>) -> RedisResult<()> {
         let decided = assignments.iter().flat_map(|assignment| {
             let id = assignment.order_id.to_string();
-            Zone::ALL.map(|zone| asks("HGET", &zone_key(zone, "orders"), &[&id]))
+            Zone::ALL.map(|zone| command("HGET", &zone_key(zone, "orders"), &[&id]))
         });
-        // Most have been decided here, where both roles share one Redis.
+        // Most were decided here if dispatcher and directory share one Redis.
         let decided: Vec<Option<String>> = self.engine.ask_all(decided.collect()).await?;
         let has_courier =
             |of_zone: &Option<String>| of_zone.as_ref().is_some_and(|it| !it.is_empty());
@@ -174,7 +171,7 @@ impl Redis {
             .collect();
         let claims = news.iter().map(|assignment| {
             let courier = assignment.courier_id.to_string();
-            let mut claim = asks("SET", &learned_key(assignment.order_id), &[&courier]);
+            let mut claim = command("SET", &replicated_key(assignment.order_id), &[&courier]);
             claim.arg("NX").arg("GET");
             claim
         });
@@ -186,7 +183,7 @@ impl Redis {
                 None => assignment.courier_id,
             };
             let order = assignment.order_id.to_string();
-            additions.push(asks("SADD", &learned_of_key(courier), &[&order]));
+            additions.push(command("SADD", &replicated_of_key(courier), &[&order]));
         }
         let _: Vec<u64> = self.engine.ask_all(additions).await?;
         Ok(())
@@ -195,9 +192,9 @@ impl Redis {
     async fn find_orders_of(&self, courier: CourierId) -> RedisResult<Vec<OrderId>> {
         // ';' follows ':'.
         let (from, to) = (format!("[{courier}:"), format!("({courier};"));
-        let given = |zone| asks("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
+        let given = |zone| command("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(given).into();
-        questions.push(asks("SMEMBERS", &learned_of_key(courier), &[]));
+        questions.push(command("SMEMBERS", &replicated_of_key(courier), &[]));
         let answers: Vec<Vec<String>> = self.engine.ask_all(questions).await?;
         let ids = answers.iter().flatten().map(|member| {
             let id = member.rsplit(':').next().unwrap_or_default();
@@ -207,21 +204,21 @@ impl Redis {
         Ok(ids.into_iter().collect())
     }
 
-    /// A courier, of all zones at once: whoever moves is in the one they leave, or on the way, or in the other.
+    /// A courier, looked up in all zones: one who moves is in the old zone, between zones, or in the new one.
     async fn find_courier(&self, courier: CourierId) -> RedisResult<Option<Courier>> {
         let id = courier.to_string();
-        let of = |(zone, name)| asks("HGET", &zone_key(zone, name), &[&id]);
+        let of = |(zone, name)| command("HGET", &zone_key(zone, name), &[&id]);
         let answers: Vec<Option<String>> =
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
-            known.hears(courier, zone, answers.iter().map(Option::as_deref))?;
+            known.add(courier, zone, answers.iter().map(Option::as_deref))?;
         }
         Ok(known.0.remove(&courier).map(|(_, courier)| courier))
     }
 
     async fn list_couriers(&self) -> RedisResult<Vec<Courier>> {
-        let of = |(zone, name)| asks("HGETALL", &zone_key(zone, name), &[]);
+        let of = |(zone, name)| command("HGETALL", &zone_key(zone, name), &[]);
         let answers: Vec<BTreeMap<String, String>> =
             self.engine.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
@@ -229,7 +226,7 @@ impl Redis {
             let ids: BTreeSet<&String> = answers.iter().flat_map(BTreeMap::keys).collect();
             for id in ids {
                 let of_courier = answers.iter().map(|it| it.get(id).map(String::as_str));
-                known.hears(courier_id(id)?, zone, of_courier)?;
+                known.add(courier_id(id)?, zone, of_courier)?;
             }
         }
         Ok(known.0.into_values().map(|(_, courier)| courier).collect())
@@ -237,9 +234,9 @@ impl Redis {
 
     async fn list_parked(&self, limit: usize) -> RedisResult<(Vec<AddOrder>, u64)> {
         let counts: Vec<u64> = self
-            .each_zone(|zone| asks("ZCARD", &zone_key(zone, "parked"), &[]))
+            .each_zone(|zone| command("ZCARD", &zone_key(zone, "parked"), &[]))
             .await?;
-        // By the letters of the zones.
+        // Sorted by letter.
         let zones = [Zone::E, Zone::N, Zone::S, Zone::W];
         let last = limit.saturating_sub(1).to_string();
         let mut orders = Vec::new();
@@ -248,7 +245,10 @@ impl Redis {
                 break;
             }
             let key = zone_key(zone, "parked");
-            let places: Vec<String> = self.engine.ask(asks("ZRANGE", &key, &["0", &last])).await?;
+            let places: Vec<String> = self
+                .engine
+                .ask(command("ZRANGE", &key, &["0", &last]))
+                .await?;
             if places.is_empty() {
                 continue;
             }
@@ -269,7 +269,7 @@ impl Redis {
         let answers: Vec<Vec<(String, String)>> = self
             .each_zone(|zone| {
                 let key = zone_key(zone, "outgoing");
-                asks("ZRANGE", &key, &["0", &last, "WITHSCORES"])
+                command("ZRANGE", &key, &["0", &last, "WITHSCORES"])
             })
             .await?;
         let mut outgoing = Vec::new();
@@ -277,7 +277,7 @@ impl Redis {
             for (member, score) in of_zone {
                 let (order, courier) = member
                     .split_once(':')
-                    .ok_or_else(|| nonsense("not an assignment"))?;
+                    .ok_or_else(|| invalid_answer("not an assignment"))?;
                 outgoing.push(Outgoing {
                     number: Number::of_score(&score, zone)?.as_u64(),
                     assignment: Assignment {
@@ -292,14 +292,14 @@ impl Redis {
         Ok(outgoing)
     }
 
-    /// What was told of orders first.
+    /// The first events of these orders.
     async fn firsts(&self, orders: &[OrderId]) -> RedisResult<Vec<Event>> {
-        let first = |&order: &OrderId| asks("GET", &first_key(order), &[]);
+        let first = |&order: &OrderId| command("GET", &first_key(order), &[]);
         let texts: Vec<Option<String>> = self
             .engine
             .ask_all(orders.iter().map(first).collect())
             .await?;
-        let missing = || nonsense("an order without what was told of it");
+        let missing = || invalid_answer("an order without its first event");
         let event = |text: Option<String>| event_of(&text.ok_or_else(missing)?);
         texts.into_iter().map(event).collect()
     }
@@ -323,9 +323,9 @@ impl Redis {
         recorded.collect()
     }
 
-    /// The entries of the log after a number, in order: those before which nothing can appear any more. Each zone tells the
-    /// next number that it will give. One that would give a lower number than another has given, because its node's clock is
-    /// behind, or the other's was put right, is led past that number first.
+    /// The log after a number, in order, up to the entry before which no other can be inserted any more. Each zone returns its
+    /// next number. A zone that would assign a smaller number than another already has (clock skew, or a clock that was set
+    /// back) is advanced past that number first.
     async fn entries(
         &self,
         after: u64,
@@ -381,7 +381,7 @@ impl Redis {
             let key = zone_key(zone, "orders");
             let mut cursor = "0".to_owned();
             loop {
-                let scan = asks("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
+                let scan = command("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
                 let (next, page): (String, Vec<(String, String)>) = self.engine.ask(scan).await?;
                 for (id, courier) in page {
                     orders.insert(order_id(&id)?, notation::place_of(&courier)?);
@@ -396,10 +396,10 @@ impl Redis {
     }
 }
 
-/// What a stream holds: numbers, and fields with their values.
+/// Entries of a stream: ids, and fields with their values.
 type Entries = Vec<(String, BTreeMap<String, String>)>;
 
-/// Entries of a zone's log, with the next number that is given there.
+/// Entries of a zone's log, with its next number.
 static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/log.lua")));
 
 fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<String, String>)>> {
@@ -409,22 +409,21 @@ fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<S
     numbered.collect()
 }
 
-/// Where something of a courier is, in each zone.
+/// Keys that may have a courier, per zone.
 const PLACES: [&str; 3] = ["couriers", "counts", "leaving"];
 
-/// All of them.
 fn everywhere() -> impl Iterator<Item = (Zone, &'static str)> {
     let of_zone = |zone| PLACES.map(|place| (zone, place));
     Zone::ALL.into_iter().flat_map(of_zone)
 }
 
-/// Couriers as they are, with how often they have moved: of what is heard of them the latest counts.
+/// Couriers with their sequence (the number of their moves): of several states the latest counts.
 #[derive(Debug, Default)]
 struct Known(BTreeMap<CourierId, (u64, Courier)>);
 
 impl Known {
     /// What a zone has of a courier, in the order of [`PLACES`].
-    fn hears<'a>(
+    fn add<'a>(
         &mut self,
         id: CourierId,
         zone: Zone,
@@ -451,26 +450,29 @@ impl Known {
     }
 }
 
-/// A command on a key.
-fn asks(name: &str, key: &str, arguments: &[&str]) -> Cmd {
+fn command(name: &str, key: &str, arguments: &[&str]) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key).arg(arguments);
     command
 }
 
 fn courier_id(text: &str) -> RedisResult<CourierId> {
-    let id = text.parse().map_err(|_| nonsense("not a courier's id"))?;
+    let id = text
+        .parse()
+        .map_err(|_| invalid_answer("not a courier's id"))?;
     Ok(CourierId(id))
 }
 
 fn order_id(text: &str) -> RedisResult<OrderId> {
-    let id = text.parse().map_err(|_| nonsense("not an order's id"))?;
+    let id = text
+        .parse()
+        .map_err(|_| invalid_answer("not an order's id"))?;
     Ok(OrderId(id))
 }
 
 fn field<'a>(fields: &'a BTreeMap<String, String>, name: &str) -> RedisResult<&'a str> {
     let field = fields.get(name).map(String::as_str);
-    field.ok_or_else(|| nonsense("an entry of a stream lacks a field"))
+    field.ok_or_else(|| invalid_answer("an entry of a stream lacks a field"))
 }
 
 impl Store for Redis {
@@ -478,62 +480,65 @@ impl Store for Redis {
         Box::pin(self.job(events))
     }
 
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Box::pin(async { self.health.wrote(self.learn_all(assignments).await) })
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Box::pin(async {
+            self.health
+                .write_result(self.replicate_all(assignments).await)
+        })
     }
 
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
-        Box::pin(async move { self.health.hears(self.find_order(order).await) })
+        Box::pin(async move { self.health.read_result(self.find_order(order).await) })
     }
 
     fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
-        Box::pin(async { self.health.hears(self.all_orders().await) })
+        Box::pin(async { self.health.read_result(self.all_orders().await) })
     }
 
     fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
-        Box::pin(async move { self.health.hears(self.find_orders_of(courier).await) })
+        Box::pin(async move { self.health.read_result(self.find_orders_of(courier).await) })
     }
 
     fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
-        Box::pin(async move { self.health.hears(self.find_courier(courier).await) })
+        Box::pin(async move { self.health.read_result(self.find_courier(courier).await) })
     }
 
     fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
         Box::pin(async move {
-            let mut couriers = self.health.hears(self.list_couriers().await)?;
+            let mut couriers = self.health.read_result(self.list_couriers().await)?;
             couriers.retain(|known| zone.is_none_or(|zone| known.said.zone == zone));
             Ok(couriers)
         })
     }
 
     fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
-        Box::pin(async move { self.health.hears(self.list_parked(limit).await) })
+        Box::pin(async move { self.health.read_result(self.list_parked(limit).await) })
     }
 
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
         Box::pin(async move {
             let events = self.list_events(after, limit).await;
-            self.health.hears(events)
+            self.health.read_result(events)
         })
     }
 
     fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>> {
         Box::pin(async move {
             let outgoing = self.list_outgoing(limit).await;
-            self.health.hears(outgoing)
+            self.health.read_result(outgoing)
         })
     }
 
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         Box::pin(async move {
-            let told = numbers.into_iter().map(|number| {
+            let removals = numbers.into_iter().map(|number| {
                 let (zone, number) = Number::of(number);
                 let score = number.score();
                 let key = zone_key(zone, "outgoing");
-                asks("ZREMRANGEBYSCORE", &key, &[&score, &score])
+                command("ZREMRANGEBYSCORE", &key, &[&score, &score])
             });
-            let told: RedisResult<Vec<Value>> = self.engine.ask_all(told.collect()).await;
-            self.health.wrote(told.map(drop))
+            let removals: RedisResult<Vec<Value>> = self.engine.ask_all(removals.collect()).await;
+            self.health.write_result(removals.map(drop))
         })
     }
 

@@ -1,4 +1,4 @@
-//! Telling the event log again, from its beginning, to a store that is new: does it come to what is kept?
+//! Replays the event log into an empty store: does it reproduce the stored state?
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,49 +11,48 @@ use super::error::Unavailable;
 use super::model::{Courier, CourierId, Event, OrderId, Whereabouts};
 use super::store::{Recorded, Store};
 
-/// Whether the log and what is kept agree.
+/// Whether log and stored state agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// Events in the log.
     pub events: u64,
-    /// Couriers, as the log has it.
+    /// Couriers in the replayed state.
     pub couriers: usize,
-    /// Orders, as the log has it.
+    /// Orders in the replayed state.
     pub orders: usize,
-    /// Of them, parked.
+    /// Parked ones of `orders`.
     pub parked: usize,
-    /// What does not agree, in words; a few of many.
+    /// The first [`DIFFERENCES_MAX`] differences, as sentences.
     pub differences: Vec<String>,
 }
 
-/// Differences that are told.
-const TOLD_MAX: usize = 10;
-/// More than there ever are.
+/// Most differences that are reported.
+const DIFFERENCES_MAX: usize = 10;
+/// No limit.
 const ALL: usize = u32::MAX as usize;
-/// Events that are read at once.
+/// Events per read.
 const PAGE: usize = 1000;
-/// How often what is kept is read again because more happened meanwhile, or because it does not agree: what happens just then may
-/// be seen in one place and not in another.
+/// How often the state is read again because of new events or a difference: a concurrent event may be visible in one place and
+/// not yet in another.
 const ATTEMPTS: u32 = 50;
-/// How long to wait before that.
+/// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells `fresh`, an empty store, what is in the log of `live`, and compares what both keep then. What happens to `live` meanwhile
-/// is told, too. Both begin newcomers in the same way.
+/// Replays the log of `live` into `fresh`, an empty store, and compares their states. Events that arrive in `live` at the same time
+/// are replayed, too. Both stores must have the same [`Join`].
 ///
 /// # Errors
-/// See [`Unavailable`]; [`Unavailable::Busy`] if so much happens that what is kept could not be read between two events.
+/// See [`Unavailable`]; [`Unavailable::Busy`] if there were always new events between two reads.
 pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, Unavailable> {
     let mut log = Log::default();
     log.read(live, fresh).await?;
     let mut compared = None;
     for _ in 0..ATTEMPTS {
-        let kept = State::of(live).await?;
+        let stored = State::of(live).await?;
         if log.read(live, fresh).await? {
             continue;
         }
-        let comparison = log.compare(&kept, &State::of(fresh).await?);
-        // What the log itself says does not change.
+        let comparison = log.compare(&stored, &State::of(fresh).await?);
+        // A difference within the log is final.
         if comparison.agrees() || log.differing > 0 {
             return Ok(comparison);
         }
@@ -66,27 +65,27 @@ pub async fn replay(live: &dyn Store, fresh: &dyn Store) -> Result<Comparison, U
     compared.ok_or(Unavailable::Busy)
 }
 
-/// How far the log was told again.
+/// The progress of a replay.
 #[derive(Debug, Default)]
 struct Log {
     events: u64,
     last: u64,
-    /// Events that came to something else than was kept; the first of them.
+    /// Events whose outcome differs from the logged one; the first of them.
     differing: u64,
     first_differing: Option<u64>,
 }
 
 impl Log {
-    /// Tells what is in the log by now; whether there was anything.
+    /// Replays what the log has by now; whether there was anything.
     async fn read(&mut self, live: &dyn Store, fresh: &dyn Store) -> Result<bool, Unavailable> {
         let before = self.events;
         loop {
             let page = live.events(self.last, PAGE).await?;
-            let told: Vec<(Event, Timestamp)> = page
+            let events: Vec<(Event, Timestamp)> = page
                 .iter()
                 .map(|recorded| (recorded.event.clone(), recorded.at))
                 .collect();
-            let outcomes = fresh.apply(told).await?;
+            let outcomes = fresh.apply(events).await?;
             for (
                 Recorded {
                     number, outcome, ..
@@ -107,23 +106,23 @@ impl Log {
         }
     }
 
-    fn compare(&self, kept: &State, log: &State) -> Comparison {
+    fn compare(&self, stored: &State, log: &State) -> Comparison {
         let mut differences = Vec::new();
         if let Some(first) = self.first_differing {
             let count = self.differing;
             differences.push(format!(
-                "{count} events come to something else than was kept, event {first} first"
+                "{count} events have another outcome than in the log, event {first} first"
             ));
         }
-        differ("courier", &kept.couriers, &log.couriers, &mut differences);
-        differ("order", &kept.orders, &log.orders, &mut differences);
+        differ("courier", &stored.couriers, &log.couriers, &mut differences);
+        differ("order", &stored.orders, &log.orders, &mut differences);
         differ(
             "the wait of order",
-            &kept.waiting,
+            &stored.waiting,
             &log.waiting,
             &mut differences,
         );
-        differences.truncate(TOLD_MAX);
+        differences.truncate(DIFFERENCES_MAX);
         let parked = |place: &&Whereabouts| matches!(place, Whereabouts::Parked);
         Comparison {
             events: self.events,
@@ -135,11 +134,10 @@ impl Log {
     }
 }
 
-/// What a store keeps.
 struct State {
     couriers: BTreeMap<CourierId, Courier>,
     orders: BTreeMap<OrderId, Whereabouts>,
-    /// Orders that are found when somebody becomes available.
+    /// Parked orders that are found when a courier becomes available.
     waiting: BTreeMap<OrderId, Timestamp>,
 }
 
@@ -158,26 +156,25 @@ impl State {
 
 fn differ<K: Ord + fmt::Display, V: PartialEq + fmt::Debug>(
     what: &str,
-    kept: &BTreeMap<K, V>,
+    stored: &BTreeMap<K, V>,
     log: &BTreeMap<K, V>,
     differences: &mut Vec<String>,
 ) {
-    for (id, kept) in kept {
+    for (id, stored) in stored {
         match log.get(id) {
-            None => differences.push(format!("{what} {id} is kept, and not in the log")),
-            Some(by_log) if by_log != kept => {
-                differences.push(format!("{what} {id} is {kept:?}, by the log {by_log:?}"));
+            None => differences.push(format!("{what} {id} is stored, and not in the log")),
+            Some(by_log) if by_log != stored => {
+                differences.push(format!("{what} {id} is {stored:?}, by the log {by_log:?}"));
             }
             Some(_) => {}
         }
     }
-    for id in log.keys().filter(|id| !kept.contains_key(id)) {
-        differences.push(format!("{what} {id} is in the log, and not kept"));
+    for id in log.keys().filter(|id| !stored.contains_key(id)) {
+        differences.push(format!("{what} {id} is in the log, and not stored"));
     }
 }
 
 impl Comparison {
-    /// Whether nothing differs.
     pub fn agrees(&self) -> bool {
         self.differences.is_empty()
     }
@@ -200,7 +197,7 @@ impl fmt::Display for Comparison {
             write!(f, "\n{difference}")?;
         }
         if differences.is_empty() {
-            f.write_str("\nThe log comes to what is kept.")?;
+            f.write_str("\nThe log replays to the stored state.")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Couriers over HTTP: paths and handlers. What goes over the wire is in `wire`.
+//! HTTP paths and handlers. The wire format is in `wire`.
 
 mod wire;
 
@@ -14,7 +14,7 @@ use self::wire::{
     EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
 use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
-use super::service::{Couriers, TakenIn};
+use super::service::{Couriers, Submitted};
 use crate::http::Problem;
 use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
@@ -22,18 +22,16 @@ use crate::http::caching::{no_store, no_store_list};
 use crate::http::params::{Path, Query};
 use crate::http::responses::{JsonBody, NamedById, Stored};
 
-/// Orders of a list at most.
+/// Most orders of a list.
 const PARKED_MAX: usize = 1000;
-/// Events of a page where nothing is said, and at most.
+/// Events of a page by default, and at most.
 const LOG_PAGE: usize = 100;
 const LOG_PAGE_MAX: usize = 1000;
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
-    /// The desk.
     pub couriers: Couriers,
-    /// The bounds of request bodies.
     pub limits: BodyLimits,
 }
 
@@ -43,7 +41,6 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     let routes = [
         routes!(take_in_events),
@@ -58,18 +55,18 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     with_state(routes, desk)
 }
 
-/// Tell of couriers and orders
+/// Report couriers and orders
 ///
-/// One event, or a list of up to 1,000, which are applied one after the other. If one of them is malformed, none is. An order
-/// goes to the available courier of its zone who was given the fewest; without one it is parked until there is one. Sent
-/// again, an order stays with whom it was given to.
+/// One event, or a list of up to 1,000, which are applied in order. If one of them is malformed, none is applied. An order goes to
+/// the available courier of its zone with the fewest orders; without one it is parked until there is one. An order that is sent
+/// again stays with its courier.
 #[utoipa::path(
     post, path = "/events", tag = "couriers",
     request_body(content = NewCourierEvents, content_type = "application/json"),
     responses(
         JsonBody,
-        (status = 202, description = "Kept; what each came to", body = Vec<EventOutcome>),
-        (status = 422, description = "An event is not acceptable, and none was applied; or the topic refuses it, and the others were announced", body = Problem, content_type = "application/problem+json"),
+        (status = 202, description = "Stored; the outcome of each", body = Vec<EventOutcome>),
+        (status = 422, description = "An event is invalid, and none was applied; or the topic refuses it, and the others were published", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -78,11 +75,11 @@ async fn take_in_events(
     AnyJson(body): AnyJson,
 ) -> Result<Response, Problem> {
     let events = wire::events(&body)?;
-    let taken_in = desk.couriers.take_in(events).await;
-    let taken_in = taken_in.map_err(|error| wire::not_announced(error, body.is_array()))?;
-    let outcomes: Vec<EventOutcome> = match taken_in {
-        TakenIn::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
-        TakenIn::Announced(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
+    let submitted = desk.couriers.submit(events).await;
+    let submitted = submitted.map_err(|error| wire::not_published(error, body.is_array()))?;
+    let outcomes: Vec<EventOutcome> = match submitted {
+        Submitted::Applied(outcomes) => outcomes.into_iter().map(EventOutcome::from).collect(),
+        Submitted::Published(count) => (0..count).map(|_| EventOutcome::announced()).collect(),
     };
     let mut response = no_store(&outcomes);
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -96,7 +93,7 @@ async fn take_in_events(
     responses(
         Stored,
         NamedById,
-        (status = 200, description = "Their ids; none if nobody is known by this id", body = Vec<Uuid>),
+        (status = 200, description = "Their ids; none if the courier is unknown", body = Vec<Uuid>),
     ),
 )]
 async fn get_orders(
@@ -116,7 +113,7 @@ async fn get_orders(
         Stored,
         NamedById,
         (status = 200, description = "The courier's id", body = Uuid, content_type = "application/json"),
-        (status = 404, description = "The order waits for a courier, or is unknown; `state` tells which", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The order is parked, or unknown; `state` says which", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_courier(
@@ -130,23 +127,24 @@ async fn get_courier(
             StatusCode::NOT_FOUND,
             "order-parked",
             "The order has no courier yet",
-            "The order is parked: nobody is available in its zone.",
+            "The order is parked: no courier is available in its zone.",
         )
         .with("state", "parked")),
         None => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "courier-order-unknown",
             "No such order",
-            "No order of this id was ever told of here.",
+            "No order with this id was ever reported.",
         )
         .with("state", "unknown")),
     }
 }
 
-/// Say how a courier is from now on
+/// Change a courier
 ///
-/// What is not said stays as it is; of somebody new, everything must be. The same as an event of this courier. Where events go
-/// through a queue it is announced there, and known when it has come back: say everything if changes follow one another quickly.
+/// Missing fields stay as they are; a new courier needs all of them. Equivalent to an event of this courier. If events go through
+/// a queue, the change is published there, and visible after it was received: send all fields if changes follow one another
+/// quickly.
 #[utoipa::path(
     patch, path = "/courier/{courier_id}", tag = "couriers",
     params(("courier_id" = Uuid, Path)),
@@ -154,7 +152,7 @@ async fn get_courier(
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "Kept", body = bool, content_type = "application/json"),
+        (status = 200, description = "Stored", body = bool, content_type = "application/json"),
         (status = 422, description = "Not an id, or a field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -169,7 +167,7 @@ async fn patch_courier(
     Ok(no_store(&true))
 }
 
-/// Everybody, or a zone's
+/// List couriers, of all zones or of one
 #[utoipa::path(
     get, path = "/couriers", tag = "couriers",
     params(("zone" = Option<String>, Query, description = "N, S, E or W", pattern = "^[NSEW]$")),
@@ -193,12 +191,12 @@ async fn list_couriers(
     Ok(no_store_list(couriers.len(), CourierList { couriers }).await)
 }
 
-/// Orders that wait for a courier
+/// List parked orders
 #[utoipa::path(
     get, path = "/couriers/parked", tag = "couriers",
     responses(
         Stored,
-        (status = 200, description = "Those that wait", body = ParkedOrders),
+        (status = 200, description = "Parked orders", body = ParkedOrders),
     ),
 )]
 async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
@@ -206,14 +204,14 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
     Ok(no_store_list(orders.len(), ParkedOrders::of(orders, total)).await)
 }
 
-/// What happened
+/// List the event log
 ///
-/// Every event with what it came to, in the order in which they were applied.
+/// Every event with its outcome, in the order in which they were applied.
 #[utoipa::path(
     get, path = "/couriers/events", tag = "couriers",
     params(
-        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 if nothing is said", format = "whole"),
-        ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 if nothing is said", minimum = 1, maximum = 1000),
+        ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 by default", format = "whole"),
+        ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 by default", minimum = 1, maximum = 1000),
     ),
     responses(
         Stored,

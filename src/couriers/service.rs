@@ -1,4 +1,4 @@
-//! What one can do at the desk; a handle that is cheap to clone.
+//! The desk's operations; a handle that is cheap to clone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::error::{AnnounceError, Unavailable};
+use super::error::{PublishError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
@@ -20,7 +20,6 @@ use crate::storage::carried_through;
 /// How often parked orders are counted: other processes may share the store.
 const COUNT_PARKED_EVERY: Duration = Duration::from_secs(15);
 
-/// The desk.
 #[derive(Debug, Clone)]
 pub struct Couriers {
     store: Arc<dyn Store>,
@@ -28,23 +27,23 @@ pub struct Couriers {
     topic: Option<Arc<dyn Topic>>,
     /// Whether this process decides.
     dispatches: bool,
-    /// Told when there may be something to tell others.
+    /// Notified when the outbox may have grown.
     decided: Arc<Notify>,
-    /// By courier, held while a part of what is known of them is changed.
+    /// A lock per courier, held while some of their fields are changed.
     changing: Arc<Mutex<HashMap<CourierId, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
-/// What became of events that were taken in.
+/// What happened to submitted events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TakenIn {
-    /// They were applied: what each came to.
+pub enum Submitted {
+    /// They were applied, with these outcomes.
     Applied(Vec<Outcome>),
-    /// So many were announced to whoever decides.
-    Announced(usize),
+    /// So many were published for the dispatcher.
+    Published(usize),
 }
 
 impl Couriers {
-    /// The desk, keeping everything in `store`, deciding by itself and telling nobody.
+    /// A desk that decides by itself and publishes nothing.
     pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         Self {
             store,
@@ -56,8 +55,7 @@ impl Couriers {
         }
     }
 
-    /// The same, hearing of events by a topic, too. Who couriers are is announced there; and if this process does not
-    /// dispatch, so is everything else.
+    /// With a topic. Changes of couriers are published there, and, unless this process dispatches, all events.
     #[must_use]
     pub fn with_topic(self, topic: Arc<dyn Topic>, dispatches: bool) -> Self {
         Self {
@@ -67,30 +65,30 @@ impl Couriers {
         }
     }
 
-    /// Takes events in, one after the other; or announces them, if others decide.
+    /// Applies events in order, or publishes them if another process decides.
     ///
     /// # Errors
-    /// See [`AnnounceError`]. Some of them may have been taken in; sent again, they are duplicates, and nothing is doubled.
-    pub async fn take_in(&self, events: Vec<Event>) -> Result<TakenIn, AnnounceError> {
+    /// See [`PublishError`]. Some of them may have been applied; sent again, they are duplicates.
+    pub async fn submit(&self, events: Vec<Event>) -> Result<Submitted, PublishError> {
         match &self.topic {
             Some(topic) if !self.dispatches => {
                 let count = events.len();
-                topic.announce(events).await?;
-                Ok(TakenIn::Announced(count))
+                topic.publish(events).await?;
+                Ok(Submitted::Published(count))
             }
-            _ => Ok(TakenIn::Applied(self.decide(events).await?)),
+            _ => Ok(Submitted::Applied(self.decide(events).await?)),
         }
     }
 
-    /// Decides about events, one after the other: what each came to.
+    /// Applies events in order; returns their outcomes.
     ///
     /// # Errors
-    /// See [`Unavailable`]. The first of them may have been taken in; sent again, they are duplicates.
+    /// See [`Unavailable`]. The first of them may have been applied; sent again, they are duplicates.
     pub async fn decide(&self, events: Vec<Event>) -> Result<Vec<Outcome>, Unavailable> {
         self.decide_holding(events, ()).await
     }
 
-    /// As [`decide`](Self::decide); `held` is dropped once it is decided, even if the caller leaves before.
+    /// As [`decide`](Self::decide); `guard` is dropped once the events are decided, even if the caller leaves before.
     async fn decide_holding(
         &self,
         events: Vec<Event>,
@@ -101,7 +99,7 @@ impl Couriers {
         let desk = self.clone();
         carried_through(async move {
             let outcomes = desk.store.apply(events).await;
-            desk.metrics.taken_in(outcomes.as_deref());
+            desk.metrics.submitted(outcomes.as_deref());
             desk.decided.notify_one();
             drop(held);
             outcomes
@@ -109,20 +107,20 @@ impl Couriers {
         .await
     }
 
-    /// Waits until something was decided; at once, if that was so since it was waited for last.
+    /// Waits for the next decision; returns at once if there was one since the last call.
     pub async fn decided(&self) {
         self.decided.notified().await;
     }
 
-    /// Keeps assignments that were decided elsewhere.
+    /// Stores assignments that another process decided. Idempotent.
     ///
     /// # Errors
-    /// See [`Unavailable`]; it may be told again.
-    pub async fn learn(&self, assignments: Vec<Assignment>) -> Result<(), Unavailable> {
-        self.store.learn(assignments).await
+    /// See [`Unavailable`].
+    pub async fn replicate(&self, assignments: Vec<Assignment>) -> Result<(), Unavailable> {
+        self.store.replicate(assignments).await
     }
 
-    /// What is still to be told to others, oldest first, `limit` at most.
+    /// Unpublished assignments, oldest first, at most `limit`.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -130,15 +128,15 @@ impl Couriers {
         self.store.outgoing(limit).await
     }
 
-    /// These were told.
+    /// Removes published assignments from the outbox.
     ///
     /// # Errors
-    /// See [`Unavailable`]; they are told again then.
-    pub async fn told(&self, numbers: Vec<u64>) -> Result<(), Unavailable> {
-        self.store.told(numbers).await
+    /// See [`Unavailable`]; they are published again then.
+    pub async fn mark_published(&self, numbers: Vec<u64>) -> Result<(), Unavailable> {
+        self.store.mark_published(numbers).await
     }
 
-    /// Where an order is; nothing if nobody ever heard of it.
+    /// Where an order is; None if it is unknown.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -146,7 +144,7 @@ impl Couriers {
         self.store.order(order).await
     }
 
-    /// The orders of a courier, by their ids; of a stranger, none.
+    /// The orders of a courier, by id; none if the courier is unknown.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -154,12 +152,12 @@ impl Couriers {
         self.store.orders_of(courier).await
     }
 
-    /// Says how a courier is from now on, who was as `change` is told: to the topic if there is one, to the store otherwise. One
-    /// at a time for each courier, so that of two changes of different parts neither is lost.
+    /// Changes a courier: `change` gets the current state, and its event goes to the topic if there is one, to the store otherwise. One
+    /// change at a time per courier, so that concurrent changes of different fields are not lost.
     ///
     /// # Errors
-    /// What `change` or the topic refuses; see [`Unavailable`], when it may be said again.
-    pub async fn change<E: From<Unavailable> + From<AnnounceError>>(
+    /// What `change` or the topic refuses; [`Unavailable`], after which a retry is safe.
+    pub async fn change<E: From<Unavailable> + From<PublishError>>(
         &self,
         courier: CourierId,
         change: impl FnOnce(Option<&Courier>) -> Result<AddCourier, E>,
@@ -168,21 +166,20 @@ impl Couriers {
         let before = self.store.courier(courier).await?;
         let events = vec![Event::Courier(change(before.as_ref())?)];
         match &self.topic {
-            Some(topic) => topic.announce(events).await?,
+            Some(topic) => topic.publish(events).await?,
             None => self.decide_holding(events, alone).await.map(drop)?,
         }
         Ok(())
     }
 
-    /// The lock of a courier.
     fn turn(&self, courier: CourierId) -> Arc<tokio::sync::Mutex<()>> {
         let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that no request holds or waits for are not needed.
+        // Drops the locks that no request holds or waits for.
         changing.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(changing.entry(courier).or_default())
     }
 
-    /// The couriers of a zone, or all, by their ids.
+    /// The couriers of a zone, or all, by id.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -190,7 +187,7 @@ impl Couriers {
         self.store.couriers(zone).await
     }
 
-    /// Orders that wait for a courier, the longest waiting first within each zone, `limit` at most; and how many there are.
+    /// Parked orders, the longest waiting first within each zone, at most `limit`; and how many there are.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -198,10 +195,10 @@ impl Couriers {
         self.store.parked(limit).await
     }
 
-    /// Keeps the gauge of parked orders right, for as long as it is polled.
+    /// Updates the gauge of parked orders. Never ends.
     pub async fn count_parked(&self) {
         loop {
-            // A store that is away leaves the count as it was.
+            // If the store is down, the gauge stays as it was.
             if let Ok((_, count)) = self.store.parked(0).await {
                 self.metrics.parked(count);
             }
@@ -209,7 +206,7 @@ impl Couriers {
         }
     }
 
-    /// The event log after a place, `limit` events at most.
+    /// At most `limit` events of the log after `after`.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -218,7 +215,7 @@ impl Couriers {
     }
 }
 
-/// As precisely as it is kept.
+/// As precise as the stores.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)

@@ -1,4 +1,4 @@
-//! Couriers in `SQLite`: an event, its decision and what is to be told of it are one transaction.
+//! Couriers in `SQLite`: an event, its decision and its outbox entry are one transaction.
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
@@ -14,10 +14,9 @@ use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::State;
 use crate::storage::sqlite::{Database, Micros, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'c');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a
-/// courier is among the parked; what it is about is only there and in the log. What was decided elsewhere is `learned`.
+/// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a courier is in `parked`;
+/// its details are only there and in the log. `learned` has replicated assignments.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE couriers (
         id        BLOB PRIMARY KEY,
@@ -57,41 +56,40 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE INDEX learned_of ON learned (courier, id);
 "];
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
     join: Join,
-    /// Whether assignments are told to others.
-    tells: bool,
+    /// Whether assignments go to the outbox.
+    publishes: bool,
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`]. If it `tells`, assignments wait to be told to others.
-    pub fn new(database: Database, join: Join, tells: bool) -> Self {
+    /// The database must have been opened with [`MIGRATIONS`].
+    pub fn new(database: Database, join: Join, publishes: bool) -> Self {
         Self {
             database,
             join,
-            tells,
+            publishes,
         }
     }
 }
 
 impl Store for Sqlite {
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
-        let (join, tells) = (self.join, self.tells);
-        // Written before it is this one's turn: the writer has enough to do.
+        let (join, publishes) = (self.join, self.publishes);
+        // Serialized here, not on the writer's thread.
         let events = events.into_iter().map(|(event, at)| {
             let text = serde_json::to_string(&event);
             (event, at, text)
         });
         let events: Vec<_> = events.collect();
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             let each = events.into_iter().map(|(event, at, text)| {
                 let text = text.map_err(written)?;
                 let (outcome, assignments) = apply(connection, event, join)?;
                 record(connection, &text, at, outcome)?;
-                for assignment in assignments.iter().filter(|_| tells) {
+                for assignment in assignments.iter().filter(|_| publishes) {
                     tell(connection, *assignment)?;
                 }
                 Ok(outcome)
@@ -100,8 +98,8 @@ impl Store for Sqlite {
         }))
     }
 
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Box::pin(self.database.commit(move |connection| {
             for Assignment {
                 order_id,
                 courier_id,
@@ -124,11 +122,11 @@ impl Store for Sqlite {
             if let Some(Whereabouts::With(_)) = decided {
                 return Ok(decided);
             }
-            let learned = connection
+            let replicated = connection
                 .prepare_cached("SELECT courier FROM learned WHERE id = ?")?
                 .query_row([order.0], place)
                 .optional()?;
-            Ok(learned.or(decided))
+            Ok(replicated.or(decided))
         }))
     }
 
@@ -231,8 +229,8 @@ impl Store for Sqlite {
         }))
     }
 
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+        Box::pin(self.database.commit(move |connection| {
             for number in numbers {
                 connection
                     .prepare_cached("DELETE FROM outgoing WHERE number = ?")?
@@ -257,14 +255,14 @@ fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     })
 }
 
-/// Where an order is, whose courier is in the first column.
+/// Where an order is; column 0 is its courier.
 fn place(row: &Row<'_>) -> rusqlite::Result<Whereabouts> {
     let courier: Option<Uuid> = row.get(0)?;
     let with = |courier| Whereabouts::With(CourierId(courier));
     Ok(courier.map_or(Whereabouts::Parked, with))
 }
 
-/// Decides about an event and keeps what comes of it; runs inside the transaction that keeps the event.
+/// Decides about an event and stores the result, in the caller's transaction.
 fn apply(
     connection: &Connection,
     event: Event,
@@ -362,7 +360,7 @@ fn add_courier(
     Ok((Outcome::Updated { unparked }, assignments))
 }
 
-/// Whose turn it is in a zone.
+/// The courier whose turn it is.
 fn least(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<CourierId>> {
     connection
         .prepare_cached(
@@ -372,7 +370,7 @@ fn least(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<Courier
         .optional()
 }
 
-/// Takes who has waited longest out of those who wait.
+/// Removes the longest waiting order from the parked ones.
 fn unpark(connection: &Connection, zone: Zone) -> rusqlite::Result<Option<OrderId>> {
     connection
         .prepare_cached(
@@ -433,7 +431,6 @@ fn written(error: serde_json::Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
-/// Appends an event to the log.
 fn record(
     connection: &Connection,
     event: &str,

@@ -1,4 +1,4 @@
-//! The port: what the desk needs kept.
+//! The store's port.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,79 +11,75 @@ use super::model::{
 };
 use crate::storage::State;
 
-/// An answer that takes its time. Boxed, so that the service need not know which store it has.
+/// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
 
-/// An event of the log.
+/// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// Its place in the log, from 1 on, growing.
     pub number: u64,
-    /// When it was kept, to the microsecond.
+    /// When it was stored, to the microsecond.
     pub at: Timestamp,
-    /// What happened.
     pub event: Event,
-    /// What it came to then.
     pub outcome: Outcome,
 }
 
-/// An assignment that is still to be told to others.
+/// An assignment in the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Its place, growing.
+    /// Its place in the outbox, growing.
     pub number: u64,
-    /// The assignment.
     pub assignment: Assignment,
 }
 
-/// Keeps couriers, orders, the event log, and what is to be told to others. Whatever is answered is kept: no crash can take it
-/// away. A store is made with the desk's [`Join`](super::model::Join), by which newcomers begin.
+/// Stores couriers, orders, the event log, and the outbox. Every answered write is durable. A store is created with the desk's
+/// [`Join`](super::model::Join).
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Applies events one after the other: each with its decision, its place in the log and what is to be told of it at once
-    /// or not at all. If it fails, the first of them may be kept; applied again, they are duplicates. With each goes the
-    /// time at which it was heard of.
+    /// Applies events in order, each in one transaction with its decision, its log entry and its outbox entry. After a failure
+    /// the first of them may be stored; applied again, they are duplicates. Each has the time at which it was received.
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>>;
 
-    /// Keeps assignments that were decided elsewhere. Of an order that has a courier already, the first one stands.
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()>;
+    /// Stores replicated assignments. An order that has a courier already keeps it.
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()>;
 
-    /// Where an order is, decided here or learned; nothing if nobody ever heard of it.
+    /// Where an order is, decided here or replicated; None if it is unknown.
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>>;
 
-    /// Where every order is that was decided about here, by their ids: for comparing stores.
+    /// Every order that was decided here, by id: to compare stores.
     fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>>;
 
-    /// The orders of a courier, decided here or learned, by their ids.
+    /// The orders of a courier, decided here or replicated, by id.
     fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>>;
 
-    /// A courier; nothing if nobody ever heard of them.
+    /// None if the courier is unknown.
     fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>>;
 
-    /// The couriers of a zone, or all, by their ids.
+    /// The couriers of a zone, or all, by id.
     fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>>;
 
-    /// Orders that wait for a courier, by zone, then the longest waiting first; `limit` at most, and how many there are.
+    /// Parked orders, by zone, then the longest waiting first; at most `limit`, and how many there are.
     fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)>;
 
-    /// The log after a place, `limit` events at most.
+    /// At most `limit` entries of the log after a number.
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>>;
 
-    /// What is still to be told to others, the oldest of each zone first, `limit` at most.
+    /// The outbox, the oldest of each zone first, at most `limit`.
     fn outgoing(&self, limit: usize) -> Answer<'_, Vec<Outgoing>>;
 
-    /// These were told.
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
+    /// Removes published assignments from the outbox.
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()>;
 
-    /// Whether the engine did its work the last time it was asked. Databases in the data directory are watched as such.
+    /// Whether the engine's last operation succeeded. Databases in the data directory are watched by themselves.
     fn is_healthy(&self) -> bool {
         self.state().down.is_none()
     }
 
-    /// As [`Store::is_well`], with its time and reason.
+    /// As [`Store::is_healthy`], with time and reason.
     fn state(&self) -> State;
 }
 
-/// A store that was never opened: for describing the desk's API.
+/// A store without a database: to describe the desk's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Closed;
 
@@ -96,7 +92,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn learn(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
+    fn replicate(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
         closed()
     }
 
@@ -132,7 +128,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn told(&self, _: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, _: Vec<u64>) -> Answer<'_, ()> {
         closed()
     }
 
@@ -141,6 +137,6 @@ impl Store for Closed {
     }
 }
 
-/// What every store must do, whatever its engine.
+/// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

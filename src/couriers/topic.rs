@@ -1,16 +1,14 @@
-//! The other port: where events are announced, so that whoever decides hears of them.
+//! The port to which events are published for the dispatcher.
 
 use std::fmt;
 use std::pin::Pin;
 
-use super::error::AnnounceError;
+use super::error::PublishError;
 use super::model::Event;
 
-/// Whether events are announced, an answer that takes its time.
-pub type Announced<'a> = Pin<Box<dyn Future<Output = Result<(), AnnounceError>> + Send + 'a>>;
+pub type Published<'a> = Pin<Box<dyn Future<Output = Result<(), PublishError>> + Send + 'a>>;
 
-/// Announces events.
 pub trait Topic: fmt::Debug + Send + Sync {
-    /// Announces events, each in a message of its own; answered once all of them are kept there. If it fails, some may be.
-    fn announce(&self, events: Vec<Event>) -> Announced<'_>;
+    /// Publishes each event as a message of its own; returns once all are confirmed. After a failure some may be.
+    fn publish(&self, events: Vec<Event>) -> Published<'_>;
 }

@@ -1,5 +1,3 @@
-//! What the desk counts.
-
 use std::fmt;
 
 use metrics::{Counter, counter, describe_counter};
@@ -8,7 +6,6 @@ use super::error::{RecordError, Refusal};
 use super::model::EventType;
 use super::store::Recorded;
 
-/// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     /// In the order of [`EventType::ALL`].
@@ -30,7 +27,7 @@ const EVENTS: &str = "odyssey_deliveries_events_total";
 const REFUSED: &str = "odyssey_deliveries_refused_total";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(EVENTS, "Events that were recorded, by type");
         describe_counter!(

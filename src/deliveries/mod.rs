@@ -1,15 +1,15 @@
-//! Drone deliveries: a drone reports what happens on its mission, the staff sees which missions are under way.
+//! Drone deliveries: drones report events of their missions, the staff sees which missions are ongoing.
 //!
 //! # The promise
-//! An event that was answered 201 is kept: whatever happens to the process, it is there when it comes back, in its order.
-//! The counts always agree with the events. The desk runs for ever without growing.
+//! An event that was answered 201 is durable, and in order. The counts always agree with the events. The database does not grow
+//! without bound.
 //!
 //! # The words
-//! - **delivery**: a mission, named by its drone: 1 to 128 characters of `[A-Za-z0-9._~-]`.
+//! - **delivery**: a mission, with an id that its drone chooses: 1 to 128 characters of `[A-Za-z0-9._~-]`.
 //! - **event**: one report, of one of five types. Its **sequence** is its place in the delivery, from 1.
 //! - **state**: the type of the latest event. `CRASHED` and `PARCEL_DELIVERED` are **final**.
-//! - **ongoing**: not in a final state. **stale**: ongoing, and silent for longer than `deliveries.stale_after`.
-//! - **key**: an `Idempotency-Key` or `event_id`, by which an event that is sent again is recognised within its delivery.
+//! - **ongoing**: not in a final state. **stale**: ongoing, and without an event for longer than `deliveries.stale_after`.
+//! - **idempotency key**: an `Idempotency-Key` or `event_id`; it identifies a repeated event within its delivery.
 //!
 //! ```text
 //!                              +-------------+
@@ -22,21 +22,20 @@
 //!
 //! The first event is `PARCEL_COLLECTED`, and only the first; nothing follows a final one.
 //!
-//! # What is kept
-//! The last `deliveries.kept` deliveries by their first event, and every ongoing one however old. A finished one beyond
-//! that goes when the next delivery begins. The total since the beginning stays.
+//! # Retention
+//! The last `deliveries.kept` deliveries by their first event, and every ongoing one however old. A finished one beyond that is
+//! evicted when the next delivery begins. The total since the beginning stays.
 //!
 //! # Bounds
-//! At most `deliveries.ongoing_max` are ongoing; a further one is told to come back. A delivery has at most
+//! At most `deliveries.ongoing_max` are ongoing; a further one is answered 503 with `Retry-After`. A delivery has at most
 //! `deliveries.events_max` events; beyond that only a final one is accepted.
 //!
-//! # The rooms
-//! The usual ones, [`metrics`], and [`rules`], which decide on an event: a store asks them inside the transaction that keeps
-//! it.
+//! # Modules
+//! The usual ones, [`metrics`], and [`rules`], by which a store decides about an event in the transaction that stores it.
 //!
 //! # Deliberately absent
-//! - Knowing a delivery again after it is no longer kept: its id may then begin anew. Drones choose ids that are unique.
-//! - Correcting what was reported: events are only ever added.
+//! - Recognising an evicted delivery: a new one may have its id. Drones choose unique ids.
+//! - Correcting an event: events are only appended.
 
 pub mod error;
 pub mod metrics;

@@ -7,30 +7,28 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::values::id;
 
-/// The longest id of a delivery, in characters.
+/// Longest id of a delivery, in characters.
 pub const ID_CHARS_MAX: usize = 128;
-/// The longest key of an event, in bytes: the same as for orders.
+/// Longest key of an event, in bytes: as for orders.
 pub const KEY_BYTES_MAX: usize = 255;
 
-/// A delivery's name: 1 to [`ID_CHARS_MAX`] of the characters that stand for themselves in a URL (RFC 3986, section 2.3). Not
-/// `.` or `..`: as a segment of a path these lead elsewhere.
+/// A delivery's id: 1 to [`ID_CHARS_MAX`] of RFC 3986's unreserved characters (section 2.3). Not `.` or `..`, which are special
+/// path segments.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(Box<str>);
 
 impl DeliveryId {
-    /// The id, or nothing if it is none.
     pub fn parse(text: &str) -> Option<Self> {
         let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"._~-".contains(&b);
         let fits = (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(unreserved);
         (fits && id::is_addressable(text)).then(|| Self(text.into()))
     }
 
-    /// An id that was stored, by whatever rules were in force then.
+    /// A stored id, valid by the rules of its time.
     pub fn stored(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// As it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -42,23 +40,19 @@ impl fmt::Display for DeliveryId {
     }
 }
 
-/// What a drone reports, and the state its delivery is in afterwards.
+/// A drone's report, and the state of its delivery after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventType {
     /// The first event of every delivery.
     ParcelCollected,
-    /// In the air.
     TakenOff,
-    /// On the ground.
     Landed,
-    /// Final: lost.
     Crashed,
-    /// Final: done.
     ParcelDelivered,
 }
 
 impl EventType {
-    /// All of them, in the order in which a story goes.
+    /// In the order of a typical delivery.
     pub const ALL: [Self; 5] = [
         Self::ParcelCollected,
         Self::TakenOff,
@@ -67,7 +61,7 @@ impl EventType {
         Self::ParcelDelivered,
     ];
 
-    /// The word the API uses.
+    /// The API's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ParcelCollected => "PARCEL_COLLECTED",
@@ -78,51 +72,45 @@ impl EventType {
         }
     }
 
-    /// The type of this word.
     pub fn parse(word: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|event_type| event_type.as_str() == word)
     }
 
-    /// Nothing follows.
+    /// No event may follow.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Crashed | Self::ParcelDelivered)
     }
 }
 
-/// A kept event.
+/// A stored event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     /// Its place in the delivery, from 1.
     pub sequence: u32,
-    /// What happened.
     pub event_type: EventType,
-    /// When it was received; never before the event it follows.
+    /// When it was received; never before its predecessor.
     pub received_at: Timestamp,
 }
 
-/// Where a delivery stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its name.
     pub id: DeliveryId,
     /// The type of its latest event.
     pub state: EventType,
-    /// How many events it has.
     pub events: u32,
-    /// When the first was received.
+    /// When the first event was received.
     pub started_at: Timestamp,
-    /// When the latest was received.
+    /// When the latest event was received.
     pub updated_at: Timestamp,
 }
 
 impl Delivery {
-    /// Not in a final state.
     pub fn is_ongoing(&self) -> bool {
         !self.state.is_final()
     }
 
-    /// From when on it is stale, unless it says something; nothing if it never will be.
+    /// From when on it is stale without a further event; None if it never will be.
     pub fn stale_from(&self, after: Duration) -> Option<Timestamp> {
         if !self.is_ongoing() {
             return None;
@@ -135,18 +123,15 @@ impl Delivery {
 /// A delivery with all its events, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
-    /// Where it stands.
     pub delivery: Delivery,
-    /// How it came there.
     pub events: Vec<Event>,
 }
 
-/// How many deliveries there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Not in a final state.
     pub ongoing: u64,
-    /// Since the beginning, whether kept or not.
+    /// Since the beginning, evicted ones included.
     pub total: u64,
 }
 

@@ -1,5 +1,4 @@
-//! Drone deliveries over HTTP: paths and handlers. What goes over the wire is in `wire`, which problem each error is in
-//! `problems`.
+//! HTTP paths and handlers. The wire format is in `wire`, the mapping of errors in `problems`.
 
 mod problems;
 mod wire;
@@ -25,7 +24,7 @@ use crate::http::caching::{CachedJson, JsonCache, no_store, no_store_list};
 use crate::http::params::Path;
 use crate::http::responses::{JsonBody, NamedById, Stored};
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
     deliveries: Deliveries,
@@ -35,7 +34,6 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// The desk, and the bounds of request bodies.
     pub fn new(deliveries: Deliveries, limits: BodyLimits) -> Self {
         Self {
             deliveries,
@@ -52,12 +50,11 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What drones may do on the customers' listener, if they are let in there.
+/// What drones may do on the public listener, if it admits them.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
     with_state([routes!(record_event)], desk)
 }
 
-/// What drones and the staff may do.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     let routes = [
         routes!(record_event, list_events),
@@ -71,8 +68,8 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
 
 /// Report an event
 ///
-/// The answer is sent once the event is kept: no crash can take it away. With an `Idempotency-Key`, or an `event_id` in
-/// the body, the same event may be sent again, and gets the first answer.
+/// Answered once the event is durable. With an `Idempotency-Key`, or an `event_id` in the body, the same event can be sent again,
+/// and gets the first answer.
 #[utoipa::path(
     post, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
     request_body(content = NewEvent, content_type = "application/json"),
@@ -83,12 +80,12 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     ),
     responses(
         JsonBody,
-        (status = 201, description = "Kept", body = KeptEvent, headers(
-            ("Location" = String, description = "Where to ask for the event"),
-            ("Idempotency-Replayed" = String, description = "\"true\" if it had been kept before"))),
+        (status = 201, description = "Stored", body = KeptEvent, headers(
+            ("Location" = String, description = "The event's URL"),
+            ("Idempotency-Replayed" = String, description = "\"true\" if it was stored before"))),
         (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It may not follow; `state` and `allowed` tell why", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "An unknown type, an id that is none, or the key came with another event", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It may not follow; `state` and `allowed` say why", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "An unknown type, an invalid id, or the key was used for another event", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too many deliveries are ongoing, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -122,7 +119,7 @@ async fn record_event(
     Ok(response)
 }
 
-/// A delivery's events
+/// List a delivery's events
 ///
 /// In order, whether it is ongoing or over.
 #[utoipa::path(
@@ -132,7 +129,7 @@ async fn record_event(
         Stored,
         NamedById,
         (status = 200, description = "All of them", body = DeliveryEvents),
-        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_events(
@@ -145,7 +142,7 @@ async fn list_events(
     Ok(no_store_list(events, DeliveryEvents::from(history)).await)
 }
 
-/// One event
+/// Get an event
 #[utoipa::path(
     get, path = "/deliveries/{delivery_id}/events/{sequence}", tag = "deliveries",
     params(
@@ -157,7 +154,7 @@ async fn list_events(
         NamedById,
         (status = 200, description = "The event", body = KeptEvent),
         (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such event, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such event, or its delivery was evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_event(
@@ -173,15 +170,15 @@ async fn get_event(
     Ok(no_store(&KeptEvent::of(&id, &event)))
 }
 
-/// Where a delivery stands
+/// Get a delivery's state
 #[utoipa::path(
     get, path = "/deliveries/{delivery_id}", tag = "deliveries",
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
         NamedById,
-        (status = 200, description = "How it stands", body = DeliveryState),
-        (status = 404, description = "Never seen, or no longer kept", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "Its state", body = DeliveryState),
+        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_delivery(
@@ -195,15 +192,15 @@ async fn get_delivery(
     Ok(no_store(&state))
 }
 
-/// All ongoing deliveries
+/// List ongoing deliveries
 ///
-/// Oldest first. Those that are over are asked for by their ids.
+/// Oldest first. Finished ones are available by id.
 #[utoipa::path(
     get, path = "/deliveries", tag = "deliveries",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
     responses(
         Stored,
-        (status = 200, description = "Those that are not over", body = OngoingDeliveries, headers(("ETag" = String))),
+        (status = 200, description = "Ongoing deliveries", body = OngoingDeliveries, headers(("ETag" = String))),
         (status = 304, description = "The client has it"),
     ),
 )]
@@ -213,7 +210,7 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
         return Ok(page.answer(&headers));
     }
     let stale_after = desk.deliveries.stale_after();
-    // The list changes by itself when the next delivery becomes stale.
+    // The list changes without an event when the next delivery becomes stale.
     let mut until = Timestamp::MAX;
     let deliveries = desk.deliveries.ongoing().await?;
     let deliveries = deliveries.iter().map(|delivery| {
@@ -229,7 +226,7 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
     Ok(page.answer(&headers))
 }
 
-/// How many deliveries there are
+/// Count deliveries
 ///
 /// Ongoing ones, and all since the beginning.
 #[utoipa::path(

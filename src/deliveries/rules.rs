@@ -1,4 +1,4 @@
-//! Which event may follow which, how many deliveries there may be, and which are kept. Pure.
+//! Which event may follow which, the bounds, and the retention. Pure.
 
 use super::error::Refusal;
 use super::model::{Counts, EventType};
@@ -6,28 +6,26 @@ use super::model::{Counts, EventType};
 /// Which event may follow which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Graph {
-    /// Between the first and the final one, any.
+    /// Any, between the first and the final one.
     Free,
-    /// Take-off first, landings and take-offs in turn, a crash in the air only, delivered on the ground only.
+    /// Take-off first, then landings and take-offs in turn; a crash in the air only, delivered on the ground only.
     Strict,
 }
 
-/// What the desk goes by.
+/// The desk's settings.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Which event may follow which.
     pub graph: Graph,
     /// Events of one delivery; beyond it only a final one.
     pub events_max: u32,
-    /// Ongoing deliveries.
     pub ongoing_max: u64,
-    /// Deliveries that are kept after they are over, counted from the latest by their first event.
+    /// Finished deliveries that are retained, counted from the latest by their first event.
     pub kept: u64,
 }
 
 impl Rules {
-    /// The types of event that are accepted next: of a delivery that is in this state after so many events, or of one
-    /// that has not begun.
+    /// The types of event that are accepted next: `so_far` is the delivery's state and number of events; None if it has not
+    /// begun.
     pub fn allowed(&self, so_far: Option<(EventType, u32)>) -> Vec<EventType> {
         use EventType::{Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff};
         let Some((state, events)) = so_far else {
@@ -47,7 +45,7 @@ impl Rules {
         }
     }
 
-    /// The sequence this event gets.
+    /// The event's sequence.
     ///
     /// # Errors
     /// [`Refusal::Illegal`] if it may not follow.
@@ -66,8 +64,7 @@ impl Rules {
         })
     }
 
-    /// Whether one more delivery may begin. What comes from the public may fill half of the room: the staff's drones have the
-    /// rest.
+    /// Whether one more delivery may begin. The public may use half of the limit: the rest is reserved for the staff's drones.
     ///
     /// # Errors
     /// [`Refusal::TooManyOngoing`] if not.
@@ -84,9 +81,9 @@ impl Rules {
         }
     }
 
-    /// Of deliveries numbered by their first event, from 1: the last number whose delivery is no longer kept once it is
-    /// over, when so many have begun.
-    pub fn outlived(&self, total: u64) -> u64 {
+    /// Deliveries are numbered by their first event, from 1: of `total` deliveries, the last number that is evicted once it is
+    /// finished.
+    pub fn evictable_up_to(&self, total: u64) -> u64 {
         total.saturating_sub(self.kept)
     }
 }
@@ -176,8 +173,8 @@ mod tests {
         assert_eq!(rules.begin(counts(2), false), full);
         assert_eq!(rules.begin(counts(0), true), Ok(()));
         assert_eq!(rules.begin(counts(1), true), full);
-        for (total, outlived) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
-            assert_eq!(rules.outlived(total), outlived);
+        for (total, evictable_up_to) in [(1, 0), (1000, 0), (1001, 1), (2500, 1500)] {
+            assert_eq!(rules.evictable_up_to(total), evictable_up_to);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The use cases of the desk; a handle that is cheap to clone.
+//! The desk's use cases; a handle that is cheap to clone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,18 @@ use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::store::{NewEvent, Recorded, Store};
 use crate::storage::{Clock, FreeSpace, carried_through};
 
-/// The desk.
 #[derive(Debug, Clone)]
 pub struct Deliveries {
     store: Arc<dyn Store>,
     stale_after: Duration,
     /// Advances with the uptime.
     clock: Clock,
-    /// What must be left for the public's events; nothing for the staff's.
+    /// What must be free for the public's events; None for the staff's.
     space: Option<FreeSpace>,
     metrics: Metrics,
 }
 
 impl Deliveries {
-    /// A desk that keeps its deliveries in this store.
     pub fn new(store: Arc<dyn Store>, stale_after: Duration, metrics: Metrics) -> Self {
         Self {
             store,
@@ -35,7 +33,7 @@ impl Deliveries {
         }
     }
 
-    /// The desk as the public meets it, which takes nothing in while too little space is left.
+    /// The desk for the public, which accepts no events while space is low.
     #[must_use]
     pub fn public(self, space: FreeSpace) -> Self {
         Self {
@@ -44,18 +42,16 @@ impl Deliveries {
         }
     }
 
-    /// Whether there is space for an event.
-    ///
     /// # Errors
-    /// [`SpaceLow`], if this is the public's desk and too little is left.
+    /// [`SpaceLow`], if this is the public's desk and less than the minimum is free.
     pub fn check_space(&self) -> Result<(), SpaceLow> {
         self.space.as_ref().map_or(Ok(()), FreeSpace::check)
     }
 
-    /// Records an event. Once this has answered, no crash can take it away.
+    /// Records an event. Durable once it has answered.
     ///
     /// # Errors
-    /// See [`RecordError`]; nothing of the event is kept then.
+    /// See [`RecordError`]; nothing of the event is stored then.
     pub async fn record(
         &self,
         delivery: DeliveryId,
@@ -86,8 +82,6 @@ impl Deliveries {
         self.store.ongoing().await
     }
 
-    /// One delivery.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, Unavailable> {
@@ -102,41 +96,36 @@ impl Deliveries {
         self.store.history(id).await
     }
 
-    /// One event.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn event(&self, id: DeliveryId, sequence: u32) -> Result<Option<Event>, Unavailable> {
         self.store.event(id, sequence).await
     }
 
-    /// How many deliveries there are.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn counts(&self) -> Result<Counts, Unavailable> {
         self.store.counts().await
     }
 
-    /// Silence after which an ongoing delivery is stale.
+    /// Time without an event after which an ongoing delivery is stale.
     pub fn stale_after(&self) -> Duration {
         self.stale_after
     }
 
-    /// The time by which silence is measured: the wall clock's, unless that is ahead of the uptime. A clock that jumps ahead
-    /// makes nobody silent.
+    /// The time for staleness: the wall clock's, but never ahead of the uptime. A jump of the wall clock makes no delivery
+    /// stale.
     pub fn time(&self) -> Timestamp {
         Timestamp::now().min(self.clock.now())
     }
 
-    /// A number that changes whenever something was recorded. Taken before a question it stands for what the answer
-    /// tells, or less.
+    /// Changes with every recorded event. Read before a query it is a lower bound of what the query saw.
     pub fn version(&self) -> u64 {
         self.store.version()
     }
 }
 
-/// The time, as precisely as every store keeps it: in microseconds.
+/// The time in microseconds, the stores' precision.
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)

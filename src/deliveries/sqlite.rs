@@ -1,7 +1,7 @@
 //! Deliveries in `SQLite`.
 //!
-//! A delivery's number is its place by first event; the total is the last number. What is pushed out leaves with the event
-//! that pushes it.
+//! A delivery's number is its place by first event; the total is the last number. Evicted deliveries are deleted in the transaction
+//! of the event that evicts them.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -10,11 +10,10 @@ use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
-use crate::storage::sqlite::{Database, Invariant, Micros, Undone, application};
+use crate::storage::sqlite::{Abort, Database, Invariant, Micros, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'd');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`].
+/// See [`crate::storage::sqlite::Settings`].
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE deliveries (
         number     INTEGER PRIMARY KEY,
@@ -42,7 +41,6 @@ pub const MIGRATIONS: &[&str] = &["
     INSERT INTO counts VALUES (1, 0, 0);
 "];
 
-/// What holds in every file.
 pub const INVARIANTS: &[Invariant] = &[
     Invariant {
         name: "the ongoing deliveries are as many as were counted",
@@ -55,10 +53,9 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
-/// Deliveries that are deleted with each new one.
-pub const PUSHED_OUT_AT_ONCE: u32 = 20;
+/// Most deliveries that are evicted with each new one.
+pub const EVICTED_PER_EVENT: u32 = 20;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
@@ -66,7 +63,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`].
+    /// The database must have been opened with [`MIGRATIONS`].
     pub fn new(database: Database, rules: Rules) -> Self {
         Self { database, rules }
     }
@@ -138,18 +135,18 @@ impl Store for Sqlite {
     }
 }
 
-impl From<Refusal> for Undone<Refusal> {
+impl From<Refusal> for Abort<Refusal> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-/// Runs inside the transaction that keeps the event.
+/// Runs in the caller's transaction.
 fn record(
     connection: &Connection,
     rules: &Rules,
     new: &NewEvent,
-) -> Result<Recorded, Undone<Refusal>> {
+) -> Result<Recorded, Abort<Refusal>> {
     let Some((number, before)) = find(connection, &new.delivery)? else {
         return begin(connection, rules, new);
     };
@@ -164,7 +161,7 @@ fn record(
     let event = Event {
         sequence: rules.next(Some((before.state, before.events)), new.event_type)?,
         event_type: new.event_type,
-        // Clocks are set back, and events overtake one another on their way here.
+        // Clocks are set back, and requests overtake one another.
         received_at: new.received_at.max(before.updated_at),
     };
     add(connection, number, &event, new.key.as_deref())?;
@@ -190,7 +187,7 @@ fn begin(
     connection: &Connection,
     rules: &Rules,
     new: &NewEvent,
-) -> Result<Recorded, Undone<Refusal>> {
+) -> Result<Recorded, Abort<Refusal>> {
     let sequence = rules.next(None, new.event_type)?;
     let counts = counts(connection)?;
     rules.begin(counts, new.is_public)?;
@@ -213,18 +210,18 @@ fn begin(
     connection
         .prepare_cached("UPDATE counts SET ongoing = ongoing + 1, total = ?")?
         .execute([number])?;
-    push_out(connection, rules.outlived(number))?;
+    evict(connection, rules.evictable_up_to(number))?;
     Ok(Recorded::New(event))
 }
 
-/// Deletes what is over and numbered up to here: the oldest, and not more at once than other operations can wait for. What is
-/// left, after `deliveries.kept` was lowered, goes with the deliveries to come.
-fn push_out(connection: &Connection, outlived: u64) -> rusqlite::Result<()> {
+/// Deletes the oldest finished deliveries with numbers up to `evictable_up_to`, a bounded number, so that other operations do not
+/// wait. The rest, after `deliveries.kept` was lowered, is deleted with later deliveries.
+fn evict(connection: &Connection, evictable_up_to: u64) -> rusqlite::Result<()> {
     let over: Vec<u64> = connection
         .prepare_cached(
             "SELECT number FROM deliveries WHERE state >= 4 AND number <= ? ORDER BY number LIMIT ?",
         )?
-        .query_map(params![outlived, PUSHED_OUT_AT_ONCE], |row| row.get(0))?
+        .query_map(params![evictable_up_to, EVICTED_PER_EVENT], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     for number in over {
         connection
@@ -311,7 +308,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-/// The numbers stand in files, so they stay as they are; final states are from 4 on.
+/// The numbers are stored, so they must not change; final states are from 4 on.
 fn number(event_type: EventType) -> i64 {
     match event_type {
         EventType::ParcelCollected => 1,

@@ -1,4 +1,4 @@
-//! The port: what the desk needs kept.
+//! The store's port.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,59 +8,54 @@ use jiff::Timestamp;
 use super::error::{RecordError, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
 
-/// An answer that takes its time. Boxed, so that the service need not know which store it has.
+/// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T, E = Unavailable> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
-/// An event as it came in.
+/// A reported event.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Of which delivery.
     pub delivery: DeliveryId,
-    /// What happened.
     pub event_type: EventType,
-    /// By which it is recognised when it is sent again; 1 to 255 bytes.
+    /// Identifies a repeated event; 1 to 255 bytes.
     pub key: Option<Box<str>>,
-    /// When it came in.
     pub received_at: Timestamp,
     /// It came from the public network.
     pub is_public: bool,
 }
 
-/// What became of an event that was accepted.
+/// The result of an accepted event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// It is kept.
     New(Event),
-    /// It had been kept before.
+    /// It was stored before.
     Replayed(Event),
 }
 
-/// Keeps deliveries. A store is made with the desk's [`Rules`](super::rules::Rules), asks them whether an event is
-/// accepted, and keeps the event, the counts and what is pushed out together, or nothing of it.
+/// Stores deliveries. A store is created with the desk's [`Rules`](super::rules::Rules), by which it decides about an event; it
+/// stores the event and the counts and evicts deliveries in one transaction.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Keeps an event; answers once no crash can take it away.
+    /// Stores an event. Durable once it has answered.
     fn record(&self, event: NewEvent) -> Answer<'_, Recorded, RecordError>;
 
     /// All ongoing deliveries, oldest first by their first event.
     fn ongoing(&self) -> Answer<'_, Vec<Delivery>>;
 
-    /// One delivery; nothing if it is not kept.
+    /// None if it is unknown or evicted.
     fn delivery(&self, id: DeliveryId) -> Answer<'_, Option<Delivery>>;
 
-    /// One delivery with all its events; nothing if it is not kept.
+    /// A delivery with all its events; None if it is unknown or evicted.
     fn history(&self, id: DeliveryId) -> Answer<'_, Option<History>>;
 
-    /// One event; nothing if there is none, or its delivery is not kept.
+    /// None if there is none, or its delivery was evicted.
     fn event(&self, id: DeliveryId, sequence: u32) -> Answer<'_, Option<Event>>;
 
-    /// How many deliveries there are.
     fn counts(&self) -> Answer<'_, Counts>;
 
-    /// A number that changes whenever something was kept. Taken before a read it stands for what the read saw, or less.
+    /// Changes with every commit. Read before a query it is a lower bound of what the query saw.
     fn version(&self) -> u64;
 }
 
-/// A store that was never opened: for describing the desk's API.
+/// A store without a database: to describe the desk's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Closed;
 
@@ -98,6 +93,6 @@ impl Store for Closed {
     }
 }
 
-/// What every store must do, whatever its engine.
+/// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

@@ -1,32 +1,28 @@
-//! Whether the statistics agree with the ledger. Pure: what is compared was read by a store.
+//! Whether the statistics agree with the ledger. Pure: a store reads both.
 
 use std::fmt;
 
 use super::model::Outcome;
 
-/// The packages of one type that came to one outcome, counted in two ways.
+/// The packages of one type and outcome, counted in two ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The type's name.
     pub type_name: String,
-    /// What became of them.
     pub outcome: Outcome,
     /// Rows of the ledger.
     pub ledger: u64,
-    /// Rows that were forgotten (`packages.remember`).
+    /// Expired rows (`packages.remember`).
     pub forgotten: u64,
-    /// What the statistics say.
+    /// The statistics' count.
     pub counted: u64,
 }
 
 impl Line {
-    /// Both ways come to the same.
     pub fn agrees(&self) -> bool {
         self.ledger + self.forgotten == self.counted
     }
 }
 
-/// All types and outcomes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Audit {
     /// By type and outcome.
@@ -34,7 +30,6 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Both ways come to the same everywhere.
     pub fn agrees(&self) -> bool {
         self.lines.iter().all(Line::agrees)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a package, without HTTP: nothing but that nobody could be asked. What is malformed never comes this
-//! far, and what was sent before is an answer.
+//! The desk's only error is that the store does not answer. Malformed requests are rejected before, and a duplicate is an
+//! answer.
 
 pub use crate::storage::{SpaceLow, Unavailable};

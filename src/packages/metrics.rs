@@ -1,5 +1,3 @@
-//! What the desk counts.
-
 use std::fmt;
 
 use metrics::{Counter, counter, describe_counter};
@@ -7,7 +5,6 @@ use metrics::{Counter, counter, describe_counter};
 use super::error::Unavailable;
 use super::model::{Outcome, Sent};
 
-/// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     delivered: Counter,
@@ -31,7 +28,7 @@ const SENT: &str = "odyssey_packages_sent_total";
 const PREFERENCES: &str = "odyssey_packages_preferences_total";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(SENT, "Requests to send a package, by result");
         describe_counter!(

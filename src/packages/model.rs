@@ -1,4 +1,4 @@
-//! Packages, preferences, and what follows from them. Pure.
+//! Packages, preferences, and the decision between delivered and dropped. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,20 +9,18 @@ use siphasher::sip::SipHasher24;
 
 use crate::values::id;
 
-/// The longest id of a package, a sender or a recipient, in characters.
+/// Longest id of a package, a sender or a recipient, in characters.
 pub const ID_CHARS_MAX: usize = 128;
-/// The longest name of a type, in characters.
 pub const TYPE_CHARS_MAX: usize = 64;
-/// Types whose preference must be part of every update of preferences, if they are configured; others may be left out.
-pub const ALWAYS_SAID: [&str; 2] = ["personal", "marketing"];
+/// Types that every update of preferences must contain, if they are configured.
+pub const ALWAYS_REQUIRED: [&str; 2] = ["personal", "marketing"];
 
-/// The name of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes,
-/// none of them a control character, in NFC. Ids are asked for in paths, so none has a dot segment.
+/// The id of a package, a sender or a recipient: 1 to [`ID_CHARS_MAX`] characters and at most [`id::bytes_max`] bytes, without
+/// control characters, in NFC. Ids are path segments, so `.` and `..` are excluded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id, or nothing if it is none.
     pub fn parse(text: &str) -> Option<Self> {
         let id = id::parse(text, ID_CHARS_MAX)?;
         id::is_addressable(&id).then(|| Self(id.into()))
@@ -40,22 +38,22 @@ impl fmt::Display for Id {
     }
 }
 
-/// A kind of package: its place among [`Types`].
+/// A type of package: its index in [`Types`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PackageType(pub usize);
 
-/// The kinds of packages there are.
+/// The configured types of packages.
 #[derive(Debug, Clone)]
 pub struct Types {
-    /// Name, and whether it is taken by a recipient who has said nothing.
-    kinds: Vec<(Box<str>, bool)>,
+    /// Name, and whether it is accepted without a preference.
+    types: Vec<(Box<str>, bool)>,
 }
 
 impl Types {
-    /// These types, of which those in `opt_in` are only delivered to who asked for them.
+    /// These types; those in `opt_in` are only delivered if the recipient has accepted them.
     ///
     /// # Errors
-    /// A sentence, if a name is none, comes twice, or stands in `opt_in` only.
+    /// A sentence, if a name is invalid, duplicate, or only in `opt_in`.
     pub fn new(names: &[String], opt_in: &[String]) -> Result<Self, String> {
         if names.is_empty() {
             return Err("there must be at least one type".to_owned());
@@ -75,53 +73,48 @@ impl Types {
         if let Some(stray) = opt_in.iter().find(|name| !names.contains(name)) {
             return Err(format!("{stray:?} is not one of the types"));
         }
-        let kind = |name: &String| (name.as_str().into(), !opt_in.contains(name));
+        let entry = |name: &String| (name.as_str().into(), !opt_in.contains(name));
         Ok(Self {
-            kinds: names.iter().map(kind).collect(),
+            types: names.iter().map(entry).collect(),
         })
     }
 
-    /// The type of this name.
     pub fn find(&self, name: &str) -> Option<PackageType> {
-        let mut names = self.kinds.iter();
-        names.position(|kind| &*kind.0 == name).map(PackageType)
+        let mut names = self.types.iter();
+        names.position(|entry| &*entry.0 == name).map(PackageType)
     }
 
-    /// All of them, as configured.
+    /// In the order of the configuration.
     pub fn all(&self) -> impl Iterator<Item = (PackageType, &str)> {
-        let numbered = self.kinds.iter().enumerate();
-        numbered.map(|(at, kind)| (PackageType(at), &*kind.0))
+        let numbered = self.types.iter().enumerate();
+        numbered.map(|(at, entry)| (PackageType(at), &*entry.0))
     }
 
-    /// The type's name.
     pub fn name(&self, package_type: PackageType) -> &str {
-        &self.kinds[package_type.0].0
+        &self.types[package_type.0].0
     }
 
-    /// Whether a recipient who has said nothing takes it.
-    pub fn is_taken_by_default(&self, package_type: PackageType) -> bool {
-        self.kinds[package_type.0].1
+    /// Whether it is accepted without a preference.
+    pub fn is_accepted_by_default(&self, package_type: PackageType) -> bool {
+        self.types[package_type.0].1
     }
 }
 
 /// A package to be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// Its name; this alone identifies it.
+    /// This alone identifies it.
     pub id: Id,
-    /// When the sender began.
+    /// When the sender sent it.
     pub timestamp: Timestamp,
-    /// From whom.
     pub sender: Id,
-    /// For whom.
     pub recipient: Id,
-    /// Of what kind.
     pub package_type: PackageType,
 }
 
 impl Package {
-    /// A digest of everything but the id. It stands in files, so it stays as it is: SipHash-2-4 with the key 0, of the
-    /// timestamp in microseconds, then sender, recipient and type's name, each with its length before it.
+    /// A digest of everything except the id. It is stored, so its definition must not change: SipHash-2-4 with the key 0, of
+    /// the timestamp in microseconds, then sender, recipient and type's name, each preceded by its length.
     pub fn digest(&self, types: &Types) -> u64 {
         let mut digest = SipHasher24::new();
         digest.write(&self.timestamp.as_microsecond().to_le_bytes());
@@ -134,18 +127,18 @@ impl Package {
     }
 }
 
-/// What a recipient has said of one type.
+/// A recipient's preference for one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word {
-    /// When, by the request.
+pub struct Preference {
+    /// From the request.
     pub timestamp: Timestamp,
-    /// Whether it is taken.
+    /// Whether the type is accepted.
     pub takes: bool,
 }
 
-impl Word {
-    /// Which of two words holds: the later one, and of two at the same time the refusal. Neither order nor repetition
-    /// changes what comes out.
+impl Preference {
+    /// Which of two preferences holds: the later one, and of two with the same timestamp the refusal. The result does not
+    /// depend on order or repetition.
     #[must_use]
     pub fn merged(self, other: Self) -> Self {
         match self.timestamp.cmp(&other.timestamp) {
@@ -159,49 +152,45 @@ impl Word {
     }
 }
 
-/// What a recipient has said of some types.
-pub type Words = BTreeMap<PackageType, Word>;
+/// A recipient's preferences by type.
+pub type Preferences = BTreeMap<PackageType, Preference>;
 
-/// What a recipient says.
+/// An update of preferences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
-    /// Who.
     pub recipient: Id,
-    /// When.
     pub timestamp: Timestamp,
-    /// Which types they take or do not; others stay as they are.
+    /// Types that are not in it keep their preference.
     pub takes: BTreeMap<PackageType, bool>,
 }
 
 impl Update {
-    /// What holds once this was said too, and whether all of it holds.
-    pub fn merged_into(&self, before: &Words) -> (Words, bool) {
+    /// The preferences after this update, and whether all of it was applied.
+    pub fn merged_into(&self, before: &Preferences) -> (Preferences, bool) {
         let mut after = before.clone();
         let mut applied = true;
         for (&package_type, &takes) in &self.takes {
-            let said = Word {
+            let new = Preference {
                 timestamp: self.timestamp,
                 takes,
             };
-            let word = after.entry(package_type).or_insert(said);
-            *word = word.merged(said);
-            applied &= *word == said;
+            let preference = after.entry(package_type).or_insert(new);
+            *preference = preference.merged(new);
+            applied &= *preference == new;
         }
         (after, applied)
     }
 }
 
-/// What became of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It was delivered.
     Delivered,
     /// The recipient had declined its type.
     Dropped,
 }
 
 impl Outcome {
-    /// The word the API uses.
+    /// The API's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -210,21 +199,26 @@ impl Outcome {
     }
 }
 
-/// A processed package, as the ledger has it.
+/// A row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Processed {
-    /// What became of it.
     pub outcome: Outcome,
     /// The name of its type, which may no longer be configured.
     pub type_name: Box<str>,
-    /// When the preference was said that decided; nothing if none had been said.
+    /// Timestamp of the preference that decided; None if there was none.
     pub preference_timestamp: Option<Timestamp>,
 }
 
 impl Processed {
-    /// What becomes of a package of this type whose recipient has said this of it.
-    pub fn decide(types: &Types, package_type: PackageType, word: Option<Word>) -> Self {
-        let takes = word.map_or(types.is_taken_by_default(package_type), |word| word.takes);
+    /// The outcome of a package of this type, given the recipient's preference for it.
+    pub fn decide(
+        types: &Types,
+        package_type: PackageType,
+        preference: Option<Preference>,
+    ) -> Self {
+        let takes = preference.map_or(types.is_accepted_by_default(package_type), |preference| {
+            preference.takes
+        });
         Self {
             outcome: if takes {
                 Outcome::Delivered
@@ -232,42 +226,40 @@ impl Processed {
                 Outcome::Dropped
             },
             type_name: types.name(package_type).into(),
-            preference_timestamp: word.map(|word| word.timestamp),
+            preference_timestamp: preference.map(|preference| preference.timestamp),
         }
     }
 }
 
-/// What a sender is told.
+/// The answer to a sender.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// The first outcome.
     pub processed: Processed,
-    /// It had been sent before.
+    /// It was sent before, ...
     pub duplicate: bool,
     /// ... with other fields.
     pub mismatch: bool,
 }
 
-/// How many packages of one type came to what.
+/// Packages of one type by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Delivered.
     pub delivered: u64,
-    /// Dropped.
     pub dropped: u64,
 }
 
-/// How many there were since the beginning.
+/// Counts since the beginning.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Packages by type's name; of types that were configured once, too.
+    /// By the type's name, including types that are no longer configured.
     pub by_type: BTreeMap<String, Tally>,
     /// Malformed requests.
     pub rejected: u64,
 }
 
 impl Statistics {
-    /// All types together.
+    /// The sum of all types.
     pub fn total(&self) -> Tally {
         self.by_type
             .values()
@@ -329,16 +321,17 @@ mod tests {
     #[test]
     fn without_a_word_the_default_decides_and_with_one_the_word() {
         let types = types(&["marketing"]);
-        let decided = |package_type, word| Processed::decide(&types, package_type, word);
+        let decided =
+            |package_type, preference| Processed::decide(&types, package_type, preference);
         assert_eq!(decided(PERSONAL, None).outcome, Outcome::Delivered);
         assert_eq!(decided(MARKETING, None).outcome, Outcome::Dropped);
         assert_eq!(decided(MARKETING, None).preference_timestamp, None);
         for (takes, outcome) in [(true, Outcome::Delivered), (false, Outcome::Dropped)] {
-            let word = Word {
+            let preference = Preference {
                 timestamp: at(7),
                 takes,
             };
-            let processed = decided(PERSONAL, Some(word));
+            let processed = decided(PERSONAL, Some(preference));
             assert_eq!(processed.outcome, outcome);
             assert_eq!(processed.preference_timestamp, Some(at(7)));
         }
@@ -351,11 +344,17 @@ mod tests {
             timestamp: at(second),
             takes: [(PERSONAL, takes)].into(),
         };
-        let (words, applied) = update(5, true).merged_into(&Words::new());
+        let (preferences, applied) = update(5, true).merged_into(&Preferences::new());
         assert!(applied);
-        assert_eq!(update(4, false).merged_into(&words), (words.clone(), false));
-        assert_eq!(update(5, true).merged_into(&words), (words.clone(), true));
-        let (refused, applied) = update(5, false).merged_into(&words);
+        assert_eq!(
+            update(4, false).merged_into(&preferences),
+            (preferences.clone(), false)
+        );
+        assert_eq!(
+            update(5, true).merged_into(&preferences),
+            (preferences.clone(), true)
+        );
+        let (refused, applied) = update(5, false).merged_into(&preferences);
         assert!(applied && !refused[&PERSONAL].takes);
         assert_eq!(update(5, true).merged_into(&refused), (refused, false));
     }
@@ -404,11 +403,11 @@ mod tests {
                 .prop_flat_map(|updates| (Just(updates.clone()), Just(updates).prop_shuffle())),
         ) {
             let last = |updates: &[Update]| {
-                let said = updates.iter();
-                said.fold(Words::new(), |words, update| update.merged_into(&words).0)
+                let updates = updates.iter();
+                updates.fold(Preferences::new(), |preferences, update| update.merged_into(&preferences).0)
             };
             prop_assert_eq!(last(&updates), last(&permuted));
-            // Nor does being told twice.
+            // Nor does a repetition.
             let twice = [updates.clone(), permuted].concat();
             prop_assert_eq!(last(&updates), last(&twice));
         }

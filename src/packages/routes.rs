@@ -1,4 +1,4 @@
-//! Packages over HTTP: paths and handlers. What goes over the wire is in `wire`.
+//! HTTP paths and handlers. The wire format is in `wire`.
 
 mod wire;
 
@@ -23,10 +23,10 @@ use crate::http::params::Path;
 use crate::http::responses::{IgnoredBody, JsonBody, NamedById, Stored};
 use crate::values::id::bytes_max;
 
-/// What does not stand for itself in a URL (RFC 3986, section 2.3), and the dot: two of them would lead elsewhere.
+/// Escapes all but RFC 3986's unreserved characters (section 2.3), and the dot: `..` would be another path.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug, Clone)]
 pub struct Desk {
     packages: Packages,
@@ -35,7 +35,6 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// The desk, and the bounds of request bodies.
     pub fn new(packages: Packages, limits: BodyLimits) -> Self {
         Self {
             packages,
@@ -44,7 +43,7 @@ impl Desk {
         }
     }
 
-    /// Counts what was malformed, and refuses the rest while too little space is left.
+    /// Counts malformed requests, and refuses the others while space is low.
     fn checked<T>(&self, read: Result<T, Problem>) -> Result<T, Problem> {
         if read.is_err() {
             self.packages.reject();
@@ -61,7 +60,6 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-/// What senders and recipients may do.
 pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     let routes = [
         routes!(send_package),
@@ -73,7 +71,6 @@ pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     with_state(routes, desk)
 }
 
-/// What the staff may see, and reset.
 pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
     let routes = [
         routes!(get_package),
@@ -85,15 +82,15 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
 
 /// Send a package
 ///
-/// Delivered, or dropped if its recipient has declined its type: 201. The `package_id` alone identifies it: sent again,
-/// by whomever, it is not processed again, and the answer is 200 with the first outcome.
+/// Delivered, or dropped if its recipient has declined its type: 201. The `package_id` alone identifies it: if it was sent before,
+/// by any sender, it is not processed again, and the answer is 200 with the first outcome.
 #[utoipa::path(
     post, path = "/packages", tag = "packages",
     request_body(content = NewPackage, content_type = "application/json"),
     responses(
         JsonBody,
         Stored,
-        (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Where to ask for it"))),
+        (status = 201, description = "Processed", body = SentPackage, headers(("Location" = String, description = "Its URL"))),
         (status = 200, description = "Processed before; its first outcome", body = SentPackage),
     ),
 )]
@@ -118,7 +115,7 @@ async fn send_package(
     Ok(response)
 }
 
-/// What became of a package
+/// Get a package's outcome
 #[utoipa::path(
     get, path = "/packages/{package_id}", tag = "packages",
     params(("package_id" = String, Path, min_length = 1, max_length = 128)),
@@ -126,7 +123,7 @@ async fn send_package(
         Stored,
         NamedById,
         (status = 200, description = "What became of it", body = PackageState),
-        (status = 404, description = "Never sent, or forgotten", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Never sent, or expired", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_package(
@@ -140,24 +137,24 @@ async fn get_package(
             StatusCode::NOT_FOUND,
             "package-unknown",
             "No such package",
-            "No package of this id was ever sent, or it is forgotten.",
+            "No package with this id was ever sent, or it has expired.",
         )
     })?;
     Ok(no_store(&PackageState::of(&id, processed)))
 }
 
-/// Say what is taken
+/// Set preferences
 ///
-/// The latest word holds by its `timestamp`, in whatever order words arrive; of two at the same time, the refusal. A type
-/// that is not named stays as it is; `personal_preference` and `marketing_preference` must be. With `packages.future_max`
-/// a `timestamp` further ahead of the server's clock is answered 422.
+/// Per type the preference with the latest `timestamp` holds, in whatever order updates arrive; of two with the same timestamp, the
+/// refusal. A type that is not in the update keeps its preference; `personal_preference` and `marketing_preference` are required.
+/// With `packages.future_max` a `timestamp` further ahead of the server's clock is answered 422.
 #[utoipa::path(
     put, path = "/preferences", tag = "packages",
     request_body(content = NewPreferences, content_type = "application/json"),
     responses(
         JsonBody,
         Stored,
-        (status = 200, description = "What holds now", body = Preferences),
+        (status = 200, description = "The preferences after it", body = Preferences),
     ),
 )]
 async fn update_preferences(
@@ -174,9 +171,9 @@ async fn update_preferences(
     Ok(no_store(&preferences))
 }
 
-/// What a recipient takes
+/// Get preferences
 ///
-/// Of somebody who has said nothing: the defaults.
+/// Without preferences: the defaults.
 #[utoipa::path(
     get, path = "/preferences/{recipient_id}", tag = "packages",
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
@@ -198,9 +195,9 @@ async fn get_preferences(
 
 /// Reset a recipient's preferences
 ///
-/// For a recipient who is shut out, because a preference of theirs is stamped far in the future. The defaults hold from now
-/// on, and the next preference is applied whatever its `timestamp`: an older one that was still on its way, too, so let the
-/// recipient say again what they take. It may be repeated. Packages that were processed before stay as they are.
+/// For a recipient who is locked out by a preference with a `timestamp` far in the future. The defaults hold from now on, and the
+/// next preference is applied whatever its `timestamp`, also an older one that arrives late: let the recipient set their preferences
+/// again. Idempotent. Packages that were processed before keep their outcome.
 #[utoipa::path(
     delete, path = "/preferences/{recipient_id}", tag = "packages",
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
@@ -208,7 +205,7 @@ async fn get_preferences(
         IgnoredBody,
         Stored,
         NamedById,
-        (status = 200, description = "What they take now: the defaults", body = Preferences),
+        (status = 200, description = "The preferences now: the defaults", body = Preferences),
     ),
 )]
 async fn reset_preferences(
@@ -222,9 +219,9 @@ async fn reset_preferences(
     Ok(no_store(&preferences))
 }
 
-/// How many there were
+/// Get statistics
 ///
-/// Since the beginning. What was dropped are valid packages that their recipients had declined.
+/// Since the beginning. Dropped packages are valid ones that their recipients had declined.
 #[utoipa::path(
     get, path = "/statistics", tag = "packages",
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of statistics that the client has")),

@@ -1,4 +1,4 @@
-//! The use cases of the desk; a handle that is cheap to clone.
+//! The desk's use cases; a handle that is cheap to clone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,14 +9,15 @@ use tokio::sync::{Notify, OnceCell};
 
 use super::error::{SpaceLow, Unavailable};
 use super::metrics::Metrics;
-use super::model::{Id, Package, PackageType, Processed, Sent, Statistics, Types, Update, Words};
+use super::model::{
+    Id, Package, PackageType, Preferences, Processed, Sent, Statistics, Types, Update,
+};
 use super::store::Store;
 use crate::storage::{FreeSpace, carried_through};
 
-/// Time between two commits for malformed requests alone.
-const KEEP_EVERY: Duration = Duration::from_millis(250);
+/// Interval of commits for malformed requests alone.
+const STORE_EVERY: Duration = Duration::from_millis(250);
 
-/// The desk.
 #[derive(Debug, Clone)]
 pub struct Packages {
     store: Arc<dyn Store>,
@@ -27,13 +28,13 @@ pub struct Packages {
     metrics: Metrics,
 }
 
-/// How many malformed requests there were. They are counted here and stored a few times a second: whoever sends nothing
-/// else costs no flush for each.
+/// The number of malformed requests. They are counted in memory and stored a few times a second: otherwise each would cost a
+/// flush.
 #[derive(Debug, Default)]
 struct Rejected {
-    /// Since the beginning, before this process; read before this process stores a number for the first time.
+    /// The stored number before this process; read before this process stores one.
     before: OnceCell<u64>,
-    /// By this process.
+    /// Counted by this process.
     counted: AtomicU64,
     more: Notify,
 }
@@ -45,8 +46,8 @@ impl Rejected {
 }
 
 impl Packages {
-    /// A desk for these types, which keeps everything in this store. `future_max`: how far ahead of the clock a preference
-    /// may be stamped; nothing for any time. `space`: what must be left, as the public alone writes here.
+    /// `future_max`: how far ahead of the clock a preference's timestamp may be; None for any. `space`: what must be free,
+    /// since only the public writes here.
     pub fn new(
         store: Arc<dyn Store>,
         types: Arc<Types>,
@@ -64,18 +65,16 @@ impl Packages {
         }
     }
 
-    /// Whether there is space for a package or a preference.
-    ///
     /// # Errors
-    /// [`SpaceLow`], if too little is left.
+    /// [`SpaceLow`], if less than the minimum is free.
     pub fn check_space(&self) -> Result<(), SpaceLow> {
         self.space.check()
     }
 
-    /// Sends a package, if it was not sent before. Once this has answered, no crash can take it away.
+    /// Processes a package, unless it was sent before. Durable once it has answered.
     ///
     /// # Errors
-    /// See [`Unavailable`]; the package may be sent again.
+    /// See [`Unavailable`]; a retry is safe.
     pub async fn send(&self, package: Package) -> Result<Sent, Unavailable> {
         let Self { store, metrics, .. } = self.clone();
         carried_through(async move {
@@ -86,33 +85,31 @@ impl Packages {
         .await
     }
 
-    /// What became of a package.
-    ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn package(&self, id: Id) -> Result<Option<Processed>, Unavailable> {
         self.store.package(id).await
     }
 
-    /// Keeps what a recipient says: what they take from now on, by type, and whether all that was said holds.
+    /// Applies an update: the preferences after it, by type, and whether all of it was applied.
     ///
     /// # Errors
-    /// See [`Unavailable`]; it may be said again.
+    /// See [`Unavailable`]; a retry is safe.
     pub async fn update(
         &self,
         update: Update,
     ) -> Result<(Vec<(PackageType, bool)>, bool), Unavailable> {
         let Self { store, metrics, .. } = self.clone();
         let updated = carried_through(async move {
-            let (words, applied) = store.update(update).await?;
+            let (preferences, applied) = store.update(update).await?;
             metrics.updated(applied);
-            Ok((words, applied))
+            Ok((preferences, applied))
         });
-        let (words, applied) = updated.await?;
-        Ok((self.taken(&words), applied))
+        let (preferences, applied) = updated.await?;
+        Ok((self.effective(&preferences), applied))
     }
 
-    /// What a recipient takes, by type.
+    /// A recipient's preferences by type, defaults included.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -120,15 +117,15 @@ impl Packages {
         &self,
         recipient: Id,
     ) -> Result<Vec<(PackageType, bool)>, Unavailable> {
-        let words = self.store.words(recipient).await?;
-        Ok(self.taken(&words))
+        let preferences = self.store.preferences(recipient).await?;
+        Ok(self.effective(&preferences))
     }
 
-    /// Forgets what a recipient has said: the defaults hold, and the next preference is applied whatever its timestamp. So is
-    /// an older one that is still on its way: nothing remains by which it could be told from a new one.
+    /// Deletes a recipient's preferences: the defaults hold, and the next preference is applied whatever its timestamp, also an older
+    /// one that arrives late: nothing is left to compare it to.
     ///
     /// # Errors
-    /// See [`Unavailable`]; it may be repeated.
+    /// See [`Unavailable`]; a retry is safe.
     pub async fn reset(&self, recipient: Id) -> Result<Vec<(PackageType, bool)>, Unavailable> {
         let Self { store, metrics, .. } = self.clone();
         let reset = carried_through(async move {
@@ -137,40 +134,43 @@ impl Packages {
             Ok(())
         });
         reset.await?;
-        Ok(self.taken(&Words::new()))
+        Ok(self.effective(&Preferences::new()))
     }
 
-    /// The latest timestamp that a preference may have now; nothing if it may have any.
+    /// The latest timestamp that a preference may have now; None if it may have any.
     pub fn latest(&self, now: Timestamp) -> Option<Timestamp> {
         let ahead = SignedDuration::try_from(self.future_max?).unwrap_or(SignedDuration::MAX);
         Some(now.checked_add(ahead).unwrap_or(Timestamp::MAX))
     }
 
-    fn taken(&self, words: &Words) -> Vec<(PackageType, bool)> {
+    fn effective(&self, preferences: &Preferences) -> Vec<(PackageType, bool)> {
         let types = self.types.all();
         let taken = |(package_type, _)| {
-            let word = words.get(&package_type);
-            let by_default = self.types.is_taken_by_default(package_type);
-            (package_type, word.map_or(by_default, |word| word.takes))
+            let preference = preferences.get(&package_type);
+            let by_default = self.types.is_accepted_by_default(package_type);
+            (
+                package_type,
+                preference.map_or(by_default, |preference| preference.takes),
+            )
         };
         types.map(taken).collect()
     }
 
-    /// Counts a malformed request, in memory; see [`Packages::keep_counts`].
+    /// Counts a malformed request, in memory; see [`Packages::store_counts`].
     pub fn reject(&self) {
         self.metrics.rejected();
         self.rejected.counted.fetch_add(1, Ordering::Relaxed);
         self.rejected.more.notify_one();
     }
 
-    /// Stores the number of malformed requests `KEEP_EVERY` so often while there are new ones, for as long as it is polled.
-    /// A crash loses those of the last such time; a stop none, if [`Packages::keep_rejected`] follows.
-    pub async fn keep_counts(&self) {
+    /// Stores the number of malformed requests every `STORE_EVERY` while there are new ones. Never ends. A crash loses those of
+    /// the last interval; a stop none, if [`Packages::store_rejected`] follows.
+    pub async fn store_counts(&self) {
         loop {
             self.rejected.more.notified().await;
-            tokio::time::sleep(KEEP_EVERY).await;
-            if self.keep_rejected().await.is_err() {
-                // Until it succeeds. What the log says of the storage says this too.
+            tokio::time::sleep(STORE_EVERY).await;
+            if self.store_rejected().await.is_err() {
+                // Retried until it succeeds. The storage logs the failure.
                 self.rejected.more.notify_one();
             }
         }
@@ -179,24 +179,24 @@ impl Packages {
     /// Stores the number of malformed requests.
     ///
     /// # Errors
-    /// See [`Unavailable`]; it may be repeated.
-    pub async fn keep_rejected(&self) -> Result<(), Unavailable> {
+    /// See [`Unavailable`]; a retry is safe.
+    pub async fn store_rejected(&self) -> Result<(), Unavailable> {
         if self.rejected.counted() == 0 {
             return Ok(());
         }
         let stored = async { Ok(self.store.statistics().await?.rejected) };
         let before = *self.rejected.before.get_or_try_init(|| stored).await?;
         let total = before + self.rejected.counted();
-        self.store.keep_rejected(total).await
+        self.store.store_rejected(total).await
     }
 
-    /// How many there were since the beginning; every type that is configured is among them.
+    /// Counts since the beginning, including all configured types.
     ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn statistics(&self) -> Result<Statistics, Unavailable> {
         let mut statistics = self.store.statistics().await?;
-        // If nobody has read it yet, this process has stored nothing yet: what was read is from before.
+        // If `before` is not set, this process has stored nothing yet.
         let stored = statistics.rejected;
         let before = self.rejected.before.get_or_init(async || stored).await;
         statistics.rejected = before + self.rejected.counted();
@@ -206,15 +206,13 @@ impl Packages {
         Ok(statistics)
     }
 
-    /// The kinds of packages there are.
     pub fn types(&self) -> &Types {
         &self.types
     }
 
-    /// A number that changes whenever something was kept or counted. Taken before a question it stands for what the answer
-    /// tells, or less.
+    /// Changes with every commit and count. Read before a query it is a lower bound of what the query saw.
     pub fn version(&self) -> u64 {
-        // Both only grow, so their sum never comes to the same again.
+        // Both only grow, so their sum never repeats.
         self.store.version() + self.rejected.counted()
     }
 }

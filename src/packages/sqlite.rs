@@ -1,8 +1,8 @@
 //! Packages in `SQLite`.
 //!
-//! A package's row has its id, its kind (type and outcome in one number), a digest of its other fields, and the time of the
-//! preference that decided: some forty bytes beside the id. The statistics are rows of their own, counted in the transaction
-//! that adds the package.
+//! A package's row has its id, its kind (type and outcome in one number), a digest of its other fields, and the timestamp of the
+//! preference that decided: some forty bytes plus the id. The statistics are rows of their own, counted in the transaction that
+//! adds the package.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,14 +13,15 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::{Audit, Line};
-use super::model::{Id, Outcome, Package, Processed, Sent, Statistics, Types, Update, Word, Words};
+use super::model::{
+    Id, Outcome, Package, Preference, Preferences, Processed, Sent, Statistics, Types, Update,
+};
 use super::store::{Answer, Store};
 use crate::storage::sqlite::{self, Database, Invariant, Micros, OpenError, application};
 
-/// Marks the desk's database.
 pub const APPLICATION: i32 = application(b'p');
-/// The schema, step by step; see [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice
-/// the type's number, and one more for what was dropped.
+/// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. A kind is twice the type's number, plus one
+/// if the package was dropped.
 pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE types (
         number INTEGER PRIMARY KEY,
@@ -69,17 +70,15 @@ pub const MIGRATIONS: &[&str] = &["
     UPDATE OR IGNORE packages SET id = nfc(id) WHERE nfc(id) <> id;
 "];
 
-/// What holds in every file.
 pub const INVARIANTS: &[Invariant] = &[Invariant {
     name: "the statistics agree with the ledger",
     broken: "SELECT 1 FROM counts
              WHERE packages <> forgotten + (SELECT count(*) FROM packages WHERE packages.kind = counts.kind)",
 }];
 
-/// Rows that are forgotten with each new one, so that the ledger shrinks if `packages.remember` does.
-const FORGOTTEN_AT_ONCE: u32 = 4;
+/// Rows that are expired with each new one, so that the ledger shrinks if `packages.remember` does.
+const EXPIRED_PER_PACKAGE: u32 = 4;
 
-/// The store.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
@@ -88,7 +87,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// The store in this database, which was opened with [`MIGRATIONS`]. Rows are forgotten after `remember`, or never.
+    /// The database must have been opened with [`MIGRATIONS`]. Rows expire after `remember`, or never.
     pub fn new(database: Database, types: Arc<Types>, remember: Option<Duration>) -> Self {
         Self {
             database,
@@ -102,10 +101,10 @@ impl Store for Sqlite {
     fn send(&self, package: Package) -> Answer<'_, Sent> {
         let (types, remember) = (Arc::clone(&self.types), self.remember);
         let now = self.database.clock().now();
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             let sent = send(connection, &types, &package)?;
             if let Some(remember) = remember.filter(|_| !sent.duplicate) {
-                grow_older(connection, &package.id, now, remember)?;
+                expire_old(connection, &package.id, now, remember)?;
             }
             Ok(sent)
         }))
@@ -118,21 +117,21 @@ impl Store for Sqlite {
         )
     }
 
-    fn update(&self, update: Update) -> Answer<'_, (Words, bool)> {
+    fn update(&self, update: Update) -> Answer<'_, (Preferences, bool)> {
         let types = Arc::clone(&self.types);
-        Box::pin(self.database.keep(move |connection| {
-            let before = words(connection, &types, &update.recipient)?;
+        Box::pin(self.database.commit(move |connection| {
+            let before = preferences(connection, &types, &update.recipient)?;
             let (after, applied) = update.merged_into(&before);
-            for (package_type, word) in &after {
-                if before.get(package_type) != Some(word) {
+            for (package_type, preference) in &after {
+                if before.get(package_type) != Some(preference) {
                     let number = type_number(connection, types.name(*package_type))?;
                     connection
                         .prepare_cached("INSERT OR REPLACE INTO preferences VALUES (?, ?, ?, ?)")?
                         .execute(params![
                             update.recipient.as_str(),
                             number,
-                            Micros(word.timestamp),
-                            word.takes
+                            Micros(preference.timestamp),
+                            preference.takes
                         ])?;
                 }
             }
@@ -140,16 +139,16 @@ impl Store for Sqlite {
         }))
     }
 
-    fn words(&self, recipient: Id) -> Answer<'_, Words> {
+    fn preferences(&self, recipient: Id) -> Answer<'_, Preferences> {
         let types = Arc::clone(&self.types);
         Box::pin(
             self.database
-                .read(move |connection| words(connection, &types, &recipient)),
+                .read(move |connection| preferences(connection, &types, &recipient)),
         )
     }
 
     fn reset(&self, recipient: Id) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("DELETE FROM preferences WHERE recipient = ?")?
                 .execute([recipient.as_str()])?;
@@ -157,8 +156,8 @@ impl Store for Sqlite {
         }))
     }
 
-    fn keep_rejected(&self, total: u64) -> Answer<'_, ()> {
-        Box::pin(self.database.keep(move |connection| {
+    fn store_rejected(&self, total: u64) -> Answer<'_, ()> {
+        Box::pin(self.database.commit(move |connection| {
             connection
                 .prepare_cached("UPDATE rejected SET requests = ?1 WHERE requests < ?1")?
                 .execute([total])?;
@@ -192,7 +191,7 @@ impl Store for Sqlite {
     }
 }
 
-/// Runs inside the transaction that keeps the package.
+/// Runs in the caller's transaction.
 fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::Result<Sent> {
     let digest = package.digest(types).cast_signed();
     if let Some((processed, first)) = find(connection, &package.id)? {
@@ -203,11 +202,11 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
         });
     }
     let number = type_number(connection, types.name(package.package_type))?;
-    let word = connection
+    let preference = connection
         .prepare_cached("SELECT said_at, takes FROM preferences WHERE recipient = ? AND type = ?")?
-        .query_row(params![package.recipient.as_str(), number], word)
+        .query_row(params![package.recipient.as_str(), number], preference)
         .optional()?;
-    let processed = Processed::decide(types, package.package_type, word);
+    let processed = Processed::decide(types, package.package_type, preference);
     let kind = 2 * number + i64::from(processed.outcome == Outcome::Dropped);
     connection
         .prepare_cached("INSERT INTO packages VALUES (?, ?, ?, ?)")?
@@ -229,9 +228,9 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
     })
 }
 
-/// Notes the age of a new row, and forgets those that are too old. Ages go by the storage's clock: a wall clock that jumps
-/// forgets nothing.
-fn grow_older(
+/// Stores the age of a new row, and deletes expired ones. Ages are measured by the storage's clock: a jump of the wall clock
+/// expires nothing.
+fn expire_old(
     connection: &Connection,
     id: &Id,
     now: Timestamp,
@@ -246,7 +245,7 @@ fn grow_older(
     };
     let old: Vec<(i64, String)> = connection
         .prepare_cached("SELECT place, id, processed_at FROM ages ORDER BY place LIMIT ?")?
-        .query_map([FORGOTTEN_AT_ONCE], |row| {
+        .query_map([EXPIRED_PER_PACKAGE], |row| {
             let Micros(processed_at) = row.get(2)?;
             Ok((processed_at < oldest).then_some((row.get(0)?, row.get(1)?)))
         })?
@@ -267,7 +266,7 @@ fn grow_older(
     Ok(())
 }
 
-/// The ledger's row of this id: what became of it, and the digest it came with.
+/// The ledger's row of this id: its outcome, and its digest.
 fn find(connection: &Connection, id: &Id) -> rusqlite::Result<Option<(Processed, i64)>> {
     connection
         .prepare_cached(
@@ -293,27 +292,31 @@ fn outcome(dropped: bool) -> Outcome {
     }
 }
 
-fn word(row: &Row<'_>) -> rusqlite::Result<Word> {
+fn preference(row: &Row<'_>) -> rusqlite::Result<Preference> {
     let Micros(timestamp) = row.get(0)?;
-    Ok(Word {
+    Ok(Preference {
         timestamp,
         takes: row.get(1)?,
     })
 }
 
-/// What a recipient has said of the types there are; of others, nothing is lost.
-fn words(connection: &Connection, types: &Types, recipient: &Id) -> rusqlite::Result<Words> {
-    let mut said = connection.prepare_cached(
+/// A recipient's preferences for the configured types; preferences for other types stay in the table.
+fn preferences(
+    connection: &Connection,
+    types: &Types,
+    recipient: &Id,
+) -> rusqlite::Result<Preferences> {
+    let mut statement = connection.prepare_cached(
         "SELECT said_at, takes, name FROM preferences JOIN types ON number = type WHERE recipient = ?",
     )?;
-    let said = said.query_map([recipient.as_str()], |row| {
+    let rows = statement.query_map([recipient.as_str()], |row| {
         let package_type = types.find(row.get_ref(2)?.as_str()?);
-        Ok(package_type.zip(Some(word(row)?)))
+        Ok(package_type.zip(Some(preference(row)?)))
     })?;
-    said.filter_map(Result::transpose).collect()
+    rows.filter_map(Result::transpose).collect()
 }
 
-/// The number by which the tables know a type; a new one gets the next.
+/// The tables' number of a type; a new type gets the next one.
 fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     let known = connection
         .prepare_cached("SELECT number FROM types WHERE name = ?")?
@@ -328,12 +331,12 @@ fn type_number(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     Ok(connection.last_insert_rowid())
 }
 
-/// Counts the ledger in this file anew, beside the statistics. A server may be using the file meanwhile.
+/// Recounts the ledger in this file, and compares it to the statistics. A server may use the file at the same time.
 ///
 /// # Errors
 /// See [`OpenError`].
 pub fn audit(path: &Path) -> Result<Audit, OpenError> {
-    sqlite::look(path, |connection| {
+    sqlite::query_file(path, |connection| {
         let mut lines: BTreeMap<i64, Line> = BTreeMap::new();
         let mut counts = connection.prepare(
             "SELECT kind, name, packages, forgotten FROM counts JOIN types ON number = kind / 2",

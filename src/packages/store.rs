@@ -1,44 +1,43 @@
-//! The port: what the desk needs kept.
+//! The store's port.
 
 use std::fmt;
 use std::pin::Pin;
 
 use super::error::Unavailable;
-use super::model::{Id, Package, Processed, Sent, Statistics, Update, Words};
+use super::model::{Id, Package, Preferences, Processed, Sent, Statistics, Update};
 
-/// An answer that takes its time. Boxed, so that the service need not know which store it has.
+/// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
 
-/// Keeps the ledger, the preferences and the statistics. A store is made with the desk's
-/// [`Types`](super::model::Types), by which packages are decided inside the transaction that keeps them.
+/// Stores the ledger, the preferences and the statistics. A store is created with the desk's [`Types`](super::model::Types), by
+/// which it decides about a package in the transaction that adds it.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Processes a package, or finds that it was processed before. Answers once no crash can take it away.
+    /// Processes a package, or returns its first outcome. Durable once it has answered.
     fn send(&self, package: Package) -> Answer<'_, Sent>;
 
-    /// What became of a package; nothing if it was never processed, or is forgotten.
+    /// A package's outcome; None if it was never processed, or has expired.
     fn package(&self, id: Id) -> Answer<'_, Option<Processed>>;
 
-    /// Keeps what a recipient says: what holds from now on, and whether all of it does.
-    fn update(&self, update: Update) -> Answer<'_, (Words, bool)>;
+    /// Applies an update: the preferences after it, and whether all of it was applied.
+    fn update(&self, update: Update) -> Answer<'_, (Preferences, bool)>;
 
-    /// What a recipient has said; empty for a stranger.
-    fn words(&self, recipient: Id) -> Answer<'_, Words>;
+    /// A recipient's preferences; empty if there are none.
+    fn preferences(&self, recipient: Id) -> Answer<'_, Preferences>;
 
-    /// Forgets what a recipient has said: from then on they are a stranger. Answers once no crash can bring it back.
+    /// Deletes a recipient's preferences. Durable once it has answered.
     fn reset(&self, recipient: Id) -> Answer<'_, ()>;
 
-    /// Stores how many malformed requests there were since the beginning. A number below the stored one changes nothing, so
-    /// a call that failed may be repeated.
-    fn keep_rejected(&self, total: u64) -> Answer<'_, ()>;
+    /// Stores the number of malformed requests since the beginning. A number below the stored one changes nothing, so a failed
+    /// call can be retried.
+    fn store_rejected(&self, total: u64) -> Answer<'_, ()>;
 
-    /// How many there were since the beginning.
     fn statistics(&self) -> Answer<'_, Statistics>;
 
-    /// A number that changes whenever something was kept. Taken before a read it stands for what the read saw, or less.
+    /// Changes with every commit. Read before a query it is a lower bound of what the query saw.
     fn version(&self) -> u64;
 }
 
-/// A store that was never opened: for describing the desk's API.
+/// A store without a database: to describe the desk's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Closed;
 
@@ -55,11 +54,11 @@ impl Store for Closed {
         closed()
     }
 
-    fn update(&self, _: Update) -> Answer<'_, (Words, bool)> {
+    fn update(&self, _: Update) -> Answer<'_, (Preferences, bool)> {
         closed()
     }
 
-    fn words(&self, _: Id) -> Answer<'_, Words> {
+    fn preferences(&self, _: Id) -> Answer<'_, Preferences> {
         closed()
     }
 
@@ -67,7 +66,7 @@ impl Store for Closed {
         closed()
     }
 
-    fn keep_rejected(&self, _: u64) -> Answer<'_, ()> {
+    fn store_rejected(&self, _: u64) -> Answer<'_, ()> {
         closed()
     }
 
@@ -80,6 +79,6 @@ impl Store for Closed {
     }
 }
 
-/// What every store must do, whatever its engine.
+/// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

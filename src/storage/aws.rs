@@ -1,6 +1,5 @@
-//! Amazon's services, or an emulator of them. Which, where, and as whom is said by the AWS SDK's own conventions: the
-//! variables `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` and their likes, the files in `~/.aws`, or the role of
-//! the machine.
+//! Amazon's services, or an emulator. Region, credentials and endpoints follow the AWS SDK's conventions: the variables
+//! `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL` etc., the files in `~/.aws`, or the machine's role.
 
 use std::error::Error;
 use std::fmt;
@@ -16,15 +15,13 @@ pub mod errors;
 
 /// How long it may take to reach a service.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long one try of a call may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// How long a call may take with all its tries.
+/// Timeout of a call with all its retries.
 const OPERATION: Duration = Duration::from_secs(20);
-/// Tries of a call. Between them the SDK waits: at first up to a second, then twice as long each time, by a random part of
-/// that.
+/// Attempts of a call. The SDK's backoff: random, at first up to a second, doubled each time.
 const ATTEMPTS: u32 = 5;
 
-/// What clients of the services are made of; cheap to clone.
+/// The SDK's configuration; cheap to clone.
 #[derive(Clone)]
 pub struct Aws {
     config: SdkConfig,
@@ -37,24 +34,22 @@ impl fmt::Debug for Aws {
 }
 
 impl Aws {
-    /// Reads where the services are, and who we are there. Nothing is called yet but what tells this.
+    /// Reads region, credentials and endpoints. Calls only the services that provide these.
     pub async fn find() -> Self {
         // Boxed: the SDK's futures are large.
-        let config = Box::pin(patiently().load()).await;
+        let config = Box::pin(with_timeouts().load()).await;
         Self { config }
     }
 
-    /// The region that all clients call, if the SDK was told one.
+    /// The region of all clients, if one is configured.
     pub fn region(&self) -> Option<&str> {
         self.config.region().map(AsRef::as_ref)
     }
 
-    /// A client of `DynamoDB`.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         aws_sdk_dynamodb::Client::new(&self.config)
     }
 
-    /// A client of S3.
     pub fn s3(&self) -> aws_sdk_s3::Client {
         // Only Amazon's own S3 has a DNS name per bucket.
         let config = aws_sdk_s3::config::Builder::from(&self.config);
@@ -62,7 +57,7 @@ impl Aws {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
-    /// Whether the address of S3 is configured: for all services, by `AWS_ENDPOINT_URL_S3`, or in the `services` section of a
+    /// Whether the endpoint of S3 is configured: for all services, by `AWS_ENDPOINT_URL_S3`, or in the `services` section of a
     /// profile.
     fn s3_has_own_endpoint(&self) -> bool {
         let key = ServiceConfigKey::builder()
@@ -74,17 +69,15 @@ impl Aws {
         self.config.endpoint_url().is_some() || of_service().is_some()
     }
 
-    /// A client of SNS.
     pub fn sns(&self) -> aws_sdk_sns::Client {
         aws_sdk_sns::Client::new(&self.config)
     }
 
-    /// A client of SQS.
     pub fn sqs(&self) -> aws_sdk_sqs::Client {
         aws_sdk_sqs::Client::new(&self.config)
     }
 
-    /// A client of SQS for calls that are answered after `wait` if there is nothing to tell. It tries once.
+    /// A client of SQS for long polls of `wait`. One attempt per call.
     pub fn sqs_waiting(&self, wait: Duration) -> aws_sdk_sqs::Client {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
@@ -96,14 +89,13 @@ impl Aws {
         aws_sdk_sqs::Client::from_conf(config.build())
     }
 
-    /// The services of an emulator at this address, for tests.
     #[cfg(test)]
     pub(crate) async fn emulated(endpoint: &str) -> Self {
         use aws_sdk_dynamodb::config::{Credentials, Region};
 
-        let anybody = Credentials::new("test", "test", None, None, "test");
-        let config = patiently()
-            .credentials_provider(anybody)
+        let dummy = Credentials::new("test", "test", None, None, "test");
+        let config = with_timeouts()
+            .credentials_provider(dummy)
             .region(Region::from_static("eu-west-2"))
             .endpoint_url(endpoint)
             .load();
@@ -111,7 +103,7 @@ impl Aws {
         Self { config }
     }
 
-    /// The same, trying once, for tests.
+    /// With one attempt per call.
     #[cfg(test)]
     pub(crate) fn hasty(self) -> Self {
         let config = self.config.into_builder();
@@ -120,7 +112,7 @@ impl Aws {
     }
 }
 
-fn patiently() -> ConfigLoader {
+fn with_timeouts() -> ConfigLoader {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_attempt_timeout(ATTEMPT)
@@ -130,8 +122,8 @@ fn patiently() -> ConfigLoader {
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
 }
 
-/// An error of the SDK with its causes, as one sentence.
-pub fn told(error: &(dyn Error + 'static)) -> String {
+/// An SDK error with its causes, as one sentence.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -141,8 +133,8 @@ pub fn told(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// How long to wait after so many failures: between half and all of `first`, doubled with each failure but the first, and
-/// `longest` at most. By a random part, so that many servers do not come back at once.
+/// Backoff after so many failures: between half and all of `first`, doubled with each failure but the first, up to `longest`.
+/// Random, so that many servers do not come back at once.
 pub fn backoff(failures: u32, first: Duration, longest: Duration) -> Duration {
     random_half(failures, first, longest, Uuid::new_v4().as_u128())
 }

@@ -1,4 +1,4 @@
-//! An operation that is carried through even if its client leaves.
+//! An operation that completes even if its client leaves.
 
 use std::fmt;
 use std::pin::Pin;
@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-/// Carries `operation` through: if this future is dropped half-way, as happens when a client leaves, the rest runs on the
-/// runtime. So what follows the engine's answer, such as counting it, happens whenever the operation has happened.
+/// If this future is dropped half-way, as happens when a client leaves, the rest of `operation` runs on the runtime. So what
+/// follows the engine's answer, such as counting it, happens whenever the operation has happened.
 pub fn carried_through<T: Send + 'static>(
     operation: impl Future<Output = T> + Send + 'static,
 ) -> CarriedThrough<T> {
@@ -19,7 +19,7 @@ pub fn carried_through<T: Send + 'static>(
 
 /// See [`carried_through`].
 pub struct CarriedThrough<T: Send + 'static> {
-    /// Nothing once it has ended.
+    /// None once it has ended.
     operation: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     begun: bool,
 }

@@ -1,5 +1,5 @@
-//! Time that can be trusted. Ages go by [`Clock`], which advances with the uptime and no faster, whatever the wall clock does;
-//! [`Wall`] notices when that one jumps.
+//! Time that can be trusted. Ages are measured by [`Clock`], which advances with the uptime, whatever the wall clock does;
+//! [`Wall`] detects jumps of the wall clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use metrics::{Gauge, describe_gauge, gauge};
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-/// How often the wall clock is looked at.
+/// How often the wall clock is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A step of the wall clock from this on is a jump. Time services slew what is less: 0.5 ms a second at most.
+/// Smallest step of the wall clock that counts as a jump. Time services slew less: 0.5 ms a second at most.
 const JUMP: SignedDuration = SignedDuration::from_secs(1);
 
-/// A clock for ages; cheap to clone. It begins where it ended in an earlier process, as far as that was stored, so that time
-/// in which no server ran does not count; it never goes back, and never faster than the uptime.
+/// A clock for ages; cheap to clone. It continues from the time that an earlier process stored, so that downtime does not
+/// count; it never goes back, and is never faster than the uptime.
 #[derive(Debug, Clone)]
 pub struct Clock {
     inner: Arc<Begun>,
@@ -28,7 +28,6 @@ struct Begun {
 }
 
 impl Clock {
-    /// A clock that shows `time` now.
     pub fn starting_at(time: Timestamp) -> Self {
         let at = Instant::now();
         Self {
@@ -36,7 +35,7 @@ impl Clock {
         }
     }
 
-    /// Its time. Good for differences only: it lags behind the wall clock by all the time that no server ran.
+    /// For differences only: it lags behind the wall clock by all downtime.
     pub fn now(&self) -> Timestamp {
         self.at(Instant::now())
     }
@@ -48,7 +47,7 @@ impl Clock {
     }
 }
 
-/// The wall clock beside the uptime.
+/// The wall clock compared to the uptime.
 #[derive(Debug)]
 pub struct Wall {
     began: (Timestamp, Instant),
@@ -56,7 +55,6 @@ pub struct Wall {
 }
 
 impl Wall {
-    /// From now on.
     pub fn new(now: Timestamp, at: Instant) -> Self {
         Self {
             began: (now, at),
@@ -64,12 +62,12 @@ impl Wall {
         }
     }
 
-    /// How far the wall clock is ahead of the uptime since it was first looked at; negative if it is behind.
+    /// How far the wall clock is ahead of the uptime since the start; negative if it is behind.
     pub fn ahead(&self) -> SignedDuration {
         self.ahead
     }
 
-    /// Looks again. Returns by how much the wall clock has jumped since the last look, if it did.
+    /// Returns by how much the wall clock has jumped since the last look, if it did.
     pub fn look(&mut self, now: Timestamp, at: Instant) -> Option<SignedDuration> {
         let (began, began_at) = self.began;
         let uptime = at.saturating_duration_since(began_at);
@@ -81,25 +79,25 @@ impl Wall {
     }
 }
 
-/// Shows how far the wall clock has moved by itself.
+/// Gauge of the wall clock's drift.
 #[derive(Debug)]
 pub struct Metrics {
     jump: Gauge,
 }
 
 impl Metrics {
-    /// Registers the gauge with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers the gauge with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         const JUMP: &str = "odyssey_clock_jump_seconds";
         describe_gauge!(
             JUMP,
-            "How far the wall clock is ahead of where the uptime would have it since the start, seconds"
+            "Seconds by which the wall clock is ahead of the uptime since the start"
         );
         Self { jump: gauge!(JUMP) }
     }
 }
 
-/// Looks at the wall clock every second; logs each jump once. Never ends.
+/// Checks the wall clock every second; logs each jump once. Never ends.
 pub async fn watch(metrics: Metrics) {
     let mut wall = Wall::new(Timestamp::now(), Instant::now());
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -109,7 +107,7 @@ pub async fn watch(metrics: Metrics) {
         if let Some(jump) = wall.look(Timestamp::now(), Instant::now()) {
             warn!(
                 jump_ms = i64::try_from(jump.as_millis()).unwrap_or(i64::MAX),
-                "the wall clock jumped; ages go by the uptime, nothing is forgotten for it"
+                "the wall clock jumped; ages follow the uptime, nothing expires by it"
             );
         }
         metrics.jump.set(wall.ahead().as_secs_f64());

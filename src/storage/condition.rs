@@ -1,4 +1,4 @@
-//! Whether an engine works, since when, and why not; and how much space is left for it.
+//! Whether an engine works, since when, and why not; and the free space of a directory.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -12,21 +12,18 @@ use tracing::{debug, info, warn};
 
 /// How often the space is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
-/// Once there was too little, so much more than the minimum ends it: a sixteenth of it. At the boundary it would otherwise
-/// change with each measurement.
+/// Hysteresis: once space was low, a sixteenth more than the minimum must be free. Otherwise the state would flap at the
+/// boundary.
 const MARGIN: u64 = 16;
 
-/// How it is at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// Why it does not work; nothing if it does.
+    /// Why it does not work; None if it does.
     pub down: Option<String>,
-    /// Since when it is so.
     pub since: Timestamp,
 }
 
 impl State {
-    /// It does not work, since now.
     pub fn down(reason: impl Display) -> Self {
         Self {
             down: Some(reason.to_string()),
@@ -34,7 +31,6 @@ impl State {
         }
     }
 
-    /// It works, since now.
     pub fn well() -> Self {
         Self {
             down: None,
@@ -43,14 +39,13 @@ impl State {
     }
 }
 
-/// Follows an engine. Its users report what they meet; a report that changes nothing costs one look at a flag.
+/// Follows an engine's health. Its users report successes and failures; a report that changes nothing costs one atomic load.
 #[derive(Debug)]
 pub struct Condition {
     well: AtomicBool,
     state: Mutex<State>,
 }
 
-/// It works, since now.
 impl Default for Condition {
     fn default() -> Self {
         Self {
@@ -61,27 +56,25 @@ impl Default for Condition {
 }
 
 impl Condition {
-    /// Whether it works.
     pub fn is_healthy(&self) -> bool {
         self.well.load(Ordering::Acquire)
     }
 
-    /// How it is at the moment.
     pub fn state(&self) -> State {
         self.lock().clone()
     }
 
-    /// It worked. True if it did not before.
+    /// Reports a success. True if the engine was down.
     pub fn works(&self) -> bool {
         !self.is_healthy() && self.becomes(true, State::well)
     }
 
-    /// It failed, for this reason. True if it worked before; the first reason stands.
+    /// Reports a failure. True if the engine was up; while it is down the first reason stands.
     pub fn fails(&self, reason: impl Display) -> bool {
         self.is_healthy() && self.becomes(false, || State::down(reason))
     }
 
-    /// It fails, and this reason replaces an earlier one. True if the reason is new.
+    /// Reports a failure whose reason replaces an earlier one. True if the reason is new.
     pub fn fails_because(&self, reason: impl Display) -> bool {
         let reason = Some(reason.to_string());
         let mut now = self.lock();
@@ -97,7 +90,7 @@ impl Condition {
 
     fn becomes(&self, well: bool, state: impl FnOnce() -> State) -> bool {
         let mut now = self.lock();
-        // Another thread may have been faster.
+        // Another thread may have been first.
         let changes = self.well.swap(well, Ordering::AcqRel) != well;
         if changes {
             *now = state();
@@ -111,8 +104,8 @@ impl Condition {
     }
 }
 
-/// Watches how much space is left on a directory's file system; cheap to clone. What the public writes stops before the
-/// disk is full, so that the staff's desks go on.
+/// Measures the free space of a directory's file system; cheap to clone. Public writes are refused before the disk is full, so
+/// that the staff's desks go on.
 #[derive(Debug, Clone)]
 pub struct FreeSpace {
     watched: Arc<Watched>,
@@ -126,14 +119,12 @@ struct Watched {
     condition: Condition,
 }
 
-/// Less space is left than there must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("too little space is left")]
 pub struct SpaceLow;
 
 impl FreeSpace {
-    /// Of this directory's file system, where at least so many bytes must be free; 0 for any. Nothing is measured yet, and
-    /// until then there is enough.
+    /// At least `min_bytes` must be free; 0 for any. Until the first measurement there is enough.
     pub fn new(directory: impl Into<PathBuf>, min_bytes: u64) -> Self {
         Self {
             watched: Arc::new(Watched {
@@ -145,10 +136,8 @@ impl FreeSpace {
         }
     }
 
-    /// Whether there is enough.
-    ///
     /// # Errors
-    /// [`SpaceLow`], if there is not.
+    /// [`SpaceLow`], if less than the minimum is free.
     pub fn check(&self) -> Result<(), SpaceLow> {
         if self.watched.condition.is_healthy() {
             Ok(())
@@ -157,17 +146,15 @@ impl FreeSpace {
         }
     }
 
-    /// Whether there is enough, since when, and how much if not.
     pub fn state(&self) -> State {
         self.watched.condition.state()
     }
 
-    /// Bytes that must be free.
     pub fn min_bytes(&self) -> u64 {
         self.watched.min_bytes
     }
 
-    /// Bytes that were free when they were measured last.
+    /// Free bytes at the last measurement.
     pub fn free_bytes(&self) -> u64 {
         self.watched.free_bytes.load(Ordering::Relaxed)
     }
@@ -176,17 +163,17 @@ impl FreeSpace {
     pub fn measure(&self) {
         match rustix::fs::statvfs(&self.watched.directory) {
             Ok(found) => self.found(found.f_bavail.saturating_mul(found.f_frsize)),
-            // A directory that is gone is its databases' matter; they say so.
+            // If the directory is gone, its databases report that.
             Err(error) => debug!(%error, "the free space cannot be measured"),
         }
     }
 
-    /// Measures every second, for as long as it is polled.
+    /// Measures every second. Never ends.
     pub async fn watch(&self) {
         loop {
             tokio::time::sleep(MEASURE_EVERY).await;
             let space = self.clone();
-            // A panic would be reported by the runtime; the next measurement is tried in any case.
+            // The runtime reports a panic; the next measurement is made in any case.
             let _ = tokio::task::spawn_blocking(move || space.measure()).await;
         }
     }
@@ -207,7 +194,7 @@ impl FreeSpace {
             if condition.works() {
                 info!(
                     free_bytes,
-                    "there is enough free space again; the public may write"
+                    "there is enough free space again; public writes are accepted"
                 );
             }
         } else if condition.fails(format_args!(
@@ -215,7 +202,7 @@ impl FreeSpace {
         )) {
             warn!(
                 free_bytes,
-                min_bytes, "too little space is left: what the public writes is refused"
+                min_bytes, "too little space is left: public writes are refused"
             );
         }
     }

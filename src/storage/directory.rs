@@ -1,4 +1,4 @@
-//! The data directory, and the lock that keeps a second server out of it.
+//! The data directory, and the lock that prevents a second server in it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -12,52 +12,37 @@ use tracing::warn;
 
 use super::place::Place;
 
-/// The file that is locked. It stays behind when the server ends; what counts is the lock on it.
+/// Stays when the server ends; only the lock on it counts.
 const LOCK: &str = "odyssey.lock";
 /// Longest description of a holder that is read, in bytes.
 const HOLDER_MAX: u64 = 256;
 
-/// A directory of this process's own, for as long as the value lives. However the process ends, the kernel releases it.
+/// The lock on a data directory, for as long as the value lives. However the process ends, the kernel releases it.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
-    /// Where the lock is: a directory that was moved away is another server's to take.
+    /// A directory that was moved away can be locked by another server.
     lock_place: Place,
-    /// Its descriptor is closed on exec, as all of the standard library's are: a child does not inherit the lock.
+    /// Closed on exec, as all of the standard library's descriptors are: a child does not inherit the lock.
     _lock: File,
 }
 
-/// Why the data directory cannot be had.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
-    /// It is not there, and cannot be made.
     #[error("cannot create the data directory `{}`: {reason}", .path.display())]
-    NotCreatable {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// It is there, and cannot be written to.
+    NotCreatable { path: PathBuf, reason: io::Error },
     #[error("cannot write to the data directory `{}`: {reason}", .path.display())]
-    NotWritable {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// Another server has it.
+    NotWritable { path: PathBuf, reason: io::Error },
     #[error("the data directory `{}` is in use by {holder}; two servers cannot share one", .path.display())]
     InUse {
-        /// The directory.
         path: PathBuf,
-        /// Who has it, as far as is known.
+        /// The holder, as far as known.
         holder: String,
     },
 }
 
 impl DataDirectory {
-    /// Takes the directory; makes it, for nobody but this user, if it is missing.
+    /// Locks the directory; creates it, for this user only, if it is missing.
     ///
     /// # Errors
     /// See [`DirectoryError`].
@@ -80,31 +65,29 @@ impl DataDirectory {
         }
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the lock is. Whoever writes into the directory looks whether it is still there.
+    /// Every writer into the directory checks that the lock is still there.
     pub fn lock_place(&self) -> &Place {
         &self.lock_place
     }
 
-    /// Where a file of this name is, or would be.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 }
 
-/// Makes a directory, and those above it, for this user only, if they are missing; returns when they are on the disk.
+/// Creates a directory and its missing parents for this user only; returns when they are on the disk.
 ///
 /// # Errors
-/// If that cannot be done.
+/// If `mkdir` or a flush fails.
 pub fn create(path: &Path) -> io::Result<()> {
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let new: Vec<&Path> = path.ancestors().take_while(missing).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // An entry is on the disk once the directory that has it is.
+    // An entry is durable once its directory is flushed.
     new.into_iter().try_for_each(sync_parent)
 }
 
@@ -117,13 +100,12 @@ pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
 
 enum Locked {
     Ours(File),
-    /// Who has it.
     Theirs(String),
 }
 
 fn lock(path: &Path) -> io::Result<Locked> {
     let mut options = OpenOptions::new();
-    // Not truncated: until the lock is ours, the words in it are somebody else's.
+    // Not truncated: until the lock is ours, the text in it is the holder's.
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.mode(0o600).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -131,15 +113,15 @@ fn lock(path: &Path) -> io::Result<Locked> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Locked::Theirs(holder(&mut file))),
         Err(error) => return Err(error.into()),
     }
-    // A full disk must not keep a server down: the lock counts, the words only help.
-    if let Err(error) = sign(&mut file) {
-        warn!(path = %path.display(), %error, "cannot write down who holds the data directory");
+    // A full disk must not prevent the start: the lock counts, its text only helps.
+    if let Err(error) = write_holder(&mut file) {
+        warn!(path = %path.display(), %error, "cannot write the holder into the lock file");
     }
     Ok(Locked::Ours(file))
 }
 
-/// Writes down who has the lock now.
-fn sign(file: &mut File) -> io::Result<()> {
+/// Writes who holds the lock.
+fn write_holder(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     let process = std::process::id();
@@ -150,12 +132,12 @@ fn sign(file: &mut File) -> io::Result<()> {
     writeln!(file, "process {process} on {host} since {since}")
 }
 
-/// Who has the lock; they may not have come to write it down yet.
+/// Who holds the lock; the holder may not have written it yet.
 fn holder(file: &mut File) -> String {
-    let mut said = Vec::new();
-    let read = file.take(HOLDER_MAX).read_to_end(&mut said);
-    let said = String::from_utf8_lossy(&said);
-    let line = said.lines().next().unwrap_or_default();
+    let mut text = Vec::new();
+    let read = file.take(HOLDER_MAX).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default();
     if read.is_err() || line.is_empty() || line.contains(char::is_control) {
         "another process".to_owned()
     } else {

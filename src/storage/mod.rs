@@ -1,21 +1,21 @@
-//! What outlives the process: one directory, and databases in it. It knows no desk and no HTTP; a desk's `sqlite.rs`
-//! brings its tables and its statements, and finds everything else here.
+//! Durable storage: one directory, and databases in it. It knows no desk and no HTTP; a desk's `sqlite.rs` has its tables and
+//! statements.
 //!
 //! # The promise
-//! What was answered is kept: a write is answered after it was committed and flushed to the disk, never before. What could
-//! not be kept is said at once, and loses nothing that was kept before. What is no longer as it was answered is refused or
-//! said, never passed over: see `sqlite/integrity.rs`.
+//! A write is answered after it was committed and flushed to the disk, never before. A write that fails is answered at once, and
+//! loses nothing that was stored before. Data that no longer is as it was answered is refused or reported, never ignored: see
+//! `sqlite/integrity.rs`.
 //!
 //! # The words
-//! - **data directory**: where all files are ([`directory`]). One process at a time has it.
+//! - **data directory**: has all files ([`directory`]). One process at a time holds its lock.
 //! - **database**: one file ([`sqlite`]) with one writer and several readers.
-//! - **operation**: what one caller wants written. It is kept as a whole or not at all, whatever its neighbours do.
-//! - **batch**: the operations that were waiting together; they share one transaction and one flush.
-//! - **query**: what one caller wants read. It sees one state, however many statements it has.
-//! - **version**: a number that grows with what is kept; caches key on it.
-//! - **well**: the last thing the engine was asked to keep was kept.
-//! - **checksum file**: what each page of a database adds up to, and how far its log was acknowledged.
-//! - **sound**: the last check found the files as they were acknowledged.
+//! - **operation**: one caller's write. It is committed as a whole or not at all, whatever its neighbours do.
+//! - **batch**: the operations that were queued together; they share one transaction and one flush.
+//! - **query**: one caller's read. It sees one snapshot, however many statements it has.
+//! - **version**: a number that grows with every commit; caches use it as a key.
+//! - **well**: the engine's last commit succeeded.
+//! - **checksum file**: a checksum of each page of a database, and how far its WAL was acknowledged.
+//! - **sound**: the last check found no damage.
 //! - **place**: the path of an open file, and which file that is ([`place`]).
 //! - **probe**: a small write, every second while a database is not well, which finds out when it is again.
 //!
@@ -25,11 +25,11 @@
 //! ```
 //!
 //! # Bounded
-//! Queues have an end ([`Unavailable::Busy`]). Space that was freed is used again or given back, and the log before
-//! the file is cut to its size.
+//! Queues are bounded ([`Unavailable::Busy`]). Freed space is used again or returned to the file system, and the WAL is
+//! truncated after checkpoints.
 //!
 //! # Deliberately absent
-//! - Repeating what failed: the caller knows whether it is still wanted.
+//! - Retries: the caller knows whether the operation is still wanted.
 //! - Several processes on one directory: a file has one writer.
 //! - SQL: it lives with the desk whose tables it names.
 

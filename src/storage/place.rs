@@ -1,4 +1,4 @@
-//! Where a file is: whether its path still names the file that was opened.
+//! Whether a path still names the file that was opened.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// A path and the file it named when that was opened.
+/// A path and the file it named when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     path: PathBuf,
@@ -15,41 +15,25 @@ pub struct Place {
     inode: u64,
 }
 
-/// A file is no longer where it was opened: what is written to it is lost, or belongs to nobody.
+/// A file was moved or replaced since it was opened: writes to it are lost.
 #[derive(Debug, Error)]
 pub enum Displaced {
-    /// Its path names nothing.
     #[error("`{}` is gone: put it back, or restart the server", .path.display())]
-    Gone {
-        /// Where it was.
-        path: PathBuf,
-    },
-    /// Its path names another file.
+    Gone { path: PathBuf },
     #[error("`{}` is another file than the one that is open: put that one back, or restart the server", .path.display())]
-    Replaced {
-        /// Where it was.
-        path: PathBuf,
-    },
-    /// The system does not say.
-    #[error("cannot look at `{}`: {reason}", .path.display())]
-    Unknown {
-        /// Where it was.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
+    Replaced { path: PathBuf },
+    #[error("cannot stat `{}`: {reason}", .path.display())]
+    Unknown { path: PathBuf, reason: io::Error },
 }
 
 impl Place {
-    /// The place of a file that was opened by this path.
-    ///
     /// # Errors
-    /// If the system does not say which file it is.
+    /// If `fstat` fails.
     pub fn of(path: &Path, file: &File) -> io::Result<Self> {
         Ok(Self::new(path, &file.metadata()?))
     }
 
-    /// The place of the file that is at this path now.
+    /// The file that is at this path now.
     ///
     /// # Errors
     /// If there is none.
@@ -65,7 +49,7 @@ impl Place {
         }
     }
 
-    /// Looks whether the path still names the file: one call of the system, about a microsecond.
+    /// Checks that the path still names the file: one system call, about a microsecond.
     ///
     /// # Errors
     /// See [`Displaced`].
@@ -107,7 +91,7 @@ mod tests {
         assert!(matches!(place.check(), Err(Displaced::Replaced { .. })));
         fs::rename(&aside, &path).unwrap();
         place.check().unwrap();
-        // A parent that is a file now.
+        // A parent that became a file.
         let place = Place {
             path: path.join("below"),
             ..place

@@ -59,7 +59,6 @@ impl fmt::Display for Engine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// As it should be.
     Passed,
     /// It works, but a setting is risky.
     Warning,
@@ -88,7 +87,6 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// A verdict.
     pub fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
         Self {
             outcome,
@@ -96,12 +94,10 @@ impl Verdict {
         }
     }
 
-    /// As it should be.
     pub fn passed(detail: impl Into<String>) -> Self {
         Self::new(Outcome::Passed, detail)
     }
 
-    /// It cannot work.
     pub fn failed(detail: impl Into<String>) -> Self {
         Self::new(Outcome::Failed, detail)
     }
@@ -154,7 +150,6 @@ impl Findings {
         });
     }
 
-    /// The findings of these engines.
     pub fn of(&self, engines: &[Engine]) -> Vec<Finding> {
         let findings = self.0.borrow();
         let found = findings
@@ -163,7 +158,6 @@ impl Findings {
         found.cloned().collect()
     }
 
-    /// All findings.
     pub fn all(&self) -> Vec<Finding> {
         self.0.borrow().clone()
     }
@@ -333,7 +327,6 @@ impl Preflight {
         self.probes.push(probe);
     }
 
-    /// Where the results are.
     pub fn findings(&self) -> &Findings {
         &self.findings
     }

@@ -1,4 +1,4 @@
-//! Redis or Valkey: one server, one of several that Sentinels look after, or a cluster.
+//! Redis or Valkey: one server, one behind Sentinels, or a cluster.
 
 mod connections;
 mod server;
@@ -17,11 +17,11 @@ use self::connections::{Connections, Way};
 pub use self::connections::{Target, is_refused_for_now};
 use super::preflight::Findings;
 
-/// The way there: cheap to clone, shared by everybody, and made anew by itself when it breaks.
+/// A shared connection that reconnects by itself; cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
     connections: Arc<Connections>,
-    /// Commands after which everything fails, as if this process had ended.
+    /// Commands after which all fail, as if this process had ended.
     #[cfg(test)]
     fuse: Option<Arc<std::sync::atomic::AtomicI64>>,
 }
@@ -33,11 +33,11 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// Connects to a server, and if it is one of a cluster, to the others, too. What is checked of each server, then and
-    /// whenever a connection is replaced, is recorded in `findings`.
+    /// Connects to a server, and to the other nodes of its cluster. The verdicts about each server, now and at each reconnect, are
+    /// recorded in `findings`.
     ///
     /// # Errors
-    /// If a URL makes no sense, or there is no answer; or if the server would lose what is kept there.
+    /// If a URL is invalid, the server does not answer, or its settings would lose data.
     pub async fn connect(target: Target, findings: Findings) -> RedisResult<Self> {
         Ok(Self {
             connections: Connections::open(target, findings).await?,
@@ -46,10 +46,8 @@ impl Redis {
         })
     }
 
-    /// One command.
-    ///
     /// # Errors
-    /// If there is no answer, or another one than is expected.
+    /// If there is no answer, or one of another type.
     pub async fn ask<T>(&self, command: Cmd) -> RedisResult<T>
     where
         T: FromRedisValue + Send + 'static,
@@ -58,10 +56,10 @@ impl Redis {
         answers.pop().ok_or_else(no_answer)
     }
 
-    /// Several commands that do not depend on one another; the answers in the order of the commands.
+    /// Sends commands that do not depend on one another in a pipeline; the answers in the order of the commands.
     ///
     /// # Errors
-    /// If one has no answer, or another one than is expected. Others may have been done.
+    /// If one has no answer, or one of another type. Others may have been executed.
     pub async fn ask_all<T>(&self, commands: Vec<Cmd>) -> RedisResult<Vec<T>>
     where
         T: FromRedisValue + Send + 'static,
@@ -70,7 +68,7 @@ impl Redis {
         answers.into_iter().map(|answer| typed(answer?)).collect()
     }
 
-    /// Several commands, each with an answer or an error of its own.
+    /// As [`ask_all`](Self::ask_all), with an answer or an error per command.
     async fn each(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         #[cfg(test)]
         if let Some(left) = self.last_commands(commands.len()) {
@@ -88,18 +86,18 @@ impl Redis {
         let connection = self.connections.current().await?;
         let answers = connection.way.send(commands).await;
         match &answers {
-            // Each of them: behind a script that is not loaded there may be a command that a replica refused.
+            // All are checked: behind a script that is not loaded there may be a command that a replica refused.
             Ok(answers) => {
                 for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-                    self.connections.heard(&connection, error);
+                    self.connections.replace_if_stale(&connection, error);
                 }
             }
-            Err(error) => self.connections.heard(&connection, error),
+            Err(error) => self.connections.replace_if_stale(&connection, error),
         }
         answers
     }
 
-    /// A script, which happens at once or not at all. All its keys share a hash tag.
+    /// Runs a script, which is atomic. All its keys share a hash tag.
     ///
     /// # Errors
     /// As [`ask`](Self::ask); or if the script fails.
@@ -111,7 +109,7 @@ impl Redis {
         answers.pop().ok_or_else(no_answer)
     }
 
-    /// A script several times, each by itself as with [`run`](Self::run); the answers in the order of the calls.
+    /// Runs a script once per call, each atomic by itself; the answers in the order of the calls.
     ///
     /// # Errors
     /// As [`ask_all`](Self::ask_all).
@@ -121,7 +119,7 @@ impl Redis {
     {
         let commands = calls.iter().map(|call| call.of(script));
         let mut answers = self.each(commands.collect()).await?;
-        // A server that was started again, in the midst of them or before, has forgotten it. What others did is done.
+        // A restarted server has lost its scripts, perhaps in the middle of the pipeline. The other calls were executed.
         let forgot = |answer: &RedisResult<Value>| {
             let error = answer.as_ref().err();
             error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
@@ -140,14 +138,14 @@ impl Redis {
         answers.into_iter().map(|answer| typed(answer?)).collect()
     }
 
-    /// The same, to somebody whose process ends after so many commands.
+    /// A handle that fails after so many commands.
     #[cfg(test)]
     pub(crate) fn ending_after(self, commands: i64) -> Self {
         let fuse = Some(std::sync::Arc::new(commands.into()));
         Self { fuse, ..self }
     }
 
-    /// How many of so many commands are still sent before the end, if it comes before they are all sent.
+    /// How many of the next commands are still sent.
     #[cfg(test)]
     fn last_commands(&self, commands: usize) -> Option<usize> {
         let wanted = i64::try_from(commands).unwrap_or(i64::MAX);
@@ -157,12 +155,9 @@ impl Redis {
     }
 }
 
-/// What a script is called with.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Its keys.
     pub keys: Vec<String>,
-    /// Its arguments.
     pub arguments: Vec<String>,
 }
 

@@ -5,31 +5,29 @@
 //!   read(query)      -> queue -> readers: BEGIN | query | COMMIT -> answer
 //! ```
 //!
-//! - **Flushing is shared.** A flush to the disk costs as much for one operation as for sixty. The writer takes whatever
-//!   waits, keeps it with one commit, and only then answers. Nobody waits for company: an operation that comes alone is
-//!   committed alone.
-//! - **Operations do not know their neighbours.** Each has a savepoint; what is refused, breaks or panics is taken back by
-//!   itself.
-//! - **The engine fails for all.** A full disk or an I/O error takes the whole batch back, and everybody in it is told
-//!   ([`Unavailable::Engine`]). The connection is opened again for the next batch; a probe finds out by itself when the
-//!   cause is gone.
-//! - **Whoever leaves** before the writer took the operation leaves no trace; afterwards it is kept as if they were there.
-//! - **Damage is noticed.** Log and pages are verified when the file is opened, and on request ([`Database::check`]); files that
-//!   are not where they were opened keep nothing. `sqlite/integrity.rs` says how.
-//! - **Readers never wait for the writer**, nor it for them: the log before the file (WAL) has the old state and the new.
+//! - **Group commit.** A flush to the disk costs as much for one operation as for sixty. The writer takes all queued operations,
+//!   commits them together, and then answers. It never delays a single operation to wait for more.
+//! - **Operations are isolated.** Each has a savepoint; one that is refused, fails or panics is rolled back alone.
+//! - **Engine failures affect the whole batch.** A full disk or an I/O error rolls back the batch, and each operation gets
+//!   [`Unavailable::Engine`]. The connection is opened again for the next batch; a probe write finds out when the cause is gone.
+//! - **Abandoned operations:** if the caller leaves before the writer took its operation, it does not run; afterwards it is
+//!   committed all the same.
+//! - **Damage is detected.** WAL and pages are verified when the file is opened, and on request ([`Database::check`]); files that
+//!   were moved or replaced accept no writes. See `sqlite/integrity.rs`.
+//! - **Readers never wait for the writer**, nor it for them: the WAL has the old state and the new.
 
 pub mod check;
 mod connection;
 mod error;
 mod health;
 mod integrity;
-mod log;
 pub mod metrics;
 mod migrations;
 mod queue;
 mod readers;
 mod sums;
 mod values;
+mod wal;
 mod work;
 mod writer;
 
@@ -43,7 +41,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 pub use check::Invariant;
-pub use error::{OpenError, Undone};
+pub use error::{Abort, OpenError};
 pub use metrics::Metrics;
 pub use migrations::application;
 pub use values::Micros;
@@ -51,7 +49,7 @@ pub use values::Micros;
 use connection::File;
 use health::Health;
 use integrity::Integrity;
-use queue::{Entrance, queue};
+use queue::{Sender, queue};
 use readers::Reader;
 use work::{Operation, Query, Read, Write};
 use writer::Writer;
@@ -60,45 +58,44 @@ use crate::storage::clock::Clock;
 use crate::storage::place::Place;
 use crate::storage::{State, Unavailable};
 
-/// What a database is made of.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The file; made if it is missing. Its name without the ending is the database's name in the log and the metrics.
+    /// Created if it is missing. Its name without the extension is the database's name in logs and metrics.
     pub path: PathBuf,
     /// Marks the desk's files: see [`application`].
     pub application: i32,
-    /// Files that must stay where they are for as long as the database is open, such as the directory's lock.
-    pub beside: Vec<Place>,
-    /// The schema, step by step, each a script; a step's number is its place, from 1 on. Steps are only ever appended.
-    /// No deferred constraints: they would show at the commit, and fail the whole batch.
+    /// Files that must not move while the database is open, such as the directory's lock.
+    pub pinned: Vec<Place>,
+    /// Schema migrations, each a script; a migration's number is its index, from 1 on. They are only ever appended. No deferred
+    /// constraints: these would fail at the commit, with the whole batch.
     pub migrations: &'static [&'static str],
-    /// Operations that may wait, and queries that may wait. Beyond that: [`Unavailable::Busy`].
+    /// Bound of the queue of operations, and of the queue of queries. Beyond that: [`Unavailable::Busy`].
     pub queue_max: usize,
-    /// Operations that share a commit at most.
+    /// Most operations per commit.
     pub batch_max: usize,
-    /// Threads that read.
+    /// Reader threads.
     pub readers: usize,
 }
 
-/// A handle to a database; cheap to clone. When the last one is dropped, what is queued is still done; whoever wants to
-/// wait for that, or has handles in too many places, calls [`Database::close`].
+/// A handle to a database; cheap to clone. When the last one is dropped, queued operations still run; to wait for them, call
+/// [`Database::close`].
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    operations: Entrance<Box<dyn Operation>>,
-    queries: Entrance<Box<dyn Query>>,
+    operations: Sender<Box<dyn Operation>>,
+    queries: Sender<Box<dyn Query>>,
     readers: usize,
     health: Arc<Health>,
-    /// The writer's: gone when it has closed the files.
+    /// Owned by the writer: gone when the files are closed.
     integrity: Weak<Mutex<Integrity>>,
     /// One check at a time.
     checking: Mutex<()>,
     clock: Clock,
     metrics: Metrics,
-    /// Closed once the writer, who ends last, has ended.
+    /// Closed once the writer, the last thread, has ended.
     ended: watch::Sender<()>,
     #[cfg(test)]
     file: File,
@@ -113,8 +110,7 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens the file, verifies it, brings its schema up to date, and starts the threads. Blocks for as long as that takes:
-    /// all of the file is read.
+    /// Opens the file, verifies it, migrates its schema, and starts the threads. Blocking: reads the whole file.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -122,7 +118,7 @@ impl Database {
         let Settings {
             path,
             application,
-            beside,
+            pinned,
             migrations,
             queue_max,
             batch_max,
@@ -130,7 +126,7 @@ impl Database {
         } = settings;
         let health = Arc::new(Health::new(metrics::name(&path)));
         let file = File {
-            beside: beside.into(),
+            pinned: pinned.into(),
             ..File::new(path)
         };
         let opened = migrations::open(&file, application, migrations)?;
@@ -176,42 +172,40 @@ impl Database {
         })
     }
 
-    /// Runs `operation` on the writer's thread, and answers after its commit: what it returned, or why it refused itself.
-    /// It should be short, and not wait for anything: everybody else's operation waits for it. Transactions are not its
-    /// business.
+    /// Runs `operation` on the writer's thread, and answers after its commit with its result or its refusal. It must be short
+    /// and must not block: all other operations wait for it. It must not begin or end transactions.
     ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn write<T, E, F>(&self, operation: F) -> Result<Result<T, E>, Unavailable>
     where
-        F: FnOnce(&Connection) -> Result<T, Undone<E>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let operation = Box::new(Write::new(operation, answer));
-        self.inner.operations.push(operation)?;
+        self.inner.operations.try_send(operation)?;
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
-    /// As [`Database::write`], for an operation that never refuses itself.
+    /// As [`Database::write`], for an operation that never refuses.
     ///
     /// # Errors
     /// See [`Unavailable`].
-    pub async fn keep<T, F>(&self, operation: F) -> Result<T, Unavailable>
+    pub async fn commit<T, F>(&self, operation: F) -> Result<T, Unavailable>
     where
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let kept = self.write(|connection| Ok::<T, Undone<Infallible>>(operation(connection)?));
-        match kept.await? {
-            Ok(kept) => Ok(kept),
+        let committed = self.write(|connection| Ok::<T, Abort<Infallible>>(operation(connection)?));
+        match committed.await? {
+            Ok(value) => Ok(value),
             Err(never) => match never {},
         }
     }
 
-    /// Runs `query` on a reader's thread. All its statements see one state, in which everything is that was answered
-    /// before.
+    /// Runs `query` on a reader's thread. All its statements see one snapshot, which has every write that was answered before.
     ///
     /// # Errors
     /// See [`Unavailable`].
@@ -221,23 +215,25 @@ impl Database {
         T: Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.inner.queries.push(Box::new(Read { query, answer }))?;
+        self.inner
+            .queries
+            .try_send(Box::new(Read { query, answer }))?;
         answered.await.unwrap_or(Err(Unavailable::Stopped))
     }
 
-    /// Grows with every commit that changed something, acknowledged or not, before its answers are sent, and when damage is found. Taken before a read it is a lower
-    /// bound of what the read saw. It begins at 0 each time the database is opened.
+    /// Grows with every commit that changed something, acknowledged or not, before its answers are sent, and when damage is
+    /// found. Read before a query it is a lower bound of what the query saw. Starts at 0 when the database is opened.
     pub fn version(&self) -> u64 {
         self.inner.health.version()
     }
 
-    /// Whether what is written is kept. False from the engine's first failure on until something was kept again, and
-    /// once the database is closed.
+    /// Whether writes succeed. False from the engine's first failure until the next successful commit, and once the database is
+    /// closed.
     pub fn is_healthy(&self) -> bool {
         self.inner.health.is_healthy() && !self.inner.ended.is_closed()
     }
 
-    /// As [`Database::is_well`], with its time and reason.
+    /// As [`Database::is_healthy`], with time and reason.
     pub fn state(&self) -> State {
         if self.inner.ended.is_closed() {
             return State::down("the database is closed");
@@ -245,19 +241,18 @@ impl Database {
         self.inner.health.state()
     }
 
-    /// The clock by which ages go: it is stored with the data.
+    /// The clock for ages: it is stored with the data.
     pub fn clock(&self) -> Clock {
         self.inner.clock.clone()
     }
 
-    /// Brings the gauges up to date.
     pub fn update_gauges(&self) {
         let waiting = self.inner.operations.waiting();
         self.inner.metrics.show(waiting, self.is_healthy());
     }
 
-    /// Finishes what is queued, takes nothing more in ([`Unavailable::Stopped`]), and returns once the file is closed,
-    /// its log copied into it. Other handles may still be there.
+    /// Runs queued operations, rejects new ones ([`Unavailable::Stopped`]), and returns once the WAL is checkpointed and the
+    /// file closed. Other handles may still exist.
     pub async fn close(&self) {
         for _ in 0..self.inner.readers {
             self.inner.queries.close();
@@ -267,11 +262,11 @@ impl Database {
     }
 }
 
-/// Reads a file that another process may be writing to: one query, which sees one state. Nothing is brought up to date.
+/// Runs one query, on one snapshot, on a file that another process may be writing to. Does not migrate the schema.
 ///
 /// # Errors
 /// [`OpenError::Unreadable`] and its likes, if the file is not there, not a database, or without what is asked for.
-pub fn look<T>(
+pub fn query_file<T>(
     path: &Path,
     query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> Result<T, OpenError> {
@@ -282,13 +277,13 @@ pub fn look<T>(
     looked.map_err(|error| OpenError::of(path, error))
 }
 
-/// Copies a file that another process may be writing to: one state of it, into a file that is not there yet.
+/// Copies one snapshot of a file that another process may be writing to, into a new file.
 ///
 /// # Errors
-/// As [`look`]; or if the copy cannot be written.
+/// As [`query_file`]; or if the copy cannot be written.
 pub fn copy(path: &Path, to: &Path) -> Result<(), OpenError> {
     let copied = File::new(path.to_owned()).reader().and_then(|connection| {
-        // Only what it reads is never written to.
+        // Only the source is query-only.
         connection.pragma_update(None, "query_only", false)?;
         connection::make(to);
         connection.execute("VACUUM INTO ?", [to.to_string_lossy()])
@@ -296,7 +291,7 @@ pub fn copy(path: &Path, to: &Path) -> Result<(), OpenError> {
     copied.map(drop).map_err(|error| OpenError::of(path, error))
 }
 
-/// Starts a thread that is named after what it does. The kernel shows the first 15 bytes of the name.
+/// The kernel shows the first 15 bytes of a thread's name.
 fn start(
     file: &File,
     health: &Health,

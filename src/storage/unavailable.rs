@@ -1,22 +1,21 @@
-//! Why an engine gives no answer, whichever engine it is.
+//! Why a storage engine does not answer.
 
 use thiserror::Error;
 
-/// Why there is no answer. Nothing was kept, except where [`Unavailable::Engine`] says otherwise.
+/// Nothing was stored, except where [`Unavailable::Engine`] says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unavailable {
-    /// Too many are waiting already; it was not taken in. Worth trying again soon.
+    /// The queue is full; the operation was not queued. A retry soon can help.
     #[error("the storage is busy")]
     Busy,
-    /// The engine could not keep or read it: the disk is full or fails, or the file is damaged. Worth trying again later.
-    /// In the one moment between writing and flushing nobody can tell whether it will be there after a power cut.
-    #[error("the storage does not work")]
+    /// The disk is full or fails, or the file is damaged. A retry later can help. If the engine fails between write and flush,
+    /// it is unknown whether the write survives a power cut.
+    #[error("the storage is down")]
     Engine,
-    /// It broke by itself: a statement that does not fit its tables, or a panic. A mistake of the program; trying again
-    /// does not help. The log tells more.
+    /// A bug: a statement that does not fit its tables, or a panic. A retry does not help; the log has the details.
     #[error("the operation failed")]
     Failed,
-    /// The database was closed before it was its turn.
+    /// The database was closed before the operation ran.
     #[error("the storage is closed")]
     Stopped,
 }

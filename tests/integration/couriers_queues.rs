@@ -541,8 +541,8 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
         let told = lines.any(|line| line.contains(&queue) && line.contains(reason));
         assert!(told, "{listed:#?}");
     }
-    let last = "would go 10 to the queue of events, 10 to the queue of assignments; left: 0 of queues that are not known \
-                here, 0 that came meanwhile";
+    let last = "would go 10 to the queue of events, 10 to the queue of assignments; left: 0 of unknown queues, \
+                0 that came during the run";
     assert_eq!(listed[20], last);
     poison.expect_buried(&town, 0).await;
 

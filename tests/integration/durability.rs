@@ -397,7 +397,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
     assert_eq!(status.code(), Some(0), "{status}");
     let log = shop.log();
     for said in [
-        "the storage does not work: nothing is kept until it does",
+        "the storage is down: writes fail until it works again",
         "the storage works again",
     ] {
         assert_eq!(log.matches(said).count(), 2, "{said}");
@@ -482,8 +482,8 @@ async fn once_there_is_space_again_the_public_writes_again() {
     shop.staff.ask(get("/readyz/packages")).await.expect(200);
     let log = shop.close().await;
     for said in [
-        "too little space is left: what the public writes is refused",
-        "there is enough free space again; the public may write",
+        "too little space is left: public writes are refused",
+        "there is enough free space again; public writes are accepted",
     ] {
         assert_eq!(log.matches(said).count(), 1, "{said}");
     }
@@ -505,8 +505,7 @@ async fn expect_kept(shop: &Shop, kept: &[serde_json::Value]) {
 
 const NO_ROOM: [(&str, &str); 2] = [("storage.queue_max", "1"), ("storage.batch_max", "1")];
 
-/// 64 drones report at once, each of a delivery of its own; how many were told to come back. `down`: being told that the
-/// storage does not work is permitted.
+/// 64 drones report at once, each of a delivery of its own; how many were told to come back. `down`: being told that the storage is down is permitted.
 async fn a_burst(shop: &Shop, name: &str, down: bool) -> usize {
     let mut connections = Vec::new();
     for _ in 0..64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use odyssey::deliveries::sqlite::PUSHED_OUT_AT_ONCE;
+use odyssey::deliveries::sqlite::EVICTED_PER_EVENT;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -164,7 +164,7 @@ impl Fleet {
         }
         self.missions = still_kept;
         // Each beginning pushes out so many at most: after `kept` was lowered a few of them are not enough.
-        let pushed_out_max = (total - self.begun_before.min(total)) * u64::from(PUSHED_OUT_AT_ONCE);
+        let pushed_out_max = (total - self.begun_before.min(total)) * u64::from(EVICTED_PER_EVENT);
         if pushed_out_max >= known.max(1) {
             // Whoever ended after the last beginning stays until the next.
             let most = kept + DRONES as u64;

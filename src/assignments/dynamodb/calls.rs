@@ -1,13 +1,13 @@
-//! Calls that are repeated while that makes sense.
+//! Calls, and their retries.
 //!
-//! | what happens                       | was it done? | repeated            | at last                 |
+//! | result                             | executed?    | retried             | finally                 |
 //! |------------------------------------|--------------|---------------------|-------------------------|
-//! | throttled, or two transactions met | no           | as long as allowed  | [`Unavailable::Busy`]   |
-//! | no answer, or a broken one         | who knows    | as often as allowed | [`Unavailable::Engine`] |
-//! | no such table, or not allowed      | no           | no                  | [`Unavailable::Engine`] |
-//! | the request makes no sense         | no           | no                  | [`Unavailable::Failed`] |
+//! | throttled, or transaction conflict | no           | within `limit`      | [`Unavailable::Busy`]   |
+//! | no answer, or a broken one         | unknown      | `tries` times       | [`Unavailable::Engine`] |
+//! | no such table, or access denied    | no           | no                  | [`Unavailable::Engine`] |
+//! | invalid request                    | no           | no                  | [`Unavailable::Failed`] |
 //!
-//! Which error is which stands in [`errors`].
+//! [`errors`] sorts the errors.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -27,18 +27,16 @@ use super::super::error::Unavailable;
 use super::tables::{DRIVER_ID, PACKAGE_ID, Tables};
 use super::values::{Item, place_of_day, text};
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{Aws, backoff, told};
+use crate::storage::aws::{Aws, backoff, error_chain};
 use crate::storage::{Condition, State};
 
-/// How a call that fails is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Tries of a call that is not answered; at least one. A call that is throttled is tried for as long as `limit` allows.
+    /// Attempts of a call without an answer; at least one. A throttled call is retried within `limit`.
     pub tries: u32,
-    /// How long to wait before the second try, and twice as long before each further one, up to some seconds; a random part
-    /// of it.
+    /// Backoff before the second attempt, doubled up to [`BACKOFF_MAX`]; random.
     pub backoff: Duration,
-    /// How long a call may take with all its tries.
+    /// Time limit of a call, retries included.
     pub limit: Duration,
 }
 
@@ -52,43 +50,39 @@ impl Default for Patience {
     }
 }
 
-/// The longest wait before a further try.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How often it is tried whether an engine that was out of reach is back.
+/// Interval of probes while the engine is down.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// A client that leaves repeating to [`Calls`], which must know whether an answer was lost.
+/// A client without retries: [`Calls`] must know whether an answer was lost.
 pub(super) fn client(aws: &Aws) -> Client {
     let config = aws.dynamodb().config().to_builder();
     Client::from_conf(config.retry_config(RetryConfig::disabled()).build())
 }
 
-/// Why a call failed.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct CallError {
     kind: Kind,
     cause: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Not now, and it was not done.
+    /// Throttled: not executed.
     Busy,
-    /// Nobody knows whether it was done.
+    /// No answer: unknown whether it was executed.
     Lost,
-    /// It was not done, and will not be until somebody repairs something.
+    /// Not executed, until the operator repairs something.
     Down,
-    /// It makes no sense.
+    /// A bug.
     Mistake,
 }
 
-impl Trouble {
-    /// Not now, and it was not done.
+impl CallError {
     pub(super) fn busy(cause: impl Into<String>) -> Self {
         Self::of(Kind::Busy, cause)
     }
 
-    /// It makes no sense.
     pub(super) fn mistake(cause: impl Into<String>) -> Self {
         Self::of(Kind::Mistake, cause)
     }
@@ -99,12 +93,11 @@ impl Trouble {
     }
 }
 
-/// What a failed call means.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it stands where an error is mapped"
 )]
-pub(super) fn trouble<E>(error: SdkError<E, HttpResponse>) -> Trouble
+pub(super) fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -114,10 +107,10 @@ where
         Action::NotReady => Kind::Down,
         Action::Refuse | Action::DeadLetter => Kind::Mistake,
     };
-    Trouble::of(kind, told(&error))
+    CallError::of(kind, error_chain(&error))
 }
 
-/// The item that stood against an update, if there is one.
+/// The item that violated an update's condition, if there is one.
 pub(super) fn standing(refused: UpdateItemError) -> Option<Item> {
     match refused {
         UpdateItemError::ConditionalCheckFailedException(refused) => refused.item,
@@ -125,16 +118,15 @@ pub(super) fn standing(refused: UpdateItemError) -> Option<Item> {
     }
 }
 
-/// A call that was answered.
+/// An answered call.
 #[derive(Debug)]
 pub(super) struct Answered<T> {
-    /// With what.
     pub(super) done: T,
-    /// Whether the answer to an earlier try was lost, so that this one may have found its traces.
+    /// Whether the answer to an earlier attempt was lost: this one may have seen its effects.
     pub(super) lost: bool,
 }
 
-/// Makes calls, and knows whether they are answered; cheap to clone.
+/// Makes calls, and tracks the engine's health; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Calls {
     inner: Arc<Inner>,
@@ -149,7 +141,7 @@ struct Inner {
     condition: Condition,
 }
 
-/// How it goes. Each change is logged, once.
+/// Health. Each change is logged, once.
 const WELL: u8 = 0;
 const BUSY: u8 = 1;
 const DOWN: u8 = 2;
@@ -172,29 +164,29 @@ impl Calls {
         self.inner.condition.state()
     }
 
-    /// Makes a call, until it is answered or the patience ends.
+    /// Makes a call, with retries.
     pub(super) async fn call<T, F>(
         &self,
         attempt: impl Fn() -> F + Send,
     ) -> Result<Answered<T>, Unavailable>
     where
-        F: Future<Output = Result<T, Trouble>> + Send,
+        F: Future<Output = Result<T, CallError>> + Send,
     {
         let patience = self.inner.patience;
         let deadline = Instant::now() + patience.limit;
         let (mut failures, mut lost) = (0, 0);
         loop {
-            let trouble = match timeout_at(deadline, attempt()).await {
+            let call_error = match timeout_at(deadline, attempt()).await {
                 Ok(Ok(done)) => {
                     self.inner.answered();
                     let lost = lost > 0;
                     return Ok(Answered { done, lost });
                 }
-                Ok(Err(trouble)) => trouble,
-                Err(_) => Trouble::of(Kind::Lost, "there was no answer in time"),
+                Ok(Err(call_error)) => call_error,
+                Err(_) => CallError::of(Kind::Lost, "there was no answer in time"),
             };
             failures += 1;
-            let again = match trouble.kind {
+            let again = match call_error.kind {
                 Kind::Busy => true,
                 Kind::Lost => {
                     lost += 1;
@@ -204,13 +196,13 @@ impl Calls {
             };
             let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
             if !again || Instant::now() + wait >= deadline {
-                return Err(self.give_up(&trouble, lost > 0));
+                return Err(self.give_up(&call_error, lost > 0));
             }
             sleep(wait).await;
         }
     }
 
-    /// All items that a query finds.
+    /// All items of a query, page by page.
     pub(super) async fn query(&self, query: QueryFluentBuilder) -> Result<Vec<Item>, Unavailable> {
         let mut items = Vec::new();
         let mut from = None;
@@ -218,7 +210,7 @@ impl Calls {
             let page = query.clone().set_exclusive_start_key(from);
             let answer = self.call(|| {
                 let page = page.clone();
-                async move { Box::pin(page.send()).await.map_err(trouble) }
+                async move { Box::pin(page.send()).await.map_err(call_error) }
             });
             let page = Box::pin(answer).await?.done;
             items.extend(page.items.unwrap_or_default());
@@ -229,17 +221,18 @@ impl Calls {
         }
     }
 
-    fn give_up(&self, trouble: &Trouble, lost: bool) -> Unavailable {
-        let cause = trouble.cause.as_str();
-        match trouble.kind {
+    fn give_up(&self, call_error: &CallError, lost: bool) -> Unavailable {
+        let cause = call_error.cause.as_str();
+        match call_error.kind {
             Kind::Mistake => {
                 tracing::error!(cause, "DynamoDB does not accept a request");
                 Unavailable::Failed
             }
-            // Not busy if an earlier try may have been done: the caller may not take it for nothing.
+            // Not [`Unavailable::Busy`] if an earlier attempt may have been executed: the caller must not take it for a
+            // failure.
             Kind::Busy if !lost => {
                 if self.inner.becomes(BUSY, cause) {
-                    tracing::warn!(cause, "DynamoDB takes no more requests at the moment");
+                    tracing::warn!(cause, "DynamoDB throttles requests");
                 }
                 Unavailable::Busy
             }
@@ -255,7 +248,7 @@ impl Calls {
 }
 
 impl Inner {
-    /// Whether it was otherwise before.
+    /// Sets the state. True if it changed.
     fn becomes(&self, state: u8, cause: &str) -> bool {
         if state == DOWN {
             self.condition.fails(cause);
@@ -295,17 +288,17 @@ async fn probe(inner: Weak<Inner>) {
             .key(DRIVER_ID, text("probe"))
             .key(PACKAGE_ID, text("probe"));
         let read = Box::pin(get.send()).await;
-        let is_away = |trouble: Trouble| trouble.kind != Kind::Busy;
-        if !written.is_err_and(|error| is_away(trouble(error)))
-            && !read.is_err_and(|error| is_away(trouble(error)))
+        let is_away = |error: CallError| error.kind != Kind::Busy;
+        if !written.is_err_and(|error| is_away(call_error(error)))
+            && !read.is_err_and(|error| is_away(call_error(error)))
         {
             return inner.answered();
         }
     }
 }
 
-/// Does something with each input, several at once; the results are in any order. If one fails, no further one is begun; those
-/// that run are waited for, so that nothing is still under way when this is answered.
+/// Applies a function to each input, several at once; the results are in any order. After a failure no further one is started;
+/// running ones are awaited, so that none outlives the answer.
 pub(super) async fn together<T, R, E, F>(
     inputs: impl IntoIterator<Item = T> + Send,
     at_once: usize,

@@ -1,5 +1,3 @@
-//! Changes, as transactions.
-
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::{
@@ -15,17 +13,16 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Change, DriverChange, DriverId, Package, PackageId, Status};
 use super::super::store::Changed;
 use super::Dynamodb;
-use super::calls::{Trouble, together, trouble};
+use super::calls::{CallError, call_error, together};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
 use super::values::{self, Item, count, driver_key, package_key, text, text_of};
 use crate::storage::aws::errors::{self, Action, Service};
 
-/// Packages in a transaction: two actions each, and one for the driver's count, of the hundred that the engine takes.
+/// Most packages of a transaction: two actions each, and one for the driver's count, of at most 100.
 const PACKAGES_PER_TRANSACTION: usize = 49;
-/// Drivers whose transactions run at once for one caller.
+/// Concurrent drivers per caller.
 const DRIVERS_AT_ONCE: usize = 8;
 
-/// One transaction.
 #[derive(Debug, Clone)]
 struct Step {
     date: Date,
@@ -42,7 +39,7 @@ enum Work {
     Give(Vec<Package>),
 }
 
-/// Why a change is not made any further.
+/// Why a change was aborted.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     Outdated,
@@ -50,7 +47,7 @@ enum Stop {
 }
 
 impl Step {
-    /// What it changes, as a part of the whole change.
+    /// This transaction as a part of the whole change.
     fn into_part(self) -> DriverChange {
         let (given_up, given) = match self.work {
             Work::GiveUp(packages) => (packages, Vec::new()),
@@ -75,20 +72,20 @@ impl Dynamodb {
     pub(super) async fn apply(
         &self,
         change: Change,
-        kept: UnboundedSender<DriverChange>,
+        stored: UnboundedSender<DriverChange>,
     ) -> Result<Changed, Unavailable> {
         let Some(phases) = steps(change) else {
             return Ok(Changed::Outdated);
         };
-        // A package may go from one driver to another: it is given once everything is given up.
+        // A package may move from one driver to another: all are given up before any is assigned.
         for phase in phases {
             let done = together(phase, DRIVERS_AT_ONCE, |steps| {
-                let (store, kept) = (self.clone(), kept.clone());
+                let (store, stored) = (self.clone(), stored.clone());
                 async move {
                     for step in steps {
                         store.step(&step).await?;
-                        // Whoever asked may have left; it is kept all the same.
-                        drop(kept.send(step.into_part()));
+                        // The caller may have left; the change is stored all the same.
+                        drop(stored.send(step.into_part()));
                     }
                     Ok(())
                 }
@@ -111,7 +108,7 @@ impl Dynamodb {
             .set_transact_items(Some(self.actions(step, &token)?));
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { kept(Box::pin(request.send()).await) }
+            async move { committed(Box::pin(request.send()).await) }
         });
         let answer = call.await?;
         if answer.done || answer.lost && self.is_own(step, &token).await? {
@@ -142,7 +139,7 @@ impl Dynamodb {
         Ok(actions)
     }
 
-    /// Moves the driver's count on.
+    /// Increments the driver's count.
     fn count(&self, step: &Step, token: &str) -> Result<TransactWriteItem, Unavailable> {
         let condition = if step.held_before == 0 {
             "attribute_not_exists(#held) OR #held = :before"
@@ -212,8 +209,8 @@ impl Dynamodb {
         Ok([assignment.map_err(incomplete)?, holder.map_err(incomplete)?])
     }
 
-    /// Whether this transaction was kept. If others went on from there and nothing of it is left, nobody can tell; then it
-    /// counts as refused, and whoever looks at the day sees what holds.
+    /// Whether this transaction was committed. If others have overwritten all its items, that is unknown; then it counts as
+    /// refused, and the caller reads the day again.
     async fn is_own(&self, step: &Step, token: &str) -> Result<bool, Unavailable> {
         let mut traces = vec![driver_key(step.date, &step.driver)];
         if let Work::Give(packages) = &step.work {
@@ -232,7 +229,7 @@ impl Dynamodb {
         Ok(false)
     }
 
-    /// An item of the table of packages, as it is now.
+    /// An item of the table of packages; a consistent read.
     pub(super) async fn packages_item(&self, key: Item) -> Result<Option<Item>, Unavailable> {
         let request = self
             .client
@@ -242,7 +239,7 @@ impl Dynamodb {
             .consistent_read(true);
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         Ok(call.await?.done.item)
     }
@@ -251,7 +248,7 @@ impl Dynamodb {
 /// Each driver's transactions, in order.
 type Phase = Vec<Vec<Step>>;
 
-/// What gives up, and then what gives. Nothing if more is given up than is held.
+/// Two phases: giving up, then assigning. None if more is given up than is held.
 fn steps(change: Change) -> Option<[Phase; 2]> {
     let (mut give_ups, mut gives) = (Vec::new(), Vec::new());
     for part in change.drivers {
@@ -275,7 +272,7 @@ fn steps(change: Change) -> Option<[Phase; 2]> {
             held = held.checked_sub(u32::try_from(packages.len()).ok()?)?;
             of_driver.push(step(held, Work::GiveUp(packages.to_vec())));
         }
-        // Nothing to do is to see that the count is as it should be.
+        // An empty change checks the driver's count.
         if of_driver.is_empty() && given.is_empty() {
             of_driver.push(step(held, Work::Give(Vec::new())));
         }
@@ -290,15 +287,15 @@ fn steps(change: Change) -> Option<[Phase; 2]> {
     Some([give_ups, gives])
 }
 
-/// Whether the transaction was kept; if not, a condition of it was not met.
-fn kept(
+/// Whether the transaction was committed; if not, a condition failed.
+fn committed(
     answer: Result<TransactWriteItemsOutput, SdkError<TransactWriteItemsError, HttpResponse>>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, CallError> {
     let Err(error) = answer else { return Ok(true) };
     let Some(TransactWriteItemsError::TransactionCanceledException(canceled)) =
         error.as_service_error()
     else {
-        return Err(trouble(error));
+        return Err(call_error(error));
     };
     let codes = canceled.cancellation_reasons().iter();
     let codes: Vec<_> = codes.filter_map(CancellationReason::code).collect();
@@ -306,18 +303,18 @@ fn kept(
         return Ok(false);
     }
     let passes = |code: &&str| {
-        // What has no row, such as `None`, does not pass.
+        // What has no row, such as `None`, is skipped.
         let action = errors::action_of_part(Service::DynamoDb, code, "", true);
         matches!(action, Action::Retry | Action::RetryUnknown)
     };
     let cause = format!("the transaction was canceled: {}", codes.join(", "));
     if codes.iter().any(passes) {
-        return Err(Trouble::busy(cause));
+        return Err(CallError::busy(cause));
     }
-    Err(Trouble::mistake(cause))
+    Err(CallError::mistake(cause))
 }
 
-/// A request that lacks something: it is made here, completely.
+/// The request lacks a field: a bug, since it is built here.
 pub(super) fn incomplete(error: impl std::fmt::Display) -> Unavailable {
     tracing::error!(%error, "a request to DynamoDB is incomplete");
     Unavailable::Failed

@@ -1,5 +1,3 @@
-//! Lists, page by page.
-
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::scan::builders::ScanFluentBuilder;
 
@@ -7,21 +5,20 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Filter, Place};
 use super::super::store::Listing;
 use super::Dynamodb;
-use super::calls::trouble;
+use super::calls::call_error;
 use super::tables::{BY_PACKAGE, DATE, DRIVER_ID, PACKAGE_ID, STATUS};
 use super::values::{Item, assignment, key, malformed, place, text};
 
-/// Pages, of a megabyte each, that are read for one answer. If fewer fit by then than were asked for, the list goes on from
-/// there: a search for what is rare among millions does not hold a request for ever.
+/// Pages of a megabyte each per answer. After these the answer may have fewer items than requested, and a cursor: a query for
+/// rare items among millions has a bounded duration.
 const PAGES_MAX: usize = 64;
 
-/// What is read, page by page.
 enum Pages {
     Query(QueryFluentBuilder),
     Scan(ScanFluentBuilder),
 }
 
-/// Attributes that have these values.
+/// Attributes that must have these values.
 type Having = Vec<(&'static str, String)>;
 
 impl Dynamodb {
@@ -35,7 +32,7 @@ impl Dynamodb {
             assignments: Vec::new(),
             next: None,
         };
-        // The engine refuses a place outside of what is read; there is nothing after it.
+        // DynamoDB rejects a start key outside of the query; nothing follows it.
         if after
             .as_ref()
             .is_some_and(|place| is_elsewhere(&filter, place))
@@ -51,14 +48,14 @@ impl Dynamodb {
             for item in &items {
                 match assignment(item) {
                     Some(one) => found.push(one),
-                    // It is left out, and the log names it: a list of all others is of more use than none.
+                    // It is skipped and logged: a list of all others is more useful than none.
                     None => {
                         malformed(table, item);
                     }
                 }
             }
             from = next;
-            // One more than asked for tells that the list goes on.
+            // One more than requested shows that there is a next page.
             if found.len() > limit || from.is_none() {
                 break;
             }
@@ -84,7 +81,7 @@ impl Dynamodb {
 
     fn pages(&self, filter: &Filter, limit: usize) -> Pages {
         let (keys, others) = attributes(filter);
-        // Without a filter every item that is read is wanted.
+        // Without a filter every item that is read is returned.
         let limit = i32::try_from(limit.saturating_add(1)).ok();
         let limit = limit.filter(|_| others.is_empty());
         let table = &self.tables.assignments;
@@ -108,7 +105,7 @@ impl Dynamodb {
         query = if filter.driver.is_some() {
             query.consistent_read(true)
         } else {
-            // An index follows its table by some milliseconds, and cannot be read otherwise.
+            // An index lags behind its table by some milliseconds; consistent reads are impossible.
             query.index_name(BY_PACKAGE)
         };
         for (name, value) in keys.into_iter().chain(others) {
@@ -129,7 +126,7 @@ impl Dynamodb {
                 let page = query.clone().set_exclusive_start_key(from);
                 let call = self.calls.call(|| {
                     let page = page.clone();
-                    async move { Box::pin(page.send()).await.map_err(trouble) }
+                    async move { Box::pin(page.send()).await.map_err(call_error) }
                 });
                 let page = call.await?.done;
                 (page.items, page.last_evaluated_key)
@@ -138,7 +135,7 @@ impl Dynamodb {
                 let page = scan.clone().set_exclusive_start_key(from);
                 let call = self.calls.call(|| {
                     let page = page.clone();
-                    async move { Box::pin(page.send()).await.map_err(trouble) }
+                    async move { Box::pin(page.send()).await.map_err(call_error) }
                 });
                 let page = call.await?.done;
                 (page.items, page.last_evaluated_key)
@@ -157,7 +154,7 @@ fn is_elsewhere(filter: &Filter, place: &Place) -> bool {
     other_driver || other_package
 }
 
-/// What the filter says of keys, and of other attributes.
+/// The filter's conditions on keys, and on other attributes.
 fn attributes(filter: &Filter) -> (Having, Having) {
     let driver = filter.driver.as_ref().map(|it| (DRIVER_ID, it.to_string()));
     let package = filter

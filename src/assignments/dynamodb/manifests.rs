@@ -1,11 +1,11 @@
-//! Manifests, in pieces: an item has 400 KB at most.
+//! Manifests, in pieces: an item has at most 400 KB.
 //!
-//! A manifest is put under a name of its own (its upload), and then its head names it: until then the day has the one before,
-//! and two that are put at once do not mix. Whoever replaces a head removes the pieces that it named.
+//! A manifest is stored under a unique name (its upload), and then the day's head is set to it: until then the day has the previous
+//! one, and concurrent uploads do not mix. The writer that replaces a head deletes the pieces that it named.
 //!
-//! Each upload has an entry in the day's list of uploads, written before its first piece and removed after its last one. The
-//! pieces of an upload that was throttled for too long are removed at once. Those of a process that was killed, or that lost
-//! its engine, are removed by the next manifest of the day, once the upload cannot be running any more ([`UPLOAD_MAX`]).
+//! Each upload has an entry in the day's list of uploads, written before its first piece and deleted after its last one. The pieces
+//! of an upload that was throttled for too long are deleted at once. Those of a process that was killed, or that lost its engine,
+//! are deleted with the next manifest of the day, once the upload cannot be running any more ([`UPLOAD_MAX`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +17,24 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::super::error::Unavailable;
-use super::super::store::{Sheet, Version};
+use super::super::store::{StoredManifest, Version};
 use super::Dynamodb;
-use super::calls::{together, trouble};
+use super::calls::{call_error, together};
 use super::tables::{BODY, ITEM, PIECES, SHARD, UPLOAD, VERSION};
 use super::values::{Item, count, count_of, malformed, place_of_day, text, text_of};
 use crate::values::id::unique;
 
-/// Bytes in a piece.
 const PIECE_BYTES: usize = 350_000;
-/// Pieces that are written or removed at once.
+/// Concurrent writes or deletions of pieces.
 const PIECES_AT_ONCE: usize = 8;
-/// An upload that began so long ago has ended. A GiB has 3,068 pieces, which take at most 384 times as long as a call may.
+/// An upload older than this has ended. A GiB has 3,068 pieces, which take at most 384 times as long as a call may.
 const UPLOAD_MAX: Duration = Duration::from_secs(2 * 3600);
-/// How often a manifest may be replaced while it is read.
+/// Attempts to read a manifest that is replaced at the same time.
 const READS_MAX: u32 = 5;
 
-/// What is said of a manifest.
+/// A manifest's metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
-    /// Which it is.
     pub(super) version: Version,
     upload: String,
     pieces: u32,
@@ -65,12 +63,11 @@ fn piece_key(date: Date, upload: &str, number: u32) -> Item {
     place_of_day(shard(date), format!("{upload}/{number:04}"))
 }
 
-/// The partition key of the day's list of uploads.
 fn uploads(date: Date) -> String {
     format!("{date}#uploads")
 }
 
-/// An upload. Its name, a UUID of version 7, contains the time at which it began.
+/// Its name, a UUID of version 7, contains its start time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Upload {
     name: String,
@@ -89,7 +86,7 @@ impl Upload {
         place_of_day(uploads(date), self.name.clone())
     }
 
-    /// Whether it cannot be under way any more.
+    /// Whether it cannot be running any more.
     fn has_ended(&self, now: Timestamp) -> bool {
         let name = self.name.parse::<Uuid>().ok();
         let began = name.and_then(|name| name.get_timestamp());
@@ -109,8 +106,12 @@ impl Dynamodb {
         Ok(Some(head))
     }
 
-    pub(super) async fn put_manifest(&self, date: Date, sheet: Sheet) -> Result<(), Unavailable> {
-        let pieces = sheet.body.len().div_ceil(PIECE_BYTES);
+    pub(super) async fn put_manifest(
+        &self,
+        date: Date,
+        manifest: StoredManifest,
+    ) -> Result<(), Unavailable> {
+        let pieces = manifest.body.len().div_ceil(PIECE_BYTES);
         let upload = Upload {
             name: unique(Timestamp::now()).to_string(),
             pieces: u32::try_from(pieces).map_err(|_| Unavailable::Failed)?,
@@ -119,11 +120,11 @@ impl Dynamodb {
         listed.insert(PIECES.to_owned(), count(upload.pieces));
         self.put(listed).await?;
         let mut head = head_key(date);
-        head.insert(VERSION.to_owned(), text(sheet.version.to_string()));
+        head.insert(VERSION.to_owned(), text(manifest.version.to_string()));
         head.insert(UPLOAD.to_owned(), text(&upload.name));
         head.insert(PIECES.to_owned(), count(upload.pieces));
         let put = async {
-            self.put_pieces(date, &upload, &sheet.body).await?;
+            self.put_pieces(date, &upload, &manifest.body).await?;
             self.put(head).await
         };
         let replaced = match put.await {
@@ -196,7 +197,7 @@ impl Dynamodb {
         Ok(ended)
     }
 
-    /// Removes uploads, each with its pieces. What cannot be removed now stays in the list of uploads.
+    /// Deletes uploads with their pieces. On failure they stay in the list of uploads.
     async fn remove_all(&self, date: Date, leaving: Vec<Upload>) {
         for upload in leaving {
             let removed = async {
@@ -205,12 +206,15 @@ impl Dynamodb {
             };
             if removed.await.is_err() {
                 let upload = upload.name;
-                tracing::warn!(%date, upload, "pieces of a manifest are left to the next one");
+                tracing::warn!(%date, upload, "pieces of a manifest are left for the next one to delete");
             }
         }
     }
 
-    pub(super) async fn get_manifest(&self, date: Date) -> Result<Option<Sheet>, Unavailable> {
+    pub(super) async fn get_manifest(
+        &self,
+        date: Date,
+    ) -> Result<Option<StoredManifest>, Unavailable> {
         for _ in 0..READS_MAX {
             let Some(head) = self.head(date).await? else {
                 return Ok(None);
@@ -218,9 +222,9 @@ impl Dynamodb {
             if let Some(body) = self.pieces(date, &head).await? {
                 let version = head.version;
                 let body = body.into();
-                return Ok(Some(Sheet { version, body }));
+                return Ok(Some(StoredManifest { version, body }));
             }
-            // It was replaced meanwhile.
+            // It was replaced at the same time.
         }
         tracing::warn!(%date, "a manifest has lost pieces, or is replaced all the time");
         Err(Unavailable::Busy)
@@ -238,7 +242,7 @@ impl Dynamodb {
             .expression_attribute_names("#item", ITEM)
             .expression_attribute_values(":shard", text(shard(date)))
             .expression_attribute_values(":upload", text(format!("{}/", head.upload)));
-        // In the order of their numbers.
+        // Sorted by number.
         let items = self.calls.query(query).await?;
         if u32::try_from(items.len()) != Ok(head.pieces) {
             return Ok(None);
@@ -262,7 +266,7 @@ impl Dynamodb {
         Ok(())
     }
 
-    /// Puts an item; what was there before, if it is a head.
+    /// Puts an item; returns the previous one, if it is a head.
     async fn put(&self, item: Item) -> Result<Option<Item>, Unavailable> {
         let is_head = item.contains_key(VERSION);
         let request = self
@@ -273,7 +277,7 @@ impl Dynamodb {
             .set_return_values(is_head.then_some(ReturnValue::AllOld));
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         Ok(call.await?.done.attributes)
     }
@@ -283,7 +287,7 @@ impl Dynamodb {
         let request = request.table_name(&self.tables.packages);
         let call = self.calls.call(|| {
             let request = request.clone();
-            async move { Box::pin(request.send()).await.map_err(trouble) }
+            async move { Box::pin(request.send()).await.map_err(call_error) }
         });
         call.await?;
         Ok(())

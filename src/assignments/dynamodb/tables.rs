@@ -1,4 +1,4 @@
-//! Tables and what is in them, by their names.
+//! Names of tables and attributes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::storage::aws::errors::{self, Service};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 
-/// The table of assignments, unless the configuration says otherwise.
+/// Default name of the table of assignments.
 pub const ASSIGNMENTS: &str = "DeliveryAssignments";
 /// Its partition key, text.
 pub const DRIVER_ID: &str = "driver_id";
@@ -24,21 +24,20 @@ pub const PACKAGE_ID: &str = "package_id";
 /// Its index: by [`PACKAGE_ID`], then [`DRIVER_ID`], with all attributes.
 pub const BY_PACKAGE: &str = "by_package";
 
-/// The table of who has which package on which day, unless the configuration says otherwise. Manifests are there, too.
+/// Default name of the table of the days' packages and manifests.
 pub const PACKAGES: &str = "DeliveryPackages";
 /// Its partition key, text.
 pub const SHARD: &str = "shard";
 /// Its sort key, text.
 pub const ITEM: &str = "item";
 
-// Attributes of an assignment, beside its package's.
+// Attributes of an assignment, in addition to its package's.
 pub(super) const STATUS: &str = "status";
 pub(super) const PREVIOUS_STATUS: &str = "previous_status";
 pub(super) const DATE: &str = "date";
 pub(super) const ASSIGNED_AT: &str = "assigned_at";
 pub(super) const UPDATED_AT: &str = "updated_at";
 
-// Attributes in the table of packages.
 pub(super) const HELD: &str = "held";
 pub(super) const TOKEN: &str = "token";
 pub(super) const VERSION: &str = "version";
@@ -46,17 +45,15 @@ pub(super) const UPLOAD: &str = "upload";
 pub(super) const PIECES: &str = "pieces";
 pub(super) const BODY: &str = "body";
 
-/// How long a new table may take until it can be used.
+/// Timeout until a new table is active.
 const CREATION: Duration = Duration::from_secs(120);
-/// How often that is looked at.
+/// Polling interval.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The names of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
-    /// Of assignments.
     pub assignments: String,
-    /// Of who has which package on which day.
+    /// Of the days' packages and manifests.
     pub packages: String,
 }
 
@@ -69,19 +66,16 @@ impl Default for Tables {
     }
 }
 
-/// A table that could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the table {table} could not be made: {cause}")]
+#[error("the table {table} could not be created: {cause}")]
 pub struct NotProvisioned {
-    /// Which.
     pub table: String,
-    /// Why.
     pub cause: String,
 }
 
-/// A table as it must be.
+/// A table's required schema.
 struct Wanted {
-    /// The configuration key that names it.
+    /// The configuration key with its name.
     key: &'static str,
     table: String,
     /// Partition key and sort key, both text.
@@ -109,11 +103,11 @@ impl Tables {
     }
 }
 
-/// Makes the tables that do not exist, and waits until they can be used. For emulators and development; elsewhere Terraform
-/// makes them. One that exists is taken as it is.
+/// Creates missing tables, and waits until they are active. For emulators and development; elsewhere Terraform creates them. An
+/// existing table is used as it is.
 ///
 /// # Errors
-/// The first table that could not be made.
+/// The first table that could not be created.
 pub async fn provision(client: &Client, tables: &Tables) -> Result<(), NotProvisioned> {
     for wanted in tables.wanted() {
         let Wanted {
@@ -158,7 +152,7 @@ pub async fn provision(client: &Client, tables: &Tables) -> Result<(), NotProvis
     Ok(())
 }
 
-/// Asks whether the tables exist, with their keys and the index.
+/// Checks that the tables exist, with their keys and the index.
 pub fn probe(client: Client, tables: &Tables) -> Probe {
     let keys = tables.wanted().map(|wanted| wanted.key.to_owned()).into();
     let tables = tables.clone();
@@ -255,7 +249,7 @@ fn keys([partition, sort]: [&str; 2]) -> Result<Vec<KeySchemaElement>, String> {
 async fn create(creation: CreateTableFluentBuilder) -> Result<(), String> {
     match Box::pin(creation.send()).await {
         Ok(_) => Ok(()),
-        // It exists, or somebody else is just making it.
+        // It exists, or another process is creating it.
         Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
         Err(error) => Err(DisplayErrorContext(&error).to_string()),
     }

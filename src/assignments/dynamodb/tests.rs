@@ -123,11 +123,11 @@ async fn what_passes_is_waited_for() {
     let still = store.still_assigned(day(0), vec![driver("ada")]).await;
     assert_eq!(still.unwrap().len(), 1);
     assert_eq!(listed(&store, &Filter::default(), 10).await.len(), 2);
-    let sheet = Sheet {
+    let sheet = StoredManifest {
         version: Version(7),
         body: vec![1; 1000].into(),
     };
-    store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+    store.store_manifest(day(0), sheet.clone()).await.unwrap();
     assert_eq!(store.manifest(day(0)).await.unwrap(), Some(sheet));
     let given = part("bo", 0, &[], &["r"]);
     assert_eq!(changed(&store, given).await, Ok(Changed::Done));
@@ -160,8 +160,8 @@ async fn what_does_not_pass_is_said_and_nothing_is_kept() {
 }
 
 /// A manifest of so many pieces.
-fn sheet_of(version: u128, pieces: usize) -> Sheet {
-    Sheet {
+fn sheet_of(version: u128, pieces: usize) -> StoredManifest {
+    StoredManifest {
         version: Version(version),
         body: vec![version.to_le_bytes()[0]; (pieces - 1) * 350_000 + 1].into(),
     }
@@ -186,7 +186,7 @@ async fn a_manifest_that_is_throttled_is_kept_once_the_table_takes_it() {
     // More often than a call may go unanswered.
     proxy.next("PutItem", &[THROTTLED; 20]);
     let sheet = sheet_of(1, 3);
-    store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+    store.store_manifest(day(0), sheet.clone()).await.unwrap();
     assert!(proxy.is_over());
     assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
 }
@@ -199,12 +199,12 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
     };
     let (store, proxy) = behind_a_proxy(patience).await;
     let before = sheet_of(1, 2);
-    store.keep_manifest(day(0), before.clone()).await.unwrap();
+    store.store_manifest(day(0), before.clone()).await.unwrap();
     let items = items_of_manifests(&store).await;
     // Its place in the list of uploads, two of its pieces, and no more; then all but its head.
     for passed in [3, 5] {
         proxy.all_but("PutItem", passed, THROTTLED);
-        let refused = store.keep_manifest(day(0), sheet_of(2, 4)).await;
+        let refused = store.store_manifest(day(0), sheet_of(2, 4)).await;
         // The time may also end while a call is under way.
         let is_refused = matches!(refused, Err(Unavailable::Busy | Unavailable::Engine));
         assert!(is_refused, "{refused:?}");
@@ -215,7 +215,7 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
         assert!(store.manifest(day(0)).await.unwrap() == Some(before.clone()));
     }
     proxy.end();
-    store.keep_manifest(day(0), sheet_of(3, 1)).await.unwrap();
+    store.store_manifest(day(0), sheet_of(3, 1)).await.unwrap();
     // A head, a piece, and a place in the list.
     assert_eq!(items_of_manifests(&store).await.len(), 3);
 }
@@ -223,11 +223,11 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
 #[tokio::test]
 async fn a_manifest_whose_last_answer_is_lost_loses_no_pieces() {
     let (store, proxy) = behind_a_proxy(HASTY).await;
-    store.keep_manifest(day(0), sheet_of(1, 2)).await.unwrap();
+    store.store_manifest(day(0), sheet_of(1, 2)).await.unwrap();
     // All but its head are answered.
     proxy.all_but("PutItem", 3, AnswerLost);
     let sheet = sheet_of(2, 2);
-    let told = store.keep_manifest(day(0), sheet.clone()).await;
+    let told = store.store_manifest(day(0), sheet.clone()).await;
     assert_eq!(told, Err(Unavailable::Engine));
     proxy.end();
     assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
@@ -255,7 +255,7 @@ async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
             Box::pin(put.set_item(Some(item)).send()).await.unwrap();
         }
     }
-    store.keep_manifest(day(0), sheet_of(1, 1)).await.unwrap();
+    store.store_manifest(day(0), sheet_of(1, 1)).await.unwrap();
     let items = items_of_manifests(&store).await;
     let of = |upload: Uuid| {
         items

@@ -1,4 +1,4 @@
-//! What is kept, as the engine's values.
+//! Conversion to and from `DynamoDB`'s values.
 
 use std::collections::HashMap;
 use std::hash::Hasher;
@@ -15,30 +15,28 @@ use super::tables::{ASSIGNED_AT, DATE, DRIVER_ID, ITEM, PACKAGE_ID, SHARD, STATU
 /// An item, or its key.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// Over how many partition keys a day's items are spread. It may not change while there are any.
+/// Number of partition keys per day. It must not change while there are items.
 pub const SHARDS: u64 = 16;
 
-/// The sort key of a package's item begins with it.
+/// Prefix of the sort key of a package's item.
 pub(super) const PACKAGE_ITEM: &str = "package/";
-/// The sort key of a driver's count begins with it.
+/// Prefix of the sort key of a driver's count.
 const DRIVER_ITEM: &str = "driver/";
 
-/// Text.
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-/// A moment, to the microsecond: all have the same length, so that they are in order as text, too.
+/// To the microsecond, with constant length: the order of the texts is the order of the times.
 pub(super) fn moment(at: Timestamp) -> AttributeValue {
     AttributeValue::S(format!("{at:.6}"))
 }
 
-/// A whole number.
 pub(super) fn count(number: u32) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// A number. The engine has decimal ones, of a smaller range than ours; beyond it they are kept as text.
+/// `DynamoDB`'s decimal numbers have a smaller range than `f64`; values outside are stored as text.
 fn number(number: f64) -> AttributeValue {
     match number.abs() {
         0.0 => AttributeValue::N("0".to_owned()),
@@ -67,7 +65,7 @@ fn yes_or_no_of(item: &Item, name: &str) -> Option<bool> {
     item.get(name)?.as_bool().ok().copied()
 }
 
-/// Attributes that are not as this adapter writes them: somebody else did. The log names the item.
+/// Attributes that this adapter did not write. The log names the item.
 pub(super) fn malformed(table: &str, item: &Item) -> Unavailable {
     let names = [DRIVER_ID, PACKAGE_ID, SHARD, ITEM].into_iter();
     let key = names.filter_map(|name| Some(format!("{name}={}", text_of(item, name)?)));
@@ -80,7 +78,6 @@ pub(super) fn malformed(table: &str, item: &Item) -> Unavailable {
     Unavailable::Failed
 }
 
-/// The key of an assignment.
 pub(super) fn key(driver: &DriverId, package: &PackageId) -> Item {
     [
         (DRIVER_ID.to_owned(), text(driver.as_str())),
@@ -89,7 +86,7 @@ pub(super) fn key(driver: &DriverId, package: &PackageId) -> Item {
     .into()
 }
 
-/// The place of an assignment, by its key.
+/// The cursor for an assignment's key.
 pub(super) fn place(item: &Item) -> Option<Place> {
     Some(Place {
         driver: DriverId::stored(text_of(item, DRIVER_ID)?),
@@ -98,7 +95,6 @@ pub(super) fn place(item: &Item) -> Option<Place> {
     })
 }
 
-/// A key in the table of packages.
 pub(super) fn place_of_day(shard: String, item: String) -> Item {
     [
         (SHARD.to_owned(), text(shard)),
@@ -107,7 +103,6 @@ pub(super) fn place_of_day(shard: String, item: String) -> Item {
     .into()
 }
 
-/// The partition key of this shard.
 pub(super) fn shard(date: Date, number: u64) -> String {
     format!("{date}#{number:02x}")
 }
@@ -118,19 +113,18 @@ fn shard_of(name: &str) -> u64 {
     hasher.finish() % SHARDS
 }
 
-/// The key of who has this package on this day.
+/// The key of a package's holder on this day.
 pub(super) fn package_key(date: Date, package: &PackageId) -> Item {
     let shard = shard(date, shard_of(package.as_str()));
     place_of_day(shard, format!("{PACKAGE_ITEM}{package}"))
 }
 
-/// The key of how many packages this driver holds on this day.
+/// The key of a driver's number of packages on this day.
 pub(super) fn driver_key(date: Date, driver: &DriverId) -> Item {
     let shard = shard(date, shard_of(driver.as_str()));
     place_of_day(shard, format!("{DRIVER_ITEM}{driver}"))
 }
 
-/// An assignment as an item.
 pub(super) fn item(assignment: &Assignment) -> Item {
     let package = &assignment.package;
     let mut item = key(&assignment.driver, &package.id);
@@ -157,7 +151,6 @@ pub(super) fn item(assignment: &Assignment) -> Item {
     item
 }
 
-/// The assignment of an item.
 pub(super) fn assignment(item: &Item) -> Option<Assignment> {
     let place = place(item)?;
     let small = |name| count_of(item, name).and_then(|number| u8::try_from(number).ok());

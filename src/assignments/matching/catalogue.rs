@@ -1,4 +1,4 @@
-//! A day's lists, made ready for planning: which packages are the same to every driver.
+//! A manifest, prepared for planning: packages are grouped into equivalence classes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,24 +9,24 @@ use super::flow::index;
 use crate::assignments::model::{Driver, DriverId, Manifest, Package, PackageId, Urgency};
 use crate::assignments::rules::Rule;
 
-/// The lists of a day. Making it takes a moment for large ones, and is done once for many plans.
+/// Building it takes a moment for large manifests; it is cached for many plans.
 pub struct Catalogue {
-    /// By urgency, then by name: the order of everything that is planned.
+    /// By urgency, then by name: the order of all plans.
     packages: Vec<Package>,
     drivers: Vec<Driver>,
-    /// Places in the order of names.
+    /// Indices of `packages`, sorted by name.
     by_name: Vec<u32>,
     /// By driver: distinct rules, ascending.
     rules_of: HashMap<DriverId, Vec<usize>>,
-    /// Rules of which no two say the same.
+    /// Distinct rules.
     rules: Vec<Rule>,
-    kinds: Vec<Kind>,
+    package_classes: Vec<PackageClass>,
 }
 
 /// Packages that pass the same rules.
-struct Kind {
+struct PackageClass {
     passes: FixedBitSet,
-    /// Places, ascending.
+    /// Indices, ascending.
     packages: Vec<u32>,
 }
 
@@ -36,13 +36,12 @@ impl fmt::Debug for Catalogue {
             .field("drivers", &self.drivers.len())
             .field("packages", &self.packages.len())
             .field("rules", &self.rules.len())
-            .field("kinds", &self.kinds.len())
+            .field("package_classes", &self.package_classes.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Catalogue {
-    /// Makes the lists ready.
     pub fn new(manifest: Manifest) -> Self {
         let Manifest { drivers, packages } = manifest;
         let (packages, by_name) = by_urgency(packages);
@@ -67,68 +66,66 @@ impl Catalogue {
             own.dedup();
             rules_of.insert(driver.id.clone(), own);
         }
-        let kinds = kinds(&packages, &rules);
+        let package_classes = package_classes(&packages, &rules);
         Self {
             packages,
             drivers,
             by_name,
             rules_of,
             rules,
-            kinds,
+            package_classes,
         }
     }
 
-    /// How many packages there are.
     pub fn packages(&self) -> usize {
         self.packages.len()
     }
 
-    /// The drivers, as they were listed.
+    /// In the order of the manifest.
     pub fn drivers(&self) -> &[Driver] {
         &self.drivers
     }
 
-    /// Whether there is such a driver.
     pub fn has_driver(&self, driver: &DriverId) -> bool {
         self.rules_of.contains_key(driver)
     }
 
-    /// The package at a place.
     pub(super) fn package(&self, place: u32) -> &Package {
         &self.packages[place as usize]
     }
 
-    /// A package's place.
+    /// A package's index.
     pub(super) fn place(&self, package: &PackageId) -> Option<u32> {
         let name = |&place: &u32| self.package(place).id.cmp(package);
         let found = self.by_name.binary_search_by(name).ok()?;
         Some(self.by_name[found])
     }
 
-    /// A driver's distinct rules, ascending; none for a stranger.
+    /// A driver's distinct rules, ascending; none for an unknown driver.
     pub(super) fn rules_of(&self, driver: &DriverId) -> &[usize] {
         self.rules_of.get(driver).map_or(&[], Vec::as_slice)
     }
 
-    /// All distinct rules.
     pub(super) fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// The places of each kind's packages.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = &[u32]> {
-        self.kinds.iter().map(|kind| kind.packages.as_slice())
+    /// The packages of each class, by index.
+    pub(super) fn package_classes(&self) -> impl Iterator<Item = &[u32]> {
+        self.package_classes
+            .iter()
+            .map(|package_class| package_class.packages.as_slice())
     }
 
-    /// The rules that packages of a kind pass.
-    pub(super) fn passes(&self, kind: usize) -> &FixedBitSet {
-        &self.kinds[kind].passes
+    /// The rules that the packages of a class pass.
+    pub(super) fn passes(&self, package_class: usize) -> &FixedBitSet {
+        &self.package_classes[package_class].passes
     }
 }
 
-/// Packages by urgency, then by name, and their places in the order of names.
+/// Packages by urgency, then by name, and their indices sorted by name.
 ///
-/// Names are anywhere in memory, so what decides nearly every comparison stands beside the number: how the name begins.
+/// Names are scattered in memory, so each key has the name's prefix, which decides nearly every comparison.
 fn by_urgency(packages: Vec<Package>) -> (Vec<Package>, Vec<u32>) {
     let mut names: Vec<(u64, u32)> = packages
         .iter()
@@ -139,7 +136,7 @@ fn by_urgency(packages: Vec<Package>) -> (Vec<Package>, Vec<u32>) {
         let whole = || packages[at as usize].id.cmp(&packages[there as usize].id);
         one.cmp(&other).then_with(whole)
     });
-    // Counted out by urgency: names stay in order within each.
+    // Counting sort by urgency: stable, so names stay sorted.
     let mut next = [0; Urgency::COUNT];
     for package in &packages {
         next[package.urgency().index()] += 1;
@@ -163,7 +160,7 @@ fn by_urgency(packages: Vec<Package>) -> (Vec<Package>, Vec<u32>) {
     (sorted.collect(), by_name)
 }
 
-/// The first eight bytes, in the order of names.
+/// The first eight bytes; ordered like names.
 fn beginning(name: &str) -> u64 {
     let mut bytes = [0; 8];
     for (byte, letter) in bytes.iter_mut().zip(name.bytes()) {
@@ -172,37 +169,38 @@ fn beginning(name: &str) -> u64 {
     u64::from_be_bytes(bytes)
 }
 
-/// The kinds, in the order of their most urgent packages.
+/// The package classes, in the order of their most urgent packages.
 ///
-/// What a package passes is looked at for some rules at a time, as the bits of a number: packages that were of one kind so
-/// far are of different kinds if they differ in it.
-fn kinds(packages: &[Package], rules: &[Rule]) -> Vec<Kind> {
+/// Rules are evaluated 64 at a time, as the bits of a number: packages of one class so far are split by differing bits.
+fn package_classes(packages: &[Package], rules: &[Rule]) -> Vec<PackageClass> {
     let mut kind_of = vec![0_u32; packages.len()];
     for rules in rules.chunks(u64::BITS as usize) {
         let mut numbers: HashMap<(u32, u64), u32> = HashMap::new();
-        for (package, kind) in packages.iter().zip(&mut kind_of) {
+        for (package, package_class) in packages.iter().zip(&mut kind_of) {
             let passes = |word, (bit, rule): (usize, &Rule)| {
                 word | u64::from(rule.judge(package).is_ok()) << bit
             };
             let word = rules.iter().enumerate().fold(0, passes);
             let new = index(numbers.len());
-            *kind = *numbers.entry((*kind, word)).or_insert(new);
+            *package_class = *numbers.entry((*package_class, word)).or_insert(new);
         }
     }
-    let mut kinds: Vec<Kind> = Vec::new();
-    for (place, (package, kind)) in packages.iter().zip(kind_of).enumerate() {
-        // Kinds are numbered as they are first met.
-        if kind as usize == kinds.len() {
+    let mut package_classes: Vec<PackageClass> = Vec::new();
+    for (place, (package, package_class)) in packages.iter().zip(kind_of).enumerate() {
+        // Classes are numbered in the order of their first package.
+        if package_class as usize == package_classes.len() {
             let mut passes = FixedBitSet::with_capacity(rules.len());
             for (number, rule) in rules.iter().enumerate() {
                 passes.set(number, rule.judge(package).is_ok());
             }
-            kinds.push(Kind {
+            package_classes.push(PackageClass {
                 passes,
                 packages: Vec::new(),
             });
         }
-        kinds[kind as usize].packages.push(index(place));
+        package_classes[package_class as usize]
+            .packages
+            .push(index(place));
     }
-    kinds
+    package_classes
 }

@@ -1,4 +1,4 @@
-//! Why packages stay behind, and what would help most.
+//! Why packages stay behind, and which single relaxation would help most.
 
 use std::collections::BTreeMap;
 
@@ -7,56 +7,43 @@ use super::flow::index;
 use super::{Catalogue, Network, Planned};
 use crate::assignments::model::{DriverId, PackageId};
 
-/// Why packages stay behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// Each package without a driver; what presses most first.
+    /// Each package without a driver; the most urgent first.
     pub packages: Vec<LeftBehind>,
-    /// Which single relaxation would help most; none if everything is carried, or no single one helps.
+    /// None if every package has a driver, or no single relaxation helps.
     pub relaxation: Option<Relaxation>,
 }
 
-/// Why a package stays behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftBehind {
-    /// Which.
     pub package: PackageId,
-    /// How many of the drivers no rule keeps from it: they have as many as they may.
+    /// Drivers whose rules permit it: they have reached the maximum.
     pub able: usize,
-    /// How many of the drivers are kept from taking it by a rule of this code; one by several counts for each.
+    /// By rule code, the drivers whose rules refuse it; a driver with several refusing rules counts for each.
     pub refused: BTreeMap<&'static str, usize>,
 }
 
-/// One thing less to respect, and how many more packages would be carried.
+/// One constraint less, and how many more packages would have a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relaxation {
-    /// What.
     pub what: Relaxed,
-    /// How many more.
     pub gain: u64,
 }
 
-/// What is no longer respected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relaxed {
-    /// Everybody may have one package more.
-    MaxPerDriver {
-        /// As many as this.
-        to: u32,
-    },
-    /// One driver has one rule less.
+    /// `max_per_driver` is one more.
+    MaxPerDriver { to: u32 },
+    /// One driver without one rule.
     Rule {
-        /// Whose.
         driver: DriverId,
-        /// Its name, if it has one.
         rule: Option<Box<str>>,
-        /// Its code.
         code: &'static str,
     },
 }
 
 impl Planned {
-    /// Why packages stay behind.
     ///
     /// # Errors
     /// [`Cancelled`], if the plan's [`Cancellation`](super::Cancellation) says so.
@@ -68,7 +55,7 @@ impl Planned {
             if lot.chosen.len() == lot.packages.len() {
                 continue;
             }
-            let (able, refused) = network.refusals(catalogue, lot.kind);
+            let (able, refused) = network.refusals(catalogue, lot.package_class);
             let mut chosen = lot.chosen.iter().peekable();
             for &place in &lot.packages {
                 if chosen.next_if_eq(&&place).is_none() {
@@ -94,33 +81,33 @@ impl Planned {
 
 /// A rule that could be dropped.
 struct Candidate {
-    /// More than this it cannot bring.
+    /// Upper bound of the gain.
     bound: u64,
-    crew: usize,
+    driver_class: usize,
     rule: usize,
-    /// What the crew would take, too.
+    /// The lots that the driver class would take, too.
     lots: Vec<u32>,
 }
 
 impl Network {
-    /// How many drivers take this kind, and how many do not by which rules.
+    /// The number of drivers who take this package class, and of those who refuse it, by rule code.
     fn refusals(
         &self,
         catalogue: &Catalogue,
-        kind: usize,
+        package_class: usize,
     ) -> (usize, BTreeMap<&'static str, usize>) {
         let (mut able, mut refused) = (0, BTreeMap::new());
-        for crew in &self.crews {
-            let passes = catalogue.passes(kind);
-            let failed = crew.rules.iter().filter(|&&rule| !passes[rule]);
+        for driver_class in &self.driver_classes {
+            let passes = catalogue.passes(package_class);
+            let failed = driver_class.rules.iter().filter(|&&rule| !passes[rule]);
             let mut codes: Vec<_> = failed.map(|&rule| catalogue.rules()[rule].code()).collect();
             codes.sort_unstable();
             codes.dedup();
             if codes.is_empty() {
-                able += crew.drivers.len();
+                able += driver_class.drivers.len();
             }
             for code in codes {
-                *refused.entry(code).or_default() += crew.drivers.len();
+                *refused.entry(code).or_default() += driver_class.drivers.len();
             }
         }
         (able, refused)
@@ -154,31 +141,31 @@ impl Network {
     fn one_more_each(&self, left: &[u32]) -> Result<Option<Relaxation>, Cancelled> {
         let to = self.max_per_driver + 1;
         let mut flow = self.flow.clone();
-        for (room, crew) in flow.room.iter_mut().zip(&self.crews) {
-            *room += crew.room(to) - crew.room(self.max_per_driver);
+        for (room, driver_class) in flow.room.iter_mut().zip(&self.driver_classes) {
+            *room += driver_class.room(to) - driver_class.room(self.max_per_driver);
         }
         let gain = flow.saturate(left)?;
         let what = Relaxed::MaxPerDriver { to };
         Ok((gain > 0).then_some(Relaxation { what, gain }))
     }
 
-    /// Rules whose absence may help, by how much it may at most.
+    /// Rules without which more packages may be carried, by their upper bounds.
     ///
-    /// The minimum cut tells which: a rule must stand between a lot on the side of what is left behind and a crew on the other
-    /// side. A crew on this side is full, whatever else it could take.
+    /// The minimum cut finds them: a rule must separate a lot on the source side from a driver class on the sink side. A driver class on
+    /// the source side is full, whatever else it could take.
     fn candidates(&self, catalogue: &Catalogue, left: &[u32]) -> Result<Vec<Candidate>, Cancelled> {
         let reached = self.flow.clone().reach(left)?;
         let all_left: u64 = self.flow.supply.iter().copied().map(u64::from).sum();
         let mut candidates = Vec::new();
-        for (number, crew) in self.crews.iter().enumerate() {
+        for (number, driver_class) in self.driver_classes.iter().enumerate() {
             self.cancellation.check()?;
-            if reached.crews[number] {
+            if reached.driver_classes[number] {
                 continue;
             }
             let mut newly: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
             for &lot in &reached.lots {
-                let passes = catalogue.passes(self.lots[lot as usize].kind);
-                let mut failed = crew.rules.iter().filter(|&&rule| !passes[rule]);
+                let passes = catalogue.passes(self.lots[lot as usize].package_class);
+                let mut failed = driver_class.rules.iter().filter(|&&rule| !passes[rule]);
                 if let (Some(&rule), None) = (failed.next(), failed.next()) {
                     newly.entry(rule).or_default().push(lot);
                 }
@@ -192,41 +179,48 @@ impl Network {
                     .min(u64::from(self.room_of_one(number)));
                 candidates.push(Candidate {
                     bound,
-                    crew: number,
+                    driver_class: number,
                     rule,
                     lots,
                 });
             }
         }
-        // Of those that bring as much the first by name.
+        // Ties: the first by name.
         candidates.sort_by_key(|candidate| {
             let code = catalogue.rules()[candidate.rule].code();
-            (std::cmp::Reverse(candidate.bound), candidate.crew, code)
+            (
+                std::cmp::Reverse(candidate.bound),
+                candidate.driver_class,
+                code,
+            )
         });
         Ok(candidates)
     }
 
-    /// What the driver of a crew who holds least can take.
-    fn room_of_one(&self, crew: usize) -> u32 {
-        let held = self.crews[crew].drivers.iter().map(|driver| driver.held);
+    /// The room of the class's least loaded driver.
+    fn room_of_one(&self, driver_class: usize) -> u32 {
+        let held = self.driver_classes[driver_class]
+            .drivers
+            .iter()
+            .map(|driver| driver.held);
         self.max_per_driver
             .saturating_sub(held.min().unwrap_or_default())
     }
 
-    /// How much more is carried if one driver of the crew had this rule less. What the whole crew would gain by it, bounded by
-    /// what one of them can take: the drivers of a crew stand in for one another, and the gain by one edge of the network grows
-    /// with its capacity, one by one, up to where another cut bounds it.
+    /// How much more is carried if one driver of the class lacked this rule: the gain if the whole class lacked it, bounded by
+    /// the room of one driver. The drivers of a class are interchangeable, and the gain by one edge of the network grows with
+    /// its capacity, one by one, up to where another cut bounds it.
     fn without_rule(&self, candidate: &Candidate, left: &[u32]) -> Result<u64, Cancelled> {
         let mut flow = self.flow.clone();
-        flow.let_take(candidate.crew, &candidate.lots);
+        flow.let_take(candidate.driver_class, &candidate.lots);
         let gain = flow.saturate(left)?;
-        Ok(gain.min(u64::from(self.room_of_one(candidate.crew))))
+        Ok(gain.min(u64::from(self.room_of_one(candidate.driver_class))))
     }
 
     fn named(&self, catalogue: &Catalogue, candidate: &Candidate) -> Relaxed {
-        let members = &self.crews[candidate.crew].drivers;
+        let members = &self.driver_classes[candidate.driver_class].drivers;
         let least = members.iter().min_by_key(|driver| driver.held);
-        let driver = least.expect("a crew has somebody").id.clone();
+        let driver = least.expect("a driver class is not empty").id.clone();
         let rule = &catalogue.rules()[candidate.rule];
         let named = catalogue
             .drivers()

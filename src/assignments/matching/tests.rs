@@ -6,7 +6,7 @@ use super::explain::{Relaxation, Relaxed};
 use super::*;
 use crate::assignments::model::{Driver, Manifest, NamedRule};
 
-/// Numbers from a seed, and what is drawn with them.
+/// A seeded random generator.
 struct Dice(fastrand::Rng);
 
 impl Dice {
@@ -57,7 +57,7 @@ impl Dice {
     }
 }
 
-fn everybody(manifest: &Manifest) -> BTreeSet<DriverId> {
+fn all_drivers(manifest: &Manifest) -> BTreeSet<DriverId> {
     manifest
         .drivers
         .iter()
@@ -67,7 +67,7 @@ fn everybody(manifest: &Manifest) -> BTreeSet<DriverId> {
 
 fn planned(manifest: &Manifest, max_per_driver: u32, held: &[Held]) -> (Catalogue, Planned) {
     let catalogue = Catalogue::new(manifest.clone());
-    let drivers = everybody(manifest);
+    let drivers = all_drivers(manifest);
     let planned = plan(
         &catalogue,
         &Request {
@@ -87,7 +87,7 @@ fn accepts(driver: &Driver, package: &Package) -> bool {
         .all(|named| named.rule.judge(package).is_ok())
 }
 
-/// What makes one plan better than another, the least being best: packages left, loads from the largest on, urgencies.
+/// What makes one plan better than another; the least is the best: packages left, loads from the largest on, urgencies.
 type Worth = (usize, Vec<u32>, Vec<Urgency>);
 
 fn worth(manifest: &Manifest, hands: &BTreeMap<DriverId, Vec<PackageId>>) -> Worth {
@@ -100,7 +100,7 @@ fn worth(manifest: &Manifest, hands: &BTreeMap<DriverId, Vec<PackageId>>) -> Wor
     (manifest.packages.len() - urgencies.len(), loads, urgencies)
 }
 
-/// The best worth of any plan, by trying all of them.
+/// The best worth of any plan, by exhaustive search.
 fn best(manifest: &Manifest, max_per_driver: u32, held: &[Held]) -> Worth {
     let mut hands: BTreeMap<DriverId, Vec<PackageId>> = manifest
         .drivers
@@ -147,7 +147,7 @@ fn try_all(
     }
 }
 
-/// Nobody has what they may not carry, or more than they may, and nothing is twice or nowhere.
+/// No driver has what they may not carry, or more than they may, and every package is in exactly one place.
 fn assert_sound(manifest: &Manifest, max_per_driver: u32, held: &[Held], planned: &Planned) {
     let mut seen = BTreeSet::new();
     for driver in &manifest.drivers {
@@ -204,7 +204,7 @@ fn small_plans_are_as_good_as_the_best_of_all_plans() {
     }
 }
 
-/// How many packages can be carried, by augmenting paths from one package at a time (Kuhn, 1955).
+/// The number of packages that can be carried, by augmenting paths from one package at a time (Kuhn, 1955).
 fn most_carried(manifest: &Manifest, max_per_driver: u32) -> usize {
     fn place(
         package: usize,
@@ -363,7 +363,7 @@ fn what_is_no_longer_listed_is_still_held() {
     assert_eq!(planned.plan.assignments[&driver], [package], "it counts");
 }
 
-/// The best gain by one relaxation, by planning anew with each.
+/// The best gain by one relaxation, by planning again with each.
 fn best_gain(manifest: &Manifest, max_per_driver: u32) -> usize {
     let before = most_carried(manifest, max_per_driver);
     let mut best = most_carried(manifest, max_per_driver + 1) - before;
@@ -371,7 +371,7 @@ fn best_gain(manifest: &Manifest, max_per_driver: u32) -> usize {
         for rule in 0..manifest.drivers[driver].rules.len() {
             let mut without = manifest.clone();
             let removed = without.drivers[driver].rules.remove(rule);
-            // Said twice, it is one rule.
+            // A duplicate is the same rule.
             without.drivers[driver].rules.retain(|named| {
                 named.rule.params() != removed.rule.params()
                     || named.rule.code() != removed.rule.code()
@@ -389,7 +389,7 @@ fn the_relaxation_that_is_named_helps_as_much_as_any_and_as_is_said() {
         let mut dice = Dice(fastrand::Rng::with_seed(3000 + seed));
         let (drivers, packages) = (1 + dice.below(5), 5 + dice.below(25));
         let mut manifest = dice.manifest(drivers, packages);
-        // Two of a crew.
+        // Two drivers of a class.
         let mut twin = manifest.drivers[0].clone();
         twin.id = DriverId::parse("twin").unwrap();
         manifest.drivers.push(twin);
@@ -459,14 +459,14 @@ fn each_package_left_behind_knows_why() {
         ) = (express, weight, hour, false);
     }
     let (catalogue, nothing) = planned(&manifest, 0, &[]);
-    let told = nothing.explain(&catalogue).unwrap();
-    let told: Vec<_> = told
+    let explanation = nothing.explain(&catalogue).unwrap();
+    let explanation: Vec<_> = explanation
         .packages
         .iter()
         .map(|left| (left.package.as_str(), left.able, left.refused.clone()))
         .collect();
     assert_eq!(
-        told,
+        explanation,
         [
             ("p0", 3, [].into()),
             ("p1", 1, [("EXPRESS_ONLY", 2), ("MAX_WEIGHT", 1)].into()),
@@ -474,8 +474,8 @@ fn each_package_left_behind_knows_why() {
         ]
     );
     let (catalogue, planned) = planned(&manifest, 9, &[]);
-    let told = planned.explain(&catalogue).unwrap();
-    assert_eq!(told.packages.len(), 1);
+    let explanation = planned.explain(&catalogue).unwrap();
+    assert_eq!(explanation.packages.len(), 1);
     let gain = Relaxation {
         what: Relaxed::Rule {
             driver: DriverId::parse("d0").unwrap(),
@@ -484,14 +484,14 @@ fn each_package_left_behind_knows_why() {
         },
         gain: 1,
     };
-    assert_eq!(told.relaxation, Some(gain));
+    assert_eq!(explanation.relaxation, Some(gain));
 }
 
 #[test]
 fn a_plan_that_nobody_waits_for_ends_without_a_result() {
     let manifest = day("day-99x990-many-rules.json");
     let catalogue = Catalogue::new(manifest.clone());
-    let drivers = everybody(&manifest);
+    let drivers = all_drivers(&manifest);
     let request = Request {
         drivers: &drivers,
         max_per_driver: 10,

@@ -1,5 +1,3 @@
-//! What is written down, and how.
-
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -7,38 +5,32 @@ use serde::Serialize;
 
 use super::super::model::{DriverId, PackageId, Status};
 
-/// Something that happened to a package with a driver.
+/// A change of a package with a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// When.
     pub at: Timestamp,
-    /// The request that did it.
     pub request_id: Arc<str>,
-    /// What was done.
     pub kind: Kind,
-    /// With whom.
     pub driver: DriverId,
-    /// To what.
     pub package: PackageId,
     /// The status before, if it had one.
     pub from: Option<Status>,
-    /// The status since, if it has one.
+    /// The status after, if it has one.
     pub to: Option<Status>,
 }
 
-/// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The package was given to the driver.
+    /// The package was assigned to the driver.
     Assign,
-    /// It was taken from them, so that it can be planned anew.
+    /// It was removed from the driver, so that it can be planned again.
     GiveUp,
-    /// How far it has come was said.
+    /// Its status was updated.
     Update,
 }
 
 impl Kind {
-    /// The word that stands in the log.
+    /// The log's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Assign => "assign",
@@ -48,7 +40,7 @@ impl Kind {
     }
 }
 
-/// An entry as it stands in a file.
+/// The JSON of an entry.
 #[derive(Serialize)]
 struct Line<'a> {
     at: Timestamp,
@@ -75,7 +67,7 @@ impl Entry {
         let begin = lines.len();
         match serde_json::to_writer(&mut *lines, &line) {
             Ok(()) => lines.push(b'\n'),
-            // It cannot: strings and a time into memory. Half a line is never left.
+            // Cannot fail: strings and a time, in memory. Never leaves half a line.
             Err(_) => lines.truncate(begin),
         }
     }

@@ -1,12 +1,9 @@
-//! What the operational log counts.
-
 use std::fmt;
 
 #[cfg(feature = "aws")]
 use jiff::Timestamp;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
-/// The log's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     written: Counter,
@@ -31,18 +28,17 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// Why entries were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// Too many were waiting to be written.
+    /// The queue was full.
     QueueFull,
-    /// Too much was waiting to be uploaded.
+    /// The spool was full.
     SpoolFull,
     /// They could not be written until the log was closed, or their file is gone.
     Disk,
     /// A crash cut the last line of a file.
     Torn,
-    /// They came when the log was closed.
+    /// They came after the log was closed.
     Closed,
 }
 
@@ -51,7 +47,7 @@ const LOST: &str = "odyssey_oplog_entries_lost_total";
 const UPLOADS: &str = "odyssey_oplog_uploads_total";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(
             "odyssey_oplog_entries_written_total",
@@ -74,7 +70,7 @@ impl Metrics {
         let uploads = |result: &'static str| {
             describe_counter!(
                 UPLOADS,
-                "Tries to upload a file of the operational log, by result"
+                "Attempts to upload a file of the operational log, by result"
             );
             counter!(UPLOADS, "result" => result)
         };

@@ -1,5 +1,3 @@
-//! The names of files and objects.
-
 use std::fmt;
 
 use jiff::Timestamp;
@@ -7,27 +5,26 @@ use uuid::Uuid;
 
 use crate::values::id::unique;
 
-/// The ending of lines that are written to.
+/// A file that is being written.
 const PLAIN: &str = ".ndjson";
-/// The ending of lines that are complete.
+/// A complete, compressed file.
 const PACKED: &str = ".ndjson.gz";
-/// The ending of what is being packed.
+/// A file that is being packed.
 const PART: &str = ".ndjson.gz.part";
 
-/// Length of the hour it begins with: `2026-11-21T15`.
+/// Length of the hour: `2026-11-21T15`.
 const HOUR_CHARS: usize = 13;
-/// Length of the UUID it ends with.
 const UUID_CHARS: usize = 36;
-/// How much of an instance's name is used, in characters.
+/// Longest part of an instance's name, in characters.
 const INSTANCE_CHARS_MAX: usize = 64;
 
-/// A segment's name, `<hour>-<instance>-<uuid>`. It says where the segment goes once it is complete, so that whoever finds
-/// the file needs nothing else, and sends it to the same place each time.
+/// A segment's name, `<hour>-<instance>-<uuid>`. The destination is derived from it alone, so that every upload of the file has
+/// the same key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name(String);
 
 impl Name {
-    /// The name of a segment that begins now, with an entry of this time.
+    /// The name of a new segment whose first entry has this time.
     pub(super) fn new(at: Timestamp, instance: &str) -> Self {
         let hour = at.strftime("%Y-%m-%dT%H");
         Self(format!("{hour}-{instance}-{}", unique(Timestamp::now())))
@@ -65,22 +62,19 @@ impl Name {
         format!("{prefix}{slash}{}/hr={hour}/{}", self.day(), self.stem())
     }
 
-    /// Names sort by it as their segments began: the UUIDs count time.
+    /// Sorts names by their segments' begin: the UUIDs contain the time.
     pub(super) fn age(&self) -> &str {
         age(&self.0)
     }
 
-    /// The file's name while it is written to.
     pub(super) fn plain(&self) -> String {
         format!("{}{PLAIN}", self.0)
     }
 
-    /// The file's name while it is packed.
     pub(super) fn part(&self) -> String {
         format!("{}{PART}", self.0)
     }
 
-    /// The file's name once it is packed.
     pub(super) fn packed(&self) -> String {
         format!("{}{PACKED}", self.0)
     }
@@ -96,21 +90,17 @@ fn age(name: &str) -> &str {
     &name[name.len() - UUID_CHARS..]
 }
 
-/// A file of the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It is, or was, written to.
     Plain(Name),
-    /// It was being packed.
     Part(Name),
-    /// It is complete.
     Packed(Name),
 }
 
 impl Found {
-    /// Which one this is; nothing if it is none of ours.
+    /// None for a foreign file.
     pub(super) fn of(file: &str) -> Option<Self> {
-        // The longest ending first: each ends a little like the others.
+        // The longest extension first: each is a suffix of another.
         [
             (PART, Self::Part as fn(Name) -> Self),
             (PACKED, Self::Packed),
@@ -121,7 +111,7 @@ impl Found {
     }
 }
 
-/// By what an archived file ([`Name::stem`]) is sorted; nothing if it is none of ours.
+/// The sort key of an archived file ([`Name::stem`]); None for a foreign file.
 pub(super) fn archived_age(file: &str) -> Option<&str> {
     let stem = file.strip_suffix(PACKED)?;
     let end = stem.get(stem.len().checked_sub(UUID_CHARS)?..)?;
@@ -129,7 +119,7 @@ pub(super) fn archived_age(file: &str) -> Option<&str> {
     Some(end)
 }
 
-/// An instance's name as it can stand in the name of a file and of an object.
+/// An instance's name with characters that are valid in names of files and objects.
 pub(super) fn instance(given: &str) -> String {
     let plain = |letter: char| match letter {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => letter,

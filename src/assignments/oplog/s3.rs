@@ -1,4 +1,4 @@
-//! The way to S3.
+//! Uploads packed files to S3.
 
 use std::io;
 use std::sync::Arc;
@@ -25,20 +25,17 @@ use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 use crate::storage::{Condition, State};
 
-/// How long one try may take. A file has some megabytes; a slow way is better than none.
+/// Timeout of one attempt. A file has some megabytes; a slow connection is better than none.
 const TRY: Duration = Duration::from_secs(30);
-/// How long it may take to reach S3.
 const CONNECT: Duration = Duration::from_secs(2);
-/// The wait after the first failure; it doubles with each further one.
+/// First backoff; doubled with each further failure.
 const WAIT: Duration = Duration::from_millis(250);
-/// The longest wait after a failure.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// The longest wait after a failure while the log is being closed.
+/// Longest backoff while the log is being closed.
 const WAIT_MAX_CLOSING: Duration = Duration::from_millis(500);
-/// Names of files that are read from the directory together. It bounds the memory; the directory has the others.
+/// Names that are read from the directory at once; bounds the memory.
 const NAMES_MAX: usize = 256;
 
-/// Where files go.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) client: Client,
@@ -48,7 +45,6 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// An upload to this key.
     fn put(&self, key: String) -> PutObjectFluentBuilder {
         let put = self.client.put_object().bucket(&self.bucket).key(key);
         match &self.encryption {
@@ -62,10 +58,10 @@ impl Target {
     }
 }
 
-/// The task that uploads, as the log's handle sees it.
+/// The log's handle to the upload task.
 #[derive(Debug)]
 pub(super) struct Uploads {
-    /// True once no more files come. Closed when nobody waits any more.
+    /// True once no more files come. Closed when `finish` was abandoned.
     closing: watch::Sender<bool>,
     ended: watch::Sender<()>,
     task: AbortHandle,
@@ -73,7 +69,6 @@ pub(super) struct Uploads {
 }
 
 impl Uploads {
-    /// Starts the task.
     ///
     /// # Errors
     /// If there is no runtime around.
@@ -102,24 +97,24 @@ impl Uploads {
         })
     }
 
-    /// Down while the operator must repair something, so that the bucket takes files.
+    /// Down while the operator must repair something, so that the bucket accepts files.
     pub(super) fn state(&self) -> State {
         self.condition.state()
     }
 
-    /// No more files come: returns once all that are there are uploaded.
+    /// Call after the last file: returns once all are uploaded.
     pub(super) async fn finish(&self) {
         self.closing.send_replace(true);
         self.ended.closed().await;
     }
 
-    /// Ends the task wherever it is. A file that is half uploaded is not there, and is uploaded again another time.
+    /// Ends the task at once. A partial upload does not exist in S3, and is repeated by the next start.
     pub(super) fn abort(&self) {
         self.task.abort();
     }
 }
 
-/// The same target, whose tries are counted here alone: the SDK's own would multiply them.
+/// The same target without the SDK's retries: they would multiply ours.
 fn patient(target: Target) -> Target {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
@@ -135,7 +130,7 @@ fn patient(target: Target) -> Target {
     }
 }
 
-/// Nobody waits for uploads any more.
+/// The server does not wait for uploads any more.
 struct Abandoned;
 
 struct Uploader {
@@ -143,18 +138,17 @@ struct Uploader {
     spool: Arc<Spool>,
     metrics: Metrics,
     phase: watch::Receiver<bool>,
-    /// How often it has failed since it last succeeded.
+    /// Failures since the last success.
     failures: u32,
     condition: Arc<Condition>,
 }
 
-/// Why a file is not uploaded.
 struct Failure {
     action: Action,
     reason: String,
 }
 
-/// Of the disk, or of the runtime.
+/// An error of the disk, or of the runtime.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self {
@@ -179,9 +173,9 @@ impl Uploader {
         }
     }
 
-    /// Uploads what is there, the oldest first. False once nothing is there, and nothing more comes.
+    /// Uploads existing files, the oldest first. False once there are none, and no more will come.
     async fn round(&mut self) -> Result<bool, Abandoned> {
-        // Looked at before the directory: what is packed last is there before this is true.
+        // Read before the directory: the last file is packed before this is true.
         let closing = *self.phase.borrow_and_update();
         let spool = Arc::clone(&self.spool);
         let names = match spawn_blocking(move || spool.oldest(NAMES_MAX)).await {
@@ -212,21 +206,21 @@ impl Uploader {
         Ok(true)
     }
 
-    /// Uploads a file and removes it. Done again, the same object is there.
+    /// Uploads a file and removes it. Idempotent: the key is the same.
     async fn upload(&mut self, name: &Name) -> Result<(), Failure> {
         let (spool, file) = (Arc::clone(&self.spool), name.clone());
         let read = spawn_blocking(move || spool.read(&file)).await;
         let body = match read? {
             Ok(body) => body,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                warn!(file = %name, "somebody removed a file of the operational log");
+                warn!(file = %name, "a file of the operational log was removed by hand");
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
         let put = self.target.put(name.key(&self.target.prefix));
         let put = put
-            // The object is a compressed file, and stays one for whoever downloads it: no content encoding is said.
+            // Without a content encoding, so that clients do not decompress the object.
             .content_type("application/x-ndjson")
             .body(body.into());
         // Boxed: the SDK's futures are large.
@@ -257,15 +251,15 @@ impl Uploader {
         let passes = matches!(failure.action, Action::Retry | Action::RetryUnknown);
         let sentence = "cannot upload the operational log; it waits on the disk";
         if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {
-            error!(%bucket, reason, "the operational log waits on the disk until somebody repairs this");
+            error!(%bucket, reason, "the operational log waits on the disk until this is repaired");
         } else if self.failures == 0 {
             warn!(%bucket, reason, "{sentence}");
         }
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Waits before the next try: longer with every failure, by a random part, so that many servers do not come back at
-    /// once. Not at all when the closing begins.
+    /// Waits before the next attempt: random, growing backoff, so that many servers do not come back at once. Returns when
+    /// closing begins.
     async fn wait(&mut self) -> Result<(), Abandoned> {
         let longest = if *self.phase.borrow_and_update() {
             WAIT_MAX_CLOSING
@@ -280,7 +274,7 @@ impl Uploader {
     }
 }
 
-/// Asks whether the bucket exists in the client's region.
+/// Checks that the bucket exists in the client's region.
 pub fn probe(client: Client, bucket: &str) -> Probe {
     let bucket = bucket.to_owned();
     let check = vec!["oplog.bucket".to_owned()];
@@ -299,17 +293,17 @@ pub fn probe(client: Client, bucket: &str) -> Probe {
     })
 }
 
-/// Makes the bucket if it is missing: for emulators and development.
+/// Creates the bucket if it is missing: for emulators and development.
 ///
 /// # Errors
-/// If it is not there, and cannot be made.
+/// If it does not exist, and cannot be created.
 pub async fn provision(client: &Client, bucket: &str) -> io::Result<()> {
     let looked = Box::pin(client.head_bucket().bucket(bucket).send()).await;
     if looked.is_ok() {
         return Ok(());
     }
     let region = client.config().region().map(ToString::to_string);
-    // The oldest region is the one that is meant when none is said, and may not be said.
+    // us-east-1 is the default, and must not be given.
     let elsewhere = region.filter(|region| region != "us-east-1");
     let place = elsewhere.map(|region| {
         let region = BucketLocationConstraint::from(region.as_str());
@@ -321,11 +315,11 @@ pub async fn provision(client: &Client, bucket: &str) -> io::Result<()> {
     let created = Box::pin(create.send()).await;
     match created.map_err(aws_sdk_s3::error::SdkError::into_service_error) {
         Ok(_) => Ok(()),
-        // Somebody else of ours was faster.
+        // Another process of ours has created it.
         Err(error) if error.is_bucket_already_owned_by_you() => Ok(()),
         Err(error) => {
             let reason = DisplayErrorContext(error);
-            let sentence = format!("cannot make the bucket `{bucket}`: {reason}");
+            let sentence = format!("cannot create the bucket `{bucket}`: {reason}");
             Err(io::Error::other(sentence))
         }
     }

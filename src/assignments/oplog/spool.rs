@@ -1,4 +1,4 @@
-//! The files: those that are written to, those that wait, and those that stay.
+//! The log's files: the current one, those that wait for upload, and the archive.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -15,53 +15,51 @@ use tracing::warn;
 use super::name::{Found, Name, archived_age};
 use crate::storage::directory;
 
-/// What a file takes on a disk at least, in bytes. Files are counted in such blocks, so that many small ones are bounded too.
+/// Smallest size of a file on disk, in bytes. Files are counted in such blocks, so that many small ones are bounded too.
 pub(super) const BLOCK: u64 = 4096;
-/// How much is looked at together for the end of the last line, in bytes.
+/// Bytes that are read at once to find the end of the last line.
 const LOOK: u64 = 64 << 10;
 
-/// What a file of this length takes on a disk, in bytes.
+/// A file's size on disk, in bytes.
 fn footprint(length: u64) -> u64 {
     length.div_ceil(BLOCK) * BLOCK
 }
 
-/// The directory in which lines are written and wait. One thread writes to it; another may take packed files from it.
+/// The directory in which files are written and wait. One thread writes to it; another may upload and remove packed files.
 #[derive(Debug)]
 pub(super) struct Spool {
     directory: PathBuf,
-    /// Where packed files stay for good, if that is here.
+    /// Where packed files stay, if they are not uploaded.
     archive: Option<Archive>,
     bytes_max: u64,
-    /// Never held while a file is touched: figures are shown on the runtime.
+    /// Never held during file I/O: gauges are updated on the runtime.
     held: Mutex<Held>,
     /// Held while files are measured or one is removed, so that neither sees half of the other.
     files: Mutex<()>,
-    /// A packed file is there.
+    /// Notified when a file was packed.
     pub(super) arrived: Notify,
-    /// A disk as small as a test wants it, in bytes that are left.
+    /// A test's disk size, in bytes that are left.
     #[cfg(test)]
     pub(super) room: std::sync::atomic::AtomicU64,
 }
 
-/// Where packed files stay.
 #[derive(Debug)]
 pub(super) struct Archive {
-    /// The directory above the days'.
+    /// The parent of the days' directories.
     pub(super) directory: PathBuf,
-    /// Beyond as many the oldest are removed.
+    /// Beyond it the oldest are removed.
     pub(super) files_max: usize,
 }
 
-/// What the spool holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Held {
-    /// Bytes, in whole blocks.
+    /// In whole blocks.
     pub(super) bytes: u64,
-    /// How often something went where it belongs, or was removed by somebody.
+    /// How often a file was archived, uploaded, or removed by hand.
     pub(super) freed: u64,
 }
 
-/// A file that is written to.
+/// The current file.
 #[derive(Debug)]
 pub(super) struct Segment {
     name: Name,
@@ -71,11 +69,11 @@ pub(super) struct Segment {
     pub(super) began: Instant,
 }
 
-/// A file that is no longer written to.
+/// A file that is complete.
 #[derive(Debug)]
 pub(super) struct Closed {
     name: Name,
-    /// How much of it is whole lines, in bytes.
+    /// Length of its whole lines, in bytes.
     length: u64,
     /// Lines that this process wrote to it.
     pub(super) lines: u64,
@@ -96,11 +94,11 @@ impl Segment {
 }
 
 impl Spool {
-    /// Opens the spool `directory`, and makes it if it is missing. Half-packed files are removed: what they were made of is
-    /// still there. Returns the segments that were left behind, oldest first, and how many of them end in half a line.
+    /// Opens the spool `directory`, and creates it if it is missing. Half-packed files are removed: their sources still exist. Returns
+    /// the segments of earlier processes, oldest first, and how many of them end in a torn line.
     ///
     /// # Errors
-    /// If there is no directory that can be read and written to.
+    /// If the directory cannot be created, read or written to.
     pub(super) fn open(
         directory: PathBuf,
         archive: Option<Archive>,
@@ -133,7 +131,7 @@ impl Spool {
                         lines,
                     });
                 }
-                // Whoever keeps files here takes those along that were meant for somewhere else.
+                // The archive takes files that were packed for upload by an earlier configuration.
                 Found::Packed(name) => {
                     if let Some(archive) = &spool.archive {
                         archive.take(&spool.directory.join(name.packed()), &name)?;
@@ -146,9 +144,8 @@ impl Spool {
         Ok((spool, left, torn))
     }
 
-    /// A new, empty file.
     pub(super) fn begin(&self, name: Name) -> io::Result<Segment> {
-        // It may have been removed by somebody, or be on a disk that was away.
+        // It may have been removed by hand, or be on a disk that was unmounted.
         make_directory(&self.directory)?;
         let file = OpenOptions::new()
             .write(true)
@@ -164,10 +161,11 @@ impl Spool {
         })
     }
 
-    /// Appends lines to the file, all or none. The kernel has them afterwards: no crash of this process takes them away.
+    /// Appends lines to the file, all or none. They are in the page cache afterwards: a crash of this process does not lose
+    /// them.
     pub(super) fn append(&self, segment: &mut Segment, lines: &[u8]) -> io::Result<()> {
         if let Err(error) = self.write_at(segment, lines) {
-            // A part may be there. If it cannot be cut off, the next lines still go over it.
+            // Removes a partial write. If that fails, the next lines overwrite it.
             let _ = segment.file.set_len(segment.length);
             return Err(error);
         }
@@ -198,10 +196,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Packs a file's lines and removes it. Done twice, it comes to the same.
+    /// Packs a file's lines and removes it. Idempotent.
     ///
     /// # Errors
-    /// If that cannot be done; the file is still there then, unless the error is [`io::ErrorKind::NotFound`].
+    /// On an I/O error; the file still exists then, unless the error is [`io::ErrorKind::NotFound`].
     pub(super) fn pack(&self, closed: &Closed) -> io::Result<()> {
         let plain = self.directory.join(closed.name.plain());
         let mut lines = File::open(&plain)?;
@@ -210,13 +208,13 @@ impl Spool {
         if closed.length > 0 {
             let part = self.directory.join(closed.name.part());
             let packed = compress(&mut lines, closed.length, &part);
-            let kept = packed.and_then(|length| {
+            let renamed = packed.and_then(|length| {
                 now = length;
                 self.keep_packed(&part, &closed.name)
             });
-            if let Err(error) = kept {
+            if let Err(error) = renamed {
                 let _ = fs::remove_file(&part);
-                // The file itself was found: something else is missing.
+                // The segment exists: something else is missing.
                 return Err(match error.kind() {
                     io::ErrorKind::NotFound => io::Error::other(error),
                     _ => error,
@@ -236,7 +234,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives a packed file its name.
+    /// Renames a packed file.
     fn keep_packed(&self, part: &Path, name: &Name) -> io::Result<()> {
         match &self.archive {
             Some(archive) => archive.take(part, name),
@@ -244,22 +242,20 @@ impl Spool {
         }
     }
 
-    /// Whether so many more bytes may be written.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         self.held().bytes + footprint(bytes as u64) <= self.bytes_max
     }
 
-    /// What it holds now.
     pub(super) fn holds(&self) -> Held {
         *self.held()
     }
 
-    /// A quarter of the spool is free again.
+    /// Whether a quarter of the spool is free again.
     pub(super) fn is_relieved(&self) -> bool {
         self.held().bytes <= self.bytes_max / 4 * 3
     }
 
-    /// Looks what is really there: somebody may have removed files by hand.
+    /// Measures the files: some may have been removed by hand.
     pub(super) fn measure(&self) -> io::Result<()> {
         let _files = self.lock_files();
         let mut bytes = 0;
@@ -278,7 +274,7 @@ impl Spool {
         Ok(())
     }
 
-    /// All files of ours, in any order.
+    /// In any order.
     fn files(&self) -> io::Result<Vec<Found>> {
         let mut files = Vec::new();
         for file in fs::read_dir(&self.directory)? {
@@ -296,10 +292,10 @@ impl Spool {
     }
 }
 
-/// For whoever takes packed files away.
+/// For uploads.
 #[cfg(feature = "aws")]
 impl Spool {
-    /// The oldest packed files, `count` at most.
+    /// The oldest packed files, at most `count`.
     pub(super) fn oldest(&self, count: usize) -> io::Result<Vec<Name>> {
         let packed = self.files()?.into_iter().filter_map(|file| match file {
             Found::Packed(name) => Some(name),
@@ -311,12 +307,10 @@ impl Spool {
         Ok(packed)
     }
 
-    /// A packed file's bytes.
     pub(super) fn read(&self, name: &Name) -> io::Result<Vec<u8>> {
         fs::read(self.directory.join(name.packed()))
     }
 
-    /// Removes a packed file.
     pub(super) fn remove(&self, name: &Name) -> io::Result<()> {
         let path = self.directory.join(name.packed());
         let _files = self.lock_files();
@@ -330,7 +324,7 @@ impl Spool {
 }
 
 impl Archive {
-    /// Takes a packed file in, and removes the oldest if there are too many.
+    /// Archives a packed file, and removes the oldest if there are too many.
     fn take(&self, from: &Path, name: &Name) -> io::Result<()> {
         let day = self.directory.join(name.day());
         make_directory(&day)?;
@@ -373,7 +367,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     directory::create(path)
 }
 
-/// Whether files can be made there. A full disk is none of the reasons against it: it will not stay full.
+/// Whether files can be created there. A full disk is not an error: it may not stay full.
 fn check_writable(directory: &Path) -> io::Result<()> {
     let path = directory.join("writable");
     let mut new = OpenOptions::new();
@@ -384,13 +378,13 @@ fn check_writable(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Moves a file that is on the disk to its final name, and returns when that is on the disk too.
+/// Moves a flushed file to its final name, and flushes the directory.
 fn move_file(from: &Path, directory: &Path, name: &str) -> io::Result<()> {
     fs::rename(from, directory.join(name))?;
     File::open(directory)?.sync_all()
 }
 
-/// Compresses the first `length` bytes into a file, and returns its length when it is on the disk.
+/// Compresses the first `length` bytes into a file, and flushes it; returns its length.
 fn compress(lines: &mut File, length: u64, to: &Path) -> io::Result<u64> {
     let file = OpenOptions::new()
         .write(true)
@@ -408,8 +402,7 @@ fn compress(lines: &mut File, length: u64, to: &Path) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
-/// How much of a file is whole lines, in bytes. What a crash cut off is left out: half a line is of no use, and whoever reads
-/// the file would stumble over it.
+/// Length of a file's whole lines, in bytes. A torn line is left out: readers of the file could not parse it.
 fn whole_lines(file: &File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     let mut block = Vec::new();

@@ -1,5 +1,3 @@
-//! The thread that writes.
-
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -17,13 +15,13 @@ use super::name::Name;
 use super::spool::{Closed, Segment, Spool};
 use crate::storage::Condition;
 
-/// So many bytes of lines are written together at most, give or take a line.
+/// Most bytes per write, plus one line.
 const CHUNK_BYTES: usize = 64 << 10;
-/// After a failure of the disk, how long until it is tried again.
+/// Interval of retries after a disk error.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often it is looked whether the day is over.
+/// How often the end of the day is checked.
 const LOOK: Duration = Duration::from_secs(60);
-/// How often a full spool is measured: somebody may have emptied it by hand.
+/// How often a full spool is measured: files may have been removed by hand.
 const MEASURE: Duration = Duration::from_secs(10);
 
 /// When a file is complete.
@@ -31,22 +29,21 @@ const MEASURE: Duration = Duration::from_secs(10);
 pub(super) struct Rotation {
     /// Entries of different periods do not share a file; seconds.
     pub(super) period_s: i64,
-    /// From this length on, in bytes of lines.
+    /// Size of the lines, in bytes.
     pub(super) bytes_max: u64,
-    /// From this age on.
     pub(super) age_max: Option<Duration>,
 }
 
-/// What the thread and those who bring entries have in common.
+/// State shared by the thread and the callers.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// Entries in memory.
     waiting: AtomicUsize,
     waiting_max: usize,
-    /// Some did not fit, and nobody has said yet that they do again.
+    /// Entries were dropped, and the recovery is not logged yet.
     overflowing: AtomicBool,
-    /// The log is being closed: nothing is waited for any more.
+    /// The log is being closed: no more waiting.
     pub(super) closing: AtomicBool,
     /// Whether lines are written.
     pub(super) condition: Condition,
@@ -64,14 +61,14 @@ impl Shared {
         }
     }
 
-    /// Admits as many of so many entries as may wait; the others are counted as lost.
+    /// Admits as many entries as fit into memory; the others are counted as lost.
     pub(super) fn admit(&self, entries: usize) -> usize {
         let mut admitted = 0;
         let admit = |waiting: usize| {
             admitted = entries.min(self.waiting_max.saturating_sub(waiting));
             Some(waiting + admitted)
         };
-        // It always gives a number, so it is never refused.
+        // The closure always returns `Some`.
         let _ = self
             .waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit);
@@ -87,7 +84,7 @@ impl Shared {
         admitted
     }
 
-    /// Entries are no longer in memory.
+    /// Removes entries from the count.
     pub(super) fn left(&self, entries: usize) {
         let before = self.waiting.fetch_sub(entries, Ordering::Relaxed);
         let waiting = before - entries;
@@ -98,7 +95,6 @@ impl Shared {
         }
     }
 
-    /// How many entries are in memory.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -108,12 +104,12 @@ impl Shared {
 #[derive(Debug)]
 struct Full {
     entries: u64,
-    /// [`Held::freed`](super::spool::Held::freed) when it began.
+    /// [`Held::freed`](super::spool::Held::freed) at the begin.
     freed: u64,
     measured: Instant,
 }
 
-/// Whether something does not work, so that it is said once when it begins, and once when it is over.
+/// Logs the begin and the end of a failure once.
 #[derive(Debug, Default)]
 struct Trouble(bool);
 
@@ -127,25 +123,25 @@ impl Trouble {
     }
 }
 
-/// Takes entries from the queue, and sees to the files.
+/// Takes entries from the queue, writes and packs the files.
 #[derive(Debug)]
 pub(super) struct Writer {
-    exit: Receiver<Vec<Entry>>,
+    receiver: Receiver<Vec<Entry>>,
     shared: Arc<Shared>,
     spool: Arc<Spool>,
     rotation: Rotation,
     instance: String,
-    /// Lines that are not in the file yet, the number of them, and when the first happened.
+    /// Lines that are not in the file yet, their number, and the time of the first.
     pending: Vec<u8>,
     pending_lines: usize,
     first: Timestamp,
-    /// The file, once something was written to it.
+    /// The current file; None until the first write.
     segment: Option<Segment>,
-    /// Of which period the file's lines and the pending ones are.
+    /// The period of the file's lines and of the pending ones.
     period: i64,
-    /// Files that are to be packed, oldest first.
+    /// Files to be packed, oldest first.
     closed: VecDeque<Closed>,
-    /// Nothing is packed before.
+    /// The next attempt to pack after a failure.
     pack_again: Option<Instant>,
     full: Option<Full>,
     writing: Trouble,
@@ -153,9 +149,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `left` are files of an earlier process.
+    /// `left`: files of an earlier process.
     pub(super) fn new(
-        exit: Receiver<Vec<Entry>>,
+        receiver: Receiver<Vec<Entry>>,
         shared: Arc<Shared>,
         spool: Arc<Spool>,
         rotation: Rotation,
@@ -163,7 +159,7 @@ impl Writer {
         left: Vec<Closed>,
     ) -> Self {
         Self {
-            exit,
+            receiver,
             shared,
             spool,
             rotation,
@@ -181,18 +177,18 @@ impl Writer {
         }
     }
 
-    /// Works until nobody can bring entries any more, and all are written.
+    /// Runs until all senders are dropped and all entries are written.
     pub(super) fn run(mut self) {
         loop {
             if self.is_due() {
                 self.rotate();
             }
             self.pack();
-            match self.exit.recv_timeout(self.patience()) {
+            match self.receiver.recv_timeout(self.patience()) {
                 Ok(entries) => {
                     self.take(&entries);
-                    // Whatever else is waiting shares the write.
-                    while let Ok(entries) = self.exit.try_recv() {
+                    // All queued entries share the write.
+                    while let Ok(entries) = self.receiver.try_recv() {
                         self.take(&entries);
                     }
                     self.flush();
@@ -206,7 +202,7 @@ impl Writer {
         self.pack();
     }
 
-    /// How long nothing is to be done if nothing comes.
+    /// How long to wait for entries.
     fn patience(&self) -> Duration {
         let mut patience = match (&self.segment, self.rotation.age_max) {
             (Some(segment), Some(age_max)) => age_max.saturating_sub(segment.began.elapsed()),
@@ -218,7 +214,7 @@ impl Writer {
         patience
     }
 
-    /// Whether the file is complete though nothing comes.
+    /// Whether the file is complete without further entries.
     fn is_due(&self) -> bool {
         let Some(segment) = &self.segment else {
             return false;
@@ -254,8 +250,7 @@ impl Writer {
         }
     }
 
-    /// Brings the pending lines to the disk. Waits for a disk that fails: what comes meanwhile waits in memory, and is lost
-    /// only if that is too much.
+    /// Writes the pending lines. Waits for a failing disk: new entries queue up in memory, and are lost only beyond its bound.
     fn flush(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -269,7 +264,7 @@ impl Writer {
                 Err(error) => {
                     self.shared.condition.fails(&error);
                     if self.writing.begins() {
-                        warn!(%error, "cannot write the operational log; what happens waits in memory, as far as it fits");
+                        warn!(%error, "cannot write the operational log; new entries wait in memory, as far as they fit");
                     }
                     if self.shared.closing.load(Ordering::Acquire) {
                         self.lose(Lost::Disk);
@@ -314,14 +309,14 @@ impl Writer {
         self.forget();
     }
 
-    /// The pending lines are no longer in memory.
+    /// Removes the pending lines from memory.
     fn forget(&mut self) {
         self.pending.clear();
         self.shared.left(std::mem::take(&mut self.pending_lines));
     }
 
-    /// Whether the pending lines have no place. Once they have none, nothing has until something has gone where it belongs
-    /// and a quarter of the spool is free: what is kept has no holes, and the log does not say so at every line.
+    /// Whether the pending lines are to be dropped. Once the spool is full, lines are dropped until a file has left it and a
+    /// quarter is free: the stored log has one gap instead of many, and the drop is not logged for every line.
     fn is_full(&mut self) -> bool {
         let bytes = self.pending.len();
         let Some(full) = &mut self.full else {
@@ -340,7 +335,7 @@ impl Writer {
         };
         if full.measured.elapsed() >= MEASURE {
             full.measured = Instant::now();
-            // If it cannot be looked at, it is as full as it was.
+            // If it cannot be measured, it counts as full.
             let _ = self.spool.measure();
         }
         let freed = self.spool.holds().freed > full.freed && self.spool.is_relieved();
@@ -353,7 +348,6 @@ impl Writer {
         true
     }
 
-    /// The file is complete.
     fn rotate(&mut self) {
         if let Some(segment) = self.segment.take() {
             self.closed.push_back(segment.close());
@@ -361,7 +355,7 @@ impl Writer {
         }
     }
 
-    /// Packs complete files, and tries again later what cannot be packed now.
+    /// Packs complete files; failures are retried later.
     fn pack(&mut self) {
         if self.pack_again.is_some_and(|again| Instant::now() < again) {
             return;
@@ -376,12 +370,12 @@ impl Writer {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let entries = closed.lines;
-                    warn!(entries, "somebody removed a file of the operational log");
+                    warn!(entries, "a file of the operational log was removed by hand");
                     self.shared.metrics.lost(Lost::Disk, entries);
                 }
                 Err(error) => {
                     if self.packing.begins() {
-                        warn!(%error, "cannot pack a file of the operational log; it waits as it is");
+                        warn!(%error, "cannot pack a file of the operational log; it stays uncompressed");
                     }
                     self.pack_again = Some(Instant::now() + RETRY);
                     return;

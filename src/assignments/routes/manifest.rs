@@ -1,5 +1,5 @@
-//! Reading a manifest as it arrives: one driver and one package at a time. All that is wrong is told, with its place, up to
-//! some number.
+//! Parses a manifest as a stream: one driver and one package at a time. All mistakes are reported with their places, up to a
+//! limit.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,30 +19,28 @@ use super::super::rules::{Params, Rule, Wrong};
 use crate::http::Problem;
 use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Unread, not_an_id};
 
-/// The largest driver or package, in bytes of JSON: a driver of a thousand rules. As a tree of values it takes a hundred times
-/// as much memory.
+/// The largest driver or package, in bytes of JSON: a driver with a thousand rules. A tree of values takes a hundred times as
+/// much memory.
 const ELEMENT_BYTES_MAX: usize = 128 << 10;
 
-/// A manifest that was sent: its day, if it names one, and its lists.
+/// A received manifest: its day, if it has one, and its lists.
 pub(super) type Sent = (Option<Date>, Manifest);
 
-/// Reads a manifest.
-///
 /// # Errors
-/// 400 if it is not JSON, 422 with pointers if something in it is not acceptable.
+/// 400 if it is not JSON, 422 with pointers if something in it is invalid.
 pub(super) fn read(json: &mut dyn io::Read) -> Result<Sent, Problem> {
     let mut reading = Reading::default();
-    // The parser asks for single bytes.
+    // The parser reads single bytes.
     let json = io::BufReader::new(json);
     let mut deserializer = serde_json::Deserializer::from_reader(json);
     let read = Whole(&mut reading).deserialize(&mut deserializer);
     if let Err(error) = read.and_then(|()| deserializer.end()) {
-        // Too many mistakes end the reading, too; they are what is told.
+        // Too many mistakes end the parsing, too; then these are reported.
         if !reading.is_full() {
             return Err(if error.is_io() {
                 Problem::unreadable(format!("It cannot be read: {error}."))
             } else if error.is_data() {
-                // The one thing that the parser itself expects.
+                // The only expectation of the parser itself.
                 vec![Mistake::new(
                     reading.at,
                     "It must be an object with `drivers` and `packages`, which are lists.",
@@ -56,7 +54,7 @@ pub(super) fn read(json: &mut dyn io::Read) -> Result<Sent, Problem> {
     reading.end()
 }
 
-/// What was read so far, and what is wrong with it.
+/// What was read so far, and its mistakes.
 #[derive(Default)]
 struct Reading {
     date: Option<Date>,
@@ -183,7 +181,7 @@ fn read_rule(value: &Value, pointer: &str, mistakes: &mut Vec<Mistake>) -> Optio
 
 fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
     const NOT_NEGATIVE: std::ops::RangeInclusive<f64> = 0.0..=f64::MAX;
-    // Degrees Celsius from absolute zero on.
+    // From absolute zero on, in degrees Celsius.
     const TEMPERATURES: std::ops::RangeInclusive<f64> = -273.15..=f64::MAX;
     let id = name(fields, "package_id", PackageId::parse);
     let weight_kg = fields.number("weight_kg", NOT_NEGATIVE);
@@ -218,7 +216,7 @@ fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
     })
 }
 
-/// The object around everything.
+/// The top-level object.
 struct Whole<'a>(&'a mut Reading);
 
 impl<'de> DeserializeSeed<'de> for Whole<'_> {
@@ -250,7 +248,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
                     let json = map.next_value::<Box<RawValue>>()?;
                     let short = json.get().len() <= ELEMENT_BYTES_MAX;
                     let value = short.then(|| json::read(json.get().as_bytes()).ok());
-                    // What is no date at all, however large.
+                    // Not a date at all, however large.
                     reading.date(&value.flatten().unwrap_or(Value::Bool(false)));
                 }
                 "drivers" => {
@@ -303,7 +301,7 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         let mut place = 0;
-        // An element is read as any text first, so what is left to go wrong is not the list's.
+        // An element is read as raw text first, so later errors are the element's.
         self.reading.at = "";
         while let Some(json) = list.next_element::<Box<RawValue>>()? {
             let pointer = || format!("{}/{place}", self.name);
@@ -317,7 +315,7 @@ impl<'de> Visitor<'de> for List<'_> {
                         pointer: inner,
                         detail,
                     })) => self.reading.wrong(pointer() + &inner, detail),
-                    // It was skipped as JSON before, with less of an eye on what is in its texts.
+                    // It was skipped as JSON before, which checks less of its texts.
                     Err(unread) => self.reading.wrong(pointer(), unread.to_string()),
                 }
             }

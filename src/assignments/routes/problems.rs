@@ -1,4 +1,4 @@
-//! Which problem each error of the desk is.
+//! Maps errors to problems.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::http::problem::FieldError;
 /// A large day is planned within some seconds.
 const CROWDED_RETRY: Duration = Duration::from_secs(2);
 
-/// `listed` are the drivers of the request, as they stand there.
+/// `listed`: the drivers in the order of the request.
 pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
     match error {
         AssignError::NoManifest(date) => Problem::new(
@@ -28,7 +28,7 @@ pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {
             StatusCode::SERVICE_UNAVAILABLE,
             "planning-busy",
             "Too many plans at once",
-            "As many plans are being made, and waited for, as this server can bear. Try again in a moment.",
+            "The maximum of running and waiting plans is reached. Try again in a moment.",
         )
         .retry_after(CROWDED_RETRY),
         AssignError::Unavailable(unavailable) => unavailable.into(),
@@ -67,7 +67,7 @@ impl From<UpdateError> for Problem {
                 StatusCode::CONFLICT,
                 "status-final",
                 "The status is final",
-                format!("It is {}, and stays so.", status.as_str()),
+                format!("It is {}, and final.", status.as_str()),
             )
             .with("current_status", status.as_str()),
             UpdateError::Unavailable(unavailable) => unavailable.into(),

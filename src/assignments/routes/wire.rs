@@ -1,4 +1,4 @@
-//! What goes over the wire at the assignment desk, and how it becomes the model.
+//! The wire format of the assignment desk.
 
 use std::collections::BTreeMap;
 
@@ -13,21 +13,21 @@ use super::super::model::{
     Assignment, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId, Place, Status,
     parse_day,
 };
-use super::super::service::{Assigned, Kept, Request, today};
+use super::super::service::{Assigned, ManifestSummary, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
 use crate::http::params::page_limit;
 use crate::values::json::{Fields, Read, not_an_id, text_of_id};
 use crate::values::time::Moment;
 
-/// What is said of a date that is none.
+/// The detail for an invalid date.
 const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
 
-/// The lists of a day. Only described by this; they are read as they arrive.
+/// The lists of a day. Only for the API description; they are parsed as a stream.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewManifest {
-    /// The day; today (UTC) if nothing is said.
+    /// The day; today (UTC) by default.
     #[schema(value_type = Option<String>, format = Date, required = false)]
     date: Option<Date>,
     drivers: Vec<ListedDriver>,
@@ -36,7 +36,7 @@ pub(super) struct NewManifest {
 
 /// A driver of the day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedDriver {
     #[schema(min_length = 1, max_length = 128, example = "driver_1")]
     driver_id: String,
@@ -46,7 +46,7 @@ pub(super) struct ListedDriver {
 
 /// What a driver may carry.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedRule {
     #[schema(max_length = 128, required = false)]
     rule_id: Option<String>,
@@ -62,7 +62,7 @@ pub(super) struct ListedRule {
 
 /// A package of the day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read piece by piece")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ListedPackage {
     #[schema(min_length = 1, max_length = 128)]
     package_id: String,
@@ -89,9 +89,9 @@ pub(super) struct ListedPackage {
     destination: Option<String>,
 }
 
-/// The lists of a day, as they are kept.
+/// The stored lists of a day.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is kept as it is shown")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct ShownManifest {
     #[schema(value_type = String, format = Date)]
     date: Date,
@@ -99,24 +99,22 @@ pub(super) struct ShownManifest {
     packages: Vec<ListedPackage>,
 }
 
-/// A manifest that was kept.
+/// A stored manifest.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeptManifest {
     #[schema(value_type = String, format = Date)]
     date: Date,
-    /// How many.
     drivers: usize,
-    /// How many.
     packages: usize,
 }
 
-impl From<Kept> for KeptManifest {
+impl From<ManifestSummary> for KeptManifest {
     fn from(
-        Kept {
+        ManifestSummary {
             date,
             drivers,
             packages,
-        }: Kept,
+        }: ManifestSummary,
     ) -> Self {
         Self {
             date,
@@ -126,19 +124,19 @@ impl From<Kept> for KeptManifest {
     }
 }
 
-/// What a plan is asked for.
+/// A request for a plan.
 #[derive(Debug, ToSchema)]
 pub(super) struct AssignRequest {
-    /// Who drives; all of them in the day's list, or with `reset` holding packages of the day. Twice is as good as once.
+    /// All of them in the day's list, or with `reset` holding packages of the day. Duplicates are ignored.
     #[schema(min_items = 1, value_type = Vec<String>)]
     pub(super) driver_ids: Vec<DriverId>,
-    /// Packages of one driver that day at most, earlier ones included.
+    /// Most packages of one driver that day, earlier ones included.
     #[schema(minimum = 0, maximum = 10_000)]
     max_per_driver: u32,
-    /// The day; today (UTC) if nothing is said.
+    /// The day; today (UTC) by default.
     #[schema(value_type = Option<String>, format = Date, required = false)]
     date: Date,
-    /// Plan, and give nothing.
+    /// Plan without assigning.
     #[schema(required = false)]
     dry_run: bool,
     /// Give up first what these drivers have that is still `assigned`; also of drivers who are no longer in the day's list.
@@ -175,12 +173,12 @@ fn driver_ids(fields: &mut Fields<'_>) -> Option<Vec<DriverId>> {
         let id = text_of_id(value).and_then(|text| DriverId::parse(&text));
         id.or_else(|| fields.wrong(&format!("{NAME}/{place}"), not_an_id(ID_CHARS_MAX)))
     });
-    // All of them, so that every mistake is noted.
+    // All of them, so that every mistake is reported.
     let named: Vec<Option<DriverId>> = named.collect();
     named.into_iter().collect()
 }
 
-/// How a plan is told.
+/// Query parameters of a plan.
 #[derive(Debug, Deserialize)]
 pub(super) struct AssignQuery {
     #[serde(default)]
@@ -203,16 +201,16 @@ impl AssignRequest {
 /// A day's plan.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DayPlan {
-    /// Each driver that was asked for, with their packages of the day; what presses most first.
+    /// Each requested driver, with their packages of the day; the most urgent first.
     #[schema(value_type = BTreeMap<String, Vec<String>>)]
     assignments: BTreeMap<DriverId, Vec<PackageId>>,
-    /// Packages of the day's list that nobody has; what presses most first.
+    /// Packages of the day's list without a driver; the most urgent first.
     #[schema(value_type = Vec<String>)]
     unassigned_packages: Vec<PackageId>,
-    /// Drivers that were asked for and have nothing.
+    /// Requested drivers without packages.
     #[schema(value_type = Vec<String>)]
     unassigned_drivers: Vec<DriverId>,
-    /// Why packages stay behind, if it was asked for.
+    /// Why packages stay behind, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     explanation: Option<PlanExplanation>,
@@ -236,9 +234,9 @@ impl From<Assigned> for DayPlan {
 /// Why packages stay behind.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PlanExplanation {
-    /// Each package that nobody has.
+    /// Each package without a driver.
     packages: Vec<PackageLeft>,
-    /// Which single relaxation would have the most further packages carried; null if none would.
+    /// The single relaxation that would assign the most further packages; null if none would.
     relaxation: Option<PlanRelaxation>,
 }
 
@@ -247,37 +245,37 @@ pub(super) struct PlanExplanation {
 pub(super) struct PackageLeft {
     #[schema(value_type = String)]
     package_id: PackageId,
-    /// "capacity": drivers could take it, but have as many as they may, and not by a mistake: in every best plan somebody has
-    /// to stay behind. "rules": no driver may take it.
+    /// "capacity": drivers could take it, but have as many as they may; in every best plan some package has to stay behind.
+    /// "rules": no driver may take it.
     #[schema(example = "rules")]
     reason: &'static str,
-    /// Drivers whom no rule keeps from it.
+    /// Drivers whose rules permit it.
     able_drivers: usize,
-    /// Drivers whom a rule keeps from it, by the rule's code. A driver with several such rules counts for each.
+    /// Drivers whose rules refuse it, by the rule's code. A driver with several such rules counts for each.
     #[schema(value_type = BTreeMap<String, usize>)]
     refused_by: BTreeMap<&'static str, usize>,
 }
 
-/// One thing less to respect.
+/// A single relaxation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PlanRelaxation {
-    /// The driver who would have one rule less.
+    /// The driver with one rule less.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     driver_id: Option<DriverId>,
-    /// That rule, if it has a name.
+    /// The rule's id, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rule_id: Option<Box<str>>,
-    /// That rule's code.
+    /// The rule's code.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     code: Option<&'static str>,
-    /// What everybody's `max_per_driver` would be.
+    /// The new `max_per_driver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     max_per_driver: Option<u32>,
-    /// How many more packages would be carried.
+    /// How many more packages would be assigned.
     gain: u64,
 }
 
@@ -313,7 +311,7 @@ impl From<Explanation> for PlanExplanation {
     }
 }
 
-/// How far a package has come.
+/// An update of a package's status.
 #[derive(Debug, ToSchema)]
 pub(super) struct NewStatus {
     #[schema(value_type = String)]
@@ -325,7 +323,7 @@ pub(super) struct NewStatus {
     pub(super) status: Status,
 }
 
-/// What is no id is nobody's: 404, as any other that is not there.
+/// An invalid id exists nowhere: 404, as for an unknown one.
 impl Read for NewStatus {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let mut id = |name: &str| {
@@ -347,7 +345,7 @@ fn known_statuses() -> String {
     format!("The statuses are {known}.")
 }
 
-/// A package that a driver has.
+/// A package's assignment.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AssignmentState {
     #[schema(value_type = String)]
@@ -378,7 +376,7 @@ impl From<Assignment> for AssignmentState {
     }
 }
 
-/// Which assignments are asked for.
+/// Query parameters of a list.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
     driver_id: Option<String>,
@@ -389,12 +387,12 @@ pub(super) struct ListQuery {
     cursor: Option<String>,
 }
 
-/// What is asked of the list; nothing if it fits nobody.
+/// A query of the list; None if nothing can match.
 pub(super) type Wanted = Option<(Filter, Option<Place>, usize)>;
 
 impl ListQuery {
     /// # Errors
-    /// 422 for what is no status, day, limit or cursor.
+    /// 422 for an invalid status, day, limit or cursor.
     pub(super) fn into_wanted(self) -> Result<Wanted, Problem> {
         let status = self.status.map(|word| {
             let wrong = || Problem::invalid_parameter("status", known_statuses());
@@ -412,7 +410,7 @@ impl ListQuery {
             date: self.date.map(|text| date("date", &text)).transpose()?,
         };
         let (limit, after) = (limit?, after.transpose()?);
-        // What is no name is nobody's.
+        // An invalid name matches nothing.
         let driver = self.driver_id.map(|name| DriverId::parse(&name).ok_or(()));
         let package = self
             .package_id
@@ -432,16 +430,16 @@ impl ListQuery {
     }
 }
 
-/// A day in a query.
+/// A date in a query.
 ///
 /// # Errors
-/// 422 if it is none.
+/// 422 if it is invalid.
 pub(super) fn date(parameter: &'static str, text: &str) -> Result<Date, Problem> {
     let wrong = || Problem::invalid_parameter(parameter, NO_DAY);
     parse_day(text).ok_or_else(wrong)
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AssignmentPage {
     assignments: Vec<AssignmentState>,

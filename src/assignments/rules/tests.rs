@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A package that no rule objects to but those that want something special.
+/// A package that satisfies all rules that do not require something special.
 fn usual() -> Value {
     json!({
         "package_id": "p", "weight_kg": 5, "is_perishable": false, "region": "north", "distance_km": 10,

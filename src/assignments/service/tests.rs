@@ -1,4 +1,4 @@
-//! The service on a store in a file, and on one that others change at the same time.
+//! The service on a store in a file, and on one that is changed concurrently.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,7 +20,7 @@ fn store(directory: &TempDir) -> Sqlite {
     let settings = sqlite::Settings {
         path: directory.path().join("assignments.db"),
         application: crate::assignments::sqlite::APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,
@@ -71,8 +71,8 @@ fn request(drivers: &[&str], max_per_driver: u32) -> Request {
     }
 }
 
-/// Drivers with what they have, and what is left.
-fn told(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
+/// Drivers with their packages, and what is left.
+fn by_driver(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
     let hands = assigned.plan.assignments.iter();
     let hands = hands.map(|(driver, hand)| {
         (
@@ -93,7 +93,7 @@ fn told(assigned: &Assigned) -> (Vec<(&str, Vec<&str>)>, Vec<&str>) {
 
 async fn opened(directory: &TempDir) -> Assignments {
     let desk = desk(store(directory), false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk
 }
 
@@ -103,7 +103,7 @@ async fn a_retry_answers_the_same_and_gives_nothing() {
     let desk = opened(&directory).await;
     let first = desk.assign(request(&["ada", "cy"], 2), "r").await.unwrap();
     assert_eq!(
-        told(&first),
+        by_driver(&first),
         (
             vec![("ada", vec!["p2", "p3"]), ("cy", vec!["p0", "p1"])],
             vec!["p4", "p5"]
@@ -121,7 +121,7 @@ async fn what_others_hold_is_not_given_again() {
     let desk = opened(&directory).await;
     desk.assign(request(&["ada"], 4), "r").await.unwrap();
     let later = desk.assign(request(&["bo"], 4), "r").await.unwrap();
-    assert_eq!(told(&later), (vec![("bo", vec!["p4", "p5"])], vec![]));
+    assert_eq!(by_driver(&later), (vec![("bo", vec!["p4", "p5"])], vec![]));
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn a_reset_gives_up_what_is_still_assigned_and_nothing_else() {
     let planned = desk.assign(dry, "r").await.unwrap();
     let after = desk.assign(reset, "r").await.unwrap();
     assert_eq!(after.plan, planned.plan);
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
     assert_eq!(left.len(), 2, "what bo has is not touched: {left:?}");
     assert_eq!(desk.desk.store.held(DATE).await.unwrap().len(), 4);
@@ -175,7 +175,7 @@ async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
     desk.update(ada, p0, Status::Accepted, "r").await.unwrap();
     let mut without = manifest();
     without.drivers.remove(0);
-    desk.keep_manifest(DATE, without).await.unwrap();
+    desk.store_manifest(DATE, without).await.unwrap();
     let refused = desk.assign(request(&["ada"], 3), "r").await.unwrap_err();
     assert!(
         matches!(refused, AssignError::UnknownDrivers(_)),
@@ -185,20 +185,20 @@ async fn a_reset_frees_what_a_driver_holds_who_is_no_longer_in_the_manifest() {
         reset: true,
         ..request(drivers, 9)
     };
-    // The typing error of somebody who holds nothing is told as before.
+    // A mistyped driver who holds nothing is an error as without reset.
     let refused = desk.assign(reset(&["ada", "adda"]), "r").await.unwrap_err();
     assert!(
         matches!(refused, AssignError::UnknownDrivers(_)),
         "{refused:?}"
     );
-    // Alone: freed, and given to nobody.
+    // Alone: freed, and assigned to no other.
     let after = desk.assign(reset(&["ada"]), "r").await.unwrap();
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands, [("ada", vec!["p0"])], "what was accepted stays");
     assert_eq!(left.len(), 5);
     // With others: they get what was freed.
     let after = desk.assign(reset(&["ada", "bo"]), "r").await.unwrap();
-    let (hands, left) = told(&after);
+    let (hands, left) = by_driver(&after);
     assert_eq!(hands[0], ("ada", vec!["p0"]));
     assert_eq!((hands[1].0, hands[1].1.len(), left.len()), ("bo", 5, 0));
 }
@@ -209,7 +209,7 @@ async fn the_cap_is_for_the_day() {
     let desk = opened(&directory).await;
     desk.assign(request(&["ada"], 2), "r").await.unwrap();
     let more = desk.assign(request(&["ada"], 3), "r").await.unwrap();
-    assert_eq!(told(&more).0, [("ada", vec!["p0", "p1", "p2"])]);
+    assert_eq!(by_driver(&more).0, [("ada", vec!["p0", "p1", "p2"])]);
     let less = desk.assign(request(&["ada"], 1), "r").await.unwrap();
     assert_eq!(less.plan, more.plan, "what was given stays");
 }
@@ -238,12 +238,12 @@ async fn a_new_manifest_is_planned_with_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
     let desk = desk(store.clone(), false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk.assign(request(&["ada"], 1), "r").await.unwrap();
     let mut other = manifest();
     other.packages.truncate(2);
     let before = desk.manifest(DATE).await.unwrap().unwrap();
-    let kept = desk.keep_manifest(DATE, other.clone()).await.unwrap();
+    let kept = desk.store_manifest(DATE, other.clone()).await.unwrap();
     assert_eq!((kept.drivers, kept.packages), (3, 2));
     let after = desk.manifest(DATE).await.unwrap().unwrap();
     assert_ne!(after.version, before.version);
@@ -251,10 +251,10 @@ async fn a_new_manifest_is_planned_with_at_once() {
     assert_eq!(shown, other);
     let planned = desk.assign(request(&["ada", "bo"], 9), "r").await.unwrap();
     assert_eq!(
-        told(&planned),
+        by_driver(&planned),
         (vec![("ada", vec!["p0"]), ("bo", vec!["p1"])], vec![])
     );
-    // A desk that was not told finds it, too.
+    // A desk without this manifest in its cache finds it, too.
     let other = self::desk(store, false);
     let again = other.assign(request(&["ada", "bo"], 9), "r").await.unwrap();
     assert_eq!(again.plan, planned.plan);
@@ -264,7 +264,7 @@ async fn a_new_manifest_is_planned_with_at_once() {
 async fn a_final_status_stays_if_the_desk_is_strict() {
     let directory = tempfile::tempdir().unwrap();
     let desk = desk(store(&directory), true);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     desk.assign(request(&["ada"], 1), "r").await.unwrap();
     let (ada, p0) = (
         DriverId::parse("ada").unwrap(),
@@ -284,7 +284,7 @@ async fn a_final_status_stays_if_the_desk_is_strict() {
     assert_eq!(refused, UpdateError::Refused(stays));
 }
 
-/// A store on which somebody else is faster for some time: before each of so many changes they take a package.
+/// A store on which another planner is faster for some time: it takes a package before each of so many changes.
 #[derive(Debug)]
 struct Contended {
     store: Sqlite,
@@ -308,15 +308,15 @@ fn many() -> Manifest {
 }
 
 impl Store for Contended {
-    fn keep_manifest(&self, date: Date, sheet: Sheet) -> Answer<'_, ()> {
-        self.store.keep_manifest(date, sheet)
+    fn store_manifest(&self, date: Date, manifest: StoredManifest) -> Answer<'_, ()> {
+        self.store.store_manifest(date, manifest)
     }
 
     fn manifest_version(&self, date: Date) -> Answer<'_, Option<Version>> {
         self.store.manifest_version(date)
     }
 
-    fn manifest(&self, date: Date) -> Answer<'_, Option<Sheet>> {
+    fn manifest(&self, date: Date) -> Answer<'_, Option<StoredManifest>> {
         self.store.manifest(date)
     }
 
@@ -382,10 +382,10 @@ async fn a_plan_is_made_anew_when_somebody_was_faster() {
         packages: manifest().packages,
     };
     let desk = desk(contended, false);
-    desk.keep_manifest(DATE, manifest()).await.unwrap();
+    desk.store_manifest(DATE, manifest()).await.unwrap();
     let assigned = desk.assign(request(&["ada"], 9), "r").await.unwrap();
     assert_eq!(
-        told(&assigned),
+        by_driver(&assigned),
         (vec![("ada", vec!["p3", "p4", "p5"])], vec![])
     );
 }
@@ -400,7 +400,7 @@ async fn a_plan_that_is_always_too_late_says_so() {
         packages: many().packages,
     };
     let desk = desk(contended, false);
-    desk.keep_manifest(DATE, many()).await.unwrap();
+    desk.store_manifest(DATE, many()).await.unwrap();
     let busy = desk.assign(request(&["ada"], 99), "r").await.unwrap_err();
     assert_eq!(busy, AssignError::Unavailable(Unavailable::Busy));
 }

@@ -9,7 +9,7 @@ fn open(directory: &TempDir) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("assignments.db"),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

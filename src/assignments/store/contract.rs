@@ -1,9 +1,9 @@
 //! The contract of a store: each adapter runs [`suite!`] in its tests.
 //!
-//! A change that is outdated may be kept in part (see [`Changed::Outdated`]), so what is expected after one is what holds of
-//! every store: a package has one driver, and what is held, listed and counted is the same.
+//! An outdated change may be stored in part (see [`Changed::Outdated`]), so the contract after one is what holds for every store: a
+//! package has one driver, and what is held, listed and counted is the same.
 //!
-//! Left open: what an earlier day says of a driver and a package whose record became a later day's.
+//! Unspecified: an earlier day's record of a driver and a package that became a later day's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::super::model::{Package, PackageId, Region};
 use super::*;
 
-/// A change of which nobody is told what was kept.
+/// A change without a receiver for its stored parts.
 pub(in super::super) trait Applies: Store {
     fn applied(&self, change: Change) -> Answer<'_, Changed> {
         let (kept, _) = mpsc::unbounded_channel();
@@ -57,7 +57,7 @@ pub(in super::super) fn package(name: &str) -> Package {
     }
 }
 
-/// A part of a change: a driver who holds so many gives up these, and is given those.
+/// A part of a change: a driver who holds so many gives up these, and gets those.
 pub(in super::super) fn part(
     name: &str,
     held_before: usize,
@@ -97,7 +97,7 @@ fn pairs(held: impl IntoIterator<Item = Held>) -> Vec<(String, String)> {
     pairs
 }
 
-/// Who holds what on a day, in order; no package twice.
+/// The holders of a day's packages, in order; no package twice.
 pub(in super::super) async fn held(store: &impl Store, date: Date) -> Vec<(String, String)> {
     let pairs = pairs(store.held(date).await.unwrap());
     let packages: BTreeSet<_> = pairs.iter().map(|pair| &pair.1).collect();
@@ -113,7 +113,7 @@ fn held_of(assignments: &[Assignment]) -> Vec<(String, String)> {
     pairs(assignments.iter().map(held))
 }
 
-/// A list, followed to its end.
+/// All pages of a list.
 pub(in super::super) async fn listed(
     store: &impl Store,
     filter: &Filter,
@@ -143,12 +143,12 @@ fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(owned).collect()
 }
 
-/// What is held, and listed, and counted is this.
+/// What is held, listed and counted is this.
 async fn day_is(store: &impl Store, expected: &[(&str, &str)]) {
     assert_eq!(consistent(store).await, owned(expected));
 }
 
-/// What is held and listed is the same, and each count is what is held: this.
+/// What is held and listed is the same, and each count is the number of what is held; returns it.
 pub(in super::super) async fn consistent(store: &impl Store) -> Vec<(String, String)> {
     let all = held(store, day(0)).await;
     let listed = listed(store, &of_day(day(0)), 1000).await;
@@ -174,12 +174,12 @@ pub(in super::super) fn says(name: &str, of: &str, status: Status, second: i64) 
     }
 }
 
-fn sheet(version: u128, bytes: usize) -> Sheet {
+fn stored_manifest(version: u128, bytes: usize) -> StoredManifest {
     let mut random = fastrand::Rng::with_seed(u64::try_from(version % 1000).unwrap());
     let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
         .take(bytes)
         .collect();
-    Sheet {
+    StoredManifest {
         version: Version(version),
         body: body.into(),
     }
@@ -196,19 +196,28 @@ pub(in super::super) async fn a_manifest_is_kept_and_replaced(store: impl Store)
         (4, 0),
         (1, 10),
     ] {
-        let sheet = sheet(version, bytes);
-        store.keep_manifest(day(0), sheet.clone()).await.unwrap();
+        let manifest = stored_manifest(version, bytes);
+        store
+            .store_manifest(day(0), manifest.clone())
+            .await
+            .unwrap();
         let version = store.manifest_version(day(0)).await.unwrap();
-        assert_eq!(version, Some(sheet.version));
-        assert!(store.manifest(day(0)).await.unwrap() == Some(sheet));
+        assert_eq!(version, Some(manifest.version));
+        assert!(store.manifest(day(0)).await.unwrap() == Some(manifest));
     }
-    // The same again is the same; other days are others.
-    store.keep_manifest(day(0), sheet(1, 10)).await.unwrap();
-    store.keep_manifest(day(1), sheet(2, 20)).await.unwrap();
-    assert!(store.manifest(day(0)).await.unwrap() == Some(sheet(1, 10)));
-    assert!(store.manifest(day(1)).await.unwrap() == Some(sheet(2, 20)));
+    // An equal manifest is the same; other days have others.
+    store
+        .store_manifest(day(0), stored_manifest(1, 10))
+        .await
+        .unwrap();
+    store
+        .store_manifest(day(1), stored_manifest(2, 20))
+        .await
+        .unwrap();
+    assert!(store.manifest(day(0)).await.unwrap() == Some(stored_manifest(1, 10)));
+    assert!(store.manifest(day(1)).await.unwrap() == Some(stored_manifest(2, 20)));
     assert_eq!(store.manifest(day(2)).await.unwrap(), None);
-    // It is nobody's package.
+    // The package has no driver.
     assert_eq!(held(&store, day(0)).await, []);
 }
 
@@ -216,7 +225,7 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
     store: impl Store + Clone + 'static,
 ) {
     store
-        .keep_manifest(day(0), sheet(1, 500_000))
+        .store_manifest(day(0), stored_manifest(1, 500_000))
         .await
         .unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -224,17 +233,17 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
         let store = store.clone();
         tasks.spawn(async move {
             for _ in 0..2 {
-                let sheet = sheet(version, 500_000);
-                store.keep_manifest(day(0), sheet).await.unwrap();
+                let manifest = stored_manifest(version, 500_000);
+                store.store_manifest(day(0), manifest).await.unwrap();
             }
         });
     }
     while !tasks.is_empty() {
-        // Whoever reads while it is replaced again and again may be asked to come again.
+        // A reader of a manifest that is replaced again and again may get `Busy`.
         match store.manifest(day(0)).await {
             Ok(found) => {
                 let found = found.expect("there is one");
-                assert!(found == sheet(found.version.0, 500_000), "mixed");
+                assert!(found == stored_manifest(found.version.0, 500_000), "mixed");
             }
             Err(unavailable) => assert_eq!(unavailable, Unavailable::Busy),
         }
@@ -244,7 +253,7 @@ pub(in super::super) async fn a_manifest_is_whole_while_others_replace_it(
         tokio::task::yield_now().await;
     }
     let last = store.manifest(day(0)).await.unwrap().unwrap();
-    assert!(last == sheet(last.version.0, 500_000));
+    assert!(last == stored_manifest(last.version.0, 500_000));
 }
 
 pub(in super::super) async fn a_change_keeps_all_of_it(store: impl Store) {
@@ -287,7 +296,7 @@ pub(in super::super) async fn a_change_keeps_all_of_it(store: impl Store) {
     done(&store, vec![part("ada", 3, &[], &["s"])]).await;
     done(&store, vec![part("ada", 4, &["q", "p", "s"], &[])]).await;
     day_is(&store, &[("ada", "plain"), ("bo", "r #:/{}")]).await;
-    // What was given up can be given again, to the same one, too: even at once.
+    // What was given up can be assigned again, to the same driver, too, even in the same change.
     done(&store, vec![part("ada", 1, &["plain"], &["plain", "p"])]).await;
     done(&store, vec![]).await;
     day_is(&store, &[("ada", "p"), ("ada", "plain"), ("bo", "r #:/{}")]).await;
@@ -305,14 +314,14 @@ pub(in super::super) async fn a_day_that_is_otherwise_is_outdated(store: impl St
         part("ada", 3, &[], &[]),
         part("ada", 0, &[], &[]),
         part("bo", 1, &[], &["r"]),
-        // Somebody holds it.
+        // Another driver holds it.
         part("ada", 2, &[], &["r", "p"]),
         part("bo", 0, &[], &["r", "p"]),
         part("bo", 0, &[], &["p", "r"]),
         // It is no longer assigned.
         part("ada", 2, &["p", "q"], &[]),
         part("ada", 2, &["q"], &[]),
-        // It is not theirs, or nobody's, or more than they have.
+        // It is not theirs, or has no driver, or is more than they have.
         part("bo", 0, &["p"], &[]),
         part("ada", 2, &["r"], &[]),
         part("bo", 0, &["r"], &[]),
@@ -322,7 +331,7 @@ pub(in super::super) async fn a_day_that_is_otherwise_is_outdated(store: impl St
         outdated(&store, vec![part]).await;
         day_is(&store, &[("ada", "p"), ("ada", "q")]).await;
     }
-    // The same package to two.
+    // The same package for two drivers.
     outdated(
         &store,
         vec![part("bo", 0, &[], &["x"]), part("cy", 0, &[], &["x"])],
@@ -356,7 +365,7 @@ pub(in super::super) async fn a_package_goes_from_one_driver_to_another(store: i
         vec![part("ada", 0, &[], &["p", "q"]), part("bo", 0, &[], &["r"])],
     )
     .await;
-    // Whoever is first in the change: both ways round.
+    // In both orders of the drivers.
     done(
         &store,
         vec![
@@ -368,7 +377,7 @@ pub(in super::super) async fn a_package_goes_from_one_driver_to_another(store: i
     day_is(&store, &[("ada", "q"), ("ada", "r"), ("bo", "p")]).await;
 }
 
-/// More than an engine may be able to keep in one transaction, for each driver.
+/// More than an engine can store in one transaction, for each driver.
 pub(in super::super) async fn a_large_change_is_one(store: impl Store) {
     let names: Vec<_> = (0..180).map(|n| format!("p{n:03}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -382,7 +391,7 @@ pub(in super::super) async fn a_large_change_is_one(store: impl Store) {
     consistent(&store).await;
     let all = listed(&store, &Filter::default(), 7).await;
     assert_eq!(held_of(&all), held(&store, day(0)).await);
-    // All of one's go to another, who has so many already.
+    // All packages of one driver go to another, who has so many already.
     let moved = &names[..60];
     done(
         &store,
@@ -416,7 +425,7 @@ pub(in super::super) async fn a_later_day_replaces_the_record(store: impl Store)
         (ours.status, ours.assigned_at, ours.updated_at),
         (Status::Assigned, at(3), at(3))
     );
-    // Another pair of the earlier day is as it was.
+    // Another pair of the earlier day is unchanged.
     let before = listed(&store, &of_day(day(0)), 10).await;
     assert!(held_of(&before).contains(&owned(&[("ada", "q")])[0]));
 }
@@ -486,7 +495,7 @@ pub(in super::super) async fn a_final_status_stays_if_it_is_strict(store: impl S
                 assert_eq!(answer, Err(Refusal::Final { status: last }));
             }
         }
-        // Not strictly, it may be taken back.
+        // Without `strict` a final status can be changed.
         let back = says("ada", "p", Status::InProgress, 4);
         assert_eq!(store.update(back).await.unwrap().unwrap().from, last);
         let on = store.update(strictly(Status::Accepted, 5)).await.unwrap();
@@ -520,7 +529,7 @@ pub(in super::super) async fn only_what_is_still_assigned_is_told(store: impl St
         let still = store.still_assigned(day(date), drivers).await.unwrap();
         assert_eq!(pairs(still), owned(expected));
     }
-    // Taken back, it is assigned again.
+    // Changed back, it is assigned again.
     let said = says("ada", "q", Status::Assigned, 4);
     store.update(said).await.unwrap().unwrap();
     let still = store.still_assigned(day(0), vec![driver("ada")]).await;
@@ -541,7 +550,7 @@ pub(in super::super) async fn a_list_has_what_fits_exactly_once(store: impl Stor
     let later = Change {
         date: day(1),
         at: at(2),
-        // The packages of another, so that a package has two records.
+        // The packages of another driver, so that a package has two records.
         drivers: vec![
             part("ada", 0, &[], &names[5..7]),
             part("cy", 0, &[], &names[..2]),
@@ -576,7 +585,7 @@ pub(in super::super) async fn a_list_has_what_fits_exactly_once(store: impl Stor
                         let found = listed(&store, &filter, limit).await;
                         assert_eq!(held_of(&found), expected, "{filter:?} by {limit}");
                     }
-                    // What ends with its page says so.
+                    // A list that ends with its page has no cursor.
                     let whole = store.list(filter, None, n.max(1)).await.unwrap();
                     assert_eq!((whole.assignments.len(), whole.next), (n, None));
                 }
@@ -610,7 +619,7 @@ pub(in super::super) async fn of_many_planners_at_once_one_gives_each_package(
     everything_is_planned_once(&store).await;
 }
 
-/// Several planners give the same packages at once, each in its own way, and come again when the store is not available.
+/// Several planners assign the same packages at once, each in its own way, and retry when the store is not available.
 pub(in super::super) async fn plan_together(
     store: &(impl Store + Clone + 'static),
     passes: fn(Unavailable) -> bool,
@@ -627,7 +636,7 @@ pub(in super::super) async fn plan_together(
 
 const PLANNED: usize = 24;
 
-/// Gives what is free, round robin, until nothing is. Whoever comes too late looks again.
+/// Assigns free packages, round robin, until there are none. A planner that is too late reads the day again.
 async fn plan(store: &impl Store, planner: usize, passes: fn(Unavailable) -> bool) {
     for _ in 0..1000 {
         let now = match store.held(day(0)).await {
@@ -658,15 +667,15 @@ async fn plan(store: &impl Store, planner: usize, passes: fn(Unavailable) -> boo
     panic!("it comes to no end");
 }
 
-/// What is true after [`plan_together`].
+/// The invariants after [`plan_together`].
 pub(in super::super) async fn everything_is_planned_once(store: &impl Store) {
     assert_eq!(consistent(store).await.len(), PLANNED);
 }
 
-/// Something that is asked of a store.
+/// A call of the store.
 #[derive(Debug, Clone)]
 pub(in super::super) enum Step {
-    /// Of a day: for each driver, how far their count is wrong, and what is given up and given.
+    /// For each driver, the error of their count and what they give up; and who gets each package.
     Change(i64, BTreeMap<u8, (u32, BTreeSet<u8>)>, BTreeMap<u8, u8>),
     Update(u8, i64, u8, Status, bool),
     Still(i64, BTreeSet<u8>),
@@ -687,7 +696,7 @@ pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![5 => change, 4 => update, 1 => still], 1..12)
 }
 
-/// All records, looked through each time. Days have packages of their own.
+/// A naive store: all records, searched each time. Days have packages of their own.
 #[derive(Debug, Default)]
 struct Naive {
     records: Vec<Assignment>,
@@ -710,7 +719,7 @@ impl Naive {
             .count()
     }
 
-    /// Whether the day is as it says; then it is kept.
+    /// Whether the day is as it says; then it is applied.
     fn change(&mut self, change: &Change) -> bool {
         let mut after = self.records.clone();
         for part in &change.drivers {
@@ -763,7 +772,7 @@ impl Naive {
         Ok(Updated { from, assignment })
     }
 
-    /// The change that a step asks for.
+    /// The change of a step.
     fn asked(
         &self,
         d: i64,
@@ -806,7 +815,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
                 };
                 assert_eq!(store.applied(change).await.unwrap(), expected);
                 if expected == Changed::Outdated {
-                    // Parts may be kept.
+                    // Parts may be stored.
                     naive.records = listed(&store, &Filter::default(), 100).await;
                 }
             }
@@ -840,8 +849,8 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
     consistent(&store).await;
 }
 
-/// Runs the contract against the stores that `$open` makes: an async closure from nothing to a store, and something to be
-/// kept beside it. `$cases` is how often the store is compared with a naive one.
+/// Runs the contract against the stores that `$open` creates: an async closure from nothing to a store and a guard. `$cases`:
+/// how often the store is compared with a naive one.
 macro_rules! suite {
     ($open:expr, $cases:expr) => {
         macro_rules! situation {

@@ -1,11 +1,11 @@
-//! Hears what a queue has.
+//! Receives the messages of a queue.
 //!
 //! ```text
-//!   receive -> hold -> understood: keep in the store, all of a batch at once -> delete
+//!   receive -> hold -> parsed: store all of a batch at once -> delete
 //!                  '-> poison: send to the dead-letter queue -> delete
 //! ```
 //!
-//! What is held is kept invisible until it is deleted or given back.
+//! Held messages stay invisible until they are deleted or returned.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -28,79 +28,75 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Event};
 use super::super::reading;
 use super::super::service::Couriers;
-use super::chain::{Chain, WAIT};
-use super::dead_letters::{Attributes, Letter, bury};
-use super::health::{Health, Overview, Pauses, Trouble};
-use super::message::understand;
+use super::dead_letters::{Attributes, Letter, dead_letter};
+use super::health::{Backoff, CallError, Health, Overview};
+use super::message::parse;
 use super::metrics::Counts;
 use super::provision::name_of;
+use super::topology::{Topology, WAIT};
 use crate::storage::aws::errors::Service;
 use crate::values::json::Mistake;
 
-/// Messages of a batch at most: SQS gives no more.
+/// Most messages of a batch: the maximum of SQS.
 pub(super) const BATCH_MAX: i32 = 10;
-/// Batches in work at once. While the store is away, as many are held, and no more is received.
+/// Batches in progress. While the store is down, as many are held, and no more are received.
 const BATCHES_MAX: usize = 8;
-/// What is held is made to be so for longer when so much of its visibility is over: one part of as many.
+/// Visibility is extended after this fraction of it has passed: 1/3.
 const VISIBILITY_PARTS: u32 = 3;
-/// Tries to delete what is kept. After them it is left to be received again, which changes nothing.
+/// Attempts to delete stored messages. After them they are redelivered, which changes nothing.
 const DELETE_TRIES: u32 = 5;
-/// Tries to bury poison, beside the client's own. After them it is left to be received again: others wait for its seat.
-const BURY_TRIES: u32 = 3;
-/// How long giving back may take when the process ends.
-const GIVE_BACK: Duration = Duration::from_secs(2);
+/// Attempts to dead-letter poison, on top of the client's own. After them it is redelivered, to free its slot.
+const DEAD_LETTER_TRIES: u32 = 3;
+/// Time limit for returning messages when the process ends.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is heard of in a queue.
-pub(super) trait Hears: Send + Sync + 'static {
-    /// What a message says.
-    type Said: Clone + Send + Sync;
+/// How the messages of a queue are handled.
+pub(super) trait Handler: Send + Sync + 'static {
+    /// A parsed message.
+    type Payload: Clone + Send + Sync;
 
-    /// Understands it.
-    fn read(value: &serde_json::Value) -> Result<Self::Said, Vec<Mistake>>;
+    fn read(value: &serde_json::Value) -> Result<Self::Payload, Vec<Mistake>>;
 
-    /// Keeps it.
-    fn keep(
+    fn store(
         couriers: &Couriers,
-        said: Vec<Self::Said>,
+        payload: Vec<Self::Payload>,
     ) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
-/// Events are decided about.
+/// Decides about events.
 #[derive(Debug)]
 pub(super) struct Events;
 
-impl Hears for Events {
-    type Said = Event;
+impl Handler for Events {
+    type Payload = Event;
 
     fn read(value: &serde_json::Value) -> Result<Event, Vec<Mistake>> {
         reading::event(value)
     }
 
-    async fn keep(couriers: &Couriers, said: Vec<Event>) -> Result<(), Unavailable> {
-        couriers.decide(said).await.map(drop)
+    async fn store(couriers: &Couriers, payload: Vec<Event>) -> Result<(), Unavailable> {
+        couriers.decide(payload).await.map(drop)
     }
 }
 
-/// Assignments are learned.
+/// Replicates assignments.
 #[derive(Debug)]
 pub(super) struct Assignments;
 
-impl Hears for Assignments {
-    type Said = Assignment;
+impl Handler for Assignments {
+    type Payload = Assignment;
 
     fn read(value: &serde_json::Value) -> Result<Assignment, Vec<Mistake>> {
         reading::assignment(value)
     }
 
-    async fn keep(couriers: &Couriers, said: Vec<Assignment>) -> Result<(), Unavailable> {
-        couriers.learn(said).await
+    async fn store(couriers: &Couriers, payload: Vec<Assignment>) -> Result<(), Unavailable> {
+        couriers.replicate(payload).await
     }
 }
 
-/// What a consumer is made of.
 pub(super) struct Parts {
-    pub(super) chain: Chain,
-    /// The queue's URL.
+    pub(super) topology: Topology,
     pub(super) queue: String,
     pub(super) couriers: Couriers,
     pub(super) visibility: Duration,
@@ -109,70 +105,67 @@ pub(super) struct Parts {
     pub(super) overview: Overview,
 }
 
-/// Hears what one queue has.
 pub(super) struct Consumer<H> {
     parts: Parts,
     receiving: Health,
-    keeping: Health,
-    burying: Health,
+    storing: Health,
+    dead_lettering: Health,
     deleting: Health,
-    hears: PhantomData<H>,
+    handler: PhantomData<H>,
 }
 
-/// What became of messages that were to be kept.
-enum Kept {
-    /// They are.
-    Yes,
-    /// The process ends, and nobody knows.
+enum StoreOutcome {
+    Stored,
+    /// The process ends; the outcome is unknown.
     Stopped,
-    /// The program broke over them.
-    Broken,
+    /// A bug, not an outage.
+    Failed,
 }
 
-impl<H: Hears> Consumer<H> {
+impl<H: Handler> Consumer<H> {
     pub(super) fn new(parts: Parts) -> Self {
         let watch = |what| parts.overview.watch(what);
         Self {
             receiving: watch("receiving messages"),
-            keeping: watch("keeping what messages say"),
-            burying: watch("sending to the dead-letter queue"),
+            storing: watch("storing messages"),
+            dead_lettering: watch("sending to the dead-letter queue"),
             deleting: watch("deleting messages"),
             parts,
-            hears: PhantomData,
+            handler: PhantomData,
         }
     }
 
-    /// Hears until it is stopped; returns when nothing is in work any more.
+    /// Runs until it is stopped; returns when no batch is in progress.
     pub(super) async fn run(self: Arc<Self>) {
         let Parts { stop, counts, .. } = &self.parts;
-        let seats = Arc::new(Semaphore::new(BATCHES_MAX));
+        let slots = Arc::new(Semaphore::new(BATCHES_MAX));
         let works = TaskTracker::new();
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         loop {
             let next = async {
-                let seat = Arc::clone(&seats).acquire_owned().await.ok()?;
-                Some((seat, self.receive().await))
+                let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
+                Some((slot, self.receive().await))
             };
-            let Some(Some((seat, received))) = stop.run_until_cancelled(Box::pin(next)).await
+            let Some(Some((slot, received))) = stop.run_until_cancelled(Box::pin(next)).await
             else {
                 break;
             };
             match received {
                 Ok(messages) => {
                     self.receiving.works(&self.parts.queue);
-                    pauses.end();
+                    backoff.end();
                     counts.received.increment(messages.len() as u64);
                     if !messages.is_empty() {
                         let this = Arc::clone(&self);
                         works.spawn(async move {
                             Box::pin(this.work(messages)).await;
-                            drop(seat);
+                            drop(slot);
                         });
                     }
                 }
-                Err(trouble) => {
-                    self.failed(&self.receiving, &counts.not_received, &trouble);
-                    if !pauses.wait(stop).await {
+                Err(call_error) => {
+                    self.failed(&self.receiving, &counts.not_received, &call_error);
+                    if !backoff.wait(stop).await {
                         break;
                     }
                 }
@@ -182,31 +175,33 @@ impl<H: Hears> Consumer<H> {
         works.wait().await;
     }
 
-    fn failed(&self, health: &Health, count: &Counter, trouble: &Trouble) {
+    fn failed(&self, health: &Health, count: &Counter, call_error: &CallError) {
         count.increment(1);
-        self.parts.chain.suspect();
-        health.fails(&self.parts.queue, &trouble.cause);
+        self.parts.topology.mark_dirty();
+        health.fails(&self.parts.queue, &call_error.cause);
     }
 
-    async fn receive(&self) -> Result<Vec<Message>, Trouble> {
-        let Parts { chain, queue, .. } = &self.parts;
-        let made = chain.ensure().await;
-        made.map_err(|error| Trouble::of(error.to_string()))?;
-        let receive = chain.waiting().receive_message().queue_url(queue);
+    async fn receive(&self) -> Result<Vec<Message>, CallError> {
+        let Parts {
+            topology, queue, ..
+        } = &self.parts;
+        let made = topology.ensure().await;
+        made.map_err(|error| CallError::of(error.to_string()))?;
+        let receive = topology.waiting().receive_message().queue_url(queue);
         let receive = receive
             .max_number_of_messages(BATCH_MAX)
             .wait_time_seconds(seconds(WAIT))
             .visibility_timeout(seconds(self.parts.visibility))
-            // Poison is buried with them.
+            // For dead letters.
             .message_attribute_names("All");
         let received = Box::pin(receive.send()).await?;
         Ok(received.messages.unwrap_or_default())
     }
 
-    /// Works on a batch until every message of it is deleted, or left to be received again.
+    /// Works on a batch until every message is deleted, or left for redelivery.
     async fn work(&self, messages: Vec<Message>) {
         let held = Held::default();
-        let (mut understood, mut poison) = (Vec::new(), Vec::new());
+        let (mut parsed, mut poison) = (Vec::new(), Vec::new());
         for (number, message) in messages.into_iter().enumerate() {
             let Some(receipt) = message.receipt_handle else {
                 continue;
@@ -214,8 +209,12 @@ impl<H: Hears> Consumer<H> {
             held.lock().insert(number, receipt);
             let body = message.body.unwrap_or_default();
             let id = message.message_id.unwrap_or_default();
-            match understand(&body, H::read) {
-                Ok(said) => understood.push(Understood { number, id, said }),
+            match parse(&body, H::read) {
+                Ok(payload) => parsed.push(ParsedMessage {
+                    number,
+                    id,
+                    payload,
+                }),
                 Err(reason) => poison.push(Poison {
                     number,
                     id,
@@ -226,50 +225,53 @@ impl<H: Hears> Consumer<H> {
             }
         }
         let counts = &self.parts.counts;
-        counts.understood.increment(understood.len() as u64);
+        counts.understood.increment(parsed.len() as u64);
         counts.poison.increment(poison.len() as u64);
         let work = async {
             tokio::join!(
-                self.keep_all(&held, understood),
-                self.bury_all(&held, poison)
+                self.store_all(&held, parsed),
+                self.dead_letter_all(&held, poison)
             )
         };
         tokio::select! {
             _ = work => {}
-            () = self.hold_on(&held) => {}
+            () = self.extend_visibility(&held) => {}
         }
-        // Only the end of the process leaves something held.
+        // Messages are only left when the process ends.
         let left = held.entries();
         if !left.is_empty() {
             let given = self.change_visibility(&left, 0);
-            let _ = timeout(GIVE_BACK, given).await;
+            let _ = timeout(RETURN_TIMEOUT, given).await;
         }
     }
 
-    // --- Keeping ---------------------------------------------------------------------------------------------------
-
-    async fn keep_all(&self, held: &Held, understood: Vec<Understood<H::Said>>) {
-        if understood.is_empty() {
+    async fn store_all(&self, held: &Held, parsed: Vec<ParsedMessage<H::Payload>>) {
+        if parsed.is_empty() {
             return;
         }
-        let numbers = understood.iter().map(|one| one.number).collect();
-        let said = understood.iter().map(|one| one.said.clone()).collect();
-        match self.keep(said).await {
-            Kept::Yes => return self.delete(held, numbers).await,
-            Kept::Stopped => return,
-            Kept::Broken => {}
+        let numbers = parsed.iter().map(|one| one.number).collect();
+        let payload = parsed.iter().map(|one| one.payload.clone()).collect();
+        match self.store(payload).await {
+            StoreOutcome::Stored => return self.delete(held, numbers).await,
+            StoreOutcome::Stopped => return,
+            StoreOutcome::Failed => {}
         }
-        // One of them breaks the program; the others are kept without it.
-        for Understood { number, id, said } in understood {
-            match self.keep(vec![said]).await {
-                Kept::Yes => self.delete(held, vec![number]).await,
-                Kept::Stopped => return,
-                Kept::Broken => {
+        // One of them triggers a bug; the others are stored without it.
+        for ParsedMessage {
+            number,
+            id,
+            payload,
+        } in parsed
+        {
+            match self.store(vec![payload]).await {
+                StoreOutcome::Stored => self.delete(held, vec![number]).await,
+                StoreOutcome::Stopped => return,
+                StoreOutcome::Failed => {
                     let queue = name_of(&self.parts.queue);
                     error!(
                         queue,
                         message_id = id,
-                        "a message cannot be kept; it will be received again"
+                        "a message cannot be stored; it will be redelivered"
                     );
                     held.lock().remove(&number);
                 }
@@ -277,7 +279,7 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    async fn keep(&self, said: Vec<H::Said>) -> Kept {
+    async fn store(&self, payload: Vec<H::Payload>) -> StoreOutcome {
         let Parts {
             couriers,
             counts,
@@ -285,32 +287,30 @@ impl<H: Hears> Consumer<H> {
             stop,
             ..
         } = &self.parts;
-        let count = said.len() as u64;
-        let mut pauses = Pauses::default();
+        let count = payload.len() as u64;
+        let mut backoff = Backoff::default();
         loop {
-            match H::keep(couriers, said.clone()).await {
+            match H::store(couriers, payload.clone()).await {
                 Ok(()) => {
-                    self.keeping.works(queue);
+                    self.storing.works(queue);
                     counts.kept.increment(count);
-                    return Kept::Yes;
+                    return StoreOutcome::Stored;
                 }
-                Err(Unavailable::Stopped) => return Kept::Stopped,
-                Err(Unavailable::Failed) => return Kept::Broken,
+                Err(Unavailable::Stopped) => return StoreOutcome::Stopped,
+                Err(Unavailable::Failed) => return StoreOutcome::Failed,
                 Err(away @ (Unavailable::Busy | Unavailable::Engine)) => {
-                    counts.no_store.increment(1);
-                    self.keeping.fails(queue, &away.to_string());
+                    counts.not_stored.increment(1);
+                    self.storing.fails(queue, &away.to_string());
                 }
             }
-            if !pauses.wait(stop).await {
-                return Kept::Stopped;
+            if !backoff.wait(stop).await {
+                return StoreOutcome::Stopped;
             }
         }
     }
 
-    // --- Burying ---------------------------------------------------------------------------------------------------
-
-    async fn bury_all(&self, held: &Held, mut poison: Vec<Poison>) {
-        let mut pauses = Pauses::default();
+    async fn dead_letter_all(&self, held: &Held, mut poison: Vec<Poison>) {
+        let mut backoff = Backoff::default();
         while !poison.is_empty() {
             let (mut left, mut buried) = (Vec::new(), Vec::new());
             for one in poison {
@@ -318,22 +318,26 @@ impl<H: Hears> Consumer<H> {
                     left.push(one);
                     continue;
                 }
-                match self.bury(&one).await {
+                match self.dead_letter(&one).await {
                     Ok(()) => buried.push(one.number),
-                    Err(trouble) => {
-                        self.failed(&self.burying, &self.parts.counts.not_buried, &trouble);
+                    Err(call_error) => {
+                        self.failed(
+                            &self.dead_lettering,
+                            &self.parts.counts.not_buried,
+                            &call_error,
+                        );
                         left.push(one);
                     }
                 }
             }
             self.delete(held, buried).await;
             if left.is_empty() {
-                return self.burying.works(&self.parts.queue);
+                return self.dead_lettering.works(&self.parts.queue);
             }
-            if !pauses.wait(&self.parts.stop).await {
+            if !backoff.wait(&self.parts.stop).await {
                 return;
             }
-            if pauses.failures() >= BURY_TRIES {
+            if backoff.failures() >= DEAD_LETTER_TRIES {
                 for one in &left {
                     held.lock().remove(&one.number);
                 }
@@ -343,7 +347,7 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    async fn bury(&self, poison: &Poison) -> Result<(), Trouble> {
+    async fn dead_letter(&self, poison: &Poison) -> Result<(), CallError> {
         let letter = Letter {
             id: &poison.id,
             body: &poison.body,
@@ -351,21 +355,19 @@ impl<H: Hears> Consumer<H> {
             reason: &poison.reason,
             queue: name_of(&self.parts.queue),
         };
-        bury(&self.parts.chain, &letter).await
+        dead_letter(&self.parts.topology, &letter).await
     }
 
-    // --- Holding ---------------------------------------------------------------------------------------------------
-
-    /// Deletes messages; those that cannot be are left to be received again, which changes nothing.
+    /// Deletes messages; those that fail are redelivered, which changes nothing.
     async fn delete(&self, held: &Held, numbers: Vec<usize>) {
         let Parts {
-            chain,
+            topology,
             queue,
             counts,
             stop,
             ..
         } = &self.parts;
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         let mut left = held.entries();
         left.retain(|(number, _)| numbers.contains(number));
         while !left.is_empty() {
@@ -375,8 +377,8 @@ impl<H: Hears> Consumer<H> {
             });
             let entries: Result<Vec<_>, _> = entries.collect();
             let Ok(entries) = entries else { return };
-            let delete = chain.sqs().delete_message_batch().queue_url(queue);
-            let trouble = match Box::pin(delete.set_entries(Some(entries)).send()).await {
+            let delete = topology.sqs().delete_message_batch().queue_url(queue);
+            let call_error = match Box::pin(delete.set_entries(Some(entries)).send()).await {
                 Ok(done) => {
                     left.retain(|(number, _)| {
                         let failed = of(&done.failed, *number);
@@ -392,14 +394,14 @@ impl<H: Hears> Consumer<H> {
                     }
                     let failed = done.failed.first().map(|entry| {
                         let (code, message) = (entry.code(), entry.message());
-                        Trouble::of_entry(Service::Sqs, code, message, entry.sender_fault())
+                        CallError::of_entry(Service::Sqs, code, message, entry.sender_fault())
                     });
-                    failed.unwrap_or_else(|| Trouble::of("some were not deleted"))
+                    failed.unwrap_or_else(|| CallError::of("some were not deleted"))
                 }
-                Err(error) => Trouble::from(error),
+                Err(error) => CallError::from(error),
             };
-            self.failed(&self.deleting, &counts.not_deleted, &trouble);
-            if pauses.failures() + 1 >= DELETE_TRIES || !pauses.wait(stop).await {
+            self.failed(&self.deleting, &counts.not_deleted, &call_error);
+            if backoff.failures() + 1 >= DELETE_TRIES || !backoff.wait(stop).await {
                 break;
             }
         }
@@ -408,14 +410,14 @@ impl<H: Hears> Consumer<H> {
         }
     }
 
-    /// Keeps what is held invisible, for as long as it is polled.
-    async fn hold_on(&self, held: &Held) {
+    /// Extends the visibility of held messages. Never ends.
+    async fn extend_visibility(&self, held: &Held) {
         let visibility = self.parts.visibility;
         loop {
             sleep(visibility / VISIBILITY_PARTS).await;
             let entries = held.entries();
             if entries.is_empty() {
-                // The work is about to end.
+                // The batch is about to end.
                 return pending().await;
             }
             match self.change_visibility(&entries, seconds(visibility)).await {
@@ -424,18 +426,20 @@ impl<H: Hears> Consumer<H> {
                         held.lock().remove(&number);
                     }
                 }
-                Err(trouble) => debug!(cause = trouble.cause, "messages may be received again"),
+                Err(call_error) => debug!(cause = call_error.cause, "messages may be redelivered"),
             }
         }
     }
 
-    /// Makes messages invisible for so many seconds; which of them are not ours any more.
+    /// Makes messages invisible for so many seconds; returns those whose receipts have expired.
     async fn change_visibility(
         &self,
         entries: &[(usize, String)],
         visibility: i32,
-    ) -> Result<Vec<usize>, Trouble> {
-        let Parts { chain, queue, .. } = &self.parts;
+    ) -> Result<Vec<usize>, CallError> {
+        let Parts {
+            topology, queue, ..
+        } = &self.parts;
         let each = entries.iter().map(|(number, receipt)| {
             ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(number.to_string())
@@ -444,8 +448,8 @@ impl<H: Hears> Consumer<H> {
                 .build()
         });
         let each: Result<Vec<_>, _> = each.collect();
-        let each = each.map_err(|error| Trouble::of(error.to_string()))?;
-        let change = chain
+        let each = each.map_err(|error| CallError::of(error.to_string()))?;
+        let change = topology
             .sqs()
             .change_message_visibility_batch()
             .queue_url(queue);
@@ -458,14 +462,12 @@ impl<H: Hears> Consumer<H> {
     }
 }
 
-/// A message that says something.
-struct Understood<S> {
+struct ParsedMessage<S> {
     number: usize,
     id: String,
-    said: S,
+    payload: S,
 }
 
-/// A message that nobody can understand.
 struct Poison {
     number: usize,
     id: String,
@@ -474,13 +476,13 @@ struct Poison {
     reason: String,
 }
 
-/// The receipts of messages that are held, by their number in the batch.
+/// Receipts of held messages, by their index in the batch.
 #[derive(Default)]
 struct Held(Mutex<BTreeMap<usize, String>>);
 
 impl Held {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
-        // Nothing that holds the lock can panic half-way.
+        // No holder of the lock can panic half-way.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -492,14 +494,14 @@ impl Held {
     }
 }
 
-/// What failed of this number.
+/// The failed entry of this index.
 fn of(failed: &[BatchResultErrorEntry], number: usize) -> Option<&BatchResultErrorEntry> {
     failed
         .iter()
         .find(|failed| failed.id().parse() == Ok(number))
 }
 
-/// Whole seconds, as SQS counts.
+/// Rounded up to whole seconds, the unit of SQS.
 pub(super) fn seconds(time: Duration) -> i32 {
     let up = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     i32::try_from(up).unwrap_or(i32::MAX)

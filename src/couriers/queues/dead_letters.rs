@@ -1,24 +1,22 @@
-//! Sends messages to the dead-letter queue, each with its own attributes, its reason, and the queue it was in.
+//! Sends messages to the dead-letter queue, each with its own attributes, the reason, and its queue's name.
 
 use std::collections::HashMap;
 
 use aws_sdk_sqs::types::MessageAttributeValue;
 use tracing::warn;
 
-use super::chain::Chain;
-use super::health::Trouble;
+use super::health::CallError;
+use super::topology::Topology;
 
-/// The attribute of dead letters with the reason. It replaces an attribute of the message's own with this name; so does [`QUEUE`].
+/// The attribute with the reason. It replaces a message's own attribute of this name; so does [`QUEUE`].
 pub(super) const REASON: &str = "reason";
-/// The attribute of dead letters with the name of the queue they were in.
+/// The attribute with the name of the queue the message was in.
 pub(super) const QUEUE: &str = "queue";
 
-/// A message's own attributes.
 pub(super) type Attributes = HashMap<String, MessageAttributeValue>;
 
-/// A message for the dead-letter queue.
 pub(super) struct Letter<'a> {
-    /// Its id; empty if it was never sent.
+    /// Empty if it was never sent.
     pub(super) id: &'a str,
     pub(super) body: &'a str,
     pub(super) attributes: &'a Attributes,
@@ -27,11 +25,9 @@ pub(super) struct Letter<'a> {
     pub(super) queue: &'a str,
 }
 
-/// Sends it.
-///
 /// # Errors
 /// Why it was not sent.
-pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Trouble> {
+pub(super) async fn dead_letter(topology: &Topology, letter: &Letter<'_>) -> Result<(), CallError> {
     let Letter {
         id,
         body,
@@ -39,11 +35,11 @@ pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Troub
         reason,
         queue,
     } = *letter;
-    let made = chain.ensure().await;
-    made.map_err(|error| Trouble::of(error.to_string()))?;
+    let made = topology.ensure().await;
+    made.map_err(|error| CallError::of(error.to_string()))?;
     let mut ours = vec![(REASON, reason), (QUEUE, queue)];
     ours.retain(|(_, text)| !text.is_empty());
-    // A message of the largest size, or with ten attributes, has no room for ours.
+    // A message of the maximum size, or with ten attributes, has no room for ours.
     for count in (0..=ours.len()).rev() {
         let mut all = attributes.clone();
         for (name, text) in &ours[ours.len() - count..] {
@@ -51,18 +47,18 @@ pub(super) async fn bury(chain: &Chain, letter: &Letter<'_>) -> Result<(), Troub
                 .data_type("String")
                 .string_value(*text)
                 .build();
-            let text = text.map_err(|error| Trouble::of(error.to_string()))?;
+            let text = text.map_err(|error| CallError::of(error.to_string()))?;
             all.insert((*name).to_owned(), text);
         }
-        let send = chain.sqs().send_message();
+        let send = topology.sqs().send_message();
         let send = send
-            .queue_url(&chain.places().dead_letters)
+            .queue_url(&topology.endpoints().dead_letters)
             .message_body(body)
             .set_message_attributes((!all.is_empty()).then_some(all));
-        match Box::pin(send.send()).await.map_err(Trouble::from) {
+        match Box::pin(send.send()).await.map_err(CallError::from) {
             Ok(_) => break,
-            Err(trouble) if trouble.action.is_final() && count > 0 => {}
-            Err(trouble) => return Err(trouble),
+            Err(call_error) if call_error.action.is_final() && count > 0 => {}
+            Err(call_error) => return Err(call_error),
         }
     }
     warn!(

@@ -1,4 +1,4 @@
-//! Failures: what a failed call means, how long to wait after it, and saying it once.
+//! Failures of calls: their meaning, backoff, and logging them once.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,24 +10,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{backoff, told};
+use crate::storage::aws::{backoff, error_chain};
 use crate::storage::{Condition, State};
 
-/// The wait after the first failure; it doubles with each further one.
+/// First backoff; doubled with each further failure.
 const WAIT: Duration = Duration::from_millis(250);
-/// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Why a call failed.
 #[derive(Debug, Clone)]
-pub(super) struct Trouble {
-    /// What is done about it.
+pub(super) struct CallError {
     pub(super) action: Action,
-    /// What the service says.
     pub(super) cause: String,
 }
 
-impl Trouble {
+impl CallError {
     /// A failure that a retry can end.
     pub(super) fn of(cause: impl Into<String>) -> Self {
         let cause = cause.into();
@@ -37,18 +33,18 @@ impl Trouble {
         }
     }
 
-    /// What a failed call of this service means.
+    /// A failed call of this service.
     pub(super) fn of_call<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         Self {
             action: errors::action(service, error),
-            cause: told(error),
+            cause: error_chain(error),
         }
     }
 
-    /// What a part of a batch that failed means.
+    /// A failed entry of a batch.
     pub(super) fn of_entry(
         service: Service,
         code: &str,
@@ -63,7 +59,7 @@ impl Trouble {
     }
 }
 
-impl<E> From<SdkError<E, HttpResponse>> for Trouble
+impl<E> From<SdkError<E, HttpResponse>> for CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -73,7 +69,7 @@ where
     }
 }
 
-/// Whether there is no such queue.
+/// Whether the queue does not exist.
 pub(super) fn is_missing<E>(error: &SdkError<E, HttpResponse>) -> bool
 where
     E: ProvideErrorMetadata,
@@ -82,24 +78,22 @@ where
     code == "QueueDoesNotExist" || code == "AWS.SimpleQueueService.NonExistentQueue"
 }
 
-/// Pauses that grow with every failure.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub(super) struct Backoff {
     failures: u32,
 }
 
-impl Pauses {
-    /// So many failures so far.
+impl Backoff {
+    /// Failures so far.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// It went well.
     pub(super) fn end(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits after a failure. False if it was ended by `stop`.
+    /// Waits after a failure. False if `stop` was cancelled.
     pub(super) async fn wait(&mut self, stop: &CancellationToken) -> bool {
         self.failures = self.failures.saturating_add(1);
         let wait = backoff(self.failures, WAIT, WAIT_MAX);
@@ -108,19 +102,19 @@ impl Pauses {
     }
 }
 
-/// Whether something goes well. Each change is logged, once.
+/// Whether one activity succeeds. Each change is logged, once.
 #[derive(Debug)]
 pub(super) struct Health {
     what: &'static str,
     condition: Arc<Condition>,
 }
 
-/// Everything that a process does with messages; cheap to clone.
+/// The health of all activities; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Overview(Arc<Mutex<Vec<Arc<Condition>>>>);
 
 impl Overview {
-    /// A condition that counts here from now on.
+    /// Adds a condition.
     pub(super) fn condition(&self) -> Arc<Condition> {
         let condition = Arc::default();
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,13 +122,13 @@ impl Overview {
         condition
     }
 
-    /// The health of something, which counts here from now on.
+    /// Adds an activity.
     pub(super) fn watch(&self, what: &'static str) -> Health {
         let condition = self.condition();
         Health { what, condition }
     }
 
-    /// How it is: what fails first is the reason; if nothing does, since when that is so.
+    /// The first failing activity; if none fails, since when.
     pub fn state(&self) -> State {
         let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let states = watched.iter().map(|condition| condition.state());
@@ -146,7 +140,7 @@ impl Overview {
 }
 
 impl Health {
-    /// Of something that is called so in the log.
+    /// `what`: its name in logs.
     pub(super) fn new(what: &'static str) -> Self {
         Self {
             what,
@@ -154,15 +148,13 @@ impl Health {
         }
     }
 
-    /// It failed.
     pub(super) fn fails(&self, place: &str, cause: &str) {
         let what = self.what;
         if self.condition.fails(format_args!("{what} fails: {cause}")) {
-            warn!(place, cause, "{what} fails, and is tried again");
+            warn!(place, cause, "{what} fails; retrying");
         }
     }
 
-    /// It went well.
     pub(super) fn works(&self, place: &str) {
         if self.condition.works() {
             info!(place, "{} works again", self.what);

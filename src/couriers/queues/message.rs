@@ -1,4 +1,4 @@
-//! What messages say, and what is said of those that say nothing. Pure.
+//! Message bodies, and texts about unparseable ones. Pure.
 
 use std::fmt::Write;
 
@@ -6,14 +6,13 @@ use serde_json::Value;
 
 use crate::values::json::{self, Mistake};
 
-/// The longest reason, in characters.
 const REASON_CHARS_MAX: usize = 1000;
 
-/// Understands the body of a message: what `read` makes of its JSON, or of the JSON in an envelope of SNS.
+/// Parses the body of a message with `read`: its JSON, or the JSON in an SNS envelope.
 ///
 /// # Errors
-/// Why nobody can ever understand it: a text that SQS takes as an attribute.
-pub(super) fn understand<T>(
+/// Why it is unparseable: a text that SQS accepts as an attribute.
+pub(super) fn parse<T>(
     body: &str,
     read: impl FnOnce(&Value) -> Result<T, Vec<Mistake>>,
 ) -> Result<T, String> {
@@ -26,14 +25,13 @@ pub(super) fn understand<T>(
     read(&value).map_err(|mistakes| reason(&mistakes))
 }
 
-/// What is in an envelope, if it is one.
+/// The message in an SNS envelope.
 fn enveloped(value: &Value) -> Option<&str> {
     let kind = value.get("Type")?.as_str()?;
     let message = value.get("Message")?.as_str()?;
     (kind == "Notification").then_some(message)
 }
 
-/// Mistakes as one text.
 fn reason(mistakes: &[Mistake]) -> String {
     let each = mistakes.iter().map(|mistake| match &*mistake.pointer {
         "" => mistake.detail.clone(),
@@ -46,13 +44,13 @@ fn reason(mistakes: &[Mistake]) -> String {
     allowed(&text)
 }
 
-/// A text that SQS takes: neither too long nor with characters that XML does not know.
+/// A text that SQS accepts: truncated, and with XML characters only.
 pub(super) fn allowed(text: &str) -> String {
     let known = |c: char| if is_xml(c) { c } else { '\u{FFFD}' };
     text.chars().take(REASON_CHARS_MAX).map(known).collect()
 }
 
-/// JSON whose text SNS and SQS take: what XML does not know is escaped, which only strings can need.
+/// JSON that SNS and SQS accept: characters outside XML are escaped, which only occur in strings.
 pub(super) fn sendable(json: String) -> String {
     if json.chars().all(is_xml) {
         return json;
@@ -62,14 +60,14 @@ pub(super) fn sendable(json: String) -> String {
         if is_xml(c) {
             text.push(c);
         } else {
-            // All that is left is of one unit of UTF-16. Writing to a text does not fail.
+            // The rest are single UTF-16 units. Writing to a string does not fail.
             let _ = write!(text, "\\u{:04X}", u32::from(c));
         }
     }
     text
 }
 
-/// Whether XML 1.0 knows this character: the services take no others.
+/// Whether XML 1.0 permits this character: the services accept no others.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..)
 }
@@ -93,15 +91,15 @@ mod tests {
         let raw = courier().to_string();
         let envelope =
             json!({"Type": "Notification", "MessageId": "1", "Message": raw}).to_string();
-        let understood = understand(&raw, event).unwrap();
+        let understood = parse(&raw, event).unwrap();
         assert!(matches!(understood, Event::Courier(_)));
-        assert_eq!(understand(&envelope, event).unwrap(), understood);
-        assert_eq!(understand(&format!(" {raw}\n"), event).unwrap(), understood);
+        assert_eq!(parse(&envelope, event).unwrap(), understood);
+        assert_eq!(parse(&format!(" {raw}\n"), event).unwrap(), understood);
     }
 
     #[test]
     fn what_cannot_be_understood_says_why() {
-        let told = json!({"orderId": ID, "courierId": 7}).to_string();
+        let body_text = json!({"orderId": ID, "courierId": 7}).to_string();
         let envelope =
             |message: &Value| json!({"Type": "Notification", "Message": message}).to_string();
         for (body, begins) in [
@@ -128,10 +126,10 @@ mod tests {
                 "It is no event: ",
             ),
         ] {
-            let reason = understand(&body, event).unwrap_err();
+            let reason = parse(&body, event).unwrap_err();
             assert!(reason.starts_with(begins), "{body}: {reason}");
         }
-        let reason = understand(&told, assignment).unwrap_err();
+        let reason = parse(&body_text, assignment).unwrap_err();
         assert_eq!(reason, "/courierId: It must be a UUID.");
     }
 

@@ -1,19 +1,14 @@
-//! What is counted of messages.
-
 use std::fmt;
 
 use metrics::{Counter, counter, describe_counter};
 
-/// What is heard of in a queue.
+/// What a queue has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Events.
+pub(super) enum MessageKind {
     Events,
-    /// Assignments.
     Assignments,
 }
 
-/// The metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     events: Counts,
@@ -23,7 +18,6 @@ pub struct Metrics {
     pub(super) unpublished: Counter,
 }
 
-/// Of one queue.
 #[derive(Clone)]
 pub(super) struct Counts {
     pub(super) received: Counter,
@@ -32,7 +26,7 @@ pub(super) struct Counts {
     pub(super) kept: Counter,
     pub(super) deleted: Counter,
     pub(super) not_received: Counter,
-    pub(super) no_store: Counter,
+    pub(super) not_stored: Counter,
     pub(super) not_buried: Counter,
     pub(super) not_deleted: Counter,
 }
@@ -54,19 +48,16 @@ const PUBLISHED: &str = "odyssey_couriers_published_total";
 const RETRIES: &str = "odyssey_couriers_message_retries_total";
 
 impl Metrics {
-    /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
+    /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!(
-            MESSAGES,
-            "Messages of the couriers' queues, by how far they came"
-        );
+        describe_counter!(MESSAGES, "Messages of the couriers' queues, by step");
         describe_counter!(
             PUBLISHED,
             "Messages that a topic of the couriers has confirmed"
         );
         describe_counter!(
             RETRIES,
-            "What failed on the way of messages, and was tried again, by what it was"
+            "Failed calls for messages that were retried, by call"
         );
         Self {
             events: Counts::of("events"),
@@ -77,10 +68,10 @@ impl Metrics {
         }
     }
 
-    pub(super) fn of(&self, heard: Heard) -> Counts {
-        match heard {
-            Heard::Events => self.events.clone(),
-            Heard::Assignments => self.assignments.clone(),
+    pub(super) fn of(&self, kind: MessageKind) -> Counts {
+        match kind {
+            MessageKind::Events => self.events.clone(),
+            MessageKind::Assignments => self.assignments.clone(),
         }
     }
 }
@@ -96,7 +87,7 @@ impl Counts {
             kept: step("kept"),
             deleted: step("deleted"),
             not_received: retry("receive"),
-            no_store: retry("keep"),
+            not_stored: retry("keep"),
             not_buried: retry("bury"),
             not_deleted: retry("delete"),
         }

@@ -1,23 +1,19 @@
-//! Probes for the preflight: whether the topics and queues of this process exist, and whether two keys name the same queue under
-//! different URLs.
-//!
-//! A mistyped dead-letter queue would otherwise be noticed with the first message for it, weeks later.
+//! Preflight probes: whether the topics and queues of this process exist, and whether two keys name the same queue under different
+//! URLs. A mistyped dead-letter queue would otherwise be noticed with its first message, weeks later.
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use tokio::task::JoinSet;
 
 use super::Settings;
-use super::chain::Chain;
+use super::topology::Topology;
 use crate::storage::aws::errors::{self, Service};
 use crate::storage::preflight::{Engine, Outcome, Probe, Verdict};
 
-/// A topic or queue, and the configuration key that names it.
 type Place = (&'static str, String);
 
-/// The probes of a process with these settings.
-pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
-    let places = chain.places();
-    // A dispatcher publishes assignments; every process publishes what the staff report.
+pub fn probes(topology: &Topology, settings: Settings) -> [Probe; 2] {
+    let places = topology.endpoints();
+    // A dispatcher publishes assignments; every process publishes the staff's events.
     let topics = [
         ("couriers.events_topic_arn", &places.events_topic, true),
         (
@@ -35,7 +31,7 @@ pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
         (
             "couriers.assignments_queue_url",
             &places.assignments_queue,
-            settings.learns,
+            settings.replicates,
         ),
         ("couriers.dead_letter_queue_url", &places.dead_letters, true),
     ];
@@ -46,26 +42,30 @@ pub fn probes(chain: &Chain, settings: Settings) -> [Probe; 2] {
     };
     let (topics, queues) = (used(&topics), used(&queues));
     let names = |places: &[Place]| places.iter().map(|(key, _)| (*key).to_owned()).collect();
-    let (of_topics, of_queues) = (chain.clone(), chain.clone());
+    let (of_topics, of_queues) = (topology.clone(), topology.clone());
     [
         Probe::new(Engine::Sns, names(&topics), move || {
             all(of_topics.clone(), topics.clone(), topic)
         }),
         Probe::new(Engine::Sqs, names(&queues), move || {
-            let (chain, queues) = (of_queues.clone(), queues.clone());
-            async move { distinct(&queues, all(chain, queues.clone(), queue).await) }
+            let (topology, queues) = (of_queues.clone(), queues.clone());
+            async move { distinct(&queues, all(topology, queues.clone(), queue).await) }
         }),
     ]
 }
 
-/// Asks for all places at once; the verdicts in their order.
-async fn all<F>(chain: Chain, places: Vec<Place>, ask: fn(Chain, String) -> F) -> Vec<Verdict>
+/// All calls at once; the verdicts in their order.
+async fn all<F>(
+    topology: Topology,
+    places: Vec<Place>,
+    ask: fn(Topology, String) -> F,
+) -> Vec<Verdict>
 where
     F: Future<Output = Verdict> + Send + 'static,
 {
     let mut asked = JoinSet::new();
     for (number, (_, place)) in places.into_iter().enumerate() {
-        let asking = ask(chain.clone(), place.clone());
+        let asking = ask(topology.clone(), place.clone());
         asked.spawn(async move {
             if place.is_empty() {
                 let detail = "not configured: the server creates it (`aws.provision`)";
@@ -83,17 +83,17 @@ where
     verdicts.into_iter().map(|(_, verdict)| verdict).collect()
 }
 
-async fn topic(chain: Chain, arn: String) -> Verdict {
-    let get = chain.sns().get_topic_attributes().topic_arn(&arn);
+async fn topic(topology: Topology, arn: String) -> Verdict {
+    let get = topology.sns().get_topic_attributes().topic_arn(&arn);
     match Box::pin(get.send()).await {
         Ok(_) => Verdict::passed(arn),
         Err(error) => errors::verdict(Service::Sns, &error),
     }
 }
 
-/// A queue that passes is named by its ARN.
-async fn queue(chain: Chain, url: String) -> Verdict {
-    let get = chain.sqs().get_queue_attributes().queue_url(&url);
+/// The verdict has the queue's ARN.
+async fn queue(topology: Topology, url: String) -> Verdict {
+    let get = topology.sqs().get_queue_attributes().queue_url(&url);
     let get = get.attribute_names(QueueAttributeName::QueueArn);
     match Box::pin(get.send()).await {
         Ok(got) => {

@@ -1,5 +1,4 @@
-//! Makes the chain, for emulators and development; elsewhere Terraform makes it. What is there already is taken as it is, but
-//! for what it lacks.
+//! Creates topics and queues, for emulators and development; elsewhere Terraform does. Existing ones are reused, and completed.
 
 use std::collections::HashMap;
 
@@ -7,52 +6,53 @@ use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 
-use super::chain::{NotProvisioned, Places};
 use super::health::is_missing;
-use crate::storage::aws::told;
+use super::topology::{Endpoints, NotProvisioned};
+use crate::storage::aws::error_chain;
 
-/// The names where nothing else is configured.
+/// Default names.
 pub(super) const EVENTS_TOPIC: &str = "events-topic";
 pub(super) const EVENTS_QUEUE: &str = "events-queue";
 pub(super) const ASSIGNMENTS_TOPIC: &str = "assignments-topic";
 pub(super) const ASSIGNMENTS_QUEUE: &str = "assignments-queue";
 pub(super) const DEAD_LETTERS: &str = "dead-letter-queue";
 
-/// After so many receptions SQS itself gives a message up. No message that can be understood comes near it; it is for those
-/// that make the program fail.
+/// `maxReceiveCount` of the redrive policy. Valid messages never come near it; it is for messages that crash the program.
 const RECEPTIONS_MAX: u32 = 1000;
-/// How long a queue keeps what nobody takes: as long as SQS allows, 14 days, in seconds.
+/// `MessageRetentionPeriod`: the maximum of SQS, 14 days, in seconds.
 const RETENTION_S: &str = "1209600";
 
-/// Makes what is missing, and tells where everything is.
+/// Creates what is missing, and returns all ARNs and URLs.
 pub(super) async fn provision(
     sns: &aws_sdk_sns::Client,
     sqs: &aws_sdk_sqs::Client,
-    wanted: &Places,
-) -> Result<Places, NotProvisioned> {
-    let maker = Maker { sns, sqs };
-    // Queues before topics: what a topic is told before a queue is on it is lost.
-    let (dead_letters, dead_arn) = maker
+    wanted: &Endpoints,
+) -> Result<Endpoints, NotProvisioned> {
+    let provisioner = Provisioner { sns, sqs };
+    // Queues before topics: a message to a topic without a queue is lost.
+    let (dead_letters, dead_arn) = provisioner
         .queue(&wanted.dead_letters, DEAD_LETTERS, None)
         .await?;
     let after = Some(&*dead_arn);
-    let (events_queue, events_arn) = maker
+    let (events_queue, events_arn) = provisioner
         .queue(&wanted.events_queue, EVENTS_QUEUE, after)
         .await?;
-    let (assignments_queue, assignments_arn) = maker
+    let (assignments_queue, assignments_arn) = provisioner
         .queue(&wanted.assignments_queue, ASSIGNMENTS_QUEUE, after)
         .await?;
-    let events_topic = maker.topic(&wanted.events_topic, EVENTS_TOPIC).await?;
-    maker
+    let events_topic = provisioner
+        .topic(&wanted.events_topic, EVENTS_TOPIC)
+        .await?;
+    provisioner
         .subscribe(&events_topic, &events_queue, &events_arn)
         .await?;
-    let assignments_topic = maker
+    let assignments_topic = provisioner
         .topic(&wanted.assignments_topic, ASSIGNMENTS_TOPIC)
         .await?;
-    maker
+    provisioner
         .subscribe(&assignments_topic, &assignments_queue, &assignments_arn)
         .await?;
-    Ok(Places {
+    Ok(Endpoints {
         events_topic,
         events_queue,
         assignments_topic,
@@ -67,13 +67,12 @@ pub(super) fn name_of(place: &str) -> &str {
     place.rsplit(['/', ':']).next().unwrap_or(place)
 }
 
-struct Maker<'a> {
+struct Provisioner<'a> {
     sns: &'a aws_sdk_sns::Client,
     sqs: &'a aws_sdk_sqs::Client,
 }
 
-impl Maker<'_> {
-    /// A topic's ARN.
+impl Provisioner<'_> {
     async fn topic(&self, configured: &str, otherwise: &str) -> Result<String, NotProvisioned> {
         let name = if configured.is_empty() {
             otherwise
@@ -82,7 +81,7 @@ impl Maker<'_> {
         };
         let failed = |cause: String| failed(name, cause);
         let made = Box::pin(self.sns.create_topic().name(name).send()).await;
-        let made = made.map_err(|error| failed(told(&error)))?;
+        let made = made.map_err(|error| failed(error_chain(&error)))?;
         let arn = made.topic_arn.unwrap_or_default();
         if configured.is_empty() || configured == arn {
             return Ok(arn);
@@ -90,7 +89,7 @@ impl Maker<'_> {
         Err(failed(format!("it would be {arn} here, not {configured}")))
     }
 
-    /// A queue's URL and ARN. What it holds too often goes to the queue of the ARN `dead`.
+    /// A queue's URL and ARN. `dead` is the ARN of its dead-letter queue.
     async fn queue(
         &self,
         configured: &str,
@@ -111,10 +110,10 @@ impl Maker<'_> {
                 let create =
                     create.attributes(QueueAttributeName::MessageRetentionPeriod, RETENTION_S);
                 let made = Box::pin(create.send()).await;
-                let made = made.map_err(|error| failed(told(&error)))?;
+                let made = made.map_err(|error| failed(error_chain(&error)))?;
                 made.queue_url.unwrap_or_default()
             }
-            Err(error) => return Err(failed(told(&error))),
+            Err(error) => return Err(failed(error_chain(&error))),
         };
         let attributes = self.attributes(name, &url).await?;
         let arn = attributes.get(&QueueAttributeName::QueueArn);
@@ -134,14 +133,14 @@ impl Maker<'_> {
         if configured.is_empty() {
             return Ok((url, arn));
         }
-        // One emulator has many addresses; the rest of the URL must be the same.
+        // An emulator has many addresses; the rest of the URL must be the same.
         if path_of(configured) != path_of(&url) {
             return Err(failed(format!("it would be {url} here, not {configured}")));
         }
         Ok((configured.to_owned(), arn))
     }
 
-    /// Brings what a topic is told to a queue.
+    /// Subscribes a queue to a topic.
     async fn subscribe(
         &self,
         topic: &str,
@@ -170,7 +169,7 @@ impl Maker<'_> {
             .attributes("RawMessageDelivery", "true");
         match Box::pin(subscribe.send()).await {
             Ok(_) => Ok(()),
-            // It is there already, and delivers in envelopes, which are understood, too.
+            // It exists already, with envelopes, which are parsed, too.
             Err(error)
                 if error
                     .message()
@@ -178,7 +177,7 @@ impl Maker<'_> {
             {
                 Ok(())
             }
-            Err(error) => Err(failed(name, told(&error))),
+            Err(error) => Err(failed(name, error_chain(&error))),
         }
     }
 
@@ -189,7 +188,7 @@ impl Maker<'_> {
     ) -> Result<HashMap<QueueAttributeName, String>, NotProvisioned> {
         let get = self.sqs.get_queue_attributes().queue_url(url);
         let got = Box::pin(get.attribute_names(QueueAttributeName::All).send()).await;
-        let got = got.map_err(|error| failed(name, told(&error)))?;
+        let got = got.map_err(|error| failed(name, error_chain(&error)))?;
         Ok(got.attributes.unwrap_or_default())
     }
 
@@ -202,7 +201,8 @@ impl Maker<'_> {
     ) -> Result<(), NotProvisioned> {
         let set = self.sqs.set_queue_attributes().queue_url(url);
         let set = Box::pin(set.attributes(attribute, value).send()).await;
-        set.map(drop).map_err(|error| failed(name, told(&error)))
+        set.map(drop)
+            .map_err(|error| failed(name, error_chain(&error)))
     }
 }
 
@@ -217,7 +217,7 @@ fn has(attributes: &HashMap<QueueAttributeName, String>, name: &QueueAttributeNa
     attributes.get(name).is_some_and(|value| !value.is_empty())
 }
 
-/// A URL without what stands before its path.
+/// A URL's path.
 fn path_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);

@@ -1,4 +1,4 @@
-//! Tells topics: of events that are announced, and of assignments until that is confirmed.
+//! Publishes events, and assignments until they are confirmed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,50 +10,50 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::super::error::{AnnounceError, Unavailable};
+use super::super::error::{PublishError, Unavailable};
 use super::super::model::Event;
 use super::super::service::Couriers;
 use super::super::store::Outgoing;
-use super::super::topic::{Announced, Topic};
-use super::chain::Chain;
-use super::dead_letters::{Attributes, Letter, bury};
-use super::health::{Health, Overview, Pauses, Trouble};
+use super::super::topic::{Published, Topic};
+use super::dead_letters::{Attributes, Letter, dead_letter};
+use super::health::{Backoff, CallError, Health, Overview};
 use super::message::{allowed, sendable};
 use super::metrics::Metrics;
 use super::provision::name_of;
+use super::topology::Topology;
 use crate::storage::aws::errors::{Action, Service};
 
-/// Messages of a batch at most, and ...
+/// Most messages of a batch, and ...
 const BATCH_MAX: usize = 10;
-/// ... their bytes together: SNS takes no more.
+/// ... their total size: the maximum of SNS.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Batches on their way at once.
+/// Batches in flight.
 const BATCHES_MAX: usize = 8;
-/// Assignments that are read from the outbox together.
+/// Assignments read from the outbox at once.
 const PAGE: usize = BATCH_MAX * BATCHES_MAX;
-/// How often the outbox is looked into although nobody has decided anything here: another process may have.
+/// How often the outbox is read without a decision here: another process may have decided.
 const LOOK: Duration = Duration::from_secs(5);
-/// How long announcing may take with all its tries: somebody waits for it.
-const ANNOUNCING: Duration = Duration::from_secs(15);
+/// Time limit for publishing events, retries included: a client waits for it.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A message with its place among those that are published together.
+/// A message with its index.
 type Placed = (usize, String);
 
-/// What became of some messages.
+/// The result of publishing some messages.
 #[derive(Default)]
-struct Told {
-    /// The places of those that are confirmed.
+struct PublishResult {
+    /// Indices of confirmed messages.
     confirmed: BTreeSet<usize>,
-    /// Those that the topic never accepts, and why.
-    refused: Vec<(Placed, Trouble)>,
-    /// Why some are neither.
-    trouble: Option<Trouble>,
+    /// Messages that the topic never accepts, and why.
+    refused: Vec<(Placed, CallError)>,
+    /// Why the others are neither.
+    call_error: Option<CallError>,
 }
 
-impl Told {
-    fn failed(trouble: Trouble) -> Self {
+impl PublishResult {
+    fn failed(call_error: CallError) -> Self {
         Self {
-            trouble: Some(trouble),
+            call_error: Some(call_error),
             ..Self::default()
         }
     }
@@ -61,7 +61,7 @@ impl Told {
     fn add(&mut self, other: Self) {
         self.confirmed.extend(other.confirmed);
         self.refused.extend(other.refused);
-        self.trouble = self.trouble.take().or(other.trouble);
+        self.call_error = self.call_error.take().or(other.call_error);
     }
 
     /// Whether this message is confirmed or refused.
@@ -70,46 +70,49 @@ impl Told {
         refused || self.confirmed.contains(&place)
     }
 
-    /// Why some messages are neither confirmed nor refused.
-    fn why_not_all(&mut self) -> Trouble {
-        let unknown = || Trouble::of("some were not confirmed");
-        self.trouble.take().unwrap_or_else(unknown)
+    fn why_not_all(&mut self) -> CallError {
+        let unknown = || CallError::of("some were not confirmed");
+        self.call_error.take().unwrap_or_else(unknown)
     }
 }
 
 /// Publishes messages in batches, several at once.
-async fn publish(chain: &Chain, topic: &str, messages: Vec<Placed>) -> Told {
-    if let Err(error) = chain.ensure().await {
-        return Told::failed(Trouble::of(error.to_string()));
+async fn publish(topology: &Topology, topic: &str, messages: Vec<Placed>) -> PublishResult {
+    if let Err(error) = topology.ensure().await {
+        return PublishResult::failed(CallError::of(error.to_string()));
     }
-    let mut told = Told::default();
+    let mut result = PublishResult::default();
     let mut waiting = VecDeque::from(batches(messages));
     let mut running = JoinSet::new();
     loop {
         while running.len() < BATCHES_MAX
             && let Some(batch) = waiting.pop_front()
         {
-            let (chain, topic) = (chain.clone(), topic.to_owned());
-            running.spawn(async move { Box::pin(publish_batch(&chain, &topic, batch)).await });
+            let (topology, topic) = (topology.clone(), topic.to_owned());
+            running.spawn(async move { Box::pin(publish_batch(&topology, &topic, batch)).await });
         }
         match running.join_next().await {
             None => break,
             Some(Ok((of_batch, alone))) => {
-                told.add(of_batch);
+                result.add(of_batch);
                 waiting.extend(alone.into_iter().map(|message| vec![message]));
             }
-            Some(Err(error)) => told.add(Told::failed(Trouble::of(error.to_string()))),
+            Some(Err(error)) => result.add(PublishResult::failed(CallError::of(error.to_string()))),
         }
     }
-    if told.trouble.is_some() {
-        chain.suspect();
+    if result.call_error.is_some() {
+        topology.mark_dirty();
     }
-    told
+    result
 }
 
-/// Publishes one batch. If the whole batch is refused because of one message, the messages are returned, to be published one by
-/// one: the answer does not name the message.
-async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told, Vec<Placed>) {
+/// Publishes one batch. If SNS refuses the whole batch because of one message, the messages are returned, to be published one
+/// by one: the answer does not name the message.
+async fn publish_batch(
+    topology: &Topology,
+    topic: &str,
+    batch: Vec<Placed>,
+) -> (PublishResult, Vec<Placed>) {
     let entries: Result<Vec<_>, _> = batch
         .iter()
         .map(|(place, message)| {
@@ -119,45 +122,53 @@ async fn publish_batch(chain: &Chain, topic: &str, batch: Vec<Placed>) -> (Told,
         .collect();
     let entries = match entries {
         Ok(entries) => entries,
-        Err(error) => return (Told::failed(Trouble::of(error.to_string())), Vec::new()),
+        Err(error) => {
+            return (
+                PublishResult::failed(CallError::of(error.to_string())),
+                Vec::new(),
+            );
+        }
     };
-    let send = chain.sns().publish_batch().topic_arn(topic);
+    let send = topology.sns().publish_batch().topic_arn(topic);
     let send = send.set_publish_batch_request_entries(Some(entries));
     let done = match Box::pin(send.send()).await {
         Ok(done) => done,
         Err(error) => {
-            let trouble = Trouble::of_call(Service::Sns, &error);
-            if trouble.action != Action::DeadLetter {
-                return (Told::failed(trouble), Vec::new());
+            let call_error = CallError::of_call(Service::Sns, &error);
+            if call_error.action != Action::DeadLetter {
+                return (PublishResult::failed(call_error), Vec::new());
             }
             if batch.len() > 1 {
-                return (Told::default(), batch);
+                return (PublishResult::default(), batch);
             }
-            let mut told = Told::default();
-            let alone = batch.into_iter().map(|message| (message, trouble.clone()));
-            told.refused.extend(alone);
-            return (told, Vec::new());
+            let mut result = PublishResult::default();
+            let alone = batch
+                .into_iter()
+                .map(|message| (message, call_error.clone()));
+            result.refused.extend(alone);
+            return (result, Vec::new());
         }
     };
-    let mut told = Told::default();
+    let mut result = PublishResult::default();
     let confirmed = done.successful().iter();
-    told.confirmed
+    result
+        .confirmed
         .extend(confirmed.filter_map(|entry| entry.id()?.parse::<usize>().ok()));
     for entry in done.failed() {
         let (code, message) = (entry.code(), entry.message());
-        let trouble = Trouble::of_entry(Service::Sns, code, message, entry.sender_fault());
+        let call_error = CallError::of_entry(Service::Sns, code, message, entry.sender_fault());
         let of_entry = |(place, _): &&Placed| entry.id().parse() == Ok(*place);
         match batch.iter().find(of_entry) {
-            Some(message) if trouble.action == Action::DeadLetter => {
-                told.refused.push((message.clone(), trouble));
+            Some(message) if call_error.action == Action::DeadLetter => {
+                result.refused.push((message.clone(), call_error));
             }
-            _ => told.add(Told::failed(trouble)),
+            _ => result.add(PublishResult::failed(call_error)),
         }
     }
-    (told, Vec::new())
+    (result, Vec::new())
 }
 
-/// Messages in batches that SNS takes. One that is too large by itself is alone.
+/// Splits messages into batches that SNS accepts. One that is too large is alone.
 fn batches(messages: Vec<Placed>) -> Vec<Vec<Placed>> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -176,48 +187,47 @@ fn batches(messages: Vec<Placed>) -> Vec<Vec<Placed>> {
     batches
 }
 
-/// Messages with their places.
-fn written<T: Serialize>(told: &[T]) -> serde_json::Result<Vec<Placed>> {
-    let each = told.iter().enumerate();
+fn written<T: Serialize>(result: &[T]) -> serde_json::Result<Vec<Placed>> {
+    let each = result.iter().enumerate();
     each.map(|(place, one)| Ok((place, sendable(serde_json::to_string(one)?))))
         .collect()
 }
 
-/// Announces events.
 #[derive(Debug)]
-pub(super) struct Announcer {
-    chain: Chain,
+pub(super) struct EventPublisher {
+    topology: Topology,
     metrics: Metrics,
     health: Health,
 }
 
-impl Announcer {
-    pub(super) fn new(chain: Chain, metrics: Metrics) -> Self {
+impl EventPublisher {
+    pub(super) fn new(topology: Topology, metrics: Metrics) -> Self {
         Self {
-            chain,
+            topology,
             metrics,
             health: Health::new("announcing events"),
         }
     }
 
-    async fn announce(&self, events: Vec<Event>) -> Result<(), AnnounceError> {
-        let topic = &self.chain.places().events_topic;
+    async fn publish_events(&self, events: Vec<Event>) -> Result<(), PublishError> {
+        let topic = &self.topology.endpoints().events_topic;
         let mut left = written(&events).map_err(|_| Unavailable::Failed)?;
         let mut refused = Vec::new();
-        // What waits is ended with the request.
-        let (never, mut pauses) = (CancellationToken::new(), Pauses::default());
-        let deadline = Instant::now() + ANNOUNCING;
+        // Dropped with the request.
+        let (never, mut backoff) = (CancellationToken::new(), Backoff::default());
+        let deadline = Instant::now() + PUBLISH_TIMEOUT;
         loop {
-            let sent = Box::pin(publish(&self.chain, topic, left.clone()));
-            let told = timeout_at(deadline, sent).await;
-            let mut told =
-                told.unwrap_or_else(|_| Told::failed(Trouble::of("there was no answer in time")));
+            let sent = Box::pin(publish(&self.topology, topic, left.clone()));
+            let result = timeout_at(deadline, sent).await;
+            let mut result = result.unwrap_or_else(|_| {
+                PublishResult::failed(CallError::of("there was no answer in time"))
+            });
             self.metrics
                 .announced
-                .increment(told.confirmed.len() as u64);
-            left.retain(|(place, _)| !told.is_settled(*place));
-            for ((place, _), trouble) in told.refused.drain(..) {
-                let cause = trouble.cause;
+                .increment(result.confirmed.len() as u64);
+            left.retain(|(place, _)| !result.is_settled(*place));
+            for ((place, _), call_error) in result.refused.drain(..) {
+                let cause = call_error.cause;
                 warn!(topic, cause, "the topic refuses an event");
                 refused.push(place);
             }
@@ -227,21 +237,23 @@ impl Announcer {
                 if refused.is_empty() {
                     return Ok(());
                 }
-                return Err(AnnounceError::Refused(refused));
+                return Err(PublishError::Refused(refused));
             }
-            let Trouble { action, cause } = told.why_not_all();
-            self.chain.suspect();
+            let CallError { action, cause } = result.why_not_all();
+            self.topology.mark_dirty();
             self.health.fails(topic, &cause);
             match action {
                 Action::Refuse | Action::DeadLetter => {
                     error!(topic, cause, "SNS does not accept a request");
                     return Err(Unavailable::Failed.into());
                 }
-                // With `aws.provision` a missing topic is created before the next try.
-                Action::NotReady if !self.chain.makes() => return Err(Unavailable::Engine.into()),
+                // With `aws.provision` a missing topic is created before the next attempt.
+                Action::NotReady if !self.topology.provisions() => {
+                    return Err(Unavailable::Engine.into());
+                }
                 Action::NotReady | Action::Retry | Action::RetryUnknown => {}
             }
-            let waited = timeout_at(deadline, pauses.wait(&never)).await;
+            let waited = timeout_at(deadline, backoff.wait(&never)).await;
             if waited.is_err() {
                 return Err(Unavailable::Engine.into());
             }
@@ -249,15 +261,15 @@ impl Announcer {
     }
 }
 
-impl Topic for Announcer {
-    fn announce(&self, events: Vec<Event>) -> Announced<'_> {
-        Box::pin(self.announce(events))
+impl Topic for EventPublisher {
+    fn publish(&self, events: Vec<Event>) -> Published<'_> {
+        Box::pin(self.publish_events(events))
     }
 }
 
-/// Tells of what is in the outbox.
-pub(super) struct Publisher {
-    chain: Chain,
+/// Publishes the outbox.
+pub(super) struct OutboxPublisher {
+    topology: Topology,
     couriers: Couriers,
     metrics: Metrics,
     stop: CancellationToken,
@@ -265,16 +277,16 @@ pub(super) struct Publisher {
     reading: Health,
 }
 
-impl Publisher {
+impl OutboxPublisher {
     pub(super) fn new(
-        chain: Chain,
+        topology: Topology,
         couriers: Couriers,
         metrics: Metrics,
         stop: CancellationToken,
         overview: &Overview,
     ) -> Self {
         Self {
-            chain,
+            topology,
             couriers,
             metrics,
             stop,
@@ -283,17 +295,17 @@ impl Publisher {
         }
     }
 
-    /// Publishes until it is stopped.
+    /// Runs until it is stopped.
     pub(super) async fn run(self) {
-        let mut pauses = Pauses::default();
+        let mut backoff = Backoff::default();
         while !self.stop.is_cancelled() {
             let goes_on = match Box::pin(self.round()).await {
                 Ok(true) => {
-                    pauses.end();
+                    backoff.end();
                     true
                 }
                 Ok(false) => {
-                    pauses.end();
+                    backoff.end();
                     let woken = async {
                         tokio::select! {
                             () = self.couriers.decided() => {}
@@ -302,7 +314,7 @@ impl Publisher {
                     };
                     self.stop.run_until_cancelled(woken).await.is_some()
                 }
-                Err(NotAll) => pauses.wait(&self.stop).await,
+                Err(NotAll) => backoff.wait(&self.stop).await,
             };
             if !goes_on {
                 return;
@@ -310,9 +322,9 @@ impl Publisher {
         }
     }
 
-    /// Tells of the oldest of the outbox. Whether there may be more.
+    /// Publishes the oldest of the outbox. Whether there may be more.
     async fn round(&self) -> Result<bool, NotAll> {
-        let topic = &self.chain.places().assignments_topic;
+        let topic = &self.topology.endpoints().assignments_topic;
         let outgoing = self.couriers.outgoing(PAGE).await;
         let outgoing = outgoing.map_err(|away| self.unreadable(away))?;
         if outgoing.is_empty() {
@@ -320,22 +332,22 @@ impl Publisher {
         }
         let assignments: Vec<_> = outgoing.iter().map(|one| one.assignment).collect();
         let messages = written(&assignments).map_err(|_| self.unreadable(Unavailable::Failed))?;
-        let mut told = publish(&self.chain, topic, messages).await;
-        let published = told.confirmed.len() as u64;
-        for ((place, message), trouble) in std::mem::take(&mut told.refused) {
-            match self.bury(&message, &trouble.cause).await {
+        let mut result = publish(&self.topology, topic, messages).await;
+        let published = result.confirmed.len() as u64;
+        for ((place, message), call_error) in std::mem::take(&mut result.refused) {
+            match self.dead_letter(&message, &call_error.cause).await {
                 // It leaves the outbox like a confirmed one.
-                Ok(()) => told.confirmed.extend([place]),
-                Err(trouble) => told.add(Told::failed(trouble)),
+                Ok(()) => result.confirmed.extend([place]),
+                Err(call_error) => result.add(PublishResult::failed(call_error)),
             }
         }
         let place = |place: &usize| outgoing.get(*place);
         let of = |one: &Outgoing| one.number;
-        let numbers: Vec<u64> = told.confirmed.iter().filter_map(place).map(of).collect();
+        let numbers: Vec<u64> = result.confirmed.iter().filter_map(place).map(of).collect();
         let all = numbers.len() == outgoing.len();
         self.metrics.published.increment(published);
         if !numbers.is_empty() {
-            let noted = self.couriers.told(numbers).await;
+            let noted = self.couriers.mark_published(numbers).await;
             noted.map_err(|away| self.unreadable(away))?;
         }
         self.reading.works(topic);
@@ -344,30 +356,32 @@ impl Publisher {
             return Ok(true);
         }
         self.metrics.unpublished.increment(1);
-        self.publishing.fails(topic, &told.why_not_all().cause);
+        self.publishing.fails(topic, &result.why_not_all().cause);
         Err(NotAll)
     }
 
-    /// Sends an assignment that the topic never accepts to the dead-letter queue, as one of the queue of assignments.
-    async fn bury(&self, message: &str, cause: &str) -> Result<(), Trouble> {
+    /// Dead-letters an assignment that the topic never accepts, as a message of the queue of assignments.
+    async fn dead_letter(&self, message: &str, cause: &str) -> Result<(), CallError> {
         let letter = Letter {
             id: "",
             body: message,
             attributes: &Attributes::new(),
             reason: &allowed(&format!("SNS refuses it: {cause}")),
-            queue: name_of(&self.chain.places().assignments_queue),
+            queue: name_of(&self.topology.endpoints().assignments_queue),
         };
-        bury(&self.chain, &letter).await
+        dead_letter(&self.topology, &letter).await
     }
 
     fn unreadable(&self, away: Unavailable) -> NotAll {
-        self.reading
-            .fails(&self.chain.places().assignments_topic, &away.to_string());
+        self.reading.fails(
+            &self.topology.endpoints().assignments_topic,
+            &away.to_string(),
+        );
         NotAll
     }
 }
 
-/// Something is left.
+/// Some messages are left in the outbox.
 struct NotAll;
 
 #[cfg(test)]

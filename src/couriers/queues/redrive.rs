@@ -1,4 +1,4 @@
-//! Brings messages back from the dead-letter queue to where they came from.
+//! Moves messages from the dead-letter queue back to where they came from.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,41 +13,38 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use super::super::reading;
-use super::chain::Places;
 use super::consumer::{BATCH_MAX, seconds};
 use super::dead_letters::{Attributes, QUEUE, REASON};
 use super::health::is_missing;
-use super::message::understand;
+use super::message::parse;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
-use crate::storage::aws::{Aws, told};
+use super::topology::Endpoints;
+use crate::storage::aws::{Aws, error_chain};
 
-/// How long the dead-letter queue is asked for a message.
+/// Long-poll wait on the dead-letter queue.
 const WAIT: Duration = Duration::from_secs(2);
-/// How long a message that was looked at is not shown again.
+/// Visibility timeout of messages that were looked at.
 const VISIBILITY: Duration = Duration::from_secs(300);
-/// After so many receptions in a row that brought only what came back meanwhile, nothing else is left.
+/// Ends after so many consecutive receptions of only messages that came back during the run.
 const IDLE_MAX: u32 = 10;
 
-/// Messages cannot be brought back.
+/// The redrive failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{doing}: {cause}{}", .so_far.map_or(String::new(), |so_far| format!(" (so far: {so_far})")))]
 pub struct Interrupted {
     doing: String,
     cause: String,
-    /// Nothing if nothing was done yet.
+    /// None if nothing was done yet.
     so_far: Option<Redriven>,
 }
 
-/// How many messages went where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Redriven {
-    /// To the queue of events.
     pub events: u64,
-    /// To the queue of assignments.
     pub assignments: u64,
-    /// Left where they are, because they came from a queue that is not known here.
+    /// Not moved: they came from an unknown queue.
     pub strangers: u64,
-    /// Left where they are, because they came after it began.
+    /// Not moved: they came after the start.
     pub late: u64,
 }
 
@@ -61,24 +58,22 @@ impl fmt::Display for Redriven {
         } = self;
         write!(
             f,
-            "{events} to the queue of events, {assignments} to the queue of assignments; left: {strangers} of queues that \
-             are not known here, {late} that came meanwhile"
+            "{events} to the queue of events, {assignments} to the queue of assignments; left: {strangers} of \
+             unknown queues, {late} that came during the run"
         )
     }
 }
 
-/// A message in the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Buried {
-    /// Its id there.
+pub struct DeadLetter {
     pub id: String,
-    /// The name of the queue it came from, as far as that is known.
+    /// The name of the queue it came from, as far as known.
     pub from: String,
-    /// Why it is there; of what SQS gave up by itself nobody knows.
+    /// None if SQS dead-lettered it.
     pub reason: Option<String>,
 }
 
-impl fmt::Display for Buried {
+impl fmt::Display for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, from, reason } = self;
         let reason = reason.as_deref().unwrap_or("it was received too often");
@@ -86,7 +81,6 @@ impl fmt::Display for Buried {
     }
 }
 
-/// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Events,
@@ -94,18 +88,18 @@ enum Way {
     Nowhere,
 }
 
-/// Brings back what was there when it began, each message with its own body and attributes, and deletes it here once the other
-/// queue has it. What comes back as poison meanwhile stays. With `dry_run` nothing is brought back, and each message is told to
-/// `list`. SQS counts a look as a reception: a dead-letter queue whose own redrive policy counts them is not looked into.
-/// Queues that are not configured are found by the names under which they are made.
+/// Moves back the messages that were there at the start, each with its own body and attributes, and deletes it here once the other
+/// queue confirmed it. What is dead-lettered again at the same time stays. With `dry_run` nothing is moved, and each message is
+/// passed to `list`. SQS counts a look as a reception: a dead-letter queue with a redrive policy of its own is refused. Queues that
+/// are not configured are found by their default names.
 ///
 /// # Errors
-/// What could not be done, and how many were brought back before.
+/// What failed, and how many messages were moved before.
 pub async fn redrive(
     aws: &Aws,
-    configured: &Places,
+    configured: &Endpoints,
     dry_run: bool,
-    list: &mut (dyn FnMut(&Buried) + Send),
+    list: &mut (dyn FnMut(&DeadLetter) + Send),
 ) -> Result<Redriven, Interrupted> {
     let sqs = aws.sqs();
     let at = async |place: &str, name: &str| Box::pin(find(&sqs, place, name)).await;
@@ -135,13 +129,13 @@ pub async fn redrive(
         done: Redriven::default(),
     };
     let all = redrive.all(list).await;
-    // Whatever became of it: what is left can be seen by others at once.
+    // After a failure, too: what is left becomes visible at once.
     let shown = redrive.show_left().await;
     all.and(shown)?;
     Ok(redrive.done)
 }
 
-/// A queue's URL: what is configured, or what is found by the name; nothing if there is none.
+/// A queue's URL: configured, or found by its name; None if there is none.
 async fn find(
     sqs: &aws_sdk_sqs::Client,
     configured: &str,
@@ -153,16 +147,16 @@ async fn find(
     match Box::pin(sqs.get_queue_url().queue_name(name).send()).await {
         Ok(found) => Ok(found.queue_url),
         Err(error) if is_missing(&error) => Ok(None),
-        Err(error) => Err(told(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
 
-/// Refuses a queue from which looking takes messages away.
+/// Refuses a queue whose redrive policy would move messages that are only looked at.
 async fn expect_no_policy(sqs: &aws_sdk_sqs::Client, queue: &str) -> Result<(), Interrupted> {
     let policy = QueueAttributeName::RedrivePolicy;
     let get = sqs.get_queue_attributes().queue_url(queue);
     let cause = match Box::pin(get.attribute_names(policy.clone()).send()).await {
-        Err(error) => told(&error),
+        Err(error) => error_chain(&error),
         Ok(got) => match got.attributes.unwrap_or_default().get(&policy) {
             Some(policy) if !policy.is_empty() => format!(
                 "it has a redrive policy of its own, {policy}, which counts each look as a reception and takes messages away \
@@ -185,27 +179,27 @@ struct Redrive {
     events: Option<String>,
     assignments: Option<String>,
     dry_run: bool,
-    /// Milliseconds since 1970, as SQS tells when a message was sent.
+    /// Milliseconds since 1970, as in SQS's `SentTimestamp`.
     began_ms: i64,
-    /// Messages that were looked at, by their ids.
+    /// Ids of messages that were looked at.
     seen: HashSet<String>,
-    /// The receipts of messages that stay.
+    /// Receipts of messages that stay.
     left: Vec<String>,
     done: Redriven,
 }
 
-/// A message that goes somewhere.
+/// A message to be moved.
 struct Going {
     way: Way,
     to: String,
     body: String,
-    /// Its own, without those with which it was buried.
+    /// Without those that were added when it was dead-lettered.
     attributes: Attributes,
     receipt: String,
 }
 
 impl Redrive {
-    async fn all(&mut self, list: &mut (dyn FnMut(&Buried) + Send)) -> Result<(), Interrupted> {
+    async fn all(&mut self, list: &mut (dyn FnMut(&DeadLetter) + Send)) -> Result<(), Interrupted> {
         let mut idle = 0;
         while idle < IDLE_MAX {
             let messages = self.receive().await?;
@@ -244,17 +238,17 @@ impl Redrive {
         match Box::pin(receive.send()).await {
             Ok(received) => Ok(received.messages.unwrap_or_default()),
             Err(error) => {
-                let cause = told(&error);
+                let cause = error_chain(&error);
                 Err(self.interrupted("cannot read the dead-letter queue", cause))
             }
         }
     }
 
-    /// What is to be done with a message; nothing if it stays.
+    /// Where to move a message; None if it stays.
     fn look_at(
         &mut self,
         message: Message,
-        list: &mut (dyn FnMut(&Buried) + Send),
+        list: &mut (dyn FnMut(&DeadLetter) + Send),
     ) -> Option<Going> {
         let (from, way) = self.origin(&message);
         let reason = attribute(&message, REASON).map(str::to_owned);
@@ -271,7 +265,7 @@ impl Redrive {
             Way::Nowhere => None,
         };
         match to {
-            // What was to go and could not be deleted is brought back once more: that changes nothing.
+            // A message that was moved and could not be deleted is moved again: a duplicate changes nothing.
             Some(to) if !late && !self.dry_run => {
                 return Some(Going {
                     way,
@@ -288,18 +282,18 @@ impl Redrive {
             None => self.done.strangers += 1,
         }
         if first && self.dry_run && !late {
-            list(&Buried { id, from, reason });
+            list(&DeadLetter { id, from, reason });
         }
         self.left.push(receipt);
         None
     }
 
-    /// The name of the queue that a message came from, and whether it is one of ours.
+    /// The name of the queue that a message came from, and whether it is known.
     fn origin(&self, message: &Message) -> (String, Way) {
         let source = MessageSystemAttributeName::DeadLetterQueueSourceArn;
-        let told = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
-        if let Some(told) = told {
-            let name = name_of(told);
+        let source_queue = attribute(message, QUEUE).or_else(|| system_attribute(message, &source));
+        if let Some(source_queue) = source_queue {
+            let name = name_of(source_queue);
             let is = |url: &Option<String>| url.as_deref().is_some_and(|url| name_of(url) == name);
             let way = if is(&self.events) {
                 Way::Events
@@ -310,9 +304,9 @@ impl Redrive {
             };
             return (name.to_owned(), way);
         }
-        // SQS itself gave it up, and does not tell where.
+        // SQS dead-lettered it, and does not say from where.
         let body = message.body.as_deref().unwrap_or_default();
-        let (url, way) = match understand(body, reading::assignment) {
+        let (url, way) = match parse(body, reading::assignment) {
             Ok(_) => (&self.assignments, Way::Assignments),
             Err(_) => (&self.events, Way::Events),
         };
@@ -329,14 +323,14 @@ impl Redrive {
                 let attributes = (!one.attributes.is_empty()).then_some(one.attributes);
                 let message = message.set_message_attributes(attributes);
                 if let Err(error) = Box::pin(message.send()).await {
-                    let cause = told(&error);
+                    let cause = error_chain(&error);
                     return Err((format!("cannot send to {}", one.to), cause, one.receipt));
                 }
                 let delete = sqs.delete_message().queue_url(&dead);
                 let deleted = Box::pin(delete.receipt_handle(&one.receipt).send()).await;
                 deleted.map(|_| one.way).map_err(|error| {
-                    let cause = told(&error);
-                    let doing = "cannot delete from the dead-letter queue what was brought back";
+                    let cause = error_chain(&error);
+                    let doing = "cannot delete redriven messages from the dead-letter queue";
                     (doing.to_owned(), cause, one.receipt)
                 })
             });
@@ -359,7 +353,7 @@ impl Redrive {
         }
     }
 
-    /// Makes what stays visible again.
+    /// Makes the rest visible again.
     async fn show_left(&self) -> Result<(), Interrupted> {
         let batch_max = usize::try_from(BATCH_MAX).unwrap_or(1);
         for receipts in self.left.chunks(batch_max) {
@@ -375,9 +369,9 @@ impl Redrive {
             let entries = entries.map_err(|error| self.interrupted(doing, error.to_string()))?;
             let change = self.sqs.change_message_visibility_batch();
             let change = change.queue_url(&self.dead).set_entries(Some(entries));
-            // One that is not ours any more is visible.
+            // A message with an expired receipt is visible.
             if let Err(error) = Box::pin(change.send()).await {
-                return Err(self.interrupted(doing, told(&error)));
+                return Err(self.interrupted(doing, error_chain(&error)));
             }
         }
         Ok(())

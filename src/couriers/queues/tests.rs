@@ -13,7 +13,7 @@ use testkit::until;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::super::error::{AnnounceError, Unavailable};
+use super::super::error::{PublishError, Unavailable};
 use super::super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
@@ -79,8 +79,8 @@ impl Store for Moody {
         Box::pin(std::future::ready(self.told(&events)))
     }
 
-    fn learn(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Closed.learn(assignments)
+    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
+        Closed.replicate(assignments)
     }
 
     fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
@@ -116,7 +116,7 @@ impl Store for Moody {
         Box::pin(std::future::ready(Ok(outbox)))
     }
 
-    fn told(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
+    fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         let mut outbox = self.outbox.lock().unwrap();
         outbox.retain(|one| !numbers.contains(&one.number));
         Box::pin(std::future::ready(Ok(())))
@@ -127,9 +127,9 @@ impl Store for Moody {
     }
 }
 
-/// A chain of a test's own, and a dispatcher on it.
+/// A topology of a test's own, and a dispatcher on it.
 struct Town {
-    chain: Chain,
+    topology: Topology,
     store: Arc<Moody>,
     registry: Registry,
     queues: Queues,
@@ -141,7 +141,7 @@ impl Town {
         let own = Uuid::new_v4();
         let topic = |of: &str| format!("arn:aws:sns:eu-west-2:123450000001:{of}-{own}");
         let queue = |of: &str| format!("{address}/123450000001/{of}-{own}");
-        let places = Places {
+        let places = Endpoints {
             events_topic: topic("events-topic"),
             events_queue: queue("events-queue"),
             assignments_topic: topic("assignments-topic"),
@@ -149,12 +149,12 @@ impl Town {
             dead_letters: queue("dead-letter-queue"),
         };
         let aws = Aws::emulated(&address).await;
-        let chain = Chain::open(&aws, places, true).await.unwrap();
-        Self::on(chain, store, visibility)
+        let topology = Topology::open(&aws, places, true).await.unwrap();
+        Self::on(topology, store, visibility)
     }
 
-    /// A dispatcher on this chain.
-    fn on(chain: Chain, store: Moody, visibility: Duration) -> Self {
+    /// A dispatcher on this topology.
+    fn on(topology: Topology, store: Moody, visibility: Duration) -> Self {
         let store = Arc::new(store);
         let registry = Registry::new(&[]);
         let couriers = Couriers::new(
@@ -163,12 +163,12 @@ impl Town {
         );
         let settings = Settings {
             dispatches: true,
-            learns: false,
+            replicates: false,
             visibility,
         };
         let metrics = registry.register(Metrics::register);
         let queues = Queues::start(
-            &chain,
+            &topology,
             &couriers,
             settings,
             &metrics,
@@ -176,7 +176,7 @@ impl Town {
             &Findings::default(),
         );
         Self {
-            chain,
+            topology,
             store,
             registry,
             queues,
@@ -185,9 +185,9 @@ impl Town {
 
     /// Tells of so many orders, in one request.
     async fn orders(&self, ids: &[OrderId]) {
-        let topic = announcer(&self.chain, &self.registry.register(Metrics::register));
+        let topic = event_publisher(&self.topology, &self.registry.register(Metrics::register));
         let events = ids.iter().copied().map(event);
-        topic.announce(events.collect()).await.unwrap();
+        topic.publish(events.collect()).await.unwrap();
     }
 
     /// How many messages of the events queue nobody has, and how many somebody has.
@@ -196,8 +196,8 @@ impl Town {
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
         ];
-        let get = self.chain.sqs().get_queue_attributes();
-        let get = get.queue_url(&self.chain.places().events_queue);
+        let get = self.topology.sqs().get_queue_attributes();
+        let get = get.queue_url(&self.topology.endpoints().events_queue);
         let get = get.set_attribute_names(Some(names.to_vec()));
         let got = Box::pin(get.send()).await.unwrap().attributes.unwrap();
         names.map(|name| got[&name].parse().unwrap())
@@ -263,14 +263,14 @@ async fn what_is_not_kept_when_the_process_ends_is_given_back_at_once() {
     town.orders(&ids(3)).await;
     until("all are held", async || town.messages().await == [0, 3]).await;
     until("it was tried", async || town.store.tries() > 0).await;
-    let (chain, began) = (town.chain.clone(), Instant::now());
+    let (topology, began) = (town.topology.clone(), Instant::now());
     town.queues.stop(PATIENCE).await;
     assert!(began.elapsed() < PATIENCE);
     let mut again = 0;
     while again < 3 {
-        let receive = chain.sqs().receive_message().wait_time_seconds(1);
+        let receive = topology.sqs().receive_message().wait_time_seconds(1);
         let receive = receive
-            .queue_url(&chain.places().events_queue)
+            .queue_url(&topology.endpoints().events_queue)
             .max_number_of_messages(10)
             .message_system_attribute_names(MessageSystemAttributeName::All);
         let received = Box::pin(receive.send()).await.unwrap();
@@ -307,7 +307,7 @@ async fn a_message_that_breaks_the_program_keeps_none_of_its_neighbours_back() {
 #[tokio::test]
 async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it() {
     let town = Town::open(Moody::default(), Duration::from_secs(1)).await;
-    let (sqs, places) = (town.chain.sqs(), town.chain.places().clone());
+    let (sqs, places) = (town.topology.sqs(), town.topology.endpoints().clone());
     let delete = sqs.delete_queue().queue_url(&places.dead_letters);
     Box::pin(delete.send()).await.unwrap();
     let poison = sqs.send_message().queue_url(&places.events_queue);
@@ -335,46 +335,46 @@ async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it()
 async fn a_chain_that_is_there_is_taken_as_it_is() {
     let town = Town::open(Moody::default(), Duration::from_secs(1)).await;
     let aws = Aws::emulated(&endpoint()).await;
-    let places = town.chain.places().clone();
-    let again = Chain::open(&aws, places.clone(), true).await.unwrap();
-    assert_eq!(*again.places(), places);
+    let places = town.topology.endpoints().clone();
+    let again = Topology::open(&aws, places.clone(), true).await.unwrap();
+    assert_eq!(*again.endpoints(), places);
     let subscriptions = aws.sns().list_subscriptions_by_topic();
     let subscriptions = subscriptions.topic_arn(&places.events_topic).send();
     let subscriptions = Box::pin(subscriptions).await.unwrap();
     assert_eq!(subscriptions.subscriptions().len(), 1);
-    let elsewhere = Places {
+    let elsewhere = Endpoints {
         events_topic: "arn:aws:sns:eu-west-1:123450000001:events-topic".to_owned(),
         ..places
     };
-    let refused = Chain::open(&aws, elsewhere, true).await.unwrap_err();
+    let refused = Topology::open(&aws, elsewhere, true).await.unwrap_err();
     let said = refused.to_string();
     assert!(said.starts_with("events-topic: it would be arn:"), "{said}");
     town.queues.stop(PATIENCE).await;
 }
 
-/// The chain of services that do a part of each batch.
-async fn fickle(queue: Vec<String>) -> (Fickle, Chain) {
+/// The topology of services that do a part of each batch.
+async fn fickle(queue: Vec<String>) -> (Fickle, Topology) {
     let fickle = Fickle::open(queue).await;
-    let places = Places {
+    let places = Endpoints {
         events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
         events_queue: format!("{}/123450000001/events-queue", fickle.service.endpoint),
         assignments_topic: "arn:aws:sns:eu-west-2:123450000001:assignments-topic".to_owned(),
         dead_letters: format!("{}/123450000001/dead-letter-queue", fickle.service.endpoint),
-        ..Places::default()
+        ..Endpoints::default()
     };
     let aws = Aws::emulated(&fickle.service.endpoint).await;
-    let chain = Chain::open(&aws, places, false).await.unwrap();
-    (fickle, chain)
+    let topology = Topology::open(&aws, places, false).await.unwrap();
+    (fickle, topology)
 }
 
 #[tokio::test]
 async fn what_a_topic_has_not_confirmed_is_published_again_and_nothing_else() {
-    let (fickle, chain) = fickle(Vec::new()).await;
+    let (fickle, topology) = fickle(Vec::new()).await;
     let registry = Registry::new(&[]);
-    let topic = announcer(&chain, &registry.register(Metrics::register));
+    let topic = event_publisher(&topology, &registry.register(Metrics::register));
     let orders = ids(25);
     let events: Vec<Event> = orders.iter().copied().map(event).collect();
-    topic.announce(events.clone()).await.unwrap();
+    topic.publish(events.clone()).await.unwrap();
     let book = fickle.book.lock().unwrap();
     let mut sizes: Vec<usize> = book.publications.iter().map(Vec::len).collect();
     sizes.sort_unstable();
@@ -408,10 +408,10 @@ fn events_with(count: u128, place: usize, details: &str) -> Vec<Event> {
 
 #[tokio::test]
 async fn an_event_with_characters_that_xml_does_not_know_is_announced() {
-    let (fickle, chain) = fickle(Vec::new()).await;
-    let topic = announcer(&chain, &Registry::new(&[]).register(Metrics::register));
+    let (fickle, topology) = fickle(Vec::new()).await;
+    let topic = event_publisher(&topology, &Registry::new(&[]).register(Metrics::register));
     let events = events_with(3, 1, "\u{FFFE} and \u{FFFF}");
-    topic.announce(events.clone()).await.unwrap();
+    topic.publish(events.clone()).await.unwrap();
     let book = fickle.book.lock().unwrap();
     let published = book.publications.iter().flatten();
     let read = |text: &String| serde_json::from_str::<Event>(text).unwrap();
@@ -422,17 +422,17 @@ async fn an_event_with_characters_that_xml_does_not_know_is_announced() {
 #[tokio::test]
 async fn an_event_that_a_topic_refuses_is_said_at_once_and_holds_no_other_up() {
     for wholly in [false, true] {
-        let (fickle, chain) = fickle(Vec::new()).await;
+        let (fickle, topology) = fickle(Vec::new()).await;
         {
             let mut book = fickle.book.lock().unwrap();
             (book.refused, book.refuses_wholly) = (Some("contraband".to_owned()), wholly);
         }
         let registry = Registry::new(&[]);
-        let topic = announcer(&chain, &registry.register(Metrics::register));
+        let topic = event_publisher(&topology, &registry.register(Metrics::register));
         let events = events_with(25, 7, "contraband");
         let began = Instant::now();
-        let told = topic.announce(events).await;
-        assert_eq!(told, Err(AnnounceError::Refused(vec![7])));
+        let told = topic.publish(events).await;
+        assert_eq!(told, Err(PublishError::Refused(vec![7])));
         assert!(began.elapsed() < Duration::from_secs(10));
         let series = "odyssey_couriers_published_total{topic=\"events\"} 24";
         let published = registry.render();
@@ -453,14 +453,14 @@ async fn a_topic_that_the_operator_must_see_to_is_said_at_once() {
         ("InvalidParameter", "Invalid parameter: TopicArn", 400),
     ] {
         let sns = Service::refusing(code, message, status).await;
-        let places = Places {
+        let places = Endpoints {
             events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
-            ..Places::default()
+            ..Endpoints::default()
         };
         let aws = Aws::emulated(&sns.endpoint).await;
-        let chain = Chain::open(&aws, places, false).await.unwrap();
-        let topic = announcer(&chain, &Registry::new(&[]).register(Metrics::register));
-        let told = topic.announce(events_with(25, 0, "")).await;
+        let topology = Topology::open(&aws, places, false).await.unwrap();
+        let topic = event_publisher(&topology, &Registry::new(&[]).register(Metrics::register));
+        let told = topic.publish(events_with(25, 0, "")).await;
         assert_eq!(told, Err(Unavailable::Engine.into()), "{code}");
         // One for each batch.
         assert_eq!(sns.requests(), 3, "{code}");
@@ -469,7 +469,7 @@ async fn a_topic_that_the_operator_must_see_to_is_said_at_once() {
 
 #[tokio::test]
 async fn an_assignment_that_its_topic_refuses_goes_to_the_dead_letter_queue() {
-    let (fickle, chain) = fickle(Vec::new()).await;
+    let (fickle, topology) = fickle(Vec::new()).await;
     let orders = ids(3);
     let outgoing = orders.iter().zip(1..).map(|(order_id, number)| Outgoing {
         number,
@@ -484,7 +484,7 @@ async fn an_assignment_that_its_topic_refuses_goes_to_the_dead_letter_queue() {
         outbox: Mutex::new(outgoing.clone()),
         ..Moody::default()
     };
-    let town = Town::on(chain, store, Duration::from_secs(60));
+    let town = Town::on(topology, store, Duration::from_secs(60));
     until("the outbox is empty", async || {
         town.store.outbox.lock().unwrap().is_empty()
     })
@@ -513,8 +513,8 @@ async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
     let orders = ids(9);
     let bodies = orders.iter().copied().map(event);
     let bodies = bodies.map(|event| serde_json::to_string(&event).unwrap());
-    let (fickle, chain) = fickle(bodies.collect()).await;
-    let town = Town::on(chain, Moody::default(), Duration::from_secs(60));
+    let (fickle, topology) = fickle(bodies.collect()).await;
+    let town = Town::on(topology, Moody::default(), Duration::from_secs(60));
     until("all are deleted", async || town.came("deleted") == 9).await;
     assert_eq!(town.store.kept(), orders);
     let deletions: Vec<usize> = fickle
@@ -531,16 +531,16 @@ async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
 
 #[tokio::test]
 async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own() {
-    let (fickle, chain) = fickle(Vec::new()).await;
+    let (fickle, topology) = fickle(Vec::new()).await;
     let arn = "arn:aws:sqs:eu-west-2:123450000001:a-queue";
     fickle.book.lock().unwrap().queue_arn = Some(arn.to_owned());
     let settings = Settings {
         dispatches: true,
-        learns: false,
+        replicates: false,
         visibility: Duration::from_secs(1),
     };
     let mut preflight = Preflight::default();
-    let [_, queues] = probes(&chain, settings);
+    let [_, queues] = probes(&topology, settings);
     preflight.add(queues);
     let findings = preflight.findings().clone();
     let reason = || findings.state(ENGINES).and_then(|state| state.down);

@@ -1,5 +1,5 @@
--- Entries of a zone's log from a number on, so many at most, and the least number that is still to be given there. A zone that
--- is behind is led to a number: whatever comes later has one that is not less.
+-- At most so many entries of a zone's log from a number on, and the zone's next number. If the zone is behind a given number,
+-- it is advanced to it: later entries have at least that number.
 local log, clock = unpack(KEYS)
 local from, count, floor = unpack(ARGV)
 local time = redis.call('TIME')

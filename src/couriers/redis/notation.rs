@@ -1,4 +1,4 @@
-//! How things are written there: keys, numbers, and what the scripts answer.
+//! Encodings: keys, numbers, and the scripts' answers.
 
 use jiff::Timestamp;
 use redis::RedisResult;
@@ -6,7 +6,7 @@ use redis::RedisResult;
 use super::super::model::{
     AddCourier, AddOrder, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
-use super::{courier_id, nonsense};
+use super::{courier_id, invalid_answer};
 
 /// The keys of a zone, in the order in which `zone.lua` has them.
 const ZONE_KEYS: [&str; 11] = [
@@ -14,7 +14,7 @@ const ZONE_KEYS: [&str; 11] = [
     "outgoing", "clock",
 ];
 
-/// A key of a zone. What is between the braces says on which node of a cluster it is.
+/// The hash tag in braces selects the node of a cluster.
 pub(super) fn zone_key(zone: Zone, name: &str) -> String {
     format!("{{odyssey:couriers:{}}}:{name}", zone.as_str())
 }
@@ -23,27 +23,27 @@ pub(super) fn zone_keys(zone: Zone) -> Vec<String> {
     ZONE_KEYS.iter().map(|name| zone_key(zone, name)).collect()
 }
 
-/// Where the first event of an order is.
+/// The key of an order's first event.
 pub(super) fn first_key(order: OrderId) -> String {
     format!("odyssey:couriers:order:{order}")
 }
 
-/// Where a courier's zone is.
+/// The key of a courier's zone.
 pub(super) fn home_key(courier: CourierId) -> String {
     format!("odyssey:couriers:home:{courier}")
 }
 
-/// Where the courier of an order is that was decided elsewhere.
-pub(super) fn learned_key(order: OrderId) -> String {
+/// The key of an order's replicated courier.
+pub(super) fn replicated_key(order: OrderId) -> String {
     format!("odyssey:couriers:learned:{order}")
 }
 
-/// Where the orders of a courier are that were decided elsewhere.
-pub(super) fn learned_of_key(courier: CourierId) -> String {
+/// The key of a courier's replicated orders.
+pub(super) fn replicated_of_key(courier: CourierId) -> String {
     format!("odyssey:couriers:learned-of:{courier}")
 }
 
-/// A number of a zone.
+/// A log number: a zone's tick, and the zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
     tick: u64,
@@ -62,7 +62,6 @@ fn place(zone: Zone) -> u64 {
 }
 
 impl Number {
-    /// The zone of a number, and what it is there.
     pub(super) fn of(number: u64) -> (Zone, Self) {
         let (tick, remainder) = (number / ZONES, number % ZONES);
         let zone = Zone::ALL.into_iter().find(|&zone| place(zone) == remainder);
@@ -73,7 +72,7 @@ impl Number {
         (zone.unwrap_or(Zone::N), of)
     }
 
-    /// The least one of a zone that is larger than `number`.
+    /// The smallest one of `zone` that is larger than `number`.
     pub(super) fn first_after(number: u64, zone: Zone) -> Self {
         let zone = place(zone);
         let tick = match number.checked_sub(zone) {
@@ -103,7 +102,6 @@ impl Number {
         format!("{}-0", self.tick)
     }
 
-    /// What it is within its zone.
     pub(super) fn tick(self) -> u64 {
         self.tick
     }
@@ -113,9 +111,9 @@ impl Number {
     }
 }
 
-/// When an order was placed, so that the letters' order is the order of the times.
+/// When an order was placed; the lexical order is the order of the times.
 pub(super) fn placed(order: &AddOrder) -> String {
-    // From 0 on, so that all have as many digits.
+    // Offset to 0, so that all have the same number of digits.
     let since_ever = i128::from(order.added_at.as_microsecond()) - i128::from(i64::MIN);
     format!("{since_ever:020}")
 }
@@ -127,18 +125,18 @@ pub(super) fn micros(at: Timestamp) -> String {
 pub(super) fn time_of(text: &str) -> RedisResult<Timestamp> {
     let micros = text.parse().ok();
     let at = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
-    at.ok_or_else(|| nonsense("not a time"))
+    at.ok_or_else(|| invalid_answer("not a time"))
 }
 
 pub(super) fn written(event: &Event) -> RedisResult<String> {
-    serde_json::to_string(event).map_err(|_| nonsense("an event cannot be written"))
+    serde_json::to_string(event).map_err(|_| invalid_answer("an event cannot be written"))
 }
 
 pub(super) fn event_of(text: &str) -> RedisResult<Event> {
-    serde_json::from_str(text).map_err(|_| nonsense("not an event"))
+    serde_json::from_str(text).map_err(|_| invalid_answer("not an event"))
 }
 
-/// What is known of a courier, `sequence:unparked:available:name`: how often they moved, and how they are.
+/// Parses `sequence:unparked:available:name` of a courier.
 pub(super) fn said_of(
     id: CourierId,
     zone: Zone,
@@ -147,7 +145,7 @@ pub(super) fn said_of(
 ) -> RedisResult<(u64, Courier)> {
     let parts: Vec<&str> = said.splitn(4, ':').collect();
     let [sequence, _, available, name] = parts[..] else {
-        return Err(nonsense("not a courier"));
+        return Err(invalid_answer("not a courier"));
     };
     let said = AddCourier {
         id,
@@ -160,10 +158,10 @@ pub(super) fn said_of(
 }
 
 fn number(text: &str) -> RedisResult<u64> {
-    text.parse().map_err(|_| nonsense("not a number"))
+    text.parse().map_err(|_| invalid_answer("not a number"))
 }
 
-/// Where an order is: its courier, or nothing while it is parked.
+/// An order's courier; empty while it is parked.
 pub(super) fn place_of(courier: &str) -> RedisResult<Whereabouts> {
     if courier.is_empty() {
         return Ok(Whereabouts::Parked);
@@ -172,7 +170,7 @@ pub(super) fn place_of(courier: &str) -> RedisResult<Whereabouts> {
 }
 
 pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
-    let wrong = || nonsense("not an outcome");
+    let wrong = || invalid_answer("not an outcome");
     let mut letters = text.chars();
     let kind = letters.next();
     let rest = letters.as_str();
@@ -187,20 +185,19 @@ pub(super) fn outcome_of(text: &str) -> RedisResult<Outcome> {
     })
 }
 
-/// What a courier takes along to another zone.
+/// What moves to another zone with a courier.
 #[derive(Debug, Clone)]
 pub(super) struct Takes {
-    /// The sequence they arrive with.
     pub(super) sequence: String,
-    /// Their count; nothing if they had only announced themselves.
+    /// Empty if they were only reported.
     pub(super) count: String,
-    /// After which number they arrive.
+    /// The log number after which they arrive.
     pub(super) number: String,
-    /// When it was heard of.
+    /// When the event was received.
     pub(super) at: String,
-    /// What was said, as it is written, ...
+    /// The event as stored, ...
     pub(super) event: String,
-    /// ... and read.
+    /// ... and parsed.
     pub(super) said: AddCourier,
 }
 
@@ -208,10 +205,10 @@ impl Takes {
     pub(super) fn read(text: &str) -> RedisResult<Self> {
         let parts: Vec<&str> = text.splitn(5, '\n').collect();
         let [sequence, count, number, at, event] = parts[..] else {
-            return Err(nonsense("not what a courier takes along"));
+            return Err(invalid_answer("not a courier's move"));
         };
         let Event::Courier(said) = event_of(event)? else {
-            return Err(nonsense("an order does not move"));
+            return Err(invalid_answer("an order does not move"));
         };
         let [sequence, count, number, at, event] =
             [sequence, count, number, at, event].map(str::to_owned);
@@ -227,7 +224,7 @@ impl Takes {
 
     /// A courier who has left and not arrived yet, as they will be there.
     pub(super) fn on_the_way(self) -> RedisResult<(u64, Courier)> {
-        // Who had only announced themselves brings nothing.
+        // One who was only reported has no count.
         let count = if self.count.is_empty() {
             0
         } else {

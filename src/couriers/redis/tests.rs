@@ -52,12 +52,12 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     assert_eq!(store.orders().await.unwrap().len(), 2);
     let outgoing = store.outgoing(10).await.unwrap();
     let numbers = outgoing.iter().map(|it| it.number);
-    store.told(numbers.collect()).await.unwrap();
+    store.mark_published(numbers.collect()).await.unwrap();
     let learned = Assignment {
         order_id: contract::order(9),
         courier_id: contract::courier(1),
     };
-    store.learn(vec![learned]).await.unwrap();
+    store.replicate(vec![learned]).await.unwrap();
     assert!(store.order(contract::order(9)).await.unwrap().is_some());
     assert_eq!(store.state().down, None);
 }
@@ -65,7 +65,7 @@ async fn a_user_with_the_least_rights_can_do_everything() {
 fn settings(join: Join) -> Settings {
     Settings {
         join,
-        tells: true,
+        publishes: true,
         queue_max: 1000,
     }
 }
@@ -204,7 +204,7 @@ async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahea
     .await;
     // An hour ahead, as its node's clock was.
     let ahead = (Timestamp::now().as_microsecond() + 3_600_000_000).to_string();
-    let set = asks("SET", &zone_key(Zone::N, "clock"), &[&ahead]);
+    let set = command("SET", &zone_key(Zone::N, "clock"), &[&ahead]);
     let _: String = engine.ask(set).await.unwrap();
     let mut shown = store.events(0, 100).await.unwrap().len();
     assert_eq!(shown, 1);

@@ -1,4 +1,4 @@
-//! Applies events: those that wait together go together, two questions for all orders among them.
+//! Applies events: queued requests are batched, with two round trips for all orders of a batch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -14,39 +14,36 @@ use super::super::model::{AddCourier, AddOrder, Event, Join, Outcome, Zone};
 use super::notation::{
     Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
 };
-use super::{Health, Settings, asks, nonsense};
+use super::{Health, Settings, command, invalid_answer};
 use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
 
-/// Everything that happens in one zone.
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
-/// Where a courier is at home.
 static HOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("home.lua")));
 
-/// Requests that are applied together at most.
-const TOGETHER: usize = 256;
-/// How many of them are under way at once: while Redis decides about some, others are written down.
+/// Most requests of a batch.
+const BATCH_MAX: usize = 256;
+/// Batches in progress: while Redis decides about one, the next one is written.
 const LANES: usize = 2;
-/// Orders that one script decides about at most: nobody else is served by that node meanwhile, some 20 µs for each.
-const OF_ONE_SCRIPT: usize = 100;
-/// How often it is looked whether a courier is between two zones, and whether Redis that failed works again.
-const ROUND: Duration = Duration::from_secs(1);
-/// Pauses before what failed is tried again: a server that was restarted is back within them.
+/// Most orders per script call: it blocks its node for some 20 µs per order.
+const ORDERS_PER_SCRIPT: usize = 100;
+/// Interval of completing unfinished moves, and of probing Redis after a failure.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
+/// Backoff of retries: a restarted server is back within them.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(100),
     Duration::from_millis(400),
 ];
-/// How often a courier's event is tried again because others moved them at the same time.
+/// Attempts of a courier's event while other processes move the same courier.
 const MOVES: usize = 100;
 
-/// A request, and who waits for what it comes to.
+/// A request, and the channel for its outcomes.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) events: Vec<(Event, Timestamp)>,
     pub(super) answer: oneshot::Sender<Result<Vec<Outcome>, Unavailable>>,
 }
 
-/// The one who applies.
 #[derive(Debug)]
 pub(super) struct Writer {
     engine: Engine,
@@ -54,14 +51,14 @@ pub(super) struct Writer {
     desk: Desk,
 }
 
-/// What the scripts are told of the desk.
+/// Settings that the scripts need.
 #[derive(Debug, Clone, Copy)]
 struct Desk {
-    tells: &'static str,
+    publishes: &'static str,
     join: &'static str,
 }
 
-/// An event with what is known about it: its outcome, once there is one.
+/// An event, and its outcome once there is one.
 struct Pending {
     event: Event,
     at: Timestamp,
@@ -71,7 +68,7 @@ struct Pending {
 impl Writer {
     pub(super) fn new(engine: Engine, settings: Settings, health: Health) -> Self {
         let desk = Desk {
-            tells: if settings.tells { "1" } else { "0" },
+            publishes: if settings.publishes { "1" } else { "0" },
             join: match settings.join {
                 Join::Zero => "zero",
                 Join::Min => "min",
@@ -84,20 +81,20 @@ impl Writer {
         }
     }
 
-    /// Works until nobody can want anything any more.
+    /// Runs until the last handle is dropped.
     pub(super) async fn run(self, mut waiting: mpsc::Receiver<Job>) {
         let writer = Arc::new(self);
         let lanes = Arc::new(Semaphore::new(LANES));
-        let mut rounds = interval(ROUND);
+        let mut rounds = interval(MAINTAIN_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // While all lanes are taken, those who wait become more, and go together.
+            // While all lanes are in use, the queue grows into a larger batch.
             let Ok(lane) = Arc::clone(&lanes).acquire_owned().await else {
                 return;
             };
             let mut jobs = Vec::new();
             tokio::select! {
-                count = waiting.recv_many(&mut jobs, TOGETHER) => {
+                count = waiting.recv_many(&mut jobs, BATCH_MAX) => {
                     if count == 0 {
                         return;
                     }
@@ -108,8 +105,8 @@ impl Writer {
                     });
                 }
                 _ = rounds.tick() => {
-                    // Nobody asked, so nobody hears of it.
-                    let _ = writer.look_after().await;
+                    // No caller waits for this.
+                    let _ = writer.maintain().await;
                 }
             }
         }
@@ -131,28 +128,28 @@ impl Writer {
         for (count, answer) in asked {
             let of_request: Option<Vec<Outcome>> = outcomes.by_ref().take(count).collect();
             let failed = failed.unwrap_or(Unavailable::Failed);
-            // Nobody waits any more if the receiver is gone.
+            // The caller may have left.
             let _ = answer.send(of_request.ok_or(failed));
         }
     }
 
-    /// Applies what has no outcome yet, again if Redis was away for a moment.
+    /// Applies what has no outcome yet; retries during a short outage.
     async fn persist(&self, pending: &mut [Pending]) -> Result<(), Unavailable> {
         for pause in PAUSES {
             match self.apply(pending).await {
-                // Whoever has waited that long is not kept waiting again.
+                // Requests that were queued through the outage are not delayed again.
                 Err(error)
                     if error.is_io_error() && !error.is_timeout() || is_refused_for_now(&error) =>
                 {
                     sleep(pause).await;
                 }
-                done => return self.health.wrote(done),
+                done => return self.health.write_result(done),
             }
         }
-        self.health.wrote(self.apply(pending).await)
+        self.health.write_result(self.apply(pending).await)
     }
 
-    /// One after the other, except that orders of different zones cannot tell who was first.
+    /// In order, except that orders of different zones are independent.
     async fn apply(&self, pending: &mut [Pending]) -> RedisResult<()> {
         let is_order = |pending: &Pending| matches!(pending.event, Event::Order(_));
         let runs = pending.chunk_by_mut(|one, next| is_order(one) && is_order(next));
@@ -170,29 +167,31 @@ impl Writer {
     }
 
     async fn add_orders(&self, run: &mut [Pending]) -> RedisResult<()> {
-        let mut told = Vec::with_capacity(run.len());
+        let mut claimed = Vec::with_capacity(run.len());
         for (place, pending) in run.iter().enumerate() {
             if let (Event::Order(order), None) = (&pending.event, pending.outcome) {
                 let text = written(&pending.event)?;
-                told.push((place, order, text, pending.at));
+                claimed.push((place, order, text, pending.at));
             }
         }
-        let claims = told.iter().map(|(_, order, text, _)| {
-            let mut claim = asks("SET", &first_key(order.id), &[text]);
+        let claims = claimed.iter().map(|(_, order, text, _)| {
+            let mut claim = command("SET", &first_key(order.id), &[text]);
             claim.arg("NX").arg("GET");
             claim
         });
         let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
-        let mut by_zone: BTreeMap<Zone, Vec<Told>> = BTreeMap::new();
-        for ((place, order, text, at), first) in told.into_iter().zip(firsts) {
-            let told = Told::of(place, order, text, at, first)?;
-            by_zone.entry(told.zone).or_default().push(told);
+        let mut by_zone: BTreeMap<Zone, Vec<ReportedOrder>> = BTreeMap::new();
+        for ((place, order, text, at), first) in claimed.into_iter().zip(firsts) {
+            let reported = ReportedOrder::of(place, order, text, at, first)?;
+            by_zone.entry(reported.zone).or_default().push(reported);
         }
-        // A part of each zone at a time.
+        // One part of each zone at a time.
         for part in 0.. {
-            let parts: Vec<(Zone, &[Told])> = by_zone
+            let parts: Vec<(Zone, &[ReportedOrder])> = by_zone
                 .iter()
-                .filter_map(|(&zone, told)| Some((zone, told.chunks(OF_ONE_SCRIPT).nth(part)?)))
+                .filter_map(|(&zone, orders)| {
+                    Some((zone, orders.chunks(ORDERS_PER_SCRIPT).nth(part)?))
+                })
                 .collect();
             if parts.is_empty() {
                 break;
@@ -204,21 +203,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Decides about orders, each zone's by themselves: what those in these places came to.
-    async fn decide(&self, parts: &[(Zone, &[Told])]) -> RedisResult<Vec<(usize, Outcome)>> {
+    /// Decides about orders, each zone's by themselves; returns outcomes by index.
+    async fn decide(
+        &self,
+        parts: &[(Zone, &[ReportedOrder])],
+    ) -> RedisResult<Vec<(usize, Outcome)>> {
         let calls = parts.iter().map(|(zone, part)| {
-            let told = part.iter().flat_map(Told::arguments);
-            self.call(*zone, "orders", told)
+            let arguments = part.iter().flat_map(ReportedOrder::arguments);
+            self.call(*zone, "orders", arguments)
         });
         let calls: Vec<Call> = calls.collect();
         let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, &calls).await?;
         let mut decided = Vec::new();
         for ((_, part), outcomes) in parts.iter().zip(answers) {
             if outcomes.len() != part.len() {
-                return Err(nonsense("an order has no outcome"));
+                return Err(invalid_answer("an order has no outcome"));
             }
-            for (told, outcome) in part.iter().zip(outcomes) {
-                decided.push((told.place, outcome_of(&outcome)?));
+            for (order, outcome) in part.iter().zip(outcomes) {
+                decided.push((order.place, outcome_of(&outcome)?));
             }
         }
         Ok(decided)
@@ -240,7 +242,7 @@ impl Writer {
             match (done.as_str(), home == said.zone) {
                 ("done", true) => return outcome_of(&answer),
                 ("done", false) => return self.arrive(home, &Takes::read(&answer)?).await,
-                // Somebody else was faster, and perhaps died on the way.
+                // Another process was faster, and may have died before finishing.
                 _ if answer.is_empty() => {}
                 _ => {
                     self.arrive(home, &Takes::read(&answer)?).await?;
@@ -249,12 +251,12 @@ impl Writer {
         }
         Err((
             redis::ErrorKind::Io,
-            "others move this courier all the time",
+            "other processes keep moving this courier",
         )
             .into())
     }
 
-    /// Finishes a move that was begun.
+    /// Completes a move that was begun.
     async fn arrive(&self, from: Zone, takes: &Takes) -> RedisResult<Outcome> {
         let Takes { said, .. } = takes;
         let id = said.id.to_string();
@@ -274,19 +276,19 @@ impl Writer {
         outcome_of(&outcome)
     }
 
-    /// Finishes what others began; and if Redis failed, finds out whether it takes something again.
-    async fn look_after(&self) -> Result<(), Unavailable> {
+    /// Completes unfinished moves; after a failure, probes whether Redis accepts writes again.
+    async fn maintain(&self) -> Result<(), Unavailable> {
         if !self.health.is_healthy() {
-            let probe = asks("SET", "odyssey:couriers:probe", &["0"]);
+            let probe = command("SET", "odyssey:couriers:probe", &["0"]);
             let probed: RedisResult<String> = self.engine.ask(probe).await;
-            self.health.wrote(probed)?;
+            self.health.write_result(probed)?;
         }
-        self.health.hears(self.settle().await)
+        self.health.read_result(self.finish_moves().await)
     }
 
-    /// Finishes all moves that were begun.
-    async fn settle(&self) -> RedisResult<()> {
-        let leaving = Zone::ALL.map(|zone| asks("HVALS", &zone_key(zone, "leaving"), &[]));
+    /// Completes all moves that were begun.
+    async fn finish_moves(&self) -> RedisResult<()> {
+        let leaving = Zone::ALL.map(|zone| command("HVALS", &zone_key(zone, "leaving"), &[]));
         let leaving: Vec<Vec<String>> = self.engine.ask_all(leaving.into()).await?;
         for (from, takes) in Zone::ALL.into_iter().zip(leaving) {
             for takes in takes {
@@ -296,7 +298,7 @@ impl Writer {
         Ok(())
     }
 
-    /// In which zone a courier is, and how often they moved.
+    /// A courier's zone, and how often they moved.
     async fn home(
         &self,
         said: &AddCourier,
@@ -309,7 +311,7 @@ impl Writer {
             arguments: [verb, zone.as_str(), sequence].map(str::to_owned).into(),
         };
         let (zone, sequence): (String, String) = self.engine.run(&HOME, call).await?;
-        let zone = Zone::parse(&zone).ok_or_else(|| nonsense("not a zone"))?;
+        let zone = Zone::parse(&zone).ok_or_else(|| invalid_answer("not a zone"))?;
         Ok((zone, sequence))
     }
 
@@ -326,8 +328,8 @@ impl Writer {
     }
 
     fn call(&self, zone: Zone, verb: &str, arguments: impl Iterator<Item = String>) -> Call {
-        let Desk { tells, join } = self.desk;
-        let first = [verb, tells, join].map(str::to_owned);
+        let Desk { publishes, join } = self.desk;
+        let first = [verb, publishes, join].map(str::to_owned);
         Call {
             keys: zone_keys(zone),
             arguments: first.into_iter().chain(arguments).collect(),
@@ -339,21 +341,21 @@ fn flag(is_available: bool) -> &'static str {
     if is_available { "1" } else { "0" }
 }
 
-/// An order that was told of, with what was told of it first.
-struct Told {
-    /// Among those that are applied together.
+/// A reported order, with its first report.
+struct ReportedOrder {
+    /// Index in the batch.
     place: usize,
-    /// Where it was told of first.
+    /// The zone of the first report.
     zone: Zone,
     at: String,
     id: String,
     placed: String,
-    /// What is told now, if that is something else.
+    /// The current report, if it differs.
     again: String,
 }
 
-impl Told {
-    /// As the script takes it.
+impl ReportedOrder {
+    /// As the script expects it.
     fn arguments(&self) -> [String; 4] {
         [&self.at, &self.id, &self.placed, &self.again].map(String::clone)
     }
@@ -370,7 +372,7 @@ impl Told {
             None => (order.zone, placed(order), String::new()),
             Some(other) => {
                 let Event::Order(first) = event_of(&other)? else {
-                    return Err(nonsense("a courier is no order"));
+                    return Err(invalid_answer("a courier is no order"));
                 };
                 (first.zone, placed(&first), text)
             }

@@ -1,5 +1,4 @@
--- One zone of the couriers' desk. All its keys share a hash tag, so that a cluster keeps them on one node, and whatever
--- happens here happens at once or not at all.
+-- One zone of the couriers' desk. All its keys share a hash tag: a cluster has them on one node, and the script is atomic.
 --
 -- The decisions are those of dispatch.rs, which every store is compared with in its tests.
 
@@ -21,25 +20,25 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local last = tonumber(call('GET', clock) or '0')
 
--- As it is written; Redis and Lua themselves write a large number as a fraction, which takes long.
+-- An integer without fraction or exponent; Redis and Lua write large numbers as slow fractions.
 local function whole(number)
   return string.format('%d', number)
 end
 
--- The next number: microseconds since 1970, and always more than the one before.
+-- The next number: microseconds since 1970, strictly increasing.
 local function tick()
   last = math.max(last + 1, now)
   return whole(last)
 end
 
--- `what` is 'order' with an id, or 'event' with what was told.
-local function record(at, what, told, outcome)
-  call('XADD', log, tick() .. '-0', 'at', at, what, told, 'outcome', outcome)
+-- `what` is 'order' with an id, or 'event' with the reported event.
+local function record(at, what, report, outcome)
+  call('XADD', log, tick() .. '-0', 'at', at, what, report, 'outcome', outcome)
 end
 
--- Gives orders, one after the other, each to whoever has the fewest by then. Of n orders nobody gets one but those n who have the
--- fewest now. Whose each is; nothing if nobody is available.
-local function give(ids, tells)
+-- Assigns orders in sequence, each to the courier with the lowest count. Of n orders only the n couriers with the lowest counts
+-- can get one. Returns their couriers; nothing if none is available.
+local function give(ids, publishes)
   local queue, whose = {}, {}
   local available = call('ZRANGE', turns, 0, #ids - 1, 'WITHSCORES')
   for i = 1, #available, 2 do
@@ -48,7 +47,7 @@ local function give(ids, tells)
   if #queue == 0 then
     return whose
   end
-  local pairs_of, of_courier, told = {}, {}, {}
+  local pairs_of, of_courier, unpublished = {}, {}, {}
   for _, order in ipairs(ids) do
     local first = table.remove(queue, 1)
     first.count = first.count + 1
@@ -69,9 +68,9 @@ local function give(ids, tells)
     pairs_of[#pairs_of + 1] = first.id
     of_courier[#of_courier + 1] = '0'
     of_courier[#of_courier + 1] = first.id .. ':' .. order
-    if tells then
-      told[#told + 1] = tick()
-      told[#told + 1] = order .. ':' .. first.id
+    if publishes then
+      unpublished[#unpublished + 1] = tick()
+      unpublished[#unpublished + 1] = order .. ':' .. first.id
     end
   end
   local by_id, by_count = {}, {}
@@ -87,13 +86,13 @@ local function give(ids, tells)
   call('HSET', counts, unpack(by_id))
   call('ZADD', turns, unpack(by_count))
   call('ZADD', given, unpack(of_courier))
-  if tells then
-    call('ZADD', outgoing, unpack(told))
+  if publishes then
+    call('ZADD', outgoing, unpack(unpublished))
   end
   return whose
 end
 
--- The sequence of a courier who is here, and how many orders had waited for them.
+-- The sequence of a courier of this zone, and how many parked orders they got.
 local function known(courier)
   local said = call('HGET', couriers, courier)
   if not said then
@@ -103,8 +102,8 @@ local function known(courier)
   return { sequence = tonumber(sequence), unparked = unparked, name = name }
 end
 
--- The courier is as is said; `count` is theirs already or, if they are new here, what they bring or begin with.
-local function set_courier(courier, sequence, name, available, count, tells)
+-- Stores a report; `count` is their own or, if they are new here, what they bring or start with.
+local function set_courier(courier, sequence, name, available, count, publishes)
   call('HSET', counts, courier, count)
   call('ZREM', turns, courier)
   if available == '1' then
@@ -120,7 +119,7 @@ local function set_courier(courier, sequence, name, available, count, tells)
     for i, place in ipairs(places) do
       ids[i] = place:sub(-36)
     end
-    give(ids, tells)
+    give(ids, publishes)
     call('ZREM', parked, unpack(places))
     unparked = unparked + #ids
   end
@@ -129,7 +128,7 @@ local function set_courier(courier, sequence, name, available, count, tells)
   return 'u' .. unparked
 end
 
--- With which count somebody begins who never had any.
+-- The count of a courier who never had one.
 local function beginning(courier, join)
   if join == 'min' then
     for _, other in ipairs(call('ZRANGE', turns, 0, 1)) do
@@ -143,8 +142,8 @@ end
 
 local verbs = {}
 
--- Orders: for each the time, its id, when it was placed, and what is told now if that is something else than what was told first.
-function verbs.orders(tells)
+-- Orders: for each the time, its id, when it was placed, and the current report if it differs from the first one.
+function verbs.orders(publishes)
   local ids = {}
   for i = 5, #ARGV, 4 do
     ids[#ids + 1] = ARGV[i]
@@ -159,7 +158,7 @@ function verbs.orders(tells)
       new[#new + 1] = order
     end
   end
-  local given_now = #new > 0 and give(new, tells) or {}
+  local given_now = #new > 0 and give(new, publishes) or {}
   local outcomes = {}
   for i = 4, #ARGV, 4 do
     local at, order, placed, again = unpack(ARGV, i, i + 3)
@@ -187,8 +186,8 @@ function verbs.orders(tells)
   return outcomes
 end
 
--- A courier who is at home here, or is new.
-function verbs.say(tells, join)
+-- A courier whose home is here, or who is new.
+function verbs.say(publishes, join)
   local at, courier, sequence, name, available, event = unpack(ARGV, 4)
   local before = known(courier)
   if not before then
@@ -199,12 +198,12 @@ function verbs.say(tells, join)
   end
   local count = before and call('HGET', counts, courier) or beginning(courier, join)
   sequence = before and before.sequence or tonumber(sequence)
-  local outcome = set_courier(courier, sequence, name, available, count, tells)
+  local outcome = set_courier(courier, sequence, name, available, count, publishes)
   record(at, 'event', event, outcome)
   return { 'done', outcome }
 end
 
--- A courier leaves for another zone, which `event` tells of. In the log they are no longer available here.
+-- A courier leaves for the zone of `event`. The log has them as unavailable here.
 function verbs.leave()
   local at, courier, sequence, zone, event = unpack(ARGV, 4)
   local before = known(courier)
@@ -213,7 +212,7 @@ function verbs.leave()
   if gone or (before and before.sequence ~= tonumber(sequence)) or (not before and far) then
     return { 'gone', gone or '' }
   end
-  -- Without a count, they had only announced themselves here.
+  -- Without a count, they were only reported here.
   local count = before and call('HGET', counts, courier) or ''
   if before then
     local unavailable = cjson.encode({
@@ -232,14 +231,14 @@ function verbs.leave()
   return { 'done', takes }
 end
 
--- A courier comes from another zone, with the count and the number they left with.
-function verbs.arrive(tells, join)
+-- A courier arrives from another zone, with the count and the number they left with.
+function verbs.arrive(publishes, join)
   local at, courier, sequence, name, available, event, count, number = unpack(ARGV, 4)
   local before = known(courier)
   if before and before.sequence >= tonumber(sequence) then
     return { 'done', 'u' .. before.unparked }
   end
-  -- Somebody finishes late what others have finished, and those moved the courier on since.
+  -- A late writer completes what others have completed, and who moved the courier on since.
   local gone = call('HGET', leaving, courier)
   local far = gone and gone:match('^%d+') or call('HGET', left, courier) or '-1'
   if tonumber(far) >= tonumber(sequence) then
@@ -248,12 +247,12 @@ function verbs.arrive(tells, join)
   last = math.max(last, tonumber(number))
   call('HDEL', left, courier)
   count = count ~= '' and count or beginning(courier, join)
-  local outcome = set_courier(courier, sequence, name, available, count, tells)
+  local outcome = set_courier(courier, sequence, name, available, count, publishes)
   record(at, 'event', event, outcome)
   return { 'done', outcome }
 end
 
--- They have arrived, and their home is known.
+-- They have arrived, and their home is updated.
 function verbs.forget()
   local courier, sequence = unpack(ARGV, 4)
   local gone = call('HGET', leaving, courier)

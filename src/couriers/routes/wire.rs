@@ -1,4 +1,4 @@
-//! What goes over the wire at the courier desk, and how it becomes the model. All that is wrong with events is told at once.
+//! The wire format of the courier desk. All mistakes of events are reported at once.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::error::AnnounceError;
+use super::super::error::PublishError;
 use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
 use super::super::reading;
 use super::super::store::Recorded;
@@ -14,31 +14,26 @@ use crate::http::Problem;
 use crate::values::json::Mistake;
 use crate::values::time::Moment;
 
-/// One event, or a list of up to 1,000 of them. Only described by this; they are read one by one.
+/// One event, or a list of up to 1,000. Only for the API description.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum NewCourierEvents {
-    /// Of a courier.
     Courier(NewCourier),
-    /// Of an order.
     Order(NewCourierOrder),
-    /// Several, one after the other.
     Several(Vec<NewCourierEvent>),
 }
 
 /// An event of a courier or of an order.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum NewCourierEvent {
-    /// Of a courier.
     Courier(NewCourier),
-    /// Of an order.
     Order(NewCourierOrder),
 }
 
-/// How a courier is from now on.
+/// A courier's report: it replaces the previous one.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewCourier {
@@ -48,7 +43,7 @@ pub(super) struct NewCourier {
     /// N, S, E or W.
     #[schema(example = "S", pattern = "^[NSEW]$")]
     zone: String,
-    /// Whether they take further orders.
+    /// Whether they accept further orders.
     is_available: bool,
 }
 
@@ -62,24 +57,22 @@ pub(super) struct NewCourierOrder {
     /// N, S, E or W.
     #[schema(example = "S", pattern = "^[NSEW]$")]
     zone: String,
-    /// RFC 3339, to the microsecond; further digits are cut off.
+    /// RFC 3339, to the microsecond; finer digits are truncated.
     #[schema(value_type = String, format = DateTime)]
     added_at: Timestamp,
 }
 
-/// The events in a request.
-///
 /// # Errors
-/// 422 with pointers, if any of them is not acceptable.
+/// 422 with pointers to all mistakes.
 pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
     Ok(reading::events(body)?)
 }
 
-/// 422 with pointers for events that the topic refuses, whether they came as a list or one came alone.
-pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
+/// 422 with pointers to events that the topic refuses, in a list or alone.
+pub(super) fn not_published(error: PublishError, of_list: bool) -> Problem {
     let places = match error {
-        AnnounceError::Unavailable(unavailable) => return unavailable.into(),
-        AnnounceError::Refused(places) => places,
+        PublishError::Unavailable(unavailable) => return unavailable.into(),
+        PublishError::Refused(places) => places,
     };
     let mistakes = places.into_iter().map(|place| {
         let pointer = if of_list {
@@ -89,20 +82,20 @@ pub(super) fn not_announced(error: AnnounceError, of_list: bool) -> Problem {
         };
         Mistake::new(
             pointer,
-            "The topic refuses this event; all others were announced.",
+            "The topic refuses this event; all others were published.",
         )
     });
     Problem::from(mistakes.collect::<Vec<_>>())
 }
 
 /// A request with one event.
-impl From<AnnounceError> for Problem {
-    fn from(error: AnnounceError) -> Self {
-        not_announced(error, false)
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        not_published(error, false)
     }
 }
 
-/// What an event came to.
+/// The outcome of an event.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EventOutcome {
@@ -113,14 +106,14 @@ pub(super) struct EventOutcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     courier_id: Option<Uuid>,
-    /// Of a courier: how many orders that had waited are theirs now.
+    /// Of a courier: how many parked orders they got.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     unparked: Option<u64>,
 }
 
 impl EventOutcome {
-    /// Another process decides, and will hear of it.
+    /// Another process decides, after it received the event.
     pub(super) fn announced() -> Self {
         Self {
             outcome: "announced",
@@ -132,26 +125,26 @@ impl EventOutcome {
 
 impl From<Outcome> for EventOutcome {
     fn from(outcome: Outcome) -> Self {
-        let told = |outcome, courier_id, unparked| Self {
+        let outcome_of = |outcome, courier_id, unparked| Self {
             outcome,
             courier_id,
             unparked,
         };
         match outcome {
-            Outcome::Assigned(CourierId(id)) => told("assigned", Some(id), None),
-            Outcome::Parked => told("parked", None, None),
-            Outcome::Updated { unparked } => told("updated", None, Some(unparked)),
+            Outcome::Assigned(CourierId(id)) => outcome_of("assigned", Some(id), None),
+            Outcome::Parked => outcome_of("parked", None, None),
+            Outcome::Updated { unparked } => outcome_of("updated", None, Some(unparked)),
             Outcome::Duplicate(Whereabouts::With(CourierId(id))) => {
-                told("duplicate", Some(id), None)
+                outcome_of("duplicate", Some(id), None)
             }
-            Outcome::Duplicate(Whereabouts::Parked) => told("duplicate", None, None),
+            Outcome::Duplicate(Whereabouts::Parked) => outcome_of("duplicate", None, None),
         }
     }
 }
 
-/// How a courier is from now on; what is not said stays as it is.
+/// A change of a courier; missing fields stay as they are.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct CourierPatch {
     #[schema(min_length = 1, max_length = 200, required = false, nullable = false)]
     name: Option<String>,
@@ -163,12 +156,12 @@ pub(super) struct CourierPatch {
         nullable = false
     )]
     zone: Option<String>,
-    /// Whether they take further orders.
+    /// Whether they accept further orders.
     #[schema(required = false, nullable = false)]
     available: Option<bool>,
 }
 
-/// A courier after a patch. A stranger's must say everything.
+/// A courier after a patch; a new courier needs all fields.
 ///
 /// # Errors
 /// 422 with pointers.
@@ -193,7 +186,7 @@ pub(super) struct CourierState {
     #[schema(example = "S")]
     zone: &'static str,
     is_available: bool,
-    /// Orders they were ever given; a newcomer may have begun with more (`couriers.join`).
+    /// Orders they were assigned so far; a newcomer may have started with more (`couriers.join`).
     count: u64,
 }
 
@@ -209,22 +202,22 @@ impl From<Courier> for CourierState {
     }
 }
 
-/// Couriers, by their ids.
+/// Couriers, by id.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CourierList {
     pub(super) couriers: Vec<CourierState>,
 }
 
-/// Orders that wait for a courier.
+/// Parked orders.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ParkedOrders {
-    /// By zone, the longest waiting first; 1,000 at most.
+    /// By zone, the longest waiting first; at most 1,000.
     orders: Vec<ParkedOrder>,
     /// How many there are.
     total: u64,
 }
 
-/// An order that waits for a courier.
+/// A parked order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ParkedOrder {
@@ -261,12 +254,12 @@ pub(super) struct EventPage {
     next: Option<u64>,
 }
 
-/// An event of the log.
+/// An entry of the event log.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LoggedEvent {
     /// Its place, from 1 on, growing.
     number: u64,
-    /// When it was kept.
+    /// When it was stored.
     #[schema(value_type = String, format = DateTime)]
     at: Moment,
     #[schema(value_type = NewCourierEvent)]
@@ -292,37 +285,31 @@ impl EventPage {
     }
 }
 
-/// Which order is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OrderQuery {
     pub(super) order_id: Option<String>,
 }
 
-/// Whose orders are asked for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CourierQuery {
     pub(super) courier_id: Option<String>,
 }
 
-/// Which couriers are asked for.
 #[derive(Debug, Deserialize)]
 pub(super) struct ZoneQuery {
     pub(super) zone: Option<String>,
 }
 
-/// Which part of the log is asked for.
 #[derive(Debug, Deserialize)]
 pub(super) struct LogQuery {
     pub(super) after: Option<String>,
     pub(super) limit: Option<String>,
 }
 
-/// An answer of one word.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct CourierDeskStatus {
-    /// The word.
     #[schema(example = "ok")]
     pub(super) status: &'static str,
 }
@@ -334,7 +321,7 @@ mod tests {
     #[test]
     fn an_event_that_the_topic_refuses_is_named_by_its_place_in_the_request() {
         for (of_list, pointer) in [(true, "/7"), (false, "")] {
-            let problem = not_announced(AnnounceError::Refused(vec![7]), of_list);
+            let problem = not_published(PublishError::Refused(vec![7]), of_list);
             let problem = serde_json::to_value(&problem).unwrap();
             assert_eq!(problem["status"], 422);
             assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");

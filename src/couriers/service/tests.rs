@@ -1,18 +1,18 @@
-//! Changes of couriers, beside a topic that takes its time.
+//! Concurrent changes of couriers, with a slow topic.
 
 use super::super::sqlite::tests::fresh;
 use super::super::store::contract;
-use super::super::topic::Announced;
+use super::super::topic::Published;
 use super::*;
 use crate::couriers::model::Join;
 use crate::telemetry::Registry;
 
-/// A topic that never answers to what is said of this courier.
+/// A topic that never confirms events of this courier.
 #[derive(Debug)]
 struct Stuck(CourierId);
 
 impl Topic for Stuck {
-    fn announce(&self, events: Vec<Event>) -> Announced<'_> {
+    fn publish(&self, events: Vec<Event>) -> Published<'_> {
         let stuck = events.iter().any(|event| match event {
             Event::Courier(said) => said.id == self.0,
             Event::Order(_) => false,
@@ -39,10 +39,10 @@ async fn a_change_of_one_courier_waits_for_no_change_of_another() {
     let desk = Couriers::new(Arc::new(store), metrics).with_topic(topic, true);
     let change = |said: AddCourier| {
         let desk = desk.clone();
-        async move { desk.change(said.id, |_| Ok::<_, AnnounceError>(said)).await }
+        async move { desk.change(said.id, |_| Ok::<_, PublishError>(said)).await }
     };
     let waiting = tokio::spawn(change(stuck.clone()));
-    // It has the lock of its courier once another change of them would wait.
+    // It holds the lock of its courier once another change of them would block.
     while desk.turn(stuck.id).try_lock().is_ok() {
         tokio::task::yield_now().await;
     }

@@ -6,11 +6,11 @@ use super::*;
 use crate::storage::sqlite::{Metrics, Settings};
 use crate::telemetry::Registry;
 
-fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
+fn open(directory: &TempDir, join: Join, publishes: bool) -> Sqlite {
     let settings = Settings {
         path: directory.path().join("couriers.db"),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,
@@ -18,10 +18,10 @@ fn open(directory: &TempDir, join: Join, tells: bool) -> Sqlite {
     };
     let registry = Registry::new(&[]);
     let metrics = registry.register(|| Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap(), join, tells)
+    Sqlite::new(Database::open(settings, metrics).unwrap(), join, publishes)
 }
 
-/// An empty store that lasts as long as its directory.
+/// An empty store in its own directory.
 pub(in super::super) fn fresh(join: Join) -> (Sqlite, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     (open(&directory, join, true), directory)
@@ -89,13 +89,13 @@ async fn a_replay_tells_what_is_not_as_the_log_has_it() {
              UPDATE events SET outcome = '\"parked\"' WHERE number = 4;",
         )
     };
-    live.database.keep(damage).await.unwrap();
+    live.database.commit(damage).await.unwrap();
     let (told, _directory) = fresh(Join::Min);
     let said = replay(&live, &told).await.unwrap().to_string();
     for expected in [
-        "1 events come to something else than was kept, event 4 first",
+        "1 events have another outcome than in the log, event 4 first",
         "count: 9",
-        "the wait of order 00000000-0000-0000-0000-0000ffff0003 is in the log, and not kept",
+        "the wait of order 00000000-0000-0000-0000-0000ffff0003 is in the log, and not stored",
     ] {
         assert!(said.contains(expected), "{said}");
     }

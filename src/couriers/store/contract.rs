@@ -65,11 +65,14 @@ async fn counts(store: &impl Store) -> Vec<(CourierId, u64)> {
         .collect()
 }
 
-/// Counts equal assignments, every order is in one place, and the log comes to what is kept.
+/// Counts equal assignments, every order is in one place, and the log replays to the stored state.
 pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders: &[OrderId]) {
     let mut places = BTreeMap::new();
     for &id in orders {
-        places.insert(id, store.order(id).await.unwrap().expect("it was told of"));
+        places.insert(
+            id,
+            store.order(id).await.unwrap().expect("it was published of"),
+        );
     }
     let mut given = BTreeMap::new();
     for place in places.values() {
@@ -176,12 +179,12 @@ pub(in super::super) async fn orders_before_couriers_wait_in_their_order(store: 
         Outcome::Updated { unparked: 1 }
     );
     let outgoing = store.outgoing(10).await.unwrap();
-    let told: Vec<_> = outgoing
+    let published: Vec<_> = outgoing
         .iter()
         .map(|it| (it.assignment.order_id, it.assignment.courier_id))
         .collect();
     assert_eq!(
-        told,
+        published,
         [
             (order(3), courier(6)),
             (order(1), courier(6)),
@@ -209,7 +212,7 @@ pub(in super::super) async fn what_is_told_again_changes_nothing(store: impl Sto
 pub(in super::super) async fn a_courier_told_of_again_keeps_the_count(store: impl Store) {
     comes_to(&store, says(1, Zone::N, true)).await;
     comes_to(&store, placed(1, Zone::N, 1)).await;
-    // Elsewhere now: the count goes along, and the orders stay.
+    // In another zone now: the count follows, and the orders stay.
     comes_to(&store, says(1, Zone::S, true)).await;
     assert_eq!(
         comes_to(&store, placed(2, Zone::N, 2)).await,
@@ -220,7 +223,7 @@ pub(in super::super) async fn a_courier_told_of_again_keeps_the_count(store: imp
         comes_to(&store, placed(3, Zone::S, 3)).await,
         Outcome::Assigned(courier(2))
     );
-    // Not available: no new orders, those given stay.
+    // Not available: no new orders, the assigned ones stay.
     comes_to(&store, says(1, Zone::S, false)).await;
     comes_to(&store, says(2, Zone::S, false)).await;
     assert_eq!(
@@ -246,12 +249,12 @@ pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store)
     let outgoing = store.outgoing(3).await.unwrap();
     assert_eq!(outgoing.len(), 3);
     store
-        .told(outgoing.iter().map(|it| it.number).collect())
+        .mark_published(outgoing.iter().map(|it| it.number).collect())
         .await
         .unwrap();
-    // Told again by somebody who was slow.
+    // Redelivered late.
     store
-        .told(outgoing.iter().map(|it| it.number).collect())
+        .mark_published(outgoing.iter().map(|it| it.number).collect())
         .await
         .unwrap();
     let rest = store.outgoing(9).await.unwrap();
@@ -260,7 +263,7 @@ pub(in super::super) async fn what_was_told_is_not_told_again(store: impl Store)
 }
 
 pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl Store) {
-    fn learned(orders: &[u128], to: u128) -> impl Iterator<Item = Assignment> {
+    fn replicated(orders: &[u128], to: u128) -> impl Iterator<Item = Assignment> {
         orders.iter().map(move |&number| Assignment {
             order_id: order(number),
             courier_id: courier(to),
@@ -277,10 +280,13 @@ pub(in super::super) async fn what_was_decided_elsewhere_is_known(store: impl St
     )
     .await;
     assert_eq!(outcomes[2], Outcome::Assigned(courier(1)));
-    // Two of them are decided here: one has its courier, of the other more is known now.
-    let assignments = learned(&[1, 2, 3], 7).chain(learned(&[4], 1));
-    store.learn(assignments.collect()).await.unwrap();
-    store.learn(learned(&[3], 8).collect()).await.unwrap();
+    // Two of them are decided here: one has its courier, the other gets one.
+    let assignments = replicated(&[1, 2, 3], 7).chain(replicated(&[4], 1));
+    store.replicate(assignments.collect()).await.unwrap();
+    store
+        .replicate(replicated(&[3], 8).collect())
+        .await
+        .unwrap();
     for (number, with) in [(1, 7), (2, 1), (3, 7), (4, 1)] {
         let place = store.order(order(number)).await.unwrap();
         assert_eq!(place, Some(Whereabouts::With(courier(with))), "{number}");
@@ -321,26 +327,26 @@ pub(in super::super) fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(prop_oneof![2 => courier, 5 => order], 0..60)
 }
 
-/// Whatever is told, in whatever pieces: the store comes to what the decisions come to in memory.
+/// Whatever the events and batches: the store agrees with the in-memory board.
 pub(in super::super) async fn agrees_with_a_board(
     store: impl Store,
     join: Join,
     events: Vec<Event>,
 ) {
     let mut board = Board::new(join);
-    let mut told = Vec::new();
+    let mut published = Vec::new();
     for (number, piece) in events.chunks(7).enumerate() {
         let at = at(number.try_into().unwrap());
         let outcomes = tell(&store, piece.to_vec(), at).await;
         for (event, outcome) in piece.iter().zip(outcomes) {
             let (expected, assignments) = board.apply(event);
             assert_eq!(outcome, expected, "{event:?}");
-            told.extend(assignments);
+            published.extend(assignments);
         }
     }
     let outgoing = store.outgoing(1000).await.unwrap();
     let mut outgoing: Vec<Assignment> = outgoing.iter().map(|it| it.assignment).collect();
-    // Nobody can tell which of two zones was first.
+    // The order between two zones is undefined.
     let zone = |assignment: &Assignment| {
         let mut placed = events.iter().filter_map(|event| match event {
             Event::Order(order) if order.id == assignment.order_id => Some(order.zone),
@@ -349,8 +355,8 @@ pub(in super::super) async fn agrees_with_a_board(
         placed.next()
     };
     outgoing.sort_by_key(zone);
-    told.sort_by_key(zone);
-    assert_eq!(outgoing, told);
+    published.sort_by_key(zone);
+    assert_eq!(outgoing, published);
     let orders: Vec<OrderId> = board.orders().keys().copied().collect();
     for (&id, &place) in board.orders() {
         assert_eq!(store.order(id).await.unwrap(), Some(place));
@@ -360,7 +366,7 @@ pub(in super::super) async fn agrees_with_a_board(
     consistent(&store, join, &orders).await;
 }
 
-/// Lets all of them go on whenever they can.
+/// Polls all futures concurrently.
 async fn all_at_once<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut work: Vec<_> = work.into_iter().map(|it| (Box::pin(it), None)).collect();
     std::future::poll_fn(|context| {
@@ -381,11 +387,11 @@ async fn all_at_once<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
     work.into_iter().filter_map(|(_, done)| done).collect()
 }
 
-/// How often a process ends before it is let alone.
+/// How often a process ends before the last run.
 const LIVES: usize = 12;
 
-/// One dispatcher: hears of events as a queue tells of them, shuffled, tells of assignments, and ends between any two steps, when
-/// what it did not finish is told again. What it told of.
+/// One dispatcher: receives shuffled events, publishes assignments, and ends between any two steps; what it did not finish is
+/// redelivered. Returns what it published.
 async fn dispatcher<S: Store>(
     open: &impl AsyncFn(Option<i64>) -> S,
     close: &impl AsyncFn(S),
@@ -419,7 +425,7 @@ async fn dispatcher<S: Store>(
                 break;
             }
             let numbers = outgoing.iter().map(|it| it.number).collect();
-            if store.told(numbers).await.is_err() {
+            if store.mark_published(numbers).await.is_err() {
                 break;
             }
         }
@@ -428,8 +434,8 @@ async fn dispatcher<S: Store>(
     panic!("the last life has no end");
 }
 
-/// Dispatchers at once, each told of everything, some of it twice: every order has one courier or is parked, counts are
-/// assignments, all of them were told of, and the log comes to what is kept.
+/// Concurrent dispatchers, each with all events, some of them twice: every order has one courier or is parked, counts equal
+/// assignments, all of them were published, and the log replays to the stored state.
 pub(in super::super) async fn survives<S: Store>(
     open: impl AsyncFn(Option<i64>) -> S,
     close: impl AsyncFn(S),
@@ -473,8 +479,8 @@ pub(in super::super) async fn survives<S: Store>(
     close(store).await;
 }
 
-/// Runs the contract against the stores that `$open` makes: an async closure from how newcomers begin to a store that tells
-/// of assignments, and something to be kept beside it. `$cases` is how often it is compared with a board.
+/// Runs the contract against the stores that `$open` creates: an async closure from [`Join`] to a store with an outbox, and a
+/// guard. `$cases`: how often it is compared with a board.
 macro_rules! suite {
     ($open:expr, $cases:expr) => {
         macro_rules! situation {

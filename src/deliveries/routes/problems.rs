@@ -1,4 +1,4 @@
-//! Which problem each error of the delivery desk is.
+//! Maps errors to problems.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(super) fn unknown_delivery() -> Problem {
         StatusCode::NOT_FOUND,
         "delivery-unknown",
         "No such delivery",
-        "No event of this delivery was ever received, or it is no longer kept.",
+        "No event of this delivery was ever received, or it was evicted.",
     )
 }
 
@@ -26,7 +26,7 @@ pub(super) fn unknown_event() -> Problem {
         StatusCode::NOT_FOUND,
         "event-unknown",
         "No such event",
-        "The delivery has no event of this sequence, or it is no longer kept.",
+        "The delivery has no event of this sequence, or it was evicted.",
     )
 }
 
@@ -65,7 +65,7 @@ impl From<Refusal> for Problem {
                 "idempotency-key-reused",
                 "The key is taken",
                 format!(
-                    "This Idempotency-Key or event_id came with {} before; use a new one for a new event.",
+                    "This Idempotency-Key or event_id was used for {}; use a new one for a new event.",
                     before.as_str()
                 ),
             ),
@@ -73,7 +73,7 @@ impl From<Refusal> for Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too-many-ongoing",
                 "Too many deliveries are ongoing",
-                "As many deliveries are under way as the desk keeps an eye on; others must end first.",
+                "The maximum of ongoing deliveries is reached; others must end first.",
             )
             .retry_after(RETRY_ONGOING),
         }

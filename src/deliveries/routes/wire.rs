@@ -1,4 +1,4 @@
-//! What goes over the wire at the delivery desk, and how the model becomes it.
+//! The wire format of the delivery desk.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::values::id;
 use crate::values::json::{Fields, Read};
 use crate::values::time::Moment;
 
-/// What a drone reports.
+/// A drone's report.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Type {
@@ -32,14 +32,13 @@ impl From<EventType> for Type {
     }
 }
 
-/// An event, as a drone sends it.
+/// An event to be reported.
 #[derive(Debug, ToSchema)]
 pub(super) struct NewEvent {
     /// What happened.
     #[schema(value_type = Type, rename = "type")]
     pub(super) event_type: EventType,
-    /// By which the event is recognised when it is sent again; 1 to 255 bytes, no control characters. An `Idempotency-Key`
-    /// header wins over it.
+    /// Identifies a repeated event; 1 to 255 bytes, no control characters. An `Idempotency-Key` header takes precedence.
     #[schema(min_length = 1, max_length = 255)]
     pub(super) event_id: Option<String>,
 }
@@ -68,7 +67,7 @@ fn event_id(fields: &mut Fields<'_>) -> Option<String> {
     fields.wrong("event_id", detail)
 }
 
-/// An event that is kept.
+/// A stored event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeptEvent {
     #[schema(example = "drone-7")]
@@ -93,7 +92,7 @@ impl KeptEvent {
     }
 }
 
-/// An event among those of its delivery.
+/// An event of a delivery.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ListedEvent {
     #[schema(minimum = 1)]
@@ -132,7 +131,7 @@ impl From<History> for DeliveryEvents {
     }
 }
 
-/// Where a delivery stands.
+/// A delivery's state.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DeliveryState {
     #[schema(example = "drone-7")]
@@ -141,19 +140,18 @@ pub(super) struct DeliveryState {
     state: Type,
     /// Not in a final state.
     ongoing: bool,
-    /// How many there are.
+    /// Number of events.
     #[schema(minimum = 1)]
     events: u32,
     #[schema(value_type = String, format = DateTime)]
     started_at: Moment,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Moment,
-    /// Ongoing, and silent for longer than `deliveries.stale_after`.
+    /// Ongoing, and without an event for longer than `deliveries.stale_after`.
     stale: bool,
 }
 
 impl DeliveryState {
-    /// `stale_from`: when it becomes stale, if it does.
     pub(super) fn of(delivery: &Delivery, stale_from: Option<Timestamp>, now: Timestamp) -> Self {
         Self {
             delivery_id: delivery.id.to_string(),
@@ -174,12 +172,12 @@ pub(super) struct OngoingDeliveries {
     pub(super) deliveries: Vec<DeliveryState>,
 }
 
-/// How many deliveries there are.
+/// Number of deliveries.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DeliveryCounts {
     /// Not in a final state.
     ongoing: u64,
-    /// Since the beginning, whether kept or not.
+    /// Since the beginning, evicted ones included.
     total: u64,
 }
 

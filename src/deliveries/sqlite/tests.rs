@@ -10,7 +10,7 @@ fn open(directory: &Path, rules: Rules) -> Sqlite {
     let settings = Settings {
         path: directory.join("deliveries.db"),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: MIGRATIONS,
         queue_max: 1000,
         batch_max: 64,

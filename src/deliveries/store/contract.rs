@@ -47,8 +47,8 @@ pub(in super::super) async fn record(store: &impl Store, delivery: &str, event_t
     store.record(event(delivery, event_type)).await.unwrap();
 }
 
-/// What a store keeps of a delivery: the types of its events, in order.
-async fn told(store: &impl Store, delivery: &str) -> Option<Vec<EventType>> {
+/// The types of a delivery's stored events, in order.
+async fn event_types(store: &impl Store, delivery: &str) -> Option<Vec<EventType>> {
     let history = store.history(id(delivery)).await.unwrap()?;
     assert_eq!(history.delivery.events as usize, history.events.len());
     assert_eq!(
@@ -79,17 +79,17 @@ pub(in super::super) async fn an_event_is_kept_in_its_place(store: impl Store) {
             panic!("{recorded:?}")
         };
         assert_eq!(event.sequence as usize, n + 1);
-        let kept = store.event(id("a"), event.sequence).await.unwrap();
-        assert_eq!(kept, Some(event));
+        let stored = store.event(id("a"), event.sequence).await.unwrap();
+        assert_eq!(stored, Some(event));
     }
     assert_ne!(store.version(), before);
     assert_eq!(
-        told(&store, "a").await.unwrap(),
+        event_types(&store, "a").await.unwrap(),
         [ParcelCollected, TakenOff, Landed]
     );
     assert_eq!(store.event(id("a"), 4).await.unwrap(), None);
     assert_eq!(store.event(id("b"), 1).await.unwrap(), None);
-    assert_eq!(told(&store, "b").await, None);
+    assert_eq!(event_types(&store, "b").await, None);
     assert_eq!(store.delivery(id("b")).await.unwrap(), None);
 }
 
@@ -111,7 +111,7 @@ pub(in super::super) async fn what_may_not_follow_leaves_no_trace(store: impl St
         let refused = store.record(event("a", event_type)).await;
         assert_eq!(refused, Err(illegal.into()));
     }
-    assert_eq!(told(&store, "a").await.unwrap().len(), 2);
+    assert_eq!(event_types(&store, "a").await.unwrap().len(), 2);
 }
 
 pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
@@ -130,7 +130,7 @@ pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
     };
     let other = store.record(keyed("a", Landed, "k1")).await;
     assert_eq!(other, Err(reused.into()));
-    // A key belongs to its delivery, and outlives its end.
+    // A key is scoped to its delivery, and valid after the delivery's end.
     let elsewhere = store.record(keyed("b", ParcelCollected, "k1")).await;
     assert!(matches!(elsewhere, Ok(Recorded::New(_))));
     let end = store.record(keyed("a", Crashed, "k2")).await.unwrap();
@@ -140,7 +140,7 @@ pub(in super::super) async fn a_keyed_event_is_kept_once(store: impl Store) {
     let again = store.record(keyed("a", Crashed, "k2")).await;
     assert_eq!(again, Ok(Recorded::Replayed(end)));
     assert_eq!(
-        told(&store, "a").await.unwrap(),
+        event_types(&store, "a").await.unwrap(),
         [ParcelCollected, TakenOff, Crashed]
     );
 }
@@ -179,18 +179,18 @@ pub(in super::super) async fn one_too_many_pushes_out_the_oldest_that_is_over(st
     record(&store, "first", ParcelDelivered).await;
     record(&store, "second", Crashed).await;
     record(&store, "third", ParcelCollected).await;
-    // The last three are first, second, third; the one that still flies is kept beside them.
+    // The last three are first, second, third; the one that still flies stays, too.
     for name in ["flying", "first", "second", "third"] {
-        assert!(told(&store, name).await.is_some(), "{name}");
+        assert!(event_types(&store, name).await.is_some(), "{name}");
     }
     record(&store, "fourth", ParcelCollected).await;
-    assert_eq!(told(&store, "first").await, None);
-    assert!(told(&store, "flying").await.is_some());
-    // Over at last, it can be asked for until the next one begins.
+    assert_eq!(event_types(&store, "first").await, None);
+    assert!(event_types(&store, "flying").await.is_some());
+    // Once it is over, it can be queried until the next one begins.
     record(&store, "flying", ParcelDelivered).await;
-    assert!(told(&store, "flying").await.is_some());
+    assert!(event_types(&store, "flying").await.is_some());
     record(&store, "fifth", ParcelCollected).await;
-    assert_eq!(told(&store, "flying").await, None);
+    assert_eq!(event_types(&store, "flying").await, None);
     let counts = Counts {
         ongoing: 3,
         total: 6,
@@ -210,7 +210,7 @@ pub(in super::super) async fn only_so_many_are_ongoing(store: impl Store) {
     assert_eq!(ongoing(&store).await, ["b", "c"]);
 }
 
-/// A delivery of the plainest store there could be.
+/// A delivery of a naive store.
 #[derive(Debug, Clone)]
 struct Plain {
     number: usize,
@@ -291,7 +291,7 @@ pub(in super::super) fn sequences() -> impl Strategy<Value = Vec<NewEvent>> {
     prop::collection::vec(new_event(), 1..80)
 }
 
-/// With small bounds, so that all of them are met.
+/// Small bounds, so that all of them are reached.
 pub(in super::super) fn small_rules() -> Rules {
     Rules {
         ongoing_max: 5,
@@ -321,13 +321,13 @@ pub(in super::super) async fn agrees_with_a_naive_one(
     let expected: Vec<_> = naive.ongoing().iter().map(|d| d.name.clone()).collect();
     assert_eq!(ongoing(&store).await, expected);
     for name in &names {
-        let kept = naive.deliveries.iter().find(|d| &d.name == name);
-        let kept = kept.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
-        assert_eq!(told(&store, name).await, kept, "{name}");
+        let expected = naive.deliveries.iter().find(|d| &d.name == name);
+        let expected = expected.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
+        assert_eq!(event_types(&store, name).await, expected, "{name}");
     }
 }
 
-/// Runs the contract against the stores that `$open` makes: from rules to a store, and something to be kept beside it.
+/// Runs the contract against the stores that `$open` creates: from rules to a store and a guard.
 macro_rules! suite {
     ($open:expr) => {
         macro_rules! situation {

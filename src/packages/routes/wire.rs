@@ -1,5 +1,5 @@
-//! What goes over the wire at the package desk, and how it becomes the model. The fields of a request depend on the types
-//! that are configured, so they are looked up one by one; all that is wrong is told at once.
+//! The wire format of the package desk. The fields of a request depend on the configured types, so they are parsed one by one;
+//! all mistakes are reported at once.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::model::{
-    ALWAYS_SAID, ID_CHARS_MAX, Id, Outcome, Package, PackageType, Processed, Sent, Statistics,
+    ALWAYS_REQUIRED, ID_CHARS_MAX, Id, Outcome, Package, PackageType, Processed, Sent, Statistics,
     Types, Update,
 };
 use crate::http::Problem;
 use crate::values::json::{self, Fields, not_an_id};
 use crate::values::time::Moment;
 
-/// A package, as a sender sends it. Only described by this; it is read field by field.
+/// A package to be sent. Only for the API description.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewPackage {
-    /// RFC 3339, or seconds since 1970; to the microsecond, further digits are cut off. A leap second is read as the last
+    /// RFC 3339, or seconds since 1970; to the microsecond, finer digits are truncated. A leap second is read as the last
     /// microsecond before midnight.
     #[schema(value_type = Instant)]
     timestamp: Timestamp,
@@ -35,12 +35,12 @@ pub(super) struct NewPackage {
     package_type: String,
 }
 
-/// What a recipient takes, as they say it: a field for each of `packages.types`.
+/// An update of preferences: a field for each of `packages.types`. Only for the API description.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct NewPreferences {
-    /// RFC 3339, or seconds since 1970; to the microsecond, further digits are cut off. A leap second is read as the last
-    /// microsecond before midnight. The latest word holds, in whatever order they arrive.
+    /// RFC 3339, or seconds since 1970; to the microsecond, finer digits are truncated. A leap second is read as the last
+    /// microsecond before midnight. The latest preference holds, in whatever order updates arrive.
     #[schema(value_type = Instant)]
     timestamp: Timestamp,
     #[schema(value_type = Name)]
@@ -52,7 +52,7 @@ pub(super) struct NewPreferences {
 /// A point in time.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum Instant {
     /// RFC 3339.
     #[schema(value_type = String, format = DateTime, example = "2142-05-01T12:00:00Z")]
@@ -65,7 +65,7 @@ pub(super) enum Instant {
 /// number, which is stored as its decimal text.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "describes what is read field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) enum Name {
     /// As it is.
     Text(NameText),
@@ -99,14 +99,13 @@ fn package_type(fields: &mut Fields<'_>, types: &Types) -> Option<PackageType> {
 
 fn preference(fields: &mut Fields<'_>, type_name: &str) -> Option<bool> {
     let name = format!("{type_name}_preference");
-    let optional = !ALWAYS_SAID.contains(&type_name);
+    let optional = !ALWAYS_REQUIRED.contains(&type_name);
     if optional && fields.look(&name).is_none() {
         return None;
     }
     fields.flag(&name)
 }
 
-/// The package in a request.
 pub(super) fn package(json: &Value, types: &Types) -> Result<Package, Problem> {
     let package = json::all(json, |fields| {
         let (timestamp, sender) = (fields.time("timestamp", true), id(fields, "sender_id"));
@@ -123,7 +122,7 @@ pub(super) fn package(json: &Value, types: &Types) -> Result<Package, Problem> {
     Ok(package?)
 }
 
-/// The preferences in a request, which may be stamped up to `latest`.
+/// The update in a request; its timestamp must not be after `latest`.
 pub(super) fn update(
     json: &Value,
     types: &Types,
@@ -134,7 +133,7 @@ pub(super) fn update(
         let timestamp = match latest.filter(|latest| timestamp.is_some_and(|at| at > *latest)) {
             Some(latest) => {
                 let detail = format!(
-                    "It is too far in the future: now, a preference may be stamped up to {latest:.0} (packages.future_max)."
+                    "It is too far in the future: a preference's timestamp may now be at most {latest:.0} (packages.future_max)."
                 );
                 fields.wrong("timestamp", detail)
             }
@@ -158,14 +157,14 @@ pub(super) fn update(
     Ok(update?)
 }
 
-/// What became of a package that was sent.
+/// The outcome of a package that was sent.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SentPackage {
     #[serde(flatten)]
     package: PackageState,
-    /// It had been sent before; this is what became of it then.
+    /// It was sent before; this is its first outcome.
     duplicate: bool,
-    /// It had been sent before with other fields; these were ignored.
+    /// It was sent before with other fields; these were ignored.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     mismatch: bool,
@@ -181,7 +180,7 @@ impl SentPackage {
     }
 }
 
-/// What became of a package.
+/// The outcome of a package.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PackageState {
     package_id: String,
@@ -194,7 +193,7 @@ pub(super) struct PackageState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "recipient declined marketing")]
     reason: Option<String>,
-    /// When the preference was said that decided, if one was.
+    /// Timestamp of the preference that decided, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, required = false)]
     preference_timestamp: Option<Moment>,
@@ -218,20 +217,19 @@ impl PackageState {
     }
 }
 
-/// What a recipient takes: a field for each of `packages.types`.
+/// A recipient's preferences: a field for each of `packages.types`.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "describes what is written field by field")]
+#[expect(dead_code, reason = "only for the API description")]
 pub(super) struct Preferences {
     recipient_id: String,
     personal_preference: bool,
     marketing_preference: bool,
-    /// In the answer to an update: whether all that was said holds. An older word does not, nor does a consent at the same
-    /// time as a refusal.
+    /// In the answer to an update: whether all of it was applied. An older preference is not, nor is a consent with the same
+    /// timestamp as a refusal.
     #[schema(required = false)]
     applied: bool,
 }
 
-/// A recipient's preferences, as they are written.
 pub(super) fn preferences(
     recipient: &Id,
     types: &Types,
@@ -250,7 +248,7 @@ pub(super) fn preferences(
     object
 }
 
-/// How many there were since the beginning.
+/// Counts since the beginning.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PackageStatistics {
     packages_delivered: u64,
@@ -260,7 +258,7 @@ pub(super) struct PackageStatistics {
     by_type: BTreeMap<String, TypeTally>,
 }
 
-/// How many there were of one type.
+/// Packages of one type by outcome.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct TypeTally {
     delivered: u64,

@@ -1,4 +1,4 @@
-//! Counting what is malformed, on a store that only remembers what it was told to keep.
+//! Counting malformed requests, on a store in memory.
 
 use std::sync::Mutex;
 
@@ -7,11 +7,11 @@ use super::super::store::Answer;
 use super::*;
 use crate::telemetry::Registry;
 
-/// Keeps the number of malformed requests, and counts how often it was asked to.
+/// Stores the number of malformed requests, and counts the calls.
 #[derive(Debug, Default)]
 struct Numbers {
     rejected: AtomicU64,
-    kept: AtomicU64,
+    stored: AtomicU64,
     down: Mutex<bool>,
 }
 
@@ -26,7 +26,7 @@ impl Numbers {
     }
 }
 
-/// So that the test can look at what the desk has.
+/// Gives the test access to the desk's store.
 #[derive(Debug, Clone, Default)]
 struct Shared(Arc<Numbers>);
 
@@ -48,22 +48,22 @@ impl Store for Shared {
         self.0.answer(None)
     }
 
-    fn update(&self, _: Update) -> Answer<'_, (Words, bool)> {
-        self.0.answer((Words::new(), true))
+    fn update(&self, _: Update) -> Answer<'_, (Preferences, bool)> {
+        self.0.answer((Preferences::new(), true))
     }
 
-    fn words(&self, _: Id) -> Answer<'_, Words> {
-        self.0.answer(Words::new())
+    fn preferences(&self, _: Id) -> Answer<'_, Preferences> {
+        self.0.answer(Preferences::new())
     }
 
     fn reset(&self, _: Id) -> Answer<'_, ()> {
         self.0.answer(())
     }
 
-    fn keep_rejected(&self, total: u64) -> Answer<'_, ()> {
+    fn store_rejected(&self, total: u64) -> Answer<'_, ()> {
         if !*self.0.down.lock().unwrap() {
             self.0.rejected.fetch_max(total, Ordering::Relaxed);
-            self.0.kept.fetch_add(1, Ordering::Relaxed);
+            self.0.stored.fetch_add(1, Ordering::Relaxed);
         }
         self.0.answer(())
     }
@@ -76,7 +76,7 @@ impl Store for Shared {
     }
 
     fn version(&self) -> u64 {
-        self.0.kept.load(Ordering::Relaxed)
+        self.0.stored.load(Ordering::Relaxed)
     }
 }
 
@@ -103,7 +103,7 @@ async fn ten_thousand_malformed_requests_are_shown_at_once_and_stored_four_times
     store.0.rejected.store(7, Ordering::Relaxed);
     let desk = desk(&store, None);
     let counting = desk.clone();
-    let counts = tokio::spawn(async move { counting.keep_counts().await });
+    let counts = tokio::spawn(async move { counting.store_counts().await });
     let begun = tokio::time::Instant::now();
     for number in 1..=10_000 {
         let before = desk.version();
@@ -116,13 +116,13 @@ async fn ten_thousand_malformed_requests_are_shown_at_once_and_stored_four_times
     }
     assert_eq!(begun.elapsed().as_secs(), 2);
     // The last ones were counted while others were being stored.
-    tokio::time::sleep(KEEP_EVERY * 3).await;
+    tokio::time::sleep(STORE_EVERY * 3).await;
     assert_eq!(store.0.rejected.load(Ordering::Relaxed), 10_007);
-    let kept = store.0.kept.load(Ordering::Relaxed);
-    assert!((7..=10).contains(&kept), "{kept} commits in 2 s");
+    let stored = store.0.stored.load(Ordering::Relaxed);
+    assert!((7..=10).contains(&stored), "{stored} commits in 2 s");
     // Without new ones nothing is stored.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(store.0.kept.load(Ordering::Relaxed), kept);
+    assert_eq!(store.0.stored.load(Ordering::Relaxed), stored);
     counts.abort();
 }
 
@@ -131,12 +131,12 @@ async fn what_is_malformed_while_the_storage_is_down_is_stored_once_it_is_up() {
     let store = Shared::default();
     let desk = desk(&store, None);
     let counting = desk.clone();
-    let counts = tokio::spawn(async move { counting.keep_counts().await });
+    let counts = tokio::spawn(async move { counting.store_counts().await });
     *store.0.down.lock().unwrap() = true;
     desk.reject();
     tokio::time::sleep(Duration::from_secs(5)).await;
     *store.0.down.lock().unwrap() = false;
-    tokio::time::sleep(KEEP_EVERY * 2).await;
+    tokio::time::sleep(STORE_EVERY * 2).await;
     assert_eq!(store.0.rejected.load(Ordering::Relaxed), 1);
     assert_eq!(rejected(&desk).await, 1);
     counts.abort();
@@ -146,10 +146,14 @@ async fn what_is_malformed_while_the_storage_is_down_is_stored_once_it_is_up() {
 async fn a_desk_that_is_closed_stores_what_it_counted() {
     let store = Shared::default();
     let before = desk(&store, None);
-    before.keep_rejected().await.unwrap();
-    assert_eq!(store.0.kept.load(Ordering::Relaxed), 0, "nothing to store");
+    before.store_rejected().await.unwrap();
+    assert_eq!(
+        store.0.stored.load(Ordering::Relaxed),
+        0,
+        "nothing to store"
+    );
     before.reject();
-    before.keep_rejected().await.unwrap();
+    before.store_rejected().await.unwrap();
     let after = desk(&store, None);
     after.reject();
     assert_eq!(rejected(&after).await, 2);

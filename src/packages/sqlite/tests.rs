@@ -13,7 +13,7 @@ fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Databas
     let settings = Settings {
         path: directory.path().join(FILE),
         application: APPLICATION,
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations,
         queue_max: 1000,
         batch_max: 64,
@@ -48,7 +48,7 @@ async fn a_restart_with_other_types_forgets_nothing() {
     let before = open(&directory, &USUAL, None);
     let first = send(&before, "m", 1).await;
     before.database.close().await;
-    // Another order, one more, and marketing is gone.
+    // Another order, one more type, and marketing is gone.
     let after = open(&directory, &["newsletter", "personal"], None);
     let found = after.package(contract::id("m")).await.unwrap();
     assert_eq!(found, Some(first.processed));
@@ -72,7 +72,7 @@ async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
             ('\u{e9}', 1, 5, 0), ('e\u{301}', 1, 5, 1), ('ada', 1, 5, 0);
     ";
     before
-        .keep(|connection| connection.execute_batch(rows))
+        .commit(|connection| connection.execute_batch(rows))
         .await
         .unwrap();
     before.close().await;
@@ -84,10 +84,16 @@ async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
         );
     }
     let takes = async |id: &str, package_type: usize| {
-        let words = store.words(contract::id(id)).await.unwrap();
-        words.get(&PackageType(package_type)).map(|word| word.takes)
+        let preferences = store.preferences(contract::id(id)).await.unwrap();
+        preferences
+            .get(&PackageType(package_type))
+            .map(|preference| preference.takes)
     };
-    assert_eq!(takes("Zo\u{eb}", 0).await, Some(false), "the later word");
+    assert_eq!(
+        takes("Zo\u{eb}", 0).await,
+        Some(false),
+        "the later preference"
+    );
     assert_eq!(takes("Zo\u{eb}", 1).await, Some(false));
     assert_eq!(
         takes("\u{e9}", 0).await,
@@ -100,7 +106,7 @@ async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
         ages.query_map([], |row| row.get::<_, String>(0))?
             .collect::<Result<Vec<_>, _>>()
     });
-    // The row that stays under its old id grows old under it.
+    // The row that keeps its old id expires under it.
     assert_eq!(ages.await.unwrap(), ["p-\u{e9}", "e\u{301}"]);
 }
 
@@ -118,15 +124,15 @@ async fn what_is_old_is_forgotten_and_still_counted() {
     let audit = audit(&directory.path().join(FILE)).unwrap();
     assert!(audit.agrees(), "{audit}");
     assert!(audit.lines[0].forgotten >= 2, "{audit}");
-    // What is remembered for long is not forgotten.
+    // Within `remember` nothing expires.
     store.database.close().await;
     let store = open(&directory, &USUAL, Some(Duration::from_hours(1)));
     send(&store, "d", 0).await;
     assert!(send(&store, "d", 0).await.duplicate);
 }
 
-/// What counts is the storage's clock, which goes on where it ended: with a wall clock that is two hours ahead of it, a package
-/// that is remembered for one hour is still the same package.
+/// Ages follow the storage's clock, which continues where it ended: with a wall clock that is two hours ahead of it, a package
+/// that is remembered for one hour is still a duplicate.
 #[tokio::test]
 async fn a_wall_clock_that_is_two_hours_ahead_forgets_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -135,7 +141,7 @@ async fn a_wall_clock_that_is_two_hours_ahead_forgets_nothing() {
     send(&store, "a", 0).await;
     store.database.close().await;
     let path = directory.path().join(FILE);
-    // On purpose: so without its checksums.
+    // Changed on purpose: so without its checksums.
     std::fs::remove_file(directory.path().join(FILE.to_owned() + "-sums")).unwrap();
     let meddler = Connection::open(&path).unwrap();
     let two_hours = Duration::from_hours(2).as_micros();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::super::model::{Outcome, PackageType, Tally, Types, Word};
+use super::super::model::{Outcome, PackageType, Preference, Tally, Types};
 use super::*;
 
 pub(in super::super) fn types() -> Arc<Types> {
@@ -100,18 +100,18 @@ pub(in super::super) async fn whatever_else_a_retry_says_the_id_identifies(store
 }
 
 pub(in super::super) async fn what_is_declined_is_dropped_and_stays_dropped(store: impl Store) {
-    let (words, applied) = store.update(says(7, true, false)).await.unwrap();
+    let (preferences, applied) = store.update(says(7, true, false)).await.unwrap();
     assert!(applied);
-    let word = |takes| Word {
+    let preference = |takes| Preference {
         timestamp: at(7),
         takes,
     };
     assert_eq!(
-        words,
-        [(PERSONAL, word(true)), (MARKETING, word(false))].into()
+        preferences,
+        [(PERSONAL, preference(true)), (MARKETING, preference(false))].into()
     );
-    assert_eq!(store.words(id("ada")).await.unwrap(), words);
-    assert!(store.words(id("stranger")).await.unwrap().is_empty());
+    assert_eq!(store.preferences(id("ada")).await.unwrap(), preferences);
+    assert!(store.preferences(id("stranger")).await.unwrap().is_empty());
     let dropped = store.send(package("m", MARKETING)).await.unwrap();
     assert_eq!(dropped.processed.outcome, Outcome::Dropped);
     assert_eq!(dropped.processed.preference_timestamp, Some(at(7)));
@@ -119,7 +119,7 @@ pub(in super::super) async fn what_is_declined_is_dropped_and_stays_dropped(stor
         outcome(&store, package("p", PERSONAL)).await,
         Outcome::Delivered
     );
-    // A change of mind is for the packages to come.
+    // A new preference only affects later packages.
     store.update(says(8, true, true)).await.unwrap();
     let again = store.send(package("m", MARKETING)).await.unwrap();
     assert!(again.duplicate);
@@ -138,20 +138,20 @@ pub(in super::super) async fn what_is_declined_is_dropped_and_stays_dropped(stor
 
 pub(in super::super) async fn an_older_word_changes_nothing(store: impl Store) {
     store.update(says(7, false, true)).await.unwrap();
-    let (words, applied) = store.update(says(6, true, false)).await.unwrap();
+    let (preferences, applied) = store.update(says(6, true, false)).await.unwrap();
     assert!(!applied);
-    assert!(!words[&PERSONAL].takes && words[&MARKETING].takes);
-    // At the same time, the refusal holds: of each type by itself.
-    let (words, applied) = store.update(says(7, true, false)).await.unwrap();
+    assert!(!preferences[&PERSONAL].takes && preferences[&MARKETING].takes);
+    // With the same timestamp the refusal holds, for each type by itself.
+    let (preferences, applied) = store.update(says(7, true, false)).await.unwrap();
     assert!(!applied);
-    assert!(!words[&PERSONAL].takes && !words[&MARKETING].takes);
-    assert_eq!(store.words(id("ada")).await.unwrap(), words);
+    assert!(!preferences[&PERSONAL].takes && !preferences[&MARKETING].takes);
+    assert_eq!(store.preferences(id("ada")).await.unwrap(), preferences);
 }
 
 pub(in super::super) async fn malformed_requests_are_counted(store: impl Store) {
-    // Repeated, or late, a number changes nothing.
+    // A repeated, or late, number changes nothing.
     for (total, stored) in [(2, 2), (3, 3), (3, 3), (1, 3)] {
-        store.keep_rejected(total).await.unwrap();
+        store.store_rejected(total).await.unwrap();
         assert_eq!(tallies(&store).await, (Tally::default(), stored));
     }
 }
@@ -161,7 +161,7 @@ pub(in super::super) async fn after_a_reset_any_word_holds_whatever_its_time(sto
         recipient: id("bo"),
         ..says(9, false, false)
     };
-    let (words, _) = store.update(others).await.unwrap();
+    let (preferences, _) = store.update(others).await.unwrap();
     store
         .update(says(250_000_000_000, false, false))
         .await
@@ -169,19 +169,19 @@ pub(in super::super) async fn after_a_reset_any_word_holds_whatever_its_time(sto
     let (_, applied) = store.update(says(7, true, true)).await.unwrap();
     assert!(!applied, "shut out");
     let dropped = store.send(package("p", PERSONAL)).await.unwrap();
-    // A stranger is reset, too, and whoever was reset again.
+    // A reset is idempotent, and possible without preferences.
     for recipient in ["ada", "ada", "stranger"] {
         store.reset(id(recipient)).await.unwrap();
     }
-    assert!(store.words(id("ada")).await.unwrap().is_empty());
-    assert_eq!(store.words(id("bo")).await.unwrap(), words);
+    assert!(store.preferences(id("ada")).await.unwrap().is_empty());
+    assert_eq!(store.preferences(id("bo")).await.unwrap(), preferences);
     let (_, applied) = store.update(says(1, true, false)).await.unwrap();
     assert!(applied);
     assert_eq!(
         outcome(&store, package("q", PERSONAL)).await,
         Outcome::Delivered
     );
-    // What was processed before stays.
+    // Processed packages keep their outcome.
     let again = store.send(package("p", PERSONAL)).await.unwrap();
     assert!(again.duplicate);
     assert_eq!(again.processed, dropped.processed);
@@ -204,7 +204,7 @@ pub(in super::super) async fn of_many_at_once_one_is_the_first(
     assert_eq!(tallies(&store).await.0.delivered, 1);
 }
 
-/// Something that is asked of a store.
+/// A call of the store.
 #[derive(Debug, Clone)]
 pub(in super::super) enum Step {
     Send(Package),
@@ -240,34 +240,34 @@ pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..60)
 }
 
-/// Everything that was ever said, and everything that was ever sent; looked through each time.
+/// A naive store: all updates and packages, searched each time.
 #[derive(Debug, Default)]
 struct Naive {
-    said: Vec<Update>,
+    updates: Vec<Update>,
     sent: Vec<(Package, Outcome)>,
     rejected: u64,
 }
 
 impl Naive {
-    fn word(&self, recipient: &Id, package_type: PackageType) -> Option<(Timestamp, bool)> {
-        let words = self
-            .said
+    fn preference(&self, recipient: &Id, package_type: PackageType) -> Option<(Timestamp, bool)> {
+        let preferences = self
+            .updates
             .iter()
             .filter(|update| update.recipient == *recipient);
-        let words = words.filter_map(|update| {
+        let preferences = preferences.filter_map(|update| {
             let takes = *update.takes.get(&package_type)?;
             Some((update.timestamp, takes))
         });
-        // A refusal is less than a consent, so it comes last among those of one time.
-        words.max_by_key(|&(timestamp, takes)| (timestamp, !takes))
+        // `!takes`, so that a refusal is the maximum among those of one timestamp.
+        preferences.max_by_key(|&(timestamp, takes)| (timestamp, !takes))
     }
 
     fn send(&mut self, package: &Package) -> (Outcome, bool, bool) {
         if let Some((first, outcome)) = self.sent.iter().find(|sent| sent.0.id == package.id) {
             return (*outcome, true, first != package);
         }
-        let word = self.word(&package.recipient, package.package_type);
-        let outcome = if word.is_none_or(|word| word.1) {
+        let preference = self.preference(&package.recipient, package.package_type);
+        let outcome = if preference.is_none_or(|preference| preference.1) {
             Outcome::Delivered
         } else {
             Outcome::Dropped
@@ -285,26 +285,27 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
             Step::Send(package) => {
                 let expected = naive.send(&package);
                 let sent = store.send(package).await.unwrap();
-                let told = (sent.processed.outcome, sent.duplicate, sent.mismatch);
-                assert_eq!(told, expected);
+                let actual = (sent.processed.outcome, sent.duplicate, sent.mismatch);
+                assert_eq!(actual, expected);
             }
             Step::Update(update) => {
-                naive.said.push(update.clone());
+                naive.updates.push(update.clone());
                 let (recipient, said) = (update.recipient.clone(), update.clone());
-                let (words, applied) = store.update(update).await.unwrap();
+                let (preferences, applied) = store.update(update).await.unwrap();
                 let holds = said.takes.iter().all(|(&package_type, &takes)| {
-                    naive.word(&recipient, package_type) == Some((said.timestamp, takes))
+                    naive.preference(&recipient, package_type) == Some((said.timestamp, takes))
                 });
                 assert_eq!(applied, holds);
                 for (package_type, _) in types.all() {
-                    let word = words.get(&package_type);
-                    let word = word.map(|word| (word.timestamp, word.takes));
-                    assert_eq!(word, naive.word(&recipient, package_type));
+                    let preference = preferences.get(&package_type);
+                    let preference =
+                        preference.map(|preference| (preference.timestamp, preference.takes));
+                    assert_eq!(preference, naive.preference(&recipient, package_type));
                 }
             }
             Step::Reject => {
                 naive.rejected += 1;
-                store.keep_rejected(naive.rejected).await.unwrap();
+                store.store_rejected(naive.rejected).await.unwrap();
             }
         }
     }
@@ -325,7 +326,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
     );
 }
 
-/// Runs the contract against the stores that `$open` makes: from nothing to a store, and something to be kept beside it.
+/// Runs the contract against the stores that `$open` creates: from nothing to a store and a guard.
 macro_rules! suite {
     ($open:expr) => {
         macro_rules! situation {

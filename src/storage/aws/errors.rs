@@ -1,5 +1,5 @@
-//! What is done about an error of Amazon's services: one table, from which the code decides. `docs/operating.md` shows the same
-//! table; a test compares them.
+//! How errors of AWS services are handled: one table, from which the code decides. `docs/operating.md` shows the same table; a
+//! test compares them.
 
 use std::error::Error;
 use std::fmt;
@@ -9,21 +9,15 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use self::Action::{DeadLetter, NotReady, Refuse, Retry, RetryUnknown};
 use self::Service::{All, DynamoDb, S3, Sns, Sqs};
-use super::told;
+use super::error_chain;
 use crate::storage::preflight::{Outcome, Verdict};
 
-/// Whose error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// Every one of them.
     All,
-    /// Tables.
     DynamoDb,
-    /// Buckets.
     S3,
-    /// Topics.
     Sns,
-    /// Queues.
     Sqs,
 }
 
@@ -39,25 +33,24 @@ impl fmt::Display for Service {
     }
 }
 
-/// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The call was not carried out. It is made again, with growing pauses, within the time that its caller allows.
+    /// The call was not executed. It is retried with backoff within the caller's time limit.
     Retry,
-    /// The same; but it may have been carried out.
+    /// As [`Action::Retry`], but the call may have been executed.
     RetryUnknown,
-    /// The request makes no sense, and the program made it: it is not repeated, and logged as an error.
+    /// A bug: the program sent an invalid request. Not retried; logged as an error.
     Refuse,
-    /// The message is at fault, and never accepted. A client that waits is answered 422; without one the message goes to the
-    /// dead-letter queue.
+    /// The message is never accepted. A waiting client is answered 422; without a client the message goes to the dead-letter
+    /// queue.
     DeadLetter,
-    /// The operator must repair something. A client that waits is answered 503 at once, readiness fails, and what waits in a
-    /// queue, an outbox or a spool is tried again with growing pauses.
+    /// The operator must repair something. A waiting client is answered 503 at once, readiness fails, and what waits in a
+    /// queue, an outbox or a spool is retried with backoff.
     NotReady,
 }
 
 impl Action {
-    /// Whether the same call, made again, fails again whatever the operator does.
+    /// Whether a retry of the same call fails whatever the operator does.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Refuse | Self::DeadLetter)
     }
@@ -75,18 +68,14 @@ impl fmt::Display for Action {
     }
 }
 
-/// A row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Whose error.
     pub service: Service,
-    /// Its code, in any case of letters; with `*` at its end, all that begin so.
+    /// Case-insensitive; a `*` at its end matches any suffix.
     pub code: &'static str,
-    /// What its message must contain; nothing: whatever it says.
+    /// What the message must contain; empty: any message.
     pub about: &'static str,
-    /// What is done.
     pub action: Action,
-    /// Why.
     pub why: &'static str,
 }
 
@@ -132,7 +121,7 @@ const fn row(service: Service, code: &'static str, action: Action, why: &'static
     }
 }
 
-/// The table; the first row that fits counts.
+/// The first row that matches counts.
 #[rustfmt::skip] // A row a line.
 pub static TABLE: &[Entry] = &[
     row(DynamoDb, "IdempotentParameterMismatchException", Refuse, "the token of another transaction"),
@@ -143,16 +132,16 @@ pub static TABLE: &[Entry] = &[
     row(DynamoDb, "ResourceNotFoundException", NotReady, "the table is missing, or is being created"),
     row(DynamoDb, "SerializationException", Refuse, "the request cannot be read"),
     row(DynamoDb, "TransactionConflict*", Retry, "another transaction has the item"),
-    row(DynamoDb, "TransactionInProgressException", RetryUnknown, "the first try of the same transaction still runs"),
+    row(DynamoDb, "TransactionInProgressException", RetryUnknown, "the first attempt of the same transaction still runs"),
     row(DynamoDb, "Validation*", Refuse, "the request does not fit the table"),
     row(S3, "AllAccessDisabled", NotReady, "the bucket is locked"),
     row(S3, "AuthorizationHeaderMalformed", NotReady, "the bucket is in another region"),
-    row(S3, "BadDigest", Retry, "the file was damaged on its way"),
-    row(S3, "EntityTooLarge", NotReady, "`oplog.batch_max_bytes` is more than the bucket takes"),
-    row(S3, "IncompleteBody", Retry, "the connection ended before the file did"),
-    row(S3, "InvalidArgument", NotReady, "`oplog.sse` and `oplog.kms_key` are not what the bucket takes"),
+    row(S3, "BadDigest", Retry, "the file was damaged in transit"),
+    row(S3, "EntityTooLarge", NotReady, "`oplog.batch_max_bytes` is more than the bucket accepts"),
+    row(S3, "IncompleteBody", Retry, "the connection was closed before the end of the file"),
+    row(S3, "InvalidArgument", NotReady, "`oplog.sse` and `oplog.kms_key` are not what the bucket accepts"),
     row(S3, "InvalidBucketName", NotReady, "`oplog.bucket` cannot be a bucket"),
-    row(S3, "InvalidRequest", NotReady, "the bucket demands what the request lacks, such as encryption"),
+    row(S3, "InvalidRequest", NotReady, "the bucket requires more, such as encryption"),
     row(S3, "KeyTooLongError", NotReady, "`oplog.prefix` is too long"),
     row(S3, "KMS.Throttling*", Retry, "KMS has too many requests"),
     row(S3, "KMS*", NotReady, "the key of `oplog.kms_key` or of the bucket is missing, disabled or not allowed"),
@@ -219,10 +208,10 @@ pub static TABLE: &[Entry] = &[
     row(All, "UnrecognizedClientException", NotReady, "the credentials are wrong"),
 ];
 
-/// How the codes begin that say that a policy does not allow a call.
+/// Prefixes of the codes for calls that a policy denies.
 const DENIED: [&str; 3] = ["AccessDenied", "AuthorizationError", "NotAuthorized"];
 
-/// What is done about an error that has no row: of a server (5xx) or of the way to it, and otherwise.
+/// Errors without a row: 5xx and transport errors, and all others.
 const OF_SERVER: Action = RetryUnknown;
 const OF_CLIENT: Action = NotReady;
 
@@ -231,7 +220,6 @@ fn find(service: Service, code: &str, message: &str) -> Option<Action> {
     row.map(|row| row.action)
 }
 
-/// What is done about a call that failed.
 pub fn action<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Action
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -247,20 +235,20 @@ where
             let of_server = answer.raw().status().as_u16() >= 500;
             found.unwrap_or(if of_server { OF_SERVER } else { OF_CLIENT })
         }
-        // Such as credentials that cannot be had at the moment: nothing was sent.
+        // Such as missing credentials: nothing was sent.
         SdkError::ConstructionFailure(_) => OF_CLIENT,
         _ => OF_SERVER,
     }
 }
 
-/// What is done about one part of a request that failed while others did not: a message of a batch, an action of a transaction.
+/// How to handle one failed part of a request: a message of a batch, an action of a transaction.
 pub fn action_of_part(service: Service, code: &str, message: &str, sender_fault: bool) -> Action {
     let otherwise = if sender_fault { DeadLetter } else { Retry };
     find(service, code, message).unwrap_or(otherwise)
 }
 
-/// What a failed call says about the thing that the preflight asked for. Where a policy does not allow to ask, nothing is known:
-/// the rights that a check needs are not those that the server needs.
+/// The verdict of a preflight check whose call failed. A call that a policy denies proves nothing: the check needs other rights
+/// than the server.
 pub fn verdict<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Verdict
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -273,7 +261,7 @@ where
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
         (None, _, Some(status)) => format!("{service} answers {status}"),
-        (None, _, None) => told(error),
+        (None, _, None) => error_chain(error),
     };
     if is_denied {
         Verdict::new(Outcome::Unchecked, detail)
@@ -314,7 +302,6 @@ mod tests {
         }
     }
 
-    /// Makes one call of this service, which is answered with this error.
     async fn met(service: Service, code: &str, message: &str, status: u16) -> Action {
         let server = testkit::aws::Service::refusing(code, message, status).await;
         let aws = Aws::emulated(&server.endpoint).await.hasty();

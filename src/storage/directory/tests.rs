@@ -1,5 +1,3 @@
-//! One directory, one holder.
-
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -68,7 +66,7 @@ fn what_cannot_be_had_is_named_with_the_reason() {
         let start = format!("cannot create the data directory `{}`: ", path.display());
         assert!(said.starts_with(&start), "{said}");
     }
-    // Permissions do not stop everybody; a directory in the lock's place does.
+    // Permissions do not stop root; a directory in the lock's place does.
     std::fs::create_dir(around.path().join(LOCK)).unwrap();
     let error = DataDirectory::open(around.path()).unwrap_err();
     assert!(matches!(error, DirectoryError::NotWritable { .. }));
@@ -77,7 +75,7 @@ fn what_cannot_be_had_is_named_with_the_reason() {
 const HOLDER: &str = "storage::directory::tests::holds_a_directory_until_it_is_killed";
 const HELD: &str = "ODYSSEY_TEST_HOLDS";
 
-/// No test by itself: the other process of the next one.
+/// Not a test by itself: the other process of the next one.
 #[test]
 #[ignore = "the other process of the test below"]
 fn holds_a_directory_until_it_is_killed() {
@@ -108,7 +106,7 @@ fn the_kernel_releases_it_when_its_holder_is_killed() {
     let process = format!("process {} on ", holder.0.id());
     let given_up = Instant::now() + Duration::from_secs(30);
     loop {
-        // Too early, it would be taken away from the one who is to have it.
+        // Too early, it would be taken from the one that is to have it.
         let lock = std::fs::read_to_string(around.path().join(LOCK)).unwrap_or_default();
         if lock.starts_with(&process) {
             break;

@@ -1,9 +1,8 @@
-//! Connections to Redis: made, looked after, and replaced when they are useless.
+//! Connections to Redis: opened, watched, and replaced when they are stale.
 //!
-//! A connection can be alive and good for nothing: its server was demoted, or stands still, or the machine behind it is gone
-//! without a word. So after an answer that says so, or none in time, it is replaced by one that is made anew, the way the
-//! first one was: by name, through the Sentinels, or from any node of the cluster that is known. One task does that for
-//! everybody; whoever asks meanwhile waits for it a little.
+//! A connection can be open and useless: its server was demoted, hangs, or is gone without closing it. After an answer that says
+//! so, or a timeout, one task replaces it the way the first one was made: by name, through the Sentinels, or from any known node
+//! of the cluster. Commands wait up to [`REPLACED`] for the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,39 +28,38 @@ use crate::storage::preflight::{Engine, Findings, Verdict};
 
 /// How long it may take to reach a server.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long a command may take. Scripts take some milliseconds; a server that says nothing for longer stands still.
+/// Timeout of a command. Scripts take some milliseconds; a server that is silent for longer hangs.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a command waits for a connection that is being replaced.
 const REPLACED: Duration = Duration::from_secs(1);
-/// Pauses between two tries to replace a connection grow from the one to the other.
+/// Backoff between two attempts to replace a connection: first and longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// How long a Sentinel, or another primary of a cluster, may take to answer when others answer too.
 const SOON: Duration = Duration::from_millis(500);
 /// How often the Sentinels are asked which server is the primary.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// TCP: a silent peer is asked after so long, ...
+/// TCP keepalive: idle time before the first probe, ...
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// ... so often, ...
+/// ... the interval of probes, ...
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// ... and so many times; what it does not confirm for as long as that ends the connection, too.
+/// ... and their number; unacknowledged data ends the connection after the same time.
 const KEEPALIVE_TRIES: u32 = 3;
 const UNCONFIRMED: Duration = Duration::from_secs(30);
-/// Tries of a command in a cluster: after a slot has moved, or a node is away.
+/// Attempts of a command in a cluster, after a slot has moved or a node is down.
 const CLUSTER_TRIES: u32 = 3;
 
 /// How Redis is reached.
 #[derive(Clone)]
 pub struct Target {
-    /// A server, or a node of a cluster; with Sentinels only its user, password, database and whether it speaks TLS count.
+    /// A server, or a node of a cluster; with Sentinels only its user, password, database and TLS are used.
     pub url: String,
-    /// URLs of Sentinels; none if Redis is reached directly.
+    /// URLs of Sentinels; none if Redis is connected directly.
     pub sentinels: Vec<String>,
-    /// What they call the primary.
+    /// The Sentinels' name for the primary.
     pub primary: String,
 }
 
 impl Target {
-    /// Reached directly.
     pub fn at(url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -71,7 +69,7 @@ impl Target {
     }
 }
 
-/// Without what may be secret.
+/// Without secrets.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").finish_non_exhaustive()
@@ -84,10 +82,9 @@ pub(super) enum Way {
     Cluster(ClusterConnection),
 }
 
-/// A connection, and who is at its end.
 pub(super) struct Connection {
     pub(super) way: Way,
-    /// How many were made before.
+    /// Its number: connections opened before it.
     number: u64,
     made: Instant,
     /// Where the Sentinels said that it leads.
@@ -97,32 +94,32 @@ pub(super) struct Connection {
 #[derive(Clone)]
 enum State {
     Connected(Arc<Connection>),
-    /// Being replaced; why the last try failed, or what was wrong with the one before.
-    Away(Arc<str>),
+    /// Being replaced; why the last attempt failed, or what was wrong with the previous connection.
+    Replacing(Arc<str>),
 }
 
-/// The connection of the moment.
+/// The current connection.
 pub(super) struct Connections {
     target: Target,
     /// The results of the checks that each new connection makes.
     findings: Findings,
-    /// Nodes of the cluster that were ever heard of: the first one may be the one that is away.
+    /// All nodes of the cluster that were ever listed: the configured one may be down.
     nodes: Mutex<BTreeSet<String>>,
     state: watch::Sender<State>,
 }
 
 impl Connections {
-    /// Makes the first one.
+    /// Opens the first connection.
     ///
     /// # Errors
-    /// If that fails, or the server is one that would lose what is kept there.
+    /// If that fails, or the server's settings would lose data.
     pub(super) async fn open(target: Target, findings: Findings) -> RedisResult<Arc<Self>> {
         install_tls();
         let new = Self {
             target,
             findings,
             nodes: Mutex::default(),
-            state: watch::Sender::new(State::Away("it was never reached".into())),
+            state: watch::Sender::new(State::Replacing("not connected yet".into())),
         };
         let first = new.reach(0).await?;
         new.state.send_replace(State::Connected(Arc::new(first)));
@@ -133,10 +130,10 @@ impl Connections {
         Ok(new)
     }
 
-    /// The connection of the moment; if it is being replaced, the next one.
+    /// The current connection; waits for the next one while it is being replaced.
     ///
     /// # Errors
-    /// If that takes too long.
+    /// If that takes longer than [`REPLACED`].
     pub(super) async fn current(&self) -> RedisResult<Arc<Connection>> {
         if let State::Connected(connection) = &*self.state.borrow() {
             return Ok(Arc::clone(connection));
@@ -149,20 +146,20 @@ impl Connections {
             return Ok(Arc::clone(connection));
         }
         let why = match &*self.state.borrow() {
-            State::Away(why) => Arc::clone(why),
+            State::Replacing(why) => Arc::clone(why),
             State::Connected(_) => "it has only just come back".into(),
         };
-        Err((ErrorKind::Io, "Redis is away", why.to_string()).into())
+        Err((ErrorKind::Io, "Redis is down", why.to_string()).into())
     }
 
     /// Replaces this connection if an error says that it is useless.
-    pub(super) fn heard(self: &Arc<Self>, connection: &Connection, error: &RedisError) {
-        if is_useless(error) {
+    pub(super) fn replace_if_stale(self: &Arc<Self>, connection: &Connection, error: &RedisError) {
+        if is_stale(error) {
             self.replace(connection.number, &error.to_string());
         }
     }
 
-    /// Replaces the connection of this number, unless somebody has done so already.
+    /// Replaces the connection of this number, unless another task already has.
     fn replace(self: &Arc<Self>, number: u64, why: &str) {
         let mut pause = Duration::ZERO;
         let began = self.state.send_if_modified(|state| match state {
@@ -172,7 +169,7 @@ impl Connections {
                 if connection.made.elapsed() < longest * 2 {
                     pause = longest;
                 }
-                *state = State::Away(why.into());
+                *state = State::Replacing(why.into());
                 true
             }
             _ => false,
@@ -186,7 +183,7 @@ impl Connections {
     /// Makes a connection, checks its server, and records the findings.
     async fn reach(&self, number: u64) -> RedisResult<Connection> {
         let reached = self.reach_server(number).await;
-        // What the server's checks found is recorded already.
+        // The verdicts of the server's checks are recorded already.
         if let Err(error) = &reached
             && error.kind() != ErrorKind::InvalidClientConfig
         {
@@ -407,7 +404,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration)
     sleep(first).await;
     let [mut pause, longest] = PAUSES;
     loop {
-        // Nobody is left who could want it.
+        // No handle is left.
         let Some(connections) = connections.upgrade() else {
             return;
         };
@@ -421,7 +418,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration)
             Err(error) => {
                 connections
                     .state
-                    .send_replace(State::Away(error.to_string().into()));
+                    .send_replace(State::Replacing(error.to_string().into()));
             }
         }
         drop(connections);
@@ -430,7 +427,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration)
     }
 }
 
-/// Replaces the connection when the Sentinels name another primary: the one before may be alive, and take what is lost.
+/// Replaces the connection when the Sentinels name another primary: the old one may be alive and accept writes that are lost.
 async fn watch_primary(connections: Weak<Connections>) {
     loop {
         sleep(LOOK_EVERY).await;
@@ -439,7 +436,7 @@ async fn watch_primary(connections: Weak<Connections>) {
         };
         let current = match &*connections.state.borrow() {
             State::Connected(connection) => Arc::clone(connection),
-            State::Away(_) => continue,
+            State::Replacing(_) => continue,
         };
         let found = timeout(CONNECT, connections.primary()).await;
         // A healthy connection is not replaced because a few Sentinels are late, or behind.
@@ -454,12 +451,12 @@ async fn watch_primary(connections: Weak<Connections>) {
     }
 }
 
-/// Whether an error says that its connection leads to a server that is of no use, or to none.
-fn is_useless(error: &RedisError) -> bool {
+/// Whether an error says that the connection leads to a wrong server, or to none.
+fn is_stale(error: &RedisError) -> bool {
     error.is_timeout() || error.is_unrecoverable_error() || is_refused_for_now(error)
 }
 
-/// Whether a server has refused a command because it is not, or not yet, the one to ask: nothing was done.
+/// Whether a server has refused a command because it is not, or not yet, the primary: nothing was done.
 pub fn is_refused_for_now(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
 
@@ -495,7 +492,7 @@ fn tcp() -> TcpSettings {
 
 /// TLS has several implementations; this process uses one.
 fn install_tls() {
-    // Somebody else has done so.
+    // Installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 

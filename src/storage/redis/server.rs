@@ -22,10 +22,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Asks.
-    ///
     /// # Errors
-    /// If there is no answer.
+    /// If the server does not answer.
     pub(super) async fn of(connection: &mut impl ConnectionLike) -> RedisResult<Self> {
         let mut server = Self {
             info: permitted(redis::cmd("INFO").query_async(connection).await)?,
@@ -119,7 +117,7 @@ impl Server {
         self.field("cluster_enabled") == Some("1")
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id").unwrap_or("unknown")
     }
@@ -215,7 +213,7 @@ mod tests {
                 [Passed, Passed, Failed, Unchecked],
                 Some("maxmemory-policy: it is allkeys-lru"),
             ),
-            // A server of another kind, or a user who may not ask.
+            // Another server, or the ACL forbids the command.
             (
                 String::new(),
                 [Passed, Unchecked, Unchecked, Unchecked],

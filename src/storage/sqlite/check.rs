@@ -1,8 +1,8 @@
-//! Checking a database's files on request: all that can be verified, and what cannot.
+//! Checks a database's files on request.
 //!
-//! Without a server everything is checked, the engine's own structures and the desk's rows included. A running server checks
-//! its files page by page against their checksums, and its log; it takes turns with the writer, a quarter of a megabyte at a
-//! time. The turns are not fair: the writer may wait until a check is through.
+//! Without a server everything is checked, including the engine's own structures and the desk's rows. A running server checks its
+//! WAL, and its files page by page against their checksums; it takes turns with the writer, a quarter of a megabyte at a time. The
+//! lock is not fair: the writer may wait until a check is finished.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -15,59 +15,45 @@ use super::connection::File;
 use super::integrity::{Extent, Fault, Integrity, lock};
 use super::{Database, metrics};
 
-/// Something that holds in every file of a desk.
+/// An invariant of a desk's rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Invariant {
-    /// What holds.
     pub name: &'static str,
-    /// A query that has a row only if it does not.
+    /// A query that returns a row only if the invariant is broken.
     pub broken: &'static str,
 }
 
-/// What one check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is checked while no server runs.
+    /// Only checked while no server runs.
     Skipped,
-    /// It is as it should be.
     Good,
-    /// That could not be found out.
+    /// It could not be found out.
     Unchecked,
-    /// It is not as it should be.
     Damaged,
 }
 
-/// A check, and what it came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was checked.
     pub check: &'static str,
-    /// What it came to.
     pub verdict: Verdict,
-    /// How much was looked at, what was found, or why nothing was.
+    /// How much was read, what was found, or why nothing was.
     pub detail: String,
 }
 
-/// What the checks of one database came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The database's name.
     pub database: String,
-    /// Check by check.
     pub findings: Vec<Finding>,
-    /// How long it took.
     pub took_ms: u64,
 }
 
-/// What is checked where no server runs.
+/// What is checked while no server runs.
 #[derive(Debug)]
 pub struct Offline<'a> {
-    /// The file.
     pub path: PathBuf,
-    /// The desk's application id.
     pub application: i32,
-    /// What holds in it.
     pub invariants: &'a [Invariant],
 }
 
@@ -105,7 +91,7 @@ impl Finding {
         Self::new(check, Verdict::Unchecked, detail)
     }
 
-    /// Of pages, log and head together.
+    /// Pages, WAL and head together.
     fn of_files(checked: Result<Extent, Fault>) -> Self {
         match checked {
             Ok(Extent {
@@ -113,7 +99,7 @@ impl Finding {
                 frames,
                 commits,
             }) => {
-                let detail = format!("{pages} pages, {frames} frames in the log, commit {commits}");
+                let detail = format!("{pages} pages, {frames} frames in the WAL, commit {commits}");
                 Self::good(FILES, detail)
             }
             Err(Fault::Damaged(detail)) => Self::damaged(FILES, detail),
@@ -126,8 +112,8 @@ impl Finding {
 }
 
 impl Offline<'_> {
-    /// Checks everything. No server may be running on the file. Nothing is changed; reading may leave an empty log and its
-    /// index behind.
+    /// Checks everything. No server may be running on the file. Changes nothing; reading may leave an empty WAL and its index
+    /// behind.
     pub fn check(&self) -> Report {
         let began = Instant::now();
         Report {
@@ -147,7 +133,7 @@ impl Offline<'_> {
             }
             Ok(None) => findings.push(Finding::unchecked(
                 FILES,
-                "there is no checksum file: a server that opens it makes one",
+                "there is no checksum file: a server that opens it creates one",
             )),
             Err(fault) => findings.push(Finding::of_files(Err(fault))),
         }
@@ -155,7 +141,7 @@ impl Offline<'_> {
             .iter()
             .all(|found| found.verdict != Verdict::Damaged);
         if !sound {
-            // The engine would take a damaged log for a short one.
+            // The engine would take a damaged WAL for a short one.
             let others = [STRUCTURE, REFERENCES, ROWS];
             let skipped = |check| Finding::unchecked(check, "the files are damaged");
             findings.extend(others.map(skipped));
@@ -181,19 +167,19 @@ impl Offline<'_> {
         for invariant in self.invariants {
             match broken(&invariant) {
                 Ok(false) => {}
-                Ok(true) => return Finding::damaged(ROWS, format!("not so: {}", invariant.name)),
+                Ok(true) => return Finding::damaged(ROWS, format!("broken: {}", invariant.name)),
                 Err(error) => return Finding::unchecked(ROWS, error.to_string()),
             }
         }
         match self.invariants.len() {
-            0 => Finding::good(ROWS, "nothing is known that must hold"),
+            0 => Finding::good(ROWS, "no invariants are known"),
             1 => Finding::good(ROWS, self.invariants[0].name),
             many => Finding::good(ROWS, format!("{many} invariants hold")),
         }
     }
 }
 
-/// A check by a query that has bad rows only if something is wrong.
+/// A check by a query that returns bad rows only if something is wrong.
 fn rows_of(
     check: &'static str,
     connection: &Connection,
@@ -208,7 +194,7 @@ fn rows_of(
             .transpose()
     };
     match first() {
-        // It puts the name of the database before what it found, on a line of its own.
+        // The engine puts the name of the database on a line before the finding.
         Ok(Some(row)) if is_bad(&row) => {
             Finding::damaged(check, row.lines().last().unwrap_or_default())
         }
@@ -218,9 +204,9 @@ fn rows_of(
 }
 
 impl Database {
-    /// Checks the files while they are in use: pages and log against their checksums. Blocks for as long as reading the file
-    /// takes. Of several callers one checks at a time. What is found is shown by [`Database::state`], and by the gauges;
-    /// after damage nothing is kept or read until a check finds none.
+    /// Checks the files while they are in use: pages and WAL against their checksums. Blocking: reads the whole file.
+    /// Concurrent callers take turns. [`Database::state`] and the gauges show the result; after damage writes and reads fail
+    /// until a check finds none.
     pub fn check(&self) -> Report {
         let turn = self.inner.checking.lock();
         let _turn = turn.unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +237,7 @@ impl Database {
         }
     }
 
-    /// Nothing if the database is closed.
+    /// None if the database is closed.
     fn check_files(&self) -> Option<Result<Extent, Fault>> {
         let mut next = Some(1);
         while let Some(first) = next {
@@ -260,7 +246,7 @@ impl Database {
             next = match integrity.check_some(first) {
                 Ok(next) => next,
                 Err(fault) => {
-                    // Else the next process would copy the log over it.
+                    // Otherwise the next process would checkpoint the WAL over it.
                     let _ = integrity.verify_again();
                     return Some(Err(fault));
                 }

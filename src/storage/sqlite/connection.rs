@@ -1,5 +1,3 @@
-//! Connections to one file, and how they are set up.
-
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,24 +10,22 @@ use rusqlite::{Connection, OpenFlags};
 use crate::storage::directory::sync_parent;
 use crate::storage::place::Place;
 
-/// How long somebody else's lock on the file is waited for: an operator's tool may write to it for a moment.
+/// Timeout for another process's lock on the file: an operator's tool may write to it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
-/// Statements that stay prepared per connection: a desk's, and those around them.
+/// Prepared statements cached per connection: a desk's and the storage's own.
 const STATEMENTS: usize = 64;
-/// What the log before the file is cut to once it was copied into the file, in bytes. The writer copies it
-/// after [`CHECKPOINT_AFTER`] pages, which are as much.
-pub(super) const LOG_MAX: u64 = 8 << 20;
-/// Frames after which the log is copied into the file. The engine would do so after 1000; a checkpoint has one flush more than
-/// the engine's, that of the checksums, and half as many of them cost less.
+/// The WAL is truncated to this size after a checkpoint, in bytes: as much as [`CHECKPOINT_AFTER`] pages.
+pub(super) const WAL_LIMIT_BYTES: u64 = 8 << 20;
+/// Frames after which the WAL is checkpointed. The engine's default is 1000; a checkpoint here has one flush more, that of the
+/// checksums, so half as many of them cost less.
 pub(super) const CHECKPOINT_AFTER: u32 = 2000;
 
-/// A database's file.
 #[derive(Debug, Clone)]
 pub(super) struct File {
     pub(super) path: PathBuf,
-    /// Files that must stay where they are for as long as this one is open.
-    pub(super) beside: Arc<[Place]>,
-    /// A disk as small as a test wants it, in pages; 0: as large as it is. Connections learn of it when they are opened.
+    /// Files that must not move while this one is open.
+    pub(super) pinned: Arc<[Place]>,
+    /// A test's disk size in pages; 0: unlimited. Read when a connection is opened.
     #[cfg(test)]
     pub(super) pages_max: Arc<std::sync::atomic::AtomicU32>,
 }
@@ -38,20 +34,20 @@ impl File {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            beside: Arc::default(),
+            pinned: Arc::default(),
             #[cfg(test)]
             pages_max: Arc::default(),
         }
     }
 
-    /// A connection that leaves everything as it is unless it is told to write. Makes an empty file if there is none.
+    /// A connection that changes nothing by itself. Creates an empty file if there is none.
     pub(super) fn touch(&self) -> rusqlite::Result<Connection> {
         let create = OpenFlags::SQLITE_OPEN_CREATE;
         make(&self.path);
         connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE | create)
     }
 
-    /// The writer's connection. The file must be there: one that vanished is not replaced by an empty one.
+    /// The writer's connection. The file must exist: a vanished file is not replaced by an empty one.
     pub(super) fn writer(&self) -> rusqlite::Result<Connection> {
         let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         set_up_writer(&connection)?;
@@ -63,40 +59,37 @@ impl File {
         Ok(connection)
     }
 
-    /// A reader's connection.
     pub(super) fn reader(&self) -> rusqlite::Result<Connection> {
         let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.pragma_update(None, "query_only", true)?;
-        // The first read maps the log's index; from now on no space on the disk is needed for it.
+        // The first read maps the WAL's index; from now on it needs no disk space.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     }
 
-    /// Where its log is.
-    pub(super) fn log(&self) -> PathBuf {
-        beside(&self.path, "-wal")
+    pub(super) fn wal(&self) -> PathBuf {
+        with_suffix(&self.path, "-wal")
     }
 
-    /// Where its checksums are: see [`super::sums`].
+    /// See [`super::sums`].
     pub(super) fn sums(&self) -> PathBuf {
-        beside(&self.path, "-sums")
+        with_suffix(&self.path, "-sums")
     }
 
-    /// The log's length now, in bytes.
-    pub(super) fn log_length(&self) -> u64 {
-        std::fs::metadata(self.log()).map_or(0, |log| log.len())
+    /// The WAL's length now, in bytes.
+    pub(super) fn wal_length(&self) -> u64 {
+        std::fs::metadata(self.wal()).map_or(0, |wal| wal.len())
     }
 }
 
-/// A file whose name is this one's with something behind it.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.to_owned().into_os_string();
     path.push(ending);
     path.into()
 }
 
-/// Makes an empty file that only this user can read; the engine gives its log the same mode. If that fails, the engine will
-/// say why when it opens the file.
+/// Creates an empty file that only this user can read; the engine gives its WAL the same mode. If this fails, the engine
+/// reports why when it opens the file.
 pub(super) fn make(path: &Path) {
     let mut new = OpenOptions::new();
     if new
@@ -110,28 +103,29 @@ pub(super) fn make(path: &Path) {
     }
 }
 
-/// Makes a connection the writer's. Returns the journal that is used; anything but `wal` is of no use here.
+/// Sets up the writer's connection. Returns the journal mode; only `wal` is usable.
 pub(super) fn set_up_writer(connection: &Connection) -> rusqlite::Result<String> {
     let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    // FULL flushes the log with every commit: what was answered survives a power cut. Checkpoints are the writer's own: see
+    // FULL flushes the WAL with every commit: what was answered survives a power cut. The writer checkpoints itself: see
     // [`super::integrity`].
     connection.execute_batch(&format!(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {LOG_MAX};
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};
          PRAGMA wal_autocheckpoint = 0;"
     ))?;
-    // In a new file the change of the journal stays a transaction until something is read; no checkpoint is possible before.
+    // In a new file the change of the journal mode is an open transaction until something is read; no checkpoint is possible
+    // before.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(mode)
 }
 
-/// What all connections have in common. No memory map: an error of the disk would be a signal instead of a result.
-/// 8 MB of cache each hold the inner pages of some gigabytes.
+/// Settings of all connections. No memory map: an I/O error would be a signal instead of a result. 8 MB of cache hold the inner
+/// pages of some gigabytes.
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Else a statement that could use a partial index is prepared anew whenever what is bound to it changes.
+    // Otherwise a statement that could use a partial index is prepared again whenever its parameters change.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    // The log is copied by the writer alone, and never into a file that may be damaged.
+    // Only the writer checkpoints, and never into a file that may be damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch(
@@ -140,7 +134,7 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The connection; opened again if there is none.
+/// The connection; opened if there is none.
 pub(super) fn connected(
     connection: &mut Option<Connection>,
     open: impl FnOnce() -> rusqlite::Result<Connection>,
@@ -152,20 +146,19 @@ pub(super) fn connected(
     Ok(connection.insert(opened))
 }
 
-/// Runs a statement that stays prepared.
 pub(super) fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([])?;
     Ok(())
 }
 
-/// Lets the log vanish with the last connection, which this one is. It must be empty: see [`cut_log`].
-pub(super) fn drop_log(connection: &Connection) -> rusqlite::Result<()> {
+/// Lets the engine remove the WAL with the last connection, which this one is. It must be empty: see [`checkpoint_truncate`].
+pub(super) fn remove_wal_on_close(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(())
 }
 
-/// Cuts off a log that was copied into the file, checksums included. True if nobody was in the way.
-pub(super) fn cut_log(connection: &Connection) -> rusqlite::Result<bool> {
+/// Truncates a WAL that was checkpointed, checksums included. True unless a reader blocked it.
+pub(super) fn checkpoint_truncate(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         Ok(row.get::<_, i64>(0)? == 0)
     })

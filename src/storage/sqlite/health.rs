@@ -1,4 +1,4 @@
-//! What the writer and the handles both look at: the version, and whether the engine keeps what it is given.
+//! State that the writer and the handles share: the version, and whether writes succeed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,14 +7,14 @@ use tracing::{error, info};
 use super::error::Failure;
 use crate::storage::{Condition, State};
 
-/// Shared by the writer, who sets it, and the handles, who ask.
+/// Set by the writer, read by the handles.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// The database's name in the log.
+    /// The database's name in logs.
     pub(super) name: String,
     version: AtomicU64,
     condition: Condition,
-    /// Whether the files are what was acknowledged, as far as they were checked.
+    /// Whether the checks so far found no damage.
     sound: Condition,
 }
 
@@ -36,7 +36,7 @@ impl Health {
         self.condition.is_healthy() && self.is_sound()
     }
 
-    /// Whether the engine keeps what it is given, damage that a check has found apart.
+    /// Whether the engine accepts writes, apart from damage that a check has found.
     pub(super) fn works_so_far(&self) -> bool {
         self.condition.is_healthy()
     }
@@ -49,47 +49,47 @@ impl Health {
         self.condition.state()
     }
 
-    /// Whether no check has found damage. While one has, nothing is kept or read.
+    /// Whether no check has found damage. After damage, writes and reads fail.
     pub(super) fn is_sound(&self) -> bool {
         self.sound.is_healthy()
     }
 
-    /// A check has found the files to be what was acknowledged.
+    /// A check has found no damage.
     pub(super) fn found_sound(&self) {
         if self.sound.works() {
             info!(database = self.name, "the files are sound again");
         }
     }
 
-    /// Damage was found. Says so once. What was rendered before is stale from then on: no page of a damaged desk is answered
-    /// from memory.
+    /// Damage was found; logged once. Makes cached responses stale, so that a damaged desk is never answered from memory.
     pub(super) fn found_damaged(&self, detail: &str) {
         if self.sound.fails(format!("the files are damaged: {detail}")) {
             error!(
                 database = self.name,
-                detail, "the files are damaged: nothing is kept or read until they are repaired"
+                detail,
+                "the files are damaged: reads and writes are refused until they are repaired"
             );
         }
-        // After that: whoever sees this version reads nothing.
+        // Last: who sees this version reads nothing.
         self.changed();
     }
 
-    /// A commit changed something. Called before its answers are sent, and whatever they are.
+    /// A commit changed something. Called before its answers are sent, whatever they are.
     pub(super) fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The engine has kept something. Tells so once.
+    /// A commit succeeded. Logged once.
     pub(super) fn works(&self) {
         if self.condition.works() {
             info!(database = self.name, "the storage works again");
         }
     }
 
-    /// The engine has failed. Tells so once, however many operations it concerns.
+    /// The engine has failed. Logged once, however many operations failed.
     pub(super) fn fails(&self, error: &Failure) {
         if self.condition.fails(error) {
-            error!(database = self.name, %error, "the storage does not work: nothing is kept until it does");
+            error!(database = self.name, %error, "the storage is down: writes fail until it works again");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! Whether the files are what was acknowledged: the database file by a checksum per page, its log by the last commit that
-//! was noted before its operations were answered.
+//! Whether the files have everything that was acknowledged: the database file by a checksum per page, the WAL by the last
+//! commit that was noted before its operations were answered.
 //!
 //! ```text
-//!   commit      engine: frames into the log, flush     then here: the log's last commit into the head, then the answers
-//!   checkpoint  engine: pages into the file, flush     then here: their checksums, flush; only then is the log begun anew
-//!   opening     here: log as far as the head says? pages as their checksums say, except those in the log?  then the engine
+//!   commit      engine: frames into the WAL, flush     then here: the WAL's last commit into the head, then the answers
+//!   checkpoint  engine: pages into the file, flush     then here: their checksums, flush; only then is the WAL reset
+//!   opening     here: WAL as far as the head says? pages as their checksums say, except those in the WAL?  then the engine
 //! ```
 //!
-//! - The head is written without a flush: the end of the process takes nothing of it. A power cut may take what was noted
-//!   since the last checkpoint, and never what the log has.
-//! - Checkpoints are the writer's, never the engine's own: else the log could be begun anew before the checksums are there.
-//! - The database file stays open for as long as the engine has it open: with the first descriptor of a file that a
-//!   process closes, it loses all its locks on it.
+//! - The head is written without a flush: it survives the end of the process. A power cut may lose what was noted since the last
+//!   checkpoint, and never what the WAL has.
+//! - Only the writer checkpoints, never the engine: otherwise the WAL could be reset before the checksums are written.
+//! - The database file stays open for as long as the engine has it open: when a process closes any descriptor of a file, it loses
+//!   all its locks on it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File as Bytes, OpenOptions};
@@ -24,47 +24,47 @@ use tracing::warn;
 
 use super::connection::File;
 use super::error::{Failure, OpenError};
-use super::log::{self, Log, Mark};
-use super::sums::{Head, LogState, Sums, follows, sum};
+use super::sums::{Head, Sums, WalState, follows, sum};
+use super::wal::{self, Mark, Wal};
 use crate::storage::place::{Displaced, Place};
 
-/// Bytes of the database file that are read at once.
+/// Bytes of the database file per read.
 const READ_AT_ONCE: u32 = 256 << 10;
-/// Fields of the database file's header, in bytes: its page size and its application id.
+/// Offsets in the database file's header: its page size and its application id.
 const PAGE_SIZE_AT: u64 = 16;
 const APPLICATION_AT: u64 = 68;
 
-/// What helps where nothing is damaged.
+/// The hint if nothing is damaged.
 const ON_PURPOSE: &str =
     "if another program wrote to the database on purpose, remove its `-sums` file";
 
-/// Its log has a page that was damaged in the file, and perhaps before it was changed: nobody can tell any more.
-const SUSPECT: &str = "a page was damaged in the file before the log was copied over it";
+/// The WAL has a page that was damaged in the file, possibly before it was changed: unknown which.
+const PAGE_DAMAGED: &str = "a page was damaged in the file before the WAL was checkpointed";
 
-/// Follows a database's files. The writer has it for moments; whoever checks the files takes turns with it.
+/// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
 
-/// What is known of a database's files.
+/// The verified state of a database's files.
 #[derive(Debug)]
 pub(super) struct Integrity {
     name: String,
     file: File,
     database: Bytes,
-    /// Nothing until there is one.
-    log: Option<Bytes>,
+    /// None until there is one.
+    wal: Option<Bytes>,
     sums: Sums,
     places: Vec<Place>,
-    /// The database file is as the checksums say, all of it: nothing was copied into it since.
+    /// Nothing was checkpointed since the checksums were written: they cover the whole database file.
     sealed: bool,
-    /// A complete checkpoint whose checksums could not be written yet. Nothing may be committed before.
+    /// Checksums of a complete checkpoint are not written yet. Nothing may be committed before.
     owed: bool,
-    /// Another program began the log anew: all checksums are to be computed again.
+    /// Another program reset the WAL: all checksums must be computed again.
     overtaken: bool,
-    /// Pages that may be half new in the file, for a checkpoint was interrupted; the log has them.
+    /// Pages that may be torn in the file, since a checkpoint was interrupted; the WAL has them.
     unsure: HashSet<u32>,
 }
 
-/// How much a check has looked at.
+/// How much a check has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) pages: u32,
@@ -72,14 +72,13 @@ pub(super) struct Extent {
     pub(super) commits: u64,
 }
 
-/// Why the files are not what was acknowledged.
+/// Why the files do not have what was acknowledged.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A sentence's part: what was found.
+    /// Part of a sentence: what was found.
     Damaged(String),
-    /// The checksum file is another database's.
+    /// The checksum file is of another database.
     Foreign,
-    /// They cannot be read.
     Unreadable(io::Error),
 }
 
@@ -109,11 +108,11 @@ impl Fault {
 }
 
 impl Integrity {
-    /// Examines the files before the engine opens them; changes nothing. Nothing if there are no checksums: the file is new,
-    /// or older than they are. Reads all of the file.
+    /// Examines the files before the engine opens them; changes nothing. Reads the whole file. None if there are no checksums:
+    /// the file is new, or older than they are.
     ///
     /// # Errors
-    /// If something of what was acknowledged is missing or damaged.
+    /// If acknowledged data is missing or damaged.
     pub(super) fn examine(file: &File, application: i32) -> Result<Option<(Self, Extent)>, Fault> {
         let Some(sums) = Sums::open(&file.sums())? else {
             return Ok(None);
@@ -126,32 +125,32 @@ impl Integrity {
             return Err(Fault::Foreign);
         }
         if sums.head.damaged {
-            return Fault::damaged(SUSPECT);
+            return Fault::damaged(PAGE_DAMAGED);
         }
-        let log = open(&file.log())?;
-        let whole = log.as_ref().map(Log::read).transpose()?.flatten();
-        check_log(&sums.head, whole.as_ref())?;
-        let mut examined = Self::new(file, database, log, sums)?;
+        let wal = open(&file.wal())?;
+        let whole = wal.as_ref().map(Wal::read).transpose()?.flatten();
+        check_wal(&sums.head, whole.as_ref())?;
+        let mut examined = Self::new(file, database, wal, sums)?;
         examined.check_length(whole.as_ref())?;
         let pages = whole
             .as_ref()
-            .map_or(examined.head().pages, |log| log.pages);
+            .map_or(examined.head().pages, |wal| wal.pages);
         let none = HashMap::new();
-        let in_log = whole.as_ref().map_or(&none, |log| &log.last_frames);
+        let in_wal = whole.as_ref().map_or(&none, |wal| &wal.last_frames);
         let mut first = 1;
         while first <= pages {
-            first = examined.check_pages(first, pages, in_log)?;
+            first = examined.check_pages(first, pages, in_wal)?;
         }
-        examined.unsure = in_log.keys().copied().collect();
+        examined.unsure = in_wal.keys().copied().collect();
         let extent = Extent {
             pages,
-            frames: whole.map_or(0, |log| log.end().frames),
+            frames: whole.map_or(0, |wal| wal.end().frames),
             commits: examined.head().commits,
         };
         Ok(Some((examined, extent)))
     }
 
-    /// Computes the checksums of a file that has none. Everything must be in the file, and nothing in the log.
+    /// Computes the checksums of a file that has none. The WAL must be empty.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -163,21 +162,21 @@ impl Integrity {
             application,
             page_size,
             pages: u32::try_from(pages).unwrap_or(u32::MAX),
-            log: LogState::Opening,
+            wal: WalState::Opening,
             damaged: false,
             commits: 0,
         };
         let sums = create(file, &database, head)?;
-        let log = open(&file.log())?;
-        Self::new(file, database, log, sums)
+        let wal = open(&file.wal())?;
+        Self::new(file, database, wal, sums)
     }
 
-    fn new(file: &File, database: Bytes, log: Option<Bytes>, sums: Sums) -> io::Result<Self> {
+    fn new(file: &File, database: Bytes, wal: Option<Bytes>, sums: Sums) -> io::Result<Self> {
         let mut new = Self {
             name: super::metrics::name(&file.path),
             file: file.clone(),
             database,
-            log,
+            wal,
             sums,
             places: Vec::new(),
             sealed: false,
@@ -202,103 +201,102 @@ impl Integrity {
     /// # Errors
     /// See [`Displaced`].
     pub(super) fn in_place(&self) -> Result<(), Displaced> {
-        let beside = self.file.beside.iter();
-        self.places.iter().chain(beside).try_for_each(Place::check)
+        let pinned = self.file.pinned.iter();
+        self.places.iter().chain(pinned).try_for_each(Place::check)
     }
 
-    /// Whether the database is where it was opened, and what holds its directory: what is moved, removed or replaced as a
-    /// whole. After each commit that is enough; its log and its checksums are looked at each second. (To look at a file that
-    /// is written with every commit makes the file system keep its times exactly, and store them with each flush of it:
-    /// a fifth of a commit.)
+    /// Checks the database file and the directory's lock: a directory that is moved, removed or replaced as a whole. Called
+    /// after each commit; WAL and checksums are checked each second. (`stat` on a file that is written with every commit makes
+    /// the file system store exact times with each flush: a fifth of a commit.)
     ///
     /// # Errors
     /// See [`Displaced`].
     fn database_in_place(&self) -> Result<(), Displaced> {
         let database = self.places.iter().take(1);
         database
-            .chain(&*self.file.beside)
+            .chain(&*self.file.pinned)
             .try_for_each(Place::check)
     }
 
-    /// A commit may be acknowledged from now on: it is noted, and its database is still where it was.
+    /// Permits the acknowledgement of a commit: it is noted, and its database was not moved.
     ///
     /// # Errors
-    /// If that cannot be noted, or the database is elsewhere.
+    /// If it cannot be noted, or the database was moved.
     pub(super) fn acknowledge(&mut self, connection: &Connection) -> Result<(), Failure> {
         self.committed(connection)?;
         Ok(self.database_in_place()?)
     }
 
-    /// The engine has the file open, and is about to write for the first time.
+    /// The engine has opened the file and is about to write for the first time.
     ///
     /// # Errors
     /// If that cannot be noted.
     pub(super) fn begin(&mut self, connection: &Connection) -> Result<(), Failure> {
         match self.checkpoint(connection, Mode::Passive) {
             Ok(_) => {}
-            // On a full disk the log stays as it is, and goes on.
+            // On a full disk the WAL stays as it is and grows.
             Err(Failure::Engine(error)) => {
-                warn!(database = self.name, %error, "the log was not copied into the file");
+                warn!(database = self.name, %error, "the WAL was not checkpointed");
             }
-            // Copied, perhaps, and without checksums: nothing may be written before they are there.
+            // The WAL may be checkpointed without checksums: nothing may be written before they are.
             Err(failure) => return Err(failure),
         }
         if frames(connection)?.0 == 0 {
-            // Its salts will be random ones.
-            self.note(LogState::Opening)?;
+            // The next WAL's salts are random.
+            self.note(WalState::Opening)?;
             self.sums.flush().map_err(Failure::Sums)?;
         }
         Ok(())
     }
 
-    /// Notes what the engine has committed. Called before the commit is answered.
+    /// Notes the engine's last commit. Called before the commit is answered.
     ///
     /// # Errors
-    /// If that cannot be noted: nothing is acknowledged then.
+    /// If it cannot be noted: then nothing is acknowledged.
     pub(super) fn committed(&mut self, connection: &Connection) -> Result<(), Failure> {
         let (frames, _) = frames(connection)?;
         if frames == 0 {
             return Ok(());
         }
-        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
-        match self.head().log {
-            LogState::Open { mark: last, .. } if last == mark => return Ok(()),
-            log if log.is_overtaken_by(&mark) => {
+        let mark = self.end_of_wal(frames).map_err(Failure::Sums)?;
+        match self.head().wal {
+            WalState::Open { mark: last, .. } if last == mark => return Ok(()),
+            wal if wal.is_overtaken_by(&mark) => {
                 warn!(
                     database = self.name,
-                    "another program has begun the log anew; all checksums are computed again"
+                    "another program has reset the WAL; all checksums are computed again"
                 );
                 self.overtaken = true;
             }
             _ => {}
         }
         let copied = false;
-        self.note(LogState::Open { mark, copied })
+        self.note(WalState::Open { mark, copied })
     }
 
-    fn end_of_log(&mut self, frames: u32) -> io::Result<Mark> {
-        if self.log.is_none() {
-            self.log = open(&self.file.log())?;
+    fn end_of_wal(&mut self, frames: u32) -> io::Result<Mark> {
+        if self.wal.is_none() {
+            self.wal = open(&self.file.wal())?;
             self.find_places()?;
         }
-        let log = self.log.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        Ok(log::commit(log, self.head().page_size, frames)?.0)
+        let wal = self.wal.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(wal::commit(wal, self.head().page_size, frames)?.0)
     }
 
-    fn note(&mut self, log: LogState) -> Result<(), Failure> {
+    fn note(&mut self, wal: WalState) -> Result<(), Failure> {
         let head = self.head();
         let head = Head {
-            log,
+            wal,
             commits: head.commits + 1,
             ..head
         };
         self.sums.write_head(head).map_err(Failure::Sums)
     }
 
-    /// Frames in the log, as was noted last, that may have to be copied.
+    /// Frames in the WAL, as noted last, that a checkpoint may have to copy.
     pub(super) fn frames_noted(&self) -> u32 {
-        match self.head().log {
-            LogState::Open {
+        match self.head().wal {
+            WalState::Open {
                 mark,
                 copied: false,
             } => mark.frames,
@@ -306,11 +304,11 @@ impl Integrity {
         }
     }
 
-    /// Copies the log into the file, and notes the checksums of what was copied. False if a reader was in the way of some of
-    /// it; nothing is lost then, and the log goes on.
+    /// Checkpoints the WAL and writes the checksums of the copied pages. False if a reader blocked part of it; the WAL then
+    /// grows.
     ///
     /// # Errors
-    /// If the engine fails, or the checksums cannot be written; or if what would be overwritten is damaged.
+    /// If the engine fails, the checksums cannot be written, or a page that would be overwritten is damaged.
     pub(super) fn checkpoint(
         &mut self,
         connection: &Connection,
@@ -341,23 +339,23 @@ impl Integrity {
         Ok(true)
     }
 
-    /// Before the log is copied into the file: what is overwritten must be what was written. The engine may have read a damaged
-    /// page, changed it, and put it into the log, damage included; once copied, it would have a checksum of its own.
+    /// Before a checkpoint, verifies the pages that it overwrites. The engine may have read a damaged page, changed it, and
+    /// logged it with the damage; once copied, that page would have a valid checksum.
     fn verify_file(&mut self, frames: u32) -> Result<(), Failure> {
         if self.head().damaged {
-            return Err(Failure::Found(SUSPECT.to_owned()));
+            return Err(Failure::Found(PAGE_DAMAGED.to_owned()));
         }
         if frames == 0 || self.overtaken {
             return Ok(());
         }
-        let mark = self.end_of_log(frames).map_err(Failure::Sums)?;
-        if self.head().log.is_overtaken_by(&mark) {
+        let mark = self.end_of_wal(frames).map_err(Failure::Sums)?;
+        if self.head().wal.is_overtaken_by(&mark) {
             return Ok(());
         }
-        let Some(log) = &self.log else {
+        let Some(wal) = &self.wal else {
             return Ok(());
         };
-        match self.verify(log, frames) {
+        match self.verify(wal, frames) {
             Ok(()) => Ok(()),
             Err(Fault::Unreadable(reason)) => Err(Failure::Sums(reason)),
             Err(Fault::Foreign) => Err(Failure::Damaged),
@@ -367,23 +365,23 @@ impl Integrity {
                     damaged,
                     ..self.head()
                 };
-                // Without it this process knows, and the next one may not.
+                // If this fails, this process knows of the damage, but the next one may not.
                 let noted = self.sums.write_head(head).and_then(|()| self.sums.flush());
                 if let Err(error) = noted {
-                    warn!(database = self.name, %error, "damage was found, and could not be noted");
+                    warn!(database = self.name, %error, "damage was found, and could not be stored");
                 }
                 Err(Failure::Found(detail))
             }
         }
     }
 
-    /// Whether what the log is going to be copied over is damaged. If so, it is noted.
+    /// Verifies the pages that the next checkpoint overwrites, and notes damage.
     ///
     /// # Errors
-    /// If it is, or cannot be read.
+    /// If one is damaged, or cannot be read.
     pub(super) fn verify_again(&mut self) -> Result<(), Failure> {
-        match self.head().log {
-            LogState::Open {
+        match self.head().wal {
+            WalState::Open {
                 mark,
                 copied: false,
             } => self.verify_file(mark.frames),
@@ -391,18 +389,18 @@ impl Integrity {
         }
     }
 
-    /// Each page in these frames is in the file as its checksum says, or as one of the frames has it.
-    fn verify(&self, log: &Bytes, frames: u32) -> Result<(), Fault> {
+    /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it.
+    fn verify(&self, wal: &Bytes, frames: u32) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
         } = self.head();
         let is_sure = |page: &u32| *page <= pages && !self.unsure.contains(page);
-        let last_frames = log::last_frames(log, page_size, frames)?;
+        let last_frames = wal::last_frames(wal, page_size, frames)?;
         let mut others = HashMap::new();
         let mut bytes = vec![0; page_size as usize];
         for page in last_frames.into_keys().filter(is_sure) {
             let Some(expected) = self.sums.pages(page, 1)? else {
-                return Fault::damaged("its `-sums` file was cut off");
+                return Fault::damaged("its `-sums` file is truncated");
             };
             let found = sum_of(&self.database, page, &mut bytes)?;
             if expected != [found] {
@@ -412,9 +410,9 @@ impl Integrity {
         if others.is_empty() {
             return Ok(());
         }
-        // Copied before, when a reader was in the way of the rest, or by another program.
+        // Copied before, when a reader blocked the rest, or by another program.
         let mut fewest = pages;
-        log::each(log, page_size, frames, |_, page, length, bytes| {
+        wal::each(wal, page_size, frames, |_, page, length, bytes| {
             if length > 0 {
                 fewest = fewest.min(length);
             }
@@ -422,28 +420,28 @@ impl Integrity {
                 others.remove(&page);
             }
         })?;
-        // The file's end was cut off with a commit, and is in the log again.
+        // A commit truncated the file, and a later one extended it again.
         match others.into_keys().filter(|page| *page <= fewest).min() {
             Some(page) => Fault::damaged(format!(
-                "page {page} is not what was written, and is in the log, too"
+                "page {page} is not what was written, and is in the WAL, too"
             )),
             None => Ok(()),
         }
     }
 
-    /// A checkpoint ended somewhere.
+    /// A checkpoint was interrupted.
     fn interrupted(&mut self, frames: u32) {
         let page_size = self.head().page_size;
         let pages = self
-            .log
+            .wal
             .as_ref()
-            .map(|log| log::last_frames(log, page_size, frames));
+            .map(|wal| wal::last_frames(wal, page_size, frames));
         if let Some(Ok(pages)) = pages {
             self.unsure.extend(pages.into_keys());
         }
     }
 
-    /// Whether the checksums of a complete checkpoint are still to be written; tries once more.
+    /// Whether the checksums of a complete checkpoint are still missing; retries them once.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -454,7 +452,7 @@ impl Integrity {
         Ok(())
     }
 
-    /// Notes the checksums of everything in so many frames, all of which are in the file.
+    /// Writes the checksums of all pages in the first `frames` frames, all of which are in the file.
     fn seal(&mut self, frames: u32) -> Result<(), Failure> {
         self.try_seal(frames).map_err(Failure::Sums)?;
         self.owed = false;
@@ -465,20 +463,20 @@ impl Integrity {
 
     fn try_seal(&mut self, frames: u32) -> io::Result<()> {
         if frames > 0 {
-            // There is a log then, though it may not be open yet.
-            self.end_of_log(frames)?;
+            // The WAL exists, though it may not be open yet.
+            self.end_of_wal(frames)?;
         }
         let mut head = self.head();
-        if let Some(log) = self.log.as_ref().filter(|_| frames > 0) {
-            let (mark, pages) = log::commit(log, head.page_size, frames)?;
-            let last_frames = log::last_frames(log, head.page_size, frames)?;
+        if let Some(wal) = self.wal.as_ref().filter(|_| frames > 0) {
+            let (mark, pages) = wal::commit(wal, head.page_size, frames)?;
+            let last_frames = wal::last_frames(wal, head.page_size, frames)?;
             let mut changed = Vec::with_capacity(last_frames.len());
             let mut bytes = vec![0; head.page_size as usize];
             for (&page, &frame) in last_frames.iter().filter(|(page, _)| **page <= pages) {
-                log::page(log, frame, &mut bytes)?;
+                wal::page(wal, frame, &mut bytes)?;
                 changed.push((page, sum(&bytes)));
             }
-            // Pages that were taken and freed at once are in no frame.
+            // Pages that were allocated and freed at once are in no frame.
             let new = head.pages.saturating_add(1)..=pages;
             for page in new.filter(|page| !last_frames.contains_key(page)) {
                 changed.push((page, sum_of(&self.database, page, &mut bytes)?));
@@ -486,7 +484,7 @@ impl Integrity {
             changed.sort_unstable();
             self.sums.write_pages(&changed)?;
             head.pages = pages;
-            head.log = LogState::Open { mark, copied: true };
+            head.wal = WalState::Open { mark, copied: true };
         }
         if self.overtaken {
             let pages = self.database.metadata()?.len() / u64::from(head.page_size);
@@ -501,61 +499,59 @@ impl Integrity {
         Ok(())
     }
 
-    /// The log is gone, all of it copied: nothing may be written any more.
+    /// The WAL was checkpointed and removed: no more writes.
     ///
     /// # Errors
     /// If that cannot be noted.
     pub(super) fn close(&mut self) -> Result<(), Failure> {
-        self.note(LogState::Closed)?;
+        self.note(WalState::Closed)?;
         self.sums.flush().map_err(Failure::Sums)
     }
 
-    // --- Checking ------------------------------------------------------------------------------------------------
-
-    /// Checks some pages, from this one on, while the engine has the file open. Returns the page to go on with, or nothing at
-    /// the end.
+    /// Checks some pages from `first` on, while the engine has the file open. Returns the next page, or None at the end.
     ///
     /// # Errors
+    /// If a page is damaged.
     /// If something is damaged.
     pub(super) fn check_some(&self, first: u32) -> Result<Option<u32>, Fault> {
         let head = self.head();
-        let mut in_log = HashMap::new();
-        if let (false, LogState::Open { mark, .. }, Some(log)) = (self.sealed, head.log, &self.log)
+        let mut in_wal = HashMap::new();
+        if let (false, WalState::Open { mark, .. }, Some(wal)) = (self.sealed, head.wal, &self.wal)
         {
-            in_log = log::last_frames(log, head.page_size, mark.frames)?;
+            in_wal = wal::last_frames(wal, head.page_size, mark.frames)?;
         }
         if first > head.pages {
             return Ok(None);
         }
-        let next = self.check_pages(first, head.pages, &in_log)?;
+        let next = self.check_pages(first, head.pages, &in_wal)?;
         Ok((next <= head.pages).then_some(next))
     }
 
-    /// Checks the log and the checksum file's head while the engine has the file open.
+    /// Checks the WAL and the checksum file's head while the engine has the file open.
     ///
     /// # Errors
-    /// If something is damaged.
+    /// If they are damaged.
     pub(super) fn check_head(&self) -> Result<Extent, Fault> {
-        // Files that are elsewhere may be as they should be; whether these are the ones to come back, nobody knows.
+        // Files that were moved may be intact, but may not be the ones that come back.
         self.in_place().map_err(io::Error::other)?;
         let head = self.head();
         if !self.sums.has_head()? {
             return Fault::damaged("its `-sums` file is not what was written");
         }
         if head.damaged {
-            return Fault::damaged(SUSPECT);
+            return Fault::damaged(PAGE_DAMAGED);
         }
         let mut frames = 0;
-        // What was copied may be written over at any moment.
-        if let LogState::Open {
+        // Checkpointed frames may be overwritten at any moment.
+        if let WalState::Open {
             mark,
             copied: false,
-        } = head.log
+        } = head.wal
         {
             frames = mark.frames;
-            let whole = self.log.as_ref().map(Log::read).transpose()?.flatten();
+            let whole = self.wal.as_ref().map(Wal::read).transpose()?.flatten();
             if !whole.is_some_and(|whole| whole.reaches(&mark)) {
-                return Fault::damaged(format!("its log is damaged before frame {frames}"));
+                return Fault::damaged(format!("its WAL is damaged before frame {frames}"));
             }
         }
         Ok(Extent {
@@ -565,30 +561,30 @@ impl Integrity {
         })
     }
 
-    /// The file's length, if nothing in the log can have changed it.
-    fn check_length(&self, log: Option<&Log>) -> Result<(), Fault> {
+    /// The file's length, if nothing in the WAL can have changed it.
+    fn check_length(&self, wal: Option<&Wal>) -> Result<(), Fault> {
         let Head {
             page_size, pages, ..
         } = self.head();
         let expected = u64::from(pages) * u64::from(page_size);
         let length = self.database.metadata()?.len();
-        if log.is_none() && length != expected {
+        if wal.is_none() && length != expected {
             return Fault::damaged(format!("{length} bytes long instead of {expected}"));
         }
         Ok(())
     }
 
-    /// Checks pages from `first` on, up to `last` at most, except those that are in the log. Returns the page after.
-    fn check_pages(&self, first: u32, last: u32, in_log: &HashMap<u32, u32>) -> Result<u32, Fault> {
+    /// Checks pages `first..=last`, except those that are in the WAL. Returns the page after.
+    fn check_pages(&self, first: u32, last: u32, in_wal: &HashMap<u32, u32>) -> Result<u32, Fault> {
         let head = self.head();
         let page_size = head.page_size as usize;
         let at_once = (READ_AT_ONCE / head.page_size).max(1);
         let count = at_once.min(last - first + 1);
         let summed = head.pages.saturating_sub(first - 1).min(count);
         let Some(mut sums) = self.sums.pages(first, summed)? else {
-            return Fault::damaged("its `-sums` file was cut off");
+            return Fault::damaged("its `-sums` file is truncated");
         };
-        // Beyond, the file has what was never written, if it is as long as that.
+        // Pages that were never written are zeros, if the file is that long.
         sums.resize(count as usize, sum(&vec![0; page_size]));
         let mut bytes = vec![0; page_size * count as usize];
         let read = read_up_to(
@@ -598,7 +594,7 @@ impl Integrity {
         )?;
         let pages = bytes.chunks_exact(page_size).zip(sums);
         for (page, (bytes, expected)) in (first..).zip(pages) {
-            if in_log.contains_key(&page) {
+            if in_wal.contains_key(&page) {
                 continue;
             }
             let is_there = (page - first + 1) as usize * page_size <= read;
@@ -619,32 +615,31 @@ impl Integrity {
             Place::of(&self.file.path, &self.database)?,
             Place::of(&self.file.sums(), self.sums.file())?,
         ];
-        if let Some(log) = &self.log {
-            self.places.push(Place::of(&self.file.log(), log)?);
+        if let Some(wal) = &self.wal {
+            self.places.push(Place::of(&self.file.wal(), wal)?);
         }
         Ok(())
     }
 }
 
-/// How much a checkpoint insists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// What readers permit at this moment.
+    /// Copies what readers permit now.
     Passive,
-    /// Waits for readers for as long as a connection waits for locks.
+    /// Waits for readers up to the busy timeout.
     Full,
 }
 
-/// The guarded value; nothing that holds the lock leaves it half changed.
+/// Ignores poisoning: no holder of the lock leaves the value half changed.
 pub(super) fn lock(integrity: &Mutex<Integrity>) -> MutexGuard<'_, Integrity> {
     integrity.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Frames in the log, and how many of them were copied.
+/// Frames in the WAL, and how many of them were checkpointed.
 pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
     statement.query_row([], |row| {
-        // -1 where there is no log.
+        // -1 without a WAL.
         let number = |at| {
             let number = row.get::<_, i64>(at);
             number.map(|number| u32::try_from(number).unwrap_or(0))
@@ -653,42 +648,42 @@ pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
     })
 }
 
-/// Whether the log is what the head says.
-fn check_log(head: &Head, log: Option<&Log>) -> Result<(), Fault> {
-    if log.is_some_and(|log| log.page_size() != head.page_size) {
+/// Whether the WAL is what the head says.
+fn check_wal(head: &Head, wal: Option<&Wal>) -> Result<(), Fault> {
+    if wal.is_some_and(|wal| wal.page_size() != head.page_size) {
         return Fault::damaged("its `-wal` file is another database's");
     }
-    match (head.log, log) {
-        (LogState::Opening, _) | (LogState::Closed | LogState::Open { copied: true, .. }, None) => {
+    match (head.wal, wal) {
+        (WalState::Opening, _) | (WalState::Closed | WalState::Open { copied: true, .. }, None) => {
             Ok(())
         }
-        (LogState::Closed, Some(_)) => {
-            Fault::damaged("it was closed without a log, and has a `-wal` file with commits")
+        (WalState::Closed, Some(_)) => {
+            Fault::damaged("it was closed without a WAL, and has a `-wal` file with commits")
         }
-        (LogState::Open { mark, .. }, Some(log)) if log.reaches(&mark) => Ok(()),
-        // A log that was begun after everything had been copied; nothing of it was noted yet.
-        (LogState::Open { mark, copied: true }, Some(log)) if follows(mark.salts, log.salts) => {
+        (WalState::Open { mark, .. }, Some(wal)) if wal.reaches(&mark) => Ok(()),
+        // The WAL was reset after a full checkpoint; no commit of it was noted yet.
+        (WalState::Open { mark, copied: true }, Some(wal)) if follows(mark.salts, wal.salts) => {
             Ok(())
         }
-        (LogState::Open { mark, .. }, None) => Fault::damaged(format!(
+        (WalState::Open { mark, .. }, None) => Fault::damaged(format!(
             "its `-wal` file is missing or damaged, and had {} frames; {ON_PURPOSE}",
             mark.frames
         )),
-        (LogState::Open { mark, .. }, Some(log)) if log.salts == mark.salts => {
+        (WalState::Open { mark, .. }, Some(wal)) if wal.salts == mark.salts => {
             Fault::damaged(format!(
-                "its `-wal` file is whole up to frame {} of {}",
-                log.end().frames,
+                "its `-wal` file is valid up to frame {} of {}",
+                wal.end().frames,
                 mark.frames
             ))
         }
-        (LogState::Open { .. }, Some(_)) => {
+        (WalState::Open { .. }, Some(_)) => {
             Fault::damaged("its `-wal` file is another one than was written")
         }
     }
 }
 
-/// Opens a file to read it; for writing, too, if that is permitted: only then an overlay file system shows the file that is
-/// written to.
+/// Opens a file for reading, and for writing if permitted: only then does an overlay file system show the file that is written
+/// to.
 fn open(path: &Path) -> io::Result<Option<Bytes>> {
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).open(path);
@@ -705,10 +700,10 @@ fn open(path: &Path) -> io::Result<Option<Bytes>> {
     }
 }
 
-/// Whether the file says itself that it is another desk's.
+/// Whether the file's header has another desk's application id.
 fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
     let mut found = [0; 4];
-    if !log::read_at(database, &mut found, APPLICATION_AT)? {
+    if !wal::read_at(database, &mut found, APPLICATION_AT)? {
         return Ok(false);
     }
     let found = i32::from_be_bytes(found);
@@ -717,7 +712,7 @@ fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
 
 fn page_size(database: &Bytes) -> io::Result<u32> {
     let mut size = [0; 2];
-    if !log::read_at(database, &mut size, PAGE_SIZE_AT)? {
+    if !wal::read_at(database, &mut size, PAGE_SIZE_AT)? {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // 1 stands for 65,536, which does not fit.
@@ -734,14 +729,14 @@ fn create(file: &File, database: &Bytes, head: Head) -> io::Result<Sums> {
     Sums::create(&file.sums(), head, pages)
 }
 
-/// What a page of the database file adds up to; one behind its end counts as zeros.
+/// The checksum of a page of the database file; a page behind its end counts as zeros.
 fn sum_of(database: &Bytes, page: u32, bytes: &mut [u8]) -> io::Result<u64> {
     bytes.fill(0);
     read_up_to(database, bytes, u64::from(page - 1) * bytes.len() as u64)?;
     Ok(sum(bytes))
 }
 
-/// Reads until the bytes are full or the file ends; says how many.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn read_up_to(file: &Bytes, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut read = 0;

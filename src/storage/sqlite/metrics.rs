@@ -1,4 +1,4 @@
-//! What a database counts. Handles are made once; counting is an atomic addition.
+//! Handles are made once; counting is an atomic addition.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use metrics::{
     gauge, histogram,
 };
 
-/// A database's metric handles, labelled with its name.
+/// Labelled with the database's name.
 #[derive(Clone)]
 pub struct Metrics {
     commits: Counter,
@@ -22,15 +22,13 @@ pub struct Metrics {
     checked: Gauge,
 }
 
-/// Name of the histogram of how many operations shared a commit.
+/// Histogram of operations per commit.
 pub const OPERATIONS_PER_COMMIT: &str = "odyssey_storage_operations_per_commit";
-/// Upper bounds of its buckets.
 pub const BUCKETS_OPERATIONS: [f64; 10] =
     [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// Name of the histogram of what a commit takes, seconds.
+/// Histogram of commit times, in seconds.
 pub const COMMIT_SECONDS: &str = "odyssey_storage_commit_seconds";
-/// Upper bounds of its buckets, in seconds: a flush takes 50 µs on a good disk, 10 ms on a turning one, and a commit that
-/// also copies the log into the file some times that.
+/// A flush takes 50 µs on a good disk, 10 ms on a spinning one, and a commit with a checkpoint some times that.
 pub const BUCKETS_SECONDS: [f64; 12] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5,
 ];
@@ -52,13 +50,10 @@ impl Metrics {
         describe_histogram!(OPERATIONS_PER_COMMIT, "Operations that shared a commit");
         describe_histogram!(COMMIT_SECONDS, "Time a commit took, its flush included");
         describe_gauge!(QUEUE_DEPTH, "Operations that wait for the writer");
-        describe_gauge!(
-            WELL,
-            "1 while the storage keeps what it is given, 0 otherwise"
-        );
+        describe_gauge!(WELL, "1 while writes to the storage succeed, 0 otherwise");
         describe_gauge!(
             SOUND,
-            "1 if the last check, the one at the start included, found the files as they were acknowledged, 0 otherwise"
+            "1 if the last check, the one at the start included, found no damage, 0 otherwise"
         );
         describe_gauge!(
             CHECKED,
@@ -77,7 +72,7 @@ impl Metrics {
         }
     }
 
-    /// A batch of so many operations is over. `took`: its commit, if there was something to keep.
+    /// `took`: the commit's time, if anything was changed.
     pub(super) fn committed(&self, operations: usize, took: Option<Duration>) {
         self.operations.increment(operations as u64);
         if let Some(took) = took {
@@ -87,7 +82,6 @@ impl Metrics {
         }
     }
 
-    /// The files were checked.
     pub(super) fn checked(&self, sound: bool) {
         self.sound.set(f64::from(u8::from(sound)));
         self.checked
@@ -100,7 +94,7 @@ impl Metrics {
     }
 }
 
-/// A database's name: its file's, without the ending.
+/// A database's name: its file's, without the extension.
 pub(super) fn name(path: &Path) -> String {
     path.file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())

@@ -1,6 +1,6 @@
-//! Opening a file: whose it is, whether it is whole, and bringing its schema up to date.
+//! Opens a file: checks that it is ours and undamaged, then migrates its schema.
 //!
-//! Nothing is changed before the file is known to be ours and whole.
+//! Nothing is changed before these checks.
 
 use std::io;
 use std::path::Path;
@@ -17,11 +17,11 @@ use super::values::Micros;
 use crate::storage::clock::Clock;
 use crate::values::id;
 
-/// What every desk's application id begins with: "ODY".
+/// Every desk's application id begins with "ODY".
 const OURS: i32 = 0x4F44_5900;
-/// Marked the files of every desk before each had an id of its own: "ODYS".
+/// Marked every desk's files before each had its own id: "ODYS".
 const ANY_DESK: i32 = application(b'S');
-/// What the storage keeps for itself: see the probe in [`super::writer`], and [`Clock`].
+/// The storage's own tables: see `probe_write` in [`super::writer`], and [`Clock`].
 const OWN_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS storage_probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS storage_clock (
@@ -48,7 +48,7 @@ pub(super) struct Opened {
     pub(super) clock: Clock,
 }
 
-/// Opens the file and brings it to the schema of `migrations`; the connection is the writer's. Reads all of the file.
+/// Opens the file and migrates it; the connection is the writer's. Reads the whole file.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -81,7 +81,7 @@ pub(super) fn open(
         check_pages(&connection, path)?;
     }
     if matches!(origin, Origin::Fresh) {
-        // Before the first table or never: freed pages can be given back a few at a time.
+        // Only possible before the first table: incremental vacuum.
         connection
             .pragma_update(None, "auto_vacuum", "INCREMENTAL")
             .map_err(failed)?;
@@ -124,8 +124,7 @@ pub(super) fn open(
     })
 }
 
-/// Computes the checksums of a file that has none, since it is new, or older than they are. What the log has is put into it
-/// first.
+/// Computes the checksums of a file that has none because it is new, or older than they are. The WAL is checkpointed first.
 fn adopt(
     file: &File,
     application: i32,
@@ -150,14 +149,14 @@ fn adopt(
     };
     if !copied {
         return Err(unverifiable(io::Error::other(
-            "another program reads it meanwhile",
+            "another program is reading it",
         )));
     }
     check_length(connection, path)?;
     Integrity::create(file, application).map_err(unverifiable)
 }
 
-/// Goes on with the clock where it was stored last. A disk that is full keeps no server down.
+/// Restores the clock's stored time. A full disk does not prevent the start.
 fn start_clock(connection: &Connection) -> rusqlite::Result<Clock> {
     let stored = connection
         .query_row("SELECT time FROM storage_clock", [], |row| row.get(0))
@@ -182,15 +181,13 @@ pub(super) fn store_clock(connection: &Connection, clock: &Clock) -> rusqlite::R
 }
 
 enum Origin {
-    /// Nothing in it yet.
     Fresh,
-    /// This program's, with this schema.
+    /// This program's, with this schema version.
     Ours(u32),
-    /// Somebody else's.
     Foreign,
 }
 
-/// Whose file it is. Reads the header and the schema.
+/// Reads the header and the schema.
 fn examine(
     connection: &Connection,
     application: i32,
@@ -203,13 +200,13 @@ fn examine(
     Ok(match (found, u32::try_from(version)) {
         (0, Ok(0)) if things == 0 => Origin::Fresh,
         (found, Ok(version)) if found == application => Origin::Ours(version),
-        // By its tables, as long as they are known.
+        // Identified by its tables, for known versions.
         (ANY_DESK, Ok(version)) if fits(connection, migrations, version)? => Origin::Ours(version),
         _ => Origin::Foreign,
     })
 }
 
-/// Whether a file with this version has the tables that these migrations make; of a newer version nothing is known.
+/// Whether a file of this version has the tables of these migrations; a newer version cannot be judged.
 fn fits(connection: &Connection, migrations: &[&str], version: u32) -> rusqlite::Result<bool> {
     let Some(applied) = migrations.get(..version as usize) else {
         return Ok(true);
@@ -229,16 +226,16 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     tables.query_map([], |row| row.get(0))?.collect()
 }
 
-/// What the engine would take for a fresh file although it is none.
+/// Rejects what the engine would take for a fresh file although it is none.
 fn check_traces(file: &File) -> Result<(), OpenError> {
     let path = file.path.clone();
     match length(&path) {
-        // It would throw the log away.
-        0 if file.log_length() > 0 => Err(OpenError::Damaged {
+        // It would discard the WAL.
+        0 if file.wal_length() > 0 => Err(OpenError::Damaged {
             path,
             detail: "empty or missing, while its `-wal` file is not".to_owned(),
         }),
-        // It counts a single byte as none.
+        // It treats a single byte as an empty file.
         1 => Err(OpenError::NotADatabase { path }),
         _ => Ok(()),
     }
@@ -255,13 +252,13 @@ fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     if found == "ok" {
         return Ok(());
     }
-    // It puts the name of the database before what it found, on a line of its own.
+    // The engine puts the name of the database on a line before the finding.
     let detail = found.lines().last().unwrap_or_default().to_owned();
     let path = path.to_owned();
     Err(OpenError::Damaged { path, detail })
 }
 
-/// A file that was cut off within or before a page that nothing was read from yet.
+/// Rejects a file that was truncated within or before a page that was not read yet.
 fn check_length(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let number = |name: &str| {
         let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -277,7 +274,7 @@ fn check_length(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Lets migrations call `nfc(text)`, the normal form in which ids are compared.
+/// Defines `nfc(text)` for migrations: the normal form in which ids are compared.
 fn define_nfc(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     connection.create_scalar_function("nfc", 1, flags, |arguments| {
@@ -286,7 +283,7 @@ fn define_nfc(connection: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// Applies what is missing, all of it or nothing.
+/// Applies missing migrations in one transaction.
 fn bring_up_to_date(
     connection: &Connection,
     application: i32,
@@ -294,8 +291,8 @@ fn bring_up_to_date(
     found: u32,
     known: u32,
 ) -> rusqlite::Result<()> {
-    // With foreign keys on, rebuilding a table would delete what refers to it. They are checked as a whole instead.
-    // The switch does nothing inside a transaction.
+    // With foreign keys on, rebuilding a table would delete rows that refer to it. They are checked as a whole afterwards. The
+    // switch does nothing inside a transaction.
     connection.pragma_update(None, "foreign_keys", false)?;
     define_nfc(connection)?;
     let transaction = connection.unchecked_transaction()?;

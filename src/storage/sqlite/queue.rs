@@ -1,93 +1,98 @@
-//! A queue with an end, before a thread or several. Whoever enters never waits.
+//! A bounded queue for one or more threads. Senders never wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Instant;
 
 use crate::storage::Unavailable;
 
-/// Where work comes in.
-pub(super) struct Entrance<T> {
-    /// Nothing stands for the end. It has a place of its own, so that closing never waits either.
-    sender: Sender<Option<T>>,
+pub(super) struct Sender<T> {
+    /// None stands for the end. It has a slot of its own, so that closing never waits either.
+    channel: mpsc::Sender<Option<T>>,
     waiting: Arc<AtomicUsize>,
     most: usize,
 }
 
-/// Where work is taken out.
-pub(super) struct Exit<T> {
-    receiver: Receiver<Option<T>>,
+pub(super) struct Receiver<T> {
+    channel: mpsc::Receiver<Option<T>>,
     waiting: Arc<AtomicUsize>,
 }
 
-/// A queue in which at most so much waits.
-pub(super) fn queue<T>(most: usize) -> (Entrance<T>, Exit<T>) {
+/// A queue of at most `most` items.
+pub(super) fn queue<T>(most: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel();
     let waiting = Arc::new(AtomicUsize::new(0));
-    let entrance = Entrance {
-        sender,
+    let sender = Sender {
+        channel: sender,
         waiting: Arc::clone(&waiting),
         most: most.max(1),
     };
-    (entrance, Exit { receiver, waiting })
+    let receiver = Receiver {
+        channel: receiver,
+        waiting,
+    };
+    (sender, receiver)
 }
 
-impl<T> Entrance<T> {
-    /// Queues work, if there is room.
-    ///
+impl<T> Sender<T> {
     /// # Errors
-    /// [`Unavailable::Busy`] if there is none, [`Unavailable::Stopped`] if nobody takes work out any more.
-    pub(super) fn push(&self, work: T) -> Result<(), Unavailable> {
+    /// [`Unavailable::Busy`] if the queue is full, [`Unavailable::Stopped`] if there is no receiver.
+    pub(super) fn try_send(&self, work: T) -> Result<(), Unavailable> {
         self.waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
                 (waiting < self.most).then_some(waiting + 1)
             })
             .map_err(|_| Unavailable::Busy)?;
-        self.sender.send(Some(work)).map_err(|_| {
+        self.channel.send(Some(work)).map_err(|_| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             Unavailable::Stopped
         })
     }
 
-    /// Tells one of those who take work out that nothing more comes after what is queued.
+    /// Ends the queue for one receiver, after what is queued.
     pub(super) fn close(&self) {
-        // Nobody there to be told: closed already.
-        let _ = self.sender.send(None);
+        // No receiver: closed already.
+        let _ = self.channel.send(None);
     }
 
-    /// How much waits.
+    /// Items in the queue.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 }
 
-impl<T> Exit<T> {
-    /// The next piece of work; nothing at the end.
-    pub(super) fn next(&self) -> Option<T> {
-        self.taken(self.receiver.recv().ok().flatten())
+impl<T> Receiver<T> {
+    /// The next item; None at the end.
+    pub(super) fn recv(&self) -> Option<T> {
+        self.received(self.channel.recv().ok().flatten())
     }
 
-    /// Waits for work until then, and takes everything that waits with it, up to `most`. False at the end.
-    pub(super) fn fill(&self, batch: &mut Vec<T>, most: usize, until: Option<Instant>) -> bool {
+    /// Waits for an item until then, and takes all queued items, up to `most`. False at the end.
+    pub(super) fn recv_batch(
+        &self,
+        batch: &mut Vec<T>,
+        most: usize,
+        until: Option<Instant>,
+    ) -> bool {
         let first = match until {
-            None => self.receiver.recv().ok().flatten(),
+            None => self.channel.recv().ok().flatten(),
             Some(until) => {
                 let patience = until.saturating_duration_since(Instant::now());
-                match self.receiver.recv_timeout(patience) {
+                match self.channel.recv_timeout(patience) {
                     Ok(first) => first,
                     Err(RecvTimeoutError::Timeout) => return true,
                     Err(RecvTimeoutError::Disconnected) => None,
                 }
             }
         };
-        let Some(first) = self.taken(first) else {
+        let Some(first) = self.received(first) else {
             return false;
         };
         batch.push(first);
         while batch.len() < most {
-            match self.receiver.try_recv() {
-                Ok(Some(work)) => batch.extend(self.taken(Some(work))),
+            match self.channel.try_recv() {
+                Ok(Some(work)) => batch.extend(self.received(Some(work))),
                 Ok(None) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => break,
             }
@@ -95,7 +100,7 @@ impl<T> Exit<T> {
         true
     }
 
-    fn taken(&self, work: Option<T>) -> Option<T> {
+    fn received(&self, work: Option<T>) -> Option<T> {
         if work.is_some() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
         }

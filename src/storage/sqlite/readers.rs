@@ -1,4 +1,4 @@
-//! The threads that read. Each has its own connection; all take from one queue.
+//! Reader threads. Each has its own connection; all share one queue.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,21 +7,20 @@ use tracing::error;
 
 use super::connection::{File, connected, execute};
 use super::health::Health;
-use super::queue::Exit;
-use super::work::{Broken, Query};
+use super::queue::Receiver;
+use super::work::{Query, QueryError};
 use crate::storage::Unavailable;
 
-/// The readers' queue: one of them at a time waits for work, the others wait for their turn to wait.
-pub(super) type Queries = Arc<Mutex<Exit<Box<dyn Query>>>>;
+/// The readers' queue: one reader at a time waits for work, the others wait for the lock.
+pub(super) type Queries = Arc<Mutex<Receiver<Box<dyn Query>>>>;
 
-/// One reader.
 pub(super) struct Reader {
     file: File,
-    /// Nothing after a failure, until the next query.
+    /// None after a failure, until the next query.
     connection: Option<Connection>,
     queries: Queries,
     health: Arc<Health>,
-    /// The last query found the engine failing, and the log says so.
+    /// The last query found the engine failing; logged.
     failing: bool,
 }
 
@@ -41,7 +40,6 @@ impl Reader {
         }
     }
 
-    /// Reads until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(query) = self.next() {
             if query.is_abandoned() {
@@ -50,15 +48,15 @@ impl Reader {
             if self.health.is_sound() {
                 self.read(query);
             } else {
-                query.turn_away(Unavailable::Engine);
+                query.reject(Unavailable::Engine);
             }
         }
     }
 
     fn next(&self) -> Option<Box<dyn Query>> {
         let queries = self.queries.lock();
-        let queries = queries.expect("taking work out of a queue does not panic");
-        queries.next()
+        let queries = queries.expect("receiving does not panic");
+        queries.recv()
     }
 
     fn read(&mut self, query: Box<dyn Query>) {
@@ -66,24 +64,27 @@ impl Reader {
             Ok(connection) => connection,
             Err(error) => {
                 self.failed(&error);
-                query.turn_away(Unavailable::Engine);
+                query.reject(Unavailable::Engine);
                 return;
             }
         };
         let ran = query.run(connection);
-        // Nothing to keep; it ends the view of one state, so that the log can be cut.
+        // Nothing to commit; it ends the snapshot, so that the WAL can be truncated.
         let ended = execute(connection, "COMMIT");
         match ran {
             Ok(()) => {}
-            Err(Broken::Engine(error)) => {
+            Err(QueryError::Engine(error)) => {
                 self.failed(&error);
                 return;
             }
-            Err(Broken::Statement(error)) => {
-                error!(database = self.health.name, %error, "a query was not done");
+            Err(QueryError::Statement(error)) => {
+                error!(database = self.health.name, %error, "a query failed");
             }
-            Err(Broken::Panicked(said)) => {
-                error!(database = self.health.name, said, "a query panicked");
+            Err(QueryError::Panicked(panic_message)) => {
+                error!(
+                    database = self.health.name,
+                    panic_message, "a query panicked"
+                );
             }
         }
         match ended {
@@ -92,7 +93,7 @@ impl Reader {
         }
     }
 
-    /// The connection, in a read transaction: however many statements follow, they see one state.
+    /// The connection, in a read transaction: all statements see one snapshot.
     fn begin(&mut self) -> rusqlite::Result<&Connection> {
         let connection = connected(&mut self.connection, || self.file.reader())?;
         execute(connection, "BEGIN")?;

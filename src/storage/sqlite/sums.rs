@@ -1,8 +1,8 @@
-//! The checksum file beside a database, `deliveries.db-sums`: how far the log was acknowledged, and what each page of the
-//! database file adds up to.
+//! The checksum file next to a database, `deliveries.db-sums`: how far the WAL was acknowledged, and a checksum of each page of
+//! the database file.
 //!
 //! ```text
-//!   0    head, 64 bytes: magic, application id, page size, pages, state of the log, its last commit, checksum of the head
+//!   0    head, 64 bytes: magic, application id, page size, pages, state of the WAL, its last commit, checksum of the head
 //!   512  a checksum of 8 bytes for each page of the database file, in their order
 //! ```
 //!
@@ -17,53 +17,50 @@ use std::path::Path;
 
 use siphasher::sip::SipHasher13;
 
-use super::log::{Mark, Salts, read_at};
+use super::wal::{Mark, Salts, read_at};
 use crate::storage::directory::sync_parent;
 
 const MAGIC: [u8; 8] = *b"ODYSUMS1";
 /// The head's length in bytes, its checksum included.
 const HEAD: usize = 64;
-/// Where the pages' checksums begin: after a sector.
+/// Offset of the pages' checksums: behind a sector.
 const PAGES_AT: u64 = 512;
-/// Added to the state of the log.
+/// Flag in the WAL's state.
 const DAMAGED: u32 = 4;
 
-/// What is known of the log.
+/// The state of the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogState {
-    /// The database was closed: there is no log.
+pub(super) enum WalState {
+    /// The database was closed: there is no WAL.
     Closed,
-    /// The database is being opened: nothing in a log that is begun now was acknowledged.
+    /// The database is being opened: no commit of a new WAL was acknowledged.
     Opening,
-    /// There is a log.
     Open {
-        /// Its last commit that may have been acknowledged.
+        /// The last commit that may have been acknowledged.
         mark: Mark,
-        /// Everything up to there is in the database file, too, and in the pages' checksums.
+        /// Everything up to `mark` is in the database file and in the pages' checksums.
         copied: bool,
     },
 }
 
-/// What the file begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The database's application id.
     pub(super) application: i32,
     /// In bytes.
     pub(super) page_size: u32,
-    /// How many pages have a checksum: all of the database file, as of the last complete checkpoint.
+    /// Pages that have a checksum: the whole database file at the last complete checkpoint.
     pub(super) pages: u32,
-    pub(super) log: LogState,
-    /// A page that the log has was found damaged in the file. It may have been damaged before it was changed: the log must not
-    /// be copied over it, by the next process neither.
+    pub(super) wal: WalState,
+    /// A page that is in the WAL was found damaged in the file, possibly before it was changed: the WAL must not be
+    /// checkpointed over it, by the next process neither.
     pub(super) damaged: bool,
-    /// Commits since the file was made.
+    /// Commits since the file was created.
     pub(super) commits: u64,
 }
 
-impl LogState {
-    /// Whether another program began the log that has this commit. The engine's next log has the next salt, and begins after
-    /// everything was copied.
+impl WalState {
+    /// Whether another program started the WAL that has this commit. The engine's next WAL has the next salt, and starts after
+    /// a full checkpoint.
     pub(super) fn is_overtaken_by(&self, mark: &Mark) -> bool {
         match self {
             Self::Open { mark: last, copied } => {
@@ -74,7 +71,7 @@ impl LogState {
     }
 }
 
-/// Whether a log with these salts was begun by the engine right after one with those.
+/// Whether the engine started the WAL with salts `after` right after the one with salts `before`.
 pub(super) fn follows(before: Salts, after: Salts) -> bool {
     after[0] == before[0].wrapping_add(1)
 }
@@ -86,7 +83,7 @@ pub(super) struct Sums {
     pub(super) head: Head,
 }
 
-/// What a page, or the head, adds up to.
+/// Checksum of a page or of the head.
 pub(super) fn sum(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(bytes);
@@ -94,7 +91,7 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
 }
 
 impl Sums {
-    /// Opens the file. Nothing if it is not there; an error of the kind [`io::ErrorKind::InvalidData`] if its head is damaged.
+    /// None if the file does not exist; [`io::ErrorKind::InvalidData`] if its head is damaged.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -105,18 +102,18 @@ impl Sums {
             Err(error) => return Err(error),
         };
         let head = Head::of(&file)?.ok_or_else(|| {
-            let detail = "the head of its `-sums` file is not whole";
+            let detail = "the head of its `-sums` file is damaged";
             io::Error::new(io::ErrorKind::InvalidData, detail)
         })?;
         Ok(Some(Self { file, head }))
     }
 
-    /// Whether the head in the file is the one that was written last.
+    /// Whether the file's head is the one that was written last.
     pub(super) fn has_head(&self) -> io::Result<bool> {
         Ok(Head::of(&self.file)? == Some(self.head))
     }
 
-    /// Makes the file, in place of one that may be there; returns once it is on the disk.
+    /// Creates or replaces the file; returns once it is on the disk.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -125,7 +122,7 @@ impl Sums {
         head: Head,
         pages: impl Iterator<Item = io::Result<u64>>,
     ) -> io::Result<Self> {
-        let new = super::connection::beside(path, "-new");
+        let new = super::connection::with_suffix(path, "-new");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let mut file = options.mode(0o600).open(&new)?;
@@ -148,14 +145,14 @@ impl Sums {
         &self.file
     }
 
-    /// Replaces the head: one write within one page of the system's cache, which the end of the process cannot interrupt.
+    /// Replaces the head: one write within one page of the page cache, which the end of the process cannot interrupt.
     pub(super) fn write_head(&mut self, head: Head) -> io::Result<()> {
         self.file.write_all_at(&head.bytes(), 0)?;
         self.head = head;
         Ok(())
     }
 
-    /// Replaces the checksums of these pages, which are in their order.
+    /// Replaces the checksums of these pages, which are sorted.
     pub(super) fn write_pages(&self, pages: &[(u32, u64)]) -> io::Result<()> {
         let follows = |a: &(u32, u64), b: &(u32, u64)| a.0 + 1 == b.0;
         for run in pages.chunk_by(follows) {
@@ -165,7 +162,7 @@ impl Sums {
         Ok(())
     }
 
-    /// The checksums of so many pages from this one on. Nothing if the file ends before.
+    /// The checksums of `count` pages from `first` on. None if the file is shorter.
     pub(super) fn pages(&self, first: u32, count: u32) -> io::Result<Option<Vec<u64>>> {
         let mut bytes = vec![0; 8 * count as usize];
         if !read_at(&self.file, &mut bytes, offset(first))? {
@@ -174,7 +171,6 @@ impl Sums {
         Ok(Some(bytes.chunks_exact(8).map(number).collect()))
     }
 
-    /// Flushes it to the disk.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -182,10 +178,10 @@ impl Sums {
 
 impl Head {
     fn bytes(self) -> [u8; HEAD] {
-        let (state, mark) = match self.log {
-            LogState::Closed => (0, None),
-            LogState::Opening => (1, None),
-            LogState::Open { mark, copied } => (2 + u32::from(copied), Some(mark)),
+        let (state, mark) = match self.wal {
+            WalState::Closed => (0, None),
+            WalState::Opening => (1, None),
+            WalState::Open { mark, copied } => (2 + u32::from(copied), Some(mark)),
         };
         let mark = mark.unwrap_or(Mark {
             salts: [0, 0],
@@ -214,14 +210,14 @@ impl Head {
         bytes
     }
 
-    /// The head of a file. Nothing if it is not whole.
+    /// None if the head is damaged.
     fn of(file: &File) -> io::Result<Option<Self>> {
         let mut bytes = [0; HEAD];
         let head = read_at(file, &mut bytes, 0)?.then(|| Self::read(&bytes));
         Ok(head.flatten())
     }
 
-    /// Nothing if it is not whole.
+    /// None if it is damaged.
     fn read(bytes: &[u8; HEAD]) -> Option<Self> {
         let word = |at: usize| {
             let bytes = &bytes[8 + 4 * at..12 + 4 * at];
@@ -232,10 +228,10 @@ impl Head {
             frames: word(6),
             checksum: [word(7), word(8)],
         };
-        let log = match word(3) & !DAMAGED {
-            0 => LogState::Closed,
-            1 => LogState::Opening,
-            state @ (2 | 3) => LogState::Open {
+        let wal = match word(3) & !DAMAGED {
+            0 => WalState::Closed,
+            1 => WalState::Opening,
+            state @ (2 | 3) => WalState::Open {
                 mark,
                 copied: state == 3,
             },
@@ -245,7 +241,7 @@ impl Head {
             application: word(0).cast_signed(),
             page_size: word(1),
             pages: word(2),
-            log,
+            wal,
             damaged: word(3) & DAMAGED != 0,
             commits: number(&bytes[48..56]),
         };
@@ -272,23 +268,23 @@ mod tests {
             frames: 7,
             checksum: [3, 4],
         };
-        for (log, damaged) in [
-            LogState::Closed,
-            LogState::Opening,
-            LogState::Open {
+        for (wal, damaged) in [
+            WalState::Closed,
+            WalState::Opening,
+            WalState::Open {
                 mark,
                 copied: false,
             },
-            LogState::Open { mark, copied: true },
+            WalState::Open { mark, copied: true },
         ]
         .into_iter()
-        .flat_map(|log| [(log, false), (log, true)])
+        .flat_map(|wal| [(wal, false), (wal, true)])
         {
             let head = Head {
                 application: -5,
                 page_size: 4096,
                 pages: 99,
-                log,
+                wal,
                 damaged,
                 commits: 1 << 40,
             };

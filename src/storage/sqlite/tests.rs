@@ -109,7 +109,7 @@ fn settings(directory: &Path) -> Settings {
     Settings {
         path: directory.join("cups.db"),
         application: application(b't'),
-        beside: Vec::new(),
+        pinned: Vec::new(),
         migrations: SCHEMA,
         queue_max: 1000,
         batch_max: 64,
@@ -125,7 +125,7 @@ fn reopen(settings: Settings) -> Result<Database, OpenError> {
 /// Writes at once, whether or not anybody waits for the answer.
 fn write<T: Send + 'static>(
     database: &Database,
-    operation: impl FnOnce(&Connection) -> Result<T, Undone<&'static str>> + Send + 'static,
+    operation: impl FnOnce(&Connection) -> Result<T, Abort<&'static str>> + Send + 'static,
 ) -> JoinHandle<Written<T>> {
     let database = database.clone();
     tokio::spawn(async move { database.write(operation).await })

@@ -1,9 +1,9 @@
-//! Values as the tables keep them.
+//! Column types.
 
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-/// A time as the tables keep it: microseconds since 1970. What is finer is cut off.
+/// A time as microseconds since 1970. Finer digits are truncated.
 #[derive(Debug, Clone, Copy)]
 pub struct Micros(pub Timestamp);
 

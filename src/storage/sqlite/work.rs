@@ -1,39 +1,36 @@
-//! Operations and queries as the threads see them: something that runs once, and somebody who waits for the answer.
+//! Operations and queries as the threads see them: a closure that runs once, and a channel for its answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::error::{Undone, is_of_engine};
+use super::error::{Abort, is_of_engine};
 use crate::storage::Unavailable;
 
-/// An operation on its way through the writer.
+/// An operation in the writer's queue.
 pub(super) trait Operation: Send {
-    /// Nobody waits for its answer any more.
+    /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
-    /// Runs it; called once.
-    fn run(&mut self, connection: &Connection) -> Ran;
-    /// Answers: what it came to if its batch was kept, and why not otherwise.
+    fn run(&mut self, connection: &Connection) -> OpOutcome;
+    /// Answers with the operation's outcome if its batch was committed, with the reason otherwise.
     fn answer(self: Box<Self>, batch: Result<(), Unavailable>);
 }
 
 /// How an operation ended.
-pub(super) enum Ran {
-    /// It wants to be kept.
-    Keep,
-    /// It was refused: to be taken back.
-    Undo,
-    /// A statement was not done: to be taken back, if the engine still can.
-    Broken(rusqlite::Error),
-    /// It panicked, saying this: to be taken back.
+pub(super) enum OpOutcome {
+    /// To be committed.
+    Commit,
+    /// It was refused: to be rolled back.
+    Rollback,
+    /// A statement failed: to be rolled back, if the engine still can.
+    Failed(rusqlite::Error),
+    /// It panicked, with this message: to be rolled back.
     Panicked(String),
 }
 
-/// What the caller of an operation is told.
 pub(super) type Written<T, E> = Result<Result<T, E>, Unavailable>;
 
-/// An operation, and whom to answer.
 pub(super) struct Write<F, T, E> {
     operation: Option<F>,
     outcome: Written<T, E>,
@@ -52,7 +49,7 @@ impl<F, T, E> Write<F, T, E> {
 
 impl<F, T, E> Operation for Write<F, T, E>
 where
-    F: FnOnce(&Connection) -> Result<T, Undone<E>> + Send,
+    F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send,
     T: Send,
     E: Send,
 {
@@ -60,19 +57,19 @@ where
         self.answer.is_closed()
     }
 
-    fn run(&mut self, connection: &Connection) -> Ran {
+    fn run(&mut self, connection: &Connection) -> OpOutcome {
         let operation = self.operation.take().expect("an operation runs once");
         match guarded(|| operation(connection)) {
             Ok(Ok(value)) => {
                 self.outcome = Ok(Ok(value));
-                Ran::Keep
+                OpOutcome::Commit
             }
-            Ok(Err(Undone::Refused(reason))) => {
+            Ok(Err(Abort::Refused(reason))) => {
                 self.outcome = Ok(Err(reason));
-                Ran::Undo
+                OpOutcome::Rollback
             }
-            Ok(Err(Undone::Failed(error))) => Ran::Broken(error),
-            Err(said) => Ran::Panicked(said),
+            Ok(Err(Abort::Failed(error))) => OpOutcome::Failed(error),
+            Err(message) => OpOutcome::Panicked(message),
         }
     }
 
@@ -81,35 +78,31 @@ where
             Ok(()) => self.outcome,
             Err(unavailable) => Err(unavailable),
         };
-        // Whoever has left meanwhile does not want to know.
+        // The caller may have left.
         let _ = self.answer.send(outcome);
     }
 }
 
-/// A query on its way through a reader.
+/// A query in the readers' queue.
 pub(super) trait Query: Send {
-    /// Nobody waits for its answer any more.
+    /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
     /// Runs it and answers.
     ///
     /// # Errors
     /// Why the answer is [`Unavailable::Engine`] or [`Unavailable::Failed`].
-    fn run(self: Box<Self>, connection: &Connection) -> Result<(), Broken>;
+    fn run(self: Box<Self>, connection: &Connection) -> Result<(), QueryError>;
     /// Answers without having run.
-    fn turn_away(self: Box<Self>, unavailable: Unavailable);
+    fn reject(self: Box<Self>, unavailable: Unavailable);
 }
 
-/// Why a query has no result.
-pub(super) enum Broken {
-    /// The engine fails; the connection is of no use any more.
+pub(super) enum QueryError {
+    /// The engine failed; the connection is useless.
     Engine(rusqlite::Error),
-    /// A statement was not done.
     Statement(rusqlite::Error),
-    /// It panicked, saying this.
     Panicked(String),
 }
 
-/// A query, and whom to answer.
 pub(super) struct Read<F, T> {
     pub(super) query: F,
     pub(super) answer: oneshot::Sender<Result<T, Unavailable>>,
@@ -124,38 +117,40 @@ where
         self.answer.is_closed()
     }
 
-    fn run(self: Box<Self>, connection: &Connection) -> Result<(), Broken> {
+    fn run(self: Box<Self>, connection: &Connection) -> Result<(), QueryError> {
         let Self { query, answer } = *self;
         let (outcome, broken) = match guarded(|| query(connection)) {
             Ok(Ok(value)) => (Ok(value), Ok(())),
             Ok(Err(error)) if is_of_engine(&error) && !is_attempt_to_write(&error) => {
-                (Err(Unavailable::Engine), Err(Broken::Engine(error)))
+                (Err(Unavailable::Engine), Err(QueryError::Engine(error)))
             }
-            Ok(Err(error)) => (Err(Unavailable::Failed), Err(Broken::Statement(error))),
-            Err(said) => (Err(Unavailable::Failed), Err(Broken::Panicked(said))),
+            Ok(Err(error)) => (Err(Unavailable::Failed), Err(QueryError::Statement(error))),
+            Err(message) => (Err(Unavailable::Failed), Err(QueryError::Panicked(message))),
         };
         let _ = answer.send(outcome);
         broken
     }
 
-    fn turn_away(self: Box<Self>, unavailable: Unavailable) {
+    fn reject(self: Box<Self>, unavailable: Unavailable) {
         let _ = self.answer.send(Err(unavailable));
     }
 }
 
-/// A query that writes is the program's mistake, not the engine's; a file that turned read-only has a longer code.
+/// A query that writes is a bug, not an engine failure; a file that became read-only has an extended code.
 fn is_attempt_to_write(error: &rusqlite::Error) -> bool {
     error
         .sqlite_error()
         .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_READONLY)
 }
 
-/// Runs somebody else's code; a panic becomes what it said. What it may have left half done is taken back by whoever
-/// calls this, with the transaction.
+/// Catches a panic and returns its message. The caller rolls back the transaction.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-        said.or_else(|| panic.downcast_ref::<String>().cloned())
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|message| (*message).to_owned());
+        message
+            .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_default()
     })
 }

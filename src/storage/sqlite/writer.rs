@@ -1,4 +1,4 @@
-//! The one thread that writes: what waits together is committed together, and answered after that.
+//! The one thread that writes: queued operations are committed together, and answered after that.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,57 +8,58 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::connection::{CHECKPOINT_AFTER, File, LOG_MAX, connected, cut_log, drop_log, execute};
+use super::connection::{
+    CHECKPOINT_AFTER, File, WAL_LIMIT_BYTES, checkpoint_truncate, connected, execute,
+    remove_wal_on_close,
+};
 use super::error::{Failure, is_of_engine};
 use super::health::Health;
 use super::integrity::{self, Mode, Shared};
 use super::metrics::Metrics;
 use super::migrations::store_clock;
-use super::queue::Exit;
-use super::work::{Operation, Ran};
+use super::queue::Receiver;
+use super::work::{OpOutcome, Operation};
 use crate::storage::Unavailable;
 use crate::storage::clock::Clock;
 
-/// How often an engine that failed is tried again when nobody else tries.
+/// Interval of probe writes while the engine is down.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How often the files' places are looked at while nothing is written.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the clock is stored while something is written.
+/// How often the files' places are checked while nothing is written.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often the clock is stored while there are writes.
 const STORE_CLOCK_EVERY: Duration = Duration::from_secs(10);
-/// Commits between two looks at the space that was freed, ...
-const TIDY_EVERY: u32 = 256;
-/// ... and while there is more of it than is given back at once.
-const TIDY_AGAIN: u32 = 16;
-/// Free pages that are kept to be used again: 1 MB.
-const FREE_KEPT: u32 = 256;
-/// Free pages that are given back at once: a few milliseconds' work.
-const FREED_AT_ONCE: u32 = 256;
-/// Frames after which a checkpoint that a reader was in the way of is tried again.
+/// Commits between two incremental vacuums, ...
+const VACUUM_EVERY: u32 = 256;
+/// ... and while more than [`VACUUM_PAGES`] pages are free.
+const VACUUM_AGAIN: u32 = 16;
+/// Free pages that stay in the file for reuse: 1 MB.
+const FREE_PAGES_RESERVED: u32 = 256;
+/// Free pages returned per vacuum: takes a few milliseconds.
+const VACUUM_PAGES: u32 = 256;
+/// Frames after which a checkpoint that a reader blocked is retried.
 const CHECKPOINT_AGAIN: u32 = 250;
-/// A log this long was not cut for a while, since somebody was always reading: it is worth waiting for them.
-const LOG_TOO_LONG: u64 = 4 * LOG_MAX;
+/// A WAL this long was not truncated for a while, since there were always readers: wait for them.
+const WAL_TOO_LONG_BYTES: u64 = 4 * WAL_LIMIT_BYTES;
 
-/// The writer's side of a database.
 pub(super) struct Writer {
     file: File,
-    /// Nothing after a failure, until the next batch or probe.
+    /// None after a failure, until the next batch or probe.
     connection: Option<Connection>,
     integrity: Shared,
     clock: Clock,
-    operations: Exit<Box<dyn Operation>>,
+    operations: Receiver<Box<dyn Operation>>,
     batch_max: usize,
     health: Arc<Health>,
     metrics: Metrics,
-    /// The next look at the files' places; a probe while the database is not well.
-    look_at: Instant,
+    /// The next check of the files' places; a probe write while the database is down.
+    check_at: Instant,
     store_clock_at: Instant,
-    /// Frames in the log at which it is copied into the file.
+    /// Frames in the WAL at which it is checkpointed.
     checkpoint_at: u32,
-    tidy_in: u32,
+    vacuum_in: u32,
 }
 
-/// What a batch came to.
-struct Kept {
+struct Commit {
     /// How long the commit took, if anything was changed.
     took: Option<Duration>,
 }
@@ -67,7 +68,7 @@ impl Writer {
     pub(super) fn new(
         file: File,
         opened: (Connection, Shared, Clock),
-        operations: Exit<Box<dyn Operation>>,
+        operations: Receiver<Box<dyn Operation>>,
         batch_max: usize,
         health: Arc<Health>,
         metrics: Metrics,
@@ -83,42 +84,42 @@ impl Writer {
             batch_max: batch_max.max(1),
             health,
             metrics,
-            look_at: now + LOOK_EVERY,
+            check_at: now + CHECK_EVERY,
             store_clock_at: now + STORE_CLOCK_EVERY,
             checkpoint_at: CHECKPOINT_AFTER,
-            tidy_in: TIDY_EVERY,
+            vacuum_in: VACUUM_EVERY,
         }
     }
 
-    /// Writes until the queue is closed and empty. Ends after the readers, so that the last connection is its own: then
-    /// the log is gone, and the file is all there is. `alive` is dropped last.
+    /// Writes until the queue is closed and empty. Ends after the readers, so that the last connection is its own: then the WAL
+    /// is removed. `alive` is dropped last.
     pub(super) fn run(mut self, readers: Vec<JoinHandle<()>>, alive: watch::Receiver<()>) {
         let mut batch = Vec::with_capacity(self.batch_max);
         loop {
             let more = self
                 .operations
-                .fill(&mut batch, self.batch_max, Some(self.look_at));
+                .recv_batch(&mut batch, self.batch_max, Some(self.check_at));
             self.write(&mut batch);
             if !more {
                 break;
             }
-            if self.look_at <= Instant::now() {
-                self.look();
+            if self.check_at <= Instant::now() {
+                self.check();
             }
         }
         for reader in readers {
-            // Readers catch what panics in them.
+            // Readers catch panics of their queries.
             let _ = reader.join();
         }
         match self.close() {
             Ok(()) => {}
             Err(Failure::Found(detail)) => self.health.found_damaged(&detail),
-            // Nothing is lost: the next one to open the file finds the log.
+            // Nothing is lost: the next process to open the file finds the WAL.
             Err(error) => {
-                warn!(database = self.health.name, %error, "the log was not copied into the file");
+                warn!(database = self.health.name, %error, "the WAL was not checkpointed");
             }
         }
-        // Closed, and taking nothing more in, before anybody hears that this is the end.
+        // Closed and rejecting new work before `alive` reports the end.
         drop(self);
         drop(alive);
     }
@@ -130,7 +131,7 @@ impl Writer {
             return;
         }
         let answer = match self.commit(batch) {
-            Ok(Kept { took }) => {
+            Ok(Commit { took }) => {
                 self.metrics.committed(batch.len(), took);
                 if took.is_some() {
                     self.health.works();
@@ -145,15 +146,15 @@ impl Writer {
         for operation in batch.drain(..) {
             operation.answer(answer);
         }
-        // After the answers: nobody waits for it.
+        // After the answers: no caller waits for it.
         if answer.is_ok() {
-            self.tidy();
+            self.maintain();
         }
     }
 
-    /// One transaction for all. After an error the batch was not kept, or it was and must not be acknowledged: its files are
-    /// elsewhere, or it could not be noted.
-    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Kept, Failure> {
+    /// One transaction for the batch. After an error it was not committed, or it was and must not be acknowledged: its files
+    /// were moved, or the commit could not be noted.
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<Commit, Failure> {
         let connection = usable(
             &mut self.connection,
             &self.file,
@@ -178,56 +179,55 @@ impl Writer {
             self.health.changed();
             integrity::lock(&self.integrity).acknowledge(connection)?;
         }
-        Ok(Kept {
+        Ok(Commit {
             took: changed.then(|| started.elapsed()),
         })
     }
 
-    /// The engine has failed. Dropping the connection takes back whatever was not committed.
+    /// The engine has failed. Dropping the connection rolls back.
     fn failed(&mut self, failure: &Failure) {
         self.connection = None;
-        self.look_at = Instant::now() + PROBE_EVERY;
+        self.check_at = Instant::now() + PROBE_EVERY;
         match failure {
             Failure::Found(detail) => self.health.found_damaged(detail),
             failure => self.health.fails(failure),
         }
     }
 
-    /// Whether what is kept now would stay; while the database is not well, whether it keeps something.
-    fn look(&mut self) {
-        self.look_at = Instant::now() + LOOK_EVERY;
-        let well = self.health.works_so_far();
-        let looked = usable(
+    /// Checks that the files were not moved; while the database is down, makes a probe write.
+    fn check(&mut self) {
+        self.check_at = Instant::now() + CHECK_EVERY;
+        let was_up = self.health.works_so_far();
+        let checked = usable(
             &mut self.connection,
             &self.file,
             &self.integrity,
             &self.health,
         )
         .and_then(|connection| {
-            if well {
+            if was_up {
                 Ok(integrity::lock(&self.integrity).in_place()?)
             } else {
-                try_out(connection)?;
+                probe_write(connection)?;
                 integrity::lock(&self.integrity).acknowledge(connection)
             }
         });
-        match looked {
-            Ok(()) if !well => self.health.works(),
-            // A check has said so already, and the next one may take it back.
+        match checked {
+            Ok(()) if !was_up => self.health.works(),
+            // A check has logged it already; the next one may clear it.
             Ok(()) | Err(Failure::Damaged) => {}
             Err(failure) => self.failed(&failure),
         }
     }
 
-    /// Copies the log into the file when it is long enough, and every now and then gives freed space back, a little at a
-    /// time.
-    fn tidy(&mut self) {
-        if let Err(failure) = self.try_to_tidy() {
+    /// Checkpoints the WAL when it is long enough, and from time to time returns free pages to the file system.
+    fn maintain(&mut self) {
+        if let Err(failure) = self.try_to_maintain() {
             self.failed(&failure);
         }
     }
 
-    fn try_to_tidy(&mut self) -> Result<(), Failure> {
+    fn try_to_maintain(&mut self) -> Result<(), Failure> {
         let Some(connection) = &self.connection else {
             return Ok(());
         };
@@ -239,30 +239,31 @@ impl Writer {
             match integrity.checkpoint(connection, Mode::Passive) {
                 Ok(true) => self.checkpoint_at = CHECKPOINT_AFTER,
                 Ok(false) => self.checkpoint_at = frames + CHECKPOINT_AGAIN,
-                // It is tried again; the log has everything, and commits fail once it cannot grow.
+                // It is retried; the WAL has everything, and commits fail once it cannot grow.
                 Err(Failure::Engine(error)) => {
                     self.checkpoint_at = frames + CHECKPOINT_AGAIN;
-                    warn!(database = self.health.name, %error, "the log was not copied into the file");
+                    warn!(database = self.health.name, %error, "the WAL was not checkpointed");
                 }
                 Err(failure) => return Err(failure),
             }
         }
-        self.tidy_in = self.tidy_in.saturating_sub(1);
-        if self.tidy_in > 0 {
+        self.vacuum_in = self.vacuum_in.saturating_sub(1);
+        if self.vacuum_in > 0 {
             return Ok(());
         }
-        // Readers that stay in the way are tried again next time.
-        if self.file.log_length() > LOG_TOO_LONG && integrity.checkpoint(connection, Mode::Full)? {
-            cut_log(connection)?;
+        // Readers that still block it are waited for next time.
+        if self.file.wal_length() > WAL_TOO_LONG_BYTES
+            && integrity.checkpoint(connection, Mode::Full)?
+        {
+            checkpoint_truncate(connection)?;
         }
-        let more = give_back(connection)?;
+        let more = incremental_vacuum(connection)?;
         integrity.committed(connection)?;
-        self.tidy_in = if more { TIDY_AGAIN } else { TIDY_EVERY };
+        self.vacuum_in = if more { VACUUM_AGAIN } else { VACUUM_EVERY };
         Ok(())
     }
 
-    /// Copies the log into the file, and removes it; the file is all there is then. Not if somebody else reads it, or it is
-    /// not where it was opened.
+    /// Checkpoints the WAL and removes it. Not if another process reads it, or the file was moved.
     fn close(&mut self) -> Result<(), Failure> {
         let Some(connection) = self.connection.take().filter(|_| self.health.is_sound()) else {
             return Ok(());
@@ -270,20 +271,20 @@ impl Writer {
         let mut integrity = integrity::lock(&self.integrity);
         integrity.in_place()?;
         integrity.settle(&connection)?;
-        // On a full disk there is no room for it: it goes on a little behind.
+        // On a full disk there is no room for it: after the restart the clock is a little behind.
         if store_clock(&connection, &self.clock).is_ok() {
             integrity.committed(&connection)?;
         }
-        if integrity.checkpoint(&connection, Mode::Full)? && cut_log(&connection)? {
+        if integrity.checkpoint(&connection, Mode::Full)? && checkpoint_truncate(&connection)? {
             integrity.close()?;
-            drop_log(&connection)?;
+            remove_wal_on_close(&connection)?;
         }
         Ok(())
     }
 }
 
-/// The connection, opened again if there is none. Whether the files stayed where they were shows after the commit, before
-/// anything is acknowledged.
+/// The connection, opened again if there is none. Whether the files were moved is checked after the commit, before the
+/// acknowledgement.
 fn usable<'a>(
     connection: &'a mut Option<Connection>,
     file: &File,
@@ -303,7 +304,7 @@ fn usable<'a>(
     Ok(connection)
 }
 
-/// Runs one operation so that it can be taken back by itself. An error is the engine's.
+/// Runs one operation in a savepoint. An error is the engine's.
 fn run_one(
     connection: &Connection,
     operation: &mut dyn Operation,
@@ -311,19 +312,19 @@ fn run_one(
 ) -> rusqlite::Result<()> {
     execute(connection, "SAVEPOINT operation")?;
     match operation.run(connection) {
-        Ran::Keep => return execute(connection, "RELEASE operation"),
-        Ran::Undo => {}
-        // After some failures SQLite takes the whole transaction back by itself.
-        Ran::Broken(error) if is_of_engine(&error) || connection.is_autocommit() => {
+        OpOutcome::Commit => return execute(connection, "RELEASE operation"),
+        OpOutcome::Rollback => {}
+        // After some failures SQLite rolls back the whole transaction by itself.
+        OpOutcome::Failed(error) if is_of_engine(&error) || connection.is_autocommit() => {
             return Err(error);
         }
-        Ran::Broken(error) => {
-            error!(database = health.name, %error, "an operation was not done, and is taken back");
+        OpOutcome::Failed(error) => {
+            error!(database = health.name, %error, "an operation failed and is rolled back");
         }
-        Ran::Panicked(said) => {
+        OpOutcome::Panicked(panic_message) => {
             error!(
                 database = health.name,
-                said, "an operation panicked, and is taken back"
+                panic_message, "an operation panicked and is rolled back"
             );
         }
     }
@@ -331,8 +332,8 @@ fn run_one(
     execute(connection, "RELEASE operation")
 }
 
-/// Really writes, and needs space for it: two pages more than there were, which are free for others afterwards.
-fn try_out(connection: &Connection) -> rusqlite::Result<()> {
+/// A write that needs space: two more pages, which are free for others afterwards.
+fn probe_write(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "BEGIN IMMEDIATE")?;
     execute(
         connection,
@@ -342,18 +343,18 @@ fn try_out(connection: &Connection) -> rusqlite::Result<()> {
     execute(connection, "DELETE FROM storage_probe")
 }
 
-/// Gives back some of the file's free pages. True if there is more to do.
-fn give_back(connection: &Connection) -> rusqlite::Result<bool> {
+/// Returns some free pages to the file system. True if there are more.
+fn incremental_vacuum(connection: &Connection) -> rusqlite::Result<bool> {
     let free: u32 = connection
         .prepare_cached("PRAGMA freelist_count")?
         .query_row([], |row| row.get(0))?;
-    if free <= FREE_KEPT {
+    if free <= FREE_PAGES_RESERVED {
         return Ok(false);
     }
-    // One row per page: it is done when they are all fetched.
+    // One row per page: all must be fetched.
     let mut statement =
-        connection.prepare(&format!("PRAGMA incremental_vacuum({FREED_AT_ONCE})"))?;
+        connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
-    Ok(free > FREE_KEPT + FREED_AT_ONCE)
+    Ok(free > FREE_PAGES_RESERVED + VACUUM_PAGES)
 }

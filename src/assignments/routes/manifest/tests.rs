@@ -19,7 +19,7 @@ fn manifest() -> Value {
     })
 }
 
-/// The pointers of what is wrong, or the status of another problem.
+/// Pointers to the mistakes, or the status of another problem.
 fn told(json: &str) -> Result<Vec<String>, u64> {
     let Err(problem) = read(&mut json.as_bytes()) else {
         return Ok(Vec::new());
@@ -50,7 +50,7 @@ fn an_acceptable_manifest_is_read() {
     );
     assert_eq!(written["packages"][0]["hazmat_class"], Value::Null);
     assert_eq!(written["packages"][0].get("destination"), None);
-    // Whatever is not known is not looked at; what need not be there may be missing.
+    // Unknown fields are ignored; optional ones may be missing.
     let mut more = manifest();
     more["depot"] = json!({ "deep": [[[1]]] });
     more["packages"][0]["colour"] = json!("red");
@@ -181,7 +181,7 @@ fn mistakes_are_told_up_to_a_number() {
     let packages = vec![json!({}); 1000];
     let manifest = json!({ "drivers": [], "packages": packages }).to_string();
     assert_eq!(told(&manifest).unwrap().len(), MISTAKES_MAX);
-    // What comes after them is not looked at, not even whether it is JSON.
+    // What follows them is not read, not even checked for valid JSON.
     let broken = manifest.replace("]}", "oops");
     assert_eq!(told(&broken).unwrap().len(), MISTAKES_MAX);
 }

@@ -1,4 +1,4 @@
-//! SNS and SQS that do what an emulator does not: of a batch, they do a part, and they refuse what nobody may publish.
+//! SNS and SQS with failures that an emulator does not have: entries of a batch fail, and invalid messages are refused.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,17 +13,17 @@ use tokio::time::sleep;
 /// What was asked for, and what is there.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    /// Bodies of messages that nobody has received.
+    /// Bodies of messages that were not received yet.
     pub(super) queue: Vec<String>,
-    /// What every queue says it is.
+    /// The ARN that every queue returns.
     pub(super) queue_arn: Option<String>,
-    /// Tries to delete, each with its receipts.
+    /// Delete calls, each with its receipts.
     pub(super) deletions: Vec<Vec<String>>,
-    /// Tries to publish, each with its messages.
+    /// Publish calls, each with its messages.
     pub(super) publications: Vec<Vec<String>>,
-    /// Messages that were sent to a queue, as they were asked for.
+    /// Messages that were sent to a queue, as requested.
     pub(super) sent: Vec<Value>,
-    /// A message with this text is refused.
+    /// A message with this text is refused ...
     pub(super) refused: Option<String>,
     /// ... with the whole batch.
     pub(super) refuses_wholly: bool,
@@ -32,7 +32,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Whether it fails now: every second one, the first time it is seen.
+    /// Whether this entry fails: every second one, the first time it is seen.
     fn fails(&mut self, place: usize, one: &str) -> bool {
         let seen = self.seen.entry(one.to_owned()).or_default();
         *seen += 1;
@@ -65,7 +65,7 @@ impl Book {
         json!({"Successful": done, "Failed": failed})
     }
 
-    /// Whether the topic never accepts it: because of its characters, as SNS says, or because the test wants it.
+    /// Whether the topic never accepts it: for its characters, as SNS does, or because the test says so.
     fn refuses(&self, message: &str) -> bool {
         let refused = self.refused.as_deref();
         message.contains(['\u{FFFE}', '\u{FFFF}'])
@@ -115,7 +115,7 @@ impl Book {
     }
 }
 
-/// Both services, at one address, until it is dropped.
+/// Both services at one address, until it is dropped.
 pub(super) struct Fickle {
     pub(super) service: Service,
     pub(super) book: Arc<Mutex<Book>>,

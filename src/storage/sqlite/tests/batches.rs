@@ -1,4 +1,4 @@
-//! What waits together is kept together, and nobody pays for a neighbour.
+//! Queued operations share a commit and are isolated from one another.
 
 use std::collections::BTreeSet;
 
@@ -66,7 +66,7 @@ async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
     let first = add(&shop.database, "first");
     let refused = write::<()>(&shop.database, |connection| {
         insert(connection, "refused")?;
-        Err(Undone::Refused("no"))
+        Err(Abort::Refused("no"))
     });
     let second = add(&shop.database, "second");
     let broken = write(&shop.database, |connection| {
@@ -96,7 +96,7 @@ async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
     assert_eq!(shop.names(), ["first", "last", "second", "taken", "third"]);
     assert_eq!(shop.commits(), before + 1);
     assert!(shop.database.is_healthy());
-    // The thread is still there.
+    // The thread still runs.
     add(&shop.database, "after")
         .await
         .unwrap()
@@ -221,7 +221,7 @@ async fn closing_finishes_what_is_queued_and_leaves_no_log() {
 async fn dropping_the_last_handle_finishes_what_is_queued() {
     let shop = Shop::open();
     let held = shop.hold().await;
-    // The caller has taken its answer's end away with it, but not the operation.
+    // The caller has dropped its answer's receiver, but not the operation.
     let Shop {
         database,
         directory,

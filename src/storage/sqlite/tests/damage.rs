@@ -1,12 +1,12 @@
-//! Damage is noticed: a bit that flips, a file that is cut, swapped, taken away or put back from before. What is opened all
-//! the same has everything that was acknowledged.
+//! Damage is detected: a flipped bit, a file that is truncated, swapped, removed or restored from before. What opens all the
+//! same has everything that was acknowledged.
 
 use std::fs;
 
 use super::check::{Offline, Verdict};
 use super::*;
 
-/// Flipped bits per test; `make soak` wants more.
+/// Flipped bits per test; `make soak` sets more.
 fn flips() -> u64 {
     let flips = std::env::var("SOAK_FLIPS").ok();
     flips.map_or(20, |flips| flips.parse().unwrap())
@@ -18,7 +18,7 @@ fn killed(rows: u32) -> (TempDir, Vec<String>) {
     for i in 0..rows {
         shop.put(&format!("{i:04}"), 700);
     }
-    // The log is begun anew after this.
+    // The WAL is reset after this.
     shop.checkpoint();
     for i in 0..rows / 10 {
         shop.put(&format!("later {i:04}"), 700);
@@ -30,7 +30,7 @@ fn killed(rows: u32) -> (TempDir, Vec<String>) {
 impl Shop {
     fn put(&self, name: &str, size: usize) {
         let row = (name.to_owned(), vec![7_u8; size]);
-        futures_ready(self.database.keep(move |connection| {
+        futures_ready(self.database.commit(move |connection| {
             let mut insert =
                 connection.prepare_cached("INSERT OR REPLACE INTO cups VALUES (?1, 1, ?2)")?;
             insert.execute(row)
@@ -48,7 +48,7 @@ impl Shop {
     }
 }
 
-/// Waits on this thread: what it waits for happens on the database's.
+/// Blocks this thread; the database's own threads make the progress.
 fn futures_ready<T>(kept: impl Future<Output = Result<T, Unavailable>>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -67,7 +67,7 @@ fn copied(from: &Path) -> TempDir {
     copy
 }
 
-/// What is found when it is opened, or why it is not.
+/// The rows after opening, or why it failed.
 fn opened(directory: &Path) -> Result<Vec<String>, String> {
     let database = reopen(settings(directory)).map_err(|error| error.to_string())?;
     let found = futures_ready(database.read(names));
@@ -94,7 +94,7 @@ fn flip(path: &Path, bit: u64) {
     fs::write(path, bytes).unwrap();
 }
 
-/// As a disk does it, while the file is open: it is not closed again, else the engine would lose its locks.
+/// As a disk does it, while the file is open: it is not closed again, or the engine would lose its locks.
 fn flip_in_place(path: &Path, bit: u64) {
     use std::os::unix::fs::FileExt;
     let file = fs::OpenOptions::new().read(true).write(true).open(path);
@@ -109,7 +109,7 @@ fn what_was_killed_is_whole_and_goes_on() {
     let (directory, expected) = killed(300);
     assert_eq!(offline(directory.path()), Verdict::Good);
     assert_eq!(opened(directory.path()), Ok(expected.clone()));
-    // It was closed: there is no log any more.
+    // It was closed: there is no WAL.
     assert!(!directory.path().join("cups.db-wal").exists());
     assert_eq!(offline(directory.path()), Verdict::Good);
     assert_eq!(opened(directory.path()), Ok(expected));
@@ -133,15 +133,15 @@ fn a_flipped_bit_loses_nothing_in_silence() {
                     assert_ne!(verdict, Verdict::Damaged, "{name}: bit {bit}");
                     harmless += 1;
                 }
-                Err(said) => {
-                    assert!(said.contains("cups.db` is"), "{said}");
-                    assert_eq!(verdict, Verdict::Damaged, "{name}: bit {bit}: {said}");
+                Err(message) => {
+                    assert!(message.contains("cups.db` is"), "{message}");
+                    assert_eq!(verdict, Verdict::Damaged, "{name}: bit {bit}: {message}");
                     refused += 1;
                 }
             }
         }
     }
-    // Pages that are in the log, frames behind the last commit and the space between the head and the sums do not matter.
+    // Pages that are in the WAL, frames behind the last commit and the space between head and sums do not matter.
     assert!(
         refused > flips() / 2,
         "{refused} refused, {harmless} harmless"
@@ -172,19 +172,19 @@ fn a_log_that_was_cut_taken_away_or_exchanged_is_refused() {
         if let Some(contents) = &contents {
             fs::write(&path, contents).unwrap();
         }
-        let said = opened(directory.path()).unwrap_err();
-        assert!(said.contains("`-wal` file"), "{case}: {said}");
+        let message = opened(directory.path()).unwrap_err();
+        assert!(message.contains("`-wal` file"), "{case}: {message}");
         assert_eq!(offline(directory.path()), Verdict::Damaged, "{case}");
-        // Nothing was touched: put back, it is whole.
+        // Put back unchanged, it is valid.
         fs::write(&path, &log).unwrap();
         assert_eq!(opened(directory.path()), Ok(expected.clone()), "{case}");
     }
-    // One that appears beside a file that was closed.
+    // A WAL that appears next to a file that was closed.
     let directory = copied(whole.path());
     opened(directory.path()).unwrap();
     fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
-    let said = opened(directory.path()).unwrap_err();
-    assert!(said.contains("closed without a log"), "{said}");
+    let message = opened(directory.path()).unwrap_err();
+    assert!(message.contains("closed without a log"), "{message}");
 }
 
 #[test]
@@ -196,17 +196,17 @@ fn a_file_that_was_cut_or_put_back_from_before_is_refused() {
         let directory = copied(whole.path());
         fs::write(directory.path().join("cups.db"), &file[..length]).unwrap();
         match opened(directory.path()) {
-            // The log has what was cut off.
+            // The WAL has what was truncated.
             Ok(found) => assert_eq!(found, expected, "{length}"),
-            Err(said) => assert!(said.contains("cups.db` is"), "{length}: {said}"),
+            Err(message) => assert!(message.contains("cups.db` is"), "{length}: {message}"),
         }
     }
     for name in ["cups.db", "cups.db-sums"] {
         let directory = copied(whole.path());
         let older = before.path().join(name);
         fs::copy(older, directory.path().join(name)).unwrap();
-        let said = opened(directory.path()).unwrap_err();
-        assert!(said.contains("cups.db` is damaged"), "{name}: {said}");
+        let message = opened(directory.path()).unwrap_err();
+        assert!(message.contains("cups.db` is damaged"), "{name}: {message}");
     }
     assert_eq!(opened(whole.path()), Ok(expected));
 }
@@ -224,8 +224,11 @@ fn another_desks_file_is_refused_with_its_checksums_or_without() {
     for name in ["none", "cups.db-sums", "cups.db-wal"] {
         let directory = copied(whole.path());
         let _ = fs::remove_file(directory.path().join(name));
-        let said = other(directory.path());
-        assert!(said.contains("another desk's database"), "{name}: {said}");
+        let message = other(directory.path());
+        assert!(
+            message.contains("another desk's database"),
+            "{name}: {message}"
+        );
     }
 }
 
@@ -241,7 +244,7 @@ fn a_file_without_checksums_is_checked_by_the_engine_and_gets_them() {
     assert_eq!(opened(directory.path()), Ok(expected));
 }
 
-/// An operator's tool that writes, and copies the log, while the database is open: no false alarm afterwards.
+/// An operator's tool that writes and checkpoints while the database is open: no false alarm afterwards.
 #[test]
 fn what_another_program_writes_meanwhile_is_no_damage() {
     let shop = Shop::open();
@@ -265,8 +268,8 @@ fn what_another_program_writes_meanwhile_is_no_damage() {
     assert_eq!(opened(copy.path()), Ok(expected));
 }
 
-/// A process that ends at any moment leaves files that are opened again: the log copied in part, the checksums written in
-/// part, the log begun anew.
+/// A process that ends at any moment leaves files that can be opened: the WAL checkpointed in part, the checksums written in
+/// part, the WAL reset.
 #[test]
 fn files_as_they_were_at_any_moment_are_whole() {
     let shop = Shop::open();
@@ -288,7 +291,7 @@ fn files_as_they_were_at_any_moment_are_whole() {
         }
         let logged = copied(shop.directory.path());
         shop.checkpoint();
-        // Copied into the file, and the checksums not written yet, or some of them.
+        // Checkpointed, and the checksums not written yet, or some of them.
         let after = copied(shop.directory.path());
         let old = fs::read(logged.path().join(sums)).unwrap();
         fs::write(after.path().join(sums), &old).unwrap();
@@ -307,9 +310,9 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     let shop = Shop::open();
     for i in 0..50 {
         let row = (i.to_string(), vec![7_u8; 3000]);
-        let put = shop
-            .database
-            .keep(move |connection| connection.execute("INSERT INTO cups VALUES (?1, 1, ?2)", row));
+        let put = shop.database.commit(move |connection| {
+            connection.execute("INSERT INTO cups VALUES (?1, 1, ?2)", row)
+        });
         put.await.unwrap();
     }
     shop.checkpoint();
@@ -321,7 +324,7 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     flip_in_place();
     let warmed = shop.database.version();
     let report = shop.database.check();
-    // Nothing that was rendered before is answered any more.
+    // No cached response is used any more.
     assert!(shop.database.version() > warmed);
     assert_eq!(report.verdict(), Verdict::Damaged);
     assert!(report.findings[0].detail.contains("page "), "{report:?}");
@@ -336,7 +339,7 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     add(&shop.database, "kept").await.unwrap().unwrap().unwrap();
 }
 
-/// A page is read damaged, changed, and put into the log: copied into the file, it would count as whole.
+/// A page is read damaged, changed, and logged: checkpointed, it would count as valid.
 #[test]
 fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too() {
     let shop = Shop::open();
@@ -347,7 +350,7 @@ fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too()
         shop.database.close().await;
         Ok(())
     });
-    // Nobody has the page in memory.
+    // No connection has the page in its cache.
     let directory = copied(shop.directory.path());
     let database = reopen(settings(directory.path())).unwrap();
     let path = directory.path().join("cups.db");
@@ -359,7 +362,7 @@ fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too()
     let bit = 8 * (row as u64 + 20);
     flip_in_place(&path, bit);
     let near = |connection: &Connection| insert(connection, "0050 near");
-    futures_ready(database.keep(near));
+    futures_ready(database.commit(near));
     let integrity = database.inner.integrity.upgrade().unwrap();
     let copy = || {
         let connection = database.inner.file.writer().unwrap();
@@ -369,17 +372,17 @@ fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too()
     assert!(found.contains("is not what was written"), "{found}");
     assert_eq!(database.check().verdict(), Verdict::Damaged);
     let copied_damaged = copied(directory.path());
-    let said = opened(copied_damaged.path()).unwrap_err();
-    assert!(said.contains("is damaged"), "{said}");
+    let message = opened(copied_damaged.path()).unwrap_err();
+    assert!(message.contains("is damaged"), "{message}");
     assert_eq!(offline(copied_damaged.path()), Verdict::Damaged);
-    // The file is whole again; what the log has of that page is not.
+    // The file is valid again; the WAL's copy of that page is not.
     flip_in_place(&path, bit);
     assert_eq!(database.check().verdict(), Verdict::Damaged);
     assert!(copy().is_err());
     drop(integrity);
 }
 
-/// Somebody who reads is in the way of the rest: what was copied is neither what it was nor damage.
+/// A reader blocks the rest: what was copied is neither the old page nor damage.
 #[test]
 fn a_log_that_was_copied_in_part_is_copied_in_whole_later() {
     let shop = Shop::open();
@@ -443,7 +446,7 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
     assert_eq!(offline(shop.directory.path()), Verdict::Good);
 }
 
-/// What was committed and could not be noted is read all the same: nothing that was rendered before may outlive it.
+/// A commit that could not be noted is read all the same: no cached response may outlive it.
 #[tokio::test]
 async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
     let shop = Shop::open();
@@ -460,7 +463,7 @@ async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
     fs::rename(&aside, &path).unwrap();
     assert_eq!(refused, Err(Unavailable::Engine));
     let names = shop.database.read(names).await.unwrap();
-    // The second's look may have noticed before: then it was not committed.
+    // The look of each second may have noticed before: then it was not committed.
     let kept = names.len() == 2;
     assert_eq!(shop.database.version() > warmed, kept, "{names:?}");
     until("the database works", async || shop.database.is_healthy()).await;

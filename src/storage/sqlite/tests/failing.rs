@@ -1,4 +1,4 @@
-//! A disk that is full, and then not: everybody is told, nothing that was kept is lost, and it recovers by itself.
+//! A disk that is full, and later not: every caller gets an error, nothing stored is lost, and the database recovers by itself.
 
 use std::sync::atomic::Ordering;
 
@@ -7,7 +7,7 @@ use rusqlite::ffi;
 use super::*;
 
 impl Shop {
-    /// Makes the disk so small that nothing more fits on it. The writer learns of it with its next connection.
+    /// Makes the disk so small that nothing more fits. The writer's next connection sees it.
     async fn fill_the_disk(&self) {
         let pages_max = Arc::clone(&self.database.inner.file.pages_max);
         let full = write(&self.database, move |connection| {
@@ -83,7 +83,7 @@ async fn an_engine_that_fails_takes_the_whole_batch_back() {
         add(&shop.database, "small before"),
         add_large(&shop.database, "large"),
         add(&shop.database, "small after"),
-        write::<()>(&shop.database, |_| Err(Undone::Refused("no"))),
+        write::<()>(&shop.database, |_| Err(Abort::Refused("no"))),
     ];
     shop.waiting(4).await;
     held.release().await;
@@ -94,7 +94,7 @@ async fn an_engine_that_fails_takes_the_whole_batch_back() {
     assert_eq!(shop.names(), [""; 0]);
 }
 
-/// What the engine says when it fails, as `rusqlite` hands it on.
+/// An engine failure as `rusqlite` returns it.
 fn failure(code: i32) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
 }
@@ -138,7 +138,7 @@ async fn a_reader_that_fails_opens_the_file_again() {
     add(&shop.database, "kept").await.unwrap().unwrap().unwrap();
     for code in FAILURES {
         let failed = shop.database.read::<(), _>(move |connection| {
-            // It belongs to this connection, and goes with it.
+            // It is lost with this connection.
             connection.pragma_update(None, "cache_size", 1234)?;
             Err(failure(code))
         });
@@ -157,11 +157,11 @@ async fn whatever_is_kept_meanwhile_ends_the_failure() {
     shop.fill_the_disk().await;
     let full = add_large(&shop.database, "large").await.unwrap();
     assert_eq!(full, Err(Unavailable::Engine));
-    // Looking keeps nothing, and so proves nothing.
+    // A read commits nothing, and so proves nothing.
     let looked = write(&shop.database, |connection| Ok(names(connection)?));
     assert_eq!(looked.await.unwrap(), Ok(Ok(vec![])));
     assert!(!shop.database.is_healthy());
-    // This one fits into what is there.
+    // This one fits into a free page.
     add(&shop.database, "small")
         .await
         .unwrap()
@@ -196,7 +196,7 @@ async fn a_commit_that_fails_fails_for_all() {
     assert!(shop.database.is_healthy());
 }
 
-/// Somebody else's lock is waited for a moment, and then it is an engine that does not work, until it is gone.
+/// Another process's lock is waited for up to the timeout; then the engine counts as down, until the lock is gone.
 #[tokio::test]
 async fn a_file_that_somebody_locks_is_said_and_recovered_from() {
     let shop = Shop::open();
@@ -210,7 +210,7 @@ async fn a_file_that_somebody_locks_is_said_and_recovered_from() {
     assert_eq!(shop.names(), [""; 0]);
 }
 
-/// A file that vanished is not replaced by an empty one behind everybody's back.
+/// A vanished file is not silently replaced by an empty one.
 #[tokio::test]
 async fn a_file_that_vanished_is_not_made_anew() {
     let shop = Shop::open();

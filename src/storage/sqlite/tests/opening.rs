@@ -1,5 +1,3 @@
-//! Whose file it is, and whether it is whole.
-
 use super::*;
 
 /// A closed database with a few hundred pages.
@@ -24,7 +22,7 @@ fn pragma(path: &Path, name: &str) -> i64 {
         .unwrap()
 }
 
-/// What opening is refused with.
+/// Why opening is refused.
 fn refusal(directory: &Path) -> String {
     reopen(settings(directory)).unwrap_err().to_string()
 }
@@ -115,16 +113,16 @@ async fn a_migration_that_breaks_leaves_the_file_as_it_was() {
     reopen(with(&["CREATE TABLE a (x)"])).unwrap().close().await;
     let breaks: &[&[&str]] = &[
         &["", "CREATE TABLE b (x)", "CREATE TABLE b (x)"],
-        // What refers to something is looked at in the end.
+        // Foreign keys are checked last.
         &[
             "",
             "CREATE TABLE b (x REFERENCES a (x)); INSERT INTO b VALUES (1); CREATE UNIQUE INDEX c ON a (x)",
         ],
     ];
     for migrations in breaks {
-        let said = reopen(with(migrations)).unwrap_err().to_string();
-        let start = format!("cannot bring `{}` from schema 1 to ", path.display());
-        assert!(said.starts_with(&start), "{said}");
+        let message = reopen(with(migrations)).unwrap_err().to_string();
+        let start = format!("cannot migrate `{}` from schema 1 to ", path.display());
+        assert!(message.starts_with(&start), "{message}");
         assert_eq!(pragma(&path, "user_version"), 1);
         let connection = Connection::open(&path).unwrap();
         assert!(connection.prepare("SELECT * FROM b").is_err());
@@ -181,12 +179,12 @@ async fn another_programs_file_is_refused_and_not_touched() {
         }
         drop(connection);
         let before = std::fs::read(&path).unwrap();
-        let said = refusal(directory.path());
+        let message = refusal(directory.path());
         assert!(
-            said.contains("is another program's or another desk's database"),
-            "{said}"
+            message.contains("is another program's or another desk's database"),
+            "{message}"
         );
-        assert!(said.contains("cups.db"), "{said}");
+        assert!(message.contains("cups.db"), "{message}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 }
@@ -197,9 +195,9 @@ async fn what_is_no_database_is_refused_and_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cups.db");
         std::fs::write(&path, contents).unwrap();
-        let said = refusal(directory.path());
+        let message = refusal(directory.path());
         assert_eq!(
-            said,
+            message,
             format!(
                 "`{}` is not a database: move it aside, or restore a backup",
                 path.display()
@@ -224,16 +222,16 @@ async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cups.db");
         std::fs::write(&path, &whole[..length]).unwrap();
-        let said = refusal(directory.path());
+        let message = refusal(directory.path());
         assert!(
-            said.starts_with(&format!("`{}` is", path.display())),
-            "{said}"
+            message.starts_with(&format!("`{}` is", path.display())),
+            "{message}"
         );
-        assert!(said.contains("restore a backup"), "{length}: {said}");
+        assert!(message.contains("restore a backup"), "{length}: {message}");
     }
 }
 
-/// The engine would throw the log away.
+/// The engine would discard the WAL.
 #[tokio::test]
 async fn a_log_without_its_file_is_not_thrown_away() {
     let shop = Shop::open();
@@ -242,10 +240,10 @@ async fn a_log_without_its_file_is_not_thrown_away() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
     for _ in 0..2 {
-        let said = refusal(directory.path());
+        let message = refusal(directory.path());
         assert!(
-            said.contains("cups.db` is damaged (empty or missing"),
-            "{said}"
+            message.contains("cups.db` is damaged (empty or missing"),
+            "{message}"
         );
         let left = std::fs::read(directory.path().join("cups.db-wal")).unwrap();
         assert_eq!(left, log);
@@ -253,7 +251,7 @@ async fn a_log_without_its_file_is_not_thrown_away() {
     }
 }
 
-/// With a log beside it that would hide the damage if it were copied into the file.
+/// With a WAL that would hide the damage if it were checkpointed.
 #[tokio::test]
 async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was() {
     let directory = closed().await;
@@ -272,8 +270,8 @@ async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was()
     std::fs::write(&path, &contents).unwrap();
     std::fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
     for _ in 0..2 {
-        let said = refusal(directory.path());
-        assert!(said.contains("cups.db` is damaged ("), "{said}");
+        let message = refusal(directory.path());
+        assert!(message.contains("cups.db` is damaged ("), "{message}");
         assert!(std::fs::read(&path).unwrap() == contents);
         assert!(std::fs::read(directory.path().join("cups.db-wal")).unwrap() == log);
     }
@@ -282,11 +280,11 @@ async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was()
 #[tokio::test]
 async fn a_missing_directory_is_said() {
     let directory = tempfile::tempdir().unwrap();
-    let said = refusal(&directory.path().join("nowhere"));
-    assert!(said.starts_with("cannot open `"), "{said}");
+    let message = refusal(&directory.path().join("nowhere"));
+    assert!(message.starts_with("cannot open `"), "{message}");
 }
 
-/// After a crash the log may end anywhere: what is there is the beginning of what was written.
+/// After a crash the WAL may end anywhere.
 #[tokio::test]
 async fn a_torn_log_has_the_beginning_of_what_was_written() {
     let shop = Shop::open();
@@ -304,13 +302,13 @@ async fn a_torn_log_has_the_beginning_of_what_was_written() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("cups.db"), &file).unwrap();
         let mut torn = log[..length].to_vec();
-        // The last bytes may be there without being what was written.
+        // The last bytes may exist without being what was written.
         let noise = length.saturating_sub(random.usize(..32));
         if length < log.len() {
             torn[noise..].fill_with(|| random.u8(..));
         }
         std::fs::write(directory.path().join("cups.db-wal"), torn).unwrap();
-        // Before the schema was there, there is nothing.
+        // Before the schema existed, there is nothing.
         let database = reopen(settings(directory.path())).unwrap();
         let found = database.read(names).await.unwrap();
         assert_eq!(found, expected[..found.len()], "{length}");

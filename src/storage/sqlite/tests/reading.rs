@@ -1,4 +1,4 @@
-//! Readers see one state, and everything that was answered.
+//! Readers see one snapshot, with everything that was answered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,7 +40,7 @@ async fn a_query_of_several_statements_sees_one_state() {
         .unwrap()
         .unwrap()
         .unwrap();
-    // The other reader sees it meanwhile.
+    // The other reader sees it at the same time.
     let seen = shop.database.read(names).await;
     assert_eq!(seen.unwrap(), ["between"]);
     go_on.send(()).unwrap();

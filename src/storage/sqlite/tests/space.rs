@@ -1,4 +1,4 @@
-//! What is deleted is used again or given back; the log before the file stays short.
+//! Freed space is used again or returned; the WAL stays short.
 
 use super::*;
 
@@ -34,7 +34,7 @@ async fn twenty_thousand_that_come_and_go_leave_a_small_file() {
         log_max = log_max.max(length(&shop, "cups.db-wal"));
     }
     assert_eq!(shop.names().len(), 100);
-    // The log is copied into the file after two thousand pages; the batch that makes it two thousand comes on top.
+    // The WAL is checkpointed after two thousand pages; the batch that reaches them comes on top.
     assert!(log_max < 10 << 20, "{log_max}");
     shop.database.close().await;
     let file = length(&shop, "cups.db");
@@ -68,7 +68,7 @@ async fn space_that_a_large_deletion_freed_is_given_back() {
     assert!(file < 2 << 20, "{file}");
 }
 
-/// A reader that never ends its view keeps the log from being cut; once it is gone, the log is short again.
+/// A reader with an open snapshot prevents the WAL's truncation; once it is gone, the WAL is short again.
 #[tokio::test]
 async fn a_log_that_a_reader_made_long_is_cut_afterwards() {
     let shop = Shop::open();

@@ -1,5 +1,5 @@
-//! The write-ahead log as bytes: how far it is whole, and what is in it. Read without the engine, which takes whatever ends
-//! early for the end.
+//! The WAL as bytes: how far it is valid, and what is in it. Read without the engine, which takes any premature end for the
+//! end.
 //!
 //! The format is `SQLite`'s (<https://www.sqlite.org/fileformat2.html#walformat>): a header of 32 bytes with two salts, then
 //! frames: 24 bytes of header with the page's number, the salts and a checksum over everything so far, and the page.
@@ -12,43 +12,42 @@ use std::os::unix::fs::FileExt;
 /// Bytes before the first frame, and before each page.
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
-/// The first four bytes; the last bit says in which order of bytes the checksums were computed.
+/// The last bit of the first four bytes is the byte order of the checksums.
 const MAGIC: u32 = 0x377F_0682;
-/// Page sizes that the engine permits, in bytes.
+/// Permitted page sizes, in bytes.
 const PAGE_SIZES: std::ops::RangeInclusive<u32> = 512..=65_536;
 
-/// Frames that are read at once: a quarter of a megabyte.
+/// Frames per read: a quarter of a megabyte.
 const FRAMES_AT_ONCE: u32 = 64;
 
-/// What two logs of one file never share.
+/// Differs between any two WALs of one file.
 pub(super) type Salts = [u32; 2];
 /// A running checksum.
 pub(super) type Checksum = [u32; 2];
 
-/// A commit in the log: how far it reaches, and what all frames up to it add up to.
+/// A commit in the WAL: its last frame, and the checksum of all frames up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) salts: Salts,
-    /// Frames from the log's beginning to the end of the commit.
+    /// Frames from the WAL's beginning to the end of the commit.
     pub(super) frames: u32,
     pub(super) checksum: Checksum,
 }
 
-/// The whole part of a log: its frames up to the last commit before the first frame that is not whole.
+/// The valid part of a WAL: its frames up to the last commit before the first invalid frame.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct Wal {
     pub(super) salts: Salts,
     page_size: u32,
     /// By frame; the first has number 1.
     checksums: Vec<Checksum>,
     /// The database's length after the last commit, in pages.
     pub(super) pages: u32,
-    /// The last frame of each page.
     pub(super) last_frames: HashMap<u32, u32>,
 }
 
-impl Log {
-    /// Reads a log. Nothing if it has no commit: it is empty, or its beginning is not whole.
+impl Wal {
+    /// None if it has no commit: it is empty, or its beginning is damaged.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -60,7 +59,7 @@ impl Log {
         let Some((salts, page_size, mut sum)) = begin(&header) else {
             return Ok(None);
         };
-        let mut log = Self {
+        let mut wal = Self {
             salts,
             page_size,
             checksums: Vec::new(),
@@ -69,7 +68,7 @@ impl Log {
         };
         let (mut checksums, mut pages) = (Vec::new(), Vec::new());
         let mut frame = vec![0; FRAME_HEADER + page_size as usize];
-        while let Ok(number) = u32::try_from(log.checksums.len() + checksums.len() + 1) {
+        while let Ok(number) = u32::try_from(wal.checksums.len() + checksums.len() + 1) {
             if !read_at(file, &mut frame, offset(page_size, number))? {
                 break;
             }
@@ -84,12 +83,12 @@ impl Log {
             pages.push((page, number));
             let commits = word(&frame, 1);
             if commits != 0 {
-                log.pages = commits;
-                log.checksums.append(&mut checksums);
-                log.last_frames.extend(pages.drain(..));
+                wal.pages = commits;
+                wal.checksums.append(&mut checksums);
+                wal.last_frames.extend(pages.drain(..));
             }
         }
-        Ok(Some(log).filter(|log| log.pages != 0))
+        Ok(Some(wal).filter(|wal| wal.pages != 0))
     }
 
     /// Its last commit.
@@ -101,7 +100,7 @@ impl Log {
         }
     }
 
-    /// Whether everything up to this mark is there, as it was.
+    /// Whether all frames up to this mark are there, unchanged.
     pub(super) fn reaches(&self, mark: &Mark) -> bool {
         let at = (mark.frames as usize).checked_sub(1);
         let found = at.and_then(|at| self.checksums.get(at));
@@ -113,8 +112,7 @@ impl Log {
     }
 }
 
-/// What the frame with this number says of the commit that it ends, and the database's length then, in pages. Takes the frame
-/// to be whole.
+/// The commit that this frame ends, and the database's length then, in pages. The frame must be valid.
 ///
 /// # Errors
 /// If it cannot be read, or ends no commit.
@@ -123,7 +121,7 @@ pub(super) fn commit(file: &File, page_size: u32, frames: u32) -> io::Result<(Ma
     file.read_exact_at(&mut header, offset(page_size, frames))?;
     let pages = word(&header, 1);
     if pages == 0 {
-        return Err(io::Error::other("the log does not end with a commit"));
+        return Err(io::Error::other("the WAL does not end with a commit"));
     }
     let mark = Mark {
         salts: [word(&header, 2), word(&header, 3)],
@@ -133,7 +131,7 @@ pub(super) fn commit(file: &File, page_size: u32, frames: u32) -> io::Result<(Ma
     Ok((mark, pages))
 }
 
-/// Which pages are in these frames, the last frame of each; the frames are taken to be whole.
+/// The last frame of each page in these frames, which must be valid.
 ///
 /// # Errors
 /// If they cannot be read.
@@ -149,8 +147,8 @@ pub(super) fn last_frames(
     Ok(found)
 }
 
-/// Shows each of these frames: its number, its page's number, the database's length in pages if it ends a commit, or 0, and
-/// the page. The frames are taken to be whole.
+/// Calls back for each of these frames with its number, its page's number, the database's length in pages if it ends a commit,
+/// or 0, and the page. The frames must be valid.
 ///
 /// # Errors
 /// If they cannot be read.
@@ -163,7 +161,7 @@ pub(super) fn each(
     let length = FRAME_HEADER + page_size as usize;
     let mut bytes = Vec::new();
     let mut first = 1;
-    // Some at once: a call for each header costs more than the pages between them.
+    // In blocks: a call per header costs more than the pages between them.
     while first <= frames {
         let count = FRAMES_AT_ONCE.min(frames - first + 1);
         bytes.resize(count as usize * length, 0);
@@ -181,7 +179,6 @@ pub(super) fn each(
     Ok(())
 }
 
-/// Reads the page in a frame.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -190,13 +187,12 @@ pub(super) fn page(file: &File, frame: u32, page: &mut [u8]) -> io::Result<()> {
     file.read_exact_at(page, offset(page_size, frame) + FRAME_HEADER as u64)
 }
 
-/// Where a frame begins.
 fn offset(page_size: u32, frame: u32) -> u64 {
     let before = u64::from(frame.saturating_sub(1));
     HEADER as u64 + before * (FRAME_HEADER as u64 + u64::from(page_size))
 }
 
-/// What a header says, if it is whole.
+/// What a header says; None if it is damaged.
 fn begin(header: &[u8; HEADER]) -> Option<(Salts, u32, Sum)> {
     let magic = word(header, 0);
     let page_size = word(header, 2);
@@ -219,7 +215,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds bytes, a multiple of eight.
+    /// Adds bytes; their count must be a multiple of eight.
     fn add(&mut self, bytes: &[u8]) {
         let [mut first, mut second] = self.value;
         for pair in bytes.chunks_exact(8) {
@@ -240,13 +236,13 @@ impl Sum {
     }
 }
 
-/// The word at this place, in words.
+/// The `at`th 32-bit word.
 fn word(bytes: &[u8], at: usize) -> u32 {
     let bytes = bytes.get(4 * at..4 * at + 4).unwrap_or_default();
     u32::from_be_bytes(bytes.try_into().unwrap_or_default())
 }
 
-/// Fills `bytes` from there. False if the file ends before.
+/// Fills `bytes` from this offset. False if the file ends before.
 pub(super) fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<bool> {
     match file.read_exact_at(bytes, at) {
         Ok(()) => Ok(true),
