@@ -335,6 +335,7 @@ struct FloodLimits {
 
 /// A blocked address.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CutOffAddress)]
 struct BlockedAddress {
     #[schema(example = "192.0.2.7")]
     address: String,
@@ -364,7 +365,7 @@ struct BlockedQuery {
 ///
 /// Why, and until when; most refused first, page by page. An address refused between two pages may move to an earlier one.
 #[utoipa::path(
-    get, path = "/flood", tag = "flood", params(BlockedQuery),
+    get, path = "/flood", tag = "flood", operation_id = "list_cut_off", params(BlockedQuery),
     responses(
         (status = 200, description = "The limits, and the blocked addresses", body = FloodState),
         (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
@@ -448,6 +449,7 @@ fn place(cursor: &str) -> Option<Rank> {
 
 /// An unblocked address.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LetBackIn)]
 struct Unblocked {
     /// The address, or the network that shares an entry.
     #[schema(example = "192.0.2.7")]
@@ -458,7 +460,7 @@ struct Unblocked {
 ///
 /// At once; its refusals are reset.
 #[utoipa::path(
-    delete, path = "/flood/{address}", tag = "flood",
+    delete, path = "/flood/{address}", tag = "flood", operation_id = "let_back_in",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(
         (status = 200, description = "Unblocked", body = Unblocked),
