@@ -133,9 +133,9 @@ fn a_flipped_bit_loses_nothing_in_silence() {
                     assert_ne!(verdict, Verdict::Damaged, "{name}: bit {bit}");
                     harmless += 1;
                 }
-                Err(message) => {
-                    assert!(message.contains("cups.db` is"), "{message}");
-                    assert_eq!(verdict, Verdict::Damaged, "{name}: bit {bit}: {message}");
+                Err(said) => {
+                    assert!(said.contains("cups.db` is"), "{said}");
+                    assert_eq!(verdict, Verdict::Damaged, "{name}: bit {bit}: {said}");
                     refused += 1;
                 }
             }
@@ -172,8 +172,8 @@ fn a_log_that_was_cut_taken_away_or_exchanged_is_refused() {
         if let Some(contents) = &contents {
             fs::write(&path, contents).unwrap();
         }
-        let message = opened(directory.path()).unwrap_err();
-        assert!(message.contains("`-wal` file"), "{case}: {message}");
+        let said = opened(directory.path()).unwrap_err();
+        assert!(said.contains("`-wal` file"), "{case}: {said}");
         assert_eq!(offline(directory.path()), Verdict::Damaged, "{case}");
         // Put back unchanged, it is valid.
         fs::write(&path, &log).unwrap();
@@ -183,8 +183,8 @@ fn a_log_that_was_cut_taken_away_or_exchanged_is_refused() {
     let directory = copied(whole.path());
     opened(directory.path()).unwrap();
     fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
-    let message = opened(directory.path()).unwrap_err();
-    assert!(message.contains("closed without a log"), "{message}");
+    let said = opened(directory.path()).unwrap_err();
+    assert!(said.contains("closed without a WAL"), "{said}");
 }
 
 #[test]
@@ -198,15 +198,15 @@ fn a_file_that_was_cut_or_put_back_from_before_is_refused() {
         match opened(directory.path()) {
             // The WAL has what was truncated.
             Ok(found) => assert_eq!(found, expected, "{length}"),
-            Err(message) => assert!(message.contains("cups.db` is"), "{length}: {message}"),
+            Err(said) => assert!(said.contains("cups.db` is"), "{length}: {said}"),
         }
     }
     for name in ["cups.db", "cups.db-sums"] {
         let directory = copied(whole.path());
         let older = before.path().join(name);
         fs::copy(older, directory.path().join(name)).unwrap();
-        let message = opened(directory.path()).unwrap_err();
-        assert!(message.contains("cups.db` is damaged"), "{name}: {message}");
+        let said = opened(directory.path()).unwrap_err();
+        assert!(said.contains("cups.db` is damaged"), "{name}: {said}");
     }
     assert_eq!(opened(whole.path()), Ok(expected));
 }
@@ -224,11 +224,8 @@ fn another_desks_file_is_refused_with_its_checksums_or_without() {
     for name in ["none", "cups.db-sums", "cups.db-wal"] {
         let directory = copied(whole.path());
         let _ = fs::remove_file(directory.path().join(name));
-        let message = other(directory.path());
-        assert!(
-            message.contains("another desk's database"),
-            "{name}: {message}"
-        );
+        let said = other(directory.path());
+        assert!(said.contains("another desk's database"), "{name}: {said}");
     }
 }
 
@@ -372,8 +369,8 @@ fn a_damaged_page_that_was_changed_is_not_copied_and_found_after_a_restart_too()
     assert!(found.contains("is not what was written"), "{found}");
     assert_eq!(database.check().verdict(), Verdict::Damaged);
     let copied_damaged = copied(directory.path());
-    let message = opened(copied_damaged.path()).unwrap_err();
-    assert!(message.contains("is damaged"), "{message}");
+    let said = opened(copied_damaged.path()).unwrap_err();
+    assert!(said.contains("is damaged"), "{said}");
     assert_eq!(offline(copied_damaged.path()), Verdict::Damaged);
     // The file is valid again; the WAL's copy of that page is not.
     flip_in_place(&path, bit);

@@ -120,9 +120,9 @@ async fn a_migration_that_breaks_leaves_the_file_as_it_was() {
         ],
     ];
     for migrations in breaks {
-        let message = reopen(with(migrations)).unwrap_err().to_string();
+        let said = reopen(with(migrations)).unwrap_err().to_string();
         let start = format!("cannot migrate `{}` from schema 1 to ", path.display());
-        assert!(message.starts_with(&start), "{message}");
+        assert!(said.starts_with(&start), "{said}");
         assert_eq!(pragma(&path, "user_version"), 1);
         let connection = Connection::open(&path).unwrap();
         assert!(connection.prepare("SELECT * FROM b").is_err());
@@ -179,12 +179,12 @@ async fn another_programs_file_is_refused_and_not_touched() {
         }
         drop(connection);
         let before = std::fs::read(&path).unwrap();
-        let message = refusal(directory.path());
+        let said = refusal(directory.path());
         assert!(
-            message.contains("is another program's or another desk's database"),
-            "{message}"
+            said.contains("is another program's or another desk's database"),
+            "{said}"
         );
-        assert!(message.contains("cups.db"), "{message}");
+        assert!(said.contains("cups.db"), "{said}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 }
@@ -195,9 +195,9 @@ async fn what_is_no_database_is_refused_and_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cups.db");
         std::fs::write(&path, contents).unwrap();
-        let message = refusal(directory.path());
+        let said = refusal(directory.path());
         assert_eq!(
-            message,
+            said,
             format!(
                 "`{}` is not a database: move it aside, or restore a backup",
                 path.display()
@@ -222,12 +222,12 @@ async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cups.db");
         std::fs::write(&path, &whole[..length]).unwrap();
-        let message = refusal(directory.path());
+        let said = refusal(directory.path());
         assert!(
-            message.starts_with(&format!("`{}` is", path.display())),
-            "{message}"
+            said.starts_with(&format!("`{}` is", path.display())),
+            "{said}"
         );
-        assert!(message.contains("restore a backup"), "{length}: {message}");
+        assert!(said.contains("restore a backup"), "{length}: {said}");
     }
 }
 
@@ -240,10 +240,10 @@ async fn a_log_without_its_file_is_not_thrown_away() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
     for _ in 0..2 {
-        let message = refusal(directory.path());
+        let said = refusal(directory.path());
         assert!(
-            message.contains("cups.db` is damaged (empty or missing"),
-            "{message}"
+            said.contains("cups.db` is damaged (empty or missing"),
+            "{said}"
         );
         let left = std::fs::read(directory.path().join("cups.db-wal")).unwrap();
         assert_eq!(left, log);
@@ -270,8 +270,8 @@ async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was()
     std::fs::write(&path, &contents).unwrap();
     std::fs::write(directory.path().join("cups.db-wal"), &log).unwrap();
     for _ in 0..2 {
-        let message = refusal(directory.path());
-        assert!(message.contains("cups.db` is damaged ("), "{message}");
+        let said = refusal(directory.path());
+        assert!(said.contains("cups.db` is damaged ("), "{said}");
         assert!(std::fs::read(&path).unwrap() == contents);
         assert!(std::fs::read(directory.path().join("cups.db-wal")).unwrap() == log);
     }
@@ -280,8 +280,8 @@ async fn a_page_that_was_written_over_is_refused_and_everything_left_as_it_was()
 #[tokio::test]
 async fn a_missing_directory_is_said() {
     let directory = tempfile::tempdir().unwrap();
-    let message = refusal(&directory.path().join("nowhere"));
-    assert!(message.starts_with("cannot open `"), "{message}");
+    let said = refusal(&directory.path().join("nowhere"));
+    assert!(said.starts_with("cannot open `"), "{said}");
 }
 
 /// After a crash the WAL may end anywhere.
