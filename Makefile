@@ -6,7 +6,7 @@
 CARGO ?= cargo
 # What is said to Terraform, a file in infra/: LocalStack, or one of yours.
 TFVARS ?= localstack.tfvars
-# Terraform asks nobody whether it is the newest.
+# Terraform does not check for newer versions of itself.
 export CHECKPOINT_DISABLE = 1
 # The part of infra/ that needs no provider, and so no network.
 NAMES = TF_DATA_DIR=$(CURDIR)/target/terraform terraform -chdir=infra/names
@@ -53,8 +53,9 @@ test: ## Everything that can fail; installs what is missing
 	$(CARGO) test --workspace --doc --features odyssey/aws,odyssey/redis,simulators/aws --locked
 	scripts/with-emulator.sh $(CARGO) nextest run --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
-soak: ## A thousand crashes of each desk, and 500 flipped bits, instead of a few
+soak: ## A thousand crashes of each desk, 500 flipped bits and 20 failovers of each kind of Redis, instead of a few
 	SOAK_ROUNDS=1000 SOAK_FLIPS=500 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit)'
+	SOAK_FAILOVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(a_failover)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report
 	simulators/demo.sh

@@ -42,7 +42,7 @@ resource "aws_dynamodb_table" "assignments" {
   deletion_protection_enabled = module.names.protected
 }
 
-# What else a day has: who has which package, so that nobody else gets it, and its lists.
+# The rest of a day: the driver of each package, so that no other driver gets it, and its lists.
 resource "aws_dynamodb_table" "packages" {
   #checkov:skip=CKV_AWS_119:As for the assignments
   name         = module.names.packages_table

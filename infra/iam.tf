@@ -33,7 +33,7 @@ data "aws_iam_policy_document" "server" {
     resources = ["${aws_s3_bucket.log.arn}/${module.names.log_prefix}*"]
   }
 
-  # HeadBucket; there is no action of that name.
+  # ListObjectsV2, which the check at the start calls.
   statement {
     sid       = "Bucket"
     actions   = ["s3:ListBucket"]

@@ -19,8 +19,8 @@ provider "aws" {
     tags = module.names.tags
   }
 
-  # An emulator lets anybody in, and has one address for all buckets. On Amazon, credentials are found as the AWS command
-  # line finds them.
+  # An emulator accepts any credentials, and has one address for all buckets. On AWS, credentials are found as by the AWS
+  # command line.
   access_key                  = local.emulated ? "test" : null
   secret_key                  = local.emulated ? "test" : null
   skip_credentials_validation = local.emulated

@@ -3,7 +3,7 @@ resource "aws_s3_bucket" "log" {
   #checkov:skip=CKV_AWS_18:It is a log itself; a log of who wrote it would need another bucket
   #checkov:skip=CKV_AWS_144:A copy in another region is a decision about money, not a default
   #checkov:skip=CKV_AWS_145:S3's own keys encrypt it; a key of KMS is asked, and paid, for every batch
-  #checkov:skip=CKV2_AWS_62:Nobody waits for its objects
+  #checkov:skip=CKV2_AWS_62:Nothing waits for its objects
   bucket = module.names.log_bucket
 }
 
@@ -44,7 +44,7 @@ resource "aws_s3_bucket_versioning" "log" {
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "log" {
-  #checkov:skip=CKV_AWS_300:The first rule does it, for all keys that anybody may write; the check wants a rule without a prefix
+  #checkov:skip=CKV_AWS_300:The first rule does it, for all keys that can be written; the check wants a rule without a prefix
   bucket = aws_s3_bucket.log.id
 
   rule {

@@ -1,4 +1,4 @@
-# The couriers' two topics. Each is told to a queue of its own (sqs.tf):
+# The couriers' two topics. Each has a queue of its own (sqs.tf):
 #
 #   events-topic -> events-queue -> dispatcher -> assignments-topic -> assignments-queue -> directory
 locals {
@@ -12,7 +12,7 @@ resource "aws_sns_topic" "couriers" {
   for_each = local.channels
 
   name = each.value.topic
-  # Amazon's own key lets in whoever of this account may publish, and needs no policy.
+  # With AWS's own key every role of this account with the right to publish can, without a policy of the key.
   kms_master_key_id = "alias/aws/sns"
 }
 

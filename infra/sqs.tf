@@ -1,5 +1,5 @@
 locals {
-  # After which a message is given to somebody else, unless whoever works on it asks for longer.
+  # A message is received again after this time, unless its consumer extends it.
   visibility_seconds = 30
   # Long polling, at its longest.
   wait_seconds = 20
@@ -7,7 +7,7 @@ locals {
   retention_seconds = 14 * 24 * 60 * 60
 }
 
-# What the topics were told, until the dispatcher and the directory have it.
+# Messages of the topics, until the dispatcher and the directory have stored them.
 resource "aws_sqs_queue" "couriers" {
   for_each = local.channels
 

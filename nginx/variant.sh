@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lays out the door somewhere else: the shipped configuration, only with other addresses, files and times in site/.
+# Copies the configuration somewhere else: the shipped files, only with other addresses, files and times in site/.
 # For tests, for demonstrations, and for trying a change on a free port without root.
 #
 #   nginx/variant.sh DIR DOOR STAFF_DOOR CUSTOMERS STAFF [TIME=VALUE]...

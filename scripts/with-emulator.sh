@@ -37,7 +37,7 @@ free_port() {
   "$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# It says itself that it has the port, so that nobody else is taken for it; then it is asked.
+# Its log says that it has the port, so that another process on the port is not mistaken for it; then a request checks it.
 answers() {
   grep -qs 'Running on' "$dir/log" && (
     exec 3<>"/dev/tcp/127.0.0.1/$port"
@@ -50,7 +50,7 @@ answers() {
 # Fails if the port was taken since it was found free, or if there is no answer in time.
 start() {
   port=$(free_port)
-  # Killed with this script, should nobody be left to stop it.
+  # Killed with this script, if it is not stopped before.
   setpriv --pdeathsig KILL "$moto" -H 127.0.0.1 -p "$port" </dev/null >"$dir/log" 2>&1 &
   emulator=$!
   local deadline=$((SECONDS + patience_s))

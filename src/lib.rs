@@ -13,7 +13,7 @@
 //! - The desks: [`orders`], the order line; [`deliveries`], drone deliveries; [`packages`], sending packages; [`assignments`],
 //!   the day's packages given to drivers; [`couriers`], orders given to couriers. Every desk has the same rooms; see its module.
 //!
-//! `ARCHITECTURE.md` tells why.
+//! `ARCHITECTURE.md` describes the design.
 
 pub mod app;
 pub mod assignments;

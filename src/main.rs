@@ -12,7 +12,7 @@ use odyssey::cli::{self, Cli, Command, Source};
 use odyssey::telemetry;
 
 /// Held connections: each keeps two buffers of 8 KiB that are mostly untouched. This allocator leaves the untouched pages
-/// to the system, which is worth 4 KB per held customer against the system's (see ARCHITECTURE.md).
+/// to the system, which is worth 4 KB per held customer against the system's (docs/adr/0012-jemalloc.md).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,6 +1,6 @@
 //! Measures the server side by side with real peers, and prints one table.
 //!
-//! What is measured, and why it is fair, is told in this directory's README. The way through the code: [`rounds`] takes
+//! The README of this directory describes what is measured, and why it is fair. The way through the code: [`rounds`] takes
 //! each [`subject`] in turn, starts its program ([`peers`]), and measures its speed ([`throughput`]) or what it holds
 //! ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
 //! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`]. The package desk has [`senders`],

@@ -64,12 +64,8 @@ impl Engines {
     /// # Errors
     /// If the configuration contradicts itself.
     #[cfg_attr(
-        not(any(feature = "aws", feature = "redis")),
-        expect(
-            clippy::unused_async,
-            unused_mut,
-            reason = "with a feature it waits, and adds probes"
-        )
+        not(feature = "aws"),
+        expect(unused_mut, reason = "with the feature probes are added")
     )]
     pub(super) async fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
         let mut preflight = Preflight::default();
@@ -77,8 +73,8 @@ impl Engines {
         let _ = config;
         #[cfg(feature = "aws")]
         Self::find_aws(config, false, &mut preflight).await?;
-        preflight.once().await;
-        let findings = preflight.findings();
+        let findings = preflight.findings().clone();
+        let checked = tokio::spawn(preflight.once());
         #[cfg(feature = "redis")]
         if let Err(error) = Self::find_redis(config, findings.clone()).await
             && findings.state(&[Engine::Redis]).is_none()
@@ -86,6 +82,7 @@ impl Engines {
             // Not even an address that can be connected to.
             return Err(error);
         }
+        checked.await?;
         Ok(findings.all())
     }
 

@@ -83,10 +83,11 @@ impl Dynamodb {
     /// The tables must exist. Makes no call.
     pub fn new(aws: &Aws, tables: Tables, patience: Patience) -> Self {
         let client = calls::client(aws);
-        let calls = Calls::new(client.clone(), tables.packages.clone(), patience);
+        let tables = Arc::new(tables);
+        let calls = Calls::new(client.clone(), Arc::clone(&tables), patience);
         Self {
             client,
-            tables: Arc::new(tables),
+            tables,
             calls,
         }
     }

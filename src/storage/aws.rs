@@ -12,8 +12,6 @@ use aws_types::service_config::ServiceConfigKey;
 use uuid::Uuid;
 
 pub mod errors;
-#[cfg(test)]
-pub(crate) mod testkit;
 
 /// How long it may take to reach a service.
 const CONNECT: Duration = Duration::from_secs(2);

@@ -13,16 +13,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
 use super::State;
+use crate::values::time::Moment;
 
 /// How long a probe may take. One call of an AWS service, with its retries, may take 20 s.
 const LIMIT: Duration = Duration::from_secs(25);
 /// Pauses between two runs of a failed probe grow from the one to the other.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// How often a failed check may be logged because its detail changes.
+const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// A shared engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -115,9 +118,15 @@ pub struct Finding {
     /// What was found, or why nothing was.
     #[schema(example = "noeviction")]
     pub detail: String,
+    /// When the engine was asked last.
+    #[schema(value_type = String, format = DateTime)]
+    pub checked_at: Moment,
     /// Since when the outcome is the same.
     #[serde(skip)]
-    pub since: Timestamp,
+    since: Timestamp,
+    /// The detail that was logged last, and when.
+    #[serde(skip)]
+    logged: Option<(String, Instant)>,
 }
 
 /// The latest verdict of each check; cheap to clone.
@@ -125,37 +134,20 @@ pub struct Finding {
 pub struct Findings(watch::Sender<Vec<Finding>>);
 
 impl Findings {
-    /// Records the verdicts of an engine's checks, and logs each whose outcome has changed.
+    /// Records the verdicts of an engine's checks. Each is logged when its outcome changes, and a failed one also when its detail
+    /// does, at most every few seconds.
     pub fn record(&self, engine: Engine, verdicts: impl IntoIterator<Item = (String, Verdict)>) {
-        let mut changed = Vec::new();
+        let now = Timestamp::now();
         self.0.send_modify(|findings| {
-            for (check, Verdict { outcome, detail }) in verdicts {
-                let known = findings
-                    .iter_mut()
-                    .find(|known| known.engine == engine && known.check == check);
-                let found = Finding {
-                    engine,
-                    check,
-                    outcome,
-                    detail,
-                    since: Timestamp::now(),
-                };
-                match known {
-                    Some(known) if known.outcome == outcome => known.detail = found.detail,
-                    Some(known) => {
-                        changed.push(found.clone());
-                        *known = found;
-                    }
-                    None => {
-                        changed.push(found.clone());
-                        findings.push(found);
-                    }
-                }
+            for (check, verdict) in verdicts {
+                let is_it = |known: &Finding| known.engine == engine && known.check == check;
+                let place = findings.iter().position(is_it).unwrap_or_else(|| {
+                    findings.push(Finding::pending(engine, check.clone(), now));
+                    findings.len() - 1
+                });
+                findings[place].update(verdict, now);
             }
         });
-        for found in &changed {
-            found.log();
-        }
     }
 
     pub fn of(&self, engines: &[Engine]) -> Vec<Finding> {
@@ -211,6 +203,36 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
+    fn pending(engine: Engine, check: String, now: Timestamp) -> Self {
+        Self {
+            engine,
+            check,
+            outcome: Outcome::Pending,
+            detail: String::new(),
+            checked_at: now.into(),
+            since: now,
+            logged: None,
+        }
+    }
+
+    fn update(&mut self, verdict: Verdict, now: Timestamp) {
+        let changes = self.outcome != verdict.outcome;
+        if changes {
+            self.since = now;
+        }
+        self.checked_at = now.into();
+        self.outcome = verdict.outcome;
+        self.detail = verdict.detail;
+        let is_news = match &self.logged {
+            Some((detail, at)) => *detail != self.detail && at.elapsed() >= LOG_EVERY,
+            None => true,
+        };
+        if changes || (self.outcome == Outcome::Failed && is_news) {
+            self.log();
+            self.logged = Some((self.detail.clone(), Instant::now()));
+        }
+    }
+
     fn log(&self) {
         let Self {
             engine,
@@ -309,14 +331,17 @@ impl Preflight {
         &self.findings
     }
 
-    /// Runs every probe once.
-    pub async fn once(&self) {
-        for probe in &self.probes {
-            probe.run(&self.findings).await;
+    /// Runs every probe once, all at the same time.
+    pub async fn once(self) {
+        let mut probes = JoinSet::new();
+        for probe in self.probes {
+            let findings = self.findings.clone();
+            probes.spawn(async move { probe.run(&findings).await });
         }
+        probes.join_all().await;
     }
 
-    /// Runs every probe until it passes. Never ends.
+    /// Runs every probe until it passes. Ends only if a probe panics: its checks would stay as they are.
     pub async fn run(self) {
         let mut probes = JoinSet::new();
         for probe in self.probes {
@@ -325,6 +350,7 @@ impl Preflight {
         while let Some(ended) = probes.join_next().await {
             if let Err(error) = ended {
                 error!(%error, "a probe of an engine has ended");
+                return;
             }
         }
         std::future::pending::<()>().await;
@@ -386,8 +412,9 @@ mod tests {
             vec!["bucket".to_owned()],
             std::future::pending,
         ));
+        let findings = preflight.findings().clone();
         preflight.once().await;
-        let found = preflight.findings().all().remove(0);
+        let found = findings.all().remove(0);
         assert_eq!(
             (found.outcome, found.to_string()),
             (

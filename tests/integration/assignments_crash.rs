@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::until;
 use tokio::time::sleep;
 
 use crate::assignments::{
@@ -16,7 +17,7 @@ use crate::durability::{
     ROUNDS_VARIABLE, Seed, number_from_environment, open, refused, start_that_is_cut_short,
 };
 use crate::packages::with;
-use crate::shop::{Shop, eventually, text};
+use crate::shop::{Shop, text};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 10;
@@ -262,8 +263,10 @@ async fn the_plans_of_a_server_that_is_killed_again_and_again_stay_and_no_packag
             workers.push(tokio::spawn(worker.work()));
         }
         let target = book.lock().unwrap().answered + random.u64(1..100);
-        let look = || (book.lock().unwrap().answered >= target).then_some(());
-        eventually("so many requests are answered", look).await;
+        until("so many requests are answered", async || {
+            book.lock().unwrap().answered >= target
+        })
+        .await;
         sleep(Duration::from_micros(random.u64(0..5000))).await;
         shop.crash().await;
         for worker in workers {

@@ -10,6 +10,9 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
+use testkit::aws::{emulator, endpoint};
+use testkit::proxy::{Proxy, Way};
+use testkit::until;
 use tokio::sync::Barrier;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -19,9 +22,9 @@ use crate::assignments::{
     lists, most, names, package, pointers, real_day, timeless, unpacked, update, wanted,
 };
 use crate::client::{Answer, Ask, Door, get};
-use crate::emulator::{Proxy, Way, emulator, odyssey_at};
+use crate::emulator::odyssey_at;
 use crate::packages::with;
-use crate::shop::{PATIENCE, Shop, eventually, text, variable};
+use crate::shop::{Shop, text, variable};
 
 /// How long a request may go on being refused because others are at the same day, or because the engine was away.
 const PERSISTENCE: Duration = Duration::from_secs(60);
@@ -44,7 +47,7 @@ impl Shared {
     fn new() -> Self {
         let own = Uuid::new_v4();
         Self {
-            endpoint: format!("http://{}", emulator()),
+            endpoint: endpoint(),
             table: format!("assignments-{own}"),
             packages_table: format!("packages-{own}"),
             bucket: format!("log-{own}"),
@@ -53,7 +56,7 @@ impl Shared {
 
     fn through(self, proxy: &Proxy) -> Self {
         Self {
-            endpoint: format!("http://{}", proxy.address),
+            endpoint: proxy.endpoint(),
             ..self
         }
     }
@@ -91,7 +94,7 @@ impl Shared {
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .region(Region::from_static("eu-west-2"))
-            .endpoint_url(format!("http://{}", emulator()));
+            .endpoint_url(endpoint());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
@@ -100,7 +103,7 @@ impl Shared {
             .behavior_version(BehaviorVersion::latest())
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .region(Region::from_static("eu-west-2"))
-            .endpoint_url(format!("http://{}", emulator()))
+            .endpoint_url(endpoint())
             .force_path_style(true);
         aws_sdk_s3::Client::from_conf(config.build())
     }
@@ -310,9 +313,8 @@ async fn an_item_that_cannot_be_read_is_left_out_of_lists_and_named_in_the_log()
         assert_eq!(holders(&listed(&shop, query).await).len(), 3, "{query}");
     }
     // The log is written by a thread of its own.
-    eventually("the log names the item", || {
-        let named = shop.log().contains("driver_id=d-00 package_id=by-hand");
-        named.then_some(())
+    until("the log names the item", async || {
+        shop.log().contains("driver_id=d-00 package_id=by-hand")
     })
     .await;
     close_after_an_outage(shop).await;
@@ -411,16 +413,15 @@ async fn a_manifest_that_one_server_replaces_is_the_other_ones_too() {
 // --- Outages -------------------------------------------------------------------------------------------------------
 
 async fn ready(shop: &Shop, status: u16) {
-    let deadline = Instant::now() + PATIENCE;
-    while shop.staff.ask(get("/readyz/assignments")).await.status != status {
-        assert!(Instant::now() < deadline, "never {status}");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("readiness changes", async || {
+        shop.staff.ask(get("/readyz/assignments")).await.status == status
+    })
+    .await;
 }
 
 /// A day, of which half was given, when the engine goes away in this way; and what becomes of it.
 async fn outage(way: Way) {
-    let proxy = Proxy::new().await;
+    let proxy = Proxy::before_emulator(emulator()).await;
     let shared = Shared::new().through(&proxy);
     let shop = shared.open(&[]).await;
     let day = real_day();
@@ -476,7 +477,7 @@ async fn while_the_tables_are_silent_it_is_said_and_the_same_request_completes_a
 /// Whatever is kept although nobody hears of it is not kept again.
 #[tokio::test]
 async fn answers_that_are_lost_in_the_midst_of_a_plan_double_nothing() {
-    let proxy = Proxy::new().await;
+    let proxy = Proxy::before_emulator(emulator()).await;
     let shared = Shared::new().through(&proxy);
     let shop = shared.open(&[]).await;
     let day = lists(&any_drivers(10), &any_packages(60));
@@ -524,7 +525,7 @@ async fn said(shop: &Shop, request: &str, from: &str, to: &str) -> String {
 
 #[tokio::test]
 async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() {
-    let proxy = Proxy::new().await;
+    let proxy = Proxy::before_emulator(emulator()).await;
     let shared = Shared::new().through(&proxy);
     let data = tempfile::tempdir().unwrap();
     let shop = shared.open_logging(data.path()).await;
@@ -632,7 +633,7 @@ async fn a_profile_of_single_sign_on_is_understood() {
     let lines = "[default]\nsso_session = ours\nsso_account_id = 123450000001\nsso_role_name = odyssey\n\
                  [sso-session ours]\nsso_region = eu-west-2\nsso_start_url = https://ours.awsapps.com/start\n";
     std::fs::write(&profile, lines).unwrap();
-    let mut command = odyssey_at(&format!("http://{}", emulator()));
+    let mut command = odyssey_at(&endpoint());
     command
         .args(["couriers", "redrive"])
         .env("HOME", home.path());

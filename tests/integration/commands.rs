@@ -7,9 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use testkit::found;
 
 use crate::client::{get, order};
-use crate::shop::{Shop, eventually, odyssey, odyssey_by, text, variable};
+use crate::shop::{Shop, odyssey, odyssey_by, text, variable};
 
 /// A command that talks to this shop, which it knows from its configuration.
 fn at(shop: &Shop, arguments: &[&str]) -> Command {
@@ -33,7 +34,7 @@ fn spawned(mut command: Command) -> Child {
 }
 
 async fn ended(mut child: Child) -> Output {
-    eventually("the command ends", || child.try_wait().unwrap()).await;
+    found("the command ends", async || child.try_wait().unwrap()).await;
     child.wait_with_output().unwrap()
 }
 

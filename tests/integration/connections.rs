@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use testkit::until;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::client::{Connection, Door, Raw, Visitor, get, order, post, within};
-use crate::shop::{Shop, Started, eventually, need_open_files};
+use crate::shop::{Shop, Started, need_open_files};
 
 /// The largest answer there is without keeping anything first, ...
 pub(crate) const LARGEST: &str = "/docs/swagger-ui-bundle.js";
@@ -486,8 +487,8 @@ async fn out_of_open_files_the_server_goes_on_with_whom_it_has_and_recovers() {
     };
     prlimit(Some(shop.pid()), Resource::Nofile, tight).unwrap();
     let customers: Vec<Visitor> = (0..20).map(|_| shop.customers.hold(order())).collect();
-    eventually("the server notices", || {
-        shop.log().contains("cannot accept").then_some(())
+    until("the server notices", async || {
+        shop.log().contains("cannot accept")
     })
     .await;
     let served = async {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
+use testkit::until;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::client::{Ask, Connection, Door, get, post, within};
 use crate::durability::{ROUNDS_VARIABLE, Seed, number_from_environment, open};
-use crate::shop::{Shop, eventually, odyssey, text, variable};
+use crate::shop::{Shop, odyssey, text, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 10;
@@ -382,8 +383,10 @@ pub(crate) async fn kill_again_and_again(settings: &[(&str, &str)]) {
             )));
         }
         let target = book.lock().unwrap().len() + random.usize(1..60);
-        let look = || (book.lock().unwrap().len() >= target).then_some(());
-        eventually("so many orders are known", look).await;
+        until("so many orders are known", async || {
+            book.lock().unwrap().len() >= target
+        })
+        .await;
         sleep(Duration::from_micros(random.u64(0..5000))).await;
         shop.crash().await;
         for worker in workers {

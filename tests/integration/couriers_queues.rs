@@ -10,14 +10,16 @@ use aws_sdk_sqs::types::{
     ChangeMessageVisibilityBatchRequestEntry, Message, MessageAttributeValue, QueueAttributeName,
     SendMessageBatchRequestEntry,
 };
-use rustix::process::Signal;
 use serde_json::{Value, json};
+use testkit::aws::{Emulator, emulator, endpoint};
+use testkit::proxy::{Proxy, Way};
+use testkit::{found, until};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::client::{Door, get};
 use crate::couriers::{courier, order, orders_of, patch, tell, told};
-use crate::emulator::{Emulator, Proxy, Way, emulator, odyssey_at};
+use crate::emulator::odyssey_at;
 use crate::shop::{Shop, text, variable};
 
 /// How long a condition may take that waits for messages to be received again.
@@ -44,7 +46,7 @@ struct Town {
 impl Town {
     /// With names of this test's own, at the emulator that all share.
     fn new() -> Self {
-        Self::at(&format!("http://{}", emulator()), Some(Uuid::new_v4()))
+        Self::at(&endpoint(), Some(Uuid::new_v4()))
     }
 
     fn at(endpoint: &str, own: Option<Uuid>) -> Self {
@@ -165,7 +167,7 @@ impl Town {
         until("so many are buried", async || {
             let has = self.count("dead-letter-queue").await;
             assert!(has <= count, "{has} are buried instead of {count}");
-            (has == count).then_some(())
+            has == count
         })
         .await;
         let (sqs, url) = (&self.sqs, self.queue("dead-letter-queue"));
@@ -206,7 +208,7 @@ impl Town {
             .message_attribute_names("All")
             .visibility_timeout(0)
             .wait_time_seconds(1);
-        until("there is a message", async || {
+        found("there is a message", async || {
             let received = Box::pin(receive.clone().send()).await.unwrap();
             received.messages.unwrap_or_default().pop()
         })
@@ -236,7 +238,7 @@ impl Town {
     async fn expect_empty(&self) {
         for queue in ["events-queue", "assignments-queue"] {
             until("every message is deleted", async || {
-                (self.count(queue).await == 0).then_some(())
+                self.count(queue).await == 0
             })
             .await;
         }
@@ -244,21 +246,9 @@ impl Town {
     }
 }
 
-/// Waits until there is something.
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let deadline = Instant::now() + LONG;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never so: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// The courier of an order, as soon as they are known.
 async fn whose(door: Door, order: Uuid) -> String {
-    until("the order has a courier", async || {
+    found("the order has a courier", async || {
         let answer = door.ask(get(format!("/courier?orderId={order}"))).await;
         (answer.status == 200).then(|| text(&answer.json()))
     })
@@ -273,7 +263,7 @@ async fn courier_is(door: Door, id: Uuid, described: impl Fn(&Value) -> bool) {
         let known = couriers
             .iter()
             .find(|known| known["courierId"] == json!(id));
-        known.filter(|known| described(known)).map(drop)
+        known.is_some_and(&described)
     })
     .await;
 }
@@ -379,7 +369,7 @@ pub(crate) async fn scenarios_of_two(dispatching: &[(&str, &str)]) {
 #[tokio::test]
 async fn one_server_makes_what_is_missing_under_its_own_names_and_does_everything() {
     let emulator = Emulator::start().await;
-    let town = Town::at(&format!("http://{}", emulator.address), None);
+    let town = Town::at(&emulator.endpoint(), None);
     // What the emulator hands to a server that is gone is received again soon.
     let soon = [("couriers.visibility", "1s")];
     let shop = town.open(&soon).await;
@@ -737,9 +727,9 @@ async fn deliveries_raw_and_enveloped_doubled_and_shuffled_come_to_one_courier_e
 #[tokio::test]
 async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
     let town = Town::new();
-    let proxy = Proxy::new().await;
+    let proxy = Proxy::before_emulator(emulator()).await;
     let hindered = Town {
-        endpoint: format!("http://{}", proxy.address),
+        endpoint: proxy.endpoint(),
         ..town.clone()
     };
     let [of_dispatcher, of_directory] = [(); 2].map(|()| tempfile::tempdir().unwrap());
@@ -791,7 +781,7 @@ async fn characters_that_xml_does_not_know_come_through_topics_and_queues_as_the
     event["details"] = json!("\u{FFFE}\u{FFFF}\u{1}\u{7F} 日本 \u{1FFFF}😀");
     let outcomes = told(directory.staff, &event).await;
     assert_eq!(outcomes, [json!({"outcome": "announced"})]);
-    let page = until("it is decided", async || {
+    let page = found("it is decided", async || {
         let page = dispatcher
             .staff
             .ask(get("/couriers/events"))
@@ -833,7 +823,7 @@ const OUTAGE: Duration = Duration::from_secs(6);
 #[tokio::test]
 async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
     let emulator = Emulator::start().await;
-    let town = Town::at(&format!("http://{}", emulator.address), None);
+    let town = Town::at(&emulator.endpoint(), None);
     let shop = town.open(&[("couriers.visibility", "2s")]).await;
     let couriers: [Uuid; 4] = ids();
     for (id, zone) in couriers.iter().zip(["N", "S", "E", "W"]) {
@@ -849,13 +839,13 @@ async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
         })
     };
     whose(shop.staff, published[20]).await;
-    emulator.signal(Signal::STOP);
+    emulator.process.freeze();
     let began = Instant::now();
     for id in posted {
         told(shop.staff, &order(id, "S")).await;
     }
     sleep(OUTAGE.saturating_sub(began.elapsed())).await;
-    emulator.signal(Signal::CONT);
+    emulator.process.thaw();
     timeout(LONG, stream).await.unwrap().unwrap();
     let all = [&published[..], &posted[..]].concat();
     expect_consistent(shop.staff, &all).await;
@@ -888,7 +878,7 @@ async fn a_region_that_is_not_the_topics_stops_the_start() {
 async fn until_messages_are(shop: &Shop, status: u16) {
     until("readiness tells how messages are", async || {
         let ready = shop.staff.ask(get("/readyz/messages")).await;
-        (ready.status == status).then_some(())
+        ready.status == status
     })
     .await;
 }
@@ -896,7 +886,7 @@ async fn until_messages_are(shop: &Shop, status: u16) {
 #[tokio::test]
 async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
     let emulator = Emulator::start().await;
-    let town = Town::at(&format!("http://{}", emulator.address), None);
+    let town = Town::at(&emulator.endpoint(), None);
     let [of_dispatcher, of_directory] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let dispatcher = town.open_as("dispatcher", of_dispatcher.path(), &[]).await;
     let directory = town.open_as("directory", of_directory.path(), &[]).await;
@@ -911,7 +901,7 @@ async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
         assert_eq!(outcomes, [json!({"outcome": "assigned", "courierId": ada})]);
     }
     until("it is noticed", async || {
-        (dispatcher.metrics().await.count(UNPUBLISHED) > 0).then_some(())
+        dispatcher.metrics().await.count(UNPUBLISHED) > 0
     })
     .await;
     for shop in [&dispatcher, &directory] {

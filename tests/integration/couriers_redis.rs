@@ -1,16 +1,16 @@
 //! Couriers in Redis, which several servers share, and which may go away.
 
 use std::collections::BTreeMap;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use testkit::redis::Redis;
+use testkit::until;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::client::{Door, get, within};
+use crate::client::{Door, get};
 use crate::couriers::{
     ZONES, courier, courier_of, kill_again_and_again, order, orders_of, play_scenarios, replayed,
     tell, told,
@@ -18,68 +18,7 @@ use crate::couriers::{
 #[cfg(feature = "aws")]
 use crate::couriers_queues::{scenarios, scenarios_of_two};
 use crate::durability::Seed;
-use crate::shop::{PATIENCE, Shop, odyssey, variable};
-
-/// A Redis of a test's own that writes down what it answers, in a file of a directory that outlives it.
-struct Redis {
-    child: Child,
-    directory: TempDir,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self {
-            child: run(&directory),
-            directory,
-        }
-    }
-
-    fn url(&self) -> String {
-        format!(
-            "redis+unix://{}/redis.sock",
-            self.directory.path().display()
-        )
-    }
-
-    fn stop(&mut self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn start_again(&mut self) {
-        self.child = run(&self.directory);
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // Both fail if it has ended already, which is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn run(directory: &TempDir) -> Child {
-    let socket = directory.path().join("redis.sock");
-    // A server that was killed leaves it there.
-    drop(std::fs::remove_file(&socket));
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "redis-server", "--port", "0"])
-        .args(["--unixsocket", "redis.sock", "--save", ""])
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
-        .current_dir(directory.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server starts: `make test` installs it");
-    let deadline = Instant::now() + PATIENCE;
-    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        assert!(Instant::now() < deadline, "Redis does not start");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child
-}
+use crate::shop::{Shop, odyssey, variable};
 
 fn settings(url: &str) -> [(&str, &str); 2] {
     [("couriers.store", "redis"), ("redis.url", url)]
@@ -87,29 +26,29 @@ fn settings(url: &str) -> [(&str, &str); 2] {
 
 #[tokio::test]
 async fn orders_told_of_before_their_couriers_find_them_in_redis_a_hundred_times_in_a_row() {
-    let redis = Redis::start();
-    play_scenarios(&settings(&redis.url())).await;
+    let redis = Redis::durable().await;
+    play_scenarios(&settings(&redis.socket())).await;
 }
 
 #[tokio::test]
 async fn the_couriers_in_redis_of_a_server_that_is_killed_again_and_again_keep_their_orders() {
-    let redis = Redis::start();
-    kill_again_and_again(&settings(&redis.url())).await;
+    let redis = Redis::durable().await;
+    kill_again_and_again(&settings(&redis.socket())).await;
 }
 
 #[cfg(feature = "aws")]
 #[tokio::test]
 async fn orders_published_before_their_couriers_find_them_in_redis_a_hundred_times_in_a_row() {
-    let redis = [Redis::start(), Redis::start()];
-    let [dispatching, directing] = [redis[0].url(), redis[1].url()];
+    let redis = [Redis::durable().await, Redis::durable().await];
+    let [dispatching, directing] = [redis[0].socket(), redis[1].socket()];
     scenarios(&settings(&dispatching), &settings(&directing)).await;
 }
 
 #[cfg(feature = "aws")]
 #[tokio::test]
 async fn two_dispatchers_on_one_queue_and_one_redis_give_each_order_once() {
-    let redis = Redis::start();
-    let url = redis.url();
+    let redis = Redis::durable().await;
+    let url = redis.socket();
     scenarios_of_two(&settings(&url)).await;
     let nowhere = tempfile::tempdir().unwrap();
     let said = replayed(nowhere.path(), &settings(&url));
@@ -175,8 +114,8 @@ async fn everything_is_assigned(staff: Door, orders: &[Uuid]) -> BTreeMap<Uuid, 
 
 #[tokio::test]
 async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
-    let redis = Redis::start();
-    let url = redis.url();
+    let redis = Redis::durable().await;
+    let url = redis.socket();
     let [one, other] = [
         Shop::open(&settings(&url)).await,
         Shop::open(&settings(&url)).await,
@@ -222,15 +161,16 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
 
 /// Waits until the desk is ready, or is not.
 async fn ready(staff: Door, status: u16) {
-    while staff.ask(get("/readyz/couriers")).await.status != status {
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("readiness changes", async || {
+        staff.ask(get("/readyz/couriers")).await.status == status
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
-    let mut redis = Redis::start();
-    let url = redis.url();
+    let mut redis = Redis::durable().await;
+    let url = redis.socket();
     let shop = Shop::open(&settings(&url)).await;
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let (orders, events) = a_busy_day(&mut random);
@@ -239,19 +179,23 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
         let log = shop.staff.ask(get("/couriers/events?limit=1000")).await;
         (log.status == 200).then(|| log.json()["events"].as_array().unwrap().len())
     };
-    for (kept, signal) in [(40, Signal::KILL), (100, Signal::TERM), (150, Signal::KILL)] {
+    for (kept, is_killed) in [(40, true), (100, false), (150, true)] {
         while log().await.is_some_and(|events| events < kept) {
             sleep(Duration::from_millis(2)).await;
         }
-        redis.stop(signal);
-        within("the staff hears of it", ready(shop.staff, 503)).await;
+        if is_killed {
+            redis.process.kill();
+        } else {
+            redis.process.terminate();
+        }
+        ready(shop.staff, 503).await;
         let away = shop.staff.ask(get("/couriers")).await;
         away.expect_problem(503, "storage-down");
         // It turns no customer away.
         let ready_for_orders = shop.staff.ask(get("/readyz")).await.expect(200);
         assert_eq!(ready_for_orders["components"][4]["state"], "down");
-        redis.start_again();
-        within("the staff is served again", ready(shop.staff, 200)).await;
+        redis.start_again().await;
+        ready(shop.staff, 200).await;
     }
     let outcomes = teller.await.unwrap();
     let whose = everything_is_assigned(shop.staff, &orders).await;
@@ -270,17 +214,101 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
     replayed(nowhere.path(), &settings(&url));
 }
 
-#[tokio::test]
-async fn a_server_without_its_redis_says_which_key_is_wrong() {
-    let mut command = odyssey();
-    command.arg("serve");
-    for (key, value) in settings("redis+unix:///nowhere/redis.sock") {
+/// Tries to start a server with these settings, which it refuses: what it says.
+fn refusal(mut command: Command, settings: &[(&str, &str)]) -> String {
+    let data = tempfile::tempdir().unwrap();
+    command.arg("serve").env(variable("data_dir"), data.path());
+    for (key, value) in settings {
         command.env(variable(key), value);
     }
-    let data = tempfile::tempdir().unwrap();
-    command.env(variable("data_dir"), data.path());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_server_without_its_redis_says_which_key_is_wrong() {
+    let said = refusal(odyssey(), &settings("redis+unix:///nowhere/redis.sock"));
     assert!(said.contains("configuration key `redis.url`"), "{said}");
+}
+
+#[tokio::test]
+async fn redis_over_tls_is_reached_if_its_authority_is_trusted_and_refused_otherwise() {
+    let redis = Redis::with_tls().await;
+    let url = format!("rediss://{}", redis.address());
+    let said = refusal(odyssey(), &settings(&url));
+    assert!(said.contains("configuration key `redis.url`"), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+    let mut trusting = odyssey();
+    trusting.env("SSL_CERT_FILE", redis.authority());
+    let shop = Shop::run(trusting, &settings(&url)).await;
+    let [id, ada] = [Uuid::new_v4(), Uuid::new_v4()];
+    told(
+        shop.staff,
+        &json!([order(id, "N"), courier(ada, "N", true)]),
+    )
+    .await;
+    assert_eq!(courier_of(shop.staff, id).await, json!(ada));
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn redis_without_memory_refuses_orders_and_loses_none_that_was_acknowledged() {
+    let redis = Redis::start().await;
+    let shop = Shop::open(&settings(&redis.url())).await;
+    let ada = Uuid::new_v4();
+    told(shop.staff, &courier(ada, "N", true)).await;
+    let memory = redis.ask(&["INFO", "memory"]).await;
+    let used = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.unwrap().parse().unwrap();
+    let limit = (used + 500_000).to_string();
+    redis.ask(&["CONFIG", "SET", "maxmemory", &limit]).await;
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let orders: [Uuid; 20] = std::array::from_fn(|_| Uuid::new_v4());
+        let events: Vec<Value> = orders.iter().map(|id| order(*id, "N")).collect();
+        let answer = shop.staff.ask(tell(&json!(events))).await;
+        if answer.status != 202 {
+            answer.expect_problem(503, "storage-down");
+            break events;
+        }
+        acknowledged.extend(orders);
+    };
+    assert!(!acknowledged.is_empty(), "it refused the first");
+    ready(shop.staff, 503).await;
+    for id in &acknowledged {
+        assert_eq!(courier_of(shop.staff, *id).await, json!(ada));
+    }
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    ready(shop.staff, 200).await;
+    told(shop.staff, &json!(refused)).await;
+    let orders = orders_of(shop.staff, ada).await;
+    assert_eq!(orders.len(), acknowledged.len() + refused.len());
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn redis_that_begins_to_evict_is_refused_at_the_next_connection() {
+    let redis = Redis::start().await;
+    let shop = Shop::open(&settings(&redis.url())).await;
+    let policy = async |policy: &str| {
+        redis
+            .ask(&["CONFIG", "SET", "maxmemory-policy", policy])
+            .await;
+    };
+    policy("allkeys-lru").await;
+    redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    ready(shop.staff, 503).await;
+    let answer = shop.staff.ask(tell(&order(Uuid::new_v4(), "N"))).await;
+    answer.expect_problem(503, "storage-down");
+    until("the log names the policy", async || {
+        shop.log().contains("it is allkeys-lru")
+    })
+    .await;
+    policy("noeviction").await;
+    ready(shop.staff, 200).await;
+    told(shop.staff, &order(Uuid::new_v4(), "N")).await;
+    shop.close().await;
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::{found, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
@@ -22,7 +23,7 @@ use crate::connections::{
 };
 use crate::couriers;
 use crate::packages::package;
-use crate::shop::{Shop, eventually};
+use crate::shop::Shop;
 
 /// The application believes nginx, which comes from here.
 const BEHIND_NGINX: (&str, &str) = ("flood.trusted_proxies", "127.0.0.1");
@@ -104,7 +105,7 @@ impl Nginx {
             customers,
             staff,
         };
-        eventually("nginx listens", || {
+        found("nginx listens", async || {
             std::net::TcpStream::connect(nginx.customers.address).ok()
         })
         .await;
@@ -302,9 +303,9 @@ async fn a_reload_keeps_who_is_held() {
     nginx.signal(Signal::HUP);
     // The new workers are there once a new connection is served while the log says so.
     let log = nginx.dir.path().join("error.log");
-    eventually("nginx has reloaded", || {
+    until("nginx has reloaded", async || {
         let log = std::fs::read_to_string(&log).unwrap_or_default();
-        log.contains("gracefully shutting down").then_some(())
+        log.contains("gracefully shutting down")
     })
     .await;
     let newcomer = nginx.customer_from(&shop, "127.0.0.1", order()).await;

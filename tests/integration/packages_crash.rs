@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Connection as Database;
 use serde_json::{Value, json};
+use testkit::until;
 use tokio::time::sleep;
 
 use crate::client::{Answer, Connection, get, send, within};
@@ -16,7 +17,7 @@ use crate::durability::{
     ROUNDS_VARIABLE, Seed, number_from_environment, open, start_that_is_cut_short,
 };
 use crate::packages::{counted, package, says, with, word};
-use crate::shop::{Shop, eventually, odyssey, variable};
+use crate::shop::{Shop, odyssey, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 10;
@@ -368,8 +369,10 @@ async fn the_packages_of_a_server_that_is_killed_again_and_again_are_processed_o
         if random.bool() {
             expect_agreement(data.path()).await;
         }
-        let look = || (book.lock().unwrap().answered >= target).then_some(());
-        eventually("so many requests are answered", look).await;
+        until("so many requests are answered", async || {
+            book.lock().unwrap().answered >= target
+        })
+        .await;
         sleep(Duration::from_micros(random.u64(0..5000))).await;
         shop.crash().await;
         for sender in senders {

@@ -1,22 +1,22 @@
 //! The checks of the shared engines: before a component is ready, and by `odyssey check --engines`.
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
+use testkit::aws::endpoint;
+use testkit::until;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::client::{get, within};
-use crate::emulator::{emulator, odyssey_at};
+use crate::client::get;
+use crate::emulator::odyssey_at;
 use crate::shop::{Shop, variable};
 
 /// Names of this test's own at the emulator, for all engines of AWS.
 fn settings() -> Vec<(&'static str, String)> {
     let own = Uuid::new_v4();
     let topic = |of: &str| format!("arn:aws:sns:eu-west-2:123450000001:{of}-{own}");
-    let queue = |of: &str| format!("http://{}/123450000001/{of}-{own}", emulator());
+    let queue = |of: &str| format!("{}/123450000001/{of}-{own}", endpoint());
     vec![
         ("assignments.store", "dynamodb".to_owned()),
         ("assignments.table", format!("assignments-{own}")),
@@ -49,12 +49,12 @@ async fn open(settings: &[(&'static str, String)]) -> Shop {
         .iter()
         .map(|(key, value)| (*key, &**value))
         .collect();
-    Shop::run(odyssey_at(&format!("http://{}", emulator())), &settings).await
+    Shop::run(odyssey_at(&endpoint()), &settings).await
 }
 
 /// The exit code of `odyssey check --engines`, and its findings.
 async fn check(settings: &[(&'static str, String)]) -> (Option<i32>, Vec<Value>) {
-    let mut command: Command = odyssey_at(&format!("http://{}", emulator()));
+    let mut command: Command = odyssey_at(&endpoint());
     command.args(["check", "--engines", "--output", "json"]);
     for (key, value) in settings {
         command.env(variable(key), value);
@@ -71,12 +71,10 @@ async fn check(settings: &[(&'static str, String)]) -> (Option<i32>, Vec<Value>)
 async fn are(shop: &Shop, status: u16) {
     for component in COMPONENTS {
         let path = format!("/readyz/{component}");
-        let becomes = async {
-            while shop.staff.ask(get(&path)).await.status != status {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        within("readiness says so", becomes).await;
+        until("readiness changes", async || {
+            shop.staff.ask(get(&path)).await.status == status
+        })
+        .await;
     }
 }
 
@@ -105,12 +103,10 @@ async fn engines_without_what_is_configured_are_named_check_by_check_until_it_is
         let checks = components.iter().filter_map(|one| one["checks"].as_array());
         checks.flatten().cloned().collect::<Vec<_>>()
     };
-    let failed = async {
-        while outcomes(&seen().await) != all("failed") {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within("each check has failed", failed).await;
+    until("each check has failed", async || {
+        outcomes(&seen().await) == all("failed")
+    })
+    .await;
     let of_messages = shop.staff.ask(get("/readyz/messages")).await;
     let reason = of_messages.json()["components"][0]["reason"].to_string();
     assert!(

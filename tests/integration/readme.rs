@@ -1,7 +1,7 @@
-//! README's console blocks, typed as they stand there: nothing in them may be wrong, and nothing unknown.
+//! Runs the console blocks of README.md and of each page in `docs/`, unchanged and in their order: no command may fail or be unknown.
 //!
-//! Every command is found in [`RULES`], which says how it is tried; one that is not there fails the test. Ports are replaced by
-//! free ones, and `target/release/odyssey` is the program under test.
+//! [`RULES`] says how each command is tried; a command without a rule fails the test. Every document starts with an empty directory
+//! and without a server. Ports are replaced by free ones, and `target/release/odyssey` is the program under test.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,16 +12,17 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testkit::{found, until};
 
 use crate::client::{Door, get, order};
-use crate::shop::{PATIENCE, eventually, variable};
+use crate::shop::{PATIENCE, variable};
 
-/// How a command of README is tried.
+/// How a command of a document is tried.
 #[derive(Debug, Clone, Copy)]
 enum Rule {
-    /// It becomes the server that the commands after it talk to, in place of the one before.
+    /// It starts the server that the following commands talk to, in place of the previous one.
     Serves,
-    /// It is an engine, listening on this port of README's.
+    /// It is an engine that listens on this port of the document.
     Engine(u16),
     /// It waits for a barista, beside the commands after it, and prints `ready` once one has finished its order.
     Held,
@@ -37,6 +38,8 @@ enum Rule {
     Compose,
     /// It takes minutes, and has tests of its own: its scenario must exist in simulators/.
     Simulator,
+    /// It needs replicas and Sentinels: here its program must exist, and the port must be the first argument.
+    Replicated,
 }
 
 /// How each command is tried, by how it begins; the first that fits decides. Variables before a command do not count.
@@ -50,6 +53,7 @@ const RULES: &[(&str, Rule)] = &[
     ("target/release/odyssey serve", Rule::Serves),
     ("scripts/emulator ", Rule::Engine(9911)),
     ("redis-server ", Rule::Engine(6379)),
+    ("redis-cli -p ", Rule::Replicated),
     ("target/release/odyssey order", Rule::Held),
     ("curl -X POST localhost:8000/order/", Rule::Held),
     (
@@ -87,15 +91,38 @@ aws() {
 "#;
 
 #[tokio::test]
-async fn every_command_of_the_readme_does_what_it_says() {
-    let readme = repository().join("README.md");
-    let commands = commands(&fs::read_to_string(readme).unwrap());
-    assert!(commands.len() > 40, "only {} commands", commands.len());
-    let mut reader = Reader::new();
-    for command in &commands {
-        reader.types(command).await;
+async fn every_command_of_the_readme_and_the_docs_does_what_it_says() {
+    let mut typed = 0;
+    for document in documents() {
+        let commands = commands(&fs::read_to_string(repository().join(&document)).unwrap());
+        if commands.is_empty() {
+            continue;
+        }
+        let mut reader = Reader::new(&document);
+        for command in &commands {
+            reader.types(command).await;
+        }
+        reader.closes().await;
+        typed += commands.len();
     }
-    reader.closes().await;
+    assert!(typed > 40, "only {typed} commands");
+}
+
+#[test]
+fn the_readme_and_the_page_of_each_desk_have_commands() {
+    let documents = documents();
+    for page in [
+        "README.md",
+        "docs/orders.md",
+        "docs/deliveries.md",
+        "docs/packages.md",
+        "docs/assignments.md",
+        "docs/couriers.md",
+    ] {
+        assert!(documents.iter().any(|document| document == page), "{page}");
+        let text = fs::read_to_string(repository().join(page)).unwrap();
+        assert!(!commands(&text).is_empty(), "{page}");
+    }
 }
 
 #[test]
@@ -112,6 +139,19 @@ fn a_command_that_nothing_is_known_of_fails() {
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README.md and the pages of `docs/`, not those of its folders, which are not instructions.
+fn documents() -> Vec<String> {
+    let pages = fs::read_dir(repository().join("docs")).unwrap();
+    let mut documents: Vec<String> = pages
+        .map(|page| page.unwrap().path())
+        .filter(|page| page.extension().is_some_and(|extension| extension == "md"))
+        .map(|page| format!("docs/{}", page.file_name().unwrap().display()))
+        .collect();
+    documents.sort();
+    documents.insert(0, "README.md".to_owned());
+    documents
 }
 
 /// Every command of every console block; one that goes on after a backslash is one.
@@ -160,15 +200,16 @@ fn rule(command: &str) -> Rule {
     match found {
         Some((_, rule)) => *rule,
         None => panic!(
-            "README has a new command: say in RULES (tests/integration/readme.rs) how it is tried: {command}"
+            "a document has a new command: say in RULES (tests/integration/readme.rs) how it is tried: {command}"
         ),
     }
 }
 
-/// A newcomer with a few shells, who types what README says.
+/// A user with a few shells who runs the commands of one document.
 struct Reader {
+    document: String,
     dir: TempDir,
-    /// A free port for each of README's.
+    /// A free port for each port in the documents.
     ports: HashMap<u16, u16>,
     server: Option<Child>,
     engines: Vec<Child>,
@@ -182,7 +223,11 @@ impl Drop for Reader {
             #[expect(clippy::print_stderr, reason = "a failed test shows the log")]
             {
                 let log = fs::read_to_string(self.dir.path().join("log"));
-                eprintln!("--- servers and engines ---\n{}", log.unwrap_or_default());
+                eprintln!(
+                    "--- servers and engines of {} ---\n{}",
+                    self.document,
+                    log.unwrap_or_default()
+                );
             }
         }
         let held = self.held.iter_mut().map(|(_, child)| child);
@@ -194,7 +239,7 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    fn new() -> Self {
+    fn new(document: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         fs::create_dir_all(at("target/release")).unwrap();
@@ -205,7 +250,7 @@ impl Reader {
         fs::write(at("variables"), "").unwrap();
         fs::write(at("home/.curlrc"), "silent\nshow-error\nfail-with-body\n").unwrap();
         fs::write(at("odyssey.toml"), "[orders]\nlease = \"3m\"\n").unwrap();
-        // Open until all are found, so that all differ. None begins as one of README's.
+        // Open until all are found, so that all differ. None begins like a port in the documents.
         let mut free = std::iter::repeat_with(|| {
             TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap()
         })
@@ -214,6 +259,7 @@ impl Reader {
         let listeners = [8000, 8001, 4566, 6379, 9911].map(|port| (port, free.next().unwrap()));
         let ports = listeners.iter().map(|(port, (free, _))| (*port, *free));
         Self {
+            document: document.to_owned(),
             ports: ports.collect(),
             dir,
             server: None,
@@ -230,7 +276,7 @@ impl Reader {
             Rule::Held => self.holds(command).await,
             Rule::Runs => self.runs(command),
             Rule::RunsSoon => {
-                eventually(command, || self.tries(command).ok()).await;
+                found(command, async || self.tries(command).ok()).await;
             }
             Rule::RunsCutOff(address) => {
                 self.cut_off(address).await;
@@ -250,6 +296,14 @@ impl Reader {
                 let scenario = repository().join(format!("simulators/src/{name}"));
                 let exists = scenario.is_dir() || scenario.with_extension("rs").is_file();
                 assert!(exists, "{command}: there is no {}", scenario.display());
+            }
+            Rule::Replicated => {
+                let mut words = command.split_whitespace();
+                let program = words.next().unwrap();
+                let port = words.nth(1).unwrap().parse::<u16>();
+                assert!(port.is_ok(), "{command}: {port:?}");
+                let output = Command::new(program).arg("--version").output().unwrap();
+                assert!(output.status.success(), "{command}: {output:?}");
             }
         }
     }
@@ -338,8 +392,10 @@ impl Reader {
 
     async fn until_open(&self, port: u16) {
         let address = self.door(port).address;
-        let open = || std::net::TcpStream::connect(address).ok();
-        eventually("something listens", open).await;
+        until("something listens", async || {
+            std::net::TcpStream::connect(address).is_ok()
+        })
+        .await;
     }
 
     fn door(&self, port: u16) -> Door {
@@ -402,7 +458,7 @@ impl Reader {
     /// Each order that was waited for has been finished; the server ends in order.
     async fn stops_server(&mut self) {
         for (command, mut child) in std::mem::take(&mut self.held) {
-            let status = eventually(&command, || child.try_wait().unwrap()).await;
+            let status = found(&command, async || child.try_wait().unwrap()).await;
             let output = child.wait_with_output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(
@@ -412,7 +468,7 @@ impl Reader {
         }
         if let Some(mut server) = self.server.take() {
             kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
-            let status = eventually("the server ends", || server.try_wait().unwrap()).await;
+            let status = found("the server ends", async || server.try_wait().unwrap()).await;
             assert!(status.success(), "{status}");
         }
     }

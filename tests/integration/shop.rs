@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::found;
 use tokio::time::sleep;
 
 use crate::client::{Answer, Ask, Door, Visitor, get, order, post};
@@ -124,7 +125,7 @@ impl Shop {
             staff: nowhere,
             dir,
         };
-        let opened = eventually("the addresses are written", || {
+        let opened = found("the addresses are written", async || {
             let ended = shop.child.try_wait().unwrap();
             assert!(ended.is_none(), "the server ended: {ended:?}");
             std::fs::read(&addresses).ok()
@@ -260,7 +261,7 @@ impl Shop {
     /// Waits until the process has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        eventually("the server ends", || child.try_wait().unwrap()).await
+        found("the server ends", async || child.try_wait().unwrap()).await
     }
 
     /// Ends it as a crash does: at once, in the middle of whatever it is doing.
@@ -331,17 +332,6 @@ fn door(url: &Value) -> Door {
     let address = url.as_str().and_then(|url| url.strip_prefix("http://"));
     Door {
         address: address.unwrap().parse().unwrap(),
-    }
-}
-
-/// Waits until there is something.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let mut looks = Looks::new();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(looks.again().await, "never so: {what}");
     }
 }
 

@@ -2,9 +2,10 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use testkit::until;
 
 use crate::client::{get, order, post};
-use crate::shop::{Shop, Started, eventually, text};
+use crate::shop::{Shop, Started, text};
 
 /// Sends the signal and waits until the customers' side has closed.
 async fn stop(shop: &Shop, signal: Signal) {
@@ -239,8 +240,8 @@ async fn an_order_whose_body_arrives_after_the_shop_has_closed_gets_503() {
     assert!(go_on.starts_with("HTTP/1.1 100"), "{go_on}");
     late.write("{").await;
     shop.signal(Signal::TERM);
-    eventually("the staff's side is closed too", || {
-        shop.log().contains("stopping").then_some(())
+    until("the staff's side is closed too", async || {
+        shop.log().contains("stopping")
     })
     .await;
     while !shop.staff.refuses().await {}

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::{found, until};
 use tokio::net::UnixDatagram;
 
 use crate::client::{get, order, within};
-use crate::shop::{Shop, eventually, odyssey, odyssey_by, variable};
+use crate::shop::{Shop, odyssey, odyssey_by, variable};
 
 const STOP: [(Signal, i32); 3] = [(Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)];
 
 async fn logged(shop: &Shop, what: &str) {
-    eventually(what, || shop.log().contains(what).then_some(())).await;
+    until(what, async || shop.log().contains(what)).await;
 }
 
 #[tokio::test]
@@ -84,7 +85,7 @@ impl Opening {
 
     async fn has_said(&self, what: &str) {
         let said = || fs::read_to_string(&self.1).unwrap_or_default();
-        eventually(what, || said().contains(what).then_some(())).await;
+        until(what, async || said().contains(what)).await;
     }
 
     fn signal(&self, signal: Signal) {
@@ -93,7 +94,7 @@ impl Opening {
 
     async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.0;
-        eventually("the server ends", || child.try_wait().unwrap()).await
+        found("the server ends", async || child.try_wait().unwrap()).await
     }
 }
 
@@ -178,21 +179,19 @@ async fn sighup_reloads_what_it_can_and_names_what_needs_a_restart() {
     ] {
         fs::write(&file, broken).unwrap();
         shop.signal(Signal::HUP);
-        let refusal = || {
+        until(said, async || {
             let log = shop.log();
-            let line = log
-                .lines()
-                .rev()
-                .find(|line| line.contains("was not reloaded"))?;
-            line.contains(said).then_some(())
-        };
-        eventually(said, refusal).await;
+            let mut lines = log.lines().rev();
+            let line = lines.find(|line| line.contains("was not reloaded"));
+            line.is_some_and(|line| line.contains(said))
+        })
+        .await;
     }
     fs::remove_file(&file).unwrap();
     let before = shop.log().matches("was not reloaded").count();
     shop.signal(Signal::HUP);
-    eventually("a missing file is said", || {
-        (shop.log().matches("was not reloaded").count() > before).then_some(())
+    until("a missing file is said", async || {
+        shop.log().matches("was not reloaded").count() > before
     })
     .await;
 

@@ -24,7 +24,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::error::Unavailable;
-use super::values::{Item, place_of_day};
+use super::tables::{DRIVER_ID, PACKAGE_ID, Tables};
+use super::values::{Item, place_of_day, text};
 use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::aws::{Aws, backoff, error_chain};
 use crate::storage::{Condition, State};
@@ -133,8 +134,7 @@ pub(super) struct Calls {
 
 struct Inner {
     client: Client,
-    /// The table that probes write to.
-    table: String,
+    tables: Arc<Tables>,
     patience: Patience,
     state: AtomicU8,
     /// Down while the state is [`DOWN`].
@@ -147,10 +147,10 @@ const BUSY: u8 = 1;
 const DOWN: u8 = 2;
 
 impl Calls {
-    pub(super) fn new(client: Client, table: String, patience: Patience) -> Self {
+    pub(super) fn new(client: Client, tables: Arc<Tables>, patience: Patience) -> Self {
         let inner = Inner {
             client,
-            table,
+            tables,
             patience,
             state: AtomicU8::new(WELL),
             condition: Condition::default(),
@@ -265,8 +265,8 @@ impl Inner {
     }
 }
 
-/// Detects when the engine is back: an instance that is not ready may get no requests. A conditional write that changes
-/// nothing, but fails if it is forbidden or the table is missing.
+/// Finds out when the engine is back: an instance that is not ready may get no request that would. It changes nothing, but
+/// fails while a table is missing, or may not be read and written.
 async fn probe(inner: Weak<Inner>) {
     loop {
         sleep(PROBE).await;
@@ -275,9 +275,23 @@ async fn probe(inner: Weak<Inner>) {
             return;
         }
         let nothing = place_of_day("probe".to_owned(), "probe".to_owned());
-        let delete = inner.client.delete_item().table_name(&inner.table);
-        let tried = Box::pin(delete.set_key(Some(nothing)).send()).await;
-        if !tried.is_err_and(|error| call_error(error).kind != Kind::Busy) {
+        let delete = inner
+            .client
+            .delete_item()
+            .table_name(&inner.tables.packages);
+        let written = Box::pin(delete.set_key(Some(nothing)).send()).await;
+        let get = inner
+            .client
+            .get_item()
+            .table_name(&inner.tables.assignments);
+        let get = get
+            .key(DRIVER_ID, text("probe"))
+            .key(PACKAGE_ID, text("probe"));
+        let read = Box::pin(get.send()).await;
+        let is_away = |call_error: CallError| call_error.kind != Kind::Busy;
+        if !written.is_err_and(|error| is_away(call_error(error)))
+            && !read.is_err_and(|error| is_away(call_error(error)))
+        {
             return inner.answered();
         }
     }

@@ -1,10 +1,12 @@
-mod emulator;
-
 use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use tokio::time::{Instant, sleep};
+use testkit::aws::{Emulator, emulator, endpoint};
+use testkit::proxy::Fault::{self, AnswerLost, Lost};
+use testkit::proxy::{ANY, Proxy};
+use testkit::until;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::model::{Assignment, DriverChange};
@@ -12,8 +14,19 @@ use super::super::store::contract::{
     self, Applies, at, change, consistent, day, driver, held, id, listed, package, part, says,
 };
 use super::*;
-use emulator::Fault::{Broken, Conflict, Throttled, ThrottledInside, Unanswered, Unheard};
-use emulator::{Emulator, Proxy, shared};
+
+const THROTTLED: Fault = Fault::Error("ProvisionedThroughputExceededException", 400);
+const THROTTLED_INSIDE: Fault = Fault::Canceled("ThrottlingError");
+const CONFLICT: Fault = Fault::Canceled("TransactionConflict");
+const BROKEN: Fault = Fault::Error("InternalServerError", 500);
+const FAULTS: &[Fault] = &[
+    THROTTLED,
+    THROTTLED_INSIDE,
+    CONFLICT,
+    BROKEN,
+    Lost,
+    AnswerLost,
+];
 
 const HASTY: Patience = Patience {
     tries: 4,
@@ -45,23 +58,15 @@ async fn open(endpoint: &str, patience: Patience) -> Dynamodb {
 }
 
 /// A store in tables of its own, behind a proxy.
-async fn behind_a_proxy(emulator: &str, patience: Patience) -> (Dynamodb, Proxy) {
-    let direct = open(emulator, patience).await;
-    let proxy = Proxy::before(emulator).await;
-    let aws = Aws::emulated(&proxy.endpoint).await;
+async fn behind_a_proxy(patience: Patience) -> (Dynamodb, Proxy) {
+    let direct = open(&endpoint(), patience).await;
+    let proxy = Proxy::isolating(emulator()).await;
+    let aws = Aws::emulated(&proxy.endpoint()).await;
     let store = Dynamodb::new(&aws, (*direct.tables).clone(), patience);
     (store, proxy)
 }
 
-contract::suite!(async || behind_a_proxy(&shared(), PATIENT).await, 6);
-
-async fn until(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "it does not come true");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
+contract::suite!(async || behind_a_proxy(PATIENT).await, 6);
 
 async fn day_is(store: &Dynamodb, expected: &[(&str, &str)]) {
     let now = consistent(store).await;
@@ -77,7 +82,7 @@ const TRANSACTION: &str = "TransactWriteItems";
 
 #[tokio::test]
 async fn tables_that_exist_are_left_as_they_are() {
-    let store = open(&shared(), HASTY).await;
+    let store = open(&endpoint(), HASTY).await;
     let given = part("ada", 0, &[], &["p"]);
     assert_eq!(changed(&store, given).await, Ok(Changed::Done));
     provision(&store.client, &store.tables).await.unwrap();
@@ -86,20 +91,20 @@ async fn tables_that_exist_are_left_as_they_are() {
 
 #[tokio::test]
 async fn without_its_tables_it_does_not_work_and_says_so_at_once() {
-    let aws = Aws::emulated(&shared()).await;
+    let aws = Aws::emulated(&endpoint()).await;
     let store = Dynamodb::new(&aws, names(), Patience::default());
     assert!(store.is_well());
     assert_eq!(store.held(day(0)).await, Err(Unavailable::Engine));
     assert!(!store.is_well());
     // Once they are there, it finds out by itself.
     provision(&store.client, &store.tables).await.unwrap();
-    until(|| store.is_well()).await;
+    until("the store works", async || store.is_well()).await;
     day_is(&store, &[]).await;
 }
 
 #[tokio::test]
 async fn what_passes_is_waited_for() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     for operation in [
         TRANSACTION,
         "UpdateItem",
@@ -108,9 +113,9 @@ async fn what_passes_is_waited_for() {
         "PutItem",
         "GetItem",
     ] {
-        proxy.next(operation, &[Throttled, Broken, Unheard]);
+        proxy.next(operation, &[THROTTLED, BROKEN, Lost]);
     }
-    proxy.next(TRANSACTION, &[Conflict, ThrottledInside, Conflict]);
+    proxy.next(TRANSACTION, &[CONFLICT, THROTTLED_INSIDE, CONFLICT]);
     let given = part("ada", 0, &[], &["p", "q"]);
     assert_eq!(changed(&store, given).await, Ok(Changed::Done));
     let said = says("ada", "p", Status::Delivered, 2);
@@ -136,15 +141,15 @@ async fn what_does_not_pass_is_said_and_nothing_is_kept() {
         limit: Duration::from_secs(1),
         ..HASTY
     };
-    let (store, proxy) = behind_a_proxy(&shared(), patience).await;
+    let (store, proxy) = behind_a_proxy(patience).await;
     let given = || part("ada", 0, &[], &["p"]);
-    for fault in [Throttled, Conflict, ThrottledInside] {
+    for fault in [THROTTLED, CONFLICT, THROTTLED_INSIDE] {
         proxy.all_but(TRANSACTION, 0, fault);
         assert_eq!(changed(&store, given()).await, Err(Unavailable::Busy));
         assert!(store.is_well(), "it is busy");
     }
     proxy.end();
-    proxy.next(TRANSACTION, &[Broken, Unheard, Throttled, Broken, Broken]);
+    proxy.next(TRANSACTION, &[BROKEN, Lost, THROTTLED, BROKEN, BROKEN]);
     assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
     assert!(!store.is_well());
     assert!(proxy.is_over());
@@ -177,9 +182,9 @@ async fn items_of_manifests(store: &Dynamodb) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_manifest_that_is_throttled_is_kept_once_the_table_takes_it() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     // More often than a call may go unanswered.
-    proxy.next("PutItem", &[Throttled; 20]);
+    proxy.next("PutItem", &[THROTTLED; 20]);
     let sheet = sheet_of(1, 3);
     store.store_manifest(day(0), sheet.clone()).await.unwrap();
     assert!(proxy.is_over());
@@ -192,22 +197,21 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
         limit: Duration::from_secs(1),
         ..HASTY
     };
-    let (store, proxy) = behind_a_proxy(&shared(), patience).await;
+    let (store, proxy) = behind_a_proxy(patience).await;
     let before = sheet_of(1, 2);
     store.store_manifest(day(0), before.clone()).await.unwrap();
     let items = items_of_manifests(&store).await;
     // Its place in the list of uploads, two of its pieces, and no more; then all but its head.
     for passed in [3, 5] {
-        proxy.all_but("PutItem", passed, Throttled);
+        proxy.all_but("PutItem", passed, THROTTLED);
         let refused = store.store_manifest(day(0), sheet_of(2, 4)).await;
         // The time may also end while a call is under way.
         let is_refused = matches!(refused, Err(Unavailable::Busy | Unavailable::Engine));
         assert!(is_refused, "{refused:?}");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while items_of_manifests(&store).await != items {
-            assert!(Instant::now() < deadline, "pieces are left");
-            sleep(Duration::from_millis(20)).await;
-        }
+        until("no piece is left", async || {
+            items_of_manifests(&store).await == items
+        })
+        .await;
         assert!(store.manifest(day(0)).await.unwrap() == Some(before.clone()));
     }
     proxy.end();
@@ -218,10 +222,10 @@ async fn a_manifest_that_is_throttled_for_too_long_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_manifest_whose_last_answer_is_lost_loses_no_pieces() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     store.store_manifest(day(0), sheet_of(1, 2)).await.unwrap();
     // All but its head are answered.
-    proxy.all_but("PutItem", 3, Unanswered);
+    proxy.all_but("PutItem", 3, AnswerLost);
     let sheet = sheet_of(2, 2);
     let told = store.store_manifest(day(0), sheet.clone()).await;
     assert_eq!(told, Err(Unavailable::Engine));
@@ -231,7 +235,7 @@ async fn a_manifest_whose_last_answer_is_lost_loses_no_pieces() {
 
 #[tokio::test]
 async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
-    let store = open(&shared(), HASTY).await;
+    let store = open(&endpoint(), HASTY).await;
     let now = Timestamp::now().as_second();
     let began = |hours_ago: i64| {
         let began = (now - hours_ago * 3600).cast_unsigned();
@@ -266,7 +270,7 @@ async fn what_a_killed_process_left_of_a_manifest_is_removed_by_the_next_one() {
 
 #[tokio::test]
 async fn an_item_that_cannot_be_read_is_left_out_of_a_list() {
-    let store = open(&shared(), HASTY).await;
+    let store = open(&endpoint(), HASTY).await;
     let given = part("ada", 0, &[], &["p", "q", "r"]);
     changed(&store, given).await.unwrap();
     let update = store.client.update_item();
@@ -297,15 +301,15 @@ async fn an_item_that_cannot_be_read_is_left_out_of_a_list() {
 
 #[tokio::test]
 async fn a_change_whose_answer_was_lost_is_made_once() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     let steps = [
-        (part("ada", 0, &[], &["p", "q"]), &[Unanswered][..]),
-        (part("ada", 2, &["p"], &[]), &[Unanswered, Unheard]),
+        (part("ada", 0, &[], &["p", "q"]), &[AnswerLost][..]),
+        (part("ada", 2, &["p"], &[]), &[AnswerLost, Lost]),
         (
             part("ada", 1, &["q"], &["r", "p"]),
-            &[Unanswered, Unanswered],
+            &[AnswerLost, AnswerLost],
         ),
-        (part("bo", 0, &[], &["q"]), &[Broken, Unanswered, Throttled]),
+        (part("bo", 0, &[], &["q"]), &[BROKEN, AnswerLost, THROTTLED]),
     ];
     for (part, faults) in steps {
         proxy.next(TRANSACTION, faults);
@@ -314,11 +318,11 @@ async fn a_change_whose_answer_was_lost_is_made_once() {
     }
     day_is(&store, &[("ada", "p"), ("ada", "r"), ("bo", "q")]).await;
     // What stands in the way is not taken for one's own because an answer was lost.
-    proxy.next(TRANSACTION, &[Unanswered]);
+    proxy.next(TRANSACTION, &[AnswerLost]);
     let taken = part("bo", 1, &[], &["s", "p"]);
     assert_eq!(changed(&store, taken).await, Ok(Changed::Outdated));
     let miscounted = part("bo", 0, &[], &["s"]);
-    proxy.next(TRANSACTION, &[Unanswered]);
+    proxy.next(TRANSACTION, &[AnswerLost]);
     assert_eq!(changed(&store, miscounted).await, Ok(Changed::Outdated));
     assert!(proxy.is_over());
     day_is(&store, &[("ada", "p"), ("ada", "r"), ("bo", "q")]).await;
@@ -326,10 +330,10 @@ async fn a_change_whose_answer_was_lost_is_made_once() {
 
 #[tokio::test]
 async fn an_update_whose_answer_was_lost_tells_what_was_before() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     let given = part("ada", 0, &[], &["p"]);
     changed(&store, given).await.unwrap();
-    proxy.next("UpdateItem", &[Unanswered]);
+    proxy.next("UpdateItem", &[AnswerLost]);
     let strictly = Update {
         strict: true,
         ..says("ada", "p", Status::Delivered, 2)
@@ -349,11 +353,11 @@ async fn an_update_whose_answer_was_lost_tells_what_was_before() {
 
 #[tokio::test]
 async fn a_large_change_that_was_interrupted_is_completed_by_asking_again() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     let names: Vec<_> = (0..60).map(|n| format!("p{n:03}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     // The second of three transactions was done, but nobody is told, and then nothing is heard any more.
-    proxy.next(TRANSACTION, &[Conflict, Unheard]);
+    proxy.next(TRANSACTION, &[CONFLICT, Lost]);
     let whole = || part("ada", 0, &[], &names);
     assert_eq!(changed(&store, whole()).await, Ok(Changed::Done));
     let more: Vec<_> = (0..60).map(|n| format!("q{n:03}")).collect();
@@ -372,13 +376,13 @@ async fn a_large_change_that_was_interrupted_is_completed_by_asking_again() {
             break;
         }
     }
-    proxy.cut(true);
+    proxy.all_but(ANY, 0, Lost);
     let outcome = handle.await.unwrap();
     assert!(matches!(
         outcome,
         Ok(Changed::Done) | Err(Unavailable::Engine)
     ));
-    proxy.cut(false);
+    proxy.end();
     completed(&store, "bo", &more).await;
     assert_eq!(consistent(&store).await.len(), 120);
 }
@@ -403,15 +407,15 @@ async fn completed(store: &Dynamodb, name: &str, wanted: &[&str]) {
 
 #[tokio::test]
 async fn an_engine_that_goes_and_comes_back_is_noticed() {
-    let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
+    let (store, proxy) = behind_a_proxy(HASTY).await;
     let given = || part("ada", 0, &[], &["p"]);
-    proxy.cut(true);
+    proxy.all_but(ANY, 0, Lost);
     assert_eq!(changed(&store, given()).await, Err(Unavailable::Engine));
     assert_eq!(store.manifest(day(0)).await, Err(Unavailable::Engine));
     assert!(!store.is_well());
-    proxy.cut(false);
+    proxy.end();
     // Nobody asks it anything.
-    until(|| store.is_well()).await;
+    until("the store works", async || store.is_well()).await;
     assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
     day_is(&store, &[("ada", "p")]).await;
 }
@@ -423,17 +427,17 @@ async fn an_engine_that_stands_still_is_given_up_in_time_and_loses_nothing() {
         limit: Duration::from_secs(2),
         ..HASTY
     };
-    let store = open(&emulator.endpoint, patience).await;
+    let store = open(&emulator.endpoint(), patience).await;
     let given = part("ada", 0, &[], &["p"]);
     assert_eq!(changed(&store, given).await, Ok(Changed::Done));
-    emulator.freeze();
+    emulator.process.freeze();
     let asked = Instant::now();
     let given = part("ada", 1, &[], &["q"]);
     assert_eq!(changed(&store, given).await, Err(Unavailable::Engine));
     assert!(asked.elapsed() < Duration::from_secs(5));
     assert!(!store.is_well());
-    emulator.thaw();
-    until(|| store.is_well()).await;
+    emulator.process.thaw();
+    until("the store works", async || store.is_well()).await;
     // What was asked while it stood still may be done or not, and may even be done only now.
     for _ in 0..100 {
         let now = held(&store, day(0)).await.len();
@@ -448,17 +452,17 @@ async fn an_engine_that_stands_still_is_given_up_in_time_and_loses_nothing() {
 #[tokio::test]
 async fn whatever_goes_wrong_nothing_is_lost_or_doubled() {
     for seed in 0..3 {
-        let (store, proxy) = behind_a_proxy(&shared(), HASTY).await;
-        proxy.chance(seed, 20);
+        let (store, proxy) = behind_a_proxy(HASTY).await;
+        proxy.chance(seed, 20, FAULTS);
         contract::plan_together(&store, |unavailable| unavailable != Unavailable::Failed).await;
-        proxy.chance(seed, 0);
+        proxy.chance(seed, 0, FAULTS);
         contract::everything_is_planned_once(&store).await;
     }
 }
 
 #[tokio::test]
 async fn a_list_goes_on_beyond_the_engines_pages() {
-    let store = open(&shared(), HASTY).await;
+    let store = open(&endpoint(), HASTY).await;
     let mut given = part("ada", 0, &[], &[]);
     for n in 0..300 {
         let mut package = package(&format!("p{n:03}"));
@@ -501,7 +505,7 @@ async fn a_list_goes_on_beyond_the_engines_pages() {
 
 #[tokio::test]
 async fn a_place_that_is_elsewhere_is_the_end() {
-    let store = open(&shared(), HASTY).await;
+    let store = open(&endpoint(), HASTY).await;
     let given = part("ada", 0, &[], &["p", "q"]);
     changed(&store, given).await.unwrap();
     let place = Some(Place {

@@ -281,13 +281,11 @@ pub fn probe(client: Client, bucket: &str) -> Probe {
     Probe::new(Engine::S3, check, move || {
         let (client, bucket) = (client.clone(), bucket.clone());
         async move {
-            let mut verdict = match Box::pin(client.head_bucket().bucket(&bucket).send()).await {
+            // Not HeadBucket, whose errors have no code.
+            let list = client.list_objects_v2().bucket(&bucket).max_keys(0);
+            let mut verdict = match Box::pin(list.send()).await {
                 Ok(_) => Verdict::passed("exists"),
-                Err(error) => match error.raw_response().map(|it| it.status().as_u16()) {
-                    Some(404) => Verdict::failed("there is no such bucket"),
-                    Some(301 | 307) => Verdict::failed("it is in another region"),
-                    _ => errors::verdict(Service::S3, &error),
-                },
+                Err(error) => errors::verdict(Service::S3, &error),
             };
             verdict.detail = format!("{bucket}: {}", verdict.detail);
             vec![verdict]

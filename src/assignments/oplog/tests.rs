@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use tempfile::TempDir;
+use testkit::until;
 
 use super::super::model::{DriverId, PackageId, Status};
 use super::*;
@@ -142,15 +143,6 @@ fn all(archived: &[(String, String, Vec<usize>)]) -> Vec<usize> {
     numbers.copied().collect()
 }
 
-/// Waits, with a limit, until it is so.
-async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Nothing waits to be packed.
 #[cfg(feature = "aws")]
 fn is_packed(directory: &Path) -> bool {
@@ -233,7 +225,7 @@ async fn what_was_written_survives_a_kill_but_for_half_a_line() {
     let dir = TempDir::new().unwrap();
     let shop = Shop::open(files(dir.path()));
     shop.note(entries(&today(), 0..1000));
-    until("the lines are written", || shop.written() == 1000).await;
+    until("the lines are written", async || shop.written() == 1000).await;
     let left = as_killed(dir.path());
     let [segment] = &spooled(left.path())[..] else {
         panic!("one segment")
@@ -263,7 +255,7 @@ async fn a_kill_between_packing_and_removing_doubles_nothing() {
     let dir = TempDir::new().unwrap();
     let shop = Shop::open(files(dir.path()));
     shop.note(entries(&today(), 0..10));
-    until("the lines are written", || shop.written() == 10).await;
+    until("the lines are written", async || shop.written() == 10).await;
     let segment = spooled(dir.path()).remove(0);
     let lines = fs::read(&segment).unwrap();
     shop.oplog.close(PATIENCE).await;
@@ -281,7 +273,7 @@ async fn a_full_disk_loses_nothing_that_fits_into_memory_and_is_over_when_it_is(
     settings.waiting_max = 50;
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..10));
-    until("the lines are written", || shop.written() == 10).await;
+    until("the lines are written", async || shop.written() == 10).await;
     // The first line that does not fit is written in part.
     shop.spool().room.store(100, Ordering::SeqCst);
     for number in 10..200 {
@@ -291,9 +283,12 @@ async fn a_full_disk_loses_nothing_that_fits_into_memory_and_is_over_when_it_is(
     assert_eq!(lost, 140);
     assert_eq!(shop.written(), 10);
     let is_down = || shop.oplog.state().is_some_and(|state| state.down.is_some());
-    until("it is known that nothing is written", is_down).await;
+    until("it is known that nothing is written", async || is_down()).await;
     shop.spool().room.store(u64::MAX, Ordering::SeqCst);
-    until("the lines are written", || shop.written() == 200 - lost).await;
+    until("the lines are written", async || {
+        shop.written() == 200 - lost
+    })
+    .await;
     assert!(!is_down());
     shop.note(entries(&today(), 200..210));
     shop.oplog.close(PATIENCE).await;
@@ -309,7 +304,7 @@ async fn a_disk_that_stays_full_does_not_hold_up_the_end() {
     let dir = TempDir::new().unwrap();
     let shop = Shop::open(files(dir.path()));
     shop.note(entries(&today(), 0..10));
-    until("the lines are written", || shop.written() == 10).await;
+    until("the lines are written", async || shop.written() == 10).await;
     shop.spool().room.store(0, Ordering::SeqCst);
     shop.note(entries(&today(), 10..40));
     shop.oplog.close(PATIENCE).await;
@@ -325,8 +320,8 @@ async fn what_does_not_fit_into_the_queue_is_counted() {
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..25));
     assert_eq!(shop.lost("queue_full"), 15);
-    until("the lines are written", || shop.written() == 10).await;
-    until("there is room", || {
+    until("the lines are written", async || shop.written() == 10).await;
+    until("there is room", async || {
         shop.figure("odyssey_oplog_waiting_entries") == 0
     })
     .await;
@@ -385,7 +380,7 @@ fn a_log_whose_last_handle_is_dropped_still_writes_what_is_queued() {
         .unwrap();
     let waits = async {
         // The thread is through when the spool is empty again.
-        until("the lines are packed", || {
+        until("the lines are packed", async || {
             spooled(dir.path()).is_empty() && !archived(dir.path()).is_empty()
         })
         .await;
@@ -413,7 +408,7 @@ async fn a_directory_that_goes_away_stops_nothing_and_is_made_again() {
     fs::write(&directory, "in the way").unwrap();
     shop.note(entries(&today(), 0..10));
     fs::remove_file(&directory).unwrap();
-    until("the lines are written", || shop.written() == 10).await;
+    until("the lines are written", async || shop.written() == 10).await;
     shop.oplog.close(PATIENCE).await;
     assert_eq!(all(&archived(&directory)), (0..10).collect::<Vec<_>>());
 }

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use jiff::Timestamp;
+use testkit::aws::{Service, endpoint};
+use testkit::until;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -20,8 +22,6 @@ use super::*;
 use crate::couriers;
 use crate::storage::State;
 use crate::storage::aws::Aws;
-use crate::storage::aws::errors::Service;
-use crate::storage::aws::testkit::Refusing;
 use crate::storage::preflight::Preflight;
 use crate::telemetry::Registry;
 use fickle::Fickle;
@@ -137,8 +137,7 @@ struct Town {
 
 impl Town {
     async fn open(store: Moody, visibility: Duration) -> Self {
-        let address = std::env::var("EMULATOR_ADDRESS")
-            .expect("EMULATOR_ADDRESS names an emulator of AWS: `make test` provides it");
+        let address = endpoint();
         let own = Uuid::new_v4();
         let topic = |of: &str| format!("arn:aws:sns:eu-west-2:123450000001:{of}-{own}");
         let queue = |of: &str| format!("{address}/123450000001/{of}-{own}");
@@ -204,14 +203,6 @@ impl Town {
         names.map(|name| got[&name].parse().unwrap())
     }
 
-    async fn until(&self, what: &str, so: impl AsyncFn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !so(self).await {
-            assert!(Instant::now() < deadline, "never so: {what}");
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// Messages that came this far, retries included.
     fn came(&self, step: &str) -> u64 {
         let series =
@@ -248,10 +239,7 @@ async fn what_the_store_cannot_keep_is_held_however_long_that_takes_and_received
     let town = Town::open(store, Duration::from_secs(1)).await;
     let orders = ids(15);
     town.orders(&orders).await;
-    town.until("all are held", async |town| {
-        town.messages().await == [0, 15]
-    })
-    .await;
+    until("all are held", async || town.messages().await == [0, 15]).await;
     // Several times as long as messages are invisible by themselves.
     let deadline = Instant::now() + Duration::from_secs(4);
     while Instant::now() < deadline {
@@ -260,14 +248,10 @@ async fn what_the_store_cannot_keep_is_held_however_long_that_takes_and_received
     }
     assert!(town.store.kept().is_empty());
     town.store.is_now(None);
-    town.until("all are deleted", async |town| {
-        town.messages().await == [0, 0]
-    })
-    .await;
+    until("all are deleted", async || town.messages().await == [0, 0]).await;
     assert_eq!(town.store.kept(), orders);
     assert_eq!(town.came("received"), 15);
-    town.until("it is counted", async |town| town.came("deleted") == 15)
-        .await;
+    until("it is counted", async || town.came("deleted") == 15).await;
     town.queues.stop(PATIENCE).await;
 }
 
@@ -277,10 +261,8 @@ async fn what_is_not_kept_when_the_process_ends_is_given_back_at_once() {
     store.is_now(Some(Unavailable::Busy));
     let town = Town::open(store, Duration::from_secs(600)).await;
     town.orders(&ids(3)).await;
-    town.until("all are held", async |town| town.messages().await == [0, 3])
-        .await;
-    town.until("it was tried", async |town| town.store.tries() > 0)
-        .await;
+    until("all are held", async || town.messages().await == [0, 3]).await;
+    until("it was tried", async || town.store.tries() > 0).await;
     let (topology, began) = (town.topology.clone(), Instant::now());
     town.queues.stop(PATIENCE).await;
     assert!(began.elapsed() < PATIENCE);
@@ -311,12 +293,9 @@ async fn a_message_that_breaks_the_program_keeps_none_of_its_neighbours_back() {
         .filter(|id| **id != orders[4])
         .copied()
         .collect();
-    town.until("the others are kept", async |town| {
-        town.store.kept() == others
-    })
-    .await;
+    until("the others are kept", async || town.store.kept() == others).await;
     // It is neither deleted nor buried, and nobody gives it back.
-    town.until("the others are deleted", async |town| {
+    until("the others are deleted", async || {
         town.messages().await == [0, 1]
     })
     .await;
@@ -337,14 +316,11 @@ async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it()
         .unwrap();
     let orders = ids(5);
     town.orders(&orders).await;
-    town.until("all good ones are kept", async |town| {
+    until("all good ones are kept", async || {
         town.store.kept() == orders
     })
     .await;
-    town.until("nothing is left", async |town| {
-        town.messages().await == [0, 0]
-    })
-    .await;
+    until("nothing is left", async || town.messages().await == [0, 0]).await;
     let receive = sqs.receive_message().queue_url(&places.dead_letters);
     let receive = receive.message_attribute_names("All").wait_time_seconds(2);
     let received = Box::pin(receive.send()).await.unwrap().messages.unwrap();
@@ -358,8 +334,7 @@ async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it()
 #[tokio::test]
 async fn a_chain_that_is_there_is_taken_as_it_is() {
     let town = Town::open(Moody::default(), Duration::from_secs(1)).await;
-    let address = std::env::var("EMULATOR_ADDRESS").unwrap();
-    let aws = Aws::emulated(&address).await;
+    let aws = Aws::emulated(&endpoint()).await;
     let places = town.topology.endpoints().clone();
     let again = Topology::open(&aws, places.clone(), true).await.unwrap();
     assert_eq!(*again.endpoints(), places);
@@ -382,12 +357,12 @@ async fn fickle(queue: Vec<String>) -> (Fickle, Topology) {
     let fickle = Fickle::open(queue).await;
     let places = Endpoints {
         events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
-        events_queue: format!("{}/123450000001/events-queue", fickle.address),
+        events_queue: format!("{}/123450000001/events-queue", fickle.service.endpoint),
         assignments_topic: "arn:aws:sns:eu-west-2:123450000001:assignments-topic".to_owned(),
-        dead_letters: format!("{}/123450000001/dead-letter-queue", fickle.address),
+        dead_letters: format!("{}/123450000001/dead-letter-queue", fickle.service.endpoint),
         ..Endpoints::default()
     };
-    let aws = Aws::emulated(&fickle.address).await;
+    let aws = Aws::emulated(&fickle.service.endpoint).await;
     let topology = Topology::open(&aws, places, false).await.unwrap();
     (fickle, topology)
 }
@@ -477,12 +452,12 @@ async fn a_topic_that_the_operator_must_see_to_is_said_at_once() {
         ("AuthorizationError", "no", 403),
         ("InvalidParameter", "Invalid parameter: TopicArn", 400),
     ] {
-        let sns = Refusing::with(Service::Sns, code, message, status).await;
+        let sns = Service::refusing(code, message, status).await;
         let places = Endpoints {
             events_topic: "arn:aws:sns:eu-west-2:123450000001:events-topic".to_owned(),
             ..Endpoints::default()
         };
-        let aws = Aws::emulated(&sns.address).await;
+        let aws = Aws::emulated(&sns.endpoint).await;
         let topology = Topology::open(&aws, places, false).await.unwrap();
         let topic = event_publisher(&topology, &Registry::new(&[]).register(Metrics::register));
         let told = topic.publish(events_with(25, 0, "")).await;
@@ -510,7 +485,7 @@ async fn an_assignment_that_its_topic_refuses_goes_to_the_dead_letter_queue() {
         ..Moody::default()
     };
     let town = Town::on(topology, store, Duration::from_secs(60));
-    town.until("the outbox is empty", async |town| {
+    until("the outbox is empty", async || {
         town.store.outbox.lock().unwrap().is_empty()
     })
     .await;
@@ -540,8 +515,7 @@ async fn what_a_queue_has_not_deleted_is_deleted_by_itself() {
     let bodies = bodies.map(|event| serde_json::to_string(&event).unwrap());
     let (fickle, topology) = fickle(bodies.collect()).await;
     let town = Town::on(topology, Moody::default(), Duration::from_secs(60));
-    town.until("all are deleted", async |town| town.came("deleted") == 9)
-        .await;
+    until("all are deleted", async || town.came("deleted") == 9).await;
     assert_eq!(town.store.kept(), orders);
     let deletions: Vec<usize> = fickle
         .book
@@ -571,7 +545,11 @@ async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own
     let findings = preflight.findings().clone();
     let reason = || findings.state(ENGINES).and_then(|state| state.down);
     assert!(reason().is_some_and(|it| it.ends_with("not answered yet")));
-    preflight.once().await;
+    let running = tokio::spawn(preflight.run());
+    until("the check fails", async || {
+        reason().is_some_and(|it| !it.ends_with("not answered yet"))
+    })
+    .await;
     let named = reason().unwrap();
     for part in [
         "couriers.dead_letter_queue_url",
@@ -586,7 +564,6 @@ async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own
     });
     tokio::task::yield_now().await;
     assert!(!passed.is_finished());
-    let running = tokio::spawn(preflight.run());
     fickle.book.lock().unwrap().queue_arn = None;
     timeout(PATIENCE, passed).await.unwrap().unwrap();
     assert_eq!(reason(), None);

@@ -1,9 +1,7 @@
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod disturbed;
+mod failover;
 
-use tempfile::TempDir;
+use testkit::redis::{Cluster, Redis as Server};
 use tokio::sync::OnceCell;
 
 use super::super::replay::replay;
@@ -12,62 +10,14 @@ use super::*;
 use crate::storage::preflight::Findings;
 use crate::storage::redis::{Call, Target};
 
-/// How long a server may take to be there.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server of this test's own, reached by a file instead of a port: nobody else's is taken for it.
-struct Server {
-    child: Child,
-    directory: TempDir,
+async fn connect(url: &str) -> Engine {
+    Engine::connect(Target::at(url), Findings::default())
+        .await
+        .unwrap()
 }
 
-/// Ends with this test at the latest.
-fn redis_server() -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "redis-server"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-impl Server {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let child = redis_server()
-            .args([
-                "--port",
-                "0",
-                "--unixsocket",
-                "redis.sock",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .current_dir(directory.path())
-            .spawn()
-            .expect("redis-server starts: `make test` installs it");
-        Self { child, directory }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("redis.sock")
-    }
-
-    async fn connect(&self) -> Engine {
-        let url = format!("redis+unix://{}", self.socket().display());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Engine::connect(Target::at(&url), Findings::default()).await {
-                Ok(engine) => return engine,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn store(&self, join: Join) -> Redis {
-        Redis::new(self.connect().await, settings(join))
-    }
+async fn store(url: &str, join: Join) -> Redis {
+    Redis::new(connect(url).await, settings(join))
 }
 
 /// The rights that `docs/operating.md` gives are enough for everything that the desk does.
@@ -80,22 +30,15 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     let rights = rights
         .expect("they are written down")
         .replace("PASSWORD", "secret");
-    let server = Server::start();
-    let anybody = server.connect().await;
-    let mut user = redis::cmd("ACL");
-    user.arg("SETUSER").arg("odyssey");
-    for right in rights.split(' ') {
-        user.arg(right);
-    }
-    let _: String = anybody.ask(user).await.unwrap();
-    let url = format!(
-        "redis+unix://{}?user=odyssey&pass=secret",
-        server.socket().display()
-    );
-    let engine = Engine::connect(Target::at(&url), Findings::default())
-        .await
-        .unwrap();
-    let store = Redis::new(engine, settings(Join::Min));
+    let server = Server::start().await;
+    let rights = rights.split(' ');
+    let user: Vec<&str> = ["ACL", "SETUSER", "odyssey"]
+        .into_iter()
+        .chain(rights)
+        .collect();
+    server.ask(&user).await;
+    let url = format!("{}?user=odyssey&pass=secret", server.socket());
+    let store = store(&url, Join::Min).await;
     let events = vec![
         contract::placed(1, Zone::N, 1),
         contract::says(1, Zone::N, true),
@@ -119,144 +62,6 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     assert_eq!(store.state().down, None);
 }
 
-/// Three servers that share the slots.
-struct Cluster {
-    nodes: Vec<Child>,
-    ports: Vec<u16>,
-    _directory: TempDir,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        // Held open until all are found, so that they are different ones.
-        let found: Vec<TcpListener> = (0..6)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
-            .collect();
-        let ports: Vec<u16> = found
-            .iter()
-            .map(|it| it.local_addr().unwrap().port())
-            .collect();
-        drop(found);
-        let nodes = ports.chunks(2).map(|pair| {
-            let [port, bus] = [pair[0], pair[1]].map(|port| port.to_string());
-            let file = format!("{port}.conf");
-            let arguments = [
-                "--port",
-                &port,
-                "--cluster-port",
-                &bus,
-                "--cluster-enabled",
-                "yes",
-                "--cluster-config-file",
-                &file,
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-            ];
-            redis_server()
-                .args(arguments)
-                .current_dir(directory.path())
-                .spawn()
-                .expect("redis-server starts: `make test` installs it")
-        });
-        let nodes = nodes.collect();
-        let cluster = Self {
-            nodes,
-            ports,
-            _directory: directory,
-        };
-        cluster.join().await;
-        cluster
-    }
-
-    /// The ports that clients use, each with the bus's.
-    fn doors(&self) -> impl Iterator<Item = (u16, u16)> {
-        self.ports.chunks(2).map(|pair| (pair[0], pair[1]))
-    }
-
-    async fn join(&self) {
-        let last = 16_383;
-        for (place, (port, _)) in self.doors().enumerate() {
-            let mut node = node(port).await;
-            let slots = [place * 6000, (place * 6000 + 5999).min(last)];
-            let share = cluster("ADDSLOTSRANGE").arg(&slots).to_owned();
-            let () = share.query_async(&mut node).await.unwrap();
-            for (other, bus) in self.doors().take(place) {
-                let meet = cluster("MEET")
-                    .arg("127.0.0.1")
-                    .arg(other)
-                    .arg(bus)
-                    .to_owned();
-                let () = meet.query_async(&mut node).await.unwrap();
-            }
-        }
-        for (port, _) in self.doors() {
-            let mut node = node(port).await;
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let state: String = cluster("INFO").query_async(&mut node).await.unwrap();
-                if state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:3") {
-                    break;
-                }
-                assert!(Instant::now() < deadline, "{state}");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-    }
-
-    async fn store(&self, join: Join) -> Redis {
-        let url = format!("redis://127.0.0.1:{}", self.ports[0]);
-        let engine = Engine::connect(Target::at(&url), Findings::default())
-            .await
-            .unwrap();
-        Redis::new(engine, settings(join))
-    }
-
-    async fn forget_everything(&self) {
-        for (port, _) in self.doors() {
-            let mut node = node(port).await;
-            let () = redis::cmd("FLUSHALL").query_async(&mut node).await.unwrap();
-        }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            let _ = node.kill();
-            let _ = node.wait();
-        }
-    }
-}
-
-fn cluster(what: &str) -> Cmd {
-    let mut command = redis::cmd("CLUSTER");
-    command.arg(what);
-    command
-}
-
-/// One node, whatever the others think.
-async fn node(port: u16) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(("127.0.0.1", port)).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match client.get_multiplexed_async_connection().await {
-            Ok(node) => return node,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn settings(join: Join) -> Settings {
     Settings {
         join,
@@ -270,8 +75,8 @@ mod one_server {
 
     contract::suite!(
         async |join| {
-            let server = Server::start();
-            (server.store(join).await, server)
+            let server = Server::start().await;
+            (store(&server.socket(), join).await, server)
         },
         48
     );
@@ -284,8 +89,10 @@ mod a_cluster {
         async |join| {
             static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
             let cluster = CLUSTER.get_or_init(Cluster::start).await;
-            cluster.forget_everything().await;
-            (cluster.store(join).await, ())
+            for node in &cluster.primaries {
+                node.ask(&["FLUSHALL"]).await;
+            }
+            (store(&cluster.primaries[0].url(), join).await, ())
         },
         24
     );
@@ -293,16 +100,13 @@ mod a_cluster {
     #[tokio::test]
     async fn zones_are_on_several_nodes() {
         let cluster = Cluster::start().await;
-        let store = cluster.store(Join::Zero).await;
+        let store = store(&cluster.primaries[0].url(), Join::Zero).await;
         let everywhere = Zone::ALL.into_iter().zip(1..);
         let orders = everywhere.map(|(zone, number)| contract::placed(number, zone, 1));
         contract::tell(&store, orders.collect(), contract::at(1)).await;
         let mut with_zones = 0;
-        for (port, _) in cluster.doors() {
-            let mut node = node(port).await;
-            let mut keys = redis::cmd("KEYS");
-            keys.arg("{odyssey:couriers:*");
-            let keys: Vec<String> = keys.query_async(&mut node).await.unwrap();
+        for node in &cluster.primaries {
+            let keys = node.ask(&["KEYS", "{odyssey:couriers:*"]).await;
             with_zones += u32::from(!keys.is_empty());
         }
         assert!(with_zones > 1, "a test on one node shows nothing");
@@ -316,9 +120,9 @@ proptest::proptest! {
     fn two_dispatchers_that_end_between_any_two_steps_lose_and_double_nothing(events in contract::events(), seed: u64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let server = Server::start();
+            let server = Server::start().await;
             let open = async |commands: Option<i64>| {
-                let engine = server.connect().await;
+                let engine = connect(&server.socket()).await;
                 let engine = match commands {
                     Some(commands) => engine.ending_after(commands),
                     None => engine,
@@ -332,8 +136,8 @@ proptest::proptest! {
 
 #[tokio::test]
 async fn the_log_told_again_to_a_database_comes_to_what_is_in_redis() {
-    let server = Server::start();
-    let live = server.store(Join::Min).await;
+    let server = Server::start().await;
+    let live = store(&server.socket(), Join::Min).await;
     let mut events = vec![
         contract::placed(1, Zone::N, 1),
         contract::placed(2, Zone::E, 1),
@@ -351,13 +155,13 @@ async fn the_log_told_again_to_a_database_comes_to_what_is_in_redis() {
 /// Whoever died and came back, or only slept, has heard of a home that is none any more.
 #[tokio::test]
 async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
-    let server = Server::start();
-    let store = server.store(Join::Zero).await;
+    let server = Server::start().await;
+    let store = store(&server.socket(), Join::Zero).await;
     let moves = [Zone::N, Zone::S, Zone::E].map(|zone| contract::says(7, zone, true));
     contract::tell(&store, moves.into(), contract::at(1)).await;
     let courier = contract::courier(7).to_string();
     let event = notation::written(&contract::says(7, Zone::N, true)).unwrap();
-    let engine = server.connect().await;
+    let engine = connect(&server.socket()).await;
     let ask = async |zone, verb: &str, arguments: &[&str]| {
         let arguments = [&[verb, "1", "zero", "1", &courier], arguments].concat();
         let call = Call {
@@ -389,9 +193,9 @@ async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
 
 #[tokio::test]
 async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahead_is_put_right() {
-    let server = Server::start();
-    let store = server.store(Join::Zero).await;
-    let engine = server.connect().await;
+    let server = Server::start().await;
+    let store = store(&server.socket(), Join::Zero).await;
+    let engine = connect(&server.socket()).await;
     contract::tell(
         &store,
         vec![contract::says(1, Zone::N, true)],
@@ -429,10 +233,10 @@ async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahea
 
 #[tokio::test]
 async fn whoever_moves_is_seen_once_whenever_one_looks() {
-    let server = Server::start();
+    let server = Server::start().await;
     let [store, other] = [
-        server.store(Join::Zero).await,
-        server.store(Join::Zero).await,
+        store(&server.socket(), Join::Zero).await,
+        store(&server.socket(), Join::Zero).await,
     ];
     contract::tell(
         &store,
@@ -459,8 +263,8 @@ async fn whoever_moves_is_seen_once_whenever_one_looks() {
 
 #[tokio::test]
 async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again() {
-    let server = Server::start();
-    let engine = server.connect().await;
+    let server = Server::start().await;
+    let engine = connect(&server.socket()).await;
     let script = redis::Script::new("return redis.call('INCR', KEYS[1])");
     let call = |key: &str| Call {
         keys: vec![key.to_owned()],

@@ -255,11 +255,8 @@ where
 {
     let code = error.code();
     let status = error.raw_response().map(|answer| answer.status().as_u16());
-    // An answer to HEAD has no body and no error code.
-    let is_denied = code.map_or(status == Some(403), |code| {
-        DENIED.iter().any(|denied| code.starts_with(denied))
-    });
-    // Without the request id, so that the same cause has the same text.
+    let is_denied = code.is_some_and(|code| DENIED.iter().any(|denied| code.starts_with(denied)));
+    // Without the id of the request, so that the same cause reads the same.
     let detail = match (code, error.message(), status) {
         (Some(code), Some(message), _) => format!("{code}: {message}"),
         (Some(code), None, _) => code.to_owned(),
@@ -278,7 +275,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::Aws;
-    use super::super::testkit::Refusing;
     use super::*;
 
     const MANUAL: &str = include_str!("../../../docs/operating.md");
@@ -307,8 +303,8 @@ mod tests {
     }
 
     async fn met(service: Service, code: &str, message: &str, status: u16) -> Action {
-        let server = Refusing::with(service, code, message, status).await;
-        let aws = Aws::emulated(&server.address).await.hasty();
+        let server = testkit::aws::Service::refusing(code, message, status).await;
+        let aws = Aws::emulated(&server.endpoint).await.hasty();
         match service {
             DynamoDb | All => {
                 let call = aws.dynamodb().delete_item().table_name("a-table");
@@ -323,7 +319,7 @@ mod tests {
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }
             Sqs => {
-                let url = format!("{}/1/queue", server.address);
+                let url = format!("{}/1/queue", server.endpoint);
                 let call = aws.sqs().send_message().queue_url(url).message_body("body");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }

@@ -20,7 +20,7 @@ use redis::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::server::{self, Server};
@@ -34,9 +34,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 const REPLACED: Duration = Duration::from_secs(1);
 /// Backoff between two attempts to replace a connection: first and longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
-/// How long one Sentinel may take to answer.
-const ONE_SENTINEL: Duration = Duration::from_millis(500);
-/// How often the Sentinels are asked for the primary.
+/// How long a Sentinel, or another primary of a cluster, may take to answer when others answer too.
+const SOON: Duration = Duration::from_millis(500);
+/// How often the Sentinels are asked which server is the primary.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// TCP keepalive: idle time before the first probe, ...
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -86,7 +86,8 @@ pub(super) struct Connection {
     pub(super) way: Way,
     /// Its number: connections opened before it.
     number: u64,
-    /// The primary's address, as the Sentinels returned it.
+    made: Instant,
+    /// Where the Sentinels said that it leads.
     address: Option<ConnectionAddr>,
 }
 
@@ -160,8 +161,14 @@ impl Connections {
 
     /// Replaces the connection of this number, unless another task already has.
     fn replace(self: &Arc<Self>, number: u64, why: &str) {
+        let mut pause = Duration::ZERO;
         let began = self.state.send_if_modified(|state| match state {
             State::Connected(connection) if connection.number == number => {
+                let [_, longest] = PAUSES;
+                // A server that accepts connections and refuses commands is not asked more often than one that is away.
+                if connection.made.elapsed() < longest * 2 {
+                    pause = longest;
+                }
                 *state = State::Replacing(why.into());
                 true
             }
@@ -169,7 +176,7 @@ impl Connections {
         });
         if began {
             warn!(why, "the connection to Redis is replaced");
-            tokio::spawn(reconnect(Arc::downgrade(self), number + 1));
+            tokio::spawn(reconnect(Arc::downgrade(self), number + 1, pause));
         }
     }
 
@@ -180,68 +187,96 @@ impl Connections {
         if let Err(error) = &reached
             && error.kind() != ErrorKind::InvalidClientConfig
         {
-            self.record([Verdict::failed(error.to_string())]);
+            self.record(vec![Verdict::failed(error.to_string())]);
         }
         reached
     }
 
     async fn reach_server(&self, number: u64) -> RedisResult<Connection> {
-        let info = info(&self.target.url)?;
-        let (client, mut one, address) = if self.target.sentinels.is_empty() {
-            let (client, one) = self.any_node(info).await?;
-            (client, one, None)
+        let (node, address) = if self.target.sentinels.is_empty() {
+            (self.any_node().await?, None)
         } else {
             let found = timeout(CONNECT * 2, self.primary()).await;
-            let client = found.map_err(|_| silent("no Sentinel answers in time"))??;
+            let Named { client, by_most } =
+                found.map_err(|_| silent("no Sentinel answers in time"))??;
+            if !by_most {
+                warn!("fewer than half of the Sentinels name the primary that is used");
+            }
             let address = client.get_connection_info().addr().clone();
-            let one = connect(&client).await?;
-            (client, one, Some(address))
+            (ask(client).await?, Some(address))
         };
-        let server = Server::of(&mut one).await?;
-        let verdicts = server.verdicts();
-        self.record(verdicts.clone());
-        server::judge(&verdicts)?;
-        let way = if server.is_cluster() {
-            Way::Cluster(self.cluster(&mut one, &client).await?)
+        let mut verdicts = node.verdicts();
+        self.judge(&verdicts)?;
+        let way = if node.server.is_cluster() {
+            let (cluster, others) =
+                tokio::join!(cluster(&node.client), self.other_primaries(&node.server));
+            let cluster = cluster?;
+            for (address, of_other) in others {
+                server::combine(&mut verdicts, &address, of_other);
+            }
+            self.judge(&verdicts)?;
+            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = node.server.nodes();
+            Way::Cluster(cluster)
         } else {
-            Way::One(one)
+            Way::One(node.connection)
         };
-        info!(
-            run_id = server.run_id(),
-            server = verdicts[0].detail,
-            "connected to Redis"
-        );
+        let server = verdicts[0].detail.clone();
+        info!(run_id = node.server.run_id(), server, "connected to Redis");
+        self.record(verdicts);
         Ok(Connection {
             way,
             number,
+            made: Instant::now(),
             address,
         })
     }
 
-    fn record<const N: usize>(&self, verdicts: [Verdict; N]) {
+    /// Records the verdicts if one of them says that the server cannot be used.
+    fn judge(&self, verdicts: &[Verdict]) -> RedisResult<()> {
+        let judged = server::judge(verdicts);
+        if judged.is_err() {
+            self.record(verdicts.to_vec());
+        }
+        judged
+    }
+
+    fn record(&self, verdicts: Vec<Verdict>) {
         let checks = server::CHECKS.map(str::to_owned);
         self.findings
             .record(Engine::Redis, checks.into_iter().zip(verdicts));
     }
 
-    /// A connection to the first node that answers: the configured one, or one that was discovered.
-    async fn any_node(&self, info: ConnectionInfo) -> RedisResult<(Client, MultiplexedConnection)> {
-        let configured = Client::open(info)?;
+    /// The first node that can be used: the configured one, or one that is known from the cluster. If there is none, one that
+    /// answers.
+    async fn any_node(&self) -> RedisResult<Node> {
         let mut asked = JoinSet::new();
-        for node in self.nodes() {
-            let client = self.node(&node)?;
-            asked.spawn(connected(client));
+        for address in self.nodes() {
+            asked.spawn(ask(self.node(&address)?));
         }
-        asked.spawn(connected(configured));
-        let mut failed = silent("no node answers");
+        asked.spawn(ask(Client::open(info(&self.target.url)?)?));
+        let mut best = Err(silent("no node answers"));
         while let Some(answered) = asked.join_next().await {
             match answered {
-                Ok(Ok(found)) => return Ok(found),
-                Ok(Err(error)) => failed = error,
-                Err(_) => {}
+                Ok(Ok(node)) if server::judge(&node.verdicts()).is_ok() => return Ok(node),
+                Ok(answered) if best.is_err() => best = answered,
+                _ => {}
             }
         }
-        Err(failed)
+        best
+    }
+
+    /// The verdicts of the cluster's other primaries, as far as they answer soon.
+    async fn other_primaries(&self, server: &Server) -> Vec<(String, Vec<Verdict>)> {
+        let mut asked = JoinSet::new();
+        for address in server.primaries() {
+            if let Ok(client) = self.node(&address) {
+                let asking = timeout(SOON, ask(client));
+                asked.spawn(
+                    async move { Some((address, asking.await.ok()?.ok()?.server.verdicts())) },
+                );
+            }
+        }
+        asked.join_all().await.into_iter().flatten().collect()
     }
 
     /// Another node of the cluster, reached as the configured one.
@@ -268,30 +303,6 @@ impl Connections {
         Client::open(info.set_addr(addr))
     }
 
-    /// All nodes of the cluster that `client` leads to. Only this client is asked: asking the others would wait for a node that
-    /// is down.
-    async fn cluster(
-        &self,
-        one: &mut MultiplexedConnection,
-        client: &Client,
-    ) -> RedisResult<ClusterConnection> {
-        let shown: RedisResult<String> = redis::cmd("CLUSTER").arg("NODES").query_async(one).await;
-        // If `CLUSTER NODES` is forbidden, only the configured node is used.
-        if let Ok(shown) = shown {
-            let found = shown.lines().filter_map(address_of_node).collect();
-            *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = found;
-        }
-        let client = ClusterClient::builder([client.get_connection_info().clone()])
-            .connection_timeout(CONNECT)
-            .response_timeout(ANSWER)
-            .overall_response_timeout(Some(ANSWER))
-            .retries(CLUSTER_TRIES)
-            .tcp_settings(tcp())
-            .build()?;
-        let reached = timeout(CONNECT * 2, client.get_async_connection()).await;
-        reached.map_err(|_| silent("the cluster's nodes do not answer in time"))?
-    }
-
     fn nodes(&self) -> BTreeSet<String> {
         let nodes = self.nodes.lock();
         nodes.unwrap_or_else(PoisonError::into_inner).clone()
@@ -301,7 +312,7 @@ impl Connections {
     ///
     /// Not by `SENTINEL MASTERS`, as the crate's client asks: the Sentinel that leads a failover names the old primary there until all
     /// replicas have resynchronized, and writes to the old primary are lost. `GET-MASTER-ADDR-BY-NAME` names the promoted replica.
-    async fn primary(&self) -> RedisResult<Client> {
+    async fn primary(&self) -> RedisResult<Named> {
         let mut asked = JoinSet::new();
         for url in &self.target.sentinels {
             let client = Client::open(info(url)?)?;
@@ -312,7 +323,7 @@ impl Connections {
                 ask.query_async::<Option<(String, u16)>>(&mut sentinel)
                     .await
             };
-            asked.spawn(timeout(ONE_SENTINEL, answer));
+            asked.spawn(timeout(SOON, answer));
         }
         let mut failed = silent("no Sentinel answers in time");
         let mut votes = BTreeMap::<String, usize>::new();
@@ -322,20 +333,75 @@ impl Connections {
                     *votes.entry(format!("{host}:{port}")).or_default() += 1;
                 }
                 Ok(Ok(Ok(None))) => {
-                    failed = silent("the Sentinels do not know `redis.sentinel_primary`");
+                    failed = silent(
+                        "the Sentinels name no primary of the name `redis.sentinel_primary`",
+                    );
                 }
                 Ok(Ok(Err(error))) => failed = error,
                 Ok(Err(_)) | Err(_) => {}
             }
         }
         let most = votes.into_iter().max_by_key(|(_, votes)| *votes);
-        let (address, _) = most.ok_or(failed)?;
-        self.node(&address)
+        let (address, votes) = most.ok_or(failed)?;
+        Ok(Named {
+            client: self.node(&address)?,
+            by_most: votes * 2 > self.target.sentinels.len(),
+        })
     }
 }
 
-/// Opens connections until one is usable.
-async fn reconnect(connections: Weak<Connections>, number: u64) {
+/// A server that has described itself.
+struct Node {
+    client: Client,
+    connection: MultiplexedConnection,
+    server: Server,
+}
+
+impl Node {
+    /// The verdicts, the first with its address.
+    fn verdicts(&self) -> Vec<Verdict> {
+        let mut verdicts = self.server.verdicts();
+        let address = self.client.get_connection_info().addr();
+        verdicts[0].detail = format!("{} at {address}", verdicts[0].detail);
+        verdicts
+    }
+}
+
+/// Connects to a server, and asks what it is.
+async fn ask(client: Client) -> RedisResult<Node> {
+    let mut connection = connect(&client).await?;
+    let server = Server::of(&mut connection).await?;
+    Ok(Node {
+        client,
+        connection,
+        server,
+    })
+}
+
+/// The primary that the Sentinels name.
+struct Named {
+    client: Client,
+    /// Whether more than half of the configured Sentinels name it.
+    by_most: bool,
+}
+
+/// All nodes of the cluster that `client` leads to. It is asked alone: to wait for the others is to wait for the one that
+/// is away.
+async fn cluster(client: &Client) -> RedisResult<ClusterConnection> {
+    let client = ClusterClient::builder([client.get_connection_info().clone()])
+        .connection_timeout(CONNECT)
+        .response_timeout(ANSWER)
+        .overall_response_timeout(Some(ANSWER))
+        .retries(CLUSTER_TRIES)
+        .tcp_settings(tcp())
+        .build()?;
+    let reached = timeout(CONNECT * 2, client.get_async_connection()).await;
+    reached.map_err(|_| silent("the cluster's nodes do not answer in time"))?
+}
+
+/// Makes connections until one is good, the first after a pause.
+async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration) {
+    sleep(first).await;
     let [mut pause, longest] = PAUSES;
     loop {
         // No handle is left.
@@ -373,7 +439,11 @@ async fn watch_primary(connections: Weak<Connections>) {
             State::Replacing(_) => continue,
         };
         let found = timeout(CONNECT, connections.primary()).await;
-        if let Ok(Ok(client)) = found
+        // A healthy connection is not replaced because a few Sentinels are late, or behind.
+        if let Ok(Ok(Named {
+            client,
+            by_most: true,
+        })) = found
             && current.address.as_ref() != Some(client.get_connection_info().addr())
         {
             connections.replace(current.number, "the Sentinels name another primary");
@@ -394,11 +464,6 @@ pub fn is_refused_for_now(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::Server(ReadOnly | BusyLoading | MasterDown)
     ) || error.code() == Some("UNBLOCKED")
-}
-
-async fn connected(client: Client) -> RedisResult<(Client, MultiplexedConnection)> {
-    let connection = connect(&client).await?;
-    Ok((client, connection))
 }
 
 async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
@@ -425,16 +490,7 @@ fn tcp() -> TcpSettings {
         .set_user_timeout(UNCONFIRMED)
 }
 
-/// The address of a line of `CLUSTER NODES`: `id host:port@bus[,name] flags ...`.
-fn address_of_node(line: &str) -> Option<String> {
-    let mut fields = line.split(' ');
-    let address = fields.nth(1)?.split('@').next()?;
-    let flags = fields.next()?;
-    let is_known = !address.starts_with(':') && !flags.contains("noaddr");
-    is_known.then(|| address.to_owned())
-}
-
-/// rustls has several crypto providers; this process uses one.
+/// TLS has several implementations; this process uses one.
 fn install_tls() {
     // Installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

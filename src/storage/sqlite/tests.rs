@@ -11,9 +11,10 @@ mod space;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use testkit::until;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -82,7 +83,10 @@ impl Shop {
 
     /// Waits until so much waits for the writer.
     async fn waiting(&self, count: usize) {
-        until(|| self.database.inner.operations.waiting() == count).await;
+        until("so many operations wait", async || {
+            self.database.inner.operations.waiting() == count
+        })
+        .await;
     }
 }
 
@@ -148,17 +152,4 @@ fn names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("SELECT name FROM cups ORDER BY name")?;
     let names = statement.query_map([], |row| row.get(0))?;
     names.collect()
-}
-
-/// Waits for a condition; a test that waits for ever says where.
-#[track_caller]
-fn until(condition: impl Fn() -> bool) -> impl Future<Output = ()> {
-    let from = std::panic::Location::caller();
-    let given_up = Instant::now() + Duration::from_secs(30);
-    async move {
-        while !condition() {
-            assert!(Instant::now() < given_up, "waited in vain: {from}");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
 }

@@ -1,25 +1,18 @@
 //! Against an emulator.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::ServerSideEncryption;
+use testkit::aws::{Emulator, Service, endpoint};
+use testkit::free_port;
 use uuid::Uuid;
 
 use super::*;
 use crate::storage::aws::Aws;
-use crate::storage::aws::errors::Service;
-use crate::storage::aws::testkit::Refusing;
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run `make test`, which provides an emulator")
-    })
-}
 
 async fn shared() -> Client {
-    Aws::emulated(&variable("EMULATOR_ADDRESS")).await.s3()
+    Aws::emulated(&endpoint()).await.s3()
 }
 
 /// A bucket of this test's own.
@@ -67,53 +60,6 @@ fn all_of(objects: &[(String, Vec<usize>)]) -> Vec<usize> {
     numbers
 }
 
-/// An emulator of one test's own, which is killed at its end.
-struct Emulator {
-    port: u16,
-    process: Child,
-}
-
-impl Emulator {
-    /// Starts on this port, and returns once it answers.
-    async fn start(port: u16) -> Self {
-        let program = variable("EMULATOR_PROGRAM");
-        let process = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let emulator = Self { port, process };
-        until("the emulator listens", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        })
-        .await;
-        emulator
-    }
-
-    fn kill(mut self) -> u16 {
-        self.end();
-        self.port
-    }
-
-    fn end(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 async fn client_at(port: u16) -> Client {
     Aws::emulated(&format!("http://127.0.0.1:{port}"))
         .await
@@ -157,14 +103,14 @@ async fn a_batch_is_uploaded_at_its_age_and_at_its_size() {
     let shop = Shop::open(s3(dir.path(), &client, &bucket));
     shop.note(entries(&today(), 0..10));
     let stored = "odyssey_oplog_uploads_total{result=\"stored\"}";
-    until("it is old enough", || shop.figure(stored) == 1).await;
+    until("it is old enough", async || shop.figure(stored) == 1).await;
     shop.oplog.close(PATIENCE).await;
 
     let mut settings = s3(dir.path(), &client, &bucket);
     (settings.batch_age, settings.batch_bytes_max) = (PATIENCE, 1000);
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 10..20));
-    until("it is large enough", || shop.figure(stored) == 1).await;
+    until("it is large enough", async || shop.figure(stored) == 1).await;
     shop.oplog.close(PATIENCE).await;
     let objects = objects(&client, &bucket).await;
     assert_eq!(all_of(&objects), (0..20).collect::<Vec<_>>());
@@ -172,33 +118,40 @@ async fn a_batch_is_uploaded_at_its_age_and_at_its_size() {
 
 #[tokio::test]
 async fn an_outage_delays_lines_and_neither_loses_nor_doubles_any() {
-    let emulator = Emulator::start(free_port()).await;
-    let client = client_at(emulator.port).await;
+    let emulator = Emulator::start().await;
+    let client = client_at(emulator.address.port()).await;
     provision(&client, "outage").await.unwrap();
     let dir = TempDir::new().unwrap();
     let shop = Shop::open(s3(dir.path(), &client, "outage"));
     shop.note(entries(&today(), 0..100));
-    until("the first are uploaded", || {
+    until("the first are uploaded", async || {
         shop.written() == 100 && spooled(dir.path()).is_empty()
     })
     .await;
     // The emulator forgets when it is killed.
     let mut seen = all_of(&objects(&client, "outage").await);
 
-    let port = emulator.kill();
+    let address = emulator.address;
+    drop(emulator);
     let failed = "odyssey_oplog_uploads_total{result=\"failed\"}";
     for number in 100..300 {
         shop.note(vec![entry(&today(), number)]);
     }
-    until("it fails again and again", || shop.figure(failed) >= 2).await;
-    let emulator = Emulator::start(port).await;
+    until("it fails again and again", async || {
+        shop.figure(failed) >= 2
+    })
+    .await;
+    let emulator = Emulator::start_at(address).await;
     // There is no bucket yet: that is an outage, too.
     let failures = shop.figure(failed);
     shop.note(entries(&today(), 300..400));
-    until("it goes on failing", || shop.figure(failed) > failures).await;
+    until("it goes on failing", async || {
+        shop.figure(failed) > failures
+    })
+    .await;
     provision(&client, "outage").await.unwrap();
     shop.note(entries(&today(), 400..500));
-    until("all are uploaded", || {
+    until("all are uploaded", async || {
         shop.written() == 500 && spooled(dir.path()).is_empty()
     })
     .await;
@@ -218,13 +171,13 @@ async fn a_full_spool_keeps_the_oldest_and_counts_the_others() {
     (settings.spool_bytes_max, settings.batch_bytes_max) = (40 << 10, 2000);
     let shop = Shop::open(settings);
     let mut noted = 0;
-    until("the spool is full for long", || {
+    until("the spool is full for long", async || {
         shop.note(entries(&today(), noted..noted + 10));
         noted += 10;
         shop.lost("spool_full") >= 100
     })
     .await;
-    until("all are written or lost", || {
+    until("all are written or lost", async || {
         shop.figure("odyssey_oplog_waiting_entries") == 0
     })
     .await;
@@ -233,7 +186,10 @@ async fn a_full_spool_keeps_the_oldest_and_counts_the_others() {
     assert_eq!(written + lost, noted as u64);
     // The bucket appears, and there is room again.
     provision(&client, &bucket).await.unwrap();
-    until("the spool is empty", || spooled(dir.path()).is_empty()).await;
+    until("the spool is empty", async || {
+        spooled(dir.path()).is_empty()
+    })
+    .await;
     shop.note(entries(&today(), noted..noted + 10));
     shop.oplog.close(PATIENCE).await;
     let written = usize::try_from(written).unwrap();
@@ -254,7 +210,7 @@ async fn what_cannot_be_uploaded_in_time_is_uploaded_by_the_next_start() {
     let began = Instant::now();
     shop.oplog.close(Duration::from_millis(300)).await;
     assert!(began.elapsed() < Duration::from_secs(10));
-    until("the file is packed", || is_packed(dir.path())).await;
+    until("the file is packed", async || is_packed(dir.path())).await;
 
     provision(&client, &bucket).await.unwrap();
     let next = Shop::open(s3(dir.path(), &client, &bucket));
@@ -273,7 +229,7 @@ async fn a_kill_after_an_upload_doubles_nothing() {
     settings.batch_age = PATIENCE;
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..50));
-    until("the lines are written", || shop.written() == 50).await;
+    until("the lines are written", async || shop.written() == 50).await;
     let left = as_killed(dir.path());
     // Here the file is uploaded, and there nobody knows.
     shop.oplog.close(PATIENCE).await;
@@ -291,7 +247,7 @@ async fn files_that_waited_for_s3_are_archived_when_the_sink_is_files() {
     let shop = Shop::open(s3(dir.path(), &away, "away"));
     shop.note(entries("2026-11-21T10:00:00Z", 0..10));
     shop.oplog.close(Duration::from_millis(300)).await;
-    until("the file is packed", || is_packed(dir.path())).await;
+    until("the file is packed", async || is_packed(dir.path())).await;
     Shop::open(files(dir.path())).oplog.close(PATIENCE).await;
     let archived = archived(dir.path());
     assert_eq!(archived[0].0, "dt=2026-11-21");
@@ -341,13 +297,13 @@ async fn a_bucket_that_somebody_must_repair_is_said_and_one_that_is_slow_is_not(
         ("AccessDenied", 403, true),
         ("SlowDown", 503, false),
     ] {
-        let refusing = Refusing::with(Service::S3, code, "on purpose", status).await;
-        let client = Aws::emulated(&refusing.address).await.s3();
+        let refusing = Service::refusing(code, "on purpose", status).await;
+        let client = Aws::emulated(&refusing.endpoint).await.s3();
         let dir = TempDir::new().unwrap();
         let shop = Shop::open(s3(dir.path(), &client, "bucket"));
         assert_eq!(shop.oplog.state().unwrap().down, None);
         shop.note(entries(&today(), 0..10));
-        until("it fails", || shop.figure(failed) >= 2).await;
+        until("it fails", async || shop.figure(failed) >= 2).await;
         let down = shop.oplog.state().unwrap().down;
         assert_eq!(down.is_some(), is_said, "{code}: {down:?}");
         let named = down.is_none_or(|down| down.contains(code));

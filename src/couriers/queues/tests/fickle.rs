@@ -1,23 +1,16 @@
 //! SNS and SQS with failures that an emulator does not have: entries of a batch fail, and invalid messages are refused.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use testkit::aws::{self, Request, Service};
 use tokio::time::sleep;
 
-use crate::storage::aws::errors::Service;
-use crate::storage::aws::testkit::{refusal, serve};
-
+/// What was asked for, and what is there.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     /// Bodies of messages that were not received yet.
@@ -79,7 +72,8 @@ impl Book {
             || refused.is_some_and(|refused| message.contains(refused))
     }
 
-    fn publish(&mut self, form: &str) -> Response<Full<Bytes>> {
+    fn publish(&mut self, request: &Request) -> Vec<u8> {
+        let form = std::str::from_utf8(&request.body).unwrap();
         let fields: BTreeMap<&str, String> = form
             .split('&')
             .filter_map(|field| field.split_once('='))
@@ -98,7 +92,7 @@ impl Book {
         let messages = entries.iter().map(|(_, message)| message.clone());
         self.publications.push(messages.collect());
         if self.refuses_wholly && entries.iter().any(|(_, message)| self.refuses(message)) {
-            return refusal(Service::Sns, "InvalidParameter", "on purpose", 400);
+            return aws::error(request, "InvalidParameter", "on purpose", 400, None);
         }
         let (mut done, mut failed) = (String::new(), String::new());
         for (place, (id, message)) in entries.iter().enumerate() {
@@ -117,15 +111,14 @@ impl Book {
             "<PublishBatchResponse><PublishBatchResult><Successful>{done}</Successful><Failed>{failed}</Failed>\
              </PublishBatchResult></PublishBatchResponse>"
         );
-        Response::new(Full::from(answer))
+        aws::answer("text/xml", &answer)
     }
 }
 
 /// Both services at one address, until it is dropped.
 pub(super) struct Fickle {
-    pub(super) address: String,
+    pub(super) service: Service,
     pub(super) book: Arc<Mutex<Book>>,
-    _serving: JoinSet<()>,
 }
 
 impl Fickle {
@@ -136,27 +129,17 @@ impl Fickle {
         };
         let book = Arc::new(Mutex::new(book));
         let ours = Arc::clone(&book);
-        let (address, serving) = serve(move |request| answer(Arc::clone(&ours), request)).await;
-        Self {
-            address,
-            book,
-            _serving: serving,
-        }
+        let service = Service::start(move |request| answer(Arc::clone(&ours), request)).await;
+        Self { service, book }
     }
 }
 
-async fn answer(
-    book: Arc<Mutex<Book>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let target = request.headers().get("x-amz-target").cloned();
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    let body = String::from_utf8(body.to_vec()).unwrap();
-    let Some(target) = target else {
-        return Ok(book.lock().unwrap().publish(&body));
+async fn answer(book: Arc<Mutex<Book>>, request: Request) -> Vec<u8> {
+    let Some(target) = request.field("x-amz-target") else {
+        return book.lock().unwrap().publish(&request);
     };
-    let request: Value = serde_json::from_str(&body).unwrap();
-    let answer = match target.to_str().unwrap() {
+    let request: Value = serde_json::from_slice(&request.body).unwrap();
+    let answer = match target {
         "AmazonSQS.ReceiveMessage" => {
             let received = book.lock().unwrap().receive();
             if received["Messages"] == json!([]) {
@@ -175,6 +158,5 @@ async fn answer(
         }
         _ => json!({}),
     };
-    let response = Response::builder().header("content-type", "application/x-amz-json-1.0");
-    Ok(response.body(Full::from(answer.to_string())).unwrap())
+    aws::answer("application/x-amz-json-1.0", &answer.to_string())
 }

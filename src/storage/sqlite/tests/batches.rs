@@ -233,11 +233,17 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
         done.send(()).unwrap();
         Ok(())
     });
-    until(|| database.inner.operations.waiting() == 1).await;
+    until("the operation waits", async || {
+        database.inner.operations.waiting() == 1
+    })
+    .await;
     drop(database);
     held.release().await;
     waiting.await.unwrap().unwrap().unwrap();
     is_done.await.unwrap();
-    until(|| !directory.path().join("cups.db-wal").exists()).await;
+    until("the WAL is removed", async || {
+        !directory.path().join("cups.db-wal").exists()
+    })
+    .await;
     assert_eq!(names_in(&directory.path().join("cups.db")), ["queued"]);
 }

@@ -421,9 +421,9 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         let path = shop.directory.path().join(name);
         let aside = shop.directory.path().join("aside");
         fs::rename(&path, &aside).unwrap();
-        // No writes.
-        until(|| !shop.database.is_well()).await;
-        // That is not damage.
+        // Without anybody who writes.
+        until("the database fails", async || !shop.database.is_well()).await;
+        // That is no damage.
         assert_eq!(shop.database.check().verdict(), Verdict::Unchecked);
         let reason = shop.database.state().down.unwrap();
         assert!(reason.contains(name), "{reason}");
@@ -431,7 +431,7 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         let refused = add(&shop.database, "refused").await.unwrap();
         assert_eq!(refused, Err(Unavailable::Engine), "{name}");
         fs::rename(&aside, &path).unwrap();
-        until(|| shop.database.is_well()).await;
+        until("the database works", async || shop.database.is_well()).await;
     }
     assert_eq!(shop.names(), ["before"]);
     add(&shop.database, "after")
@@ -463,5 +463,5 @@ async fn what_was_kept_and_not_acknowledged_is_a_change_for_readers() {
     // The look of each second may have noticed before: then it was not committed.
     let kept = names.len() == 2;
     assert_eq!(shop.database.version() > warmed, kept, "{names:?}");
-    until(|| shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_well()).await;
 }

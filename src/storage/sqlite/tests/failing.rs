@@ -62,7 +62,7 @@ async fn a_full_disk_is_said_and_recovered_from() {
     assert_eq!(full, Err(Unavailable::Engine));
 
     shop.enlarge_the_disk();
-    until(|| shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_well()).await;
     assert_eq!(shop.metric("odyssey_storage_well"), 1);
     let fits = add_large(&shop.database, "large").await.unwrap();
     assert_eq!(fits, Ok(Ok(())));
@@ -206,7 +206,7 @@ async fn a_file_that_somebody_locks_is_said_and_recovered_from() {
     assert_eq!(locked, Err(Unavailable::Engine));
     assert!(!shop.database.is_well());
     tool.execute_batch("ROLLBACK").unwrap();
-    until(|| shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_well()).await;
     assert_eq!(shop.names(), [""; 0]);
 }
 
@@ -226,6 +226,6 @@ async fn a_file_that_vanished_is_not_made_anew() {
     assert_eq!(missing, Err(Unavailable::Engine));
     assert!(!path.exists());
     std::fs::rename(&aside, &path).unwrap();
-    until(|| shop.database.is_well()).await;
+    until("the database works", async || shop.database.is_well()).await;
     assert_eq!(shop.names(), ["kept"]);
 }

@@ -114,7 +114,10 @@ async fn too_many_queries_are_turned_away() {
     }));
     has_started.await.unwrap();
     let waiting = [read(Box::new(|_| ())), read(Box::new(|_| ()))];
-    until(|| shop.database.inner.queries.waiting() == 2).await;
+    until("both queries wait", async || {
+        shop.database.inner.queries.waiting() == 2
+    })
+    .await;
     assert_eq!(shop.database.read(names).await, Err(Unavailable::Busy));
     drop(release);
     assert_eq!(first.await.unwrap(), Ok(()));
