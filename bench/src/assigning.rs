@@ -1,7 +1,7 @@
 //! `POST /assign` for whole days, against first fit in Python: each on a day that nothing was assigned for yet.
 //!
-//! The server is asked over one connection that is kept, and answers when all is kept on its disk. Python is asked in turn,
-//! for the bare function: no HTTP, no JSON, nothing written.
+//! The client asks the server over one keep-alive connection, and the server answers when the plan is durable. The client
+//! then calls the bare Python function: no HTTP, no JSON, nothing written.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -48,7 +48,7 @@ pub(crate) struct Assigned {
     pub(crate) others: Vec<f64>,
 }
 
-/// Assigns as many days as it takes. `report` is told of each round.
+/// Assigns as many days as it takes. Calls `report` after each round.
 pub(crate) fn measure(
     programs: &Programs,
     rounds: u32,
@@ -96,7 +96,7 @@ pub(crate) fn measure(
     Ok(assigned)
 }
 
-/// A retry is harmless: asked again, the first date is answered as fully as before, and nobody has more.
+/// A retry is harmless: a second request for the first date returns the complete answer, and no driver has more packages.
 fn known_afterwards(server: &Server, counter: &mut Counter, day: &Value) -> Result<()> {
     server
         .explain(counter.assign(day, FIRST))
@@ -104,7 +104,7 @@ fn known_afterwards(server: &Server, counter: &mut Counter, day: &Value) -> Resu
     Ok(())
 }
 
-/// A connection to the server's staff side that is kept.
+/// A keep-alive connection to the server's staff listener.
 struct Counter {
     stream: TcpStream,
     heard: Vec<u8>,
@@ -182,7 +182,7 @@ fn request(method: &str, path: &str, body: &Value) -> Vec<u8> {
     .into_bytes()
 }
 
-/// An answer must have all drivers and all packages, none twice, nobody with too many, and as many carried as can be.
+/// An answer must have all drivers and all packages, no duplicates, no driver over the cap, and the maximum number carried.
 fn look_at(body: &[u8], drivers: usize, packages: usize) -> Result<()> {
     #[derive(Deserialize)]
     struct Answer {

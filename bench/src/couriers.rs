@@ -1,7 +1,7 @@
-//! Those who tell the courier desk of orders, one at a time or a hundred at once, and a look at who was given how many.
+//! Clients that report orders to the courier desk, one or a hundred per request, and a check of the orders per courier.
 //!
-//! Every answer must say that each order was assigned; and when all are told, the couriers must have been given just as many
-//! together. So an order that was lost or given twice ends the measurement.
+//! Every answer must say that each order was assigned. After the last order, the couriers' counts must add up to the number
+//! of orders, so an order that was lost or assigned twice fails the measurement.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::senders::{Ids, mixed, uuid};
 
 /// How a request with events begins; its body's length comes next.
 const TELL: &[u8] = b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: ";
-/// Asks for everybody.
+/// Requests all couriers.
 const COURIERS: &[u8] = b"GET /couriers HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 /// Available couriers.
 pub(crate) const AVAILABLE: u64 = 100;
@@ -40,7 +40,7 @@ static ORDERS: AtomicU64 = AtomicU64::new(0);
 /// Orders that were answered, of all tellers to one server: [`Telling::answered`] knows the place.
 static ANSWERED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
-/// How orders are told of. Each is one server's.
+/// How orders are reported. Each variant has a server of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Telling {
     /// One by one, with ids that rise.
@@ -136,20 +136,20 @@ fn list(events: impl Iterator<Item = String>) -> String {
     list
 }
 
-/// Tells a server of all couriers.
+/// Registers all couriers with a server.
 fn begin(server: &Server, town: Town) -> Result<()> {
     let couriers = list((0..AVAILABLE).map(|number| courier(number, town)));
     said(server.staff, request(&couriers), 202)?;
     Ok(())
 }
 
-/// The same, before orders are told of like this. Nobody need be there for the no-op.
+/// The same, before orders are reported in this way. The no-op ignores couriers.
 pub(crate) fn prepare(server: &Server, telling: Telling, town: Town) -> Result<()> {
     telling.answered().store(0, Ordering::Relaxed);
     begin(server, town)
 }
 
-/// Tells of new orders, one request after the other.
+/// Reports new orders, one request after the other.
 pub(crate) struct Teller {
     telling: Telling,
     town: Town,
@@ -158,12 +158,12 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    /// Somebody who tells for as long as there is time.
+    /// Reports until the measurement ends.
     pub(crate) fn new(telling: Telling, town: Town) -> Self {
         Self::of(telling, town, u32::MAX)
     }
 
-    /// Somebody who makes so many requests, one at least.
+    /// Makes this many requests, at least one.
     fn of(telling: Telling, town: Town, requests: u32) -> Self {
         Teller {
             telling,
@@ -350,7 +350,7 @@ mod tests {
         teller
             .hear(ACCEPTED, right.as_bytes(), &mut ledger, &mut out)
             .unwrap();
-        // The books are closed: nothing further is told.
+        // The books are closed: no further request is sent.
         assert!(out.is_empty() && ledger.everybody_answered());
     }
 

@@ -11,7 +11,7 @@ use crate::framing::Framing;
 use crate::machine::Time;
 use crate::peers::Server;
 
-/// For a slice, and for what is told in one line; a slow disk keeps a few hundred flushes a second.
+/// For a slice, and for a one-line result; a slow disk does a few hundred flushes a second.
 const PATIENCE: Duration = Duration::from_hours(1);
 
 /// So many at one server.
@@ -44,7 +44,7 @@ impl Crowd {
         Ok(f64::from(answers) / begin.elapsed().as_secs_f64())
     }
 
-    /// Nobody begins anything more, and everybody was answered. Returns how many answers there were in all.
+    /// Starts no new requests and waits until all are answered. Returns the total number of answers.
     pub(crate) fn end(mut self) -> Result<u64> {
         self.client.ledger.open = false;
         self.client
@@ -62,7 +62,7 @@ pub(crate) struct Turns {
     pub(crate) rates: [Vec<f64>; 2],
     /// All answers of each.
     pub(crate) answers: [u64; 2],
-    /// The share of the machine that other programs used meanwhile.
+    /// The share of the machine that other programs used during the measurement.
     pub(crate) others: f64,
 }
 

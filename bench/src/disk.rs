@@ -12,7 +12,7 @@ use crate::table::Spread;
 
 /// As much as a database writes at the least.
 const BLOCK: [u8; 4096] = [7; 4096];
-/// Flushes whose median is told.
+/// The reported value is the median of this many flushes.
 const FLUSHES: u32 = 200;
 
 /// The file system below a directory, and the price of a flush in it.

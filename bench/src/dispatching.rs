@@ -52,7 +52,7 @@ pub(crate) struct Decided {
     pub(crate) others: Vec<f64>,
 }
 
-/// Measures both sides in turn, in a Redis that is run in this manner. `report` is told of each round.
+/// Measures both sides in turn, in a Redis that is run in this manner. Calls `report` after each round.
 pub(crate) fn measure(
     programs: &Programs,
     manner: Manner,
@@ -94,7 +94,7 @@ pub(crate) fn measure(
     server.explain(runtime.block_on(deciding))
 }
 
-/// The desk's store in this Redis, which keeps what is to be told to others, too.
+/// The desk's store in this Redis, with publishing enabled: it stores the outgoing messages, too.
 async fn desk(url: &str) -> Result<Arc<dyn Store>> {
     let settings = Settings {
         join: Join::Zero,
@@ -119,7 +119,7 @@ trait Way: Clone + Send + 'static {
     /// Makes all couriers available, in the zones in turn.
     fn begin(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Gives an order of a zone to whoever has the fewest there.
+    /// Assigns an order of a zone to the courier with the fewest orders there.
     fn decide(&self, order: String, zone: Zone) -> impl Future<Output = Result<()>> + Send;
 
     /// How many orders all couriers were given.
@@ -134,7 +134,7 @@ fn zone(number: u64) -> Zone {
 /// Orders that were given a number.
 static ORDERS: AtomicU64 = AtomicU64::new(0);
 
-/// Decisions per second. Those that were made must be those that are kept, no more and no less.
+/// Decisions per second. The number of stored assignments must equal the number of decisions.
 async fn rate<W: Way>(way: W, extent: Extent) -> Result<f64> {
     way.begin().await.context("making couriers available")?;
     let (decided, ended) = (
@@ -211,8 +211,8 @@ impl Way for Desk {
     }
 }
 
-/// The seed's way: reads who has the fewest, counts one more, and keeps the pair, each a round trip of its own. Two at once
-/// may read the same courier, and nothing is kept of the event itself.
+/// The seed's way: reads the courier with the fewest orders, increments the count, and stores the pair, with one round trip
+/// each. Two concurrent calls may read the same courier, and the event itself is not stored.
 #[derive(Clone)]
 struct Seed(MultiplexedConnection);
 
@@ -290,7 +290,7 @@ mod tests {
             window: Duration::from_millis(100),
             tasks: 4,
         };
-        // That as many are kept as were decided about is looked at there.
+        // `rate` checks that the number of stored assignments equals the number of decisions.
         rate(Desk(store), extent).await.unwrap();
     }
 }

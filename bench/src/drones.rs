@@ -1,6 +1,6 @@
 //! Drones: clients of the delivery desk, each on one mission after the other.
 //!
-//! A drone reports an event, waits until it is kept, and reports the next. Every answer must be 201 and have the id and
+//! A drone reports an event, waits until it is durable, and reports the next. Every answer must be 201 and have the id and
 //! the sequence that this event of this mission has; so an event that was lost, doubled or given to another mission
 //! ends the measurement. When the books are closed a drone ends its mission and begins no other.
 
@@ -108,9 +108,9 @@ pub(crate) enum Sequences {
 /// When the next event is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rhythm {
-    /// As soon as the last one is kept.
+    /// As soon as the last one is durable.
     AtOnce,
-    /// When somebody says so.
+    /// On each call of `nudge`.
     WhenNudged,
 }
 
@@ -198,7 +198,7 @@ fn new_mission() -> String {
     format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// The mission and the sequence of an event that was kept.
+/// The mission and the sequence of an event that was stored.
 fn kept(body: &[u8]) -> Result<(&[u8], u32)> {
     const MISSION: &[u8] = b"\"delivery_id\":\"";
     const SEQUENCE: &[u8] = b"\"sequence\":";

@@ -15,7 +15,7 @@ use crate::table::{Unit, grouped};
 
 /// The types as the server is configured by default; their numbers in the file begin at 1.
 const TYPES: [&str; 2] = [senders::TYPE, "marketing"];
-/// One package of so many is of the type that nobody takes.
+/// One in this many packages is of the type that no recipient accepts.
 const DROPPED_EVERY: u64 = 4;
 /// Packages in one transaction. With random ids each transaction touches nearly all pages of the file.
 const AT_ONCE: u32 = 500_000;
@@ -29,8 +29,8 @@ pub(crate) fn is_dropped(number: u64) -> bool {
     number % DROPPED_EVERY == DROPPED_EVERY - 1
 }
 
-/// Fills a ledger that is empty but for its schema, and which nobody uses: what all recipients have said, and so many
-/// packages with these ids. Returns the number of the first of them; the others follow.
+/// Fills a ledger that has only its schema and no other user: with the preferences of all recipients, and this many packages
+/// with these ids. Returns the number of the first package; the others follow.
 pub(crate) fn fill(file: &Path, ids: Ids, packages: u32) -> Result<u64> {
     let mut connection =
         Connection::open(file).with_context(|| format!("opening {}", file.display()))?;

@@ -21,7 +21,7 @@ const FINISH_TAIL: &[u8] = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r
 /// The same, and asks for the next order in the same breath.
 const FINISH_NEXT_TAIL: &[u8] =
     b"&next=55 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
-/// Lets go everybody whom the bare server holds.
+/// Releases all requests that the bare server holds.
 const RELEASE: &[u8] = b"POST /release HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
 
 /// Longer heads are no answer of any server measured here.
@@ -143,7 +143,7 @@ impl Barista {
         out.extend_from_slice(START);
     }
 
-    /// Once the books are closed nobody waits for a next order together with a confirmation: it might never come.
+    /// After the books are closed no worker asks for a next order with its confirmation: that order might never come.
     fn finish(&mut self, (order, written): (u128, &[u8]), ledger: &mut Ledger, out: &mut Vec<u8>) {
         ledger.finish_unconfirmed(order);
         out.extend_from_slice(FINISH);
@@ -194,7 +194,7 @@ impl Talk for Barista {
     }
 }
 
-/// Asks the bare server, which answers everybody alike.
+/// Asks the bare server, which sends every client the same answer.
 pub(crate) struct Guest;
 
 impl Talk for Guest {
@@ -222,7 +222,7 @@ impl Talk for Guest {
     }
 }
 
-/// Makes the bare server let go of everybody it holds.
+/// Makes the bare server release all requests it holds.
 pub(crate) struct Releaser;
 
 impl Talk for Releaser {

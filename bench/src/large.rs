@@ -19,7 +19,7 @@ use crate::senders::{self, Ids, Sender, Sent};
 const WINDOW: u32 = 100_000;
 /// Slices of them.
 const SLICES: u32 = 10;
-/// Where packages are kept, in a server's directory.
+/// The package database, relative to a server's directory.
 const LEDGER: &str = "data/packages.db";
 /// Packages of the filling that are looked at; those that were not dropped are sent once more.
 const SENT_AGAIN: u64 = 100;
@@ -34,7 +34,7 @@ pub(crate) struct Large {
     pub(crate) empty: Vec<f64>,
     /// Bytes of the large ledger's file for each package in it.
     pub(crate) bytes_each: f64,
-    /// The share of the machine that other programs used meanwhile.
+    /// The share of the machine that other programs used during the measurement.
     pub(crate) others: f64,
 }
 

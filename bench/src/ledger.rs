@@ -1,8 +1,8 @@
 //! The books of one measurement: what was asked, what was answered, by whom it was done.
 //!
 //! A fast answer that is wrong counts for nothing, so every party enters what it saw, and [`Ledger::balance`] refuses
-//! a measurement in which the entries of customers and workers disagree. The books are kept as plain numbers during
-//! the measurement and compared only after it, so that checking costs the client next to nothing.
+//! a measurement in which the entries of customers and workers disagree. The books are plain numbers during the
+//! measurement and are compared only after it, so that checking costs the client next to nothing.
 
 use anyhow::{Result, ensure};
 
@@ -48,7 +48,7 @@ impl Ledger {
         self.answered.push(identity);
     }
 
-    /// A customer was given the answer that everybody gets.
+    /// A customer received the answer that all customers get.
     pub(crate) fn answer_alike(&mut self) {
         self.answers += 1;
     }
@@ -89,7 +89,7 @@ impl Ledger {
         self.unconfirmed == 0
     }
 
-    /// The counts in one line, for whoever waits in vain.
+    /// The counts in one line, for the error when a wait times out.
     pub(crate) fn summary(&self) -> String {
         format!(
             "{} placed, {} answered, {} unconfirmed",

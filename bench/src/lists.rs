@@ -1,4 +1,4 @@
-//! Those who look at the delivery desk's lists, the hundred deliveries on them, and somebody who reports meanwhile.
+//! Clients that read the delivery desk's lists, the hundred deliveries on them, and a concurrent reporter of events.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,7 +46,7 @@ pub(crate) struct Onlooker {
 }
 
 impl Onlooker {
-    /// Somebody who has not looked yet.
+    /// An onlooker that has not read a list yet.
     pub(crate) fn new(words: &'static [u8], change: Change) -> Self {
         Onlooker {
             words,
@@ -192,7 +192,7 @@ impl Trickle {
         Trickle { stop, thread }
     }
 
-    /// Ends the mission under way. An error is what went wrong meanwhile.
+    /// Ends the mission under way. Returns the first error of its requests.
     pub(crate) fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread

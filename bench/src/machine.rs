@@ -1,5 +1,5 @@
-//! Where and with what the numbers were taken, and whether the machine was left alone meanwhile: a number without that
-//! says nothing.
+//! Where and with what the numbers were taken, and whether other programs used the machine at the same time: a number
+//! without that says nothing.
 
 use std::fs;
 use std::io;
@@ -75,7 +75,7 @@ pub(crate) fn time_on_processor(pid: u32) -> Result<Duration> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).context("a server is gone")? {
         match fs::read_to_string(thread?.path().join("schedstat")) {
-            // A thread that has ended meanwhile.
+            // The thread ended after the directory was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             text => {
                 let text = text.context("reading a thread's processor time")?;

@@ -5,9 +5,9 @@
 //! ([`memory`], [`streams`], [`addresses`]); to be refused takes [`refusals`]. The delivery desk has [`drones`], and
 //! onlookers at its [`lists`]; whether it runs on and on is asked by [`mod@endless`]. The package desk has [`senders`],
 //! and a [`large`] ledger that takes [`filling`]. The planner has [`plans`] of a [`mod@day`], and [`assigning`] over HTTP. The courier desk
-//! is told of orders by its [`mod@couriers`], and its store in Redis has another way of [`dispatching`] beside it. Where answers
-//! are counted instead of seconds they come to a [`crowd`].
-//! On what [`disk`] everything is kept stands below the table. All of them are driven by one [`client`], whose
+//! receives orders from its [`mod@couriers`], and its store in Redis is compared with another way of [`dispatching`]. Where
+//! answers are counted instead of seconds, the clients are a [`crowd`].
+//! The [`disk`] that stores everything stands below the table. All of them are driven by one [`client`], whose
 //! connections differ only in what they say ([`http`], [`gearman`], [`nats`], [`redis`]) and in where a message ends
 //! ([`framing`]); what they saw is checked in the [`ledger`]. What the [`mod@line`] of orders itself costs was measured
 //! before, by its own benchmark. The result is a [`table`] with a line on the [`machine`].
@@ -80,7 +80,7 @@ struct Options {
     /// How often everything is measured; the median is judged.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Seconds of each measurement of speed, besides its warm-up.
+    /// Seconds of each measurement of speed, without its warm-up.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Measure only these, separated by commas.

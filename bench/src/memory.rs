@@ -1,9 +1,9 @@
 //! What one held request costs a server in resident memory.
 //!
 //! A fresh server serves one customer, so that what is needed once is there, and its resident memory is noted. Then
-//! thousands of customers connect and ask while nobody works. When the server's memory has come to rest it is noted
-//! again; the difference is divided by the number held. Then the work is done, because a request that was not really
-//! held would be found out: every customer must be answered.
+//! thousands of customers connect and ask while no worker takes orders. When the server's memory has settled it is noted
+//! again; the difference is divided by the number held. Then the work is done, which verifies that each request was
+//! held: every customer must be answered.
 //!
 //! Customers come from many addresses of the loopback network, few from each, as real ones do.
 
@@ -29,7 +29,7 @@ const PER_NETWORK: u32 = 250;
 /// Connections between two turns of the loop.
 const BATCH: usize = 200;
 const WORKERS: u32 = 10;
-/// Descriptors besides those of held connections.
+/// Descriptors in addition to those of held connections.
 const SPARE_DESCRIPTORS: u64 = 200;
 
 /// Resident bytes per held request.
@@ -47,7 +47,7 @@ pub(crate) fn share(idle: u64, full: u64, held: u32) -> f64 {
     f64::from(growth) * 1024.0 / f64::from(held)
 }
 
-/// Holds that many, looks at the server's resident memory, and has everybody answered.
+/// Holds this many requests, reads the server's resident memory, and then has all requests answered.
 fn hold(subject: Subject, server: &Server, held: u32) -> Result<u64> {
     let early = subject.needs_workers_first();
     let crew = subject.crew(server, held, if early { 1 } else { WORKERS });
@@ -93,7 +93,7 @@ pub(crate) fn source(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(network + address / PER_NETWORK * 256 + address % PER_NETWORK)
 }
 
-/// A server's resident memory once it has come to rest.
+/// A server's resident memory once it has settled.
 pub(crate) fn settled(client: &mut Client, pid: u32) -> Result<u64> {
     let mut rest = Rest::new();
     loop {
@@ -105,7 +105,7 @@ pub(crate) fn settled(client: &mut Client, pid: u32) -> Result<u64> {
     }
 }
 
-/// Decides from looks at a server's memory when it has come to rest.
+/// Decides from samples of a server's memory when it has settled.
 pub(crate) struct Rest {
     looks: Vec<u64>,
 }

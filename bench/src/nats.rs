@@ -139,7 +139,7 @@ impl Talk for Worker {
     }
 }
 
-/// What the server says besides messages.
+/// Protocol lines that are not messages.
 fn formality(head: &[u8], out: &mut Vec<u8>) -> Result<()> {
     match head {
         b"PING\r\n" => line(out, "PONG"),

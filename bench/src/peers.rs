@@ -32,7 +32,7 @@ const ODYSSEY: &[(&str, &str)] = &[
     ("ODYSSEY_CUSTOMERS__LISTEN", "127.0.0.1:0"),
     ("ODYSSEY_STAFF__LISTEN", "127.0.0.1:0"),
 ];
-/// What nobody is refused with, whatever the speed, though everybody is counted and checked: all customers of a
+/// Limits so high that no request is refused at any speed, with all clients counted and checked: all customers of a
 /// measurement of speed come from one address.
 const ODYSSEY_GENEROUS: &[(&str, &str)] = &[
     ("ODYSSEY_FLOOD__BURST", "1000000"),
@@ -41,9 +41,9 @@ const ODYSSEY_GENEROUS: &[(&str, &str)] = &[
     // A proxy's connections are not counted; its orders are, where it says nothing else.
     ("ODYSSEY_FLOOD__TRUSTED_PROXIES", "127.0.0.1/32"),
 ];
-/// What nobody is even counted with.
+/// Flood control off: the server does not even count clients.
 const ODYSSEY_UNCHECKED: &[(&str, &str)] = &[("ODYSSEY_FLOOD__MODE", "off")];
-/// What keeps an address cut off for as long as anybody measures; what it takes to be cut off is the default.
+/// Cuts an address off for longer than any measurement; the threshold is the default.
 const ODYSSEY_UNFORGIVING: &[(&str, &str)] = &[("ODYSSEY_FLOOD__CUTOFF_FOR", "24h")];
 /// What makes the client a proxy, whose word is taken for where its customers come from.
 const ODYSSEY_BEHIND_PROXY: &[(&str, &str)] = &[("ODYSSEY_FLOOD__TRUSTED_PROXIES", "127.0.0.1/32")];
@@ -112,9 +112,9 @@ pub(crate) enum Manner {
     Usual,
     /// With a commit for each operation.
     CommitEach,
-    /// Checking everybody, refusing nobody.
+    /// Checking all clients, refusing none.
     Generous,
-    /// Checking nobody.
+    /// Checking no client.
     Unchecked,
     /// Cutting off for long.
     Unforgiving,
@@ -262,7 +262,7 @@ impl Programs {
     ) -> Result<Server> {
         let path = self.path(program)?;
         let announced = dir.path().join("addresses.json");
-        // It may tell of the server that was here before.
+        // It may contain the addresses of an earlier server.
         if announced.exists() {
             fs::remove_file(&announced)?;
         }
@@ -289,7 +289,7 @@ impl Programs {
         Ok(server)
     }
 
-    /// Has the measured server's program count the ledger of packages in this directory anew. Fails if the statistics do
+    /// Runs the measured server's program to recount the ledger of packages in this directory. Fails if the statistics do
     /// not agree with it.
     pub(crate) fn audit_packages(&self, dir: &Path) -> Result<()> {
         let mut command = Command::new(self.path(Program::Odyssey)?);
@@ -309,7 +309,7 @@ impl Programs {
     }
 }
 
-/// Tells a program how to run. Returns the port, if it does not choose one itself and announce it.
+/// Sets a program's arguments and environment. Returns the port, unless the program chooses and announces one itself.
 fn instruct(
     command: &mut Command,
     program: Program,

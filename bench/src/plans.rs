@@ -1,6 +1,6 @@
 //! The planner of a day against an independent solver: whether both carry as many packages, and what it takes each of them.
 //!
-//! Both are processes of their own that read the same file, so that the memory of each can be told. What is timed begins
+//! Both are separate processes that read the same file, so that the memory of each can be measured. The timed part begins
 //! when the manifest has been read and ends with the result.
 
 use std::fs;
@@ -52,7 +52,7 @@ impl Told {
     }
 }
 
-/// What the solver says besides.
+/// The solver's figures in addition to those of the planner.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Solved {
     #[serde(flatten)]

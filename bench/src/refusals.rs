@@ -1,8 +1,8 @@
-//! Orders from an address that is cut off, and how it comes to that.
+//! Orders from an address that is cut off, and the orders that cause the cut-off.
 //!
-//! The server has its default limits. One connection places orders without waiting for its coffees until it is told that
-//! it is cut off, as a flooder is: first its burst is accepted, then orders are refused, then the address is cut off and
-//! what it had waiting is taken away. From then on every order from it must be refused.
+//! The server has its default limits. One connection places orders without waiting for its coffees until an answer says
+//! that it is cut off, as a flooder is: first its burst is accepted, then orders are refused, then the address is cut off
+//! and what it had waiting is taken away. From then on every order from it must be refused.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::peers::Server;
 /// Orders without waiting for the coffee.
 const ORDER_ASYNC: &[u8] =
     b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: respond-async\r\nContent-Length: 0\r\n\r\n";
-/// What an answer to somebody who is cut off has in it.
+/// A part of the answer to a client that is cut off.
 const CUT_OFF: &[u8] = b"urn:odyssey:problem:cut-off";
 /// For a few hundred orders.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ impl Talk for Flooder {
     }
 }
 
-/// Orders in these words from an address that is cut off, is told so, orders again.
+/// Sends this order from an address that is cut off, reads the refusal, orders again.
 pub(crate) struct Outcast(pub(crate) &'static [u8]);
 
 impl Talk for Outcast {

@@ -297,7 +297,7 @@ pub(crate) fn many_addresses(programs: &Programs, extent: &Extent) -> Result<Sec
     })
 }
 
-/// Events that are kept against the same server without keeping, without sharing commits, and against Redis.
+/// Durable events against the same server without storage, without shared commits, and against Redis.
 pub(crate) fn deliveries(programs: &Programs, extent: &Extent) -> Result<Section> {
     const SUBJECTS: [Subject; 4] = [
         Subject::Events,
@@ -404,7 +404,7 @@ pub(crate) fn pages(programs: &Programs, extent: &Extent) -> Result<Section> {
     })
 }
 
-/// Packages that are kept against the same server without keeping.
+/// Durable packages against the same server without storage.
 pub(crate) fn packages(programs: &Programs, extent: &Extent) -> Result<Section> {
     const SUBJECTS: [Subject; 3] = [
         Subject::Packages,
@@ -730,8 +730,8 @@ fn per_second(subject: Subject, speed: Speed) -> f64 {
     speed.answers_per_second * subject.units_per_answer() / f64::from(subject.answers_per_unit())
 }
 
-/// Speeds round by round, and a note on who used the machine meanwhile. There is one server each, all running
-/// throughout: one that nobody asks does not disturb the others.
+/// Speeds round by round, and a note on other programs' use of the machine. There is one server each, all running
+/// throughout: a server without requests does not disturb the others.
 fn speeds<const N: usize>(
     programs: &Programs,
     extent: &Extent,
@@ -820,7 +820,7 @@ fn values(speeds: &[Speed], figure: impl Fn(Speed) -> f64) -> Series {
     speeds.iter().map(|&speed| figure(speed)).collect()
 }
 
-/// Tells whoever watches how it goes; the table goes elsewhere.
+/// Reports progress on standard error; the table goes elsewhere.
 fn report(round: u32, extent: &Extent, subject: Subject, result: impl Display) -> Result<()> {
     report_of((round, extent.rounds), subject, result)
 }
@@ -830,7 +830,7 @@ fn report_of(rounds: (u32, u32), subject: Subject, result: impl Display) -> Resu
     report_line(rounds, format_args!("{subject}: {result}"))
 }
 
-/// The same where nobody is at a counter.
+/// The same without a subject.
 fn report_line((round, rounds): (u32, u32), result: impl Display) -> Result<()> {
     writeln!(io::stderr(), "round {round} of {rounds}: {result}")?;
     Ok(())

@@ -35,7 +35,7 @@ static PACKAGES: AtomicU64 = AtomicU64::new(0);
 /// How senders name their packages, in 36 characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ids {
-    /// Each is greater than the one before, as when somebody counts: `UUIDv7`, whose first digits are the time.
+    /// Each is greater than the one before, as from a counter: `UUIDv7`, whose first digits are the time.
     Rising,
     /// In no order: `UUIDv4`, whose digits are all random.
     Random,
@@ -76,7 +76,7 @@ pub(crate) fn mixed(number: u64) -> u64 {
     mixed ^ mixed >> 31
 }
 
-/// Takes so many numbers that nobody else gets; returns the first.
+/// Reserves this many unique numbers; returns the first.
 pub(crate) fn take_numbers(count: u64) -> u64 {
     PACKAGES.fetch_add(count, Ordering::Relaxed)
 }

@@ -23,7 +23,7 @@ pub(crate) enum Subject {
     Cycle,
     /// Order, and finish with the next order in its answer: two requests.
     Next,
-    /// The same as [`Subject::Cycle`], by a server that counts nobody.
+    /// The same as [`Subject::Cycle`], by a server without flood control.
     Unchecked,
     /// The same as [`Subject::Cycle`], each order on a new connection.
     CycleOnce,
@@ -40,7 +40,7 @@ pub(crate) enum Subject {
     BareHeld,
     /// Foreground jobs, with the four I/O threads gearmand has by default.
     Gearmand,
-    /// The same with one I/O thread, which is faster where cores are few and nobody else wants them.
+    /// The same with one I/O thread, which is faster on a machine with few cores and no other load.
     GearmandOneThread,
     /// Requests to a queue group.
     Nats,
@@ -54,7 +54,7 @@ pub(crate) enum Subject {
     EventsRedis,
     /// The list of a hundred ongoing deliveries.
     List,
-    /// The same while somebody reports a hundred events a second.
+    /// The same while a client reports a hundred events a second.
     ListMeanwhile,
     /// How many deliveries there are.
     Counts,
@@ -137,7 +137,7 @@ impl Subject {
         }
     }
 
-    /// What goes on beside each measurement, until it is told to stop.
+    /// A background load during each measurement, until it is stopped.
     pub(crate) fn aside(self, server: &Server) -> Option<Trickle> {
         (self == Subject::ListMeanwhile).then(|| Trickle::start(server))
     }
@@ -159,7 +159,7 @@ impl Subject {
         }
     }
 
-    /// Whether work that is asked for while nobody can do it is lost. Then one worker must be there, and hold it.
+    /// Whether work without a worker ready for it is lost. Then one worker must be there, and hold it.
     pub(crate) fn needs_workers_first(self) -> bool {
         self == Subject::Nats
     }
@@ -201,7 +201,7 @@ impl Subject {
         Some(each(count, |_| Sender::new(ids)))
     }
 
-    /// How orders for couriers are told of, if they are.
+    /// How orders for couriers are reported, for the subjects that report any.
     pub(crate) fn telling(self) -> Option<Telling> {
         Some(match self {
             Subject::Orders => Telling::Single,
@@ -212,7 +212,7 @@ impl Subject {
         })
     }
 
-    /// Those who need nobody to work for them, and where they come to.
+    /// The clients of a subject without workers, their framing, and the listener they connect to.
     fn by_themselves(self, server: &Server, count: u32) -> Option<(Framing, (SocketAddr, Side))> {
         if let Some((framing, asking)) = self.at_the_delivery_desk(count) {
             return Some((framing, (server.staff, asking)));

@@ -1,4 +1,4 @@
-//! How many customers a server answers per second when nobody rests.
+//! How many customers a server answers per second under full load.
 //!
 //! All parties connect and keep their connections. After a warm-up the answers within the window are counted. Then
 //! the books are closed: who is still waiting is answered, who is owed a confirmation gets it, and only balanced
@@ -102,7 +102,7 @@ pub(crate) fn measure(crew: Crew, server: u32, pace: Pace) -> Result<Speed> {
     })
 }
 
-/// Lets everybody have what they are owed. A worker may be waiting for a confirmation that only comes together with
+/// Has all parties receive what they are owed. A worker may be waiting for a confirmation that only comes together with
 /// the next order; then a customer orders once more.
 fn last_orders(client: &mut Client, customer: usize) -> Result<()> {
     client.ledger.open = false;

@@ -1,12 +1,12 @@
 //! The barest possible hyper server: what HTTP/1.1 costs before any line of orders.
 //!
 //! Every request gets the same 200 with the static body `ok`. The body is deliberately not padded to the size of an
-//! order's answer: with the smallest answer nobody has to believe a size, and the comparison is the harder one for
+//! order's answer: the smallest answer needs no argument about the right size, and the comparison is the harder one for
 //! the measured server. Like that server it runs on tokio's multi-threaded runtime, one task per connection, HTTP/1.1
 //! only, keep-alive. It has the system's allocator, and tokio's one worker per processor unless `TOKIO_WORKER_THREADS`
 //! says otherwise. There is no router, no timer, no log, no metric.
 //!
-//! With `--hold` every request waits until somebody asks for `/release`: what a held connection costs at the least.
+//! With `--hold` every request waits for a request to `/release`: the lowest cost of a held connection.
 
 use std::convert::Infallible;
 use std::fs;
@@ -73,7 +73,7 @@ async fn answer(stream: TcpStream) {
         .await;
 }
 
-/// Answers when somebody asks to release all who are held.
+/// Holds each request until a client requests `/release`.
 async fn hold(stream: TcpStream, released: Arc<Notify>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let released = Arc::clone(&released);

@@ -1,9 +1,9 @@
-//! The measured server without a desk: what its own stack costs for an answer that needs nothing kept or looked up.
+//! The measured server without a desk: what its own stack costs for an answer that needs no storage and no lookup.
 //!
 //! The same listener, connections, edge, router, extractors, allocator and number of workers, all from the measured
 //! server's library and with its configuration. A reported event is read and answered as the delivery desk does it, with
 //! sequence 1 each time, a sent package as the package desk does it, as delivered, and an
-//! order for a courier as the courier desk does it, as the same courier's each time; nothing is decided and nothing is kept.
+//! order for a courier as the courier desk does it, always with the same courier; it decides nothing and stores nothing.
 //! The lists are bytes that are there already.
 
 use std::fs;
@@ -102,7 +102,7 @@ struct Sent<'a> {
     duplicate: bool,
 }
 
-/// What an order for a courier comes to.
+/// The outcome of an order for a courier.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Assigned {
@@ -177,7 +177,7 @@ fn announce(file: &FilePath, url: &str) -> anyhow::Result<()> {
     fs::rename(&draft, file).with_context(|| format!("writing {}", file.display()))
 }
 
-/// Reads an event and answers as if it had been kept
+/// Reads an event and answers as if it had been stored
 #[utoipa::path(post, path = "/deliveries/{delivery_id}/events", params(("delivery_id" = String, Path)), responses((status = 201)))]
 async fn record_event(
     Path(delivery_id): Path<String>,

@@ -1,4 +1,4 @@
-//! Plans one day with the measured server's own planner, in a process of its own: so its memory can be told apart, and
+//! Plans one day with the measured server's own planner, in a separate process: so its memory can be measured alone, and
 //! compared with another program's.
 //!
 //! Says on one line of JSON what came of it and what it took. Reading the manifest is not part of what is timed.
