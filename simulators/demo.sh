@@ -21,7 +21,7 @@ server=
 nginx=
 code=1
 
-# Says what is wrong, with the end of the log that tells why.
+# Reports an error, with the end of the log that explains it.
 complain() {
   echo "demo: $1, see $2" >&2
   tail -n 20 "$2" >&2 || true
@@ -79,7 +79,7 @@ address() {
 # A port below those that connections take by themselves. It may be in use: then nginx says so, and another is tried.
 some_port() { echo $((20000 + RANDOM % 10000)); }
 
-# Whether somebody listens at this port of 127.0.0.1.
+# Whether a process listens on this port of 127.0.0.1.
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 find_nginx >/dev/null || install_nginx
@@ -90,7 +90,7 @@ mkdir -p "$demo"
 rm -f "$addresses"
 # In process groups of their own: ctrl-c is for the rush, and the rest is stopped once, above.
 set -m
-# All settings but these are the defaults: nginx tells the server who its customers are.
+# All settings except these are the defaults: nginx passes the customers' addresses to the server.
 ODYSSEY_CUSTOMERS__LISTEN=127.0.0.1:0 ODYSSEY_STAFF__LISTEN=127.0.0.1:0 \
   ODYSSEY_FLOOD__TRUSTED_PROXIES=127.0.0.1/32 ODYSSEY_DATA_DIR="$demo/data" \
   "$target/release/odyssey" serve --addresses "$addresses" >"$log" 2>&1 &
@@ -134,7 +134,7 @@ if [[ -z $nginx ]]; then
 fi
 
 # Four groups that the crew is just done with before the next one comes; the flooder comes with the second. Flood control
-# goes by the clock and is not a hundred times faster: what he gets brewed until he is cut off looks that much larger.
+# uses real time and is not a hundred times faster: what he gets brewed until he is cut off looks that much larger.
 code=0
 "$target/release/simulators" rush --customers "http://127.0.0.1:$port" --staff "http://$staff" \
   --speed 100 --groups 4 --group-min 50 --group-max 50 --arrival steady --every 5m \

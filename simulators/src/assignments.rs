@@ -15,7 +15,7 @@ use crate::{
     shop::{Caller, Failure, encoded, read},
 };
 
-/// The largest manifest is 32 MiB; told again it may be written with more digits.
+/// The largest manifest is 32 MiB; the server may return its numbers with more digits.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A day's lists, as a file has them and as they are sent.
@@ -141,7 +141,7 @@ impl Item {
         let sent = sent.as_object()?.iter();
         let mut attributes = sent.filter(|(name, _)| *name != "package_id");
         let different = attributes.find(|(name, value)| {
-            // An integer may be told as a fraction.
+            // The server may return an integer as a fraction.
             let told = self.rest.get(*name).unwrap_or(&Value::Null);
             told != *value && (told.as_f64().is_none() || told.as_f64() != value.as_f64())
         });
@@ -249,7 +249,7 @@ impl Link {
         resender.send(&mut self.0, &request, taken).await
     }
 
-    /// `POST /assign` by somebody who leaves so soon that the answer may not have come.
+    /// `POST /assign` by a client that disconnects after `after`, perhaps before the answer.
     pub(crate) async fn assign_and_leave(&mut self, call: &Value, after: Duration) {
         let request = self.post("/assign", call);
         // Whatever came of it: the same is asked for again.

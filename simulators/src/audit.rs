@@ -1,4 +1,4 @@
-//! What must hold after a run, judged from what the server has acknowledged, and how it is told.
+//! The checks of a run: what the server must report after what it acknowledged, and the text of each finding.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Faults {
     }
 }
 
-/// A number that is known up to what nobody can know.
+/// A number known up to the requests of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) least: i128,
@@ -141,7 +141,7 @@ impl Check {
         Self::new(name, faults.times == 0, finding)
     }
 
-    /// Holds when none of `all` that could be looked up was at fault, and all could be. `broken_off` tells why not.
+    /// Holds when none of `all` that could be looked up was at fault, and all could be. `broken_off` is the reason if not.
     pub(crate) fn looked_up(
         name: &'static str,
         asked: &str,

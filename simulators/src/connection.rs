@@ -2,7 +2,7 @@
 //!
 //! hyper's connection is used as it is, without a client on top. A customer *is* one connection that is held and
 //! never shared, so a pool would have to be switched off rather than used; the socket's options stay in our hands;
-//! and a failure can be told by its kind (refused, reset, closed before the answer), which is what gets counted.
+//! and a failure has a kind (refused, reset, closed before the answer), which is what gets counted.
 
 use std::{error::Error as _, fmt, io, net::Ipv4Addr, str::FromStr, time::Duration};
 
@@ -184,7 +184,7 @@ impl Connection {
         let (requests, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| TransportError::of_exchange(&error))?;
-        // The driver's own result repeats what the exchange was told.
+        // The driver's own result repeats the error that the exchange returned.
         let driver = tokio::spawn(async { drop(driver.await) });
         Ok(Self {
             requests,

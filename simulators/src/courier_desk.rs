@@ -1,4 +1,4 @@
-//! The contract of couriers as whoever tells of events sees it: what is sent, and what the answers mean.
+//! The HTTP contract of couriers as a client that reports events sees it: the requests, and what the answers mean.
 
 use hyper::{Method, StatusCode};
 use jiff::Timestamp;
@@ -50,11 +50,11 @@ pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) details: String,
     pub(crate) zone: Zone,
-    /// To the microsecond, as it is kept.
+    /// To the microsecond, as the server stores it.
     pub(crate) added_at: Timestamp,
 }
 
-/// What happened; told apart by the fields.
+/// An event; its fields decide which variant it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Event {
@@ -69,7 +69,7 @@ impl Event {
     }
 }
 
-/// What kind of thing an event came to.
+/// The kind of an event's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
@@ -79,7 +79,7 @@ pub(crate) enum Kind {
     Duplicate,
 }
 
-/// What an event came to.
+/// The outcome of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Outcome {
@@ -155,11 +155,11 @@ pub(crate) struct Parked {
 pub(crate) enum Whereabouts {
     With(String),
     Parked,
-    /// The shop never heard of it.
+    /// The shop does not know the order.
     Unknown,
 }
 
-/// A 202 is an acknowledgement; none when it does not say what each event came to.
+/// A 202 is an acknowledgement; none when it lacks the outcome of an event.
 fn taken(answer: &Answer) -> Reply<Option<Vec<Outcome>>> {
     match answer.status {
         StatusCode::ACCEPTED => Reply::Acknowledged {

@@ -1,4 +1,4 @@
-//! `simulators couriers`: tells of orders and couriers, and compares the shop's account with its own.
+//! `simulators couriers`: reports orders and couriers, and compares the shop's account with its own.
 
 mod checks;
 mod ledger;
@@ -34,17 +34,17 @@ use crate::{
     shop::Failure,
 };
 
-/// Tell of orders and couriers, and check that every order finds the courier whose turn it is
+/// Report orders and couriers, and check that every order finds the courier whose turn it is
 ///
-/// A quarter of the orders is told of before any courier; then couriers come, go, move and are renamed while the other
-/// orders are told of, over several connections at once, singly and in lists. Some events are told again, some of the orders
-/// before the first telling has been answered. A request without an answer, or answered 503, is sent again, so a server
-/// that is killed and started again meanwhile costs nothing but time.
+/// A quarter of the orders is reported before any courier; then couriers come, go, move and are renamed while the other
+/// orders are reported, over several connections at once, singly and in lists. Some events are sent twice, some of the
+/// orders before the first request has been answered. A request without an answer, or answered 503, is sent again, so a server
+/// that is killed and started again during the run costs nothing but time.
 ///
-/// Ends when all is told; ctrl-c ends it earlier. In the end the shop's log is read from its first event and played through
-/// a model of the simulator's own, and what the shop answers about every order and courier must agree with it, with
-/// what was told, and with itself. Nobody else may tell of events while that is looked at. The exit code is 0 only if every
-/// event was acknowledged and every check holds.
+/// Ends when all events are sent; ctrl-c ends it earlier. In the end the shop's log is read from its first event and played
+/// through a model of the simulator's own, and what the shop answers about every order and courier must agree with it, with
+/// what was sent, and with itself. No other client may report events during this comparison. The exit code is 0 only if
+/// every event was acknowledged and every check holds.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -70,7 +70,7 @@ struct Events {
     /// How often each courier comes, goes, moves or is renamed, 0 to 100
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
     changes: u32,
-    /// Share of events that are told again on purpose, 0% to 100%
+    /// Share of events that are sent again on purpose, 0% to 100%
     #[arg(long, value_name = "SHARE", default_value = "10%", value_parser = share)]
     duplicates: f64,
     /// With which count newcomers begin, as the shop is configured (couriers.join)
@@ -78,7 +78,7 @@ struct Events {
     join: Join,
 }
 
-/// How it is told.
+/// How the events are sent.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Telling")]
 struct Telling {
@@ -98,7 +98,7 @@ struct Telling {
 }
 
 impl Options {
-    /// All that is to be told, of orders and couriers whom nobody knows yet.
+    /// All events of the run, of orders and couriers with new ids.
     fn draw(&self) -> [Phase; 2] {
         let (events, telling) = (&self.events, &self.telling);
         let extent = Extent {
@@ -120,7 +120,7 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
         None => None,
     };
     let mut link = Link::new(shop.clone());
-    // Not patient: whoever has mistyped the address wants to know at once.
+    // No retries: a mistyped address is reported at once.
     let asked = insist(Duration::ZERO, async || link.couriers().await);
     let failed = |failure: Failure| anyhow!("cannot read GET /couriers beforehand: {failure}");
     asked.await.map_err(failed)?;

@@ -60,8 +60,8 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     Ok(report)
 }
 
-/// Lets everybody of the plan come at their time, and returns their visits in order of arrival.
-/// When `closing` is cancelled nobody comes any more and those who wait leave.
+/// Has each customer of the plan arrive on time, and returns their visits in order of arrival.
+/// When `closing` is cancelled no further customer comes and those who wait leave.
 pub(crate) async fn visit_all(
     shop: Address,
     plan: Vec<Arrival>,

@@ -44,11 +44,11 @@ use crate::{
 
 /// Let drivers deliver a day's packages, and check the plan and every record of it
 ///
-/// Draws the day's drivers, rules and packages, or takes them from a file; sends them and compares what is kept of them;
+/// Draws the day's drivers, rules and packages, or takes them from a file; sends them and compares what the server stored;
 /// asks for plans, several at once, some again, one without waiting for the answer; and checks each against the rules,
 /// the cap, all earlier plans, and for being the largest that there is. Then many hands tell how far every package has
 /// come, from accepted to its end, some twice, and some of what the server cannot know. A request without an answer, or
-/// answered 503, is sent again, so a server that restarts meanwhile costs nothing but time.
+/// answered 503, is sent again, so a server that restarts during the run costs nothing but time.
 ///
 /// Ends when the day is over; ctrl-c ends it earlier. In the end the lists by driver, by status and by package must be
 /// just what was acknowledged. The lists of that day on the server are replaced. The exit code is 0 only if every request
@@ -202,7 +202,7 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     Ok(Some(report))
 }
 
-/// Not patient: whoever has mistyped the address wants to know at once.
+/// No retries: a mistyped address is reported at once.
 async fn look_first(
     link: &mut Link,
     roster: &Roster,

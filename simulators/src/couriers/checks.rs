@@ -1,4 +1,4 @@
-//! What must hold in the end: the shop's answers among themselves, what was told, and the log as the model reads it.
+//! The final checks: the shop's answers among themselves, the events sent, and the log as the model reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -161,7 +161,7 @@ fn questions(state: &State) -> Faults {
     faults
 }
 
-/// Whoever was answered is who has it now.
+/// An order's courier is still the one that the answers named.
 fn answers(ledger: &Ledger, state: &State) -> Faults {
     let mut faults = Faults {
         times: ledger.contradictions.times,
@@ -196,7 +196,7 @@ fn counts(state: &State) -> Faults {
     faults
 }
 
-/// No zone has both somebody who is available and an order that waits.
+/// No zone has both an available courier and a parked order.
 fn idle(state: &State) -> Faults {
     let mut faults = Faults::default();
     for zone in Zone::ALL {
@@ -224,7 +224,7 @@ fn said_last(ledger: &Ledger, state: &State) -> Faults {
     faults
 }
 
-/// Couriers, orders and those that wait are what the log comes to.
+/// Couriers, orders and parked orders are what replaying the log results in.
 fn as_logged(state: &State) -> Faults {
     let mut faults = Faults::default();
     let model = &state.log.model;
@@ -300,7 +300,7 @@ mod tests {
         ]
     }
 
-    /// A shop that has done everything right, and what it answered meanwhile.
+    /// A shop that has done everything right, and its answers.
     fn right() -> (Ledger, State) {
         let json: Vec<String> = events().iter().map(Event::json).collect();
         let mut log = Log::new(Join::Zero, json.iter());

@@ -1,4 +1,4 @@
-//! What was told and what was answered to it, and what the shop is therefore held to.
+//! The events sent and their outcomes, and what the shop must therefore report.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,14 +10,14 @@ use crate::{
     visits::Recorder,
 };
 
-/// An order as far as it was told.
+/// What is known of an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OfOrder {
     /// At least once.
     pub(crate) acknowledged: bool,
     /// Answers that took it for a new one.
     firsts: u64,
-    /// A try of which nobody knows what became of it: an answer that took it for a new one may have been lost.
+    /// An event of the order has an unknown outcome: an answer that took it for a new one may have been lost.
     uncertain: bool,
     /// Whom the answers named.
     pub(crate) courier: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct OfOrder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OfCourier {
     pub(crate) said: Courier,
-    /// False once something was said of which nobody knows whether it was heard.
+    /// False when the outcome of that event is unknown.
     pub(crate) is_certain: bool,
 }
 
@@ -38,13 +38,13 @@ pub(crate) struct Ledger {
     pub(crate) couriers: BTreeMap<String, OfCourier>,
     /// How often each event was acknowledged, by its JSON.
     pub(crate) events: BTreeMap<String, u64>,
-    /// Acknowledged events, those that were told again among them.
+    /// Acknowledged events, including redelivered ones.
     pub(crate) acknowledged: u64,
     /// Acknowledged requests.
     pub(crate) requests: u64,
-    /// By what they came to, as far as that was answered.
+    /// By outcome, as far as outcomes were answered.
     pub(crate) outcomes: BTreeMap<Kind, u64>,
-    /// Answers that do not go with what was told.
+    /// Answers that contradict the events sent.
     pub(crate) misanswered: Faults,
     /// Answers about orders that do not go with each other.
     pub(crate) contradictions: Faults,
@@ -81,7 +81,7 @@ impl Ledger {
         }
     }
 
-    /// Enters that a request was taken by somebody who passes it on; what it came to is not said.
+    /// Enters a request that the topic accepted; its events' outcomes are unknown.
     pub(crate) fn passed_on(&mut self, request: &Request, took: Duration) {
         self.acknowledge(request, true, took);
     }
@@ -103,7 +103,7 @@ impl Ledger {
         }
     }
 
-    /// Enters that a request was not taken, or that nobody knows.
+    /// Enters a request that was not acknowledged; `may_be_taken`: the shop may have taken it.
     pub(crate) fn gave_up(&mut self, request: &Request, why: &str, may_be_taken: bool) {
         self.given_up.note(|| why.to_owned());
         self.fate_unknown += u64::from(may_be_taken);
@@ -158,7 +158,8 @@ impl Ledger {
         }
     }
 
-    /// Enters, when all is told, which orders were taken for new ones more than once, or never. Only if outcomes were answered.
+    /// Enters, after the last event, which orders were taken for new ones more than once, or never. Not for a topic, which
+    /// answers no outcomes.
     pub(crate) fn close(&mut self) {
         for (id, order) in &self.orders {
             let firsts = order.firsts;
@@ -188,7 +189,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A ledger to which these events came to this.
+    /// A ledger of these events with these outcomes.
     pub(crate) fn ledger(told: Vec<(Event, Outcome)>) -> Ledger {
         let mut ledger = Ledger::default();
         for (event, outcome) in told {

@@ -1,4 +1,4 @@
-//! What events must come to, worked out here: whose turn it is, who waits, and how many each was given.
+//! The model: computes the outcome of each event, that is whose turn it is, which orders wait, and each courier's count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub(crate) struct Known {
 pub(crate) struct Model {
     join: Join,
     pub(crate) couriers: BTreeMap<String, Known>,
-    /// Whose each is; nobody's while it is parked.
+    /// Each order's courier; none while the order is parked.
     pub(crate) orders: BTreeMap<String, Option<String>>,
     /// In the order of their turns.
     available: BTreeMap<Zone, BTreeSet<(u64, String)>>,
@@ -50,7 +50,7 @@ impl Model {
         }
     }
 
-    /// What the event must come to after all before it.
+    /// Applies the event and returns its expected outcome.
     pub(crate) fn apply(&mut self, event: &Event) -> Outcome {
         match event {
             Event::Order(order) => self.add(order),
@@ -108,7 +108,7 @@ impl Model {
         self.parked.get(&zone)?.first().cloned()
     }
 
-    /// Gives an order to whose turn it is, and says who that is; nobody, if nobody is available.
+    /// Assigns an order to the available courier whose turn it is and returns the courier; none if none is available.
     fn give(&mut self, zone: Zone, order: &str) -> Option<String> {
         let turns = self.available.get_mut(&zone)?;
         let (count, id) = turns.pop_first()?;
@@ -205,7 +205,7 @@ mod tests {
             vec![
                 (courier("a", Zone::N, true), Outcome::updated(0)),
                 (order("1", Zone::N, 0), assigned("a")),
-                // A move may be told of in two events.
+                // A move may be reported as two events.
                 (courier("a", Zone::N, false), Outcome::updated(0)),
                 (courier("a", Zone::S, true), Outcome::updated(0)),
                 (courier("b", Zone::S, true), Outcome::updated(0)),

@@ -1,4 +1,4 @@
-//! What a run tells, drawn before it begins: the same seed draws the same, but for ids that no other run has.
+//! The events of a run, drawn before it begins: the same seed draws the same events, except for the ids, which are new.
 
 use std::iter::repeat_n;
 
@@ -10,7 +10,7 @@ use crate::{
     ids::uuid,
 };
 
-/// One in so many orders is told of before any courier is.
+/// One in so many orders is reported before any courier is.
 const EARLY_ONE_IN: usize = 4;
 /// When the first order was added.
 const BEGAN: Timestamp = Timestamp::constant(1_626_603_730, 0);
@@ -28,15 +28,15 @@ pub(crate) struct Extent {
     /// Of each courier, after the first event.
     pub(crate) changes: u32,
     pub(crate) connections: usize,
-    /// Share of events that are told again.
+    /// Share of events that are sent again.
     pub(crate) duplicates: f64,
 }
 
-/// Events that are told together.
+/// The events of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) events: Vec<Event>,
-    /// Told as a list, though it be of one.
+    /// Sent as a list, even with a single event.
     pub(crate) is_list: bool,
 }
 
@@ -50,10 +50,10 @@ impl Request {
     }
 }
 
-/// What each connection tells, one request after the other. All that is told of a courier is told over one.
+/// Each connection's requests, which it sends one after the other. All events of a courier use one connection.
 pub(crate) type Phase = Vec<Vec<Request>>;
 
-/// Whose turn it is to be told of.
+/// What the next event is about.
 #[derive(Debug, Clone)]
 enum Turn {
     Order(Event),
@@ -61,7 +61,7 @@ enum Turn {
     Of(usize),
 }
 
-/// A run: orders, and when all of them are told, couriers and further orders. Ids begin with the digits of `run`.
+/// A run: orders, and after all of them, couriers and further orders. Ids begin with the digits of `run`.
 pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
     let mut chance = Rng::with_seed(seed);
     let mut id = {
@@ -80,7 +80,7 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
     let mut phases = [(); 2].map(|()| vec![Vec::<Event>::new(); extent.connections]);
     let mut anywhere = chance.fork();
     let mut somewhere = || anywhere.usize(..extent.connections);
-    // Those told again in the same phase may be heard before the first.
+    // A redelivered event of the same phase may arrive before the first.
     let mut told = [early.to_vec(), late.to_vec()];
     for (number, event) in orders.iter().enumerate() {
         if chance.f64() < extent.duplicates {
@@ -102,7 +102,7 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
         match turn {
             Turn::Order(event) => phases[1][somewhere()].push(event),
             Turn::Of(courier) => {
-                // Of a courier the last word counts, so it is told again before the next.
+                // Of a courier the last event counts, so it is redelivered before the next.
                 let times = 1 + usize::from(chance.f64() < extent.duplicates);
                 let said = stories[courier].next().map(Event::Courier);
                 let told = said.into_iter().flat_map(|said| repeat_n(said, times));

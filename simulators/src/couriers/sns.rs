@@ -1,4 +1,4 @@
-//! A topic of Amazon's SNS to which events are published instead of being told over HTTP. Takes the Cargo feature `aws`.
+//! A topic of Amazon's SNS to which events are published instead of being sent over HTTP. Takes the Cargo feature `aws`.
 
 use anyhow::Result;
 

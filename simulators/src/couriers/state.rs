@@ -19,15 +19,15 @@ use crate::{
 /// The log, read from its beginning.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// What all its events come to.
+    /// The state after replaying all its events.
     pub(crate) model: Model,
     /// The number of the last one.
     last: u64,
     /// How many there were.
     pub(crate) events: u64,
-    /// How often each was there, by its JSON; only of those that somebody asks for.
+    /// How often each event is in the log, by its JSON; only for the events of this run.
     pub(crate) times: BTreeMap<String, u64>,
-    /// Events that did not come to what they must, or are not in their place.
+    /// Events with a wrong outcome, or with a wrong number.
     pub(crate) faults: Faults,
     /// Events that changed something after the log was read, before all questions were answered.
     pub(crate) meanwhile: u64,
@@ -65,7 +65,7 @@ impl Log {
         }
     }
 
-    /// An event that was told while questions were asked.
+    /// Adds an event that was logged during the lookups.
     pub(crate) fn add_later(&mut self, recorded: &Recorded) {
         self.last = recorded.number;
         self.meanwhile += u64::from(recorded.outcome.kind != Kind::Duplicate);
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(crate) parked: Parked,
     /// Of the orders of this run.
     pub(crate) courier_of: BTreeMap<String, Whereabouts>,
-    /// Of the couriers of this run, and of whoever else has one of its orders.
+    /// Of the couriers of this run, and of any other courier with one of its orders.
     pub(crate) orders_of: BTreeMap<String, Vec<String>>,
 }
 
@@ -136,7 +136,7 @@ async fn read_on(
         for recorded in &page.events {
             add(log, recorded);
         }
-        // A page that leads nowhere would be read for ever.
+        // A page that leads nowhere would be read forever.
         after = page.next.filter(|next| *next > place);
     }
     Ok(())

@@ -18,12 +18,12 @@ use crate::{
 pub(crate) struct Summary {
     orders: usize,
     couriers: usize,
-    /// Events that were acknowledged, those that were told again among them.
+    /// Acknowledged events, including redelivered ones.
     acknowledged: u64,
     acknowledged_per_s: Rate,
     /// Requests that they came in; over a topic, messages.
     requests: u64,
-    /// Events by what they came to, as far as that was answered.
+    /// Events by outcome, as far as outcomes were answered.
     outcomes: BTreeMap<Kind, u64>,
     given_up: u64,
     /// Of these, those that may have been taken all the same.

@@ -1,4 +1,4 @@
-//! Events told over several connections at once, each with one request after the other; or published to a topic.
+//! Sends events over several connections at once, each with one request after the other; or publishes them to a topic.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -27,11 +27,11 @@ use crate::{
 /// Between two looks at what has become of an event that was published.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Everybody who tells.
+/// The clients of a run, with what they share.
 #[derive(Debug, Clone)]
 pub(crate) struct Office {
     pub(crate) shop: Address,
-    /// Where events are published to; if not, they are told to the shop.
+    /// The topic that events are published to; none when they are sent to the shop.
     pub(crate) topic: Option<Topic>,
     /// From the first try of a request to giving it up, and for an event that was published to be known; measured.
     pub(crate) patience: Duration,
@@ -40,7 +40,7 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    /// Tells one phase after the other, or until `closing` is cancelled, and returns what was answered.
+    /// Sends one phase after the other, or until `closing` is cancelled, and returns what was answered.
     pub(crate) async fn work(self, phases: [Phase; 2]) -> Ledger {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         for phase in phases {
