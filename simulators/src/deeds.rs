@@ -1,6 +1,6 @@
 //! What became of a flooder's orders, and the figures drawn from it.
 //!
-//! All times here are measured, whatever the speed: the shop's flood control goes by the clock.
+//! All times here are measured, whatever the speed: the shop's flood control uses real time.
 
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     visits::{Outcome, Visit, by_status, by_transport_error, unanswered},
 };
 
-/// When the flood began, by the clock here and by the one that the shop's answers go by.
+/// When the flood began, by the local clock and by the clock of the shop's answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Beginning {
     pub(crate) at: Instant,
@@ -285,7 +285,7 @@ pub(crate) mod tests {
         // Not named by the list: there was no cut-off to count from.
         let unnamed = deeds_seen(Some(Ok(None)));
         assert_eq!(unnamed.coffees.started_after_cut_off, None);
-        // Nobody asked: his own answers have to do.
+        // Not looked up: the flooder's own answers are used.
         assert_eq!(deeds_seen(None).coffees.started_after_cut_off, Some(1));
         let unanswered = deeds_seen(Some(Err(Failure::Status(StatusCode::NOT_FOUND))));
         assert_eq!(

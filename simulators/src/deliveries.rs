@@ -18,7 +18,7 @@ use crate::{
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
-/// What a drone tells of its delivery.
+/// The type of an event that a drone reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventType {
     ParcelCollected,

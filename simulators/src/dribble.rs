@@ -1,4 +1,4 @@
-//! A socket whose owner takes their time: one byte, a pause, one byte, as somebody does who wants to keep a server
+//! A socket whose owner is slow: one byte, a pause, one byte, as an attacker does who wants to keep a server
 //! busy at little cost.
 
 use std::{
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_is_slow_dribbles() {
         let all = u64::try_from(REQUEST.len()).unwrap();
-        // After the last byte nobody waits.
+        // There is no pause after the last byte.
         assert_eq!(seconds(Slow::Header).await, (all - 1, 0));
         assert_eq!(seconds(Slow::Body).await, (3, 0));
         assert_eq!(seconds(Slow::Read).await, (0, 2));

@@ -35,7 +35,7 @@ use crate::{
 ///
 /// Each drone keeps a connection and flies one mission after the other: the parcel is collected, the drone takes off
 /// and lands, and delivers the parcel or crashes. An event without an answer, or answered 503, is sent again with the
-/// same Idempotency-Key, so a server that restarts meanwhile costs nothing but time.
+/// same Idempotency-Key, so a server that restarts during the run costs nothing but time.
 ///
 /// Ends when all missions have been flown; ctrl-c ends it earlier and leaves missions in the air as they are. In the
 /// end GET /counts must have changed by just the missions that began and ended, and the histories of the last 200
@@ -111,7 +111,7 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     let before = if sending.shared {
         None
     } else {
-        // Not patient: whoever has mistyped the address wants to know at once.
+        // No retries: a mistyped address is reported at once.
         let asked = insist(Duration::ZERO, async || {
             Link::new(server.clone()).counts().await
         });

@@ -17,13 +17,13 @@ use crate::{
     report::Report,
 };
 
-/// Orders that a flooder who keeps connections has in the air at once, unless told otherwise.
+/// Orders in flight at once of a flooder with persistent connections; the default.
 const KEPT_AT_ONCE: u32 = 500;
 
 /// Order thousands of coffees at once from one address, and see how soon one is cut off
 ///
 /// Ends when all orders have been answered, after --for, or on ctrl-c. A flooder expects no coffee: the exit code is 0
-/// whenever the shop could be reached. All times are measured, as the shop's flood control goes by the clock.
+/// whenever the shop could be reached. All times are measured, as the shop's flood control uses real time.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -113,8 +113,8 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     Ok(report)
 }
 
-/// Floods the shop until all orders have been answered or `over` is cancelled; looks up meanwhile when the flooder is
-/// cut off, if there is a staff's side to ask.
+/// Floods the shop until all orders have been answered or `over` is cancelled; at the same time polls when the flooder is
+/// cut off, if there is a staff listener to ask.
 pub(crate) async fn let_loose(
     flooder: Flooder,
     staff: Option<Address>,

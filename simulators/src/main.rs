@@ -17,7 +17,7 @@
 //! | `visits`, `deeds` | what became of each customer and of the flooder's orders, and the figures drawn from it |
 //! | `backoff`, `resend` | pauses between tries, and sending again with patience |
 //! | `ids` | ids in the form that the contracts ask for |
-//! | `audit` | what must hold after a run, and how it is told |
+//! | `audit` | what must hold after a run, and the text of each finding |
 //! | `comparison` | the same rush without and with a flood |
 //! | `progress` | the live display |
 //! | `report`, `plot` | the report as text or JSON, and its picture |

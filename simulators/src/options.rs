@@ -57,7 +57,7 @@ pub(crate) struct Output {
     /// Form of the report on standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// What to show on standard error meanwhile
+    /// What to show on standard error during the run
     #[arg(long, value_enum, default_value_t = Display::Auto)]
     pub(crate) progress: Display,
 }

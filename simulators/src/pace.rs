@@ -16,7 +16,7 @@ impl Speed {
     const MIN: f64 = 0.01;
     const MAX: f64 = 100_000.0;
 
-    /// For what goes by the clock.
+    /// For durations in real time.
     pub(crate) const REAL_TIME: Self = Self(1.0);
 
     /// From the shop's time to the clock's.

@@ -502,7 +502,7 @@ pub(crate) mod tests {
                 other.body[field] = wrong;
                 assert!(!other.names(&package), "{other:?}");
             }
-            // Only what is new has a place to be told.
+            // Only a new package has a location.
             let without = Handled {
                 location: None,
                 ..proper

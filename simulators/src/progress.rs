@@ -263,7 +263,7 @@ async fn tick(progress: Arc<Progress>, bar: Option<ProgressBar>) {
             bar.set_position(progress.served.load(Relaxed));
             bar.set_message(line);
         } else {
-            // Nobody reading the progress is no reason to stop the run.
+            // A closed standard error must not stop the run.
             drop(writeln!(stderr(), "{} · {line}", spoken(began.elapsed())));
         }
     }

@@ -1,4 +1,4 @@
-//! The report: what the run was, what became of everybody, and the exit code that says so.
+//! The report: the run's settings, the outcome for each participant, and the exit code.
 
 use std::{
     fmt,
@@ -81,7 +81,7 @@ impl Report {
         }
     }
 
-    /// Of a run that goes by the clock and leaves nothing to chance. `elapsed` is measured.
+    /// Of a run in real time that draws no random numbers. `elapsed` is measured.
     pub(crate) fn of_clock(command: &'static str, elapsed: Duration) -> Self {
         let pace = Pace {
             speed: Speed::REAL_TIME,
@@ -180,7 +180,7 @@ impl Report {
         };
         text.push('\n');
         match stdout().write_all(text.as_bytes()) {
-            // Whoever reads it has seen enough; the exit code is still to come.
+            // The reader has closed the pipe, which is no error; the exit code is still to come.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
         }
@@ -230,9 +230,9 @@ impl Report {
     }
 }
 
-/// Tells on standard error what went wrong with the run itself.
+/// Reports an error of the run itself on standard error.
 pub(crate) fn complain(trouble: &str) {
-    // With standard error gone there is nobody left to tell.
+    // With standard error closed there is no place left to report to.
     drop(writeln!(stderr(), "simulators: {trouble}"));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | situation | what is done |
 //! |---|---|
-//! | no answer (refused, reset, closed, silence) | connects anew and sends the same again, ever later, up to 2 s |
+//! | no answer (refused, reset, closed, silence) | reconnects and sends the same again, ever later, up to 2 s |
 //! | 503, 429 or another server error | sends the same again after `Retry-After`, or ever later, up to 2 s |
 //! | any other status that does not acknowledge it | gives up |
 //! | no acknowledgement within the patience | gives up; whether the request was taken may be unknown |
@@ -32,9 +32,9 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Measured time for the answers that are under way when everything stops.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// Pauses before another try are up to so much longer, so that not everybody comes back in one moment.
+/// Pauses before another try are up to this share longer, so that not all clients retry at the same moment.
 const JITTER: f64 = 0.25;
-/// Patience with the server after ctrl-c, measured: whoever stops a run does not wait for long.
+/// Patience with the server after ctrl-c, measured: the user who stops a run does not wait for long.
 const PATIENCE_WHEN_STOPPED: Duration = Duration::from_secs(5);
 
 /// What the server made of a request.
@@ -120,7 +120,7 @@ impl Tries {
         }
     }
 
-    /// Adds those of somebody else.
+    /// Adds the counts of another sender.
     pub(crate) fn add(&mut self, others: Self) {
         for (status, times) in others.by_status {
             *self.by_status.entry(status).or_default() += times;
@@ -137,7 +137,7 @@ impl Tries {
 pub(crate) struct Sent<T> {
     /// With its status; none when it was given up.
     pub(crate) acknowledged: Option<(StatusCode, T)>,
-    /// Tries, besides the one that was acknowledged or refused, that the server may have taken.
+    /// Tries that the server may have taken, without the one that was acknowledged or refused.
     pub(crate) uncertain: u64,
     /// The status of a refusal for good.
     pub(crate) refused: Option<StatusCode>,
@@ -146,7 +146,7 @@ pub(crate) struct Sent<T> {
 }
 
 impl<T> Sent<T> {
-    /// Whether there was a try, besides the one that was acknowledged, that the server may have taken.
+    /// Whether the server may have taken another try than the one that was acknowledged.
     pub(crate) fn may_be_taken(&self) -> bool {
         self.uncertain > 0
     }
@@ -161,7 +161,7 @@ impl<T> Sent<T> {
     }
 }
 
-/// Somebody who sends, and sends again.
+/// A client that sends a request, and sends it again.
 #[derive(Debug)]
 pub(crate) struct Resender {
     /// From the first try to giving up, measured.
@@ -225,7 +225,7 @@ impl Resender {
                     status,
                     retry_after,
                 }) => {
-                    // An engine that broke down meanwhile may have written it before it did.
+                    // An engine that failed during the request may have written it first.
                     uncertain += u64::from(status.is_server_error());
                     (status.to_string(), retry_after)
                 }
@@ -257,7 +257,7 @@ impl Resender {
     ) -> Result<Answer, TransportError> {
         tokio::select! {
             biased;
-            // Boxed: a future of kilobytes in everybody's who sends.
+            // Boxed: otherwise each sender's future grows by kilobytes.
             answer = timeout(self.answer_within, Box::pin(caller.send(request))) => {
                 answer.unwrap_or(Err(TransportError::TimedOut))
             }
@@ -306,7 +306,7 @@ pub(crate) fn run_id() -> String {
     format!("{moment:x}-{:06x}", fastrand::u32(..1 << 24))
 }
 
-/// Locks for a moment. Somebody who panicked meanwhile ends the run anyhow.
+/// Locks briefly. A poisoned lock is used: the panic ends the run anyhow.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

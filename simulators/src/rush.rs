@@ -68,14 +68,14 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     Ok(report)
 }
 
-/// What became of everybody in a rush.
+/// The outcome of a rush for all customers.
 struct Rush {
     visits: Vec<Visit>,
     elapsed: Duration,
     tally: Tally,
 }
 
-/// Lets everybody of the plan come, and the crew work until all of them have been answered.
+/// Has all customers of the plan come, and the crew work until all of them have been answered.
 async fn once(
     options: &Options,
     plan: Vec<Arrival>,

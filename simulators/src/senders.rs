@@ -38,9 +38,9 @@ use crate::{
 /// Let senders send packages, and check that each is delivered or dropped once and as its recipient wants
 ///
 /// Each sender keeps a connection and serves recipients of its own, one request after the other, so it knows what must
-/// become of every package: recipients change their preferences meanwhile, out of order. Some packages are sent twice,
+/// become of every package: recipients change their preferences during the run, out of order. Some packages are sent twice,
 /// some of these over a second connection at the same time; some are sent again with another field; and some requests
-/// are malformed. A request without an answer, or answered 503, is sent again, so a server that restarts meanwhile
+/// are malformed. A request without an answer, or answered 503, is sent again, so a server that restarts during the run
 /// costs nothing but time.
 ///
 /// Ends when all errands are run; ctrl-c ends it earlier. In the end GET /statistics must have changed by just what was
@@ -92,7 +92,7 @@ struct Trouble {
     /// Share of packages that are sent again with another field, 0% to 100%
     #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = share)]
     mismatches: f64,
-    /// Malformed requests besides, for so many of the packages, 0% to 100%
+    /// Malformed requests in addition, for so many of the packages, 0% to 100%
     #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = share)]
     malformed: f64,
 }
@@ -156,7 +156,7 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     let before = if sending.shared {
         None
     } else {
-        // Not patient: whoever has mistyped the address wants to know at once.
+        // No retries: a mistyped address is reported at once.
         let asked = insist(Duration::ZERO, async || {
             Link::new(server.clone()).statistics().await
         });

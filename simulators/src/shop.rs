@@ -26,8 +26,8 @@ pub(crate) fn order_request(shop: &Address, customer: &str) -> Outgoing {
     shop.request(Method::POST, "/order/", Some(body.into()))
 }
 
-/// What a customer is told with a 200. All of it is optional here: the status is what counts,
-/// these fields only tell whether the line was kept.
+/// The body of a customer's 200. All of it is optional here: the status is what counts, these fields only show whether the
+/// order of the line was respected.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(crate) struct Receipt {
     pub(crate) placed_at: Option<Timestamp>,
@@ -92,7 +92,7 @@ impl Failure {
     }
 }
 
-/// Somebody of the staff with a connection that is kept between calls and replaced when it has gone.
+/// A staff client; its connection is reused between calls and replaced when it is closed.
 ///
 /// Every call may be dropped while it waits; the connection is then closed, so the shop notices.
 #[derive(Debug)]
@@ -242,7 +242,7 @@ impl Counter {
     }
 }
 
-/// What the shop tells about an address that it has cut off.
+/// The shop's record of an address that it has cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) struct CutOff {
     pub(crate) until: Timestamp,

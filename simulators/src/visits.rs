@@ -57,7 +57,7 @@ pub(crate) struct Summary {
     pub(crate) by_status: BTreeMap<u16, usize>,
     pub(crate) by_transport_error: BTreeMap<String, usize>,
     pub(crate) unanswered: usize,
-    /// Waiting times of the served; none when nobody was.
+    /// Waiting times of the served; none when no customer was served.
     pub(crate) waits: Option<Waits>,
     /// From the first arrival to the last answer.
     pub(crate) busy: Span,
@@ -201,7 +201,7 @@ pub(crate) fn unanswered(visits: &[Visit]) -> usize {
 }
 
 impl Waits {
-    /// Of the served; none when nobody was.
+    /// Of the served; none when no customer was served.
     pub(crate) fn of(visits: &[Visit], speed: Speed) -> Option<Self> {
         let served = visits.iter().filter(|visit| visit.outcome.is_served());
         let mut recorder = Recorder::default();

@@ -32,8 +32,8 @@ pub(crate) struct Call {
     /// The moment, as the book counts, at which it was sent.
     pub(crate) sent_at: u64,
     pub(crate) dry_run: bool,
-    /// What was known to be settled at this moment stays; the rest of the plan must be the best possible. None when
-    /// others ask for other drivers meanwhile, so that the whole plan is to be taken as settled.
+    /// Assignments known at this moment are settled; the rest of the plan must be the best possible. None when concurrent
+    /// calls ask for other drivers, so that the whole plan counts as settled.
     pub(crate) settled_at: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Call {
     }
 }
 
-/// A package that somebody has.
+/// A package that is assigned to a driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Holding {
     pub(crate) driver: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Holding {
 /// When a package was assigned, and when its status was last said.
 pub(crate) type Times = (Timestamp, Timestamp);
 
-/// A package that a plan did not speak of, as somebody else must have it.
+/// A package that a plan did not mention, so another driver must have it.
 #[derive(Debug)]
 struct Unmentioned {
     package: usize,
@@ -77,14 +77,14 @@ pub(crate) struct Book {
     moment: u64,
     pub(crate) aspects: [Faults; 7],
     unmentioned: Vec<Unmentioned>,
-    /// Plans that were answered, those that were not to be kept among them.
+    /// Plans that were answered, dry runs among them.
     pub(crate) plans: u64,
     /// Requests that were acknowledged.
     pub(crate) acknowledged: u64,
     pub(crate) given_up: Faults,
-    /// Of these, those of which nobody knows whether the server took them.
+    /// Of these, those that the server may have taken.
     pub(crate) fate_unknown: u64,
-    /// Whether a call of `POST /assign` is among them: others may have been given what nobody knows of here.
+    /// Whether a call of `POST /assign` is among them: the server may have assigned packages that the book does not know of.
     pub(crate) may_have_assigned: bool,
     /// Calls whose client left before the answer.
     pub(crate) left: u64,
@@ -137,7 +137,7 @@ impl Book {
         (holding.known_at <= moment).then_some(holding.driver)
     }
 
-    /// Packages that somebody has, with their place in the list.
+    /// Packages that are assigned, with their place in the list.
     pub(crate) fn held(&self) -> impl Iterator<Item = (usize, &Holding)> {
         let holdings = self.holdings.iter().enumerate();
         holdings.filter_map(|(package, holding)| Some((package, holding.as_ref()?)))
@@ -174,7 +174,7 @@ impl Book {
         }
     }
 
-    /// Judges a plan, and takes it down unless it was not to be kept.
+    /// Judges a plan, and enters it unless it was a dry run.
     pub(crate) fn judge(&mut self, call: &Call, plan: &Plan) {
         self.plans += 1;
         let judged = plan::judge(self, call, plan);
@@ -203,7 +203,7 @@ impl Book {
         }
     }
 
-    /// When all plans are made: what one did not speak of must be somebody else's.
+    /// After the last plan: a package that a plan did not mention must be another driver's.
     pub(crate) fn settle(&mut self) {
         for Unmentioned { package, drivers } in std::mem::take(&mut self.unmentioned) {
             let owner = self.owner_at(package, u64::MAX);
@@ -341,11 +341,11 @@ impl Book {
 pub(crate) enum Fits {
     Yes,
     No,
-    /// Nobody knows here.
+    /// The book does not say.
     Perhaps,
 }
 
-/// What a list must have, and what it may have besides.
+/// The packages that a list must have, and others that it may have.
 #[derive(Debug, Default)]
 pub(crate) struct Expectation {
     pub(crate) must: BTreeSet<usize>,

@@ -15,7 +15,7 @@ const LOOKED_UP_MAX: usize = 100;
 /// Pages are of different sizes, so that some lists have several.
 const LIMITS: [Option<usize>; 3] = [None, Some(3), Some(7)];
 
-/// What the server told in the end, in lists of one kind.
+/// The server's final lists of one kind, compared with the book.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
     pub(crate) lists: u64,
@@ -93,7 +93,7 @@ impl List {
             };
             let belongs =
                 self.expected.must.contains(&package) || self.expected.may.contains(&package);
-            // What a plan gave whose answer nobody has seen.
+            // A package of a plan whose answer was lost.
             let is_unheard = book.may_have_assigned && book.owner_at(package, u64::MAX).is_none();
             if !belongs && !is_unheard {
                 return Err(format!("{id} of {} does not belong in it", item.driver_id));
@@ -119,7 +119,7 @@ impl List {
     }
 }
 
-/// Somebody who looks things up.
+/// Reads lists and compares them.
 pub(crate) struct Auditor<'a> {
     pub(crate) link: Link,
     pub(crate) book: &'a Mutex<Book>,
@@ -150,7 +150,7 @@ impl Auditor<'_> {
             }
             match page.next {
                 None => break,
-                // Each page has something new, so it comes to an end.
+                // Each page has a new record, so the loop ends.
                 next => cursor = next,
             }
         }

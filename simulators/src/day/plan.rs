@@ -10,7 +10,7 @@ use crate::assignments::Plan;
 pub(crate) struct Judged {
     /// Driver and package; those that are known by their ids.
     pub(crate) pairs: Vec<(usize, usize)>,
-    /// Packages that it does not speak of, and that may be somebody else's.
+    /// Packages that it does not mention, and that may be another driver's.
     pub(crate) unmentioned: Vec<usize>,
     /// One judgement for each of [`ASPECTS`].
     pub(crate) aspects: [Result<(), String>; ASPECTS.len()],
@@ -77,7 +77,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Every driver who was asked for is a key, and nobody else; those without a package are named again.
+    /// Every driver of the call is a key, and no other; those without a package are also in the list of unassigned drivers.
     fn names_drivers(&self) -> Result<(), String> {
         let id = |driver: &usize| self.book.roster.driver_id(*driver);
         let asked: BTreeSet<_> = self.call.drivers.iter().map(id).collect();
@@ -145,7 +145,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// What is left behind is what nobody has. What the plan does not speak of is left to be judged later.
+    /// The packages left behind are those without a driver. Packages that the plan does not mention are judged later.
     fn rest(&self) -> (Vec<usize>, Result<(), String>) {
         let roster = &self.book.roster;
         let everything = 0..roster.packages();
@@ -176,7 +176,7 @@ impl<'a> Reading<'a> {
         (unmentioned, Ok(()))
     }
 
-    /// What somebody had when the plan was asked for is theirs in it.
+    /// Drivers keep the packages that they had when the call was sent.
     fn grows(&self) -> Result<(), String> {
         for (package, holding) in self.book.held() {
             let is_due =

@@ -29,7 +29,7 @@ const LEAVES_WITHIN_US: u64 = 3000;
 /// One in so many updates is followed by one about something that the server does not know.
 const STRANGE_EVERY: usize = 25;
 
-/// Everybody of a run.
+/// The settings and the state that all clients of a run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Office {
     pub(crate) server: Address,
@@ -94,7 +94,7 @@ impl Office {
         (0..self.book().roster.drivers()).collect()
     }
 
-    /// Asks for what must leave no trace: a plan that is not to be kept, and one for somebody unknown.
+    /// Makes two calls that must change nothing: a dry run, and a call for an unknown driver.
     pub(crate) async fn rehearse(&self) {
         let mut chance = Rng::with_seed(self.seed);
         let everybody = self.everybody();
@@ -189,7 +189,7 @@ impl Office {
         book.tries.add(line.resender.tries);
     }
 
-    /// Nothing is planned for somebody who is not in the lists.
+    /// A call for a driver who is not in the lists is rejected.
     async fn ask_for_a_stranger(&self) {
         let stranger = format!("{}-stranger", self.book().roster.driver_id(0));
         let request = call(&[&stranger], self.max_per_driver, self.date, false);
@@ -200,7 +200,7 @@ impl Office {
         book.tries.add(line.resender.tries);
     }
 
-    /// Tells of every package that somebody has how far it has come, to the end of its story. How long that took.
+    /// Reports the progress of every assigned package, to its last status. Returns how long that took.
     pub(crate) async fn update(&self) -> Duration {
         let stories = self.stories();
         let progress = Progress::of_senders(3 * u64::try_from(stories.len()).unwrap_or(u64::MAX));
@@ -247,7 +247,7 @@ impl Office {
     }
 }
 
-/// One who tells how far packages have come, one after the other.
+/// Reports the progress of packages, one after the other.
 struct Teller {
     office: Office,
     first: Line,
@@ -311,7 +311,7 @@ impl Teller {
         acknowledged
     }
 
-    /// Somebody else's package, a package that nobody knows, a driver whom nobody knows.
+    /// Updates that must be rejected: another driver's package, an unknown package, an unknown driver.
     async fn tell_what_is_not(&mut self, story: Story) {
         let roster = Arc::clone(&self.office.book().roster);
         let driver = roster.driver_id(story.driver);

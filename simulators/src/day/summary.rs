@@ -20,9 +20,9 @@ use crate::{
 /// What the server was asked in the end, and once before.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    /// What of the manifest was told otherwise than it was sent.
+    /// How the manifest that the server returned differs from the one it was sent.
     pub(crate) manifest: Option<String>,
-    /// What was kept when nothing was to be.
+    /// The records after a dry run, of which there must be none.
     pub(crate) after_dry_run: Compared,
     pub(crate) by_driver: Compared,
     pub(crate) by_status: Compared,

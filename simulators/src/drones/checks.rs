@@ -6,7 +6,7 @@ use crate::{
     deliveries::{Counts, EventType, History},
 };
 
-/// What the server told of the last missions.
+/// The server's histories of the last missions, compared with the ledger.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
     pub(crate) missions: usize,
@@ -67,12 +67,13 @@ fn histories(compared: &Compared) -> Check {
 }
 
 impl Compared {
-    /// Adds what the server told of a mission; none when it does not know it. `pushed_out`: it need not any more.
+    /// Compares the server's history of a mission; none when the server does not know the mission. `pushed_out`: the server
+    /// may have evicted it.
     pub(crate) fn add(&mut self, log: &Log, history: Option<&History>, pushed_out: bool) {
         self.missions += 1;
         let fault = match history {
             Some(history) => difference(log, history),
-            // Nobody knows whether it ever began.
+            // It is unknown whether the mission began.
             None if log.acknowledged.is_empty() => None,
             None if pushed_out => {
                 self.gone += 1;
@@ -87,8 +88,8 @@ impl Compared {
 }
 
 impl Ledger {
-    /// Whether a 404 for this mission is no fault. Where others use the server too, nobody here knows how many newer
-    /// missions there were.
+    /// Whether a 404 for this mission is no fault. Where other clients use the server too, the number of newer missions is
+    /// unknown.
     pub(crate) fn may_be_unknown(&self, log: &Log, shared: bool) -> bool {
         self.can_have_been_pushed_out(log) || (shared && log.may_have_ended())
     }

@@ -11,7 +11,7 @@ use crate::{
 
 /// Missions whose whole history is compared at the end: the last ones that began.
 pub(crate) const COMPARED_MAX: usize = 200;
-/// The server keeps the history of this many deliveries, besides those that are ongoing.
+/// The server retains the history of this many ended deliveries.
 pub(crate) const KEPT_BY_SERVER: u64 = 1000;
 
 /// One mission, as far as it got.
@@ -19,9 +19,9 @@ pub(crate) const KEPT_BY_SERVER: u64 = 1000;
 pub(crate) struct Log {
     pub(crate) delivery_id: String,
     pub(crate) acknowledged: Vec<EventType>,
-    /// The last event, when it was sent and nobody knows whether the server took it.
+    /// The last event, when it was sent and the server may or may not have taken it.
     pub(crate) unknown: Option<EventType>,
-    /// The mission's place among those that began, from 1; none while it has not, as far as anybody knows.
+    /// The mission's place among those that began, from 1; none while no event of it was acknowledged.
     place: Option<u64>,
     /// Missions that had begun, and those that had ended, when this one was over.
     begun_before_over: u64,
@@ -54,9 +54,9 @@ pub(crate) struct Tally {
     pub(crate) begun: u64,
     pub(crate) delivered: u64,
     pub(crate) crashed: u64,
-    /// Missions of which nobody knows whether they began.
+    /// Missions that may or may not have begun.
     pub(crate) begin_unknown: u64,
-    /// Missions of which nobody knows whether they ended.
+    /// Missions that may or may not have ended.
     pub(crate) end_unknown: u64,
     pub(crate) acknowledged: u64,
     pub(crate) tries: Tries,
@@ -66,7 +66,7 @@ pub(crate) struct Tally {
     pub(crate) repeated: u64,
     /// Events that were given up: refused, or not acknowledged before the patience was at an end or the run stopped.
     pub(crate) given_up: Faults,
-    /// Of these, those of which nobody knows whether the server took them.
+    /// Of these, those that the server may have taken.
     pub(crate) fate_unknown: u64,
     /// Acknowledgements whose sequence is not the event's place in its mission.
     pub(crate) out_of_sequence: Faults,
@@ -128,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// `may_be_taken`: there was a try of which nobody knows whether the server took it.
+    /// `may_be_taken`: the server may have taken one of the tries.
     pub(crate) fn given_up(&mut self, log: &mut Log, event: &Event, may_be_taken: bool, why: &str) {
         let tally = &mut self.tally;
         tally.given_up.note(|| told(event, why));

@@ -50,7 +50,7 @@ pub(super) fn nice_step(top: Duration) -> Duration {
     let step = STEPS_MS
         .into_iter()
         .find(|step| top.as_millis() <= u128::from(*step) * TICKS_MAX);
-    // Beyond two years of waiting the axis is crowded, and nobody is left to mind.
+    // Beyond two years of waiting the axis is crowded, which is accepted.
     Duration::from_millis(step.unwrap_or(STEPS_MS[STEPS_MS.len() - 1]))
 }
 

@@ -21,7 +21,7 @@ use crate::{
     sources::Sources,
 };
 
-/// Where the regulars come from unless told otherwise: more addresses than any crowd here has people.
+/// The regulars' default addresses: more than any crowd here has people.
 const REGULARS_FROM: &str = "127.1.0.0/16";
 
 /// How long the flooder may go on after the last regular was served: time enough to send it all and be cut off.

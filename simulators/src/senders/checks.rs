@@ -12,11 +12,11 @@ use crate::{
 /// Recipients whose preferences are compared at the end, at most.
 pub(crate) const RECIPIENTS_MAX: usize = 200;
 
-/// What the server told in the end of some things that it must know.
+/// The server's final answers about a sample of packages or recipients, compared with the ledger.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
     pub(crate) all: u64,
-    /// Things of which nobody knows here how they must be.
+    /// Those whose expected state is unknown.
     unknown: u64,
     faults: Faults,
     /// Why not all could be looked up.
@@ -78,7 +78,7 @@ fn statistics(tally: &Tally, counted: &Counted<Statistics>) -> [Check; 7] {
 }
 
 impl Compared {
-    /// Adds what the server told of a package; none when it does not know it.
+    /// Compares the server's record of a package; none when the server does not know it.
     pub(crate) fn add_package(&mut self, package: &Package, fate: Fate, kept: Option<&Kept>) {
         self.all += 1;
         let fault = match kept {
@@ -92,7 +92,7 @@ impl Compared {
             .note(|| format!("{}: {fault}", package.package_id));
     }
 
-    /// Adds what the server told of a recipient.
+    /// Compares the server's preferences of a recipient.
     pub(crate) fn add_recipient(&mut self, id: &str, preference: Preference, told: &Preferences) {
         self.all += 1;
         let Some((personal, marketing)) = preference.known() else {

@@ -76,7 +76,7 @@ pub(crate) struct Tally {
     /// Packages and updates that were given up: refused, or not acknowledged before the patience was at an end or the
     /// run stopped.
     pub(crate) given_up: Faults,
-    /// Of these, those of which nobody knows whether the server took them.
+    /// Of these, those that the server may have taken.
     pub(crate) fate_unknown: u64,
     /// Packages whose fate is known here beforehand.
     pub(crate) judged: u64,
@@ -96,7 +96,7 @@ pub(crate) struct Tally {
     pub(crate) not_rejected: Faults,
     /// Answers to updates that do not say what must hold.
     pub(crate) misjudged: Faults,
-    /// Requests that the server must have counted as rejected, and tries that it may have counted so besides.
+    /// Requests that the server must have counted as rejected, and tries that it may also have counted as rejected.
     rejected: u64,
     rejected_unknown: u64,
 }
@@ -155,7 +155,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// A package was sent for the first time, over one connection or over two at once; its fate, when it was
-    /// acknowledged with one. `expected` is none when nobody knows what must become of it. `wait` is measured.
+    /// acknowledged with one. `expected` is none when the expected fate is unknown. `wait` is measured.
     pub(crate) fn sent(
         &mut self,
         package: &Package,
@@ -173,7 +173,7 @@ impl Ledger {
             self.tally.refused(refused.refused);
         }
         if let Some(Sent { why, .. }) = given_up.next() {
-            // Of two at once, the other's answer tells what became of it.
+            // Of two concurrent requests, the other's answer has the outcome.
             let is_unknown = may_be_taken && answers.is_empty();
             self.tally.give_up(&package.package_id, why, is_unknown);
         }
@@ -231,7 +231,7 @@ impl Ledger {
         }
     }
 
-    /// A package that the server may have taken; it would have become this, if anybody knows.
+    /// A package that the server may have taken, with its expected fate, if that is known.
     fn may_be(&mut self, kind: PackageType, expected: Option<Fate>) {
         for fate in [Fate::Delivered, Fate::Dropped] {
             if expected.is_none_or(|expected| expected == fate) {

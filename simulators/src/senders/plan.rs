@@ -25,7 +25,7 @@ pub(crate) struct Traits {
     pub(crate) duplicates: f64,
     /// Share of packages that are sent again with another field.
     pub(crate) mismatches: f64,
-    /// Malformed requests, besides, as a share of the errands.
+    /// Malformed requests in addition, as a share of the errands.
     pub(crate) malformed: f64,
 }
 
@@ -108,7 +108,7 @@ impl Part {
         }
     }
 
-    /// The ids of this sender's own recipients; nobody else sends them anything.
+    /// The ids of this sender's own recipients; no other sender uses them.
     pub(crate) fn recipients(&self) -> Vec<String> {
         let own = 0..self.of(self.recipients);
         own.map(|nth| self.id("recipient", self.place(nth)))
@@ -231,7 +231,7 @@ impl Planner {
         }
     }
 
-    /// The same package but for one field.
+    /// The same package with one field changed.
     fn mismatch(&mut self, package: &Package) -> Package {
         let mut other = package.clone();
         match self.chance.u8(..4) {

@@ -48,7 +48,7 @@ impl Preference {
         }
     }
 
-    /// For the rest of the run: nobody knows any more what holds.
+    /// For the rest of the run the server's state is unknown.
     pub(crate) fn forget(&mut self) {
         self.is_unknown = true;
     }
@@ -58,12 +58,12 @@ impl Preference {
         self.newest.is_some()
     }
 
-    /// Personal and marketing; none when nobody knows.
+    /// Personal and marketing; none when they are unknown.
     pub(crate) fn known(&self) -> Option<(bool, bool)> {
         (!self.is_unknown).then_some((self.personal, self.marketing))
     }
 
-    /// What must become of a package of this type that is processed now; none when nobody knows.
+    /// The expected fate of a package of this type that is processed now; none when it is unknown.
     pub(crate) fn fate_of(&self, kind: PackageType) -> Option<Fate> {
         let (personal, marketing) = self.known()?;
         let wanted = match kind {

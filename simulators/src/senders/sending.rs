@@ -1,5 +1,5 @@
 //! Senders at work: each serves recipients of its own, one request after the other, and so knows what must become of
-//! every package. Only a package that is sent twice at once goes over a second connection meanwhile.
+//! every package. Only a package that is sent twice at once uses a second connection at the same time.
 
 use std::{
     collections::BTreeMap,
@@ -148,7 +148,7 @@ impl Sender {
         if due > Instant::now() {
             self.closing.run_until_cancelled(sleep_until(due)).await;
         }
-        // Whoever is late does not make up for it: the rate is a bound.
+        // A late sender does not catch up: the rate is a bound.
         self.due = Instant::now().max(due) + self.pause;
         !self.closing.is_cancelled()
     }

@@ -21,15 +21,15 @@ use crate::server::{Reply, reply, serve};
 /// What this desk does wrong from beginning to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Habit {
-    /// Tells of one package less than it was sent.
+    /// Returns one package less than it was sent.
     LosesAPackage,
-    /// Gives everybody everything.
+    /// Assigns every package to every driver.
     IgnoresRules,
-    /// Gives everybody one more.
+    /// Assigns one package too many to each driver.
     IgnoresTheCap,
     /// Gives to the first who may, and moves nothing.
     IsGreedy,
-    /// Plans anew each time, the other way round.
+    /// Plans from the start each time, the other way round.
     ForgetsPlans,
     /// Keeps what was only to be looked at.
     KeepsDryRuns,
@@ -118,7 +118,7 @@ async fn answer(
     let mut book = book.lock().unwrap();
     book.requests += 1;
     let number = book.requests;
-    // The first of all is a look whether anybody is there.
+    // The first request is the simulator's check that the server is up.
     let is_nth =
         |every: Option<u64>| every.is_some_and(|every| number > 1 && number.is_multiple_of(every));
     if is_nth(faults.is_busy_every) {

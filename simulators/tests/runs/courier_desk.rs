@@ -21,7 +21,7 @@ const PARKED_MAX: usize = 1000;
 pub(crate) enum Habit {
     /// Takes every order for a new one.
     ForgetsOrders,
-    /// Gives orders to whoever has the smallest id.
+    /// Gives orders to the courier with the smallest id.
     HasAFavourite,
     /// Leaves parked what is parked.
     ForgetsTheParked,
@@ -31,11 +31,11 @@ pub(crate) enum Habit {
     KeepsOldNames,
     /// Lists one order of a courier too few.
     ShortensLists,
-    /// Does not log what it was told before.
+    /// Does not log redelivered events.
     LogsNoDuplicates,
     /// Answers with one outcome too few.
     HidesOutcomes,
-    /// Applies events without a word of them to anybody.
+    /// Applies events but reports none of them.
     KnowsNothing,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Book {
     pub(crate) connections: u64,
     /// What was said last, and how many they were given.
     pub(crate) couriers: BTreeMap<String, (Value, u64)>,
-    /// As it was told, and whose it is.
+    /// The order as it was sent, and its courier.
     pub(crate) orders: BTreeMap<String, (Value, Option<String>)>,
     pub(crate) log: Vec<Value>,
     /// Lists of events, and events alone.

@@ -41,7 +41,7 @@ async fn every_order_is_told_of_and_every_check_holds() {
     assert!(outcomes["updated"].as_u64().unwrap() >= 176, "{report}");
     assert!(book.singles > 5 && book.lists > 5, "{book:?}");
     assert!(book.connections >= 9, "{}", book.connections);
-    // No courier is told of before a quarter of the orders is.
+    // No courier is reported before a quarter of the orders is.
     let first = book
         .log
         .iter()
@@ -132,7 +132,7 @@ async fn a_topic_takes_a_build_that_can_reach_it() {
 
 #[tokio::test]
 async fn nobody_listening_is_told_at_once() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let door = format!("--staff=http://{}", socket.local_addr().unwrap());

@@ -163,7 +163,7 @@ async fn lists_that_were_drawn_can_be_played_again_and_again() {
 
 #[tokio::test]
 async fn nobody_listening_is_told_at_once() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let door = format!("--staff=http://{}", socket.local_addr().unwrap());

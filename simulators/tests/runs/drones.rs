@@ -305,7 +305,7 @@ async fn ctrl_c_leaves_missions_in_the_air_and_still_checks() {
 
 #[tokio::test]
 async fn nobody_listening_is_told_at_once_and_leaves_nothing_unknown() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let door = format!("--staff=http://{}", socket.local_addr().unwrap());

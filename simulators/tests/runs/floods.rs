@@ -1,4 +1,4 @@
-//! A flooder at the door, alone and among regulars.
+//! Runs with a flooder, alone and among regulars.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -196,7 +196,7 @@ async fn a_flood_ends_after_its_time_and_leaves_the_line() {
 
 #[tokio::test]
 async fn a_flood_of_a_closed_shop_fails() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let door = format!("--customers=http://{}", socket.local_addr().unwrap());

@@ -311,7 +311,7 @@ async fn baristas_stopped_while_brewing_give_their_orders_back() {
 
 #[tokio::test]
 async fn nobody_listening_is_a_transport_error_for_each() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed = format!("http://{}", socket.local_addr().unwrap());

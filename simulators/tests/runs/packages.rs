@@ -26,7 +26,7 @@ use crate::server::{Reply, reply, serve};
 pub(crate) enum Habit {
     /// Takes every package for a new one.
     ForgetsPackages,
-    /// Delivers what nobody wants.
+    /// Delivers packages that the recipient does not want.
     IgnoresPreferences,
     /// Keeps the preference that came last.
     LastPreferenceWins,
@@ -192,7 +192,7 @@ async fn answer(
     Ok(answer)
 }
 
-/// An id as it is kept.
+/// Formats an id as the server stores it.
 fn id(sent: &Value) -> Result<String, StatusCode> {
     let id = match sent {
         Value::String(text) => text.clone(),

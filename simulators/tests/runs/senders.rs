@@ -253,7 +253,7 @@ async fn ctrl_c_ends_a_run_at_a_low_rate_and_still_checks() {
 
 #[tokio::test]
 async fn nobody_listening_is_told_at_once() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening: no other process can take the port during the test.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let door = format!("--customers=http://{}", socket.local_addr().unwrap());

@@ -44,7 +44,7 @@ pub(crate) struct Manners {
     pub(crate) loses_the_answer_to_the_finish_of: Option<u64>,
     /// Closes a barista's connection after every answer.
     pub(crate) closes_staff_connections: bool,
-    /// Refuses whoever holds too many orders; without it there is no list of those who are cut off either.
+    /// Refuses an address with too many orders; without it there is no list of cut-off addresses either.
     pub(crate) flood_control: Option<FloodControl>,
 }
 

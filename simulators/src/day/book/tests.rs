@@ -151,7 +151,7 @@ fn a_plan_is_the_best_only_if_no_package_could_be_moved_to_make_room() {
     asked.sent_at = book.now();
     book.judge(&asked, &moved);
     assert_eq!(wrong(&book), [""; 0]);
-    // Nor is anything when others ask for other drivers meanwhile.
+    // Nor with concurrent calls for other drivers.
     asked.settled_at = None;
     book.judge(&asked, &moved);
     assert_eq!(wrong(&book), [""; 0]);
@@ -172,7 +172,7 @@ fn a_plan_for_some_leaves_to_others_what_is_theirs() {
     book.settle();
     assert_eq!(wrong(&book), [""; 0]);
 
-    // Asked for before the other was: the other may have come in between, but nobody else.
+    // The first call began before the other: the other may have been answered in between, but no third call.
     let mut book = super::tests::book();
     let first = call(&book, &[0], 1);
     book.judge(&first, &for_first(&["p1"], &["p3"]));

@@ -27,7 +27,7 @@ pub(crate) struct Guest {
 }
 
 impl Line {
-    /// Refuses, and cuts off: then the address's orders that nobody has started are answered 429.
+    /// Refuses, and cuts off: then the address's waiting orders are answered 429.
     pub(super) fn admits(&mut self, address: IpAddr, control: &FloodControl) -> bool {
         let holds = self.held.values().filter(|held| held.guest == address);
         let is_full = holds.count() >= control.held_max;
@@ -45,7 +45,7 @@ impl Line {
         });
         for (number, held) in unstarted {
             self.waiting.retain(|waiting| *waiting != number);
-            // Whoever has left meanwhile need not be told.
+            // The send fails when the client has disconnected, which is no error.
             drop(held.answer.send(status(StatusCode::TOO_MANY_REQUESTS)));
         }
         false
