@@ -38,8 +38,8 @@ use crate::{
 ///
 /// A quarter of the orders is reported before any courier; then couriers come, go, move and are renamed while the other
 /// orders are reported, over several connections at once, singly and in lists. Some events are sent twice, some of the
-/// orders before the first request has been answered. A request without an answer, or answered 503, is sent again, so a server
-/// that is killed and started again during the run costs nothing but time.
+/// orders before the first request has been answered. A request without an answer, or answered 503, is sent again, so a
+/// server that is killed and started again during the run costs nothing but time.
 ///
 /// Ends when all events are sent; ctrl-c ends it earlier. In the end the shop's log is read from its first event and played
 /// through a model of the simulator's own, and what the shop answers about every order and courier must agree with it, with

@@ -25,7 +25,7 @@ pub(crate) struct Log {
     last: u64,
     /// How many there were.
     pub(crate) events: u64,
-    /// How often each event is in the log, by its JSON; only for the events of this run.
+    /// How often each event is in the log, by its JSON; only for the acknowledged events of this run.
     pub(crate) times: BTreeMap<String, u64>,
     /// Events with a wrong outcome, or with a wrong number.
     pub(crate) faults: Faults,

@@ -21,7 +21,7 @@ pub(crate) struct Log {
     pub(crate) acknowledged: Vec<EventType>,
     /// The last event, when it was sent and the server may or may not have taken it.
     pub(crate) unknown: Option<EventType>,
-    /// The mission's place among those that began, from 1; none while no event of it was acknowledged.
+    /// The mission's place among those that began, from 1; none while the server cannot have taken its first event.
     place: Option<u64>,
     /// Missions that had begun, and those that had ended, when this one was over.
     begun_before_over: u64,
