@@ -462,7 +462,7 @@ struct Poisoned {
     assignments: Vec<(String, &'static str)>,
     /// The courier who gets every order.
     ada: Uuid,
-    /// A courier who has assignments, but no event.
+    /// The courier of the good assignments; no event was sent of them.
     stranger: Uuid,
 }
 

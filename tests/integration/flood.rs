@@ -508,7 +508,7 @@ async fn one_address_has_so_many_connections_and_the_next_is_told_so() {
     let refused = ask_from(&shop, FLOODER, order()).await;
     refused.expect_problem(429, "too-many-connections");
     assert!(refused.retry_after() >= 1);
-    // The health check answers every address, even one that is cut off, once.
+    // The health check answers an address at its limit, too, and then closes the connection.
     let healthy = ask_from(&shop, FLOODER, get("/healthz")).await;
     healthy.expect(200);
     assert_eq!(healthy.header("connection"), Some("close"));

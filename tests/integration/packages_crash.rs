@@ -144,7 +144,7 @@ impl Book {
     }
 }
 
-/// The word that decided, by an answer.
+/// The word that decided, as the answer reports it.
 fn word_of(body: &Value) -> Option<Word> {
     let dropped = body["status"] == "dropped";
     let Some(said_at) = body["preference_timestamp"].as_str() else {
