@@ -438,8 +438,8 @@ impl Documentation {
         Some((content_type, bytes))
     }
 
-    /// The page names its files relatively; with a base it works at /docs too, without a redirect. Versioned, they may be
-    /// cached for ever.
+    /// The page names its files relatively; with a base it works at /docs too, without a redirect. Versioned, they may
+    /// be cached forever.
     fn with_versions(&self, page: &str) -> String {
         let page = page.replace("<head>", "<head>\n    <base href=\"/docs/\" />");
         let mut parts = page.split("\"./");

@@ -1,8 +1,9 @@
 //! Packages: sent at most once, never against the recipient's preference.
 //!
 //! # The promise
-//! A package id is processed once, for ever: however often and by how many senders it is sent, exactly one is answered 201, and
-//! all others get the first outcome. A declined package is not delivered. The statistics always agree with the ledger.
+//! A package id is processed once, forever: however often and by how many senders it is sent, exactly one is answered
+//! 201, and all others get the first outcome. A declined package is not delivered. The statistics always agree with
+//! the ledger.
 //!
 //! # The words
 //! - **package**: a request to deliver, identified by its **package id** alone. A repetition with other fields is a **mismatch**,
@@ -29,8 +30,8 @@
 //! ```
 //!
 //! # Ledger size
-//! At most once is for ever, so a row stays for ever. With `packages.remember` older rows expire as new ones are added, and a
-//! package that is sent again after that is processed again.
+//! At most once is forever, so a row stays forever. With `packages.remember` older rows expire as new ones are added,
+//! and a package that is sent again after that is processed again.
 //!
 //! # Modules
 //! The usual ones, [`metrics`], and [`audit`], which recounts the ledger.

@@ -1,4 +1,4 @@
-//! The assignment desk: what dispatchers and drivers are told, by situation.
+//! The assignment desk: its answers to dispatchers and drivers, by situation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ pub(crate) type Plan = BTreeMap<String, Vec<String>>;
 
 // --- Manifests -----------------------------------------------------------------------------------------------------
 
-/// A package that anybody may carry.
+/// A package that any driver may carry.
 pub(crate) fn package(id: &str) -> Value {
     json!({
         "package_id": id, "weight_kg": 1.5, "is_perishable": false, "region": "north", "distance_km": 3,
@@ -57,7 +57,7 @@ pub(crate) fn lists(drivers: &[Value], packages: &[Value]) -> Value {
     json!({"drivers": drivers, "packages": packages})
 }
 
-/// So many packages that anybody may carry: `p-000` and on.
+/// `count` packages that any driver may carry, from `p-000`.
 pub(crate) fn any_packages(count: usize) -> Vec<Value> {
     (0..count)
         .map(|number| package(&format!("p-{number:03}")))
@@ -178,7 +178,7 @@ pub(crate) fn may_carry(driver: &Value, package: &Value) -> bool {
     })
 }
 
-/// How many packages can be carried that day at most, by everybody in the list, if this stays as it is.
+/// The most packages that all listed drivers can carry that day, if those in `held` stay where they are.
 pub(crate) fn most(manifest: &Value, cap: usize, held: &BTreeMap<String, String>) -> usize {
     let drivers = manifest["drivers"].as_array().unwrap();
     let packages: Vec<_> = manifest["packages"]
@@ -580,7 +580,7 @@ async fn a_reset_gives_up_what_is_still_assigned_to_those_who_are_asked() {
     let held = holders(&listed(&shop, "").await);
     assert_eq!(held.len(), 9, "{again}");
     assert_eq!(held[&begun], "d-00");
-    // A reset plans anew; the same once more changes nothing.
+    // A reset plans from the start; the same reset again changes nothing.
     let reset = with(&wanted(&all, 3), "reset", true);
     let anew = ask(reset.clone()).await;
     assert_eq!(holders(&listed(&shop, "").await)[&begun], "d-00");
@@ -646,7 +646,7 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
     };
     assert_eq!(light["reason"], "capacity");
     assert_eq!(light["able_drivers"], 2);
-    // Without its rule c would carry one more; so would everybody with a cap of 2.
+    // Without its rule c would carry one more; so would each driver with a cap of 2.
     assert_eq!(told["explanation"]["relaxation"]["gain"], 1);
     for without in [
         explain("false").await,
@@ -780,7 +780,7 @@ async fn a_request_for_a_plan_that_makes_no_sense_is_told_where() {
     let unknown = with(&valid, "driver_ids", json!(["d-00", "zoë"]));
     let answer = shop.staff.ask(assign(&unknown)).await;
     assert!(text(&answer.json()["detail"]).contains("zoë"), "{answer}");
-    // Fields that nobody knows do not matter.
+    // Unknown fields are ignored.
     let more = with(&valid, "explain", "no");
     assert_eq!(listed(&shop, "").await, Vec::<Value>::new());
     shop.staff.ask(assign(&more)).await.expect(200);
@@ -921,7 +921,7 @@ async fn twenty_who_ask_for_overlapping_drivers_at_once_never_get_a_package_twic
         wanted(&some, 3 + u32::from(number % 2 == 0))
     });
     for (wanted, answer) in at_once(&shop, overlapping.collect()).await {
-        // Somebody else may have given a driver more than this one has asked for.
+        // Another request may have given a driver more than this one asked for.
         expect_plan(&day, &with(&wanted, "max_per_driver", 4), &answer);
     }
     let held = holders(&listed(&shop, "").await);
@@ -1307,7 +1307,7 @@ pub(crate) fn timeless(line: &Value) -> String {
     line.to_string()
 }
 
-/// What a line says, but for its time.
+/// A line of the operational log, except its time.
 pub(crate) fn line(
     request: &str,
     kind: &str,
@@ -1374,7 +1374,7 @@ async fn the_operational_log_has_a_line_for_whatever_was_given_given_up_and_upda
         "refused",
     );
     pointers(&shop.staff.ask(refused).await);
-    // The first driver may carry nothing more; what they have, but for what is done, goes to the other.
+    // The first driver may carry nothing more; their packages, except finished ones, go to the other.
     let mut changed = day.clone();
     changed["drivers"][0] = driver("d-00", &[("EXPRESS_ONLY", json!({}))]);
     shop.staff.ask(keep(&changed)).await.expect(200);

@@ -29,7 +29,7 @@ const DRIVERS: usize = 12;
 const PACKAGES: usize = 400;
 /// A day on which what was given stays, and is updated; ...
 const STEADY: &str = "2142-05-01";
-/// ... and one that is planned anew again and again.
+/// ... and one that is reset and planned again and again.
 const RESTLESS: &str = "2142-05-02";
 
 /// A day's lists, with packages of its own.
@@ -140,7 +140,7 @@ impl Worker {
         Some(())
     }
 
-    /// Says something of a package that nobody else speaks of.
+    /// Updates a package that no other worker updates.
     async fn update(&mut self) -> Option<()> {
         let (package, driver) = {
             let book = self.book.lock().unwrap();
@@ -175,7 +175,7 @@ impl Worker {
     }
 }
 
-/// What a server that was started again shows agrees with the book; what nobody knew is in it afterwards.
+/// Checks that a restarted server agrees with the book, and adds to the book what was unknown.
 async fn check(shop: &Shop, days: &[Value; 2], book: &Mutex<Book>) {
     for day in days {
         let date = text(&day["date"]);
@@ -206,7 +206,7 @@ async fn check(shop: &Shop, days: &[Value; 2], book: &Mutex<Book>) {
     }
 }
 
-/// Everybody is asked for all they may carry: then as much is carried as was still possible.
+/// Asks for all drivers, each up to the cap: the server must assign as many packages as are still possible.
 async fn complete(shop: &Shop, days: &[Value; 2]) {
     for (day, reset) in days.iter().zip([false, true]) {
         let date = text(&day["date"]);

@@ -125,7 +125,7 @@ impl Shared {
     }
 }
 
-/// Asks again as long as it is told to come back later.
+/// Asks again as long as the answer is to retry later.
 async fn persistently(door: Door, ask: Ask) -> Answer {
     let deadline = Instant::now() + PERSISTENCE;
     loop {
@@ -474,7 +474,7 @@ async fn while_the_tables_are_silent_it_is_said_and_the_same_request_completes_a
     outage(Way::Swallowed).await;
 }
 
-/// Whatever is kept although nobody hears of it is not kept again.
+/// An item that was written, but whose answer was lost, is not written twice.
 #[tokio::test]
 async fn answers_that_are_lost_in_the_midst_of_a_plan_double_nothing() {
     let proxy = Proxy::before_emulator(emulator()).await;
@@ -543,7 +543,7 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
         .await;
     let stored = now.count(STORED);
     assert_eq!(shared.objects().await.values().flatten().count(), 3);
-    // Away, in the one way and in the other; nobody who asks for something notices.
+    // The bucket is unreachable, in both ways; the desk's answers do not change.
     for way in [Way::Refused, Way::AnswersLost] {
         let failed = shop.metrics().await.count(FAILED);
         proxy.is_now(way);
@@ -625,7 +625,7 @@ async fn a_bucket_at_an_address_of_its_own_is_asked_for_without_a_name_of_its_ow
     }
 }
 
-/// Nobody is signed in; but that is what is said, and not that this build knows no such profiles.
+/// Without a session, the error is about signing in, not about a build that does not support such profiles.
 #[tokio::test]
 async fn a_profile_of_single_sign_on_is_understood() {
     let home = tempfile::tempdir().unwrap();
@@ -683,7 +683,7 @@ fn expect_objects(objects: &BTreeMap<String, Vec<Value>>, mut expected: Vec<Stri
 /// What the program says that must not start: its last line.
 async fn refused(settings: [(&str, &str); 2]) -> String {
     let dir = tempfile::tempdir().unwrap();
-    // Nobody listens there.
+    // Nothing listens on port 1.
     let mut command = odyssey_at("http://127.0.0.1:1");
     command.arg("serve").env_remove("RUST_BACKTRACE");
     let ours = [

@@ -566,7 +566,7 @@ async fn a_manifest_that_breaks_off_leaves_no_trace() {
     shop.close().await;
 }
 
-/// Each takes memory and a thread, so they come two at a time; whoever plans does not feel it.
+/// Each takes memory and a thread, so the desk reads two at a time; planning does not slow down.
 #[tokio::test]
 async fn manifests_that_do_not_end_keep_nobody_from_planning() {
     let lists = three_and_three();
@@ -583,7 +583,7 @@ async fn manifests_that_do_not_end_keep_nobody_from_planning() {
     let plan = assign(&wanted(&names(&lists, "drivers"), 9));
     shop.staff.ask(plan).await.expect(200);
     shop.staff.ask(get("/manifest")).await.expect(200);
-    // Two have their turn, whoever they are; the others hear that the desk is busy.
+    // Any two of them are being read; the others get a 503, because the desk is busy.
     let busy = slow.pop().unwrap().one_answer().await;
     assert!(busy.starts_with("HTTP/1.1 503 "), "{busy}");
     assert!(busy.to_lowercase().contains("retry-after: 1\r\n"), "{busy}");
@@ -628,7 +628,7 @@ async fn a_manifest_in_a_file_is_loaded_at_the_start() {
     let wanted = wanted(&names(&day, "drivers"), 3);
     let answer = shop.staff.ask(assign(&wanted)).await;
     let plan = expect_plan(&day, &wanted, &answer);
-    // It takes the place of what was kept for its day, as if it were sent.
+    // It replaces the stored manifest of its day, as if it were sent.
     shop.staff.ask(keep(&three_and_three())).await.expect(200);
     shop.close().await;
     let shop = open(data.path(), &[setting]).await;

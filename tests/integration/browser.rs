@@ -50,7 +50,7 @@ async fn visit(url: String) -> Visit {
     }
 }
 
-/// A web server that has one page, for whoever asks.
+/// A web server that answers every request with one page.
 async fn foreign_site(page: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -218,7 +218,7 @@ impl Door {
         Connection {
             door: self,
             requests,
-            // What goes wrong is told to whoever sent a request.
+            // The sender of the request gets the error, so it is ignored here.
             driver: tokio::spawn(async { drop(driver.await) }),
         }
     }
@@ -238,7 +238,7 @@ impl Door {
         Visitor { what, task }
     }
 
-    /// Whether nobody listens here.
+    /// Whether the address refuses connections.
     pub(crate) async fn refuses(self) -> bool {
         match TcpStream::connect(self.address).await {
             Ok(_) => false,
@@ -314,7 +314,7 @@ impl Visitor {
         answer.unwrap_or_else(|error| panic!("not so: {what}: {error:?}"))
     }
 
-    /// What it came to, if it may have gone wrong.
+    /// The answer, or the error, for a request that may fail.
     pub(crate) async fn outcome(mut self) -> Result<Answer, hyper::Error> {
         let what = self.what.clone();
         within(&what, &mut self.task).await.unwrap()

@@ -98,7 +98,7 @@ async fn dribble(door: Door, sent: Arc<AtomicUsize>) {
     }
 }
 
-/// Everybody orders at once, and five baristas serve them.
+/// All customers order at once, and five baristas serve them.
 async fn serve_regulars(shop: &Shop, count: usize) {
     let regulars: Vec<Visitor> = (0..count).map(|_| shop.customers.hold(order())).collect();
     let mut baristas = JoinSet::new();
@@ -508,7 +508,7 @@ async fn out_of_open_files_the_server_goes_on_with_whom_it_has_and_recovers() {
 
 const BURST: usize = THREADS * EACH as usize;
 
-/// Connections that the kernel dropped because nobody had accepted the ones before; of the whole machine.
+/// Connections that the kernel dropped because an accept queue was full; of the whole machine.
 fn listen_drops() -> u64 {
     let netstat = std::fs::read_to_string("/proc/net/netstat").unwrap();
     let mut lines = netstat

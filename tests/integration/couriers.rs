@@ -1,4 +1,4 @@
-//! Couriers and orders, told of over HTTP, by a server that may end at any moment.
+//! Couriers and orders over HTTP, with a server that may end at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -44,7 +44,7 @@ pub(crate) fn patch(courier: Uuid, said: &Value) -> Ask {
     Ask::new(Method::PATCH, format!("/courier/{courier}")).json(said)
 }
 
-/// What events come to.
+/// Sends events; returns their outcomes.
 pub(crate) async fn told(door: Door, events: &Value) -> Vec<Value> {
     let outcomes = door.ask(tell(events)).await.expect(202);
     outcomes.as_array().unwrap().clone()
@@ -335,10 +335,10 @@ async fn questions_that_make_no_sense_are_told_the_parameter() {
     shop.close().await;
 }
 
-/// What is known of orders: where they were said to be, the last time anybody was told.
+/// The courier of each order, by the answers so far.
 type Book = Arc<Mutex<BTreeMap<Uuid, Option<String>>>>;
 
-/// Tells of couriers and orders until the server is gone; what was answered is in the book.
+/// Sends events of couriers and orders until the server is gone; records its answers in the book.
 async fn work(mut connection: Connection, book: Book, mut random: fastrand::Rng) {
     loop {
         let events: Vec<Value> = (0..random.usize(1..5))

@@ -1,4 +1,5 @@
-//! Couriers whose events come through SNS and SQS, of an emulator: nothing that is told is lost, and nothing dies.
+//! Couriers whose events arrive through SNS and SQS, of an emulator: no event is lost, and no good one is
+//! dead-lettered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -123,8 +124,7 @@ impl Town {
         self.open(&[settings, &ours].concat()).await
     }
 
-    /// Creates a queue, as Terraform would.
-    /// Tells the topic of events, as the seed's command does.
+    /// Publishes to the events topic, as the seed's command does.
     async fn publish(&self, event: &Value) {
         let publish = self.sns.publish().topic_arn(self.topic("events-topic"));
         let sent = Box::pin(publish.message(event.to_string()).send()).await;
@@ -303,7 +303,7 @@ async fn scenario(town: &Town, dispatcher: Door, directory: Door) {
     };
     assert_eq!(orders_of(directory, john).await, of([0, 2]));
     assert_eq!(orders_of(directory, fred).await, of([1, 3]));
-    // Nobody of them is there when it is played again.
+    // Both become unavailable, so that the scenario can run again.
     for id in [john, fred] {
         let gone = patch(id, &json!({"available": false}));
         assert_eq!(dispatcher.ask(gone).await.expect(200), json!(true));
@@ -383,7 +383,7 @@ async fn one_server_makes_what_is_missing_under_its_own_names_and_does_everythin
 
 // --- Poison --------------------------------------------------------------------------------------------------------
 
-/// Events that nobody can understand, each with what its reason begins with.
+/// Unparseable events, each with the beginning of its reason.
 fn poisonous_events() -> Vec<(String, &'static str)> {
     let with = |name: &str, value: Value| {
         let mut event = order(Uuid::new_v4(), "N");
@@ -462,7 +462,7 @@ struct Poisoned {
     assignments: Vec<(String, &'static str)>,
     /// The courier who gets every order.
     ada: Uuid,
-    /// Somebody who has assignments.
+    /// The courier of the good assignments; no event was sent of them.
     stranger: Uuid,
 }
 
@@ -546,7 +546,7 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     assert_eq!(listed[20], last);
     poison.expect_buried(&town, 0).await;
 
-    // Some were mended by hand meanwhile, and one is of elsewhere.
+    // Two messages were corrected by hand, and one names another deployment's queue.
     let [mended, told] = ids();
     let by_hand = [
         order(mended, "N").to_string(),
@@ -606,7 +606,7 @@ async fn poison_has_its_own_attributes_in_the_dead_letter_queue_and_when_it_is_b
     let text = |name: &str| attributes[name].string_value().unwrap();
     assert!(text("reason").starts_with("It is not JSON: "));
     assert_eq!(text("queue"), town.name("events-queue"));
-    // Nobody takes it there.
+    // The shop closes first, so that it does not receive the message from that queue.
     shop.close().await;
     town.redrive(&[]).await;
     let back = town.shown("events-queue").await;
@@ -745,7 +745,7 @@ async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
         assert_eq!(whose(directory.staff, id).await, ada.to_string());
         assert_eq!(whose(dispatcher.staff, id).await, ada.to_string());
     }
-    // Who a courier is is announced, whomever it is said to.
+    // A courier's state is announced, whichever server receives it.
     for (door, id) in [(directory.staff, bo), (dispatcher.staff, ada)] {
         let said = json!({"name": "Bo", "zone": "W", "available": false});
         assert_eq!(door.ask(patch(id, &said)).await.expect(200), json!(true));
@@ -754,10 +754,10 @@ async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
         })
         .await;
     }
-    // What a dispatcher is told it decides.
+    // A dispatcher decides the events that it receives.
     let outcomes = told(dispatcher.staff, &order(Uuid::new_v4(), "S")).await;
     assert_eq!(outcomes, [json!({"outcome": "parked"})]);
-    // Nobody is told what is not so.
+    // An event that cannot be announced is not acknowledged.
     proxy.is_now(Way::Refused);
     let told = async { directory.staff.connect().await.ask(&tell(&events[0])).await };
     let answer = timeout(LONG, Box::pin(told)).await.unwrap();
@@ -794,7 +794,7 @@ async fn characters_that_xml_does_not_know_come_through_topics_and_queues_as_the
     directory.close().await;
 }
 
-/// Nobody waits for what must be repaired first.
+/// A missing topic needs a repair first, so the answer does not wait for retries.
 #[tokio::test]
 async fn a_directory_without_its_topic_says_at_once_that_it_cannot_announce() {
     let town = Town::new();
@@ -851,7 +851,6 @@ async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
     shop.close().await;
 }
 
-/// Somebody mistyped its URL, or has not created it yet.
 /// All calls go to the SDK's region, whatever the configuration names.
 #[tokio::test]
 async fn a_region_that_is_not_the_topics_stops_the_start() {
@@ -872,7 +871,7 @@ async fn a_region_that_is_not_the_topics_stops_the_start() {
     }
 }
 
-/// Waits until readiness says so of what comes and goes by queues.
+/// Waits until readiness has this status for the queues.
 async fn until_messages_are(shop: &Shop, status: u16) {
     until("readiness tells how messages are", async || {
         let ready = shop.staff.ask(get("/readyz/messages")).await;
@@ -904,7 +903,7 @@ async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
     .await;
     for shop in [&dispatcher, &directory] {
         until_messages_are(shop, 503).await;
-        // Whoever comes by HTTP is decided about all the same.
+        // Events over HTTP are still decided.
         shop.staff.ask(get("/readyz/couriers")).await.expect(200);
     }
     // It has forgotten every topic and queue.

@@ -56,7 +56,7 @@ async fn two_dispatchers_on_one_queue_and_one_redis_give_each_order_once() {
     assert!(said.contains(&orders), "{said}");
 }
 
-/// Tells of events one by one, again and again until there is an answer. What each came to.
+/// Sends events one by one, each until it is accepted; returns their outcomes.
 async fn tell_all(staff: Door, events: Vec<Value>) -> Vec<Value> {
     let mut outcomes = Vec::new();
     for event in events {
@@ -73,7 +73,7 @@ async fn tell_all(staff: Door, events: Vec<Value>) -> Vec<Value> {
     outcomes
 }
 
-/// Orders of all zones, and couriers who come, go and move meanwhile.
+/// Orders of all zones, and couriers who come, go and move between them.
 fn a_busy_day(random: &mut fastrand::Rng) -> (Vec<Uuid>, Vec<Value>) {
     let orders: Vec<Uuid> = (0..200).map(|_| Uuid::new_v4()).collect();
     let mut events = Vec::new();
@@ -87,7 +87,7 @@ fn a_busy_day(random: &mut fastrand::Rng) -> (Vec<Uuid>, Vec<Value>) {
     (orders, events)
 }
 
-/// At the end there is somebody everywhere: every order has a courier, each of both questions says so, and counts are
+/// Adds an available courier to each zone; then every order has a courier, both lookups agree, and counts are
 /// assignments.
 async fn everything_is_assigned(staff: Door, orders: &[Uuid]) -> BTreeMap<Uuid, String> {
     for (number, zone) in (100..).zip(ZONES) {
@@ -123,7 +123,7 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
     ];
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let (orders, events) = a_busy_day(&mut random);
-    // Both are told of everything, each in an order of its own, four at a time.
+    // Both servers receive every event twice, in four streams at once, each in its own order.
     let mut tellers = Vec::new();
     for shop in [&one, &other] {
         for _ in 0..2 {
@@ -207,7 +207,7 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
             assert_eq!(whose[&id.parse().unwrap()], courier);
         }
     }
-    // Customers never heard of it.
+    // The customers' listener is not affected.
     let customers = shop.customers.ask(get("/readyz")).await;
     assert_eq!(customers.status, 200);
     shop.close().await;

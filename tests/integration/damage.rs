@@ -245,7 +245,7 @@ async fn files_that_were_cut_taken_away_or_exchanged_are_refused_at_every_desk()
 /// Events that were acknowledged, with the moment at which each was sent.
 type Acknowledged = Arc<Mutex<Vec<(String, Instant)>>>;
 
-/// A drone that reports deliveries until it is told to stop, whatever it is answered.
+/// A drone that reports deliveries until `stop` is set, whatever the answers are.
 async fn report(door: Door, drone: usize, acknowledged: Acknowledged, stop: Arc<AtomicBool>) {
     let mut connection = door.connect().await;
     let mut number = 0;

@@ -182,7 +182,7 @@ async fn a_body_that_is_no_event_is_told_what_is_wrong_with_it() {
     ] {
         shop.staff.ask(ask).await.expect_problem(status, kind);
     }
-    // Nothing of all that was kept, and what the desk does not know it ignores.
+    // None of these was stored, and unknown fields are ignored.
     let more = json!({"type": "TAKEN_OFF", "event_id": null, "battery": 71});
     let answer = shop.staff.ask(events().json(&more)).await;
     assert_eq!(answer.expect(201)["sequence"], 2);
@@ -280,7 +280,7 @@ async fn the_public_s_drones_fill_half_of_the_room_and_the_staff_s_have_the_rest
     begin(&shop, "d").await;
     let refused = shop.staff.ask(event("e", "PARCEL_COLLECTED")).await;
     refused.expect_problem(503, "too-many-ongoing");
-    // What is under way goes on, whoever began it.
+    // A delivery under way continues, whichever client began it.
     let landed = shop.customers.ask(event("c", "TAKEN_OFF")).await;
     landed.expect(201);
     shop.close().await;
@@ -288,7 +288,7 @@ async fn the_public_s_drones_fill_half_of_the_room_and_the_staff_s_have_the_rest
 
 // --- Reporting again -----------------------------------------------------------------------------------------------
 
-/// The answer to an event that was kept before is the first one's, and says so.
+/// A repeated event gets the first answer, marked as a replay.
 #[track_caller]
 fn expect_replay(answer: &Answer, first: &Answer) {
     assert_eq!(answer.expect(201), first.expect(201));
@@ -553,7 +553,7 @@ async fn the_list_has_all_that_are_ongoing_oldest_first() {
         let path = format!("/deliveries/{}", text(&delivery["delivery_id"]));
         assert_eq!(&shop.staff.ask(get(path)).await.expect(200), delivery);
     }
-    // Whoever reports later does not move.
+    // A later report does not move a delivery in the list.
     fly(&shop, "z", &["TAKEN_OFF"]).await;
     let (moved, list) = page(shop.staff, "/deliveries").await;
     assert_ne!(moved, three);
@@ -632,7 +632,7 @@ async fn a_delivery_that_is_silent_for_long_is_listed_as_stale_until_it_reports(
     shop.close().await;
 }
 
-// --- What is kept --------------------------------------------------------------------------------------------------
+// --- Retention -----------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn of_those_that_are_over_the_last_are_kept_and_of_those_under_way_all() {
@@ -674,7 +674,7 @@ async fn of_those_that_are_over_the_last_are_kept_and_of_those_under_way_all() {
     begin(&shop, "f").await;
     gone("old").await;
     gone("c").await;
-    // An id that is no longer known begins anew, with new keys.
+    // An evicted id begins again, with new keys.
     let anew = shop
         .staff
         .ask(event("b", "PARCEL_COLLECTED").key("k"))

@@ -1,4 +1,4 @@
-//! What was acknowledged is kept, whatever happens to the process or the disk; and what cannot be kept is said.
+//! Acknowledged data survives, whatever happens to the process or the disk; data that cannot be stored is refused.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -83,7 +83,7 @@ pub(crate) fn refused(data: &Path) -> String {
     sentence
 }
 
-/// The files of a data directory with what is in them, but for the lock, which says who was there last.
+/// The files of a data directory with their contents, except the lock, which names the last process.
 fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(data).unwrap() {
@@ -100,7 +100,7 @@ fn files(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 // --- Ends ----------------------------------------------------------------------------------------------------------
 
-/// A start that is killed before it has come to serve anybody, or soon afterwards.
+/// A start that is killed before the server answers requests, or soon afterwards.
 pub(crate) async fn start_that_is_cut_short(data: &Path, random: &mut fastrand::Rng) {
     let mut command = serve(data);
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -238,7 +238,7 @@ fn refused_and_untouched(data: &Path, words: &[&str]) {
 #[tokio::test]
 async fn a_file_of_a_newer_program_is_left_alone() {
     let (data, file) = used().await;
-    // Whoever changes a file on purpose removes its checksums.
+    // An intended change of a file includes the removal of its checksums.
     fs::remove_file(data.path().join("deliveries.db-sums")).unwrap();
     let database = Connection::open(&file).unwrap();
     database.pragma_update(None, "user_version", 99).unwrap();
@@ -308,7 +308,7 @@ fn on_a_small_disk(at: &Path) -> Command {
     const MOUNT: &str = "mount -t tmpfs -o size=6m odyssey \"$0\" && exec \"$@\"";
     let at = at.to_str().unwrap();
     let mut said = String::new();
-    // As root; as anybody else, where user namespaces are permitted.
+    // As root (`-m`), or as any user (`-rm`) where user namespaces are permitted.
     for namespaces in ["-m", "-rm"] {
         let tried = Command::new("unshare")
             .args([namespaces, "sh", "-c", MOUNT, at, "true"])
@@ -382,7 +382,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
         assert_eq!(shop.metrics().await.count(well), 0);
         expect_kept(&shop, &kept).await;
         fs::remove_file(&ballast).unwrap();
-        // Nobody needs to report anything for that.
+        // That needs no report from a drone.
         shop.until("the storage works again", |now| now.count(well) == 1)
             .await;
         shop.staff.ask(get("/readyz/deliveries")).await.expect(200);
@@ -505,7 +505,8 @@ async fn expect_kept(shop: &Shop, kept: &[serde_json::Value]) {
 
 const NO_ROOM: [(&str, &str); 2] = [("storage.queue_max", "1"), ("storage.batch_max", "1")];
 
-/// 64 drones report at once, each of a delivery of its own; how many were told to come back. `down`: being told that the storage is down is permitted.
+/// 64 drones report at once, one delivery each; returns how many were asked to retry later. `down`: a `storage-down`
+/// is permitted, too.
 async fn a_burst(shop: &Shop, name: &str, down: bool) -> usize {
     let mut connections = Vec::new();
     for _ in 0..64 {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::shop::odyssey;
 
-/// Who a server is at an emulator, whatever whoever runs the tests is at Amazon.
+/// The server's identity at an emulator, independent of the AWS account of the user who runs the tests.
 const AT_AN_EMULATOR: [(&str, &str); 6] = [
     ("AWS_REGION", "eu-west-2"),
     ("AWS_ACCESS_KEY_ID", "test"),

@@ -23,7 +23,7 @@ struct Mission {
     length: usize,
     /// What was answered 201, as the list of its events shows it.
     kept: Vec<Value>,
-    /// What was sent and not answered: nobody knows its fate.
+    /// An event that was sent and not answered: its drone does not know whether it was stored.
     unknown: Option<&'static str>,
     /// Its number by first event is at least this.
     number_min: u64,
@@ -73,11 +73,11 @@ impl Mission {
 /// A drone on its way; it ends with its missions when the server does.
 type Flight = JoinHandle<Vec<Mission>>;
 
-/// All drones, and all deliveries that may still be kept.
+/// All drones, and all deliveries that the server may still store.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
     missions: Vec<Mission>,
-    /// Deliveries of which at least the first event is kept, or was.
+    /// Deliveries of which the server stores, or has stored, the first event.
     begun: Arc<AtomicU64>,
     /// The same when the server was last looked at.
     begun_before: u64,
@@ -87,7 +87,7 @@ pub(crate) struct Fleet {
     named: Arc<AtomicU64>,
     /// Events that were answered 201, ever.
     pub(crate) acknowledged: u64,
-    /// Those that were sent again, and had been kept.
+    /// Events that were sent again, and had been stored.
     pub(crate) replayed: u64,
     /// The list when it was last looked at.
     ongoing: Vec<String>,
@@ -166,7 +166,7 @@ impl Fleet {
         // Each beginning pushes out so many at most: after `kept` was lowered a few of them are not enough.
         let pushed_out_max = (total - self.begun_before.min(total)) * u64::from(EVICTED_PER_EVENT);
         if pushed_out_max >= known.max(1) {
-            // Whoever ended after the last beginning stays until the next.
+            // A delivery that ended after the last beginning stays until the next.
             let most = kept + DRONES as u64;
             assert!(over <= most, "{over} are over and still there, not {most}");
         }
@@ -192,10 +192,10 @@ impl Fleet {
         self.ongoing = list;
     }
 
-    /// Sends again what was not answered: it is kept exactly once, whether it had been kept or not.
+    /// Sends unanswered events again: each is stored exactly once, whether or not the first request stored it.
     pub(crate) async fn resend(&mut self, shop: &Shop) {
         let mut connection = shop.staff.connect().await;
-        // Whoever only begins comes last: a delivery that is over may be gone with the next beginning.
+        // First events come last: each may evict a delivery that is over.
         self.missions.sort_by_key(|mission| mission.kept.is_empty());
         for mission in &mut self.missions {
             let Some(event_type) = mission.unknown else {
@@ -281,7 +281,7 @@ impl Drone {
             if mission.kept.len() == 1 {
                 self.begun.fetch_add(1, Ordering::SeqCst);
             }
-            // Nobody counts them once the fleet is taken back.
+            // Fails only if the fleet no longer counts.
             let _ = self.tell.send(());
         }
         true
@@ -298,7 +298,7 @@ async fn history(connection: &mut Connection, id: &str) -> Option<Value> {
     Some(answer.expect(200))
 }
 
-/// How many have begun without their drones' knowing: those whose first event was kept, and not answered.
+/// Deliveries that began without their drones' knowing: the first event was stored, and not answered.
 async fn found_to_have_begun(connection: &mut Connection, missions: &[Mission]) -> u64 {
     let mut found = 0;
     for mission in missions.iter().filter(|one| one.kept.is_empty()) {

@@ -1,4 +1,4 @@
-//! One address asks for too much: it is refused, then cut off; nobody else notices.
+//! One address asks for too much: it is refused, then cut off; no other client notices.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::client::{Answer, Ask, Connection, Visitor, delete, get, order, send};
 use crate::orders_line::text_time;
 use crate::shop::{Shop, text};
 
-/// The whole 127.0.0.0/8 is this machine: each of its addresses can be somebody else.
+/// The whole 127.0.0.0/8 is this machine: each of its addresses can be another client.
 const FLOODER: &str = "127.0.66.6";
 const REGULAR: &str = "127.0.0.1";
 
@@ -79,7 +79,7 @@ async fn who_has_too_many_orders_open_is_told_when_to_come_back() {
             .unwrap()
             .starts_with("\"open\";r=0;t=")
     );
-    // Somebody else is not concerned, and one who leaves makes room.
+    // Another address is not affected, and a customer who leaves makes room.
     let regular = customer_from(&shop, REGULAR, order()).await;
     held.pop().unwrap().leave().await;
     shop.until("one has left", |now| now.waiting() == 5).await;
@@ -264,7 +264,7 @@ async fn whichever_way_an_order_ends_it_no_longer_counts() {
     let promised = ask_from(&shop, FLOODER, order().prefer("respond-async"))
         .await
         .expect(202);
-    // A promised order is open until it is ready, though nobody is held for it.
+    // A promised order is open until it is ready, though no request is held for it.
     ask_from(&shop, FLOODER, order())
         .await
         .expect_problem(429, "too-many-outstanding");
@@ -306,7 +306,7 @@ async fn behind_a_trusted_proxy_each_client_counts_for_themselves_and_nobody_can
     ask_from(&shop, "127.0.0.9", via("203.0.113.5, 198.51.100.1"))
         .await
         .expect(429);
-    // Without the proxy the header is nobody's word.
+    // Without the proxy the header is not trusted.
     ask_from(&shop, FLOODER, via("198.51.100.3"))
         .await
         .expect(202);
@@ -508,7 +508,7 @@ async fn one_address_has_so_many_connections_and_the_next_is_told_so() {
     let refused = ask_from(&shop, FLOODER, order()).await;
     refused.expect_problem(429, "too-many-connections");
     assert!(refused.retry_after() >= 1);
-    // Whether the server is well is answered to everybody, once.
+    // The health check answers an address at its limit, too, and then closes the connection.
     let healthy = ask_from(&shop, FLOODER, get("/healthz")).await;
     healthy.expect(200);
     assert_eq!(healthy.header("connection"), Some("close"));

@@ -25,7 +25,7 @@ struct Connection {
     door: Door,
     requests: http2::SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
-    /// hyper keeps the connection in a task of its own for as long as anybody may still send.
+    /// hyper keeps the connection open in its own task as long as a request sender exists.
     socket: std::net::TcpStream,
 }
 
@@ -51,7 +51,7 @@ impl Connection {
         Self {
             door,
             requests,
-            // What goes wrong is told to whoever sent a request.
+            // The sender of the request gets the error, so it is ignored here.
             driver: tokio::spawn(async { drop(driver.await) }),
             socket,
         }

@@ -163,7 +163,7 @@ impl Infra {
         infra
     }
 
-    /// Tells what Amazon would know of the resources of a kind, by their names in Terraform.
+    /// Declares the attributes that AWS would return for resources of a kind, by their names in Terraform.
     fn declare(&mut self, kind: &str, known: impl Fn(&Self, &Body) -> Value) {
         let known = self.each("resource", kind, known);
         self.context.declare_var(kind, known);
@@ -280,7 +280,7 @@ fn topic_arn(name: &str) -> String {
     format!("arn:aws:sns:eu-west-2:000000000000:{name}")
 }
 
-/// What Amazon calls a queue where somebody may use it.
+/// The ARN of a queue, by which policies name it.
 fn queue_arn(name: &str) -> String {
     format!("arn:aws:sqs:eu-west-2:000000000000:{name}")
 }
@@ -302,7 +302,7 @@ fn names(workspace: &str) -> Value {
     context.declare_var("local", locals);
     let outputs = body.blocks().filter(|block| block.identifier() == "output");
     let names = outputs.map(|output| (output.labels()[0].as_str(), output.body()));
-    // Nobody compares tags, and they need functions that are Terraform's own.
+    // Tags are not compared, and they need functions that are Terraform's own.
     let names = names.filter(|(name, _)| *name != "tags");
     object(names.map(|(name, body)| (name, evaluate(body, "value", &context))))
 }

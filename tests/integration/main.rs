@@ -1,7 +1,7 @@
 //! Odyssey as its users meet it: the real binary, on real sockets.
 //!
 //! Each test opens a [`shop::Shop`] of its own, on free ports, and closes it at the end; a shop refuses to close while
-//! somebody is left in it. Nothing here sleeps for luck: a test waits until what it waits for is so, and fails if that
+//! a client is left in it. Nothing here sleeps for luck: a test waits until what it waits for is so, and fails if that
 //! takes longer than [`shop::PATIENCE`].
 
 #![expect(

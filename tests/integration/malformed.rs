@@ -26,7 +26,7 @@ impl Line {
         }
     }
 
-    /// Checks that nothing has changed, serves everybody and closes.
+    /// Checks that nothing has changed, serves all customers and closes.
     async fn close_untouched(self) {
         let Self {
             shop,
@@ -197,7 +197,7 @@ async fn a_body_that_is_framed_in_two_ways_or_breaks_off_orders_nothing() {
         let answer = answer_to(line.shop.customers, bytes.as_bytes(), ends).await;
         let refused = status(&answer).is_none_or(|status| (400..500).contains(&status));
         assert!(refused, "{what}: {answer:?}");
-        // Whoever still listens is told by the shop itself.
+        // A client that still reads gets a problem of the application itself.
         if !ends {
             assert!(
                 answer.contains("application/problem+json"),

@@ -112,7 +112,7 @@ impl Metrics {
         self.count(&format!("odyssey_connections{{listener=\"{listener}\"}}"))
     }
 
-    /// Requests, baristas and connections, but for the connection that asks.
+    /// Requests, baristas and connections, except the connection that asks.
     pub(crate) fn left_in_the_shop(&self) -> usize {
         let visitors = self.held() + self.idle_baristas();
         visitors + self.connections("customers") + self.connections("staff") - 1

@@ -38,14 +38,14 @@ pub(crate) struct Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // QUIT: it is told to end in order, and does, because nobody is held any more.
+        // QUIT is a graceful stop, and ends at once because no request is held any more.
         let _ = kill_process(Pid::from_child(&self.process), Signal::QUIT);
         let _ = self.process.wait();
     }
 }
 
-/// An address for nginx, which cannot be told to take any port. Between finding it free and nginx taking it nobody else may
-/// get it: so it is none of those that the kernel gives out (from 32768 on), and each process looks in another place.
+/// An address for nginx, which cannot listen on port 0. No other process may take it before nginx does: so it is
+/// outside the kernel's ephemeral ports (from 32768 on), and each process starts the search at another port.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(16);
@@ -319,7 +319,7 @@ async fn a_reload_keeps_who_is_held() {
 
 #[tokio::test]
 async fn what_is_too_much_even_for_the_door_gets_the_same_kind_of_answer() {
-    // The application would admit all: it is the door that refuses.
+    // The application would admit all requests: nginx refuses.
     let shop = Shop::open(&[BEHIND_NGINX, ("flood.mode", "off")]).await;
     let nginx = Nginx::before(&shop, &[]).await;
     let mut connection = nginx.connect_from("127.0.66.6").await;
@@ -341,7 +341,7 @@ async fn what_is_too_much_even_for_the_door_gets_the_same_kind_of_answer() {
     refused.expect_problem(429, "address-too-busy");
     assert_eq!(refused.retry_after(), 60);
     assert!(refused.header("x-request-id").is_some());
-    // Somebody else is not concerned.
+    // Another address is not affected.
     nginx
         .ask_from("127.0.0.1", order().prefer("respond-async"))
         .await
@@ -389,7 +389,7 @@ async fn a_flooder_is_cut_off_through_the_door_and_a_regular_is_served() {
             order().json(&json!({"customer": "regular"})),
         )
         .await;
-    // 250 held and 100 refused; the door lets 400 through.
+    // 250 held and 100 refused; nginx lets 400 through.
     let flood: Vec<_> = (0..250)
         .map(|_| {
             let from = nginx.connect_from("127.0.66.6");
@@ -463,7 +463,7 @@ async fn a_broken_connection_to_the_application_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_kept_connection_that_the_application_closes_is_no_bad_gateway() {
-    // The application gives up idle connections after a second, the door long before that.
+    // The application closes idle connections after a second, nginx long before that.
     let shop = Shop::open(&[
         BEHIND_NGINX,
         ("http.header_timeout", "1s"),
@@ -478,7 +478,7 @@ async fn a_kept_connection_that_the_application_closes_is_no_bad_gateway() {
             for round in 0..12 {
                 let answer = connection.ask(&order().prefer("respond-async")).await;
                 answer.expect(202);
-                // Around the moment at which the door gives its own connection up.
+                // Around the moment at which nginx closes its own connection.
                 sleep(Duration::from_millis(240 + (lane * 12 + round) % 120)).await;
             }
         })
@@ -674,7 +674,7 @@ async fn what_a_browser_says_about_a_request_reaches_the_application() {
     }
 }
 
-/// Whom the door counts a visitor for.
+/// The key by which nginx counts a visitor.
 async fn counted(mut connection: Connection, address: &str) -> Vec<u8> {
     let ask = get("/visitor").header("X-Real-IP", address);
     connection.ask(&ask).await.body.to_vec()
@@ -764,7 +764,7 @@ async fn a_page_behind_a_door_may_use_it_and_a_page_of_another_origin_may_not() 
     ] {
         for (site, origin) in [
             ("cross-site", "https://evil.example".to_owned()),
-            // The application itself is another origin than the door.
+            // The application itself is another origin than nginx.
             ("same-site", format!("http://{}", shop.staff.address)),
             ("same-site", "http://127.0.0.1".to_owned()),
         ] {

@@ -1,4 +1,4 @@
-//! What Prometheus and Grafana are told to look at: it is there, and the alerts fire when they should.
+//! The configuration of Prometheus and Grafana: the metrics it names exist, and the alerts fire when they should.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

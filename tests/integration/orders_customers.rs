@@ -173,7 +173,7 @@ async fn a_full_line_says_503_and_when_to_come_back_until_a_place_is_free() {
         full.expect_problem(503, "line-full");
         assert!(full.retry_after() >= 1, "{full}");
     }
-    // Whoever is in line already is not turned away.
+    // A customer who is in line already is not turned away.
     let again = shop.customer(order().key("first")).await;
     let started = shop.start().await;
     let third = shop.customer(order()).await;
@@ -696,7 +696,7 @@ async fn a_short_key_is_its_address_s_own_and_a_long_one_names_the_same_order_fr
         let ask = order().json(&json!({"customer": customer}));
         ask.key(key).header("x-forwarded-for", address)
     };
-    // One that anybody would think of: whoever squats it gets nobody else's coffee.
+    // A key that any customer might choose: a squatter does not get another customer's coffee.
     for key in ["1", "fifteen-letters"] {
         let squatter = shop.customer(by("Eve", "192.0.2.66", key)).await;
         let regular = shop.customer(by("Ada", "192.0.2.1", key)).await;

@@ -48,7 +48,7 @@ async fn unsteady_barista(staff: Door, seed: u64, open: tokio::sync::watch::Rece
     }
 }
 
-/// Serves until told to stop.
+/// Serves until `open` is false.
 async fn steady_barista(staff: Door, open: tokio::sync::watch::Receiver<bool>) {
     let mut connection = staff.connect().await;
     while *open.borrow() {

@@ -1,4 +1,4 @@
-//! Somebody leaves: at every stage, in every way a connection can end.
+//! A client leaves: at every stage, in every way a connection can end.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;

@@ -1,4 +1,4 @@
-//! The line as a whole: who came first is served first, and everybody is served once.
+//! The line as a whole: first come, first served, and every customer is served once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::shop::{Shop, Started, text};
 const CUSTOMERS: usize = 200;
 const BARISTAS: usize = 10;
 
-/// Works on one connection until somebody has ordered the last coffee; what they were given, in that order.
+/// Works on one connection until all customers are served; returns the orders it took, in that order.
 async fn barista(
     staff: Door,
     name: usize,
@@ -41,7 +41,7 @@ async fn barista(
     taken
 }
 
-/// Lets the whole crew work until everybody is served.
+/// Lets the whole crew work until all customers are served.
 async fn crew(shop: &Shop) -> Vec<Vec<Started>> {
     let served = tokio::sync::watch::Sender::new(0);
     let baristas =
@@ -66,7 +66,7 @@ fn named(number: usize) -> Value {
     json!({"customer": format!("customer-{number:03}")})
 }
 
-/// Each order was handed out once, and everybody's own was finished.
+/// Each order was handed out once, and each customer's own was finished.
 fn everybody_was_served_once(taken: &[Vec<Started>], answers: &[Value]) {
     let handed: Vec<_> = taken
         .iter()

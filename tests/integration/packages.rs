@@ -1,4 +1,4 @@
-//! The package desk: what senders and recipients are told, by situation.
+//! The package desk: its answers to senders and recipients, by situation.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ async fn what_its_recipient_has_declined_is_dropped_and_stays_dropped() {
             "reason": "recipient declined marketing", "preference_timestamp": "2142-05-01T12:00:00.000000Z",
         })
     );
-    // Of the other type, and to somebody else, it is delivered.
+    // Of the other type, or to another recipient, it is delivered.
     let (_, personal) = first(&shop, &with(&package("q"), "package_type", "personal")).await;
     assert_eq!(personal["status"], "delivered");
     assert_eq!(
@@ -394,7 +394,7 @@ async fn the_latest_word_holds_and_of_two_at_the_same_time_the_refusal() {
                 .expect(200),
             holding
         );
-        // Nobody else is concerned.
+        // Another recipient is not affected.
         holding["recipient_id"] = json!("Ada");
         let other = shop
             .customers
@@ -426,7 +426,7 @@ async fn a_recipient_who_is_shut_out_by_a_far_timestamp_is_let_in_by_a_reset_tha
     let own = word(NOON, true, false);
     let shut_out = shop.customers.ask(says(&own)).await.expect(200);
     assert_eq!(shut_out["applied"], false);
-    // The public resets nobody.
+    // The public listener has no reset.
     let answer = shop.customers.ask(delete("/preferences/ada")).await;
     assert_eq!(answer.status, 405, "{answer}");
     let answer = shop.staff.ask(delete("/preferences/..")).await;
@@ -617,7 +617,7 @@ async fn the_statistics_begin_with_zeros_and_are_told_once_to_who_has_them() {
     }
     let (one, _) = page(shop.customers).await;
     assert_ne!(one, empty);
-    // Whoever sends it again changes nothing; who sends nonsense does.
+    // A repetition changes nothing; a malformed request does.
     shop.customers.ask(send(&package("p"))).await.expect(200);
     assert_eq!(page(shop.staff).await.0, one);
     shop.customers.ask(send(&json!({}))).await.expect(422);

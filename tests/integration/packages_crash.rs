@@ -55,9 +55,9 @@ impl Update {
 /// A package that was sent, maybe several times.
 #[derive(Debug, Clone, Default)]
 struct Sent {
-    /// What became of it, once somebody knows.
+    /// The first outcome, once an answer has reported it.
     first: Option<Value>,
-    /// Somebody was told 201.
+    /// A sender received a 201.
     created: bool,
 }
 
@@ -80,7 +80,7 @@ struct Book {
     answered: u64,
 }
 
-/// The number decides recipient and type, so that whoever sends it again says the same.
+/// The number determines recipient and type, so that each repetition has the same fields.
 fn numbered(number: usize) -> Value {
     let recipient = format!("recipient-{}", preference(number).0);
     let sent = with(
@@ -96,8 +96,8 @@ fn preference(number: usize) -> Preference {
 }
 
 impl Book {
-    /// Notes what became of a package. `known`: somebody had been told so before it was sent; `word`: what its recipient was
-    /// known to have said by then.
+    /// Notes the outcome of a package. `known`: a sender knew it before this request; `word`: the recipient's latest
+    /// word that was acknowledged by then.
     fn sent(&mut self, number: usize, answer: &Answer, known: bool, word: Option<Word>) {
         let mut body = answer.expect(if answer.status == 201 { 201 } else { 200 });
         let duplicate = body.as_object_mut().unwrap().remove("duplicate");
@@ -144,7 +144,7 @@ impl Book {
     }
 }
 
-/// The word that decided, as an answer tells it.
+/// The word that decided, as the answer reports it.
 fn word_of(body: &Value) -> Option<Word> {
     let dropped = body["status"] == "dropped";
     let Some(said_at) = body["preference_timestamp"].as_str() else {
@@ -177,7 +177,7 @@ impl Sender {
         }
     }
 
-    /// A new package, or one that somebody has sent lately, or is sending.
+    /// A new package, or one that a worker has sent lately, or is sending.
     async fn send(&mut self) -> Option<()> {
         let (number, known, word) = {
             let mut book = self.book.lock().unwrap();
@@ -235,7 +235,7 @@ impl Sender {
     }
 }
 
-/// What a server that was started again shows agrees with the book; what nobody knew is in it afterwards. Packages up to
+/// Checks that a restarted server agrees with the book, and adds to the book what was unknown. Packages up to
 /// `checked` are only counted.
 async fn check(shop: &Shop, book: &mut Book, checked: usize) {
     let mut connection = shop.customers.connect().await;
@@ -321,7 +321,7 @@ async fn resend_all(shop: &Shop, book: &Arc<Mutex<Book>>) {
 
 // --- The audit -----------------------------------------------------------------------------------------------------
 
-/// The ledger counted anew, beside whatever is going on.
+/// Recounts the ledger, while other requests may run.
 async fn audit(data: &Path) -> Output {
     let mut command = odyssey();
     command.args(["packages", "audit"]);
@@ -403,7 +403,7 @@ fn tell(book: &Book, rounds: u64) {
     assert!(answered > rounds && told > 0, "too little was done");
 }
 
-/// Checks the book, of which nobody else knows meanwhile; the packages that need not be looked at the next time.
+/// Checks the book, which no worker uses during the check; returns how many packages the next check can skip.
 async fn checked_anew(shop: &Shop, book: &Mutex<Book>, checked: usize) -> usize {
     let mut taken = std::mem::take(&mut *book.lock().unwrap());
     check(shop, &mut taken, checked).await;

@@ -100,7 +100,7 @@ async fn a_field_that_is_missing_or_wrong_is_pointed_at_and_the_request_counted_
                 assert_eq!(now["requests_rejected"], rejected, "{body}");
             }
         }
-        // All that is wrong is told at once.
+        // One answer reports all errors.
         let answer = connection.ask(&ask(&json!({"package_ID": "p"}))).await;
         rejected += 1;
         let told = pointers(&answer);
@@ -183,7 +183,7 @@ async fn a_body_that_is_no_object_of_json_is_refused_and_counted() {
         rejected += 1;
     }
     expect_untouched(&shop, rejected).await;
-    // What is wrong with the method or the path is nobody's malformed request to this desk.
+    // A wrong method or path does not count as a malformed request to this desk.
     let wrong = shop.customers.ask(post("/preferences").body("hello")).await;
     wrong.expect_problem(405, "no-such-method");
     expect_untouched(&shop, rejected).await;

@@ -22,7 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_LAST: Duration = Duration::from_millis(50);
 
-/// The program, without the configuration of whoever runs the tests.
+/// The program, without the configuration of the user who runs the tests.
 pub(crate) fn odyssey() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_odyssey"));
     forget_environment(&mut command);
@@ -83,7 +83,7 @@ impl Drop for Shop {
 }
 
 impl Shop {
-    /// A shop with these settings; everything else is as by default, but for the ports and a talkative log.
+    /// A shop with these settings; the rest has its defaults, except the ports and a talkative log.
     pub(crate) async fn open(settings: &[(&str, &str)]) -> Self {
         Self::run(odyssey(), settings).await
     }
@@ -180,7 +180,7 @@ impl Shop {
 
     // --- Customers -------------------------------------------------------------------------------------------------
 
-    /// Somebody who orders, and is in line (or with a barista) when this returns. One at a time.
+    /// A customer whose order is in line (or with a barista) when this returns. One at a time.
     pub(crate) async fn customer(&self, ask: Ask) -> Visitor {
         let before = self.metrics().await;
         let visitor = self.customers.hold(ask);
@@ -191,7 +191,7 @@ impl Shop {
         visitor
     }
 
-    /// An order that nobody is held for; its id.
+    /// An order for which no request is held; its id.
     pub(crate) async fn promised(&self) -> String {
         let answer = self.customers.ask(order().prefer("respond-async")).await;
         text(&answer.expect(202)["order_id"])
@@ -209,7 +209,7 @@ impl Shop {
         self.staff.ask(get(format!("/start/?{query}"))).await
     }
 
-    /// Somebody who waits for an order, and stands among the idle when this returns. One at a time.
+    /// A barista who waits for an order, and is counted as idle when this returns. One at a time.
     pub(crate) async fn idle_barista(&self, query: &str) -> Visitor {
         let before = self.metrics().await.idle_baristas();
         let visitor = self.staff.hold(get(format!("/start/?wait=50&{query}")));
@@ -228,7 +228,7 @@ impl Shop {
         self.staff.ask(post(path)).await
     }
 
-    /// Serves everybody in line, one after the other; the names in the order they were taken.
+    /// Serves all customers in line, one after the other; the names in the order they were taken.
     pub(crate) async fn serve_all(&self) -> Vec<String> {
         let mut names = Vec::new();
         loop {
@@ -283,7 +283,7 @@ impl Shop {
         log
     }
 
-    /// Closes the shop, in which nobody may be left: no request held, no barista idle, no connection open, no order that was
+    /// Closes the shop, which must be empty: no request held, no barista idle, no connection open, no order that was
     /// placed and is counted nowhere.
     pub(crate) async fn close(self) -> String {
         self.until("nobody is left in the shop, and its orders add up", |now| {

@@ -1,4 +1,4 @@
-//! The server is told to stop: in order, when the time is over, and at once.
+//! The server stops: in order, when the time is over, and at once.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
         "there will be no next request: {answer}"
     );
     assert!(waiting.is_held());
-    // A barista who comes only now is welcome: somebody is still held.
+    // A barista who comes only now is welcome: a customer is still held.
     let last = shop.start().await;
     let finish = shop
         .staff
@@ -82,7 +82,7 @@ async fn a_crew_at_work_serves_a_long_line_after_sigterm() {
             let staff = shop.staff;
             tokio::spawn(async move {
                 let mut connection = staff.connect().await;
-                // Until the server, having nobody left to serve, closes the connection.
+                // Until the server has no order left to serve, and closes the connection.
                 while let Ok(answer) = connection.try_ask(&get("/start/?wait=20")).await {
                     if answer.status == 204 {
                         continue;

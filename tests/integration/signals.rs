@@ -264,7 +264,7 @@ async fn talk_until_lines_are_lost(shop: &Shop) {
     let mut customers = shop.customers.connect().await;
     let mut asked = 0_u32;
     loop {
-        // Far apart: what neighbours do cuts nobody off.
+        // Far apart, so that no address is cut off for its neighbours' requests.
         let address = std::net::Ipv4Addr::from((asked / 2 + 1).wrapping_mul(0x9E37_79B1));
         let ask = order()
             .prefer("respond-async")

@@ -105,7 +105,7 @@ fn references(json: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What the customers' listener serves besides what both do.
+/// What only the customers' listener serves.
 const CUSTOMER_PATHS: [&str; 6] = [
     "/order/",
     "/orders/{order_id}",
@@ -115,7 +115,7 @@ const CUSTOMER_PATHS: [&str; 6] = [
     "/preferences/{recipient_id}",
 ];
 
-/// What the staff's listener serves besides what both do.
+/// What only the staff's listener serves.
 const STAFF_PATHS: [&str; 28] = [
     "/assign",
     "/assignments",
@@ -370,7 +370,7 @@ async fn every_answer_says_what_browsers_must_not_do_with_it() {
 
 #[tokio::test]
 async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
-    // Nobody is in line.
+    // The line is empty.
     let shop = Shop::open(&[("orders.start_wait", "0s")]).await;
     for (door, name) in [(shop.customers, "customers"), (shop.staff, "staff")] {
         let api = description(door).await;
@@ -404,13 +404,13 @@ async fn nothing_is_ever_a_redirect_and_what_is_not_there_says_so() {
                     }
                     match answer.status {
                         404 if path.starts_with("/orders") => {}
-                        // Nobody has said what today's lists are.
+                        // No client has sent today's manifest.
                         404 if ["/manifest", "/manifest/"].contains(&path.as_str())
                             && name == "staff" =>
                         {
                             answer.expect_problem(404, "manifest-unknown");
                         }
-                        // The braces of a description's path make an id like any other, which nobody has sent.
+                        // The braces of a description's path make an id like any other, which no client has sent.
                         404 if path.starts_with("/packages/{") && !path.ends_with("//") => {
                             answer.expect_problem(404, "package-unknown");
                         }

@@ -356,7 +356,8 @@ async fn a_large_change_that_was_interrupted_is_completed_by_asking_again() {
     let (store, proxy) = behind_a_proxy(HASTY).await;
     let names: Vec<_> = (0..60).map(|n| format!("p{n:03}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    // The second of three transactions was done, but nobody is told, and then nothing is heard any more.
+    // One transaction conflicts and the answer to the next is lost: the change completes. Later all answers are lost
+    // in the middle of a second change.
     proxy.next(TRANSACTION, &[CONFLICT, Lost]);
     let whole = || part("ada", 0, &[], &names);
     assert_eq!(changed(&store, whole()).await, Ok(Changed::Done));
@@ -414,7 +415,7 @@ async fn an_engine_that_goes_and_comes_back_is_noticed() {
     assert_eq!(store.manifest(day(0)).await, Err(Unavailable::Engine));
     assert!(!store.is_healthy());
     proxy.end();
-    // Nobody asks it anything.
+    // No request is needed for that.
     until("the store works", async || store.is_healthy()).await;
     assert_eq!(changed(&store, given()).await, Ok(Changed::Done));
     day_is(&store, &[("ada", "p")]).await;
@@ -539,7 +540,7 @@ proptest! {
     }
 }
 
-/// Whoever changes it orphans what is kept.
+/// A change of these keys orphans the stored items.
 #[test]
 fn keys_are_what_they_were() {
     let texts = |key: Item| [SHARD, ITEM].map(|name| text_of(&key, name).unwrap().to_owned());

@@ -29,7 +29,7 @@ use fickle::Fickle;
 /// How long anything may take that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A store that knows of nothing but of what it was told, if it is in the mood.
+/// A store that has only the orders it received, and fails while `mood` is set.
 #[derive(Debug, Default)]
 struct Moody {
     mood: Mutex<Option<Unavailable>>,
@@ -183,14 +183,14 @@ impl Town {
         }
     }
 
-    /// Tells of so many orders, in one request.
+    /// Publishes one event for each order, in one request.
     async fn orders(&self, ids: &[OrderId]) {
         let topic = event_publisher(&self.topology, &self.registry.register(Metrics::register));
         let events = ids.iter().copied().map(event);
         topic.publish(events.collect()).await.unwrap();
     }
 
-    /// How many messages of the events queue nobody has, and how many somebody has.
+    /// The events queue: how many messages are visible, and how many are in flight.
     async fn messages(&self) -> [usize; 2] {
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
@@ -294,7 +294,7 @@ async fn a_message_that_breaks_the_program_keeps_none_of_its_neighbours_back() {
         .copied()
         .collect();
     until("the others are kept", async || town.store.kept() == others).await;
-    // It is neither deleted nor buried, and nobody gives it back.
+    // It stays in flight: neither deleted nor dead-lettered, and its visibility timeout is not shortened.
     until("the others are deleted", async || {
         town.messages().await == [0, 1]
     })
@@ -303,7 +303,7 @@ async fn a_message_that_breaks_the_program_keeps_none_of_its_neighbours_back() {
     town.queues.stop(PATIENCE).await;
 }
 
-/// Somebody removed it, or an emulator has forgotten it.
+/// An operator deleted the queue, or an emulator lost it.
 #[tokio::test]
 async fn a_dead_letter_queue_that_is_gone_is_made_anew_and_nobody_waits_for_it() {
     let town = Town::open(Moody::default(), Duration::from_secs(1)).await;

@@ -152,7 +152,7 @@ async fn the_log_told_again_to_a_database_comes_to_what_is_in_redis() {
     assert_eq!((comparison.couriers, comparison.orders), (4, 8));
 }
 
-/// Whoever died and came back, or only slept, has heard of a home that is none any more.
+/// A process that restarted or stalled acts on a home zone that is out of date.
 #[tokio::test]
 async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
     let server = Server::start().await;
@@ -280,7 +280,7 @@ async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again(
     let calls = [call("a"), call("b")];
     let answers: Vec<u64> = engine.run_all(&script, &calls).await.unwrap();
     assert_eq!(answers, [1, 1]);
-    // One that is emptied by somebody in the midst of it, again and again: none is called twice.
+    // Another client flushes the cache again and again: no call runs twice.
     let emptied = engine.clone();
     let emptying = tokio::spawn(async move {
         loop {

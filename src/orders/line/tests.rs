@@ -390,7 +390,7 @@ fn a_promised_order_nobody_asks_about_leaves_and_one_that_is_asked_about_stays()
     assert_eq!(unasked(&mut line, clock.pass(299)), 1);
     line.leave(clock.0, watcher);
     assert_eq!(pulled_ids(&mut line, clock.0), [id(4)]);
-    // It need not be polled while it is brewed; back in line, its grace starts anew.
+    // It need not be polled while it is brewed; back in line, its grace starts again.
     assert_eq!(unasked(&mut line, clock.pass(120)), 0);
     assert_eq!(unasked(&mut line, clock.pass(299)), 0);
     assert_eq!(unasked(&mut line, clock.pass(1)), 1);

@@ -1,5 +1,5 @@
-//! Races, explored by a model checker under thousands of schedules. A lost order shows as a deadlock: its customer waits
-//! for ever.
+//! Races, explored by a model checker under thousands of schedules. A lost order shows as a deadlock: its customer
+//! waits forever.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -63,7 +63,7 @@ impl Shop {
         self.metric("odyssey_storage_commits_total")
     }
 
-    /// Names in the file, read by somebody else.
+    /// The names in the file, read over a connection of its own.
     fn names(&self) -> Vec<String> {
         names_in(&self.directory.path().join("cups.db"))
     }
@@ -122,7 +122,7 @@ fn reopen(settings: Settings) -> Result<Database, OpenError> {
     Database::open(settings, metrics)
 }
 
-/// Writes at once, whether or not anybody waits for the answer.
+/// Starts the write at once, whether or not the caller awaits the result.
 fn write<T: Send + 'static>(
     database: &Database,
     operation: impl FnOnce(&Connection) -> Result<T, Abort<&'static str>> + Send + 'static,

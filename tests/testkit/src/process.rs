@@ -62,7 +62,7 @@ impl Drop for Process {
     }
 }
 
-/// A port of 127.0.0.1 at which nobody listens now.
+/// A port of 127.0.0.1 at which nothing listens now. Another process may take it before the caller does.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()

@@ -174,8 +174,8 @@ impl Proxy {
         Self::before(Engine::Aws, emulator, false).await
     }
 
-    /// Before an emulator, which sees one request at a time. It does not isolate transactions: one that is canceled puts whole
-    /// tables back to what they were when it began, with what others have written meanwhile.
+    /// Before an emulator, which sees one request at a time. It does not isolate transactions: one that is canceled
+    /// restores whole tables to their state when it began, and so loses what others wrote at the same time.
     pub async fn isolating(emulator: SocketAddr) -> Self {
         Self::before(Engine::Aws, emulator, true).await
     }

@@ -231,7 +231,7 @@ async fn a_kill_after_an_upload_doubles_nothing() {
     shop.note(entries(&today(), 0..50));
     until("the lines are written", async || shop.written() == 50).await;
     let left = as_killed(dir.path());
-    // Here the file is uploaded, and there nobody knows.
+    // Now the file is uploaded, which the copy does not record.
     shop.oplog.close(PATIENCE).await;
     let next = Shop::open(s3(left.path(), &client, &bucket));
     next.oplog.close(PATIENCE).await;

@@ -421,7 +421,7 @@ async fn a_file_that_is_not_where_it_was_keeps_nothing_until_it_is_back() {
         let path = shop.directory.path().join(name);
         let aside = shop.directory.path().join("aside");
         fs::rename(&path, &aside).unwrap();
-        // Without anybody who writes.
+        // The periodic check of the writer notices it without a request.
         until("the database fails", async || !shop.database.is_healthy()).await;
         // That is no damage.
         assert_eq!(shop.database.check().verdict(), Verdict::Unchecked);
