@@ -241,7 +241,7 @@ async fn an_order_whose_body_arrives_after_the_shop_has_closed_gets_503() {
     late.write("{").await;
     shop.signal(Signal::TERM);
     until("the staff's side is closed too", async || {
-        shop.log().contains("stopping")
+        shop.log().contains("draining")
     })
     .await;
     while !shop.staff.refuses().await {}

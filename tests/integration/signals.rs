@@ -24,9 +24,9 @@ async fn no_signal_drops_a_held_customer() {
         (Signal::HUP, "the configuration was reloaded"),
         (Signal::USR1, "a signal is ignored"),
         (Signal::USR2, "a signal is ignored"),
-        (Signal::TERM, "stopping"),
-        (Signal::INT, "stopping"),
-        (Signal::QUIT, "stopping"),
+        (Signal::TERM, "draining"),
+        (Signal::INT, "draining"),
+        (Signal::QUIT, "draining"),
     ] {
         let shop = Shop::open(&[]).await;
         let customer = shop.customer(order()).await;
@@ -35,7 +35,7 @@ async fn no_signal_drops_a_held_customer() {
         assert!(customer.is_held(), "{signal:?}");
         shop.serve_on_one_connection(1).await;
         customer.answer().await.expect(200);
-        if said == "stopping" {
+        if said == "draining" {
             shop.ended_well().await;
         } else {
             shop.customers.ask(get("/readyz")).await.expect(200);
