@@ -151,7 +151,7 @@ async fn a_malformed_body_is_refused_in_the_same_words_at_every_desk() {
                     format!("/{field}"),
                     "{told}"
                 );
-                assert!(told.contains("This field is there twice."), "{told}");
+                assert!(told.contains("This field is duplicated."), "{told}");
             }
         }
     }
