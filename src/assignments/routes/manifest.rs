@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name.clone()) {
-                reading.wrong(format!("/{name}"), "This field is there twice.");
+                reading.wrong(format!("/{name}"), "This field is duplicated.");
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }

@@ -107,7 +107,7 @@ mod tests {
             ("hello".to_owned(), "It is not JSON: see line 1, column 1."),
             (
                 "{\"orderId\": 1, \"orderId\": 2}".to_owned(),
-                "/orderId: This field is there twice.",
+                "/orderId: This field is duplicated.",
             ),
             ("[]".to_owned(), "It must be an object."),
             ("{}".to_owned(), "It is no event: "),
