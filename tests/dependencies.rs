@@ -283,10 +283,11 @@ fn faults(files: &[(String, String)]) -> Vec<String> {
     let tests: BTreeSet<String> = sources
         .iter()
         .flat_map(|(_, source)| {
-            source
-                .tests
-                .iter()
-                .map(|name| [&source.at[..], &[name.clone()]].concat().join("::"))
+            source.tests.iter().map(|name| {
+                [&source.at[..], std::slice::from_ref(name)]
+                    .concat()
+                    .join("::")
+            })
         })
         .collect();
     let mut faults = Vec::new();
@@ -360,7 +361,7 @@ fn files_under(directory: &Path, name: &str, found: &mut Vec<(String, String)>) 
         let name = format!("{name}{}", path.file_name().unwrap().to_str().unwrap());
         if path.is_dir() {
             files_under(&path, &format!("{name}/"), found);
-        } else if name.ends_with(".rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push((name, std::fs::read_to_string(&path).unwrap()));
         }
     }
@@ -376,85 +377,88 @@ fn modules_use_only_what_the_tables_allow() {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
+/// A file, its text, and the violation: "none" for none, empty for several.
+const VIOLATIONS: &[[&str; 3]] = &[
+    [
+        "main.rs",
+        "use odyssey::http::Problem;",
+        "may not use `http::Problem`",
+    ],
+    [
+        "http/edge.rs",
+        "use super::super::app::{App};",
+        "may not use `app::App`",
+    ],
+    [
+        "http/edge.rs",
+        "fn a() { crate::config::b() }",
+        "may not use `config::b`",
+    ],
+    ["kiosk/mod.rs", "", "`kiosk` is in no table"],
+    ["orders/kiosk.rs", "", "`orders::kiosk` is in no table"],
+    ["orders/model.rs", "use super::{error::A, line::Line};", ""],
+    [
+        "orders/line/pace.rs",
+        "use super::super::service::A;",
+        "may not use `orders::service::A`",
+    ],
+    [
+        "orders/routes.rs",
+        "use crate::packages::A;",
+        "may not use `packages::A`",
+    ],
+    [
+        "orders/routes.rs",
+        "use super::Orders;",
+        "may not use `orders::Orders`",
+    ],
+    [
+        "orders/error.rs",
+        "use crate::storage::sqlite::A;",
+        "may not use `storage::sqlite::A`",
+    ],
+    [
+        "orders/service.rs",
+        "fn a() { b!(hyper::c()); }",
+        "may not use `hyper::c`",
+    ],
+    [
+        "orders/model.rs",
+        "fn a() { std::time::Instant::now() }",
+        "may not use `std::time::Instant::now`",
+    ],
+    [
+        "orders/routes.rs",
+        "use rusqlite::*;",
+        "may not use `rusqlite::*`",
+    ],
+    [
+        "app.rs",
+        "fn a() { std::env::var(B) }",
+        "only `config` may use `std::env::var`",
+    ],
+    [
+        "app.rs",
+        "use tokio::signal;",
+        "only `shutdown` may use `tokio::signal`",
+    ],
+    [
+        "app.rs",
+        "use crate::orders::A; #[cfg(test)] mod b { use std::env; }",
+        "none",
+    ],
+    [
+        "orders/model.rs",
+        "/// axum::Json\nconst A: &str = \"hyper::b\";",
+        "none",
+    ],
+];
+
 #[test]
 fn each_kind_of_violation_is_found() {
-    for (file, text, expected) in [
-        (
-            "main.rs",
-            "use odyssey::http::Problem;",
-            "may not use `http::Problem`",
-        ),
-        (
-            "http/edge.rs",
-            "use super::super::app::{App};",
-            "may not use `app::App`",
-        ),
-        (
-            "http/edge.rs",
-            "fn a() { crate::config::b() }",
-            "may not use `config::b`",
-        ),
-        ("kiosk/mod.rs", "", "`kiosk` is in no table"),
-        ("orders/kiosk.rs", "", "`orders::kiosk` is in no table"),
-        ("orders/model.rs", "use super::{error::A, line::Line};", ""),
-        (
-            "orders/line/pace.rs",
-            "use super::super::service::A;",
-            "may not use `orders::service::A`",
-        ),
-        (
-            "orders/routes.rs",
-            "use crate::packages::A;",
-            "may not use `packages::A`",
-        ),
-        (
-            "orders/routes.rs",
-            "use super::Orders;",
-            "may not use `orders::Orders`",
-        ),
-        (
-            "orders/error.rs",
-            "use crate::storage::sqlite::A;",
-            "may not use `storage::sqlite::A`",
-        ),
-        (
-            "orders/service.rs",
-            "fn a() { b!(hyper::c()); }",
-            "may not use `hyper::c`",
-        ),
-        (
-            "orders/model.rs",
-            "fn a() { std::time::Instant::now() }",
-            "may not use `std::time::Instant::now`",
-        ),
-        (
-            "orders/routes.rs",
-            "use rusqlite::*;",
-            "may not use `rusqlite::*`",
-        ),
-        (
-            "app.rs",
-            "fn a() { std::env::var(B) }",
-            "only `config` may use `std::env::var`",
-        ),
-        (
-            "app.rs",
-            "use tokio::signal;",
-            "only `shutdown` may use `tokio::signal`",
-        ),
-        (
-            "app.rs",
-            "use crate::orders::A; #[cfg(test)] mod b { use std::env; }",
-            "none",
-        ),
-        (
-            "orders/model.rs",
-            "/// axum::Json\nconst A: &str = \"hyper::b\";",
-            "none",
-        ),
-    ] {
-        let found = faults(&[(file.to_owned(), text.to_owned())]);
-        match expected {
+    for [file, text, expected] in VIOLATIONS {
+        let found = faults(&[((*file).to_owned(), (*text).to_owned())]);
+        match *expected {
             "none" => assert!(found.is_empty(), "{file}: {found:?}"),
             "" => assert_eq!(found.len(), 2, "{file}: {found:?}"),
             expected => assert_eq!(found, [format!("src/{file}: {expected}")]),
