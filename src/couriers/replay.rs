@@ -21,7 +21,7 @@ pub struct Comparison {
     pub orders: usize,
     /// Parked ones of `orders`.
     pub parked: usize,
-    /// The first [`DIFFERENCES_MAX`] differences, as sentences.
+    /// The first `DIFFERENCES_MAX` differences, as sentences.
     pub differences: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Replays the log of `live` into `fresh`, an empty store, and compares their states. Events that arrive in `live` at the same time
-/// are replayed, too. Both stores must have the same [`Join`].
+/// are replayed, too. Both stores must have the same `Join`.
 ///
 /// # Errors
 /// See [`Unavailable`]; [`Unavailable::Busy`] if there were always new events between two reads.

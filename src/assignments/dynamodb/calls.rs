@@ -34,7 +34,7 @@ use crate::storage::{Condition, State};
 pub struct Patience {
     /// Attempts of a call without an answer; at least one. A throttled call is retried within `limit`.
     pub tries: u32,
-    /// Backoff before the second attempt, doubled up to [`BACKOFF_MAX`]; random.
+    /// Backoff before the second attempt, doubled up to `BACKOFF_MAX`; random.
     pub backoff: Duration,
     /// Time limit of a call, retries included.
     pub limit: Duration,
