@@ -31,6 +31,7 @@ down: ## Stop and remove the containers of every profile; held customers are ser
 
 check: ## Formatting, lints, documentation, dependencies, shell scripts, infrastructure; installs what is missing
 	scripts/install-tools.sh check
+	scripts/check-words
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features odyssey/aws,odyssey/redis,simulators/aws --locked -- -D warnings
 	$(CARGO) clippy -p odyssey --locked -- -D warnings
