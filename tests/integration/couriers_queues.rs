@@ -564,7 +564,8 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     let [said] = &said[..] else {
         panic!("{said:#?}")
     };
-    let begins = "11 to the queue of events, 11 to the queue of assignments; left: 1 of unknown queues";
+    let begins =
+        "11 to the queue of events, 11 to the queue of assignments; left: 1 of unknown queues";
     assert!(said.starts_with(begins), "{said}");
     assert_eq!(whose(shop.staff, mended).await, poison.ada.to_string());
     assert_eq!(whose(shop.staff, told).await, poison.stranger.to_string());
