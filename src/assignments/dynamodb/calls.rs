@@ -2,7 +2,7 @@
 //!
 //! | result                             | executed?    | retried             | finally                 |
 //! |------------------------------------|--------------|---------------------|-------------------------|
-//! | throttled, or transaction conflict | no           | within `limit`      | [`Unavailable::Busy`]   |
+//! | throttled, or transaction conflict | no           | for `retry`         | [`Unavailable::Busy`]   |
 //! | no answer, or a broken one         | unknown      | `tries` times       | [`Unavailable::Engine`] |
 //! | no such table, or access denied    | no           | no                  | [`Unavailable::Engine`] |
 //! | invalid request                    | no           | no                  | [`Unavailable::Failed`] |
@@ -32,10 +32,13 @@ use crate::storage::{Condition, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Attempts of a call without an answer; at least one. A throttled call is retried within `limit`.
+    /// Attempts of a call without an answer; at least one.
     pub tries: u32,
     /// Backoff before the second attempt, doubled up to `BACKOFF_MAX`; random.
     pub backoff: Duration,
+    /// How long a throttled call is retried. Shorter than `limit`, so that the last attempt has time for its answer: a call
+    /// without one may have been executed.
+    pub retry: Duration,
     /// Time limit of a call, retries included.
     pub limit: Duration,
 }
@@ -45,6 +48,7 @@ impl Default for Patience {
         Self {
             tries: 6,
             backoff: Duration::from_millis(100),
+            retry: Duration::from_secs(10),
             limit: Duration::from_secs(15),
         }
     }
@@ -173,7 +177,8 @@ impl Calls {
         F: Future<Output = Result<T, CallError>> + Send,
     {
         let patience = self.inner.patience;
-        let deadline = Instant::now() + patience.limit;
+        let begun = Instant::now();
+        let deadline = begun + patience.limit;
         let (mut failures, mut lost) = (0, 0);
         loop {
             let call_error = match timeout_at(deadline, attempt()).await {
@@ -186,16 +191,17 @@ impl Calls {
                 Err(_) => CallError::of(Kind::Lost, "there was no answer in time"),
             };
             failures += 1;
+            let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
+            let next = Instant::now() + wait;
             let again = match call_error.kind {
-                Kind::Busy => true,
+                Kind::Busy => next < begun + patience.retry,
                 Kind::Lost => {
                     lost += 1;
-                    lost < patience.tries
+                    lost < patience.tries && next < deadline
                 }
                 Kind::Down | Kind::Mistake => false,
             };
-            let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
-            if !again || Instant::now() + wait >= deadline {
+            if !again {
                 return Err(self.give_up(&call_error, lost > 0));
             }
             sleep(wait).await;
