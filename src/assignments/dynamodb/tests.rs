@@ -198,7 +198,7 @@ async fn items_of_manifests(store: &Dynamodb) -> BTreeSet<String> {
 async fn a_manifest_that_is_throttled_is_kept_once_the_table_takes_it() {
     let (store, proxy) = behind_a_proxy(HASTY).await;
     // More often than a call may go unanswered.
-    proxy.next("PutItem", &[THROTTLED; 20]);
+    proxy.next("PutItem", &[THROTTLED; 6]);
     let sheet = sheet_of(1, 3);
     store.store_manifest(day(0), sheet.clone()).await.unwrap();
     assert!(proxy.is_over());
