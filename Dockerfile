@@ -15,15 +15,22 @@ ARG ODYSSEY_COMMIT
 RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
     cargo build --release --locked -p odyssey --features aws,redis --bin odyssey && \
-    mkdir -p /out/data && \
-    cp target/release/odyssey /out/
+    mkdir -p /out/data /debug && \
+    objcopy --only-keep-debug target/release/odyssey /debug/odyssey.debug && \
+    cd /debug && \
+    objcopy --strip-debug --add-gnu-debuglink=odyssey.debug /build/target/release/odyssey /out/odyssey
+
+# The server's debug information, for backtraces with lines and for perf and gdb; they find it in /usr/lib/debug/usr/local/bin:
+#   docker build --target debug-info --output . .
+FROM scratch AS debug-info
+COPY --from=build /debug/odyssey.debug /
 
 FROM sources AS build-simulators
 RUN --mount=type=cache,id=odyssey-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=odyssey-target,target=/build/target,sharing=locked \
     cargo build --release --locked -p simulators --bin simulators && \
     mkdir -p /out && \
-    cp target/release/simulators /out/
+    objcopy --strip-debug target/release/simulators /out/simulators
 
 # Customers and baristas, for trying the shop.
 FROM debian:bookworm-slim AS simulators

@@ -15,7 +15,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
-	$(CARGO) run --release --locked -p odyssey -- serve
+	$(CARGO) run --profile quick --locked -p odyssey -- serve
 
 # The images name the commit they were built from; there is no repository inside the build.
 build up: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse --short=12 HEAD 2>/dev/null))

@@ -84,7 +84,7 @@ answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 find_nginx >/dev/null || install_nginx
 nginx_program=$(find_nginx)
-cargo build --release -p odyssey -p simulators
+cargo build --profile quick --locked -p odyssey -p simulators
 
 mkdir -p "$demo"
 rm -f "$addresses"
@@ -93,7 +93,7 @@ set -m
 # All settings except these are the defaults: nginx passes the customers' addresses to the server.
 ODYSSEY_CUSTOMERS__LISTEN=127.0.0.1:0 ODYSSEY_STAFF__LISTEN=127.0.0.1:0 \
   ODYSSEY_FLOOD__TRUSTED_PROXIES=127.0.0.1/32 ODYSSEY_DATA_DIR="$demo/data" \
-  "$target/release/odyssey" serve --addresses "$addresses" >"$log" 2>&1 &
+  "$target/quick/odyssey" serve --addresses "$addresses" >"$log" 2>&1 &
 server=$!
 set +m
 
@@ -136,6 +136,6 @@ fi
 # Four groups that the crew is just done with before the next one comes; the flooder comes with the second. Flood control
 # uses real time and is not a hundred times faster: what he gets brewed until he is cut off looks that much larger.
 code=0
-"$target/release/simulators" rush --customers "http://127.0.0.1:$port" --staff "http://$staff" \
+"$target/quick/simulators" rush --customers "http://127.0.0.1:$port" --staff "http://$staff" \
   --speed 100 --groups 4 --group-min 50 --group-max 50 --arrival steady --every 5m \
   --flood --flood-after 5m --report-dir "$demo" "$@" || code=$?

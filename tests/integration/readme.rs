@@ -1,7 +1,7 @@
 //! Runs the console blocks of README.md and of each page in `docs/`, unchanged and in their order: no command may fail or be unknown.
 //!
 //! [`RULES`] says how each command is tried; a command without a rule fails the test. Every document starts with an empty directory
-//! and without a server. Ports are replaced by free ones, and `target/release/odyssey` is the program under test.
+//! and without a server. Ports are replaced by free ones, and `target/quick/odyssey` is the program under test.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -45,30 +45,30 @@ enum Rule {
 /// How each command is tried, by how it begins; the first that fits decides. Variables before a command do not count.
 const RULES: &[(&str, Rule)] = &[
     ("make run", Rule::Serves),
-    ("cargo run --release --features aws -- serve", Rule::Serves),
+    ("cargo run --profile quick --features aws -- serve", Rule::Serves),
     (
-        "cargo run --release --features redis -- serve",
+        "cargo run --profile quick --features redis -- serve",
         Rule::Serves,
     ),
-    ("target/release/odyssey serve", Rule::Serves),
+    ("target/quick/odyssey serve", Rule::Serves),
     ("scripts/emulator ", Rule::Engine(9911)),
     ("redis-server ", Rule::Engine(6379)),
     ("redis-cli -p ", Rule::Replicated),
-    ("target/release/odyssey order", Rule::Held),
+    ("target/quick/odyssey order", Rule::Held),
     ("curl -X POST localhost:8000/order/", Rule::Held),
     (
-        "target/release/odyssey flood unblock 192.0.2.7",
+        "target/quick/odyssey flood unblock 192.0.2.7",
         Rule::RunsCutOff("192.0.2.7"),
     ),
     ("curl 'localhost:8001/courier?", Rule::RunsSoon),
-    ("target/release/odyssey ", Rule::Runs),
+    ("target/quick/odyssey ", Rule::Runs),
     ("ORDER_ID=", Rule::Runs),
     ("curl ", Rule::Runs),
     ("export ", Rule::Runs),
     ("aws sns publish ", Rule::Runs),
     ("make ", Rule::Make),
     ("docker compose ", Rule::Compose),
-    ("cargo run --release -p simulators -- ", Rule::Simulator),
+    ("cargo run --profile quick -p simulators -- ", Rule::Simulator),
 ];
 
 /// What the commands find on their way: curl fails on a problem, and the AWS command line is a request to the emulator.
@@ -242,9 +242,9 @@ impl Reader {
     fn new(document: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
-        fs::create_dir_all(at("target/release")).unwrap();
+        fs::create_dir_all(at("target/quick")).unwrap();
         fs::create_dir_all(at("home/.local/share/bash-completion/completions")).unwrap();
-        symlink(env!("CARGO_BIN_EXE_odyssey"), at("target/release/odyssey")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_odyssey"), at("target/quick/odyssey")).unwrap();
         symlink(repository().join("tests"), at("tests")).unwrap();
         fs::write(at("prelude"), PRELUDE).unwrap();
         fs::write(at("variables"), "").unwrap();
@@ -373,9 +373,9 @@ impl Reader {
         let bare = bare(command);
         let (variables, _) = command.split_at(command.len() - bare.len());
         let serve = bare
-            .strip_prefix("target/release/odyssey ")
+            .strip_prefix("target/quick/odyssey ")
             .unwrap_or("serve");
-        let command = format!("{variables} exec target/release/odyssey {serve}");
+        let command = format!("{variables} exec target/quick/odyssey {serve}");
         self.server = Some(self.starts(&command, Stdio::null()));
         let staff = self.door(8001);
         self.until_open(8001).await;
