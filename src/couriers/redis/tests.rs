@@ -1,8 +1,7 @@
 mod disturbed;
 mod failover;
 
-use testkit::redis::{Cluster, Redis as Server};
-use tokio::sync::OnceCell;
+use testkit::redis::{Redis as Server, SharedCluster};
 
 use super::super::replay::replay;
 use super::super::store::contract;
@@ -87,28 +86,21 @@ mod a_cluster {
 
     contract::suite!(
         async |join| {
-            static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
-            let cluster = CLUSTER.get_or_init(Cluster::start).await;
-            for node in &cluster.primaries {
-                node.ask(&["FLUSHALL"]).await;
-            }
-            (store(&cluster.primaries[0].url(), join).await, ())
+            let cluster = SharedCluster::lock().await;
+            (store(&cluster.url(), join).await, cluster)
         },
         24
     );
 
     #[tokio::test]
     async fn zones_are_on_several_nodes() {
-        let cluster = Cluster::start().await;
-        let store = store(&cluster.primaries[0].url(), Join::Zero).await;
+        let cluster = SharedCluster::lock().await;
+        let store = store(&cluster.url(), Join::Zero).await;
         let everywhere = Zone::ALL.into_iter().zip(1..);
         let orders = everywhere.map(|(zone, number)| contract::placed(number, zone, 1));
         contract::tell(&store, orders.collect(), contract::at(1)).await;
-        let mut with_zones = 0;
-        for node in &cluster.primaries {
-            let keys = node.ask(&["KEYS", "{odyssey:couriers:*"]).await;
-            with_zones += u32::from(!keys.is_empty());
-        }
+        let keys = cluster.ask_all(&["KEYS", "{odyssey:couriers:*"]).await;
+        let with_zones = keys.iter().filter(|keys| !keys.is_empty()).count();
         assert!(with_zones > 1, "a test on one node shows nothing");
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub use crate::http::Request;
-use crate::{Incoming, Process, free_port, http, until};
+use crate::{Incoming, Process, free_port, http, until, variable};
 
 /// The address of the emulator that all tests share.
 pub fn emulator() -> SocketAddr {
@@ -23,11 +23,6 @@ pub fn emulator() -> SocketAddr {
 /// Its URL.
 pub fn endpoint() -> String {
     format!("http://{}", emulator())
-}
-
-fn variable(name: &str) -> String {
-    let set = std::env::var(name);
-    set.unwrap_or_else(|_| panic!("{name} is not set: `make test` provides an emulator"))
 }
 
 /// An emulator of a test's own. It forgets everything when it ends.

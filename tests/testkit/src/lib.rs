@@ -29,6 +29,13 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Pauses between two looks at a condition grow from the one to the other.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
 
+/// What `scripts/with-engines.sh` says of the engines that tests share.
+fn variable(name: &str) -> String {
+    let value = std::env::var(name);
+    value
+        .unwrap_or_else(|_| panic!("{name} is not set: run the tests with scripts/with-engines.sh"))
+}
+
 /// Waits until a condition holds.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     found(what, async || holds().await.then_some(())).await;

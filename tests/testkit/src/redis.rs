@@ -1,6 +1,6 @@
 //! Redis: a server, its replica, a Sentinel, a cluster.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::{Incoming, Process, found, free_port, resp, until};
+use crate::{Incoming, Process, found, free_port, resp, until, variable};
 
 /// Options of a server that writes no files, and whose replicas begin at once.
 const BARE: &str = "save ''\nappendonly no\nrepl-diskless-sync-delay 0\n";
@@ -142,9 +142,7 @@ impl Redis {
 
     /// The answer to a command, as text, as soon as there is one.
     pub async fn ask(&self, command: &[&str]) -> String {
-        let what = format!("Redis answers {command:?}");
-        let answer = found(&what, async || ask(self.directory.path(), command).await).await;
-        answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        answer(self.directory.path(), command).await
     }
 
     /// Whether the answer has this text.
@@ -208,6 +206,13 @@ async fn run(directory: &Path) -> Option<Process> {
     None
 }
 
+/// The answer of the server of a directory, as text, as soon as there is one.
+async fn answer(directory: &Path, command: &[&str]) -> String {
+    let what = format!("Redis answers {command:?}");
+    let answer = found(&what, async || ask(directory, command).await).await;
+    answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
 /// The answer, or the error that it is; nothing if the server does not answer, or not yet.
 async fn ask(directory: &Path, command: &[&str]) -> Option<Result<String, String>> {
     let asked = async {
@@ -227,18 +232,53 @@ async fn ask(directory: &Path, command: &[&str]) -> Option<Result<String, String
     (!answer.as_ref().is_err_and(is_early)).then_some(answer)
 }
 
-/// Three servers that share the slots, and perhaps a replica of the first.
+/// The cluster that tests share: `scripts/with-engines.sh` starts it. One test at a time has it, and finds it empty.
+#[derive(Debug)]
+pub struct SharedCluster {
+    nodes: Vec<PathBuf>,
+    _lock: File,
+}
+
+impl SharedCluster {
+    pub async fn lock() -> Self {
+        let directory = PathBuf::from(variable("REDIS_CLUSTER"));
+        let lock = File::create(directory.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let nodes = ["1", "2", "3"].map(|node| directory.join(node));
+        let cluster = Self {
+            nodes: nodes.into(),
+            _lock: lock,
+        };
+        cluster.ask_all(&["FLUSHALL"]).await;
+        cluster
+    }
+
+    /// The URL of a node.
+    pub fn url(&self) -> String {
+        let file = fs::read_to_string(self.nodes[0].join("redis.conf")).unwrap();
+        let port = file.lines().find_map(|line| line.strip_prefix("port "));
+        format!("redis://127.0.0.1:{}", port.unwrap())
+    }
+
+    /// The answers of the nodes to a command.
+    pub async fn ask_all(&self, command: &[&str]) -> Vec<String> {
+        let mut answers = Vec::new();
+        for node in &self.nodes {
+            answers.push(answer(node, command).await);
+        }
+        answers
+    }
+}
+
+/// Three servers that share the slots, and a replica of the first, which takes over if the first is silent for a second.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Those with slots.
     pub primaries: Vec<Redis>,
-    /// What becomes of the first primary's slots if it is silent for a second.
-    pub replica: Option<Redis>,
+    pub replica: Redis,
 }
 
 impl Cluster {
-    /// Without a replica.
-    pub async fn start() -> Self {
+    pub async fn with_replica() -> Self {
         let mut primaries = Vec::new();
         for first in [0, 6000, 12_000] {
             let node = node().await;
@@ -247,18 +287,8 @@ impl Cluster {
             node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
             primaries.push(node);
         }
-        let cluster = Self {
-            primaries,
-            replica: None,
-        };
-        cluster.meet().await;
-        cluster
-    }
-
-    /// With a replica of the first.
-    pub async fn with_replica() -> Self {
-        let mut cluster = Self::start().await;
-        cluster.replica = Some(node().await);
+        let replica = node().await;
+        let cluster = Self { primaries, replica };
         cluster.meet().await;
         let (first, replica) = cluster.first_and_replica();
         let id = first.ask(&["CLUSTER", "MYID"]).await;
@@ -269,12 +299,11 @@ impl Cluster {
 
     /// The first, and its replica.
     pub fn first_and_replica(&self) -> (&Redis, &Redis) {
-        let replica = self.replica.as_ref();
-        (&self.primaries[0], replica.expect("it has one"))
+        (&self.primaries[0], &self.replica)
     }
 
     async fn meet(&self) {
-        let nodes = || self.primaries.iter().chain(&self.replica);
+        let nodes = || self.primaries.iter().chain([&self.replica]);
         for node in nodes().skip(1) {
             let (port, bus) = (node.port.to_string(), node.bus());
             let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus];
