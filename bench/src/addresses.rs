@@ -114,7 +114,7 @@ impl Talk for Stranger {
         ask(REGULAR, ledger, out);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         _: &[u8],
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_regular_is_who_it_says() {
-        let said = String::from_utf8(REGULAR_ORDER.to_vec()).unwrap();
-        assert!(said.contains(&format!("X-Forwarded-For: {REGULAR}\r\n")));
+        let text = String::from_utf8(REGULAR_ORDER.to_vec()).unwrap();
+        assert!(text.contains(&format!("X-Forwarded-For: {REGULAR}\r\n")));
     }
 }

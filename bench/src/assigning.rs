@@ -107,7 +107,7 @@ fn known_afterwards(server: &Server, counter: &mut Counter, day: &Value) -> Resu
 /// A keep-alive connection to the server's staff listener.
 struct Counter {
     stream: TcpStream,
-    heard: Vec<u8>,
+    received: Vec<u8>,
 }
 
 impl Counter {
@@ -115,8 +115,8 @@ impl Counter {
         let stream = TcpStream::connect(address).context("connecting to the server")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let heard = Vec::with_capacity(1 << 20);
-        Ok(Self { stream, heard })
+        let received = Vec::with_capacity(1 << 20);
+        Ok(Self { stream, received })
     }
 
     /// Lays out the day's lists under a date.
@@ -154,22 +154,22 @@ impl Counter {
 
     /// One request; how long it took from its first byte to the answer's last, and that answer's head and body.
     fn ask(&mut self, request: &[u8]) -> Result<(Duration, Vec<u8>, Vec<u8>)> {
-        self.heard.clear();
+        self.received.clear();
         let mut piece = vec![0; 1 << 16];
         let begin = Instant::now();
         self.stream.write_all(request)?;
         let frame = loop {
             let count = self.stream.read(&mut piece)?;
             ensure!(count > 0, "the server has closed the connection");
-            self.heard.extend_from_slice(&piece[..count]);
-            if let Some(frame) = first(&self.heard)? {
+            self.received.extend_from_slice(&piece[..count]);
+            if let Some(frame) = first(&self.received)? {
                 break frame;
             }
         };
         let took = begin.elapsed();
-        ensure!(self.heard.len() == frame.end, "more than one answer");
-        let head = self.heard[..frame.body.start].to_vec();
-        Ok((took, head, self.heard[frame.body].to_vec()))
+        ensure!(self.received.len() == frame.end, "more than one answer");
+        let head = self.received[..frame.body.start].to_vec();
+        Ok((took, head, self.received[frame.body].to_vec()))
     }
 }
 
@@ -220,7 +220,7 @@ fn look_at(body: &[u8], drivers: usize, packages: usize) -> Result<()> {
 struct Python {
     child: Child,
     asked: ChildStdin,
-    said: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     _dir: TempDir,
 }
 
@@ -247,11 +247,11 @@ impl Python {
             .spawn()
             .context("starting Python")?;
         let asked = child.stdin.take().context("Python's input")?;
-        let said = BufReader::new(child.stdout.take().context("Python's output")?);
+        let stdout = BufReader::new(child.stdout.take().context("Python's output")?);
         Ok(Self {
             child,
             asked,
-            said,
+            stdout,
             _dir: dir,
         })
     }
@@ -259,7 +259,7 @@ impl Python {
     fn assign(&mut self) -> Result<Fitted> {
         self.asked.write_all(b"\n").context("asking Python")?;
         let mut line = String::new();
-        self.said.read_line(&mut line)?;
+        self.stdout.read_line(&mut line)?;
         let fitted: Fitted = serde_json::from_str(&line).context("what Python said")?;
         ensure!(
             fitted.assigned == DAY.greedy,

@@ -30,7 +30,7 @@ pub(crate) trait Talk {
     fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>);
 
     /// A whole message has arrived. An error ends the measurement.
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -235,17 +235,17 @@ impl Connection {
 
     /// Hands every whole message to the talk and keeps the rest.
     fn take(&mut self, framing: Framing, ledger: &mut Ledger, arrived: &[u8]) -> Result<()> {
-        let mut kept = std::mem::take(&mut self.inbox);
-        let mut bytes = if kept.is_empty() {
+        let mut stored = std::mem::take(&mut self.inbox);
+        let mut bytes = if stored.is_empty() {
             arrived
         } else {
-            kept.extend_from_slice(arrived);
-            &kept
+            stored.extend_from_slice(arrived);
+            &stored
         };
         while let Some(frame) = framing.first(bytes)? {
             let (head, body) = (&bytes[..frame.body.start], &bytes[frame.body]);
             self.talk
-                .hear(head, body, ledger, &mut self.outbox)
+                .receive(head, body, ledger, &mut self.outbox)
                 .with_context(|| {
                     format!(
                         "on hearing {:?}",
@@ -328,7 +328,7 @@ mod tests {
             out.extend_from_slice(b"?");
         }
 
-        fn hear(
+        fn receive(
             &mut self,
             _: &[u8],
             body: &[u8],

@@ -14,7 +14,7 @@ use crate::client::Talk;
 use crate::crowd::Crowd;
 use crate::http::status;
 use crate::ledger::Ledger;
-use crate::lists::{said, said_once};
+use crate::lists::{exchange, exchange_once};
 use crate::peers::{Manner, Program, Programs, Server};
 use crate::senders::{Ids, mixed, uuid};
 
@@ -363,7 +363,9 @@ mod tests {
         let right = br#"[{"outcome":"assigned","courierId":"a"}]"#;
         for goes_on in [true, false] {
             let mut out = Vec::new();
-            teller.hear(ACCEPTED, right, &mut ledger, &mut out).unwrap();
+            publisher
+                .receive(ACCEPTED, right, &mut ledger, &mut out)
+                .unwrap();
             assert_eq!(!out.is_empty(), goes_on);
         }
         assert!(ledger.everybody_answered());

@@ -35,7 +35,7 @@ impl Crowd {
     }
 
     /// So many answers; returns how many a second. Before and after it, each waits at most for one answer.
-    pub(crate) fn hear(&mut self, answers: u32) -> Result<f64> {
+    pub(crate) fn receive(&mut self, answers: u32) -> Result<f64> {
         let (begin, before) = (Instant::now(), self.client.ledger.answers());
         let enough = before + u64::from(answers);
         self.client
@@ -77,7 +77,7 @@ pub(crate) fn in_turn(
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..slices {
         for ((server, crowd), rates) in sides.iter_mut().zip(&mut rates) {
-            rates.push(server.explain(crowd.hear(answers))?);
+            rates.push(server.explain(crowd.receive(answers))?);
         }
     }
     let others = Time::now(pids.into_iter())?.others_since(before);

@@ -158,7 +158,7 @@ impl Talk for Drone {
         }
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -170,7 +170,7 @@ impl Talk for Drone {
             Sequences::Counted => self.sequence,
             Sequences::AlwaysFirst => 1,
         };
-        let (mission, sequence) = kept(body)?;
+        let (mission, sequence) = stored(body)?;
         ensure!(
             mission == self.mission.as_bytes(),
             "the event was kept for another mission"
@@ -199,7 +199,7 @@ fn new_mission() -> String {
 }
 
 /// The mission and the sequence of an event that was stored.
-fn kept(body: &[u8]) -> Result<(&[u8], u32)> {
+fn stored(body: &[u8]) -> Result<(&[u8], u32)> {
     const MISSION: &[u8] = b"\"delivery_id\":\"";
     const SEQUENCE: &[u8] = b"\"sequence\":";
     let after = |name| memmem::find(body, name).map(|at| &body[at + name.len()..]);
@@ -267,8 +267,10 @@ mod tests {
             missions.push(drone.mission.clone());
             assert!(memmem::find(&out, drone.mission.as_bytes()).is_some());
             out.clear();
-            let heard = answer(&drone.mission.clone(), sequence);
-            drone.hear(CREATED, &heard, &mut ledger, &mut out).unwrap();
+            let received = answer(&drone.mission.clone(), sequence);
+            drone
+                .receive(CREATED, &received, &mut ledger, &mut out)
+                .unwrap();
         }
         assert!(missions[..4].iter().all(|mission| *mission == missions[0]));
         assert_ne!(missions[4], missions[0]);
@@ -287,12 +289,12 @@ mod tests {
             (CREATED, answer("another", 1)),
             (CREATED, b"{}".to_vec()),
         ] {
-            let heard = drone.hear(head, &body, &mut ledger, &mut Vec::new());
-            assert!(heard.is_err(), "{}", String::from_utf8_lossy(&body));
+            let received = drone.receive(head, &body, &mut ledger, &mut Vec::new());
+            assert!(received.is_err(), "{}", String::from_utf8_lossy(&body));
         }
         assert!(
             drone
-                .hear(CREATED, &right, &mut ledger, &mut Vec::new())
+                .receive(CREATED, &right, &mut ledger, &mut Vec::new())
                 .is_ok()
         );
     }
@@ -307,8 +309,10 @@ mod tests {
         drone.nudge(&mut ledger, &mut out);
         assert!(!out.is_empty());
         out.clear();
-        let heard = answer(&drone.mission.clone(), 1);
-        drone.hear(CREATED, &heard, &mut ledger, &mut out).unwrap();
+        let received = answer(&drone.mission.clone(), 1);
+        drone
+            .receive(CREATED, &received, &mut ledger, &mut out)
+            .unwrap();
         assert!(out.is_empty());
         assert!(ledger.everybody_answered());
     }

@@ -77,7 +77,7 @@ fn fill(server: &Server, events: u32) -> Result<f64> {
     let mut left = events;
     while left > 0 {
         let piece = left.min(TOLD_EVERY);
-        let rate = drones.hear(piece)?;
+        let rate = drones.receive(piece)?;
         left -= piece;
         writeln!(
             io::stderr(),

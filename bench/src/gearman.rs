@@ -91,7 +91,7 @@ impl Talk for Submitter {
         packet(out, SUBMIT_JOB, &[FUNCTION, b"", self.tally.next()]);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -123,7 +123,7 @@ impl Talk for Worker {
         packet(out, GRAB_JOB, &[]);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -198,7 +198,7 @@ mod tests {
 
         let assigned = [b"H:1\0americano\0", &workload[..]].concat();
         Worker
-            .hear(
+            .receive(
                 &response(JOB_ASSIGN, b"")[..HEAD_LEN],
                 &assigned,
                 &mut ledger,
@@ -212,7 +212,7 @@ mod tests {
 
         let result = [b"H:1\0", &workload[..]].concat();
         submitter
-            .hear(
+            .receive(
                 &response(WORK_COMPLETE, b"")[..HEAD_LEN],
                 &result,
                 &mut ledger,

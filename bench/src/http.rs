@@ -86,7 +86,7 @@ impl Talk for Customer {
         out.extend_from_slice(self.0);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -164,7 +164,7 @@ impl Talk for Barista {
         self.start(out);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -203,7 +203,7 @@ impl Talk for Guest {
         out.extend_from_slice(ORDER);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -231,7 +231,7 @@ impl Talk for Releaser {
         out.extend_from_slice(RELEASE);
     }
 
-    fn hear(&mut self, head: &[u8], _: &[u8], _: &mut Ledger, _: &mut Vec<u8>) -> Result<()> {
+    fn receive(&mut self, head: &[u8], _: &[u8], _: &mut Ledger, _: &mut Vec<u8>) -> Result<()> {
         ensure!(status(head)? == 200, "the bare server did not let go");
         Ok(())
     }
@@ -380,7 +380,7 @@ mod tests {
         barista.open(&mut ledger, &mut out);
         out.clear();
         barista
-            .hear(
+            .receive(
                 b"HTTP/1.1 200 OK",
                 started.as_bytes(),
                 &mut ledger,
@@ -395,7 +395,7 @@ mod tests {
             r#"{{"finished":{{"order_id":"{ID}","delivered":true,"already":false}},"next":{{"order_id":"{ID}"}}}}"#
         );
         barista
-            .hear(b"HTTP/1.1 200 OK", both.as_bytes(), &mut ledger, &mut out)
+            .receive(b"HTTP/1.1 200 OK", both.as_bytes(), &mut ledger, &mut out)
             .unwrap();
         assert!(memmem::find(&out, b"POST /finish/").is_some());
         assert!(memmem::find(&out, b"next").is_none());

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::crowd::{self, Crowd, Turns};
 use crate::endless::length;
 use crate::filling;
-use crate::lists::said_once;
+use crate::lists::exchange_once;
 use crate::peers::{Manner, Program, Programs, Server};
 use crate::senders::{self, Ids, Sender, Sent};
 
@@ -89,17 +89,17 @@ fn send_again(server: &Server, ids: Ids, first: u64, packages: u32) -> Result<()
     let step = (packages / SENT_AGAIN) | 1;
     let numbers = (first..first + packages).step_by(usize::try_from(step)?);
     for number in numbers.filter(|&number| !filling::is_dropped(number)) {
-        let heard = said_once(server.customers, senders::request(ids, number))?;
+        let received = exchange_once(server.customers, senders::request(ids, number))?;
         let known = Sent {
             id: ids.name(number).as_bytes(),
             delivered: true,
             duplicate: true,
             mismatch: false,
-        } == Sent::read(&heard)?;
+        } == Sent::read(&received)?;
         ensure!(
             known,
             "a package that was filled in is not known as it should be: {:?}",
-            String::from_utf8_lossy(&heard)
+            String::from_utf8_lossy(&received)
         );
     }
     Ok(())

@@ -62,7 +62,7 @@ impl Talk for Onlooker {
         out.extend_from_slice(self.words);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -110,7 +110,7 @@ pub(crate) fn begin(server: &Server) -> Result<()> {
 
 /// The list as it is now.
 pub(crate) fn fetch(server: &Server) -> Result<Vec<u8>> {
-    let list = said_once(server.staff, LIST.to_vec())?;
+    let list = exchange_once(server.staff, LIST.to_vec())?;
     ensure!(
         count(&list) == ONGOING,
         "{} deliveries are on the list, not {ONGOING}",
@@ -126,35 +126,35 @@ pub(crate) fn lay_out(server: &Server, list: &[u8]) -> Result<()> {
         format!("PUT /deliveries HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n")
             .into_bytes();
     words.extend_from_slice(list);
-    let shown = said_once(server.staff, words)?;
+    let shown = exchange_once(server.staff, words)?;
     ensure!(shown == list, "the no-op server shows another list");
     Ok(())
 }
 
 /// One request, and the body of its answer.
-pub(crate) fn said_once(address: SocketAddr, words: Vec<u8>) -> Result<Vec<u8>> {
-    said(address, words, 200)
+pub(crate) fn exchange_once(address: SocketAddr, words: Vec<u8>) -> Result<Vec<u8>> {
+    exchange(address, words, 200)
 }
 
 /// The same, with this status.
-pub(crate) fn said(address: SocketAddr, words: Vec<u8>, status: u16) -> Result<Vec<u8>> {
-    let heard = Rc::new(RefCell::new(Vec::new()));
+pub(crate) fn exchange(address: SocketAddr, words: Vec<u8>, status: u16) -> Result<Vec<u8>> {
+    let received = Rc::new(RefCell::new(Vec::new()));
     let mut client = Client::new(Framing::Http)?;
     let talk = Once {
         words,
         status,
-        heard: Rc::clone(&heard),
+        received: Rc::clone(&received),
     };
     client.connect(Ipv4Addr::LOCALHOST, address, Box::new(talk))?;
     client.run_while(PATIENCE, |ledger| !ledger.everybody_answered())?;
-    Ok(heard.take())
+    Ok(received.take())
 }
 
 /// Says one thing and keeps the answer.
 struct Once {
     words: Vec<u8>,
     status: u16,
-    heard: Rc<RefCell<Vec<u8>>>,
+    received: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Talk for Once {
@@ -163,7 +163,7 @@ impl Talk for Once {
         out.extend_from_slice(&self.words);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -171,7 +171,7 @@ impl Talk for Once {
         _: &mut Vec<u8>,
     ) -> Result<()> {
         ensure!(status(head)? == self.status, "the request was refused");
-        body.clone_into(&mut self.heard.borrow_mut());
+        body.clone_into(&mut self.received.borrow_mut());
         ledger.answer_alike();
         Ok(())
     }
@@ -187,8 +187,8 @@ impl Trickle {
     /// Begins at once.
     pub(crate) fn start(server: &Server) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (target, told) = (server.staff, Arc::clone(&stop));
-        let thread = thread::spawn(move || trickle(target, &told));
+        let (target, reported) = (server.staff, Arc::clone(&stop));
+        let thread = thread::spawn(move || trickle(target, &reported));
         Trickle { stop, thread }
     }
 
@@ -226,26 +226,26 @@ mod tests {
 
     const OK: &[u8] = b"HTTP/1.1 200 OK";
 
-    fn heard(onlooker: &mut Onlooker, head: &[u8], body: &[u8]) -> Result<()> {
-        onlooker.hear(head, body, &mut Ledger::new(), &mut Vec::new())
+    fn received(onlooker: &mut Onlooker, head: &[u8], body: &[u8]) -> Result<()> {
+        onlooker.receive(head, body, &mut Ledger::new(), &mut Vec::new())
     }
 
     #[test]
     fn what_never_changes_must_be_the_same_to_the_byte() {
         let mut onlooker = Onlooker::new(COUNTS, Change::Never);
-        assert!(heard(&mut onlooker, OK, b"").is_err());
-        assert!(heard(&mut onlooker, b"HTTP/1.1 304 Not Modified", b"x").is_err());
-        heard(&mut onlooker, OK, b"one").unwrap();
-        heard(&mut onlooker, OK, b"one").unwrap();
-        assert!(heard(&mut onlooker, OK, b"two").is_err());
+        assert!(received(&mut onlooker, OK, b"").is_err());
+        assert!(received(&mut onlooker, b"HTTP/1.1 304 Not Modified", b"x").is_err());
+        received(&mut onlooker, OK, b"one").unwrap();
+        received(&mut onlooker, OK, b"one").unwrap();
+        assert!(received(&mut onlooker, OK, b"two").is_err());
     }
 
     #[test]
     fn what_may_change_must_still_be_whole() {
         let mut onlooker = Onlooker::new(LIST, Change::MayCome);
         let list = |count| r#"{"delivery_id":"a"}"#.repeat(count).into_bytes();
-        heard(&mut onlooker, OK, &list(100)).unwrap();
-        heard(&mut onlooker, OK, &list(101)).unwrap();
-        assert!(heard(&mut onlooker, OK, &list(99)).is_err());
+        received(&mut onlooker, OK, &list(100)).unwrap();
+        received(&mut onlooker, OK, &list(101)).unwrap();
+        assert!(received(&mut onlooker, OK, &list(99)).is_err());
     }
 }

@@ -70,7 +70,7 @@ impl Talk for Requester {
         self.request(ledger, out);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -107,7 +107,7 @@ impl Talk for Worker {
         line(out, "PING");
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -189,13 +189,13 @@ mod tests {
 
     #[test]
     fn a_complaint_of_the_server_ends_the_measurement() {
-        let heard = Requester::new(1).hear(
+        let received = Requester::new(1).receive(
             b"-ERR 'Slow Consumer'\r\n",
             b"",
             &mut Ledger::new(),
             &mut Vec::new(),
         );
-        assert!(heard.is_err());
+        assert!(received.is_err());
     }
 
     #[test]
@@ -209,12 +209,12 @@ mod tests {
         out.clear();
         let request = b"MSG americano 1 _INBOX.7 16\r\n";
         Worker::new()
-            .hear(request, b"0000000700000001", &mut ledger, &mut out)
+            .receive(request, b"0000000700000001", &mut ledger, &mut out)
             .unwrap();
         assert_eq!(out, b"PUB _INBOX.7 16\r\n0000000700000001\r\n");
 
         requester
-            .hear(
+            .receive(
                 b"MSG _INBOX.7 1 16\r\n",
                 b"0000000700000001",
                 &mut ledger,
@@ -231,7 +231,7 @@ mod tests {
         let mut worker = Worker::new();
         let mut out = Vec::new();
         worker
-            .hear(
+            .receive(
                 b"MSG americano 1 _INBOX.7 16\r\n",
                 b"0000000700000001",
                 &mut ledger,

@@ -153,14 +153,14 @@ impl Programs {
     /// is said, else where temporary files are.
     pub(crate) fn locate(server: Option<PathBuf>, data: Option<PathBuf>) -> Result<Self> {
         let own = env::current_exe().context("where this program is")?;
-        let beside = |name: &str| own.with_file_name(name);
+        let sibling = |name: &str| own.with_file_name(name);
         // The directory of the whole build; this program lies one level below it.
         let target = own.ancestors().nth(2).context("where the build is")?;
         Ok(Programs {
-            odyssey: server.unwrap_or_else(|| beside("odyssey")),
-            bare: beside("bare"),
-            noop: beside("noop"),
-            planner: beside("planner"),
+            odyssey: server.unwrap_or_else(|| sibling("odyssey")),
+            bare: sibling("bare"),
+            noop: sibling("noop"),
+            planner: sibling("planner"),
             python: target.join(PYTHON),
             data: data.unwrap_or_else(env::temp_dir),
         })
@@ -192,10 +192,10 @@ impl Programs {
             Program::Python => command.args(["-c", PYTHON_VERSIONS]),
             _ => command.arg("--version"),
         };
-        let said = command.output().context("asking for a version")?;
-        let said = String::from_utf8_lossy(&said.stdout);
+        let stdout = command.output().context("asking for a version")?;
+        let stdout = String::from_utf8_lossy(&stdout.stdout);
         if program == Program::Python {
-            return Ok(format!("Python {}", said.trim()));
+            return Ok(format!("Python {}", stdout.trim()));
         }
         let name = match program {
             Program::Odyssey => "odyssey",
@@ -209,7 +209,7 @@ impl Programs {
         };
         Ok(format!(
             "{name} {}",
-            version_in(&said).unwrap_or("(version unknown)")
+            version_in(&stdout).unwrap_or("(version unknown)")
         ))
     }
 
@@ -220,7 +220,7 @@ impl Programs {
 
     /// What a program that is no server says until it ends. Nothing if it takes longer than `limit`: then it is stopped.
     /// It must not say more than a pipe holds.
-    pub(crate) fn said(&self, mut command: Command, limit: Duration) -> Result<Option<String>> {
+    pub(crate) fn stdout(&self, mut command: Command, limit: Duration) -> Result<Option<String>> {
         let mut child = command
             .current_dir(&self.data)
             .stdin(Stdio::null())
@@ -240,10 +240,10 @@ impl Programs {
             sleep(Duration::from_millis(20));
         };
         ensure!(status.success(), "{command:?} ended with {status}");
-        let mut said = String::new();
+        let mut stdout = String::new();
         let mut output = child.stdout.take().context("a program's output")?;
-        output.read_to_string(&mut said)?;
-        Ok(Some(said))
+        output.read_to_string(&mut stdout)?;
+        Ok(Some(stdout))
     }
 
     /// Starts a program and waits until it accepts connections.
@@ -367,8 +367,8 @@ fn instruct(
 }
 
 /// The first word in what a program says of its version that has a digit in it.
-fn version_in(said: &str) -> Option<&str> {
-    let mut words = said.split_ascii_whitespace();
+fn version_in(stdout: &str) -> Option<&str> {
+    let mut words = stdout.split_ascii_whitespace();
     let word = words.find(|word| word.contains(|char: char| char.is_ascii_digit()))?;
     Some(word.trim_start_matches("v=").trim_start_matches('v'))
 }

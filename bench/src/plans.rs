@@ -34,7 +34,7 @@ const NOT_FASTER: f64 = 3.0;
 
 /// What one program says it did.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct Reported {
     /// Packages that its plan carries.
     pub(crate) carried: u32,
     /// From a manifest that is read to the result.
@@ -45,7 +45,7 @@ pub(crate) struct Told {
     pub(crate) peak_bytes: f64,
 }
 
-impl Told {
+impl Reported {
     /// How much more memory it took than there was when the manifest had been read.
     pub(crate) fn growth_bytes(self) -> f64 {
         self.peak_bytes - self.resident_bytes
@@ -56,7 +56,7 @@ impl Told {
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Solved {
     #[serde(flatten)]
-    pub(crate) told: Told,
+    pub(crate) reported: Reported,
     /// The part of its time in which the graph was built.
     pub(crate) graph_seconds: f64,
     /// Edges of the graph.
@@ -89,33 +89,33 @@ impl Instance {
     }
 
     /// Has the measured server's planner plan the day.
-    pub(crate) fn plan(&self, programs: &Programs) -> Result<Told> {
+    pub(crate) fn plan(&self, programs: &Programs) -> Result<Reported> {
         let mut command = programs.command(Program::Planner)?;
         command.arg(self.file()).arg(self.cap.to_string());
-        let said = programs.said(command, PATIENCE)?;
-        let said = said.context("the planner does not end")?;
-        serde_json::from_str(&said).context("what the planner said")
+        let stdout = programs.stdout(command, PATIENCE)?;
+        let stdout = stdout.context("the planner does not end")?;
+        serde_json::from_str(&stdout).context("what the planner said")
     }
 
     /// Has the solver solve the day.
     pub(crate) fn solve(&self, programs: &Programs) -> Result<Solved> {
-        let said = programs.said(self.solver(programs, METHOD)?, PATIENCE)?;
-        let said = said.context("the solver does not end")?;
-        serde_json::from_str(&said).context("what the solver said")
+        let stdout = programs.stdout(self.solver(programs, METHOD)?, PATIENCE)?;
+        let stdout = stdout.context("the solver does not end")?;
+        serde_json::from_str(&stdout).context("what the solver said")
     }
 
     /// Makes sure that the solver's other method is not the faster one, and says how long it was waited for.
     pub(crate) fn try_other_method(
         &self,
         programs: &Programs,
-        compared: &Told,
+        compared: &Reported,
     ) -> Result<Duration> {
         let limit =
             Duration::from_secs_f64(compared.seconds * NOT_FASTER).max(Duration::from_secs(5));
-        if let Some(said) = programs.said(self.solver(programs, OTHER_METHOD)?, limit)? {
-            let other: Solved = serde_json::from_str(&said).context("what the solver said")?;
+        if let Some(stdout) = programs.stdout(self.solver(programs, OTHER_METHOD)?, limit)? {
+            let other: Solved = serde_json::from_str(&stdout).context("what the solver said")?;
             ensure!(
-                other.told.seconds >= compared.seconds,
+                other.reported.seconds >= compared.seconds,
                 "scipy's {OTHER_METHOD} is faster than its {METHOD} here; compare with that one"
             );
         }
@@ -131,15 +131,15 @@ impl Instance {
 }
 
 /// Plans and solves a day that is known. Fails unless everything is as it is known to be.
-pub(crate) fn check(programs: &Programs, known: &Known) -> Result<(Told, Solved)> {
+pub(crate) fn check(programs: &Programs, known: &Known) -> Result<(Reported, Solved)> {
     let instance = Instance::new(programs, known.manifest, CAP)?;
     let (planned, solved) = (instance.plan(programs)?, instance.solve(programs)?);
     ensure!(
-        planned.carried == solved.told.carried && planned.carried == known.best,
+        planned.carried == solved.reported.carried && planned.carried == known.best,
         "{}: the plan carries {} packages, scipy's maximum flow {}, and {} are known to be the most",
         known.name,
         planned.carried,
-        solved.told.carried,
+        solved.reported.carried,
         known.best
     );
     ensure!(
@@ -153,7 +153,7 @@ pub(crate) fn check(programs: &Programs, known: &Known) -> Result<(Told, Solved)
 }
 
 /// The same for all days that are known.
-pub(crate) fn check_all(programs: &Programs) -> Result<Vec<(&'static Known, Told, Solved)>> {
+pub(crate) fn check_all(programs: &Programs) -> Result<Vec<(&'static Known, Reported, Solved)>> {
     DAYS.iter()
         .map(|known| check(programs, known).map(|(planned, solved)| (known, planned, solved)))
         .collect()

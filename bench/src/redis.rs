@@ -94,7 +94,7 @@ impl Talk for Recorder {
         self.add(ledger, out);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -161,7 +161,7 @@ mod tests {
 
         out.clear();
         recorder
-            .hear(b"$4\r\n", b"17-0", &mut ledger, &mut out)
+            .receive(b"$4\r\n", b"17-0", &mut ledger, &mut out)
             .unwrap();
         assert!(memmem::find(&out, b"TAKEN_OFF").is_some());
         assert!(memmem::find(&out, b"mission:7:1\r\n").is_some());
@@ -176,8 +176,8 @@ mod tests {
             (b"$2\r\n", b"no"),
             (b"$2\r\n", b"1-"),
         ] {
-            let heard = Recorder::new(1).hear(head, body, &mut ledger, &mut Vec::new());
-            assert!(heard.is_err());
+            let received = Recorder::new(1).receive(head, body, &mut ledger, &mut Vec::new());
+            assert!(received.is_err());
         }
     }
 }

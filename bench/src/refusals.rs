@@ -40,7 +40,7 @@ impl Talk for Flooder {
         out.extend_from_slice(ORDER_ASYNC);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -66,7 +66,7 @@ impl Talk for Outcast {
         out.extend_from_slice(self.0);
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -96,27 +96,32 @@ mod tests {
 
     const REFUSED: &[u8] = b"HTTP/1.1 429 Too Many Requests";
 
-    fn said(ledger: &mut Ledger, talk: &mut dyn Talk, head: &[u8], body: &[u8]) -> Result<Vec<u8>> {
+    fn received(
+        ledger: &mut Ledger,
+        talk: &mut dyn Talk,
+        head: &[u8],
+        body: &[u8],
+    ) -> Result<Vec<u8>> {
         let mut out = Vec::new();
-        talk.hear(head, body, ledger, &mut out).map(|()| out)
+        talk.receive(head, body, ledger, &mut out).map(|()| out)
     }
 
     #[test]
     fn a_flooder_goes_on_until_it_is_cut_off() {
         let mut ledger = Ledger::new();
         Flooder.open(&mut ledger, &mut Vec::new());
-        let accepted = said(&mut ledger, &mut Flooder, b"HTTP/1.1 202 Accepted", b"{}");
+        let accepted = received(&mut ledger, &mut Flooder, b"HTTP/1.1 202 Accepted", b"{}");
         assert_eq!(accepted.unwrap(), ORDER_ASYNC);
-        let refused = said(&mut ledger, &mut Flooder, REFUSED, b"{}");
+        let refused = received(&mut ledger, &mut Flooder, REFUSED, b"{}");
         assert_eq!(refused.unwrap(), ORDER_ASYNC);
         assert!(!ledger.everybody_answered());
         assert_eq!(
-            said(&mut ledger, &mut Flooder, REFUSED, CUT_OFF).unwrap(),
+            received(&mut ledger, &mut Flooder, REFUSED, CUT_OFF).unwrap(),
             b""
         );
         assert!(ledger.everybody_answered());
         assert!(
-            said(
+            received(
                 &mut ledger,
                 &mut Flooder,
                 b"HTTP/1.1 503 Service Unavailable",
@@ -133,10 +138,10 @@ mod tests {
         let mut outcast = Outcast(ORDER);
         outcast.open(&mut ledger, &mut Vec::new());
         assert_eq!(
-            said(&mut ledger, &mut outcast, REFUSED, CUT_OFF).unwrap(),
+            received(&mut ledger, &mut outcast, REFUSED, CUT_OFF).unwrap(),
             ORDER
         );
-        assert!(said(&mut ledger, &mut outcast, REFUSED, b"{}").is_err());
-        assert!(said(&mut ledger, &mut outcast, b"HTTP/1.1 200 OK", CUT_OFF).is_err());
+        assert!(received(&mut ledger, &mut outcast, REFUSED, b"{}").is_err());
+        assert!(received(&mut ledger, &mut outcast, b"HTTP/1.1 200 OK", CUT_OFF).is_err());
     }
 }

@@ -373,7 +373,7 @@ pub(crate) fn pages(programs: &Programs, extent: &Extent) -> Result<Section> {
     let page = list.explain(lists::fetch(list))?;
     noop.explain(lists::lay_out(noop, &page))?;
     let (series, note) = speeds_of(&servers, extent, SUBJECTS)?;
-    let [list, counts, few, many, meanwhile] = rates_of(SUBJECTS, &series);
+    let [list, counts, few, many, concurrent] = rates_of(SUBJECTS, &series);
     let row = |measure: &str, ours: &[f64], peer: &[f64], target| {
         Row::compared(measure, Unit::PerSecond, ours, peer, target)
     };
@@ -395,7 +395,7 @@ pub(crate) fn pages(programs: &Programs, extent: &Extent) -> Result<Section> {
             row("the same, to a no-op of as many bytes", &list, &many, None),
             row(
                 "10. GET /deliveries at 100 events/s, to without",
-                &meanwhile,
+                &concurrent,
                 &list,
                 None,
             ),
@@ -479,7 +479,7 @@ pub(crate) fn optimum(programs: &Programs) -> Result<Section> {
             ),
             Unit::Packages,
             &[f64::from(planned.carried)],
-            &[f64::from(solved.told.carried)],
+            &[f64::from(solved.reported.carried)],
             Some(Target::AtLeast(1.0)),
         )
     });
@@ -504,10 +504,10 @@ pub(crate) fn plan(programs: &Programs, extent: &Extent) -> Result<Section> {
     for round in 1..=extent.rounds {
         let (planned, solved) = (instance.plan(programs)?, instance.solve(programs)?);
         ensure!(
-            planned.carried == solved.told.carried,
+            planned.carried == solved.reported.carried,
             "the plan carries {} packages, and scipy's maximum flow {}",
             planned.carried,
-            solved.told.carried
+            solved.reported.carried
         );
         report_line(
             (round, extent.rounds),
@@ -516,49 +516,49 @@ pub(crate) fn plan(programs: &Programs, extent: &Extent) -> Result<Section> {
                 planned.carried,
                 Unit::Milliseconds.show(planned.seconds * 1e9),
                 Unit::Megabytes.show(planned.peak_bytes),
-                Unit::Milliseconds.show(solved.told.seconds * 1e9),
-                Unit::Megabytes.show(solved.told.peak_bytes)
+                Unit::Milliseconds.show(solved.reported.seconds * 1e9),
+                Unit::Megabytes.show(solved.reported.peak_bytes)
             ),
         )?;
         ours.push(planned);
         peer.push(solved);
     }
     let last = peer[peer.len() - 1];
-    let limit = instance.try_other_method(programs, &last.told)?;
-    let row = |measure: &str, unit, figure: fn(plans::Told) -> f64, target| {
-        let ours: Series = ours.iter().map(|&told| figure(told)).collect();
-        let peer: Series = peer.iter().map(|solved| figure(solved.told)).collect();
+    let limit = instance.try_other_method(programs, &last.reported)?;
+    let row = |measure: &str, unit, figure: fn(plans::Reported) -> f64, target| {
+        let ours: Series = ours.iter().map(|&reported| figure(reported)).collect();
+        let peer: Series = peer.iter().map(|solved| figure(solved.reported)).collect();
         Row::compared(measure, unit, &ours, &peer, target)
     };
     let graph: Series = peer
         .iter()
-        .map(|solved| solved.graph_seconds / solved.told.seconds)
+        .map(|solved| solved.graph_seconds / solved.reported.seconds)
         .collect();
     Ok(Section {
         rows: vec![
             row(
                 "14. plan of 1,000 drivers and 100,000 packages, to scipy's maximum flow",
                 Unit::Milliseconds,
-                |told| told.seconds * 1e9,
+                |reported| reported.seconds * 1e9,
                 Some(Target::AtMost(0.1)),
             ),
             row(
                 "14. peak memory of the process, to the same",
                 Unit::Megabytes,
-                |told| told.peak_bytes,
+                |reported| reported.peak_bytes,
                 Some(Target::AtMost(0.2)),
             ),
             row(
                 "the same beyond what is resident once the manifest is read",
                 Unit::Megabytes,
-                plans::Told::growth_bytes,
+                plans::Reported::growth_bytes,
                 None,
             ),
         ],
         note: Some(format!(
             "14: both carry {} of {} packages, first fit {}. The explicit graph has {} edges; building it took {:.0} % of scipy's \
              time. Its other method was not faster (it was given {:.0} s).",
-            grouped(f64::from(last.told.carried)),
+            grouped(f64::from(last.reported.carried)),
             grouped(f64::from(plans::PACKAGES)),
             grouped(f64::from(last.greedy)),
             grouped(f64::from(last.edges)),
@@ -623,9 +623,9 @@ pub(crate) fn couriers(programs: &Programs, extent: &Extent) -> Result<Section> 
     let (series, note) = speeds_of(&servers, extent, SUBJECTS)?;
     for (subject, server) in SUBJECTS.into_iter().zip(&servers) {
         if subject.program() == Program::Odyssey
-            && let Some(telling) = subject.telling()
+            && let Some(publishing) = subject.publishing()
         {
-            server.explain(couriers::check(server, telling))?;
+            server.explain(couriers::check(server, publishing))?;
         }
     }
     let [one, noop, random, many] = rates_of(SUBJECTS, &series);

@@ -167,7 +167,7 @@ impl Talk for Sender {
         out.extend_from_slice(&request(self.ids, number));
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -268,12 +268,14 @@ mod tests {
             (CREATED, answer(&id, r#""status":"delivered""#)),
             (CREATED, b"{}".to_vec()),
         ] {
-            let heard = sender.hear(head, &body, &mut ledger, &mut Vec::new());
-            assert!(heard.is_err(), "{}", String::from_utf8_lossy(&body));
+            let received = sender.receive(head, &body, &mut ledger, &mut Vec::new());
+            assert!(received.is_err(), "{}", String::from_utf8_lossy(&body));
         }
         let right = answer(&id, first);
         let mut out = Vec::new();
-        sender.hear(CREATED, &right, &mut ledger, &mut out).unwrap();
+        sender
+            .receive(CREATED, &right, &mut ledger, &mut out)
+            .unwrap();
         // The books are closed: nothing further is sent.
         assert!(out.is_empty() && ledger.everybody_answered());
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use crate::client::{Crew, Side, Talk, Visit};
-use crate::couriers::{self, Teller, Telling, Town};
+use crate::couriers::{self, Publisher, Publishing, Town};
 use crate::drones::{Drone, Rhythm, Sequences};
 use crate::framing::Framing;
 use crate::http::{Barista, Customer, Guest, Habit, ORDER, ORDER_ONCE, Releaser};
@@ -128,9 +128,9 @@ impl Subject {
         match self {
             Subject::Refused | Subject::RefusedOnce => refusals::be_cut_off(server),
             Subject::List | Subject::ListMeanwhile | Subject::Counts => lists::begin(server),
-            _ => match self.telling() {
-                Some(telling) if telling != Telling::ToNobody => {
-                    couriers::prepare(server, telling, Town::All)
+            _ => match self.publishing() {
+                Some(publishing) if publishing != Publishing::ToNobody => {
+                    couriers::prepare(server, publishing, Town::All)
                 }
                 _ => Ok(()),
             },
@@ -202,12 +202,12 @@ impl Subject {
     }
 
     /// How orders for couriers are reported, for the subjects that report any.
-    pub(crate) fn telling(self) -> Option<Telling> {
+    pub(crate) fn publishing(self) -> Option<Publishing> {
         Some(match self {
-            Subject::Orders => Telling::Single,
-            Subject::OrdersRandom => Telling::SingleRandom,
-            Subject::OrdersListed => Telling::Listed,
-            Subject::OrdersNoop => Telling::ToNobody,
+            Subject::Orders => Publishing::Single,
+            Subject::OrdersRandom => Publishing::SingleRandom,
+            Subject::OrdersListed => Publishing::Listed,
+            Subject::OrdersNoop => Publishing::ToNobody,
             _ => return None,
         })
     }
@@ -220,9 +220,9 @@ impl Subject {
         if let Some(senders) = self.at_the_package_desk(count) {
             return Some((Framing::Http, (server.customers, senders)));
         }
-        let telling = self.telling()?;
-        let tellers = each(count, |_| Teller::new(telling, Town::All));
-        Some((Framing::Http, (server.staff, tellers)))
+        let publishing = self.publishing()?;
+        let publishers = each(count, |_| Publisher::new(publishing, Town::All));
+        Some((Framing::Http, (server.staff, publishers)))
     }
 
     /// The parties.

@@ -142,8 +142,9 @@ impl Item {
         let mut attributes = sent.filter(|(name, _)| *name != "package_id");
         let different = attributes.find(|(name, value)| {
             // The server may return an integer as a fraction.
-            let told = self.rest.get(*name).unwrap_or(&Value::Null);
-            told != *value && (told.as_f64().is_none() || told.as_f64() != value.as_f64())
+            let reported = self.rest.get(*name).unwrap_or(&Value::Null);
+            reported != *value
+                && (reported.as_f64().is_none() || reported.as_f64() != value.as_f64())
         });
         different.map(|(name, _)| name.clone())
     }
@@ -366,10 +367,10 @@ pub(crate) mod tests {
     #[test]
     fn a_record_tells_of_the_package_as_the_manifest_did() {
         let package = package("p1");
-        let mut told = item("d1", &package, Status::Assigned);
-        assert_eq!(told.difference(&package), None);
-        told.rest["weight_kg"] = json!(10);
-        assert_eq!(told.difference(&package), None);
+        let mut reported = item("d1", &package, Status::Assigned);
+        assert_eq!(reported.difference(&package), None);
+        reported.rest["weight_kg"] = json!(10);
+        assert_eq!(reported.difference(&package), None);
         for (name, wrong) in [
             ("weight_kg", json!(9.99)),
             ("is_express", json!(false)),
@@ -377,7 +378,7 @@ pub(crate) mod tests {
             ("hazmat_class", json!(1)),
             ("volume_m3", Value::Null),
         ] {
-            let mut other = told.clone();
+            let mut other = reported.clone();
             other.rest[name] = wrong;
             assert_eq!(other.difference(&package).as_deref(), Some(name));
         }

@@ -133,12 +133,12 @@ pub(crate) struct Page {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Shown {
     #[serde(flatten)]
-    pub(crate) said: Courier,
+    pub(crate) latest: Courier,
     pub(crate) count: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct Everybody {
+struct Couriers {
     couriers: Vec<Shown>,
 }
 
@@ -180,7 +180,7 @@ impl Link {
     }
 
     /// `POST /events` with this body, until it is acknowledged or there is no hope.
-    pub(crate) async fn tell(
+    pub(crate) async fn post(
         &mut self,
         body: String,
         resender: &mut Resender,
@@ -214,7 +214,7 @@ impl Link {
 
     /// `GET /couriers`, once.
     pub(crate) async fn couriers(&mut self) -> Result<Vec<Shown>, Failure> {
-        let Everybody { couriers } = self.get("/couriers").await?;
+        let Couriers { couriers } = self.get("/couriers").await?;
         Ok(couriers)
     }
 

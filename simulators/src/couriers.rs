@@ -4,10 +4,10 @@ mod checks;
 mod ledger;
 mod model;
 mod plan;
+mod publishing;
 mod sns;
 mod state;
 mod summary;
-mod telling;
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ pub(crate) use self::summary::Summary;
 use self::{
     model::Join,
     plan::{Extent, Phase},
+    publishing::Office,
     sns::Topic,
     state::State,
-    telling::Office,
 };
 use crate::{
     courier_desk::Link,
@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     events: Events,
     #[command(flatten)]
-    telling: Telling,
+    publishing: Publishing,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -81,7 +81,7 @@ struct Events {
 /// How the events are sent.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Telling")]
-struct Telling {
+struct Publishing {
     /// Connections at once, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
@@ -100,22 +100,22 @@ struct Telling {
 impl Options {
     /// All events of the run, of orders and couriers with new ids.
     fn draw(&self) -> [Phase; 2] {
-        let (events, telling) = (&self.events, &self.telling);
+        let (events, publishing) = (&self.events, &self.publishing);
         let extent = Extent {
             orders: events.orders,
             couriers: events.couriers,
             changes: events.changes,
-            connections: usize::try_from(telling.connections).unwrap_or(1),
+            connections: usize::try_from(publishing.connections).unwrap_or(1),
             duplicates: events.duplicates,
         };
-        plan::draw(extent, telling.seed, fastrand::u64(..))
+        plan::draw(extent, publishing.seed, fastrand::u64(..))
     }
 }
 
 pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let telling = &options.telling;
+    let publishing = &options.publishing;
     let shop = options.door.staff_address.clone();
-    let topic = match telling.topic_arn.clone() {
+    let topic = match publishing.topic_arn.clone() {
         Some(arn) => Some(Topic::connect(arn).await?),
         None => None,
     };
@@ -134,20 +134,20 @@ pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result
     let office = Office {
         shop,
         topic,
-        patience: telling.patience,
+        patience: publishing.patience,
         progress,
         closing: closing.clone(),
     };
     let ledger = office.work(phases).await;
     let elapsed = begun.elapsed();
     drop(shown);
-    let patience = patience_at_the_end(telling.patience, &closing);
+    let patience = patience_at_the_end(publishing.patience, &closing);
     let join = options.events.join;
     let state = Box::pin(State::ask(&mut link, &ledger, join, patience)).await;
     let checks = checks::all(&ledger, &state);
     let pace = Pace {
         speed: Speed::REAL_TIME,
-        seed: telling.seed,
+        seed: publishing.seed,
     };
     let mut report = Report::new("couriers", &pace, elapsed);
     report.add_couriers(Summary::of(&ledger, checks, elapsed));

@@ -130,9 +130,9 @@ impl Lists {
             };
             return Ok(draw::manifest(size, self.seed));
         };
-        let told = || format!("cannot read {}", file.display());
-        let text = fs::read(file).with_context(told)?;
-        let manifest: Manifest = serde_json::from_slice(&text).with_context(told)?;
+        let reported = || format!("cannot read {}", file.display());
+        let text = fs::read(file).with_context(reported)?;
+        let manifest: Manifest = serde_json::from_slice(&text).with_context(reported)?;
         if manifest.drivers.is_empty() {
             bail!("{} has no drivers", file.display());
         }
@@ -261,8 +261,8 @@ async fn put(
     book.date = date;
     let asked = insist(playing.patience, async || link.manifest(Some(date)).await);
     let fault = match asked.await {
-        Ok(Some(told)) if told.date == date => roster.compare(&told.manifest).err(),
-        Ok(Some(told)) => Some(format!("that of {} was told", told.date)),
+        Ok(Some(reported)) if reported.date == date => roster.compare(&reported.manifest).err(),
+        Ok(Some(reported)) => Some(format!("that of {} was told", reported.date)),
         Ok(None) => Some("it is not known".to_owned()),
         Err(failure) => Some(failure.to_string()),
     };

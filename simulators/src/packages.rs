@@ -320,12 +320,12 @@ pub(crate) struct Preferences {
 
 /// `GET /packages/{package_id}`, as it is.
 #[derive(Debug)]
-pub(crate) struct Kept(pub(crate) Value);
+pub(crate) struct Stored(pub(crate) Value);
 
 /// What a server may keep to itself.
-const UNTOLD: [&str; 2] = ["sender_id", "recipient_id"];
+const PRIVATE: [&str; 2] = ["sender_id", "recipient_id"];
 
-impl Kept {
+impl Stored {
     /// What of it is not as it was sent, or not as it was answered. A server need not tell who sent it to whom and when.
     pub(crate) fn difference(&self, package: &Package, fate: Fate) -> Option<&'static str> {
         let Self(body) = self;
@@ -338,7 +338,7 @@ impl Kept {
         ];
         let wrong = fields
             .into_iter()
-            .filter(|(field, _)| !(UNTOLD.contains(field) && body[*field].is_null()))
+            .filter(|(field, _)| !(PRIVATE.contains(field) && body[*field].is_null()))
             .find(|(field, sent)| body[*field] != sent.as_str());
         match wrong {
             Some((field, _)) => Some(field),
@@ -413,9 +413,9 @@ impl Link {
     }
 
     /// `GET /packages/{package_id}`, once. None for a package that the server does not know.
-    pub(crate) async fn package(&mut self, package_id: &str) -> Result<Option<Kept>, Failure> {
+    pub(crate) async fn package(&mut self, package_id: &str) -> Result<Option<Stored>, Failure> {
         match self.get(&format!("/packages/{package_id}")).await {
-            Ok(body) => Ok(Some(Kept(body))),
+            Ok(body) => Ok(Some(Stored(body))),
             Err(Failure::Status(StatusCode::NOT_FOUND)) => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -533,20 +533,20 @@ pub(crate) mod tests {
     #[test]
     fn a_package_must_be_kept_as_it_was_sent() {
         let package = package(PackageType::Marketing);
-        let mut kept = Kept(package.json());
+        let mut kept = Stored(package.json());
         kept.0["sender_id"] = json!("17");
         kept.0["status"] = json!("dropped");
         assert_eq!(kept.difference(&package, Fate::Dropped), None);
         assert_eq!(kept.difference(&package, Fate::Delivered), Some("status"));
         for field in ["sender_id", "recipient_id", "package_type", "timestamp"] {
-            let mut other = Kept(kept.0.clone());
+            let mut other = Stored(kept.0.clone());
             other.0[field] = json!("other");
             assert_eq!(other.difference(&package, Fate::Dropped), Some(field));
         }
-        let told = json!({"package_id": package.package_id, "package_type": "marketing", "status": "dropped"});
-        assert_eq!(Kept(told).difference(&package, Fate::Dropped), None);
+        let reported = json!({"package_id": package.package_id, "package_type": "marketing", "status": "dropped"});
+        assert_eq!(Stored(reported).difference(&package, Fate::Dropped), None);
         let silent = json!({"package_id": package.package_id, "status": "dropped"});
-        let difference = Kept(silent).difference(&package, Fate::Dropped);
+        let difference = Stored(silent).difference(&package, Fate::Dropped);
         assert_eq!(difference, Some("package_type"));
     }
 }

@@ -232,7 +232,7 @@ async fn compare_preferences(link: &mut Link, ledger: &Ledger, patience: Duratio
     for (id, preference) in ledger.compared_recipients() {
         let asked = insist(patience, async || link.preferences(id).await);
         match asked.await {
-            Ok(told) => compared.add_recipient(id, *preference, &told),
+            Ok(reported) => compared.add_recipient(id, *preference, &reported),
             Err(failure) => {
                 compared.broken_off = Some(failure.to_string());
                 break;

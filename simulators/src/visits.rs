@@ -342,8 +342,8 @@ pub(crate) mod tests {
         let summary = Summary::of(&[visit(5, Outcome::Unanswered)], 1, speed(1));
         assert!(summary.waits.is_none());
         assert!(summary.served_per_s.measured.abs() < f64::EPSILON);
-        let nobody = Summary::of(&[], 0, speed(1));
-        assert!(nobody.all_served());
+        let unserved = Summary::of(&[], 0, speed(1));
+        assert!(unserved.all_served());
     }
 
     #[test]

@@ -85,7 +85,7 @@ struct NewEvent {
 
 /// The answer to it.
 #[derive(Serialize)]
-struct Kept {
+struct Stored {
     delivery_id: String,
     sequence: u32,
     #[serde(rename = "type")]
@@ -139,7 +139,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         [
             routes!(record_event),
             routes!(send_package),
-            routes!(tell_of_order),
+            routes!(order_event),
             routes!(list_ongoing, lay_out),
             routes!(get_counts),
         ]
@@ -185,13 +185,16 @@ async fn record_event(
 ) -> Result<Response, Problem> {
     let event: NewEvent =
         serde_json::from_value(event).map_err(|_| Problem::unreadable("This is no event."))?;
-    let kept = Kept {
+    let stored = Stored {
         delivery_id,
         sequence: 1,
         event_type: event.event_type,
         received_at: Timestamp::now(),
     };
-    let location = format!("/deliveries/{}/events/{}", kept.delivery_id, kept.sequence);
+    let location = format!(
+        "/deliveries/{}/events/{}",
+        stored.delivery_id, stored.sequence
+    );
     let location = HeaderValue::try_from(location)
         .map_err(|_| Problem::unreadable("This is no delivery's id."))?;
     let no_store = HeaderValue::from_static("no-store");
@@ -199,7 +202,7 @@ async fn record_event(
         (header::CACHE_CONTROL, no_store),
         (header::LOCATION, location),
     ];
-    Ok((StatusCode::CREATED, headers, axum::Json(kept)).into_response())
+    Ok((StatusCode::CREATED, headers, axum::Json(stored)).into_response())
 }
 
 /// Reads a package and answers as if it had been delivered
@@ -228,7 +231,7 @@ async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
 
 /// Reads an order and answers as if a courier had been given it
 #[utoipa::path(post, path = "/events", request_body = String, responses((status = 202)))]
-async fn tell_of_order(AnyJson(event): AnyJson) -> Result<Response, Problem> {
+async fn order_event(AnyJson(event): AnyJson) -> Result<Response, Problem> {
     let id = event.get("orderId").and_then(serde_json::Value::as_str);
     id.ok_or_else(|| Problem::unreadable("This is no order."))?;
     let mut response = no_store(&[Assigned {

@@ -42,17 +42,17 @@ fn of_state(ledger: &Ledger, state: &State) -> [Check; 10] {
     let Log {
         events,
         faults,
-        meanwhile,
+        concurrent,
         ..
     } = &state.log;
     let (orders, couriers) = (count(state.courier_of.len()), count(state.orders_of.len()));
-    let quiet = match meanwhile {
+    let quiet = match concurrent {
         0 => "nobody did".to_owned(),
         times => format!("{times} events: what the shop showed cannot be judged"),
     };
     let shown = count(state.couriers.len());
     [
-        Check::new("nobody told anything meanwhile", *meanwhile == 0, quiet),
+        Check::new("nobody told anything meanwhile", *concurrent == 0, quiet),
         Check::without("the log comes to the same again", faults, *events),
         Check::without(
             "what was told is in the log",
@@ -70,7 +70,7 @@ fn of_state(ledger: &Ledger, state: &State) -> [Check; 10] {
         Check::without("nobody idle beside the parked", &idle(state), 4),
         Check::without(
             "couriers as said last",
-            &said_last(ledger, state),
+            &latest_of(ledger, state),
             count(ledger.couriers.len()),
         ),
         Check::without(
@@ -186,7 +186,7 @@ fn counts(state: &State) -> Faults {
         let known = state.log.model.couriers.get(courier);
         let expected = known.map(|known| known.began_with + count(orders.len()));
         let mut shown = state.couriers.iter();
-        let shown = shown.find(|shown| shown.said.id == *courier);
+        let shown = shown.find(|shown| shown.latest.id == *courier);
         let shown = shown.map(|shown| shown.count);
         // What was said of a courier may never have been heard; then there is nothing to count.
         if shown != expected || (known.is_none() && !orders.is_empty()) {
@@ -200,9 +200,9 @@ fn counts(state: &State) -> Faults {
 fn idle(state: &State) -> Faults {
     let mut faults = Faults::default();
     for zone in Zone::ALL {
-        let mut couriers = state.couriers.iter().map(|shown| &shown.said);
+        let mut couriers = state.couriers.iter().map(|shown| &shown.latest);
         let mut orders = state.parked.orders.iter();
-        let courier = couriers.find(|said| said.zone == zone && said.is_available);
+        let courier = couriers.find(|latest| latest.zone == zone && latest.is_available);
         let order = orders.find(|order| order.zone == zone);
         if let (Some(courier), Some(order)) = (courier, order) {
             faults.note(|| format!("{zone:?}: {} waits beside {}", order.id, courier.id));
@@ -212,13 +212,13 @@ fn idle(state: &State) -> Faults {
 }
 
 /// Name, zone and availability are those that were said last.
-fn said_last(ledger: &Ledger, state: &State) -> Faults {
+fn latest_of(ledger: &Ledger, state: &State) -> Faults {
     let mut faults = Faults::default();
     for (id, known) in ledger.couriers.iter().filter(|(_, known)| known.is_certain) {
-        let mut shown = state.couriers.iter().map(|shown| &shown.said);
+        let mut shown = state.couriers.iter().map(|shown| &shown.latest);
         let shown = shown.find(|shown| shown.id == *id);
-        if shown != Some(&known.said) {
-            faults.note(|| format!("{shown:?}, not {:?}", known.said));
+        if shown != Some(&known.latest) {
+            faults.note(|| format!("{shown:?}, not {:?}", known.latest));
         }
     }
     faults
@@ -228,15 +228,20 @@ fn said_last(ledger: &Ledger, state: &State) -> Faults {
 fn as_logged(state: &State) -> Faults {
     let mut faults = Faults::default();
     let model = &state.log.model;
-    let ids: BTreeSet<_> = state.couriers.iter().map(|shown| &shown.said.id).collect();
+    let ids: BTreeSet<_> = state
+        .couriers
+        .iter()
+        .map(|shown| &shown.latest.id)
+        .collect();
     if ids.len() != model.couriers.len() || ids.len() != state.couriers.len() {
         let (shown, logged) = (state.couriers.len(), model.couriers.len());
         faults.note(|| format!("{shown} couriers, not {logged}"));
     }
     for shown in &state.couriers {
-        let known = model.couriers.get(&shown.said.id);
-        let agrees =
-            |known: &super::model::Known| known.said == shown.said && known.count == shown.count;
+        let known = model.couriers.get(&shown.latest.id);
+        let agrees = |known: &super::model::Known| {
+            known.latest == shown.latest && known.count == shown.count
+        };
         if !known.is_some_and(agrees) {
             faults.note(|| format!("{shown:?}, not {known:?}"));
         }
@@ -304,11 +309,11 @@ mod tests {
     fn right() -> (Ledger, State) {
         let json: Vec<String> = events().iter().map(Event::json).collect();
         let mut log = Log::new(Join::Zero, json.iter());
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let mut model = super::super::model::Model::new(Join::Zero);
         for (number, event) in (1..).zip(events()) {
             let outcome = model.apply(&event);
-            told.push((event.clone(), outcome.clone()));
+            reported.push((event.clone(), outcome.clone()));
             log.add(&Recorded {
                 number: 3 * number,
                 event,
@@ -316,10 +321,10 @@ mod tests {
             });
         }
         let shown = |event, count| {
-            let Event::Courier(said) = event else {
+            let Event::Courier(latest) = event else {
                 unreachable!("a courier")
             };
-            Shown { said, count }
+            Shown { latest, count }
         };
         let parked = |event| {
             let Event::Order(order) = event else {
@@ -350,7 +355,7 @@ mod tests {
                 ("b".to_owned(), Vec::new()),
             ]),
         };
-        (ledger(told), state)
+        (ledger(reported), state)
     }
 
     fn with(courier: &str) -> Whereabouts {
@@ -395,7 +400,7 @@ mod tests {
                 ledger.misanswered.note(|| "no".to_owned());
             }),
             ("nobody told anything meanwhile", |_, state| {
-                state.log.meanwhile += 1;
+                state.log.concurrent += 1;
             }),
             ("the log comes to the same again", |_, state| {
                 state.log.faults.note(|| "no".to_owned());
@@ -437,13 +442,13 @@ mod tests {
                 state.couriers.pop();
             }),
             ("nobody idle beside the parked", |_, state| {
-                state.couriers[0].said.zone = Zone::S;
+                state.couriers[0].latest.zone = Zone::S;
             }),
             ("couriers as said last", |_, state| {
-                state.couriers[1].said.name = "Bo".to_owned();
+                state.couriers[1].latest.name = "Bo".to_owned();
             }),
             ("couriers as said last", |_, state| {
-                state.couriers[1].said.is_available = true;
+                state.couriers[1].latest.is_available = true;
             }),
             ("all is as the log has it", |_, state| {
                 state.couriers[1].count = 1;
@@ -509,7 +514,7 @@ mod tests {
     #[test]
     fn what_came_later_disturbs_unless_it_was_told_before() {
         let (_, mut state) = right();
-        for (kind, meanwhile) in [(Kind::Duplicate, 0), (Kind::Parked, 1)] {
+        for (kind, concurrent) in [(Kind::Duplicate, 0), (Kind::Parked, 1)] {
             state.log.add_later(&Recorded {
                 number: 100,
                 event: Event::Order(Order {
@@ -518,7 +523,7 @@ mod tests {
                 }),
                 outcome: Outcome::of_order(kind, None),
             });
-            assert_eq!(state.log.meanwhile, meanwhile);
+            assert_eq!(state.log.concurrent, concurrent);
         }
     }
 }

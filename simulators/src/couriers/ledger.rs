@@ -26,7 +26,7 @@ pub(crate) struct OfOrder {
 /// What was said of a courier last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OfCourier {
-    pub(crate) said: Courier,
+    pub(crate) latest: Courier,
     /// False when the outcome of that event is unknown.
     pub(crate) is_certain: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Enters what became of a request.
-    pub(crate) fn told(
+    pub(crate) fn reported(
         &mut self,
         request: &Request,
         sent: &Sent<Option<Vec<Outcome>>>,
@@ -98,7 +98,7 @@ impl Ledger {
                     order.acknowledged = true;
                     order.uncertain |= uncertain;
                 }
-                Event::Courier(courier) => self.said(courier, true),
+                Event::Courier(courier) => self.latest(courier, true),
             }
         }
     }
@@ -112,17 +112,17 @@ impl Ledger {
                 Event::Order(order) => {
                     self.orders.entry(order.id.clone()).or_default().uncertain = true;
                 }
-                Event::Courier(courier) => self.said(courier, false),
+                Event::Courier(courier) => self.latest(courier, false),
             }
         }
     }
 
-    fn said(&mut self, courier: &Courier, is_certain: bool) {
-        let said = OfCourier {
-            said: courier.clone(),
+    fn latest(&mut self, courier: &Courier, is_certain: bool) {
+        let latest = OfCourier {
+            latest: courier.clone(),
             is_certain,
         };
-        self.couriers.insert(courier.id.clone(), said);
+        self.couriers.insert(courier.id.clone(), latest);
     }
 
     fn answered(&mut self, event: &Event, outcome: &Outcome) {
@@ -190,10 +190,10 @@ pub(crate) mod tests {
     }
 
     /// A ledger of these events with these outcomes.
-    pub(crate) fn ledger(told: Vec<(Event, Outcome)>) -> Ledger {
+    pub(crate) fn ledger(reported: Vec<(Event, Outcome)>) -> Ledger {
         let mut ledger = Ledger::default();
-        for (event, outcome) in told {
-            ledger.told(&request(event), &sent(vec![outcome], 0), Duration::ZERO);
+        for (event, outcome) in reported {
+            ledger.reported(&request(event), &sent(vec![outcome], 0), Duration::ZERO);
         }
         ledger.close();
         ledger
@@ -229,8 +229,8 @@ pub(crate) mod tests {
             vec![of(Kind::Duplicate, "a"), parked()],
         ];
         for outcomes in stories {
-            let told = outcomes.into_iter().map(|outcome| (placed(), outcome));
-            let ledger = ledger(told.collect());
+            let reported = outcomes.into_iter().map(|outcome| (placed(), outcome));
+            let ledger = ledger(reported.collect());
             let faults = (ledger.misanswered.times, ledger.contradictions.times);
             assert_eq!(faults, (0, 0));
         }
@@ -245,8 +245,8 @@ pub(crate) mod tests {
             vec![of(Kind::Duplicate, "a")],
         ];
         for outcomes in stories {
-            let told = outcomes.into_iter().map(|outcome| (placed(), outcome));
-            let ledger = ledger(told.collect());
+            let reported = outcomes.into_iter().map(|outcome| (placed(), outcome));
+            let ledger = ledger(reported.collect());
             assert_eq!(ledger.contradictions.times, 1);
         }
     }
@@ -254,39 +254,39 @@ pub(crate) mod tests {
     #[test]
     fn an_order_may_be_known_already_if_an_answer_was_lost() {
         let mut ledger = Ledger::default();
-        let told = sent(vec![of(Kind::Duplicate, "a")], 1);
-        ledger.told(&request(placed()), &told, Duration::ZERO);
+        let reported = sent(vec![of(Kind::Duplicate, "a")], 1);
+        ledger.reported(&request(placed()), &reported, Duration::ZERO);
         ledger.close();
         assert_eq!(ledger.contradictions.times, 0);
     }
 
     #[test]
     fn outcomes_that_do_not_go_with_their_events_are_found_out() {
-        let said = courier("a", Zone::N, true);
+        let latest = courier("a", Zone::N, true);
         let wrong = [
-            (said.clone(), parked()),
-            (said, of(Kind::Updated, "a")),
+            (latest.clone(), parked()),
+            (latest, of(Kind::Updated, "a")),
             (placed(), Outcome::updated(0)),
             (placed(), Outcome::of_order(Kind::Assigned, None)),
             (placed(), of(Kind::Parked, "a")),
         ];
-        for told in wrong {
-            assert_eq!(ledger(vec![told]).misanswered.times, 1);
+        for reported in wrong {
+            assert_eq!(ledger(vec![reported]).misanswered.times, 1);
         }
         let mut ledger = Ledger::default();
-        ledger.told(&request(placed()), &sent(Vec::new(), 0), Duration::ZERO);
+        ledger.reported(&request(placed()), &sent(Vec::new(), 0), Duration::ZERO);
         assert_eq!(ledger.misanswered.times, 1);
     }
 
     #[test]
     fn what_was_given_up_may_have_been_heard() {
         let mut ledger = Ledger::default();
-        let said = |available| request(courier("a", Zone::N, available));
-        ledger.passed_on(&said(true), Duration::ZERO);
-        ledger.gave_up(&said(false), "no", false);
+        let latest = |available| request(courier("a", Zone::N, available));
+        ledger.passed_on(&latest(true), Duration::ZERO);
+        ledger.gave_up(&latest(false), "no", false);
         assert!(ledger.couriers["a"].is_certain);
-        assert!(ledger.couriers["a"].said.is_available);
-        ledger.gave_up(&said(false), "silence", true);
+        assert!(ledger.couriers["a"].latest.is_available);
+        ledger.gave_up(&latest(false), "silence", true);
         assert!(!ledger.couriers["a"].is_certain);
         assert_eq!((ledger.given_up.times, ledger.fate_unknown), (2, 1));
         ledger.gave_up(&request(placed()), "silence", true);

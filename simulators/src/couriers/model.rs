@@ -19,7 +19,7 @@ pub(crate) enum Join {
 /// A courier after some events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    pub(crate) said: Courier,
+    pub(crate) latest: Courier,
     /// What the shop must show.
     pub(crate) count: u64,
     /// Of which the courier was given none of the orders.
@@ -71,34 +71,34 @@ impl Model {
         Outcome::of_order(Kind::Parked, None)
     }
 
-    fn say(&mut self, said: &Courier) -> Outcome {
-        let before = self.couriers.remove(&said.id);
+    fn say(&mut self, latest: &Courier) -> Outcome {
+        let before = self.couriers.remove(&latest.id);
         if let Some(before) = &before {
-            let turns = self.available.entry(before.said.zone).or_default();
-            turns.remove(&(before.count, said.id.clone()));
+            let turns = self.available.entry(before.latest.zone).or_default();
+            turns.remove(&(before.count, latest.id.clone()));
         }
-        let turns = self.available.entry(said.zone).or_default();
+        let turns = self.available.entry(latest.zone).or_default();
         let least = turns.first().map_or(0, |(count, _)| *count);
         let (count, began_with) = match (before, self.join) {
             (Some(before), _) => (before.count, before.began_with),
             (None, Join::Zero) => (0, 0),
             (None, Join::Min) => (least, least),
         };
-        if said.is_available {
-            turns.insert((count, said.id.clone()));
+        if latest.is_available {
+            turns.insert((count, latest.id.clone()));
         }
         let known = Known {
-            said: said.clone(),
+            latest: latest.clone(),
             count,
             began_with,
         };
-        self.couriers.insert(said.id.clone(), known);
+        self.couriers.insert(latest.id.clone(), known);
         let mut unparked = 0;
-        while let Some(order) = self.longest_waiting(said.zone) {
-            if self.give(said.zone, &order.1).is_none() {
+        while let Some(order) = self.longest_waiting(latest.zone) {
+            if self.give(latest.zone, &order.1).is_none() {
                 break;
             }
-            self.parked.entry(said.zone).or_default().remove(&order);
+            self.parked.entry(latest.zone).or_default().remove(&order);
             unparked += 1;
         }
         Outcome::updated(unparked)

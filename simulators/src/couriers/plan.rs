@@ -81,14 +81,14 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
     let mut anywhere = chance.fork();
     let mut somewhere = || anywhere.usize(..extent.connections);
     // A redelivered event of the same phase may arrive before the first.
-    let mut told = [early.to_vec(), late.to_vec()];
+    let mut reported = [early.to_vec(), late.to_vec()];
     for (number, event) in orders.iter().enumerate() {
         if chance.f64() < extent.duplicates {
             let first = usize::from(number >= early.len());
-            told[chance.usize(first..2)].push(event.clone());
+            reported[chance.usize(first..2)].push(event.clone());
         }
     }
-    let [mut early, late] = told;
+    let [mut early, late] = reported;
     chance.shuffle(&mut early);
     for event in early {
         phases[0][somewhere()].push(event);
@@ -104,9 +104,11 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
             Turn::Of(courier) => {
                 // Of a courier the last event counts, so it is redelivered before the next.
                 let times = 1 + usize::from(chance.f64() < extent.duplicates);
-                let said = stories[courier].next().map(Event::Courier);
-                let told = said.into_iter().flat_map(|said| repeat_n(said, times));
-                phases[1][courier % extent.connections].extend(told);
+                let latest = stories[courier].next().map(Event::Courier);
+                let reported = latest
+                    .into_iter()
+                    .flat_map(|latest| repeat_n(latest, times));
+                phases[1][courier % extent.connections].extend(reported);
             }
         }
     }
@@ -135,20 +137,20 @@ fn order(id: String, chance: &mut Rng) -> Order {
 
 /// All that is said of a courier: most come available, and then one thing changes at a time.
 fn story(id: String, number: u64, changes: u32, chance: &mut Rng) -> Vec<Courier> {
-    let mut said = Courier {
+    let mut latest = Courier {
         name: format!("Courier {number}"),
         zone: zone(chance),
         is_available: chance.u8(..4) > 0,
         id,
     };
-    let mut story = vec![said.clone()];
+    let mut story = vec![latest.clone()];
     for change in 1..=changes {
         match chance.u8(..10) {
-            0..6 => said.is_available = !said.is_available,
-            6..9 => said.zone = zone(chance),
-            _ => said.name = format!("Courier {number}, {change} times renamed"),
+            0..6 => latest.is_available = !latest.is_available,
+            6..9 => latest.zone = zone(chance),
+            _ => latest.name = format!("Courier {number}, {change} times renamed"),
         }
-        story.push(said.clone());
+        story.push(latest.clone());
     }
     story
 }
@@ -236,24 +238,24 @@ mod tests {
     fn all_of_a_courier_is_told_over_one_connection_and_duplicates_at_once() {
         let [_, phase] = draw(EXTENT, 7, 1);
         let mut whose = BTreeMap::new();
-        let mut told: BTreeMap<String, Vec<Courier>> = BTreeMap::new();
+        let mut reported: BTreeMap<String, Vec<Courier>> = BTreeMap::new();
         for (connection, requests) in phase.iter().enumerate() {
             for event in requests.iter().flat_map(|request| &request.events) {
                 if let Event::Courier(courier) = event {
                     assert_eq!(*whose.entry(&courier.id).or_insert(connection), connection);
-                    let story = told.entry(courier.id.clone()).or_default();
+                    let story = reported.entry(courier.id.clone()).or_default();
                     if story.last() != Some(courier) {
                         story.push(courier.clone());
                     }
                 }
             }
         }
-        assert_eq!(told.len(), 20);
-        let changes = told.values().map(Vec::len).sum::<usize>();
+        assert_eq!(reported.len(), 20);
+        let changes = reported.values().map(Vec::len).sum::<usize>();
         // A move may be to where the courier is.
         assert!((90..=120).contains(&changes), "{changes}");
-        let moved = told.values().filter(|story| {
-            let zones: BTreeSet<_> = story.iter().map(|said| said.zone).collect();
+        let moved = reported.values().filter(|story| {
+            let zones: BTreeSet<_> = story.iter().map(|latest| latest.zone).collect();
             zones.len() > 1
         });
         assert!(moved.count() > 5);

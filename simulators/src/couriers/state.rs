@@ -30,7 +30,7 @@ pub(crate) struct Log {
     /// Events with a wrong outcome, or with a wrong number.
     pub(crate) faults: Faults,
     /// Events that changed something after the log was read, before all questions were answered.
-    pub(crate) meanwhile: u64,
+    pub(crate) concurrent: u64,
 }
 
 impl Log {
@@ -42,7 +42,7 @@ impl Log {
             events: 0,
             times: events.map(|event| (event.clone(), 0)).collect(),
             faults: Faults::default(),
-            meanwhile: 0,
+            concurrent: 0,
         }
     }
 
@@ -68,7 +68,7 @@ impl Log {
     /// Adds an event that was logged during the lookups.
     pub(crate) fn add_later(&mut self, recorded: &Recorded) {
         self.last = recorded.number;
-        self.meanwhile += u64::from(recorded.outcome.kind != Kind::Duplicate);
+        self.concurrent += u64::from(recorded.outcome.kind != Kind::Duplicate);
     }
 }
 

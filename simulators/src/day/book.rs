@@ -269,8 +269,9 @@ impl Book {
                 item.driver_id
             ));
         };
-        let wrong =
-            |field: &str, told: &str, is: &str| Err(format!("{field} {told}, must be {is}"));
+        let wrong = |field: &str, reported: &str, is: &str| {
+            Err(format!("{field} {reported}, must be {is}"))
+        };
         if item.package_id != roster.package_id(package) {
             return wrong("package_id", &item.package_id, roster.package_id(package));
         }

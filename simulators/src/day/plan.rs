@@ -92,9 +92,9 @@ impl<'a> Reading<'a> {
         }
         let empty = self.plan.assignments.iter();
         let empty = empty.filter(|(_, packages)| packages.is_empty());
-        let mut told: Vec<_> = self.plan.unassigned_drivers.iter().collect();
-        told.sort_unstable();
-        if !empty.map(|(driver, _)| driver).eq(told) {
+        let mut reported: Vec<_> = self.plan.unassigned_drivers.iter().collect();
+        reported.sort_unstable();
+        if !empty.map(|(driver, _)| driver).eq(reported) {
             return Err("unassigned_drivers are not those without a package".to_owned());
         }
         Ok(())
@@ -152,8 +152,8 @@ impl<'a> Reading<'a> {
         let unmentioned = everything
             .filter(|package| self.owners[*package].is_none() && !self.left.contains(package))
             .collect();
-        let told = &self.plan.unassigned_packages;
-        if self.left.len() != told.len() {
+        let reported = &self.plan.unassigned_packages;
+        if self.left.len() != reported.len() {
             let what = "unassigned_packages names one twice, or one that nobody knows";
             return (unmentioned, Err(what.to_owned()));
         }

@@ -207,17 +207,17 @@ impl Office {
         let shown = progress::show(&progress, self.display);
         let stories = Arc::new(Mutex::new(stories));
         let begun = Instant::now();
-        let mut telling = JoinSet::new();
+        let mut publishing = JoinSet::new();
         for number in 0..u64::from(self.concurrency) {
-            let teller = Teller {
+            let publisher = Publisher {
                 office: self.clone(),
                 first: self.line(2 * number),
                 second: self.line(2 * number + 1),
                 progress: Arc::clone(&progress),
             };
-            telling.spawn(teller.work(Arc::clone(&stories)));
+            publishing.spawn(publisher.work(Arc::clone(&stories)));
         }
-        telling.join_all().await;
+        publishing.join_all().await;
         let elapsed = begun.elapsed();
         drop(shown);
         elapsed
@@ -248,27 +248,27 @@ impl Office {
 }
 
 /// Reports the progress of packages, one after the other.
-struct Teller {
+struct Publisher {
     office: Office,
     first: Line,
     second: Line,
     progress: Arc<Progress>,
 }
 
-impl Teller {
+impl Publisher {
     async fn work(mut self, stories: Arc<Mutex<VecDeque<Story>>>) {
         while !self.office.closing.is_cancelled() {
             let Some(story) = locked(&stories).pop_front() else {
                 break;
             };
-            Box::pin(self.tell(story)).await;
+            Box::pin(self.post(story)).await;
         }
         let mut book = locked(&self.office.book);
         book.tries.add(self.first.resender.tries);
         book.tries.add(self.second.resender.tries);
     }
 
-    async fn tell(&mut self, story: Story) {
+    async fn post(&mut self, story: Story) {
         for (bit, status) in [Status::Accepted, Status::InProgress, story.end]
             .into_iter()
             .enumerate()
@@ -280,7 +280,7 @@ impl Teller {
             }
         }
         if story.is_strange {
-            self.tell_what_is_not(story).await;
+            self.post_unknown(story).await;
         }
     }
 
@@ -312,7 +312,7 @@ impl Teller {
     }
 
     /// Updates that must be rejected: another driver's package, an unknown package, an unknown driver.
-    async fn tell_what_is_not(&mut self, story: Story) {
+    async fn post_unknown(&mut self, story: Story) {
         let roster = Arc::clone(&self.office.book().roster);
         let driver = roster.driver_id(story.driver);
         let package = roster.package_id(story.package);

@@ -81,23 +81,23 @@ impl Roster {
     }
 
     /// Whether these lists say the same, in whatever order; what they say otherwise, if not.
-    pub(crate) fn compare(&self, told: &Manifest) -> Result<(), String> {
+    pub(crate) fn compare(&self, reported: &Manifest) -> Result<(), String> {
         let lengths = |manifest: &Manifest| (manifest.drivers.len(), manifest.packages.len());
-        let (told_of, sent) = (lengths(told), lengths(&self.manifest));
-        if told_of != sent {
+        let (reported_of, sent) = (lengths(reported), lengths(&self.manifest));
+        if reported_of != sent {
             return Err(format!(
-                "told (drivers, packages) {told_of:?}, sent {sent:?}"
+                "told (drivers, packages) {reported_of:?}, sent {sent:?}"
             ));
         }
         let mut seen = HashSet::new();
-        for driver in &told.drivers {
+        for driver in &reported.drivers {
             let place = self.driver(&driver.id);
             if !place.is_some_and(|place| seen.insert(place) && self.is_same(place, driver)) {
                 return Err(format!("{} is not as it was sent", driver.id));
             }
         }
         seen.clear();
-        for package in &told.packages {
+        for package in &reported.packages {
             let place = self.package(&package.id);
             let same = |place: usize| self.manifest.packages[place] == *package;
             if !place.is_some_and(|place| seen.insert(place) && same(place)) {
@@ -107,13 +107,14 @@ impl Roster {
         Ok(())
     }
 
-    fn is_same(&self, place: usize, told: &Driver) -> bool {
+    fn is_same(&self, place: usize, reported: &Driver) -> bool {
         let (sent, conditions) = (&self.manifest.drivers[place], &self.conditions[place]);
         let ids = |driver: &Driver| -> Vec<_> {
             driver.rules.iter().map(|rule| rule.id.clone()).collect()
         };
-        let told_conditions: Result<Vec<_>, _> = told.rules.iter().map(Condition::of).collect();
-        ids(sent) == ids(told) && told_conditions.as_ref() == Ok(conditions)
+        let reported_conditions: Result<Vec<_>, _> =
+            reported.rules.iter().map(Condition::of).collect();
+        ids(sent) == ids(reported) && reported_conditions.as_ref() == Ok(conditions)
     }
 }
 
@@ -179,25 +180,25 @@ pub(crate) mod tests {
     #[test]
     fn lists_must_be_told_as_they_were_sent() {
         let roster = two_by_three();
-        let told = roster.manifest.clone();
-        assert_eq!(roster.compare(&told), Ok(()));
-        let mut reordered = told.clone();
+        let reported = roster.manifest.clone();
+        assert_eq!(roster.compare(&reported), Ok(()));
+        let mut reordered = reported.clone();
         reordered.packages.reverse();
         assert_eq!(roster.compare(&reordered), Ok(()));
         let changes: [fn(&mut Manifest); 7] = [
-            |told| drop(told.packages.pop()),
-            |told| told.packages[1] = told.packages[0].clone(),
-            |told| told.packages[1].weight_kg = 11.5,
-            |told| told.drivers[1] = told.drivers[0].clone(),
-            |told| told.drivers[0].rules.clear(),
-            |told| told.drivers[0].rules[0].id = None,
-            |told| {
+            |reported| drop(reported.packages.pop()),
+            |reported| reported.packages[1] = reported.packages[0].clone(),
+            |reported| reported.packages[1].weight_kg = 11.5,
+            |reported| reported.drivers[1] = reported.drivers[0].clone(),
+            |reported| reported.drivers[0].rules.clear(),
+            |reported| reported.drivers[0].rules[0].id = None,
+            |reported| {
                 let limit = json!({ "limit_kg": 9 });
-                told.drivers[0].rules[0].params = limit.as_object().unwrap().clone();
+                reported.drivers[0].rules[0].params = limit.as_object().unwrap().clone();
             },
         ];
         for (number, change) in changes.into_iter().enumerate() {
-            let mut other = told.clone();
+            let mut other = reported.clone();
             change(&mut other);
             assert!(roster.compare(&other).is_err(), "{number}");
         }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     audit::{Check, Counted, Faults, Figure},
-    packages::{Fate, Kept, Package, Preferences, Statistics},
+    packages::{Fate, Package, Preferences, Statistics, Stored},
 };
 
 /// Recipients whose preferences are compared at the end, at most.
@@ -59,15 +59,21 @@ pub(crate) fn all(
 
 fn statistics(tally: &Tally, counted: &Counted<Statistics>) -> [Check; 7] {
     let figures: [(_, Figure<Statistics>); 7] = [
-        ("packages delivered", |told| told.packages_delivered),
-        ("packages dropped", |told| told.packages_dropped),
-        ("personal delivered", |told| told.by_type.personal.delivered),
-        ("personal dropped", |told| told.by_type.personal.dropped),
-        ("marketing delivered", |told| {
-            told.by_type.marketing.delivered
+        ("packages delivered", |reported| reported.packages_delivered),
+        ("packages dropped", |reported| reported.packages_dropped),
+        ("personal delivered", |reported| {
+            reported.by_type.personal.delivered
         }),
-        ("marketing dropped", |told| told.by_type.marketing.dropped),
-        ("requests rejected", |told| told.requests_rejected),
+        ("personal dropped", |reported| {
+            reported.by_type.personal.dropped
+        }),
+        ("marketing delivered", |reported| {
+            reported.by_type.marketing.delivered
+        }),
+        ("marketing dropped", |reported| {
+            reported.by_type.marketing.dropped
+        }),
+        ("requests rejected", |reported| reported.requests_rejected),
     ];
     let growth = tally.growth();
     let number = std::array::from_fn(|number| {
@@ -79,7 +85,7 @@ fn statistics(tally: &Tally, counted: &Counted<Statistics>) -> [Check; 7] {
 
 impl Compared {
     /// Compares the server's record of a package; none when the server does not know it.
-    pub(crate) fn add_package(&mut self, package: &Package, fate: Fate, kept: Option<&Kept>) {
+    pub(crate) fn add_package(&mut self, package: &Package, fate: Fate, kept: Option<&Stored>) {
         self.all += 1;
         let fault = match kept {
             None => "the server does not know it".to_owned(),
@@ -93,7 +99,12 @@ impl Compared {
     }
 
     /// Compares the server's preferences of a recipient.
-    pub(crate) fn add_recipient(&mut self, id: &str, preference: Preference, told: &Preferences) {
+    pub(crate) fn add_recipient(
+        &mut self,
+        id: &str,
+        preference: Preference,
+        reported: &Preferences,
+    ) {
         self.all += 1;
         let Some((personal, marketing)) = preference.known() else {
             self.unknown += 1;
@@ -104,16 +115,16 @@ impl Compared {
             personal_preference: personal,
             marketing_preference: marketing,
         };
-        if *told != expected {
+        if *reported != expected {
             let words = |of: &Preferences| {
                 let word = |wanted| if wanted { "yes" } else { "no" };
                 let (personal, marketing) = (of.personal_preference, of.marketing_preference);
                 format!("personal {}, marketing {}", word(personal), word(marketing))
             };
             self.faults.note(|| {
-                let (told_of, told) = (&told.recipient_id, words(told));
+                let (reported_of, reported) = (&reported.recipient_id, words(reported));
                 format!(
-                    "{id}: told {told} of {told_of}, must be {}",
+                    "{id}: told {reported} of {reported_of}, must be {}",
                     words(&expected)
                 )
             });
@@ -220,21 +231,27 @@ mod tests {
     #[test]
     fn statistics_that_are_off_by_one_fail_under_their_name() {
         let figures: [(&str, FigureMut); 7] = [
-            ("packages delivered", |told| &mut told.packages_delivered),
-            ("packages dropped", |told| &mut told.packages_dropped),
-            ("personal delivered", |told| {
-                &mut told.by_type.personal.delivered
+            ("packages delivered", |reported| {
+                &mut reported.packages_delivered
             }),
-            ("personal dropped", |told| {
-                &mut told.by_type.personal.dropped
+            ("packages dropped", |reported| {
+                &mut reported.packages_dropped
             }),
-            ("marketing delivered", |told| {
-                &mut told.by_type.marketing.delivered
+            ("personal delivered", |reported| {
+                &mut reported.by_type.personal.delivered
             }),
-            ("marketing dropped", |told| {
-                &mut told.by_type.marketing.dropped
+            ("personal dropped", |reported| {
+                &mut reported.by_type.personal.dropped
             }),
-            ("requests rejected", |told| &mut told.requests_rejected),
+            ("marketing delivered", |reported| {
+                &mut reported.by_type.marketing.delivered
+            }),
+            ("marketing dropped", |reported| {
+                &mut reported.by_type.marketing.dropped
+            }),
+            ("requests rejected", |reported| {
+                &mut reported.requests_rejected
+            }),
         ];
         for (name, figure) in figures {
             for by in [-1, 1] {
@@ -345,7 +362,7 @@ mod tests {
             let mut body = package.json();
             body["sender_id"] = json!("17");
             body["status"] = json!(status);
-            Kept(body)
+            Stored(body)
         };
         for (kept, finding) in [
             (Some(kept("delivered")), "1 right"),
@@ -369,31 +386,31 @@ mod tests {
 
     #[test]
     fn preferences_must_be_those_of_the_newest_update_unless_nobody_knows() {
-        let told = |personal, marketing| Preferences {
+        let reported = |personal, marketing| Preferences {
             recipient_id: "one".to_owned(),
             personal_preference: personal,
             marketing_preference: marketing,
         };
         let preference = after(&[update(1, true, false)]);
-        for (told, holds) in [
-            (told(true, false), true),
-            (told(true, true), false),
-            (told(false, false), false),
+        for (reported, holds) in [
+            (reported(true, false), true),
+            (reported(true, true), false),
+            (reported(false, false), false),
         ] {
             let mut compared = Compared::default();
-            compared.add_recipient("one", preference, &told);
+            compared.add_recipient("one", preference, &reported);
             let check = compared.check("preferences kept", "GET");
             assert_eq!(check.outcome == Outcome::Ok, holds);
         }
         let mut compared = Compared::default();
-        compared.add_recipient("two", preference, &told(true, false));
+        compared.add_recipient("two", preference, &reported(true, false));
         let check = compared.check("preferences kept", "GET");
         assert_eq!(check.outcome, Outcome::Failed, "told of another");
 
         let mut unknown = preference;
         unknown.forget();
         let mut compared = Compared::default();
-        compared.add_recipient("one", unknown, &told(true, true));
+        compared.add_recipient("one", unknown, &reported(true, true));
         let check = compared.check("preferences kept", "GET");
         assert_eq!(check.outcome, Outcome::Ok);
         assert_eq!(check.finding, "0 right; 1 of unknown fate");

@@ -188,7 +188,7 @@ impl Ledger {
         tally.packages += 1;
         for answer in &answers {
             if !answer.names(package) || answer.is_mismatch() {
-                tally.misnamed.note(|| told(package, answer));
+                tally.misnamed.note(|| reported(package, answer));
             }
         }
         let created = answers.iter().filter(|answer| answer.created).count();
@@ -201,7 +201,7 @@ impl Ledger {
         if sent.len() > 1 {
             tally.repeated += 1;
             if answers.iter().any(|other| other.fate() != first.fate()) {
-                tally.unequal.note(|| told(package, answers[1]));
+                tally.unequal.note(|| reported(package, answers[1]));
             }
         }
         let Some(fate) = first.fate() else {
@@ -248,7 +248,7 @@ impl Ledger {
         let fault = match &sent.acknowledged {
             None => format!("{} again: {}", package.package_id, sent.why),
             Some((_, second)) if second.created => {
-                tally.not_once.note(|| told(package, second));
+                tally.not_once.note(|| reported(package, second));
                 return;
             }
             Some((_, second))
@@ -256,7 +256,7 @@ impl Ledger {
                     || !second.names(package)
                     || second.is_mismatch() =>
             {
-                format!("{}, {fate} before", told(package, second))
+                format!("{}, {fate} before", reported(package, second))
             }
             Some(_) => return,
         };
@@ -271,13 +271,13 @@ impl Ledger {
         let fault = match &sent.acknowledged {
             None => format!("{} again: {}", other.package_id, sent.why),
             Some((_, second)) if second.created => {
-                tally.not_once.note(|| told(other, second));
+                tally.not_once.note(|| reported(other, second));
                 return;
             }
             Some((_, second))
                 if second.fate() != Some(fate) || !second.names(other) || !second.is_mismatch() =>
             {
-                format!("{}, {fate} before", told(other, second))
+                format!("{}, {fate} before", reported(other, second))
             }
             Some(_) => return,
         };
@@ -352,7 +352,7 @@ impl Ledger {
 }
 
 /// A package and what was answered to it.
-fn told(package: &Package, answer: &Handled) -> String {
+fn reported(package: &Package, answer: &Handled) -> String {
     let status = if answer.created { 201 } else { 200 };
     format!("{}: {status} {}", package.package_id, answer.body)
 }
@@ -544,7 +544,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn said(applied: &Value, personal: bool, marketing: bool) -> Updated {
+    fn latest(applied: &Value, personal: bool, marketing: bool) -> Updated {
         Updated(json!({
             "recipient_id": "recipient-1",
             "personal_preference": personal,
@@ -557,15 +557,15 @@ pub(crate) mod tests {
     fn an_update_must_be_applied_if_it_is_the_newest() {
         let (yes, no) = (json!(true), json!(false));
         for (second, answer, faults) in [
-            (11, acknowledged(said(&yes, false, false)), 0),
-            (11, acknowledged(said(&no, false, false)), 1),
-            (11, acknowledged(said(&yes, false, true)), 1),
-            (11, retried(said(&no, false, false)), 0),
-            (10, acknowledged(said(&yes, false, false)), 0),
-            (10, acknowledged(said(&no, false, false)), 0),
-            (10, acknowledged(said(&Value::Null, false, false)), 1),
-            (9, acknowledged(said(&no, true, true)), 0),
-            (9, acknowledged(said(&yes, false, false)), 1),
+            (11, acknowledged(latest(&yes, false, false)), 0),
+            (11, acknowledged(latest(&no, false, false)), 1),
+            (11, acknowledged(latest(&yes, false, true)), 1),
+            (11, retried(latest(&no, false, false)), 0),
+            (10, acknowledged(latest(&yes, false, false)), 0),
+            (10, acknowledged(latest(&no, false, false)), 0),
+            (10, acknowledged(latest(&Value::Null, false, false)), 1),
+            (9, acknowledged(latest(&no, true, true)), 0),
+            (9, acknowledged(latest(&yes, false, false)), 1),
             (9, acknowledged(Updated(Value::Null)), 1),
         ] {
             let mut ledger = Ledger::default();
@@ -595,7 +595,7 @@ pub(crate) mod tests {
             assert_eq!(preference.known(), known);
             assert_eq!(ledger.tally.given_up.times, 1);
             // The lost one may be newer than the next.
-            let no = acknowledged(said(&json!(false), false, false));
+            let no = acknowledged(latest(&json!(false), false, false));
             ledger.updated(&mut preference, &update(0, false, false), &no);
             assert_eq!(ledger.tally.misjudged.times, 1 - uncertain);
         }

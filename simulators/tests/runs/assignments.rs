@@ -126,7 +126,7 @@ async fn answer(
     }
     let answer = match (&head.method, head.uri.path()) {
         (&Method::PUT, "/manifest") => Ok(book.put(sent)),
-        (&Method::GET, "/manifest") => book.tell(faults),
+        (&Method::GET, "/manifest") => book.show(faults),
         (&Method::POST, "/assign") => book.assign(faults, &sent),
         (&Method::POST, "/update") => book.update(faults, &sent),
         (&Method::GET, "/assignments") => Ok(book.list(faults, &query)),
@@ -228,16 +228,16 @@ impl Book {
         json!({ "date": self.date, "drivers": drivers, "packages": packages })
     }
 
-    fn tell(&self, faults: &Faults) -> Answer {
+    fn show(&self, faults: &Faults) -> Answer {
         if self.manifest.is_null() {
             return Err(StatusCode::NOT_FOUND);
         }
-        let mut told = self.manifest.clone();
-        told["date"] = json!(self.date);
+        let mut reported = self.manifest.clone();
+        reported["date"] = json!(self.date);
         if faults.has(Habit::LosesAPackage) {
-            told["packages"].as_array_mut().unwrap().pop();
+            reported["packages"].as_array_mut().unwrap().pop();
         }
-        Ok(told)
+        Ok(reported)
     }
 
     fn assign(&mut self, faults: &Faults, sent: &Value) -> Answer {

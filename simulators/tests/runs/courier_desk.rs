@@ -102,7 +102,7 @@ async fn answer(
     if head.method == Method::GET {
         let query = head.uri.query().unwrap_or_default().split('&');
         let query: BTreeMap<&str, &str> = query.filter_map(|pair| pair.split_once('=')).collect();
-        return Ok(book.tell(faults.habit, head.uri.path(), &query));
+        return Ok(book.show(faults.habit, head.uri.path(), &query));
     }
     book.requests += 1;
     let number = book.requests;
@@ -155,17 +155,17 @@ impl Book {
 
     fn say(&mut self, habit: Option<Habit>, event: &Value) -> Value {
         let id = text(event, "courierId");
-        let mut said = event.clone();
+        let mut latest = event.clone();
         let count = match self.couriers.get(&id) {
             Some((before, count)) => {
                 if habit == Some(Habit::KeepsOldNames) {
-                    said["name"] = before["name"].clone();
+                    latest["name"] = before["name"].clone();
                 }
                 *count
             }
             None => 0,
         };
-        self.couriers.insert(id, (said, count));
+        self.couriers.insert(id, (latest, count));
         let mut unparked = 0;
         let zone = text(event, "zone");
         while let Some(order) = self.longest_parked(&zone)
@@ -200,8 +200,8 @@ impl Book {
 
     fn next(&self, habit: Option<Habit>, zone: &str) -> Option<String> {
         let couriers = self.couriers.iter();
-        let available =
-            couriers.filter(|(_, (said, _))| said["zone"] == zone && said["isAvailable"] == true);
+        let available = couriers
+            .filter(|(_, (latest, _))| latest["zone"] == zone && latest["isAvailable"] == true);
         let counted = available.map(|(id, (_, count))| match habit {
             Some(Habit::HasAFavourite) => (0, id),
             _ => (*count, id),
@@ -229,7 +229,7 @@ impl Book {
         Some(text(order, "orderId"))
     }
 
-    fn tell(&self, habit: Option<Habit>, path: &str, query: &BTreeMap<&str, &str>) -> Reply {
+    fn show(&self, habit: Option<Habit>, path: &str, query: &BTreeMap<&str, &str>) -> Reply {
         let body = match path {
             "/courier" => match self.orders.get(query["orderId"]) {
                 Some((_, courier)) if habit != Some(Habit::KnowsNothing) => match courier {
@@ -247,8 +247,8 @@ impl Book {
             }
             "/couriers" => {
                 let more = u64::from(habit == Some(Habit::Miscounts));
-                let shown = self.couriers.values().map(|(said, count)| {
-                    let mut shown = said.clone();
+                let shown = self.couriers.values().map(|(latest, count)| {
+                    let mut shown = latest.clone();
                     shown["count"] = json!(count + more);
                     shown
                 });

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Some orders for a few couriers, with a good deal of trouble.
-async fn tell(desk: &Desk, more: &[&str]) -> Ended {
+async fn run_couriers(desk: &Desk, more: &[&str]) -> Ended {
     let mut arguments = vec![
         "couriers",
         &desk.staff,
@@ -25,7 +25,7 @@ async fn tell(desk: &Desk, more: &[&str]) -> Ended {
 #[tokio::test]
 async fn every_order_is_told_of_and_every_check_holds() {
     let desk = Desk::open(Faults::default()).await;
-    let ended = tell(&desk, &[]).await;
+    let ended = run_couriers(&desk, &[]).await;
     let report = ended.report();
     assert_eq!(ended.code, Some(0), "{report}");
     let couriers = &report["couriers"];
@@ -46,11 +46,11 @@ async fn every_order_is_told_of_and_every_check_holds() {
         .log
         .iter()
         .position(|line| line["outcome"] == "updated");
-    let told = book.log[..first.unwrap()].iter();
-    let told: BTreeSet<_> = told
+    let reported = book.log[..first.unwrap()].iter();
+    let reported: BTreeSet<_> = reported
         .map(|line| line["event"]["orderId"].to_string())
         .collect();
-    assert!(told.len() >= 75, "{}", told.len());
+    assert!(reported.len() >= 75, "{}", reported.len());
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_desk_with_a_past_and_one_that_is_busy_and_hangs_up_cost_nothing_but_t
     };
     let desk = Desk::open(faults).await;
     for times in 1..=2 {
-        let ended = tell(&desk, &["--connections=20"]).await;
+        let ended = run_couriers(&desk, &["--connections=20"]).await;
         let report = ended.report();
         assert_eq!(ended.code, Some(0), "{report}");
         let couriers = &report["couriers"];
@@ -91,7 +91,7 @@ async fn every_fault_of_a_desk_is_found_out() {
             ..Faults::default()
         };
         let desk = Desk::open(faults).await;
-        let ended = tell(&desk, &["--patience=0s"]).await;
+        let ended = run_couriers(&desk, &["--patience=0s"]).await;
         let report = ended.report();
         assert_eq!(ended.code, Some(1), "{habit:?} {report}");
         let couriers = &report["couriers"];
@@ -103,20 +103,20 @@ async fn every_fault_of_a_desk_is_found_out() {
 
 #[tokio::test]
 async fn the_same_seed_tells_the_same_in_another_shop() {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for seed in ["--seed=1", "--seed=1", "--seed=2"] {
         let desk = Desk::open(Faults::default()).await;
-        let ended = tell(&desk, &[seed, "--connections=1"]).await;
+        let ended = run_couriers(&desk, &[seed, "--connections=1"]).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stdout);
         let book = desk.book();
         let outcomes = book.log.iter().map(|line| {
             let (event, unparked) = (&line["event"], &line["unparked"]);
             format!("{} {} {unparked}", line["outcome"], event["zone"])
         });
-        told.push(outcomes.collect::<Vec<_>>());
+        reported.push(outcomes.collect::<Vec<_>>());
     }
-    assert_eq!(told[0], told[1]);
-    assert_ne!(told[0], told[2]);
+    assert_eq!(reported[0], reported[1]);
+    assert_ne!(reported[0], reported[2]);
 }
 
 #[cfg(not(feature = "aws"))]
@@ -124,7 +124,7 @@ async fn the_same_seed_tells_the_same_in_another_shop() {
 async fn a_topic_takes_a_build_that_can_reach_it() {
     let desk = Desk::open(Faults::default()).await;
     let topic = "--topic-arn=arn:aws:sns:eu-west-2:000000000000:events-topic";
-    let ended = tell(&desk, &[topic]).await;
+    let ended = run_couriers(&desk, &[topic]).await;
     assert_eq!(ended.code, Some(1));
     let words = "--topic-arn needs a build with the feature `aws`";
     assert!(ended.stderr.contains(words), "{}", ended.stderr);

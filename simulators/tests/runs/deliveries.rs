@@ -150,7 +150,7 @@ impl Clerk {
                 {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
-                Ok(book.tell(&self.faults, path))
+                Ok(book.show(&self.faults, path))
             }
             _ => Ok(reply(StatusCode::NOT_FOUND, &Value::Null)),
         }
@@ -163,7 +163,7 @@ impl Book {
         self.deliveries.values().filter(ongoing).count()
     }
 
-    fn tell(&self, faults: &Faults, path: &[&str]) -> Reply {
+    fn show(&self, faults: &Faults, path: &[&str]) -> Reply {
         match path {
             ["counts"] => {
                 let total = self.deliveries.len();

@@ -72,7 +72,7 @@ impl Faults {
 pub(crate) struct Book {
     pub(crate) requests: u64,
     pub(crate) connections: u64,
-    pub(crate) packages: BTreeMap<String, Kept>,
+    pub(crate) packages: BTreeMap<String, Stored>,
     pub(crate) preferences: BTreeMap<String, Preference>,
     pub(crate) rejected: u64,
     /// By type and status.
@@ -80,7 +80,7 @@ pub(crate) struct Book {
 }
 
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Stored {
     sent: Value,
     status: &'static str,
     /// How often it came.
@@ -158,7 +158,7 @@ async fn answer(
         (&Method::GET, path) => {
             let tells = |after| book.requests < after;
             return if faults.tells_nothing_after.is_none_or(tells) {
-                Ok(book.tell(faults, path))
+                Ok(book.show(faults, path))
             } else {
                 Err(io::ErrorKind::ConnectionAborted.into())
             };
@@ -275,7 +275,7 @@ impl Book {
         let mut created = reply(StatusCode::CREATED, &body);
         let place = format!("/packages/{package_id}").parse().unwrap();
         created.headers_mut().insert(LOCATION, place);
-        let first = Kept {
+        let first = Stored {
             sent: kept,
             status,
             times: 1,
@@ -286,19 +286,19 @@ impl Book {
 
     fn prefer(&mut self, faults: &Faults, sent: &Value) -> Result<Reply, StatusCode> {
         let recipient = id(&sent["recipient_id"])?;
-        let mut told = Preference {
+        let mut reported = Preference {
             second: second(&sent["timestamp"])?,
             personal: flag(&sent["personal_preference"])?,
             marketing: flag(&sent["marketing_preference"])?,
         };
         let before = self.preference(&recipient);
-        if told.second == before.second {
-            told.personal &= before.personal;
-            told.marketing &= before.marketing;
+        if reported.second == before.second {
+            reported.personal &= before.personal;
+            reported.marketing &= before.marketing;
         }
-        let is_newest = told.second >= before.second;
+        let is_newest = reported.second >= before.second;
         let holds = if is_newest || faults.has(Habit::LastPreferenceWins) {
-            told
+            reported
         } else {
             before
         };
@@ -322,7 +322,7 @@ impl Book {
         rejected
     }
 
-    fn tell(&self, faults: &Faults, path: &[&str]) -> Reply {
+    fn show(&self, faults: &Faults, path: &[&str]) -> Reply {
         match path {
             ["statistics"] => {
                 let of = |kind: &str| {

@@ -79,8 +79,11 @@ async fn a_second_run_with_the_same_seed_is_other_packages_on_the_same_desk() {
         assert!(packages > known);
         known = packages;
     }
-    let told = desk.book().packages.len();
-    assert!(told.is_multiple_of(2), "the same number each time: {told}");
+    let reported = desk.book().packages.len();
+    assert!(
+        reported.is_multiple_of(2),
+        "the same number each time: {reported}"
+    );
 }
 
 #[tokio::test]

@@ -255,8 +255,8 @@ fn an_update_of_unknown_fate_leaves_its_status_open() {
         assert!(!book.updated(0, Status::Accepted, &sent, None, Duration::ZERO));
         assert_eq!((book.given_up.times, book.fate_unknown), (1, uncertain));
         let package = book.roster.manifest.packages[0].clone();
-        let told = item("d1", &package, Status::Accepted);
-        assert_eq!(book.record(0, &told, None).is_ok(), is_open);
+        let reported = item("d1", &package, Status::Accepted);
+        assert_eq!(book.record(0, &reported, None).is_ok(), is_open);
     }
 }
 

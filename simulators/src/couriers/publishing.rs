@@ -44,17 +44,17 @@ impl Office {
     pub(crate) async fn work(self, phases: [Phase; 2]) -> Ledger {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         for phase in phases {
-            let mut telling = JoinSet::new();
+            let mut publishing = JoinSet::new();
             for (number, requests) in (0..).zip(phase) {
-                let teller = Teller {
+                let publisher = Publisher {
                     link: Link::new(self.shop.clone()),
                     resender: Resender::new(self.patience, self.closing.clone(), number),
                     office: self.clone(),
                     ledger: Arc::clone(&ledger),
                 };
-                telling.spawn(teller.work(requests));
+                publishing.spawn(publisher.work(requests));
             }
-            telling.join_all().await;
+            publishing.join_all().await;
             if self.topic.is_some() {
                 self.await_orders(&ledger).await;
             }
@@ -96,14 +96,14 @@ impl Office {
 }
 
 /// One connection's side.
-struct Teller {
+struct Publisher {
     link: Link,
     resender: Resender,
     office: Office,
     ledger: Arc<Mutex<Ledger>>,
 }
 
-impl Teller {
+impl Publisher {
     async fn work(mut self, requests: Vec<Request>) {
         let topic = self.office.topic.clone();
         for request in requests {
@@ -111,7 +111,7 @@ impl Teller {
                 break;
             }
             match &topic {
-                None => self.tell(&request).await,
+                None => self.post(&request).await,
                 // A message is one event.
                 Some(topic) => {
                     for event in request.events {
@@ -128,14 +128,14 @@ impl Teller {
         locked(&self.ledger)
     }
 
-    async fn tell(&mut self, request: &Request) {
+    async fn post(&mut self, request: &Request) {
         let progress = Arc::clone(&self.office.progress);
         for _ in &request.events {
             progress.customer_came();
         }
         let began = Instant::now();
-        let sent = self.link.tell(request.body(), &mut self.resender).await;
-        self.ledger().told(request, &sent, began.elapsed());
+        let sent = self.link.post(request.body(), &mut self.resender).await;
+        self.ledger().reported(request, &sent, began.elapsed());
         for _ in &request.events {
             progress.customer_left(sent.acknowledged.is_some());
         }
@@ -173,7 +173,7 @@ impl Teller {
 
     async fn await_courier(&mut self, courier: &Courier) {
         let deadline = Instant::now() + self.office.patience;
-        let is_so = |shown: &Shown| shown.said == *courier;
+        let is_so = |shown: &Shown| shown.latest == *courier;
         loop {
             let shown = timeout_at(deadline, Box::pin(self.link.couriers())).await;
             let is_shown = |all: Vec<Shown>| all.iter().any(is_so);
