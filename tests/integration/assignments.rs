@@ -95,7 +95,7 @@ pub(crate) fn names(manifest: &Value, list: &str) -> Vec<String> {
 
 // --- Requests ------------------------------------------------------------------------------------------------------
 
-pub(crate) fn keep(manifest: &Value) -> Ask {
+pub(crate) fn put_manifest(manifest: &Value) -> Ask {
     put("/manifest").json(manifest)
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn update(driver: &str, package: &str, status: &str) -> Ask {
 /// A shop that has this manifest for today.
 pub(crate) async fn prepared(manifest: &Value) -> Shop {
     let shop = Shop::open(&[]).await;
-    shop.staff.ask(keep(manifest)).await.expect(200);
+    shop.staff.ask(put_manifest(manifest)).await.expect(200);
     shop
 }
 
@@ -241,15 +241,15 @@ impl Search {
 /// Checks that an answer is a plan: these drivers, no package twice, none too many, none against a rule. Returns who has what.
 #[track_caller]
 pub(crate) fn expect_plan(manifest: &Value, wanted: &Value, answer: &Answer) -> Plan {
-    let told = answer.expect(200);
+    let reported = answer.expect(200);
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
-    let members: Vec<_> = told.as_object().unwrap().keys().collect();
+    let members: Vec<_> = reported.as_object().unwrap().keys().collect();
     let expected = ["assignments", "unassigned_drivers", "unassigned_packages"];
     assert_eq!(members, expected);
-    let plan: Plan = serde_json::from_value(told["assignments"].clone()).unwrap();
+    let plan: Plan = serde_json::from_value(reported["assignments"].clone()).unwrap();
     let asked: BTreeSet<String> = serde_json::from_value(wanted["driver_ids"].clone()).unwrap();
     assert_eq!(plan.keys().cloned().collect::<BTreeSet<_>>(), asked);
-    let idle: Vec<String> = serde_json::from_value(told["unassigned_drivers"].clone()).unwrap();
+    let idle: Vec<String> = serde_json::from_value(reported["unassigned_drivers"].clone()).unwrap();
     let empty = plan.iter().filter(|(_, packages)| packages.is_empty());
     assert_eq!(
         idle,
@@ -262,15 +262,19 @@ pub(crate) fn expect_plan(manifest: &Value, wanted: &Value, answer: &Answer) -> 
             .unwrap_or_else(|| panic!("{name} is in no list"))
             .clone()
     };
-    let left: Vec<String> = serde_json::from_value(told["unassigned_packages"].clone()).unwrap();
+    let left: Vec<String> =
+        serde_json::from_value(reported["unassigned_packages"].clone()).unwrap();
     let mut seen: BTreeSet<String> = left.iter().cloned().collect();
     assert_eq!(seen.len(), left.len(), "left behind twice: {left:?}");
     for (name, packages) in &plan {
         let most = wanted["max_per_driver"].as_u64().unwrap();
-        assert!(packages.len() as u64 <= most, "{name} has too many: {told}");
+        assert!(
+            packages.len() as u64 <= most,
+            "{name} has too many: {reported}"
+        );
         let driver = find("drivers", "driver_id", name);
         for id in packages {
-            assert!(seen.insert(id.clone()), "{id} is there twice: {told}");
+            assert!(seen.insert(id.clone()), "{id} is there twice: {reported}");
             let package = find("packages", "package_id", id);
             assert!(may_carry(&driver, &package), "{driver} {package}");
         }
@@ -410,7 +414,7 @@ async fn a_real_day_is_planned_as_well_as_it_can_be_and_the_same_again_on_anothe
     for list in ["drivers", "packages"] {
         turned[list].as_array_mut().unwrap().reverse();
     }
-    shop.staff.ask(keep(&turned)).await.expect(200);
+    shop.staff.ask(put_manifest(&turned)).await.expect(200);
     let straight = wanted(&drivers, 3);
     let plan = shop.staff.ask(assign(&straight)).await;
     let turned: Vec<_> = drivers.iter().rev().collect();
@@ -452,8 +456,8 @@ async fn asked_again_the_same_is_answered_and_what_was_given_stays_and_counts() 
     assert_eq!(less["assignments"][name], json!(has));
     let (more, _) = ask(4).await;
     for (name, packages) in &first {
-        let kept = packages.iter().all(|id| more[name].contains(id));
-        assert!(kept, "{name} had {packages:?}, and has {:?}", more[name]);
+        let stored = packages.iter().all(|id| more[name].contains(id));
+        assert!(stored, "{name} had {packages:?}, and has {:?}", more[name]);
     }
     let held = holders(&listed(&shop, "").await);
     assert_eq!(held.len(), more.values().map(Vec::len).sum::<usize>());
@@ -482,14 +486,17 @@ async fn the_cap_is_for_the_day_whoever_asks_and_however_often() {
         let wanted = wanted(drivers, cap);
         let answer = shop.staff.ask(assign(&wanted)).await;
         // Duplicates collapse.
-        let told = answer.expect(200);
+        let reported = answer.expect(200);
         let asked: BTreeSet<_> = drivers.iter().copied().collect();
-        assert_eq!(told["assignments"].as_object().unwrap().len(), asked.len());
+        assert_eq!(
+            reported["assignments"].as_object().unwrap().len(),
+            asked.len()
+        );
         for (name, has) in ["d-00", "d-01", "d-02"].into_iter().zip(has) {
             let held = listed(&shop, &format!("driver_id={name}")).await;
             assert_eq!(held.len(), has, "{name} after {wanted}");
         }
-        let left = told["unassigned_packages"].as_array().unwrap();
+        let left = reported["unassigned_packages"].as_array().unwrap();
         assert_eq!(left.len(), 10 - has.iter().sum::<usize>());
     }
     shop.close().await;
@@ -502,7 +509,7 @@ async fn what_was_given_is_there_after_a_restart_and_counts() {
     let drivers = names(&day, "drivers");
     let shop = open(data.path(), &[]).await;
     shop.staff
-        .ask(keep(&with(&day, "date", DAY)))
+        .ask(put_manifest(&with(&day, "date", DAY)))
         .await
         .expect(200);
     let wanted = with(&wanted(&drivers, 3), "date", DAY);
@@ -570,11 +577,11 @@ async fn a_reset_gives_up_what_is_still_assigned_to_those_who_are_asked() {
     let reset = with(&wanted(&all[..2], 0), "reset", true);
     assert_eq!(ask(reset).await, json!({"d-00": [begun], "d-01": []}));
     let held = holders(&listed(&shop, "").await);
-    let mut kept: BTreeMap<String, String> = BTreeMap::from([(begun.clone(), "d-00".to_owned())]);
+    let mut stored: BTreeMap<String, String> = BTreeMap::from([(begun.clone(), "d-00".to_owned())]);
     for id in first["d-02"].as_array().unwrap() {
-        kept.insert(text(id), "d-02".to_owned());
+        stored.insert(text(id), "d-02".to_owned());
     }
-    assert_eq!(held, kept);
+    assert_eq!(held, stored);
     // What was given up can be given again, to its driver too.
     let again = ask(wanted(&all, 3)).await;
     let held = holders(&listed(&shop, "").await);
@@ -620,9 +627,9 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
         let path = format!("/assign?explain={value}");
         shop.staff.ask(post(path).json(&wanted))
     };
-    let told = explain("true").await.expect(200);
-    let left = told["unassigned_packages"].as_array().unwrap();
-    let packages = told["explanation"]["packages"].as_array().unwrap();
+    let reported = explain("true").await.expect(200);
+    let left = reported["unassigned_packages"].as_array().unwrap();
+    let packages = reported["explanation"]["packages"].as_array().unwrap();
     let explained: Vec<_> = packages.iter().map(|one| &one["package_id"]).collect();
     assert_eq!(explained, left.iter().collect::<Vec<_>>());
     let why = |id: &str| packages.iter().find(|one| one["package_id"] == id).unwrap();
@@ -642,12 +649,12 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
         .filter(|one| text(&one["package_id"]).starts_with("light"))
         .collect();
     let [light] = light[..] else {
-        panic!("one light package must stay behind: {told}")
+        panic!("one light package must stay behind: {reported}")
     };
     assert_eq!(light["reason"], "capacity");
     assert_eq!(light["able_drivers"], 2);
     // Without its rule c would carry one more; so would each driver with a cap of 2.
-    assert_eq!(told["explanation"]["relaxation"]["gain"], 1);
+    assert_eq!(reported["explanation"]["relaxation"]["gain"], 1);
     for without in [
         explain("false").await,
         shop.staff.ask(assign(&wanted)).await,
@@ -662,9 +669,9 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
 async fn a_plan_that_leaves_nothing_behind_has_nothing_to_explain() {
     let shop = prepared(&lists(&any_drivers(1), &any_packages(2))).await;
     let ask = post("/assign?explain=true").json(&wanted(&["d-00"], 2));
-    let told = shop.staff.ask(ask).await.expect(200);
+    let reported = shop.staff.ask(ask).await.expect(200);
     assert_eq!(
-        told["explanation"],
+        reported["explanation"],
         json!({"packages": [], "relaxation": null})
     );
     shop.close().await;
@@ -696,7 +703,7 @@ async fn each_day_has_its_own_lists_and_caps() {
     let one = with(&lists(&any_drivers(1), &any_packages(4)), "date", DAY);
     let other = with(&one, "date", "2142-05-02");
     for day in [&one, &other] {
-        shop.staff.ask(keep(day)).await.expect(200);
+        shop.staff.ask(put_manifest(day)).await.expect(200);
     }
     let today = shop.staff.ask(assign(&wanted(&["d-00"], 1))).await;
     let problem = today.expect_problem(409, "manifest-missing");
@@ -708,9 +715,12 @@ async fn each_day_has_its_own_lists_and_caps() {
         ("2142-05-02", 4, 4),
     ] {
         let wanted = with(&wanted(&["d-00"], cap), "date", date);
-        let told = shop.staff.ask(assign(&wanted)).await.expect(200);
-        assert_eq!(told["assignments"]["d-00"].as_array().unwrap().len(), has);
-        let left = told["unassigned_packages"].as_array().unwrap().len();
+        let reported = shop.staff.ask(assign(&wanted)).await.expect(200);
+        assert_eq!(
+            reported["assignments"]["d-00"].as_array().unwrap().len(),
+            has
+        );
+        let left = reported["unassigned_packages"].as_array().unwrap().len();
         assert_eq!(left, 4 - has, "{date}");
         let listed = listed(&shop, &format!("date={date}")).await;
         assert_eq!(listed.len(), has, "{date}");
@@ -771,10 +781,10 @@ async fn a_request_for_a_plan_that_makes_no_sense_is_told_where() {
         (json!({}), &["/driver_ids", "/max_per_driver"]),
     ] {
         let answer = shop.staff.ask(assign(&body)).await;
-        let mut told = pointers(&answer);
-        told.sort();
+        let mut reported = pointers(&answer);
+        reported.sort();
         // A field that is missing is missing in its object.
-        let fits = told == expected || (told == [""] && expected.len() == 1);
+        let fits = reported == expected || (reported == [""] && expected.len() == 1);
         assert!(fits, "{body}: {answer}");
     }
     let unknown = with(&valid, "driver_ids", json!(["d-00", "zoë"]));
@@ -791,7 +801,7 @@ async fn a_request_for_a_plan_that_makes_no_sense_is_told_where() {
 async fn a_body_that_is_no_object_of_json_is_refused_at_this_desk_too() {
     let shop = Shop::open(&[("http.body_max_bytes", "1000")]).await;
     let day = lists(&any_drivers(1), &any_packages(1));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let json_type = "application/json";
     let update = json!({"driver_id": "d-00", "package_id": "p-000", "status": "accepted"});
     for (path, valid) in [("/assign", wanted(&["d-00"], 1)), ("/update", update)] {
@@ -839,11 +849,11 @@ async fn paths_of_the_desk_answer_with_and_without_a_slash_to_the_staff_alone() 
         shop.staff.ask(ask).await.expect(200);
         shop.staff.ask(get(at("/manifest"))).await.expect(200);
         let ask = post(at("/assign")).json(&wanted(&["d-00"], 1));
-        let told = shop.staff.ask(ask).await.expect(200);
-        assert_eq!(told["assignments"]["d-00"], json!(["p-000"]));
-        let said = json!({"driver_id": "d-00", "package_id": "p-000", "status": "accepted"});
+        let reported = shop.staff.ask(ask).await.expect(200);
+        assert_eq!(reported["assignments"]["d-00"], json!(["p-000"]));
+        let message = json!({"driver_id": "d-00", "package_id": "p-000", "status": "accepted"});
         shop.staff
-            .ask(post(at("/update")).json(&said))
+            .ask(post(at("/update")).json(&message))
             .await
             .expect(200);
         let list = shop.staff.ask(get(at("/assignments"))).await.expect(200);
@@ -1049,7 +1059,7 @@ async fn any_status_may_follow_any_other_unless_it_is_strict() {
         let shop = Shop::open(&[("assignments.strict", &strict.to_string())]).await;
         let pairs = STATUSES.len() * STATUSES.len();
         let day = lists(&any_drivers(1), &any_packages(pairs));
-        shop.staff.ask(keep(&day)).await.expect(200);
+        shop.staff.ask(put_manifest(&day)).await.expect(200);
         shop.staff
             .ask(assign(&wanted(&["d-00"], 100)))
             .await
@@ -1070,8 +1080,8 @@ async fn any_status_may_follow_any_other_unless_it_is_strict() {
             } else {
                 assert_eq!(answer.expect(200)["status"], to);
             }
-            let kept = listed(&shop, &format!("package_id={id}")).await;
-            assert_eq!(kept[0]["status"], if stays { from } else { to });
+            let stored = listed(&shop, &format!("package_id={id}")).await;
+            assert_eq!(stored[0]["status"], if stays { from } else { to });
         }
         drop(connection);
         shop.close().await;
@@ -1096,8 +1106,8 @@ async fn an_update_that_makes_no_sense_is_told_the_known_statuses() {
     let valid = json!({"driver_id": "d-00", "package_id": "p-000", "status": "accepted"});
     for field in ["driver_id", "package_id", "status"] {
         for wrong in [json!(1.5), json!(null), json!(["d-00"])] {
-            let said = post("/update").json(&with(&valid, field, wrong));
-            let answer = shop.staff.ask(said).await;
+            let message = post("/update").json(&with(&valid, field, wrong));
+            let answer = shop.staff.ask(message).await;
             assert_eq!(pointers(&answer), [format!("/{field}")], "{answer}");
         }
         let mut missing = valid.clone();
@@ -1116,7 +1126,7 @@ async fn a_list_shows_what_fits_all_that_is_said_page_by_page() {
     let day = lists(&any_drivers(3), &any_packages(24));
     for date in [DAY, "2142-05-02"] {
         shop.staff
-            .ask(keep(&with(&day, "date", date)))
+            .ask(put_manifest(&with(&day, "date", date)))
             .await
             .expect(200);
         let wanted = wanted(&["d-00", "d-01", "d-02"], 8);
@@ -1126,12 +1136,12 @@ async fn a_list_shows_what_fits_all_that_is_said_page_by_page() {
     let all = listed(&shop, "limit=1000").await;
     assert_eq!(all.len(), 48);
     for item in all.iter().step_by(5) {
-        let said = update(
+        let message = update(
             &text(&item["driver_id"]),
             &text(&item["package_id"]),
             "in_progress",
         );
-        shop.staff.ask(said).await.expect(200);
+        shop.staff.ask(message).await.expect(200);
     }
     let all = listed(&shop, "").await;
     let one = all[30].clone();
@@ -1154,13 +1164,17 @@ async fn a_list_shows_what_fits_all_that_is_said_page_by_page() {
     let page = shop.staff.ask(get("/assignments?limit=48")).await;
     assert_eq!(page.expect(200).get("next"), None);
     assert_eq!(page.header("cache-control"), Some("no-store"));
-    for nobody in [
+    for unknown in [
         "driver_id=zoe",
         "package_id=",
         "driver_id=%00",
         "date=2142-05-03",
     ] {
-        assert_eq!(listed(&shop, nobody).await, Vec::<Value>::new(), "{nobody}");
+        assert_eq!(
+            listed(&shop, unknown).await,
+            Vec::<Value>::new(),
+            "{unknown}"
+        );
     }
     shop.close().await;
 }
@@ -1331,7 +1345,7 @@ async fn the_operational_log_has_a_line_for_whatever_was_given_given_up_and_upda
     let data = tempfile::tempdir().unwrap();
     let shop = open(data.path(), &[]).await;
     let day = with(&lists(&any_drivers(2), &any_packages(6)), "date", DAY);
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let id = |ask: Ask, id: &str| ask.header("X-Request-Id", id);
     let wanted = with(&wanted(&["d-00", "d-01"], 3), "date", DAY);
     let mut expected = Vec::new();
@@ -1355,8 +1369,8 @@ async fn the_operational_log_has_a_line_for_whatever_was_given_given_up_and_upda
         ("u-2", "accepted", "failed_to_deliver"),
         ("u-3", "failed_to_deliver", "failed_to_deliver"),
     ] {
-        let said = id(update("d-00", done, to), request);
-        shop.staff.ask(said).await.expect(200);
+        let message = id(update("d-00", done, to), request);
+        shop.staff.ask(message).await.expect(200);
         expected.push(line(
             request,
             "update",
@@ -1377,14 +1391,14 @@ async fn the_operational_log_has_a_line_for_whatever_was_given_given_up_and_upda
     // The first driver may carry nothing more; their packages, except finished ones, go to the other.
     let mut changed = day.clone();
     changed["drivers"][0] = driver("d-00", &[("EXPRESS_ONLY", json!({}))]);
-    shop.staff.ask(keep(&changed)).await.expect(200);
+    shop.staff.ask(put_manifest(&changed)).await.expect(200);
     let reset = with(&with(&wanted, "reset", true), "max_per_driver", 6);
-    let told = shop
+    let reported = shop
         .staff
         .ask(id(assign(&reset), "reset"))
         .await
         .expect(200);
-    assert_eq!(told["assignments"]["d-00"], json!([done]));
+    assert_eq!(reported["assignments"]["d-00"], json!([done]));
     for package in plan["d-00"].iter().filter(|package| *package != done) {
         expected.push(line(
             "reset",
@@ -1404,7 +1418,7 @@ async fn an_operational_log_that_goes_nowhere_writes_nothing() {
     let data = tempfile::tempdir().unwrap();
     let shop = open(data.path(), &[("oplog.sink", "none")]).await;
     let day = lists(&any_drivers(1), &any_packages(3));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     shop.staff
         .ask(assign(&wanted(&["d-00"], 3)))
         .await

@@ -9,8 +9,8 @@ use testkit::until;
 use tokio::time::sleep;
 
 use crate::assignments::{
-    STATUSES, assign, driver, expect_plan, holders, keep, listed, logged, most, names, package,
-    update, wanted,
+    STATUSES, assign, driver, expect_plan, holders, listed, logged, most, names, package,
+    put_manifest, update, wanted,
 };
 use crate::client::{Connection, within};
 use crate::durability::{
@@ -242,7 +242,7 @@ async fn the_plans_of_a_server_that_is_killed_again_and_again_stay_and_no_packag
     let book = Arc::new(Mutex::new(Book::default()));
     let shop = open(data.path(), &[]).await;
     for day in days.iter() {
-        shop.staff.ask(keep(day)).await.expect(200);
+        shop.staff.ask(put_manifest(day)).await.expect(200);
     }
     shop.crash().await;
     for _ in 0..rounds {
@@ -278,8 +278,8 @@ async fn the_plans_of_a_server_that_is_killed_again_and_again_stay_and_no_packag
     complete(&shop, &days).await;
     let held = holders(&listed(&shop, &format!("date={STEADY}")).await);
     shop.close().await;
-    let told = check_log(&logged(data.path()), &held);
-    tell(&book.lock().unwrap(), rounds, told);
+    let reported = check_log(&logged(data.path()), &held);
+    print_summary(&book.lock().unwrap(), rounds, reported);
 }
 
 /// Crashes may have cost lines, but there is none twice, and none that is not so. How many there are.
@@ -297,7 +297,7 @@ fn check_log(lines: &[Value], held: &BTreeMap<String, String>) -> usize {
 }
 
 #[expect(clippy::print_stderr, reason = "a soak says what it has done")]
-fn tell(book: &Book, rounds: u64, lines: usize) {
+fn print_summary(book: &Book, rounds: u64, lines: usize) {
     let Book {
         answered, updates, ..
     } = book;
@@ -315,7 +315,7 @@ async fn a_second_server_cannot_have_the_days_of_the_first() {
     let shop = open(data.path(), &[]).await;
     let mut random = fastrand::Rng::with_seed(2142);
     let day = manifest(STEADY, &mut random);
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let all = with(&wanted(&names(&day, "drivers"), 2), "date", STEADY);
     let first = shop.staff.ask(assign(&all)).await.expect(200);
     let sentence = refused(data.path());

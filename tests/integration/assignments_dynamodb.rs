@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::assignments::{
-    DAY, STATUSES, any_drivers, any_packages, assign, expect_plan, holders, keep, line, listed,
-    lists, most, names, package, pointers, real_day, timeless, unpacked, update, wanted,
+    DAY, STATUSES, any_drivers, any_packages, assign, expect_plan, holders, line, listed, lists,
+    most, names, package, pointers, put_manifest, real_day, timeless, unpacked, update, wanted,
 };
 use crate::client::{Answer, Ask, Door, get};
 use crate::emulator::odyssey_at;
@@ -177,7 +177,7 @@ async fn a_day_is_kept_in_tables_from_its_lists_to_its_last_update() {
     let all = with(&wanted(&names(&day, "drivers"), 4), "date", DAY);
     let missing = shop.staff.ask(assign(&all)).await;
     missing.expect_problem(409, "manifest-missing");
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let shown = shop.staff.ask(get(path.as_str())).await;
     assert_eq!(
         names(&shown.expect(200), "packages"),
@@ -197,11 +197,11 @@ async fn a_day_is_kept_in_tables_from_its_lists_to_its_last_update() {
         final_one.expect_problem(409, "status-final")["current_status"],
         "delivered"
     );
-    let nobody = shop
+    let unknown = shop
         .staff
         .ask(update("driver_0", &has[0], "accepted"))
         .await;
-    nobody.expect_problem(404, "assignment-unknown");
+    unknown.expect_problem(404, "assignment-unknown");
     expect_item(&shared, name, &has[2]).await;
     let found = listed(&shop, "limit=7").await;
     assert_eq!(holders(&found).len(), carried);
@@ -221,10 +221,11 @@ async fn a_day_is_kept_in_tables_from_its_lists_to_its_last_update() {
     let again = shop.staff.ask(assign(&all)).await;
     assert_eq!(expect_plan(&day, &all, &again), plan);
     let reset = with(&with(&all, "reset", true), "max_per_driver", 0);
-    let told = shop.staff.ask(assign(&reset)).await.expect(200);
-    let kept: BTreeSet<_> = has[1..].iter().cloned().collect();
-    let left: BTreeSet<String> = serde_json::from_value(told["assignments"][name].clone()).unwrap();
-    assert_eq!(left, kept);
+    let reported = shop.staff.ask(assign(&reset)).await.expect(200);
+    let stored: BTreeSet<_> = has[1..].iter().cloned().collect();
+    let left: BTreeSet<String> =
+        serde_json::from_value(reported["assignments"][name].clone()).unwrap();
+    assert_eq!(left, stored);
     assert_eq!(holders(&listed(&shop, "").await).len(), 3);
     shop.close().await;
 }
@@ -257,7 +258,7 @@ async fn names_of_any_characters_are_found_in_tables_too() {
         .collect();
     let packages: Vec<_> = odd.iter().map(|name| package(name)).collect();
     let day = lists(&drivers, &packages);
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let all = wanted(&odd, 1);
     let answer = shop.staff.ask(assign(&all)).await;
     for (name, packages) in expect_plan(&day, &all, &answer) {
@@ -280,7 +281,7 @@ async fn a_server_whose_tables_are_missing_says_that_it_is_not_well() {
     let shop = shared.open(&[("aws.provision", "false")]).await;
     let day = lists(&any_drivers(1), &any_packages(1));
     for ask in [
-        keep(&day),
+        put_manifest(&day),
         assign(&wanted(&["d-00"], 1)),
         update("d-00", "p-000", "accepted"),
         get("/assignments"),
@@ -298,7 +299,7 @@ async fn an_item_that_cannot_be_read_is_left_out_of_lists_and_named_in_the_log()
     let shared = Shared::new();
     let shop = shared.open(&[]).await;
     let day = lists(&any_drivers(1), &any_packages(3));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     shop.staff
         .ask(assign(&wanted(&["d-00"], 3)))
         .await
@@ -331,7 +332,7 @@ async fn two_servers_that_plan_the_same_day_at_once_never_give_a_package_twice()
     for driver in day["drivers"].as_array_mut().unwrap() {
         driver["rules"].as_array_mut().unwrap().truncate(1);
     }
-    first.staff.ask(keep(&day)).await.expect(200);
+    first.staff.ask(put_manifest(&day)).await.expect(200);
     let drivers = names(&day, "drivers");
     let doors = [first.staff, second.staff];
     let start = Arc::new(Barrier::new(8));
@@ -397,7 +398,7 @@ async fn a_manifest_that_one_server_replaces_is_the_other_ones_too() {
     let second = shared.open(&[]).await;
     for count in [1, 3, 2] {
         let day = lists(&any_drivers(count), &any_packages(6));
-        first.staff.ask(keep(&day)).await.expect(200);
+        first.staff.ask(put_manifest(&day)).await.expect(200);
         let shown = second.staff.ask(get("/manifest")).await.expect(200);
         assert_eq!(names(&shown, "drivers").len(), count);
         let all = with(&wanted(&names(&day, "drivers"), 1), "dry_run", true);
@@ -425,7 +426,7 @@ async fn outage(way: Way) {
     let shared = Shared::new().through(&proxy);
     let shop = shared.open(&[]).await;
     let day = real_day();
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let drivers = names(&day, "drivers");
     let half = wanted(&drivers, 2);
     let answer = shop.staff.ask(assign(&half)).await;
@@ -439,7 +440,7 @@ async fn outage(way: Way) {
         assign(&all),
         update(driver, package, "accepted"),
         get("/assignments"),
-        keep(&day),
+        put_manifest(&day),
     ];
     let asked = asked.map(|ask| tokio::spawn(patiently(shop.staff, ask)));
     for asked in asked {
@@ -481,7 +482,7 @@ async fn answers_that_are_lost_in_the_midst_of_a_plan_double_nothing() {
     let shared = Shared::new().through(&proxy);
     let shop = shared.open(&[]).await;
     let day = lists(&any_drivers(10), &any_packages(60));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let all = wanted(&names(&day, "drivers"), 5);
     let mut random = fastrand::Rng::with_seed(2142);
     for cap in 1..=5 {
@@ -517,7 +518,7 @@ const STORED: &str = "odyssey_oplog_uploads_total{result=\"stored\"}";
 const FAILED: &str = "odyssey_oplog_uploads_total{result=\"failed\"}";
 
 /// Says something of the package, and what will be in the log of it.
-async fn said(shop: &Shop, request: &str, from: &str, to: &str) -> String {
+async fn message(shop: &Shop, request: &str, from: &str, to: &str) -> String {
     let ask = update("d-00", "p-000", to).header("X-Request-Id", request);
     shop.staff.ask(ask).await.expect(200);
     line(request, "update", ["d-00", "p-000"], [Some(from), Some(to)])
@@ -530,7 +531,7 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
     let data = tempfile::tempdir().unwrap();
     let shop = shared.open_logging(data.path()).await;
     let day = with(&lists(&any_drivers(1), &any_packages(3)), "date", DAY);
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let all = with(&wanted(&["d-00"], 3), "date", DAY);
     let ask = assign(&all).header("X-Request-Id", "the-plan");
     shop.staff.ask(ask).await.expect(200);
@@ -548,7 +549,7 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
         let failed = shop.metrics().await.count(FAILED);
         proxy.is_now(way);
         let lost = format!("while-{way:?}");
-        expected.push(said(&shop, &lost, "assigned", "assigned").await);
+        expected.push(message(&shop, &lost, "assigned", "assigned").await);
         if way == Way::Refused {
             shop.until("it is noticed", |now| now.count(FAILED) > failed)
                 .await;
@@ -564,7 +565,7 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
     }
     // Away for so long that the server goes first.
     proxy.is_now(Way::Refused);
-    expected.push(said(&shop, "the-last-word", "assigned", "delivered").await);
+    expected.push(message(&shop, "the-last-word", "assigned", "delivered").await);
     shop.close().await;
     proxy.is_now(Way::Open);
     let shop = shared.open_logging(data.path()).await;
@@ -572,7 +573,7 @@ async fn the_operational_log_is_in_the_bucket_with_every_line_after_an_outage() 
         now.count(STORED) > 0
     })
     .await;
-    expected.push(said(&shop, "after-all", "delivered", "accepted").await);
+    expected.push(message(&shop, "after-all", "delivered", "accepted").await);
     shop.close().await;
     expect_objects(&shared.objects().await, expected);
 }
@@ -608,7 +609,7 @@ async fn a_bucket_at_an_address_of_its_own_is_asked_for_without_a_name_of_its_ow
         )
         .await;
         let day = lists(&any_drivers(1), &any_packages(1));
-        shop.staff.ask(keep(&day)).await.expect(200);
+        shop.staff.ask(put_manifest(&day)).await.expect(200);
         shop.staff
             .ask(assign(&wanted(&["d-00"], 1)))
             .await
@@ -643,10 +644,10 @@ async fn a_profile_of_single_sign_on_is_understood() {
     }
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = timeout(SILENCE, run).await.unwrap().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("SSO") && !said.contains("cargo feature"),
-        "{said}"
+        message.contains("SSO") && !message.contains("cargo feature"),
+        "{message}"
     );
 }
 
@@ -698,9 +699,9 @@ async fn refused(settings: [(&str, &str); 2]) -> String {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = timeout(SILENCE, run).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!said.contains("panicked"), "{said}");
-    said.lines().last().unwrap_or_default().to_owned()
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!message.contains("panicked"), "{message}");
+    message.lines().last().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]

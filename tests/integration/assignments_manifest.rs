@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::assignments::{
-    DAY, any_drivers, any_packages, assign, data_file, driver, expect_plan, keep, lists, names,
-    package, pointers, prepared, real_day, wanted,
+    DAY, any_drivers, any_packages, assign, data_file, driver, expect_plan, lists, names, package,
+    pointers, prepared, put_manifest, real_day, wanted,
 };
 use crate::client::{Answer, Ask, Door, get, put, within};
 use crate::durability::open;
@@ -136,7 +136,7 @@ async fn whatever_is_wrong_with_a_manifest_is_pointed_at() {
     for (pointer, wrong) in mistakes() {
         for value in wrong {
             let body = changed(&valid, pointer, value);
-            let answer = connection.ask(&keep(&body)).await;
+            let answer = connection.ask(&put_manifest(&body)).await;
             assert_eq!(pointers(&answer), [pointer], "{body}");
         }
         let optional = ["/date", "rule_id", "hazmat_class", "destination"];
@@ -145,10 +145,15 @@ async fn whatever_is_wrong_with_a_manifest_is_pointed_at() {
         if is_place || optional.iter().any(|name| pointer.ends_with(name)) {
             continue;
         }
-        let answer = connection.ask(&keep(&without(&valid, pointer))).await;
-        let told = pointers(&answer);
+        let answer = connection
+            .ask(&put_manifest(&without(&valid, pointer)))
+            .await;
+        let reported = pointers(&answer);
         // Without parameters it is the parameter that is missing.
-        assert!(told.len() == 1 && told[0].starts_with(pointer), "{answer}");
+        assert!(
+            reported.len() == 1 && reported[0].starts_with(pointer),
+            "{answer}"
+        );
     }
     for (body, expected) in [
         (json!({}), &["/drivers", "/packages"][..]),
@@ -157,7 +162,7 @@ async fn whatever_is_wrong_with_a_manifest_is_pointed_at() {
         (json!([]), &[""]),
         (json!("day"), &[""]),
     ] {
-        let answer = connection.ask(&keep(&body)).await;
+        let answer = connection.ask(&put_manifest(&body)).await;
         assert_eq!(pointers(&answer), expected, "{body}");
     }
     drop(connection);
@@ -181,15 +186,15 @@ async fn all_mistakes_are_told_at_once_up_to_a_hundred() {
             .collect();
         lists(&any_drivers(1), &packages)
     };
-    for (count, told) in [(2, 2), (100, 100), (500, 100)] {
-        let answer = shop.staff.ask(keep(&wrong(count))).await;
-        let expected = (0..told).map(|place| format!("/packages/{place}/weight_kg"));
+    for (count, reported) in [(2, 2), (100, 100), (500, 100)] {
+        let answer = shop.staff.ask(put_manifest(&wrong(count))).await;
+        let expected = (0..reported).map(|place| format!("/packages/{place}/weight_kg"));
         assert_eq!(pointers(&answer), expected.collect::<Vec<_>>());
     }
     let mut mixed = three_and_three();
     mixed["drivers"][2]["rules"][0]["code"] = json!("FAST_ONLY");
     mixed["packages"][1]["region"] = json!("up");
-    let answer = shop.staff.ask(keep(&mixed)).await;
+    let answer = shop.staff.ask(put_manifest(&mixed)).await;
     let expected = ["/drivers/2/rules/0/code", "/packages/1/region"];
     assert_eq!(pointers(&answer), expected);
     let errors = &answer.json()["errors"];
@@ -238,36 +243,36 @@ async fn a_manifest_is_shown_as_it_was_kept_until_it_is_replaced() {
     let shop = Shop::open(&[]).await;
     expect_no_manifest(&shop, "").await;
     let day = with(&real_day(), "date", DAY);
-    let kept = shop.staff.ask(keep(&day)).await;
+    let stored = shop.staff.ask(put_manifest(&day)).await;
     assert_eq!(
-        kept.expect(200),
+        stored.expect(200),
         json!({"date": DAY, "drivers": 10, "packages": 60})
     );
     expect_no_manifest(&shop, "").await;
     expect_no_manifest(&shop, "?date=2142-05-02").await;
     let path = format!("/manifest?date={DAY}");
     let shown = shop.staff.ask(get(path.as_str())).await;
-    let told = shown.expect(200);
-    assert_eq!(told["date"], DAY);
+    let reported = shown.expect(200);
+    assert_eq!(reported["date"], DAY);
     for list in ["drivers", "packages"] {
-        assert_eq!(names(&told, list), names(&day, list));
+        assert_eq!(names(&reported, list), names(&day, list));
     }
-    for (told, sent) in [
+    for (reported, sent) in [
         ("/packages/7", &day["packages"][7]),
         ("/drivers/4", &day["drivers"][4]),
     ]
-    .map(|(place, sent)| (told.pointer(place).unwrap(), sent))
+    .map(|(place, sent)| (reported.pointer(place).unwrap(), sent))
     {
         for (field, value) in sent.as_object().unwrap() {
-            let same = value.as_f64().is_some() && value.as_f64() == told[field].as_f64();
+            let same = value.as_f64().is_some() && value.as_f64() == reported[field].as_f64();
             assert!(
-                same || field == "rules" || told[field] == *value,
-                "{field}: {told}"
+                same || field == "rules" || reported[field] == *value,
+                "{field}: {reported}"
             );
         }
     }
     // What is shown can be sent.
-    shop.staff.ask(keep(&told)).await.expect(200);
+    shop.staff.ask(put_manifest(&reported)).await.expect(200);
     let tag = shown.header("etag").unwrap().to_owned();
     let known = |tag: &str| get(path.as_str()).header("If-None-Match", tag);
     for tag in [
@@ -287,7 +292,7 @@ async fn a_manifest_is_shown_as_it_was_kept_until_it_is_replaced() {
     let wanted = with(&wanted(&["driver_1"], 1), "date", DAY);
     shop.staff.ask(assign(&wanted)).await.expect(200);
     let other = with(&lists(&any_drivers(2), &any_packages(1)), "date", DAY);
-    shop.staff.ask(keep(&other)).await.expect(200);
+    shop.staff.ask(put_manifest(&other)).await.expect(200);
     let answer = shop.staff.ask(known(&tag)).await;
     assert_eq!(names(&answer.expect(200), "drivers"), ["d-00", "d-01"]);
     assert_eq!(
@@ -309,19 +314,19 @@ async fn what_was_given_by_an_earlier_manifest_stays_given() {
     let mut packages = any_packages(4);
     packages[0] = package("new");
     shop.staff
-        .ask(keep(&lists(&any_drivers(1), &packages)))
+        .ask(put_manifest(&lists(&any_drivers(1), &packages)))
         .await
         .expect(200);
     let one = wanted(&["d-00"], 3);
-    let told = shop.staff.ask(assign(&one)).await.expect(200);
+    let reported = shop.staff.ask(assign(&one)).await.expect(200);
     let mut has: Vec<Value> = first["assignments"]["d-00"].as_array().unwrap().clone();
     has.push(json!("new"));
-    let mut now = told["assignments"]["d-00"].as_array().unwrap().clone();
+    let mut now = reported["assignments"]["d-00"].as_array().unwrap().clone();
     for list in [&mut has, &mut now] {
         list.sort_by_key(ToString::to_string);
     }
     assert_eq!(now, has);
-    assert_eq!(told["unassigned_packages"], json!([]));
+    assert_eq!(reported["unassigned_packages"], json!([]));
     shop.close().await;
 }
 
@@ -334,7 +339,7 @@ async fn a_day_with_nothing_to_do_or_nobody_to_do_it_is_a_day() {
         json!({"assignments": {"d-00": []}, "unassigned_packages": [], "unassigned_drivers": ["d-00"]})
     );
     shop.staff
-        .ask(keep(&lists(&[], &any_packages(2))))
+        .ask(put_manifest(&lists(&[], &any_packages(2))))
         .await
         .expect(200);
     assert_eq!(
@@ -405,8 +410,8 @@ async fn a_manifest_of_32_mib_is_taken_without_being_held_in_memory_several_time
     let before = peak(&shop);
     let ask = put("/manifest").body(body);
     let answer = ask_for_long(shop.staff, ask).await;
-    let kept = json!({"date": DAY, "drivers": 1000, "packages": count});
-    assert_eq!(answer.expect(200), kept);
+    let stored = json!({"date": DAY, "drivers": 1000, "packages": count});
+    assert_eq!(answer.expect(200), stored);
     let grown = peak(&shop) - before;
     eprintln!("{count} packages in {LARGEST} bytes: the server grew by {grown} bytes");
     assert!(grown < GROWTH_MAX * LARGEST, "{grown}");
@@ -419,7 +424,7 @@ async fn a_manifest_of_32_mib_is_taken_without_being_held_in_memory_several_time
 }
 
 /// Sends this head and then this body, bit by bit, while listening; whatever was heard until the server closed.
-async fn heard_while_sending(door: Door, head: String, body: Bytes) -> String {
+async fn received_while_sending(door: Door, head: String, body: Bytes) -> String {
     let (mut incoming, mut outgoing) = door.raw().await.0.into_split();
     let sending = tokio::spawn(async move {
         // A server that has heard enough may close.
@@ -444,11 +449,11 @@ async fn heard_while_sending(door: Door, head: String, body: Bytes) -> String {
 }
 
 #[track_caller]
-fn expect_too_large(heard: &str) {
-    assert!(heard.starts_with("HTTP/1.1 413 "), "{heard}");
+fn expect_too_large(received: &str) {
+    assert!(received.starts_with("HTTP/1.1 413 "), "{received}");
     assert!(
-        heard.contains("urn:odyssey:problem:body-too-large"),
-        "{heard}"
+        received.contains("urn:odyssey:problem:body-too-large"),
+        "{received}"
     );
 }
 
@@ -462,7 +467,7 @@ async fn a_larger_manifest_is_refused_in_words_that_reach_the_sender() {
         )
     };
     let sized = head(&format!("Content-Length: {}", body.len()));
-    expect_too_large(&heard_while_sending(shop.staff, sized, body.clone()).await);
+    expect_too_large(&received_while_sending(shop.staff, sized, body.clone()).await);
     // The usual client listens only once it has said everything.
     let answer = ask_for_long(shop.staff, put("/manifest").body(body)).await;
     answer.expect_problem(413, "body-too-large");
@@ -492,11 +497,11 @@ async fn a_manifest_of_unknown_length_is_refused_once_it_is_too_large() {
         }
         chunks.extend(b"0\r\n\r\n");
         let head = "PUT /manifest/ HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
-        let said = heard_while_sending(shop.staff, head.to_owned(), chunks.into()).await;
+        let message = received_while_sending(shop.staff, head.to_owned(), chunks.into()).await;
         if is_taken {
-            assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+            assert!(message.starts_with("HTTP/1.1 200 "), "{message}");
         } else {
-            expect_too_large(&said);
+            expect_too_large(&message);
         }
         // As large, with its length said before.
         let answer = ask_for_long(shop.staff, put("/manifest").body(body)).await;
@@ -592,7 +597,7 @@ async fn manifests_that_do_not_end_keep_nobody_from_planning() {
         now.left_in_the_shop() == 0
     })
     .await;
-    shop.staff.ask(keep(&lists)).await.expect(200);
+    shop.staff.ask(put_manifest(&lists)).await.expect(200);
     shop.close().await;
 }
 
@@ -629,7 +634,10 @@ async fn a_manifest_in_a_file_is_loaded_at_the_start() {
     let answer = shop.staff.ask(assign(&wanted)).await;
     let plan = expect_plan(&day, &wanted, &answer);
     // It replaces the stored manifest of its day, as if it were sent.
-    shop.staff.ask(keep(&three_and_three())).await.expect(200);
+    shop.staff
+        .ask(put_manifest(&three_and_three()))
+        .await
+        .expect(200);
     shop.close().await;
     let shop = open(data.path(), &[setting]).await;
     let answer = shop.staff.ask(assign(&wanted)).await;
@@ -666,16 +674,16 @@ async fn a_manifest_that_cannot_be_loaded_stops_the_start_with_a_sentence() {
         ),
         (file("other.json", "{\"people\": []}"), "/drivers"),
     ] {
-        let said = within("the start fails", refused(path.clone(), dir.path())).await;
+        let message = within("the start fails", refused(path.clone(), dir.path())).await;
         for word in [
             "odyssey: ",
             "`assignments.manifest`",
             path.to_str().unwrap(),
             word,
         ] {
-            assert!(said.contains(word), "{word} is missing: {said}");
+            assert!(message.contains(word), "{word} is missing: {message}");
         }
-        assert!(!said.contains("panicked"), "{said}");
+        assert!(!message.contains("panicked"), "{message}");
     }
 }
 
@@ -692,6 +700,6 @@ async fn refused(manifest: std::path::PathBuf, around: &Path) -> String {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = run.await.unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    said.lines().last().unwrap_or_default().to_owned()
+    let message = String::from_utf8(output.stderr).unwrap();
+    message.lines().last().unwrap_or_default().to_owned()
 }

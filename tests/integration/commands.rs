@@ -133,7 +133,7 @@ async fn a_barista_waits_for_an_order_that_comes_later_or_hears_that_there_is_no
 async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
     let shop = Shop::open(&[]).await;
     let unknown = "019aaaaa-0000-7000-8000-000000000000";
-    for (arguments, code, said) in [
+    for (arguments, code, message) in [
         (&["finish", unknown][..], 1, "404"),
         (&["order", "--name", ""], 1, "422"),
         (&["flood", "unblock", "192.0.2.7"], 1, "not blocked"),
@@ -154,7 +154,7 @@ async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
     ] {
         let output = at(&shop, arguments).output().unwrap();
         let sentence = failed(&output, code);
-        assert!(sentence.contains(said), "{arguments:?}: {sentence}");
+        assert!(sentence.contains(message), "{arguments:?}: {sentence}");
         let lines = sentence.trim_end().lines().count();
         assert!(code == 2 || lines == 1, "{arguments:?}: {sentence}");
     }
@@ -169,17 +169,17 @@ async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
 async fn the_server_is_the_one_of_the_option_then_the_environment_then_the_configuration() {
     let shop = Shop::open(&[]).await;
     let url = format!("http://{}", shop.staff.address);
-    let nowhere = "http://127.0.0.1:1";
+    let unused = "http://127.0.0.1:1";
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("odyssey.toml");
     let toml = format!("[staff]\nlisten = \"{}\"\n", shop.staff.address);
     std::fs::write(&file, toml).unwrap();
     let file = file.to_str().unwrap();
     for (option, environment, config, reached) in [
-        (Some(url.as_str()), Some(nowhere), None, true),
-        (Some(nowhere), Some(url.as_str()), Some(file), false),
+        (Some(url.as_str()), Some(unused), None, true),
+        (Some(unused), Some(url.as_str()), Some(file), false),
         (None, Some(url.as_str()), None, true),
-        (None, Some(nowhere), Some(file), false),
+        (None, Some(unused), Some(file), false),
         (None, None, Some(file), true),
         // An empty variable is none.
         (None, Some(""), Some(file), true),
@@ -196,8 +196,8 @@ async fn the_server_is_the_one_of_the_option_then_the_environment_then_the_confi
     let mut command = odyssey();
     command.arg("line").env("ODYSSEY_URL", "localhost:8001");
     let output = command.output().unwrap();
-    let said = failed(&output, 2);
-    assert!(said.contains("ODYSSEY_URL") && said.contains("plain http://"));
+    let message = failed(&output, 2);
+    assert!(message.contains("ODYSSEY_URL") && message.contains("plain http://"));
     // It is no key of the configuration: a server that inherits it starts.
     let mut command = odyssey();
     command.arg("config").env("ODYSSEY_URL", &url);

@@ -125,10 +125,10 @@ fn a_command_that_does_not_exist_or_is_missing_is_told_what_there_is() {
         &["packages", "deliver"],
         &["openapi", "--listener", "nobody"],
     ] {
-        let said = refused(odyssey().args(arguments));
+        let message = refused(odyssey().args(arguments));
         assert!(
-            said.contains("Usage: odyssey") || said.contains("--help"),
-            "{arguments:?}: {said}"
+            message.contains("Usage: odyssey") || message.contains("--help"),
+            "{arguments:?}: {message}"
         );
     }
 }
@@ -290,19 +290,19 @@ fn a_mistake_in_the_configuration_is_a_sentence_that_names_the_key() {
         }
         command.env(variable("staff.listen"), "127.0.0.1:0");
         command.env(variable("data_dir"), dir.path().join("data"));
-        let said = refused(&mut command);
-        let sentence = said.lines().last().unwrap_or_default();
-        assert!(said.contains(named), "{command:?} said: {said}");
+        let message = refused(&mut command);
+        let sentence = message.lines().last().unwrap_or_default();
+        assert!(message.contains(named), "{command:?} said: {message}");
         assert!(
-            !said.contains("panicked") && sentence.len() > 20,
-            "{command:?} said: {said}"
+            !message.contains("panicked") && sentence.len() > 20,
+            "{command:?} said: {message}"
         );
     }
     let missing = dir.path().join("missing.toml");
-    let said = refused(odyssey().args(["serve", "--config"]).arg(&missing));
+    let message = refused(odyssey().args(["serve", "--config"]).arg(&missing));
     let path = missing.display();
     assert_eq!(
-        said,
+        message,
         format!("odyssey: configuration file `{path}`: there is no such file\n")
     );
 }
@@ -423,9 +423,9 @@ const WRONG_VALUES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn a_wrong_value_is_answered_with_the_value_and_the_form_that_is_right() {
-    for &(key, value, said) in WRONG_VALUES {
+    for &(key, value, message) in WRONG_VALUES {
         let answer = refused(odyssey().arg("config").env(variable(key), value));
-        let expected = format!("odyssey: configuration key `{key}`: {said}");
+        let expected = format!("odyssey: configuration key `{key}`: {message}");
         assert!(answer.starts_with(&expected), "{key}={value}: {answer}");
         assert_eq!(answer.lines().count(), 1, "{answer}");
     }
@@ -443,7 +443,7 @@ fn a_wrong_value_is_answered_with_the_value_and_the_form_that_is_right() {
 fn a_wrong_value_in_a_file_is_answered_in_the_same_way() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("odyssey.toml");
-    for (text, said) in [
+    for (text, message) in [
         (
             "orders = 5",
             "`orders`: 5 is not accepted: it is a section: its keys follow a line such as [orders]",
@@ -476,7 +476,7 @@ fn a_wrong_value_in_a_file_is_answered_in_the_same_way() {
     ] {
         std::fs::write(&file, text).unwrap();
         let answer = refused(odyssey().args(["config", "--config"]).arg(&file));
-        let expected = format!("odyssey: configuration key {said}");
+        let expected = format!("odyssey: configuration key {message}");
         assert!(answer.starts_with(&expected), "{text}: {answer}");
     }
 }
@@ -585,9 +585,9 @@ fn too_few_open_files_are_refused_with_the_number_that_is_needed() {
     for key in ["customers.listen", "staff.listen"] {
         command.env(variable(key), "127.0.0.1:0");
     }
-    let said = refused(&mut command);
+    let message = refused(&mut command);
     for words in ["64 files (ulimit -n)", "at least 288"] {
-        assert!(said.contains(words), "{words} is missing: {said}");
+        assert!(message.contains(words), "{words} is missing: {message}");
     }
 }
 
@@ -637,8 +637,8 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
     ] {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);
-        let said = refused(command.env(variable("data_dir"), &data));
-        assert!(said.contains(&format!("`{key}`")), "{key}: {said}");
+        let message = refused(command.env(variable("data_dir"), &data));
+        assert!(message.contains(&format!("`{key}`")), "{key}: {message}");
         assert!(!data.exists(), "{key}");
     }
 }
@@ -647,8 +647,8 @@ fn a_mistake_in_what_is_kept_and_how_is_named_before_anything_is_made() {
 fn a_sink_without_its_bucket_is_told_which_key_is_missing() {
     let mut command = odyssey();
     command.arg("serve").env(variable("oplog.sink"), "s3");
-    let said = refused(&mut command);
-    assert!(said.contains("`oplog.bucket`"), "{said}");
+    let message = refused(&mut command);
+    assert!(message.contains("`oplog.bucket`"), "{message}");
 }
 
 #[cfg(feature = "aws")]
@@ -664,8 +664,8 @@ fn queues_without_their_places_are_told_which_key_is_missing() {
             variable("couriers.events_topic_arn"),
             "arn:aws:sns:eu-west-2:123450000001:events-topic",
         );
-        let said = refused(&mut command);
-        assert!(said.contains(&format!("`{key}`")), "{said}");
+        let message = refused(&mut command);
+        assert!(message.contains(&format!("`{key}`")), "{message}");
     }
 }
 
@@ -682,9 +682,9 @@ fn what_needs_amazon_is_refused_by_a_build_without_it() {
         let mut command = odyssey();
         command.arg("serve").env(variable(key), value);
         command.env(variable("oplog.bucket"), "log");
-        let said = refused(command.env(variable("data_dir"), &data));
+        let message = refused(command.env(variable("data_dir"), &data));
         for word in [format!("`{key}`"), "the feature `aws`".to_owned()] {
-            assert!(said.contains(&word), "{word} is missing: {said}");
+            assert!(message.contains(&word), "{word} is missing: {message}");
         }
         assert!(!data.exists(), "{key}");
     }
@@ -705,9 +705,9 @@ fn a_port_that_is_taken_is_named_with_its_key() {
             .env(variable(key), &address)
             .env(variable(other), "127.0.0.1:0")
             .env(variable("data_dir"), data.path());
-        let said = refused(&mut command);
+        let message = refused(&mut command);
         for word in [format!("`{key}`"), address.clone(), "in use".to_owned()] {
-            assert!(said.contains(&word), "{word} is missing: {said}");
+            assert!(message.contains(&word), "{word} is missing: {message}");
         }
     }
 }

@@ -36,17 +36,17 @@ pub(crate) fn order(id: Uuid, zone: &str) -> Value {
     json!({"orderId": id, "details": "Buy something", "zone": zone, "addedAt": "2021-07-18T10:22:10.170682Z"})
 }
 
-pub(crate) fn tell(events: &Value) -> Ask {
+pub(crate) fn post_events(events: &Value) -> Ask {
     post("/events").json(events)
 }
 
-pub(crate) fn patch(courier: Uuid, said: &Value) -> Ask {
-    Ask::new(Method::PATCH, format!("/courier/{courier}")).json(said)
+pub(crate) fn patch(courier: Uuid, message: &Value) -> Ask {
+    Ask::new(Method::PATCH, format!("/courier/{courier}")).json(message)
 }
 
 /// Sends events; returns their outcomes.
-pub(crate) async fn told(door: Door, events: &Value) -> Vec<Value> {
-    let outcomes = door.ask(tell(events)).await.expect(202);
+pub(crate) async fn publish_events(door: Door, events: &Value) -> Vec<Value> {
+    let outcomes = door.ask(post_events(events)).await.expect(202);
     outcomes.as_array().unwrap().clone()
 }
 
@@ -73,13 +73,13 @@ pub(crate) fn replayed(data: &Path, settings: &[(&str, &str)]) -> String {
         command.env(variable(key), value);
     }
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{message}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    said
+    message
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ pub(crate) async fn play_scenarios(settings: &[(&str, &str)]) {
     for _ in 0..count {
         let orders: [Uuid; 4] = std::array::from_fn(|_| Uuid::new_v4());
         for (order_id, zone) in orders.iter().zip(["N", "S", "N", "S"]) {
-            let outcomes = told(shop.staff, &order(*order_id, zone)).await;
+            let outcomes = publish_events(shop.staff, &order(*order_id, zone)).await;
             assert_eq!(outcomes, [json!({"outcome": "parked"})]);
         }
         let waiting = shop
@@ -105,7 +105,7 @@ pub(crate) async fn play_scenarios(settings: &[(&str, &str)]) {
         waiting.expect_problem(404, "order-parked");
         let [john, fred] = [Uuid::new_v4(), Uuid::new_v4()];
         for (id, zone) in [(john, "N"), (fred, "S")] {
-            let outcomes = told(shop.staff, &courier(id, zone, true)).await;
+            let outcomes = publish_events(shop.staff, &courier(id, zone, true)).await;
             assert_eq!(outcomes, [json!({"outcome": "updated", "unparked": 2})]);
         }
         for (place, id) in orders.iter().enumerate() {
@@ -124,11 +124,11 @@ pub(crate) async fn play_scenarios(settings: &[(&str, &str)]) {
         }
     }
     shop.close().await;
-    let said = replayed(data.path(), settings);
+    let message = replayed(data.path(), settings);
     let (events, couriers, orders) = (8 * count, 2 * count, 4 * count);
     let expected =
         format!("{events} events: {couriers} couriers, {orders} orders, 0 of them parked");
-    assert!(said.starts_with(&expected), "{said}");
+    assert!(message.starts_with(&expected), "{message}");
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn a_list_of_events_is_applied_as_a_whole_and_in_its_order() {
         order(orders[2], "W"),
         order(orders[1], "W"),
     ]);
-    let outcomes = told(shop.staff, &events).await;
+    let outcomes = publish_events(shop.staff, &events).await;
     assert_eq!(
         Value::from(outcomes),
         json!([
@@ -225,7 +225,7 @@ async fn malformed_events_are_pointed_at_and_nothing_is_applied() {
         ] {
             let refused = shop
                 .staff
-                .ask(tell(&body))
+                .ask(post_events(&body))
                 .await
                 .expect_problem(422, "invalid");
             assert_eq!(refused["errors"][0]["pointer"], pointer, "{body}");
@@ -233,7 +233,7 @@ async fn malformed_events_are_pointed_at_and_nothing_is_applied() {
     }
     let many = json!(vec![good; 1001]);
     shop.staff
-        .ask(tell(&many))
+        .ask(post_events(&many))
         .await
         .expect_problem(422, "invalid");
     shop.staff
@@ -242,7 +242,10 @@ async fn malformed_events_are_pointed_at_and_nothing_is_applied() {
         .expect_problem(400, "unreadable");
     let log = shop.staff.ask(get("/couriers/events")).await.expect(200);
     assert_eq!(log, json!({"events": []}));
-    assert_eq!(told(shop.staff, &json!([])).await, Vec::<Value>::new());
+    assert_eq!(
+        publish_events(shop.staff, &json!([])).await,
+        Vec::<Value>::new()
+    );
     shop.close().await;
 }
 
@@ -259,10 +262,10 @@ async fn a_patch_changes_what_it_says_and_needs_everything_of_a_stranger() {
         .map(|error| &error["pointer"])
         .collect();
     assert_eq!(pointers, ["/zone", "/available"]);
-    told(shop.staff, &order(Uuid::from_u128(8), "S")).await;
-    let said = json!({"name": "Ada", "zone": "S", "available": true});
+    publish_events(shop.staff, &order(Uuid::from_u128(8), "S")).await;
+    let message = json!({"name": "Ada", "zone": "S", "available": true});
     assert_eq!(
-        shop.staff.ask(patch(id, &said)).await.expect(200),
+        shop.staff.ask(patch(id, &message)).await.expect(200),
         json!(true)
     );
     assert_eq!(courier_of(shop.staff, Uuid::from_u128(8)).await, json!(id));
@@ -278,8 +281,8 @@ async fn a_patch_changes_what_it_says_and_needs_everything_of_a_stranger() {
         .ask(patch(id, &json!({"zone": "Z"})))
         .await
         .expect_problem(422, "invalid");
-    let nobody = Ask::new(Method::PATCH, "/courier/7").json(&said);
-    shop.staff.ask(nobody).await.expect_problem(422, "invalid");
+    let unknown = Ask::new(Method::PATCH, "/courier/7").json(&message);
+    shop.staff.ask(unknown).await.expect_problem(422, "invalid");
     shop.close().await;
 }
 
@@ -288,11 +291,11 @@ async fn two_who_change_different_parts_at_once_change_both() {
     let shop = Shop::open(&[]).await;
     let id = Uuid::from_u128(7);
     for round in 0..50 {
-        told(shop.staff, &courier(id, "S", true)).await;
+        publish_events(shop.staff, &courier(id, "S", true)).await;
         let name = format!("Ada {round}");
-        let (said, renamed) = (json!({"available": false}), json!({"name": name}));
+        let (message, renamed) = (json!({"available": false}), json!({"name": name}));
         let (left, renamed) = tokio::join!(
-            shop.staff.ask(patch(id, &said)),
+            shop.staff.ask(patch(id, &message)),
             shop.staff.ask(patch(id, &renamed)),
         );
         for answer in [left, renamed] {
@@ -351,7 +354,7 @@ async fn work(mut connection: Connection, book: Book, mut random: fastrand::Rng)
                 }
             })
             .collect();
-        let Ok(answer) = connection.try_ask(&tell(&json!(events))).await else {
+        let Ok(answer) = connection.try_ask(&post_events(&json!(events))).await else {
             return;
         };
         let outcomes = answer.expect(202);

@@ -19,7 +19,9 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::client::{Door, get};
-use crate::couriers::{courier, order, orders_of, patch, scenarios_to_run, tell, told};
+use crate::couriers::{
+    courier, order, orders_of, patch, post_events, publish_events, scenarios_to_run,
+};
 use crate::emulator::odyssey_at;
 use crate::shop::{Shop, text, variable};
 
@@ -179,11 +181,15 @@ impl Town {
                 .wait_time_seconds(2);
             for message in Box::pin(receive.send()).await.unwrap().messages.unwrap() {
                 let attributes = message.message_attributes.unwrap_or_default();
-                let said = |name| {
+                let attribute_of = |name| {
                     let attribute: Option<&MessageAttributeValue> = attributes.get(name);
                     attribute.map(|value| value.string_value.clone().unwrap())
                 };
-                buried.push((message.body.unwrap(), said("reason"), said("queue")));
+                buried.push((
+                    message.body.unwrap(),
+                    attribute_of("reason"),
+                    attribute_of("queue"),
+                ));
                 receipts.push(message.receipt_handle.unwrap());
             }
         }
@@ -538,8 +544,8 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     ] {
         let queue = town.name(queue);
         let mut lines = listed.iter();
-        let told = lines.any(|line| line.contains(&queue) && line.contains(reason));
-        assert!(told, "{listed:#?}");
+        let publish_events = lines.any(|line| line.contains(&queue) && line.contains(reason));
+        assert!(publish_events, "{listed:#?}");
     }
     let last = "would go 10 to the queue of events, 10 to the queue of assignments; left: 0 of unknown queues, \
                 0 that came during the run";
@@ -547,10 +553,10 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     poison.expect_buried(&town, 0).await;
 
     // Two messages were corrected by hand, and one names another deployment's queue.
-    let [mended, told] = ids();
+    let [mended, publish_events] = ids();
     let by_hand = [
         order(mended, "N").to_string(),
-        json!({"orderId": told, "courierId": poison.stranger}).to_string(),
+        json!({"orderId": publish_events, "courierId": poison.stranger}).to_string(),
     ];
     town.put("dead-letter-queue", &by_hand).await;
     let elsewhere = MessageAttributeValue::builder().data_type("String");
@@ -560,15 +566,18 @@ async fn what_is_brought_back_goes_through_if_it_was_mended_and_comes_back_once_
     Box::pin(send.message_attributes("queue", elsewhere).send())
         .await
         .unwrap();
-    let said = town.redrive(&[]).await;
-    let [said] = &said[..] else {
-        panic!("{said:#?}")
+    let message = town.redrive(&[]).await;
+    let [message] = &message[..] else {
+        panic!("{message:#?}")
     };
     let begins =
         "11 to the queue of events, 11 to the queue of assignments; left: 1 of unknown queues";
-    assert!(said.starts_with(begins), "{said}");
+    assert!(message.starts_with(begins), "{message}");
     assert_eq!(whose(shop.staff, mended).await, poison.ada.to_string());
-    assert_eq!(whose(shop.staff, told).await, poison.stranger.to_string());
+    assert_eq!(
+        whose(shop.staff, publish_events).await,
+        poison.stranger.to_string()
+    );
     poison.expect_buried(&town, 1).await;
     shop.close().await;
 }
@@ -634,11 +643,11 @@ async fn a_dead_letter_queue_that_gives_messages_up_itself_is_not_looked_into() 
     Box::pin(set.send()).await.unwrap();
     for _ in 0..3 {
         let output = town.try_redrive(&["--dry-run"]).await;
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(
-            said.contains("redrive policy") && said.contains("--dry-run"),
-            "{said}"
+            message.contains("redrive policy") && message.contains("--dry-run"),
+            "{message}"
         );
     }
     assert_eq!(town.count("dead-letter-queue").await, 1);
@@ -740,7 +749,7 @@ async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
     let orders: [Uuid; 25] = ids();
     let mut events: Vec<Value> = orders.iter().map(|id| order(*id, "E")).collect();
     events.push(courier(ada, "E", true));
-    let outcomes = told(directory.staff, &json!(events)).await;
+    let outcomes = publish_events(directory.staff, &json!(events)).await;
     assert_eq!(outcomes, vec![json!({"outcome": "announced"}); 26]);
     for id in orders {
         assert_eq!(whose(directory.staff, id).await, ada.to_string());
@@ -748,20 +757,27 @@ async fn what_a_directory_is_told_is_announced_and_decided_elsewhere() {
     }
     // A courier's state is announced, whichever server receives it.
     for (door, id) in [(directory.staff, bo), (dispatcher.staff, ada)] {
-        let said = json!({"name": "Bo", "zone": "W", "available": false});
-        assert_eq!(door.ask(patch(id, &said)).await.expect(200), json!(true));
+        let message = json!({"name": "Bo", "zone": "W", "available": false});
+        assert_eq!(door.ask(patch(id, &message)).await.expect(200), json!(true));
         courier_is(dispatcher.staff, id, |known| {
             known["name"] == "Bo" && known["zone"] == "W" && known["isAvailable"] == false
         })
         .await;
     }
     // A dispatcher decides the events that it receives.
-    let outcomes = told(dispatcher.staff, &order(Uuid::new_v4(), "S")).await;
+    let outcomes = publish_events(dispatcher.staff, &order(Uuid::new_v4(), "S")).await;
     assert_eq!(outcomes, [json!({"outcome": "parked"})]);
     // An event that cannot be announced is not acknowledged.
     proxy.is_now(Way::Refused);
-    let told = async { directory.staff.connect().await.ask(&tell(&events[0])).await };
-    let answer = timeout(LONG, Box::pin(told)).await.unwrap();
+    let publish_events = async {
+        directory
+            .staff
+            .connect()
+            .await
+            .ask(&post_events(&events[0]))
+            .await
+    };
+    let answer = timeout(LONG, Box::pin(publish_events)).await.unwrap();
     answer.expect_problem(503, "storage-down");
     proxy.is_now(Way::Open);
     town.expect_empty().await;
@@ -778,7 +794,7 @@ async fn characters_that_xml_does_not_know_come_through_topics_and_queues_as_the
     let [id] = ids();
     let mut event = order(id, "N");
     event["details"] = json!("\u{FFFE}\u{FFFF}\u{1}\u{7F} 日本 \u{1FFFF}😀");
-    let outcomes = told(directory.staff, &event).await;
+    let outcomes = publish_events(directory.staff, &event).await;
     assert_eq!(outcomes, [json!({"outcome": "announced"})]);
     let page = found("it is decided", async || {
         let page = dispatcher
@@ -807,7 +823,10 @@ async fn a_directory_without_its_topic_says_at_once_that_it_cannot_announce() {
     ];
     let directory = town.open_as("directory", data.path(), &settings).await;
     let began = Instant::now();
-    let answer = directory.staff.ask(tell(&order(Uuid::new_v4(), "N"))).await;
+    let answer = directory
+        .staff
+        .ask(post_events(&order(Uuid::new_v4(), "N")))
+        .await;
     answer.expect_problem(503, "storage-down");
     assert!(began.elapsed() < Duration::from_secs(10));
     directory.close().await;
@@ -841,7 +860,7 @@ async fn an_emulator_that_is_stopped_in_the_midst_of_a_stream_loses_nothing() {
     emulator.process.freeze();
     let began = Instant::now();
     for id in posted {
-        told(shop.staff, &order(id, "S")).await;
+        publish_events(shop.staff, &order(id, "S")).await;
     }
     sleep(OUTAGE.saturating_sub(began.elapsed())).await;
     emulator.process.thaw();
@@ -866,9 +885,9 @@ async fn a_region_that_is_not_the_topics_stops_the_start() {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let output = timeout(LONG, run).await.unwrap().unwrap();
     assert!(!output.status.success(), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     for word in ["`couriers.events_topic_arn`", "`AWS_REGION=eu-west-2`"] {
-        assert!(said.contains(word), "{said}");
+        assert!(message.contains(word), "{message}");
     }
 }
 
@@ -892,10 +911,10 @@ async fn what_is_decided_while_the_emulator_is_gone_is_told_when_it_is_back() {
     let address = emulator.address;
     drop(emulator);
     let [ada] = ids();
-    told(dispatcher.staff, &courier(ada, "W", true)).await;
+    publish_events(dispatcher.staff, &courier(ada, "W", true)).await;
     let orders: [Uuid; 30] = ids();
     for id in orders {
-        let outcomes = told(dispatcher.staff, &order(id, "W")).await;
+        let outcomes = publish_events(dispatcher.staff, &order(id, "W")).await;
         assert_eq!(outcomes, [json!({"outcome": "assigned", "courierId": ada})]);
     }
     until("it is noticed", async || {

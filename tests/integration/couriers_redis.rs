@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::client::{Door, get};
 use crate::couriers::{
-    ZONES, courier, courier_of, kill_again_and_again, order, orders_of, play_scenarios, replayed,
-    scenarios_to_run, tell, told,
+    ZONES, courier, courier_of, kill_again_and_again, order, orders_of, play_scenarios,
+    post_events, publish_events, replayed, scenarios_to_run,
 };
 #[cfg(feature = "aws")]
 use crate::couriers_queues::{scenarios, scenarios_of_two};
@@ -50,18 +50,18 @@ async fn two_dispatchers_on_one_queue_and_one_redis_give_each_order_once() {
     let redis = Redis::durable().await;
     let url = redis.socket();
     scenarios_of_two(&settings(&url)).await;
-    let nowhere = tempfile::tempdir().unwrap();
-    let said = replayed(nowhere.path(), &settings(&url));
+    let unused = tempfile::tempdir().unwrap();
+    let message = replayed(unused.path(), &settings(&url));
     let orders = format!(" {} orders, 0 of them parked", 4 * scenarios_to_run());
-    assert!(said.contains(&orders), "{said}");
+    assert!(message.contains(&orders), "{message}");
 }
 
 /// Sends events one by one, each until it is accepted; returns their outcomes.
-async fn tell_all(staff: Door, events: Vec<Value>) -> Vec<Value> {
+async fn publish_all(staff: Door, events: Vec<Value>) -> Vec<Value> {
     let mut outcomes = Vec::new();
     for event in events {
         loop {
-            let answer = staff.ask(tell(&event)).await;
+            let answer = staff.ask(post_events(&event)).await;
             if answer.status == 202 {
                 outcomes.push(answer.json()[0].clone());
                 break;
@@ -91,7 +91,7 @@ fn a_busy_day(random: &mut fastrand::Rng) -> (Vec<Uuid>, Vec<Value>) {
 /// assignments.
 async fn everything_is_assigned(staff: Door, orders: &[Uuid]) -> BTreeMap<Uuid, String> {
     for (number, zone) in (100..).zip(ZONES) {
-        told(staff, &courier(Uuid::from_u128(number), zone, true)).await;
+        publish_events(staff, &courier(Uuid::from_u128(number), zone, true)).await;
     }
     let mut whose = BTreeMap::new();
     for &id in orders {
@@ -129,7 +129,10 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
         for _ in 0..2 {
             let mut events = events.clone();
             random.shuffle(&mut events);
-            tellers.push((events.clone(), tokio::spawn(tell_all(shop.staff, events))));
+            tellers.push((
+                events.clone(),
+                tokio::spawn(publish_all(shop.staff, events)),
+            ));
         }
     }
     let mut answered: BTreeMap<String, String> = BTreeMap::new();
@@ -156,8 +159,8 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
     for shop in [one, other] {
         shop.close().await;
     }
-    let nowhere = tempfile::tempdir().unwrap();
-    replayed(nowhere.path(), &settings(&url));
+    let unused = tempfile::tempdir().unwrap();
+    replayed(unused.path(), &settings(&url));
 }
 
 /// Waits until the desk is ready, or is not.
@@ -175,13 +178,13 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
     let shop = Shop::open(&settings(&url)).await;
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let (orders, events) = a_busy_day(&mut random);
-    let teller = tokio::spawn(tell_all(shop.staff, events.clone()));
+    let teller = tokio::spawn(publish_all(shop.staff, events.clone()));
     let log = async || {
         let log = shop.staff.ask(get("/couriers/events?limit=1000")).await;
         (log.status == 200).then(|| log.json()["events"].as_array().unwrap().len())
     };
-    for (kept, is_killed) in [(40, true), (100, false), (150, true)] {
-        while log().await.is_some_and(|events| events < kept) {
+    for (stored, is_killed) in [(40, true), (100, false), (150, true)] {
+        while log().await.is_some_and(|events| events < stored) {
             sleep(Duration::from_millis(2)).await;
         }
         if is_killed {
@@ -211,8 +214,8 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
     let customers = shop.customers.ask(get("/readyz")).await;
     assert_eq!(customers.status, 200);
     shop.close().await;
-    let nowhere = tempfile::tempdir().unwrap();
-    replayed(nowhere.path(), &settings(&url));
+    let unused = tempfile::tempdir().unwrap();
+    replayed(unused.path(), &settings(&url));
 }
 
 /// Tries to start a server with these settings, which it refuses: what it says.
@@ -229,22 +232,28 @@ fn refusal(mut command: Command, settings: &[(&str, &str)]) -> String {
 
 #[tokio::test]
 async fn a_server_without_its_redis_says_which_key_is_wrong() {
-    let said = refusal(odyssey(), &settings("redis+unix:///nowhere/redis.sock"));
-    assert!(said.contains("configuration key `redis.url`"), "{said}");
+    let message = refusal(odyssey(), &settings("redis+unix:///nowhere/redis.sock"));
+    assert!(
+        message.contains("configuration key `redis.url`"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn redis_over_tls_is_reached_if_its_authority_is_trusted_and_refused_otherwise() {
     let redis = Redis::with_tls().await;
     let url = format!("rediss://{}", redis.address());
-    let said = refusal(odyssey(), &settings(&url));
-    assert!(said.contains("configuration key `redis.url`"), "{said}");
-    assert!(said.contains("certificate"), "{said}");
+    let message = refusal(odyssey(), &settings(&url));
+    assert!(
+        message.contains("configuration key `redis.url`"),
+        "{message}"
+    );
+    assert!(message.contains("certificate"), "{message}");
     let mut trusting = odyssey();
     trusting.env("SSL_CERT_FILE", redis.authority());
     let shop = Shop::run(trusting, &settings(&url)).await;
     let [id, ada] = [Uuid::new_v4(), Uuid::new_v4()];
-    told(
+    publish_events(
         shop.staff,
         &json!([order(id, "N"), courier(ada, "N", true)]),
     )
@@ -258,7 +267,7 @@ async fn redis_without_memory_refuses_orders_and_loses_none_that_was_acknowledge
     let redis = Redis::start().await;
     let shop = Shop::open(&settings(&redis.url())).await;
     let ada = Uuid::new_v4();
-    told(shop.staff, &courier(ada, "N", true)).await;
+    publish_events(shop.staff, &courier(ada, "N", true)).await;
     let memory = redis.ask(&["INFO", "memory"]).await;
     let used = memory
         .lines()
@@ -270,7 +279,7 @@ async fn redis_without_memory_refuses_orders_and_loses_none_that_was_acknowledge
     let refused = loop {
         let orders: [Uuid; 20] = std::array::from_fn(|_| Uuid::new_v4());
         let events: Vec<Value> = orders.iter().map(|id| order(*id, "N")).collect();
-        let answer = shop.staff.ask(tell(&json!(events))).await;
+        let answer = shop.staff.ask(post_events(&json!(events))).await;
         if answer.status != 202 {
             answer.expect_problem(503, "storage-down");
             break events;
@@ -284,7 +293,7 @@ async fn redis_without_memory_refuses_orders_and_loses_none_that_was_acknowledge
     }
     redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
     ready(shop.staff, 200).await;
-    told(shop.staff, &json!(refused)).await;
+    publish_events(shop.staff, &json!(refused)).await;
     let orders = orders_of(shop.staff, ada).await;
     assert_eq!(orders.len(), acknowledged.len() + refused.len());
     shop.close().await;
@@ -302,7 +311,10 @@ async fn redis_that_begins_to_evict_is_refused_at_the_next_connection() {
     policy("allkeys-lru").await;
     redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     ready(shop.staff, 503).await;
-    let answer = shop.staff.ask(tell(&order(Uuid::new_v4(), "N"))).await;
+    let answer = shop
+        .staff
+        .ask(post_events(&order(Uuid::new_v4(), "N")))
+        .await;
     answer.expect_problem(503, "storage-down");
     until("the log names the policy", async || {
         shop.log().contains("it is allkeys-lru")
@@ -310,6 +322,6 @@ async fn redis_that_begins_to_evict_is_refused_at_the_next_connection() {
     .await;
     policy("noeviction").await;
     ready(shop.staff, 200).await;
-    told(shop.staff, &order(Uuid::new_v4(), "N")).await;
+    publish_events(shop.staff, &order(Uuid::new_v4(), "N")).await;
     shop.close().await;
 }

@@ -34,14 +34,14 @@ fn writes(round: usize) -> Vec<Ask> {
         writes.push(event(&id, "PARCEL_COLLECTED"));
         writes.push(event(&id, "TAKEN_OFF"));
         let order = Uuid::from_u128((round * 1000 + number) as u128 + 1);
-        writes.push(couriers::tell(&couriers::order(order, "N")));
+        writes.push(couriers::post_events(&couriers::order(order, "N")));
     }
     let driver = format!("d-{round:02}");
     let wanted = assignments::wanted(&[driver], 7);
     let wanted = packages::with(&wanted, "date", assignments::DAY);
     writes.push(assignments::assign(&wanted));
     let courier = couriers::courier(Uuid::from_u128((round as u128 + 1) << 64), "N", true);
-    writes.push(couriers::tell(&courier));
+    writes.push(couriers::post_events(&courier));
     writes
 }
 
@@ -54,8 +54,12 @@ async fn fill(shop: &Shop, round: usize) {
         let package = packages::package(format!("{round}-{number}"));
         shop.customers.ask(send(&package)).await.expect(201);
     }
-    let word = packages::word(assignments::DAY.to_owned() + "T12:00:00Z", true, round == 0);
-    shop.customers.ask(packages::says(&word)).await.expect(200);
+    let preferences =
+        packages::preferences(assignments::DAY.to_owned() + "T12:00:00Z", true, round == 0);
+    shop.customers
+        .ask(packages::put_preferences(&preferences))
+        .await
+        .expect(200);
 }
 
 /// What the desks show.
@@ -88,7 +92,7 @@ async fn killed() -> (TempDir, Vec<Value>) {
     let drivers = assignments::any_drivers(2);
     let manifest = assignments::lists(&drivers, &assignments::any_packages(20));
     let manifest = packages::with(&manifest, "date", assignments::DAY);
-    shop.staff.ask(assignments::keep(&manifest)).await;
+    shop.staff.ask(assignments::put_manifest(&manifest)).await;
     fill(&shop, 0).await;
     shop.close().await;
     let shop = open(data.path(), &[]).await;
@@ -268,7 +272,7 @@ async fn after_a_directory_was_moved_under_load_a_second_server_on_its_path_shar
     let first = open(&data, &[]).await;
     let manifest = assignments::lists(&assignments::any_drivers(3), &assignments::any_packages(20));
     let manifest = packages::with(&manifest, "date", assignments::DAY);
-    first.staff.ask(assignments::keep(&manifest)).await;
+    first.staff.ask(assignments::put_manifest(&manifest)).await;
     let (acknowledged, stop) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
     let drones: Vec<_> = (0..4)
         .map(|drone| {
@@ -320,14 +324,14 @@ async fn after_a_directory_was_moved_under_load_a_second_server_on_its_path_shar
     // What the first acknowledged went along, all of it.
     let first = open(&moved, &[]).await;
     let list = first.staff.ask(get("/deliveries")).await.expect(200);
-    let kept: BTreeSet<_> = list["deliveries"]
+    let stored: BTreeSet<_> = list["deliveries"]
         .as_array()
         .unwrap()
         .iter()
         .map(|delivery| delivery["delivery_id"].as_str().unwrap().to_owned())
         .collect();
     for (id, _) in &acknowledged {
-        assert!(kept.contains(id), "{id} is missing");
+        assert!(stored.contains(id), "{id} is missing");
     }
     first.close().await;
 }
@@ -390,8 +394,8 @@ async fn a_running_server_finds_a_flipped_bit_by_itself_and_when_it_is_asked() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let busy = check(&["--data", directory]);
     assert_eq!(busy.status.code(), Some(2), "{busy:?}");
-    let said = String::from_utf8_lossy(&busy.stderr).into_owned();
-    assert!(said.contains("in use by process"), "{said}");
+    let message = String::from_utf8_lossy(&busy.stderr).into_owned();
+    assert!(message.contains("in use by process"), "{message}");
 
     let file = data.path().join("packages.db");
     let bit = 8 * (file.metadata().unwrap().len() - 100);

@@ -399,23 +399,23 @@ async fn of_64_drones_on_one_delivery_each_event_gets_a_place_of_its_own() {
             })
         })
         .collect();
-    let mut told = vec![(1, "PARCEL_COLLECTED")];
+    let mut reported = vec![(1, "PARCEL_COLLECTED")];
     for drone in drones {
-        told.extend(within("a drone is done", drone).await.unwrap());
+        reported.extend(within("a drone is done", drone).await.unwrap());
     }
-    told.sort_unstable();
-    let places: Vec<u64> = told.iter().map(|(place, _)| *place).collect();
+    reported.sort_unstable();
+    let places: Vec<u64> = reported.iter().map(|(place, _)| *place).collect();
     assert_eq!(places, (1..=64 * EACH as u64 + 1).collect::<Vec<_>>());
     let history = shop.staff.ask(get("/deliveries/a/events")).await;
     let history = history.expect(200);
-    let kept = history["events"].as_array().unwrap().iter();
-    let kept: Vec<_> = kept
-        .map(|kept| (kept["sequence"].as_u64().unwrap(), text(&kept["type"])))
+    let stored = history["events"].as_array().unwrap().iter();
+    let stored: Vec<_> = stored
+        .map(|stored| (stored["sequence"].as_u64().unwrap(), text(&stored["type"])))
         .collect();
-    let told = told
+    let reported = reported
         .iter()
         .map(|(place, word)| (*place, (*word).to_owned()));
-    assert_eq!(kept, told.collect::<Vec<_>>());
+    assert_eq!(stored, reported.collect::<Vec<_>>());
     shop.close().await;
 }
 
@@ -648,7 +648,7 @@ async fn of_those_that_are_over_the_last_are_kept_and_of_those_under_way_all() {
             .await
             .expect_problem(404, "event-unknown");
     };
-    let kept = async |ids: &[&str]| {
+    let stored = async |ids: &[&str]| {
         for id in ids {
             let answer = shop
                 .staff
@@ -662,15 +662,15 @@ async fn of_those_that_are_over_the_last_are_kept_and_of_those_under_way_all() {
         fly(&shop, id, &["PARCEL_COLLECTED", "TAKEN_OFF", "CRASHED"]).await;
     }
     // Only the one under way is beyond the last three.
-    kept(&["old", "b", "c", "d"]).await;
+    stored(&["old", "b", "c", "d"]).await;
     begin(&shop, "e").await;
     gone("b").await;
-    kept(&["old", "c", "d", "e"]).await;
+    stored(&["old", "c", "d", "e"]).await;
     assert_eq!(ongoing(&shop).await, ["old", "e"]);
     assert_eq!(counts(&shop).await, (2, 5));
     // It ends, and goes when the next one begins.
     fly(&shop, "old", &["TAKEN_OFF", "PARCEL_DELIVERED"]).await;
-    kept(&["old"]).await;
+    stored(&["old"]).await;
     begin(&shop, "f").await;
     gone("old").await;
     gone("c").await;

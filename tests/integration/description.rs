@@ -32,13 +32,13 @@ fn tool(name: &str) -> Command {
 async fn run(mut command: Command) -> String {
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success(),
-        "{said}{}",
+        "{message}{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    said
+    message
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::client::{Ask, delete, event, get, order, send, within};
 use crate::fleet::Fleet;
-use crate::packages::{package, says, with, word};
+use crate::packages::{package, preferences, put_preferences, with};
 use crate::shop::{Shop, odyssey, odyssey_by, text, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
@@ -76,10 +76,10 @@ fn serve(data: &Path) -> Command {
 pub(crate) fn refused(data: &Path) -> String {
     let output = serve(data).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    let sentence = said.lines().last().unwrap_or_default().to_owned();
-    assert!(sentence.starts_with("odyssey: "), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    let sentence = message.lines().last().unwrap_or_default().to_owned();
+    assert!(sentence.starts_with("odyssey: "), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
     sentence
 }
 
@@ -117,14 +117,14 @@ async fn a_server_that_is_killed_again_and_again_keeps_what_it_acknowledged() {
     let mut random = fastrand::Rng::with_seed(seed.0);
     let data = tempfile::tempdir().unwrap();
     let mut fleet = Fleet::default();
-    let mut kept = ALL;
+    let mut stored = ALL;
     for _ in 0..rounds {
         if random.u8(..4) == 0 {
             start_that_is_cut_short(data.path(), &mut random).await;
         }
-        let kept_before = kept;
-        kept = random.choice([3, 20, ALL]).unwrap();
-        let setting = kept.to_string();
+        let kept_before = stored;
+        stored = random.choice([3, 20, ALL]).unwrap();
+        let setting = stored.to_string();
         let shop = open(data.path(), &[("deliveries.kept", &setting)]).await;
         fleet.check(&shop, kept_before).await;
         fleet.resend(&shop).await;
@@ -135,7 +135,7 @@ async fn a_server_that_is_killed_again_and_again_keeps_what_it_acknowledged() {
         fleet.land(flying).await;
     }
     let shop = open(data.path(), &[]).await;
-    fleet.check(&shop, kept).await;
+    fleet.check(&shop, stored).await;
     fleet.resend(&shop).await;
     assert!(fleet.acknowledged > rounds, "{fleet:?}");
     let (acknowledged, replayed) = (fleet.acknowledged, fleet.replayed);
@@ -188,8 +188,11 @@ async fn a_second_server_is_told_who_has_the_directory_and_the_first_goes_on() {
         .expect(201);
     let sentence = refused(data.path());
     let first = format!("in use by process {} on ", shop.pid().as_raw_nonzero());
-    for word in [data.path().to_str().unwrap(), &first] {
-        assert!(sentence.contains(word), "{word} is missing: {sentence}");
+    for preferences in [data.path().to_str().unwrap(), &first] {
+        assert!(
+            sentence.contains(preferences),
+            "{preferences} is missing: {sentence}"
+        );
     }
     let answer = shop.staff.ask(event("a", "TAKEN_OFF")).await;
     assert_eq!(answer.expect(201)["sequence"], 2);
@@ -219,12 +222,15 @@ async fn used() -> (TempDir, PathBuf) {
 /// The server does not start, says why in a sentence with these words, and touches nothing; reading may leave an empty log
 /// and its index behind.
 #[track_caller]
-fn refused_and_untouched(data: &Path, words: &[&str]) {
+fn refused_and_untouched(data: &Path, all_preferences: &[&str]) {
     let before = files(data);
     let sentence = refused(data);
     let file = data.join("deliveries.db");
-    for word in [&[file.to_str().unwrap()], words].concat() {
-        assert!(sentence.contains(word), "{word} is missing: {sentence}");
+    for preferences in [&[file.to_str().unwrap()], all_preferences].concat() {
+        assert!(
+            sentence.contains(preferences),
+            "{preferences} is missing: {sentence}"
+        );
     }
     let mut after = files(data);
     after.retain(|path, content| {
@@ -294,8 +300,11 @@ fn a_file_in_place_of_the_directory_is_named() {
     fs::write(&file, "a letter").unwrap();
     for data in [file.clone(), file.join("below")] {
         let sentence = refused(&data);
-        for word in ["cannot create the data directory", data.to_str().unwrap()] {
-            assert!(sentence.contains(word), "{word} is missing: {sentence}");
+        for preferences in ["cannot create the data directory", data.to_str().unwrap()] {
+            assert!(
+                sentence.contains(preferences),
+                "{preferences} is missing: {sentence}"
+            );
         }
     }
     assert_eq!(fs::read(&file).unwrap(), b"a letter");
@@ -307,7 +316,7 @@ fn a_file_in_place_of_the_directory_is_named() {
 fn on_a_small_disk(at: &Path) -> Command {
     const MOUNT: &str = "mount -t tmpfs -o size=6m odyssey \"$0\" && exec \"$@\"";
     let at = at.to_str().unwrap();
-    let mut said = String::new();
+    let mut message = String::new();
     // As root (`-m`), or as any user (`-rm`) where user namespaces are permitted.
     for namespaces in ["-m", "-rm"] {
         let tried = Command::new("unshare")
@@ -317,11 +326,11 @@ fn on_a_small_disk(at: &Path) -> Command {
         if tried.status.success() {
             return odyssey_by("unshare", &[namespaces, "sh", "-c", MOUNT, at]);
         }
-        said.push_str(&String::from_utf8_lossy(&tried.stderr));
+        message.push_str(&String::from_utf8_lossy(&tried.stderr));
     }
     panic!(
         "this test needs a small disk, and neither `unshare -m` nor `unshare -rm` may mount one: \
-         run it as root, or permit user namespaces. {said}"
+         run it as root, or permit user namespaces. {message}"
     );
 }
 
@@ -343,10 +352,10 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
     // Only the server and what it starts see the disk; this is its view of it.
     let root = format!("/proc/{}/root{data}", shop.pid().as_raw_nonzero());
     let ballast = Path::new(&root).join("ballast");
-    let mut kept = Vec::new();
+    let mut stored = Vec::new();
     let mut collected = shop.staff.ask(event("a", "PARCEL_COLLECTED")).await;
     for _ in 0..2 {
-        kept.push(collected.expect(201));
+        stored.push(collected.expect(201));
         fill(&ballast);
         // What the file and its log have left takes some more.
         let refused = loop {
@@ -354,7 +363,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
             if answer.status != 201 {
                 break answer;
             }
-            kept.push(answer.expect(201));
+            stored.push(answer.expect(201));
         };
         refused.expect_problem(503, "storage-down");
         assert!(refused.retry_after() >= 1);
@@ -380,27 +389,27 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
         customer.answer().await.expect(200);
         let well = "odyssey_storage_well{database=\"deliveries\"}";
         assert_eq!(shop.metrics().await.count(well), 0);
-        expect_kept(&shop, &kept).await;
+        expect_stored(&shop, &stored).await;
         fs::remove_file(&ballast).unwrap();
         // That needs no report from a drone.
         shop.until("the storage works again", |now| now.count(well) == 1)
             .await;
         shop.staff.ask(get("/readyz/deliveries")).await.expect(200);
-        expect_kept(&shop, &kept).await;
+        expect_stored(&shop, &stored).await;
         collected = shop.staff.ask(event("a", "TAKEN_OFF")).await;
     }
-    kept.push(collected.expect(201));
-    expect_kept(&shop, &kept).await;
+    stored.push(collected.expect(201));
+    expect_stored(&shop, &stored).await;
     shop.signal(Signal::TERM);
     let mut shop = shop;
     let status = shop.ended().await;
     assert_eq!(status.code(), Some(0), "{status}");
     let log = shop.log();
-    for said in [
+    for message in [
         "the storage is down: writes fail until it works again",
         "the storage works again",
     ] {
-        assert_eq!(log.matches(said).count(), 2, "{said}");
+        assert_eq!(log.matches(message).count(), 2, "{message}");
     }
     assert!(!log.contains("panicked"), "{log}");
 }
@@ -409,7 +418,7 @@ async fn a_full_disk_is_said_loses_nothing_and_is_over_once_there_is_room() {
 fn public_writes() -> [Ask; 3] {
     [
         send(&package("p")),
-        says(&word(1, true, true)),
+        put_preferences(&preferences(1, true, true)),
         event("a", "LANDED"),
     ]
 }
@@ -481,24 +490,24 @@ async fn once_there_is_space_again_the_public_writes_again() {
     sent("meanwhile").await.expect(201);
     shop.staff.ask(get("/readyz/packages")).await.expect(200);
     let log = shop.close().await;
-    for said in [
+    for message in [
         "too little space is left: public writes are refused",
         "there is enough free space again; public writes are accepted",
     ] {
-        assert_eq!(log.matches(said).count(), 1, "{said}");
+        assert_eq!(log.matches(message).count(), 1, "{message}");
     }
 }
 
 /// What the desk shows is exactly what it has acknowledged.
-async fn expect_kept(shop: &Shop, kept: &[serde_json::Value]) {
+async fn expect_stored(shop: &Shop, stored: &[serde_json::Value]) {
     let history = shop.staff.ask(get("/deliveries/a/events")).await;
     let mut history = history.expect(200);
     for event in history["events"].as_array_mut().unwrap() {
         event["delivery_id"] = json!("a");
     }
-    assert_eq!(history["events"], json!(kept));
+    assert_eq!(history["events"], json!(stored));
     let list = shop.staff.ask(get("/deliveries")).await.expect(200);
-    assert_eq!(list["deliveries"][0]["events"], kept.len());
+    assert_eq!(list["deliveries"][0]["events"], stored.len());
 }
 
 // --- Too much at once ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ struct Mission {
     /// Events until it ends.
     length: usize,
     /// What was answered 201, as the list of its events shows it.
-    kept: Vec<Value>,
+    stored: Vec<Value>,
     /// An event that was sent and not answered: its drone does not know whether it was stored.
     unknown: Option<&'static str>,
     /// Its number by first event is at least this.
@@ -33,7 +33,7 @@ impl Mission {
     fn next(&self, random: &mut fastrand::Rng) -> Option<&'static str> {
         let between = ["TAKEN_OFF", "LANDED"];
         let last = ["CRASHED", "PARCEL_DELIVERED"];
-        match self.kept.len() + 1 {
+        match self.stored.len() + 1 {
             1 => Some("PARCEL_COLLECTED"),
             sequence if sequence < self.length => random.choice(between),
             sequence if sequence == self.length => random.choice(last),
@@ -43,8 +43,8 @@ impl Mission {
 
     /// Its next event. The key is where the event will stand, in the header and in the body by turns.
     fn report(&self, event_type: &str) -> Ask {
-        let key = format!("event-{}", self.kept.len() + 1);
-        if self.kept.len().is_multiple_of(2) {
+        let key = format!("event-{}", self.stored.len() + 1);
+        if self.stored.len().is_multiple_of(2) {
             return event(&self.id, event_type).key(key);
         }
         post(format!("/deliveries/{}/events", self.id))
@@ -56,16 +56,20 @@ impl Mission {
         let mut body = answer.expect(201);
         let event_type = self.unknown.take();
         assert_eq!(body["type"], json!(event_type), "{self:?}: {answer}");
-        assert_eq!(body["sequence"], self.kept.len() + 1, "{self:?}: {answer}");
+        assert_eq!(
+            body["sequence"],
+            self.stored.len() + 1,
+            "{self:?}: {answer}"
+        );
         let id = body.as_object_mut().unwrap().remove("delivery_id");
         assert_eq!(id, Some(json!(self.id)), "{self:?}: {answer}");
-        self.kept.push(body);
+        self.stored.push(body);
     }
 
     /// Over, or maybe so.
     fn may_be_over(&self) -> bool {
         let over = |event: &str| matches!(event, "CRASHED" | "PARCEL_DELIVERED");
-        let last = self.kept.last().map(|event| text(&event["type"]));
+        let last = self.stored.last().map(|event| text(&event["type"]));
         last.is_some_and(|last| over(&last)) || self.unknown.is_some_and(over)
     }
 }
@@ -102,7 +106,7 @@ pub(crate) struct Flying {
 impl Fleet {
     /// Sends the drones up. Those that were on a mission go on with it.
     pub(crate) async fn take_off(&mut self, shop: &Shop, random: &mut fastrand::Rng) -> Flying {
-        let (tell, acknowledged) = unbounded_channel();
+        let (sender, acknowledged) = unbounded_channel();
         let mut flights = Vec::new();
         for _ in 0..DRONES {
             let ongoing = self.missions.iter().position(|one| !one.may_be_over());
@@ -112,7 +116,7 @@ impl Fleet {
                 random: random.fork(),
                 begun: Arc::clone(&self.begun),
                 named: Arc::clone(&self.named),
-                tell: tell.clone(),
+                sender: sender.clone(),
             };
             flights.push(tokio::spawn(drone.fly()));
         }
@@ -136,11 +140,11 @@ impl Fleet {
 
     /// What was answered 201 is there, in its order, and nothing else but perhaps what was not answered; the counts and the
     /// list agree with that. `kept`: what the server that has ended went by.
-    pub(crate) async fn check(&mut self, shop: &Shop, kept: u64) {
+    pub(crate) async fn check(&mut self, shop: &Shop, stored: u64) {
         let mut connection = shop.staff.connect().await;
         let total = self.begun.load(Ordering::SeqCst)
             + found_to_have_begun(&mut connection, &self.missions).await;
-        self.outlived = self.outlived.max(total.saturating_sub(kept));
+        self.outlived = self.outlived.max(total.saturating_sub(stored));
         let mut ongoing = BTreeSet::new();
         let mut over = 0;
         let mut still_kept = Vec::new();
@@ -148,7 +152,7 @@ impl Fleet {
         for mission in self.missions.drain(..) {
             let Some(history) = history(&mut connection, &mission.id).await else {
                 let pushed_out = mission.may_be_over() && mission.number_min <= self.outlived;
-                assert!(pushed_out || mission.kept.is_empty(), "lost: {mission:?}");
+                assert!(pushed_out || mission.stored.is_empty(), "lost: {mission:?}");
                 if !pushed_out {
                     still_kept.push(mission);
                 }
@@ -167,7 +171,7 @@ impl Fleet {
         let pushed_out_max = (total - self.begun_before.min(total)) * u64::from(EVICTED_PER_EVENT);
         if pushed_out_max >= known.max(1) {
             // A delivery that ended after the last beginning stays until the next.
-            let most = kept + DRONES as u64;
+            let most = stored + DRONES as u64;
             assert!(over <= most, "{over} are over and still there, not {most}");
         }
         self.begun_before = total;
@@ -196,24 +200,25 @@ impl Fleet {
     pub(crate) async fn resend(&mut self, shop: &Shop) {
         let mut connection = shop.staff.connect().await;
         // First events come last: each may evict a delivery that is over.
-        self.missions.sort_by_key(|mission| mission.kept.is_empty());
+        self.missions
+            .sort_by_key(|mission| mission.stored.is_empty());
         for mission in &mut self.missions {
             let Some(event_type) = mission.unknown else {
                 continue;
             };
             let before = history(&mut connection, &mission.id).await;
             let events = before.map_or(0, |before| before["events"].as_array().unwrap().len());
-            let was_kept = events > mission.kept.len();
+            let was_kept = events > mission.stored.len();
             let answer = connection.ask(&mission.report(event_type)).await;
             let replayed = answer.header("idempotency-replayed") == Some("true");
             assert_eq!(replayed, was_kept, "{mission:?}: {answer}");
             self.replayed += u64::from(replayed);
             mission.acknowledged(&answer);
-            if mission.kept.len() == 1 {
+            if mission.stored.len() == 1 {
                 self.begun.fetch_add(1, Ordering::SeqCst);
             }
             let after = history(&mut connection, &mission.id).await.unwrap();
-            assert_eq!(after["events"], json!(mission.kept), "{mission:?}");
+            assert_eq!(after["events"], json!(mission.stored), "{mission:?}");
         }
     }
 }
@@ -222,8 +227,8 @@ impl Flying {
     /// Waits for so many events to be answered 201; returns how many came.
     pub(crate) async fn until(&mut self, events: u64) -> u64 {
         for _ in 0..events {
-            let told = within("an event is acknowledged", self.acknowledged.recv()).await;
-            assert!(told.is_some(), "every drone has stopped");
+            let reported = within("an event is acknowledged", self.acknowledged.recv()).await;
+            assert!(reported.is_some(), "every drone has stopped");
         }
         events
     }
@@ -235,7 +240,7 @@ struct Drone {
     random: fastrand::Rng,
     begun: Arc<AtomicU64>,
     named: Arc<AtomicU64>,
-    tell: UnboundedSender<()>,
+    sender: UnboundedSender<()>,
 }
 
 impl Drone {
@@ -257,7 +262,7 @@ impl Drone {
         Mission {
             id: format!("mission-{name}"),
             length: self.random.usize(2..=6),
-            kept: Vec::new(),
+            stored: Vec::new(),
             unknown: None,
             number_min: self.begun.load(Ordering::SeqCst) + 1,
         }
@@ -278,11 +283,11 @@ impl Drone {
             mission.acknowledged(&answer);
             let replayed = answer.header("idempotency-replayed");
             assert_eq!(replayed, None, "it was sent once: {mission:?}: {answer}");
-            if mission.kept.len() == 1 {
+            if mission.stored.len() == 1 {
                 self.begun.fetch_add(1, Ordering::SeqCst);
             }
             // Fails only if the fleet no longer counts.
-            let _ = self.tell.send(());
+            let _ = self.sender.send(());
         }
         true
     }
@@ -301,7 +306,7 @@ async fn history(connection: &mut Connection, id: &str) -> Option<Value> {
 /// Deliveries that began without their drones' knowing: the first event was stored, and not answered.
 async fn found_to_have_begun(connection: &mut Connection, missions: &[Mission]) -> u64 {
     let mut found = 0;
-    for mission in missions.iter().filter(|one| one.kept.is_empty()) {
+    for mission in missions.iter().filter(|one| one.stored.is_empty()) {
         // It has not ended, so it cannot be gone again.
         found += u64::from(history(connection, &mission.id).await.is_some());
     }
@@ -311,9 +316,9 @@ async fn found_to_have_begun(connection: &mut Connection, missions: &[Mission]) 
 fn expect_history(mission: &Mission, history: &Value) {
     let events = history["events"].as_array().unwrap();
     let (known, more) = events
-        .split_at_checked(mission.kept.len())
+        .split_at_checked(mission.stored.len())
         .unwrap_or_else(|| panic!("events are lost: {mission:?}: {history}"));
-    assert_eq!(known, mission.kept, "{mission:?}");
+    assert_eq!(known, mission.stored, "{mission:?}");
     match more {
         [] => {}
         [one] => {

@@ -1,11 +1,14 @@
 //! One look at `/metrics`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Every sample, by its series as it is written: `name{label="value"}`.
+/// Prometheus' text format, as far as this server uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
+    /// Kind by metric.
+    pub(crate) kinds: BTreeMap<String, String>,
+    /// Every sample, by its series as it is written: `name{label="value"}`.
     samples: BTreeMap<String, f64>,
 }
 
@@ -22,17 +25,68 @@ impl fmt::Display for Metrics {
 }
 
 impl Metrics {
-    /// Reads the text format as far as this server uses it.
     pub(crate) fn read(text: &str) -> Self {
-        let sample = |line: &str| {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            (series.to_owned(), value.parse().unwrap())
+        let mut read = Self {
+            kinds: BTreeMap::new(),
+            samples: BTreeMap::new(),
         };
-        let lines = text.lines();
-        let samples = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self {
-            samples: samples.map(sample).collect(),
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let is_new = if let Some(typed) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = typed.split_once(' ').unwrap();
+                read.kinds
+                    .insert(name.to_owned(), kind.to_owned())
+                    .is_none()
+            } else if let Some(help) = line.strip_prefix("# HELP ") {
+                help.split_once(' ')
+                    .is_some_and(|(_, help)| !help.is_empty())
+            } else {
+                let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+                let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+                read.samples.insert(series.to_owned(), value).is_none()
+            };
+            assert!(is_new, "twice, or without a text: {line}");
         }
+        read
+    }
+
+    /// Names, labels and values.
+    pub(crate) fn samples(&self) -> impl Iterator<Item = (&str, BTreeMap<&str, &str>, f64)> {
+        self.samples.iter().map(|(series, value)| {
+            let (name, labels) = series.split_once('{').unwrap_or((series.as_str(), "}"));
+            let labels = labels
+                .strip_suffix('}')
+                .unwrap_or_else(|| panic!("{series}"));
+            // No label value of this server has a comma or a quote.
+            let labels = labels.split(',').filter(|label| !label.is_empty());
+            let labels = labels.map(|label| {
+                let (label, value) = label
+                    .split_once("=\"")
+                    .unwrap_or_else(|| panic!("{series}"));
+                assert!(is_name(label), "{series}");
+                (
+                    label,
+                    value
+                        .strip_suffix('"')
+                        .unwrap_or_else(|| panic!("{series}")),
+                )
+            });
+            assert!(is_name(name), "{series}");
+            (name, labels.collect(), *value)
+        })
+    }
+
+    /// Labels and values of a metric.
+    pub(crate) fn of(&self, name: &str) -> Vec<(BTreeMap<&str, &str>, f64)> {
+        let samples = self.samples().filter(|(sample, ..)| *sample == name);
+        samples.map(|(_, labels, value)| (labels, value)).collect()
+    }
+
+    /// The values of a label that occur.
+    pub(crate) fn values(&self, name: &str, label: &str) -> BTreeSet<&str> {
+        let samples = self.of(name).into_iter();
+        samples
+            .filter_map(|(labels, _)| labels.get(label).copied())
+            .collect()
     }
 
     /// A count; zero if the series is not there (yet).
@@ -117,4 +171,11 @@ impl Metrics {
         let visitors = self.held() + self.idle_baristas();
         visitors + self.connections("customers") + self.connections("staff") - 1
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let letters = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    letters && text.starts_with(|first: char| !first.is_ascii_digit())
 }

@@ -551,7 +551,7 @@ async fn a_whole_day_and_a_thousand_events_pass_the_staffs_door() {
     let events: Vec<_> = (0..1000)
         .map(|_| couriers::order(Uuid::new_v4(), "N"))
         .collect();
-    let outcomes = couriers::told(nginx.staff, &json!(events)).await;
+    let outcomes = couriers::reported(nginx.staff, &json!(events)).await;
     assert_eq!(outcomes.len(), 1000);
     drop(nginx);
     shop.close().await;
@@ -651,7 +651,7 @@ async fn echo() -> SocketAddr {
 async fn what_a_browser_says_about_a_request_reaches_the_application() {
     let application = echo().await;
     let nginx = Nginx::between(application, application, &[]).await;
-    let said = [
+    let message = [
         ("Host", "shop.example:8080"),
         ("Origin", "http://shop.example:8080"),
         ("Sec-Fetch-Site", "cross-site"),
@@ -662,12 +662,12 @@ async fn what_a_browser_says_about_a_request_reaches_the_application() {
     ];
     for door in [nginx.customers, nginx.staff] {
         let mut raw = door.raw().await;
-        let lines = said.map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines = message.map(|(name, value)| format!("{name}: {value}\r\n"));
         let lines = lines.concat();
         raw.write(format!("GET /start/ HTTP/1.1\r\n{lines}\r\n"))
             .await;
         let seen = raw.one_answer().await;
-        for (name, value) in said {
+        for (name, value) in message {
             let line = format!("\r\n{name}: {value}\r\n");
             assert_eq!(seen.matches(&line).count(), 1, "{line:?}: {seen}");
         }
@@ -682,8 +682,8 @@ async fn counted(mut connection: Connection, address: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written() {
-    let nowhere = free_address();
-    let (dir, customers, staff) = variant(nowhere, nowhere, &[]);
+    let unused = free_address();
+    let (dir, customers, staff) = variant(unused, unused, &[]);
     let listen = dir.path().join("site/listen-customers.conf");
     // Shows the key of all three zones. The header stands for a load balancer, for addresses that this machine has not.
     let mut lines = std::fs::read_to_string(&listen).unwrap();

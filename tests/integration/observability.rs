@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::assignments::{any_drivers, any_packages, assign, keep, lists, wanted};
+use crate::assignments::{any_drivers, any_packages, assign, lists, put_manifest, wanted};
 use crate::client::{event, get, order, send};
 use crate::packages::package;
 use crate::shop::Shop;
@@ -24,9 +24,9 @@ fn promtool(arguments: &[&str], name: &str) {
         .arg(file(name))
         .output()
         .expect("promtool is installed (scripts/install-tools.sh test)");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let message = String::from_utf8_lossy(&output.stdout);
     let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{failed}");
+    assert!(output.status.success(), "{message}{failed}");
 }
 
 #[test]
@@ -70,7 +70,7 @@ async fn everything_that_alerts_and_dashboards_show_is_measured() {
     let collected = event("drone-7", "PARCEL_COLLECTED");
     shop.staff.ask(collected).await.expect(201);
     let day = lists(&any_drivers(1), &any_packages(2));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     shop.staff
         .ask(assign(&wanted(&["d-00"], 1)))
         .await
@@ -116,10 +116,10 @@ async fn what_was_kept_is_counted_though_its_sender_has_left() {
     last.expect(201);
     shop.until("all senders have left", |now| now.left_in_the_shop() == 0)
         .await;
-    let kept = shop.staff.ask(get("/statistics")).await.expect(200);
-    let kept = usize::try_from(kept["packages_delivered"].as_u64().unwrap()).unwrap();
+    let stored = shop.staff.ask(get("/statistics")).await.expect(200);
+    let stored = usize::try_from(stored["packages_delivered"].as_u64().unwrap()).unwrap();
     shop.until("every package that was kept is counted", |now| {
-        now.count("odyssey_packages_sent_total{result=\"delivered\"}") >= kept
+        now.count("odyssey_packages_sent_total{result=\"delivered\"}") >= stored
     })
     .await;
     shop.close().await;

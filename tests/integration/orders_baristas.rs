@@ -508,20 +508,6 @@ async fn an_order_whose_lease_ran_out_is_back_at_its_place_and_a_late_finish_is_
 }
 
 #[tokio::test]
-async fn a_lease_that_runs_out_hands_the_order_to_an_idle_barista_at_once() {
-    let shop = Shop::open(&[("orders.lease", "1s")]).await;
-    let visitor = shop.customer(order()).await;
-    let started = shop.start().await;
-    let idle = shop.staff.hold(get("/start/?wait=50&barista=Bo"));
-    let again = Started::of(&idle.answer().await.expect(200));
-    assert_eq!((again.id.as_str(), again.attempt), (started.id.as_str(), 2));
-    assert!(again.customer_waiting);
-    assert_eq!(shop.finish(&started.id).await["barista"], "Bo");
-    visitor.answer().await.expect(200);
-    shop.close().await;
-}
-
-#[tokio::test]
 async fn an_order_whose_lease_ran_out_too_often_goes_behind_the_line_and_is_still_served() {
     let shop = Shop::open(&[("orders.lease", "1s"), ("orders.attempts_max", "2")]).await;
     let visitor = named_customer(&shop, "unlucky").await;
@@ -554,7 +540,7 @@ async fn an_order_whose_lease_ran_out_too_often_goes_behind_the_line_and_is_stil
 
 #[tokio::test]
 async fn a_barista_who_extends_the_lease_keeps_the_order() {
-    let shop = Shop::open(&[("orders.lease", "2s")]).await;
+    let shop = Shop::open(&[("orders.lease", "1s")]).await;
     let visitor = shop.customer(order()).await;
     let extended = shop.start().await;
     let first = shop.state(&extended.id).await;
@@ -573,7 +559,7 @@ async fn a_barista_who_extends_the_lease_keeps_the_order() {
         );
         let ahead = time(&renewed["lease_expires_at"]).as_millisecond()
             - time(&first["started_at"]).as_millisecond();
-        assert!(ahead >= 2000, "{renewed}");
+        assert!(ahead >= 1000, "{renewed}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(

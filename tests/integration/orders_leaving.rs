@@ -380,30 +380,3 @@ async fn a_barista_who_leaves_while_idle_gets_no_order_and_the_next_one_does() {
     visitor.answer().await.expect(200);
     shop.close().await;
 }
-
-#[tokio::test]
-async fn an_order_returns_to_its_own_place_when_its_barista_is_silent_after_the_hand_over() {
-    let shop = Shop::open(&[("orders.lease", "1s")]).await;
-    let first = shop
-        .customer(order().json(&json!({"customer": "first"})))
-        .await;
-    let second = shop
-        .customer(order().json(&json!({"customer": "second"})))
-        .await;
-    let mut barista = shop.staff.connect().await;
-    let taken = Started::of(&barista.ask(&get("/start/")).await.expect(200));
-    drop(barista);
-    assert_eq!(taken.customer.as_deref(), Some("first"));
-    shop.until("the lease has run out", |now| now.waiting() == 2)
-        .await;
-    let again = shop.start().await;
-    assert_eq!(
-        (again.customer.as_deref(), again.attempt),
-        (Some("first"), 2)
-    );
-    shop.finish(&again.id).await;
-    shop.serve_all().await;
-    assert_eq!(first.answer().await.expect(200)["attempts"], 2);
-    second.answer().await.expect(200);
-    shop.close().await;
-}

@@ -430,8 +430,8 @@ async fn what_is_wrong_with_a_query_is_said_in_plain_words() {
         };
         let answer = shop.staff.ask(Ask::new(method, path.as_str())).await;
         let problem = answer.expect_problem(400, "unreadable");
-        let said = format!("The query parameter `{parameter}` {what}.");
-        assert_eq!(problem["detail"], Value::from(said), "{path}");
+        let message = format!("The query parameter `{parameter}` {what}.");
+        assert_eq!(problem["detail"], Value::from(message), "{path}");
         assert_eq!(problem["errors"][0]["parameter"], parameter, "{path}");
     }
     // Written another way it is the same name; what is no parameter at all does no harm.

@@ -30,15 +30,15 @@ pub(crate) fn with(object: &Value, field: &str, value: impl Into<Value>) -> Valu
 }
 
 /// What ada says of personal packages and of marketing.
-pub(crate) fn word(timestamp: impl Into<Value>, personal: bool, marketing: bool) -> Value {
+pub(crate) fn preferences(timestamp: impl Into<Value>, personal: bool, marketing: bool) -> Value {
     json!({
         "timestamp": timestamp.into(), "recipient_id": "ada", "personal_preference": personal,
         "marketing_preference": marketing,
     })
 }
 
-pub(crate) fn says(word: &Value) -> Ask {
-    put("/preferences").json(word)
+pub(crate) fn put_preferences(preferences: &Value) -> Ask {
+    put("/preferences").json(preferences)
 }
 
 /// What both listeners say, which is the same.
@@ -146,7 +146,7 @@ async fn a_package_that_is_sent_again_with_other_fields_is_told_so_and_nothing_c
 #[tokio::test]
 async fn what_its_recipient_has_declined_is_dropped_and_stays_dropped() {
     let shop = Shop::open(&[]).await;
-    let ask = says(&word(NOON, true, false));
+    let ask = put_preferences(&preferences(NOON, true, false));
     shop.customers.ask(ask).await.expect(200);
     let (_, dropped) = first(&shop, &package("p")).await;
     assert_eq!(
@@ -166,7 +166,7 @@ async fn what_its_recipient_has_declined_is_dropped_and_stays_dropped() {
     let (_, other) = first(&shop, &with(&package("r"), "recipient_id", "carla")).await;
     assert_eq!(other["status"], "delivered");
     let later = "2142-05-01T12:00:01.000000Z";
-    let ask = says(&word(later, true, true));
+    let ask = put_preferences(&preferences(later, true, true));
     assert_eq!(shop.customers.ask(ask).await.expect(200)["applied"], true);
     again(&shop, &package("p"), &dropped, false).await;
     let (_, delivered) = first(&shop, &package("s")).await;
@@ -296,9 +296,13 @@ async fn a_number_is_an_id_as_its_decimal_text() {
     let mut digits = with(&numbers, "sender_id", "7");
     digits["recipient_id"] = json!("8");
     again(&shop, &digits, &found, false).await;
-    let refusal = with(&word(1, true, false), "recipient_id", 8);
-    let said = shop.customers.ask(says(&refusal)).await.expect(200);
-    assert_eq!(said["recipient_id"], "8");
+    let refusal = with(&preferences(1, true, false), "recipient_id", 8);
+    let message = shop
+        .customers
+        .ask(put_preferences(&refusal))
+        .await
+        .expect(200);
+    assert_eq!(message["recipient_id"], "8");
     let (_, dropped) = first(&shop, &with(&package("q"), "recipient_id", "8")).await;
     assert_eq!(dropped["status"], "dropped");
     shop.close().await;
@@ -335,11 +339,14 @@ async fn a_time_is_written_as_in_rfc_3339_or_in_seconds() {
     {
         let recipient = format!("recipient-{index}");
         let refusal = with(
-            &word(written.clone(), true, false),
+            &preferences(written.clone(), true, false),
             "recipient_id",
             recipient.as_str(),
         );
-        shop.customers.ask(says(&refusal)).await.expect(200);
+        shop.customers
+            .ask(put_preferences(&refusal))
+            .await
+            .expect(200);
         let id = format!("p-{index}");
         let sent = with(&package(id), "timestamp", written.clone());
         let sent = with(&sent, "recipient_id", recipient.as_str());
@@ -363,7 +370,7 @@ async fn the_latest_word_holds_and_of_two_at_the_same_time_the_refusal() {
         json!({"recipient_id": "ada", "personal_preference": true, "marketing_preference": true})
     );
     // Time, what is said of personal and of marketing, what holds of them then, and whether all of it does.
-    for (second, said, holds, applied) in [
+    for (second, message, holds, applied) in [
         (10, [true, false], [true, false], true),
         (10, [true, false], [true, false], true),
         (9, [false, true], [true, false], false),
@@ -375,7 +382,7 @@ async fn the_latest_word_holds_and_of_two_at_the_same_time_the_refusal() {
         (11, [true, true], [false, true], false),
         (12, [true, false], [true, false], true),
     ] {
-        let ask = says(&word(second, said[0], said[1]));
+        let ask = put_preferences(&preferences(second, message[0], message[1]));
         let answer = shop.customers.ask(ask).await;
         let mut holding = json!({
             "recipient_id": "ada", "personal_preference": holds[0], "marketing_preference": holds[1],
@@ -384,7 +391,7 @@ async fn the_latest_word_holds_and_of_two_at_the_same_time_the_refusal() {
         assert_eq!(
             body,
             with(&holding, "applied", applied),
-            "{second} {said:?}"
+            "{second} {message:?}"
         );
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         assert_eq!(
@@ -421,10 +428,10 @@ async fn a_recipient_who_is_shut_out_by_a_far_timestamp_is_let_in_by_a_reset_tha
         let takes = |name: &str| answer[name].as_bool().unwrap();
         (takes("personal_preference"), takes("marketing_preference"))
     };
-    let far = word("9999-01-01T00:00:00Z", false, false);
-    shop.customers.ask(says(&far)).await.expect(200);
-    let own = word(NOON, true, false);
-    let shut_out = shop.customers.ask(says(&own)).await.expect(200);
+    let far = preferences("9999-01-01T00:00:00Z", false, false);
+    shop.customers.ask(put_preferences(&far)).await.expect(200);
+    let own = preferences(NOON, true, false);
+    let shut_out = shop.customers.ask(put_preferences(&own)).await.expect(200);
     assert_eq!(shut_out["applied"], false);
     // The public listener has no reset.
     let answer = shop.customers.ask(delete("/preferences/ada")).await;
@@ -446,13 +453,17 @@ async fn a_recipient_who_is_shut_out_by_a_far_timestamp_is_let_in_by_a_reset_tha
     let found = shop.customers.ask(get("/preferences/ada")).await;
     assert_eq!(taken(&found.expect(200)), (true, true));
     // Even one that was on its way when the register was reset.
-    let early = word(1, false, true);
-    let applied = shop.customers.ask(says(&early)).await.expect(200);
+    let early = preferences(1, false, true);
+    let applied = shop
+        .customers
+        .ask(put_preferences(&early))
+        .await
+        .expect(200);
     assert_eq!(
         (&applied["applied"], taken(&applied)),
         (&json!(true), (false, true))
     );
-    let applied = shop.customers.ask(says(&own)).await.expect(200);
+    let applied = shop.customers.ask(put_preferences(&own)).await.expect(200);
     assert_eq!(
         (&applied["applied"], taken(&applied)),
         (&json!(true), (true, false))
@@ -465,17 +476,17 @@ async fn a_preference_from_further_in_the_future_than_is_configured_is_refused()
     let shop = Shop::open(&[("packages.future_max", "1h")]).await;
     let in_hours = |hours: i64| {
         let then = Timestamp::now() + SignedDuration::from_mins(60 * hours - 30);
-        word(then.to_string(), false, false)
+        preferences(then.to_string(), false, false)
     };
-    for far in [in_hours(2), word(NOON, false, false)] {
-        let answer = shop.customers.ask(says(&far)).await;
+    for far in [in_hours(2), preferences(NOON, false, false)] {
+        let answer = shop.customers.ask(put_preferences(&far)).await;
         let problem = answer.expect_problem(422, "invalid");
         assert_eq!(problem["errors"][0]["pointer"], "/timestamp", "{problem}");
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains("packages.future_max"), "{detail}");
     }
-    for near in [word(1, true, true), in_hours(1)] {
-        let answer = shop.customers.ask(says(&near)).await.expect(200);
+    for near in [preferences(1, true, true), in_hours(1)] {
+        let answer = shop.customers.ask(put_preferences(&near)).await.expect(200);
         assert_eq!(answer["applied"], true);
     }
     // What orders nothing may be of any time.
@@ -512,17 +523,28 @@ async fn a_further_type_is_a_line_of_configuration_and_may_want_to_be_asked_for(
     );
     // Who does not speak of it has not asked for it.
     for unsaid in [
-        word(1, true, false),
-        with(&word(2, true, false), "newsletter_preference", json!(null)),
+        preferences(1, true, false),
+        with(
+            &preferences(2, true, false),
+            "newsletter_preference",
+            json!(null),
+        ),
     ] {
-        let said = shop.customers.ask(says(&unsaid)).await.expect(200);
+        let message = shop
+            .customers
+            .ask(put_preferences(&unsaid))
+            .await
+            .expect(200);
         assert_eq!(
-            (&said["applied"], &said["newsletter_preference"]),
+            (&message["applied"], &message["newsletter_preference"]),
             (&json!(true), &json!(false))
         );
     }
-    let asked = with(&word(3, true, true), "newsletter_preference", true);
-    shop.customers.ask(says(&asked)).await.expect(200);
+    let asked = with(&preferences(3, true, true), "newsletter_preference", true);
+    shop.customers
+        .ask(put_preferences(&asked))
+        .await
+        .expect(200);
     holds(true).await;
     let (_, delivered) = first(&shop, &newsletter("b")).await;
     assert_eq!(delivered["status"], "delivered");
@@ -533,18 +555,21 @@ async fn a_further_type_is_a_line_of_configuration_and_may_want_to_be_asked_for(
     again(&shop, &newsletter("a"), &dropped, false).await;
     // Left out of a later word it stays as it is.
     shop.customers
-        .ask(says(&word(4, false, false)))
+        .ask(put_preferences(&preferences(4, false, false)))
         .await
         .expect(200);
     holds(true).await;
-    let declined = with(&word(5, true, true), "newsletter_preference", false);
-    shop.customers.ask(says(&declined)).await.expect(200);
+    let declined = with(&preferences(5, true, true), "newsletter_preference", false);
+    shop.customers
+        .ask(put_preferences(&declined))
+        .await
+        .expect(200);
     let (_, declined) = first(&shop, &newsletter("c")).await;
     assert_eq!(declined["reason"], "recipient declined newsletter");
-    let wrong = with(&word(6, true, true), "newsletter_preference", "yes");
+    let wrong = with(&preferences(6, true, true), "newsletter_preference", "yes");
     let problem = shop
         .customers
-        .ask(says(&wrong))
+        .ask(put_preferences(&wrong))
         .await
         .expect_problem(422, "invalid");
     assert_eq!(problem["errors"][0]["pointer"], "/newsletter_preference");
@@ -578,10 +603,10 @@ fn types_that_cannot_be_are_told_at_the_start_with_their_key() {
         }
         let output = command.env_remove("RUST_BACKTRACE").output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}: {output:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
         assert!(
-            said.contains(named) && !said.contains("panicked"),
-            "{text}: {said}"
+            message.contains(named) && !message.contains("panicked"),
+            "{text}: {message}"
         );
         assert!(!dir.path().join("data").exists(), "{text}");
     }
@@ -636,7 +661,7 @@ async fn every_path_of_the_desk_answers_with_and_without_a_slash_and_to_head() {
     assert_eq!(answer.header("location"), Some("/packages/p"));
     let answer = shop
         .customers
-        .ask(put("/preferences/").json(&word(1, true, true)))
+        .ask(put("/preferences/").json(&preferences(1, true, true)))
         .await;
     assert_eq!(answer.expect(200)["applied"], true);
     for path in [
@@ -678,7 +703,7 @@ async fn a_wrong_method_at_the_package_desk_is_told_the_right_ones_and_the_staff
         ("/statistics", "GET,HEAD"),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "BREW"] {
-            if allowed.split(',').any(|word| word == method) {
+            if allowed.split(',').any(|preferences| preferences == method) {
                 continue;
             }
             let ask = Ask::new(method.parse().unwrap(), path);
@@ -687,7 +712,10 @@ async fn a_wrong_method_at_the_package_desk_is_told_the_right_ones_and_the_staff
             assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
         }
     }
-    for ask in [send(&package("p")), says(&word(1, true, true))] {
+    for ask in [
+        send(&package("p")),
+        put_preferences(&preferences(1, true, true)),
+    ] {
         let answer = shop.staff.ask(ask).await;
         answer.expect_problem(404, "no-such-path");
     }

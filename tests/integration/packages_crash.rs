@@ -16,7 +16,7 @@ use crate::client::{Answer, Connection, get, send, within};
 use crate::durability::{
     ROUNDS_VARIABLE, Seed, number_from_environment, open, start_that_is_cut_short,
 };
-use crate::packages::{counted, package, says, with, word};
+use crate::packages::{counted, package, preferences, put_preferences, with};
 use crate::shop::{Shop, odyssey, variable};
 
 /// How often the server is killed. `make soak` wants a thousand.
@@ -42,11 +42,11 @@ struct Update {
 impl Update {
     fn body(&self) -> Value {
         let recipient = format!("recipient-{}", self.recipient);
-        let said = word(self.second, self.takes[0], self.takes[1]);
-        with(&said, "recipient_id", recipient)
+        let message = preferences(self.second, self.takes[0], self.takes[1]);
+        with(&message, "recipient_id", recipient)
     }
 
-    fn words(&self) -> impl Iterator<Item = (Preference, Word)> {
+    fn all_preferences(&self) -> impl Iterator<Item = (Preference, Word)> {
         let types = self.takes.into_iter().enumerate();
         types.map(|(at, takes)| ((self.recipient, at), (self.second, !takes)))
     }
@@ -66,9 +66,9 @@ struct Sent {
 struct Book {
     packages: Vec<Sent>,
     /// Everything that was ever said, acknowledged or not.
-    said: BTreeSet<(Preference, Word)>,
+    message: BTreeSet<(Preference, Word)>,
     /// The words that hold by what was acknowledged.
-    words: BTreeMap<Preference, Word>,
+    all_preferences: BTreeMap<Preference, Word>,
     /// Updates that were not answered.
     unknown: Vec<Update>,
     /// Malformed requests that were refused, ...
@@ -98,7 +98,7 @@ fn preference(number: usize) -> Preference {
 impl Book {
     /// Notes the outcome of a package. `known`: a sender knew it before this request; `word`: the recipient's latest
     /// word that was acknowledged by then.
-    fn sent(&mut self, number: usize, answer: &Answer, known: bool, word: Option<Word>) {
+    fn sent(&mut self, number: usize, answer: &Answer, known: bool, preferences: Option<Word>) {
         let mut body = answer.expect(if answer.status == 201 { 201 } else { 200 });
         let duplicate = body.as_object_mut().unwrap().remove("duplicate");
         assert_eq!(duplicate, Some(json!(answer.status == 200)), "{answer}");
@@ -108,8 +108,8 @@ impl Book {
             assert!(!again, "processed twice: {answer}");
             self.packages[number].created = true;
             assert!(
-                word_of(&body) >= word,
-                "not what was said: {word:?} {answer}"
+                word_of(&body) >= preferences,
+                "not what was said: {preferences:?} {answer}"
             );
         }
         self.found(number, &body);
@@ -117,17 +117,21 @@ impl Book {
 
     /// What became of it is what was known, and what its recipient had wished some time.
     fn found(&mut self, number: usize, body: &Value) {
-        let word = word_of(body);
-        let said = word.is_none_or(|word| self.said.contains(&(preference(number), word)));
-        assert!(said, "nobody said so: {body}");
+        let preferences = word_of(body);
+        let message = preferences
+            .is_none_or(|preferences| self.message.contains(&(preference(number), preferences)));
+        assert!(message, "nobody said so: {body}");
         let first = self.packages[number].first.get_or_insert(body.clone());
         assert_eq!(first, body, "the first outcome is another");
     }
 
     fn updated(&mut self, update: &Update) {
-        for (preference, word) in update.words() {
-            let holds = self.words.entry(preference).or_insert(word);
-            *holds = word.max(*holds);
+        for (preference, preferences) in update.all_preferences() {
+            let holds = self
+                .all_preferences
+                .entry(preference)
+                .or_insert(preferences);
+            *holds = preferences.max(*holds);
         }
     }
 
@@ -179,7 +183,7 @@ impl Sender {
 
     /// A new package, or one that a worker has sent lately, or is sending.
     async fn send(&mut self) -> Option<()> {
-        let (number, known, word) = {
+        let (number, known, preferences) = {
             let mut book = self.book.lock().unwrap();
             let count = book.packages.len();
             let number = if self.random.u8(..3) == 0 && count > 0 {
@@ -188,12 +192,12 @@ impl Sender {
                 book.packages.push(Sent::default());
                 count
             };
-            let word = book.words.get(&preference(number)).copied();
-            (number, book.packages[number].first.is_some(), word)
+            let preferences = book.all_preferences.get(&preference(number)).copied();
+            (number, book.packages[number].first.is_some(), preferences)
         };
         let answer = self.connection.try_ask(&send(&numbered(number))).await;
         let mut book = self.book.lock().unwrap();
-        book.sent(number, &answer.ok()?, known, word);
+        book.sent(number, &answer.ok()?, known, preferences);
         Some(())
     }
 
@@ -207,10 +211,13 @@ impl Sender {
                 second: now + self.random.i64(0..5),
                 takes: [self.random.bool(), self.random.bool()],
             };
-            book.said.extend(update.words());
+            book.message.extend(update.all_preferences());
             update
         };
-        let answer = self.connection.try_ask(&says(&update.body())).await;
+        let answer = self
+            .connection
+            .try_ask(&put_preferences(&update.body()))
+            .await;
         let mut book = self.book.lock().unwrap();
         let Ok(answer) = answer else {
             book.unknown.push(update);
@@ -268,7 +275,10 @@ async fn check(shop: &Shop, book: &mut Book, checked: usize) {
 async fn check_preferences(connection: &mut Connection, book: &mut Book) {
     expect_preferences(connection, book).await;
     for update in &book.unknown {
-        connection.ask(&says(&update.body())).await.expect(200);
+        connection
+            .ask(&put_preferences(&update.body()))
+            .await
+            .expect(200);
     }
     for update in std::mem::take(&mut book.unknown) {
         book.updated(&update);
@@ -282,14 +292,15 @@ async fn expect_preferences(connection: &mut Connection, book: &Book) {
         let path = format!("/preferences/recipient-{recipient}");
         let found = connection.ask(&get(path)).await.expect(200);
         for (at, name) in TYPES.iter().enumerate() {
-            let known = book.words.get(&(recipient, at)).copied();
-            let unknown = book.unknown.iter().flat_map(Update::words);
+            let known = book.all_preferences.get(&(recipient, at)).copied();
+            let unknown = book.unknown.iter().flat_map(Update::all_preferences);
             let unknown = unknown.filter(|(of, _)| *of == (recipient, at));
-            let words = unknown.map(|(_, word)| known.max(Some(word)));
-            let mut possible = words.chain([known]);
+            let all_preferences = unknown.map(|(_, preferences)| known.max(Some(preferences)));
+            let mut possible = all_preferences.chain([known]);
             let takes = found[format!("{name}_preference")].as_bool().unwrap();
             // Who has said nothing takes everything.
-            let holds = possible.any(|word| word.is_none_or(|word| !word.1) == takes);
+            let holds = possible
+                .any(|preferences| preferences.is_none_or(|preferences| !preferences.1) == takes);
             assert!(holds, "{found}: {known:?} {:?}", book.unknown);
         }
     }
@@ -333,11 +344,11 @@ async fn audit(data: &Path) -> Output {
 
 async fn expect_agreement(data: &Path) {
     let output = audit(data).await;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let message = String::from_utf8_lossy(&output.stdout);
     let agrees = "The statistics agree with the ledger.\n";
-    let well = output.status.code() == Some(0) && said.ends_with(agrees);
+    let well = output.status.code() == Some(0) && message.ends_with(agrees);
     assert!(well && output.stderr.is_empty(), "{output:?}");
-    assert!(!said.contains("DIFFERS"), "{said}");
+    assert!(!message.contains("DIFFERS"), "{message}");
 }
 
 // --- The tests -----------------------------------------------------------------------------------------------------
@@ -386,21 +397,21 @@ async fn the_packages_of_a_server_that_is_killed_again_and_again_are_processed_o
     resend_all(&shop, &book).await;
     resend_all(&shop, &book).await;
     expect_agreement(data.path()).await;
-    tell(&book.lock().unwrap(), rounds);
+    print_summary(&book.lock().unwrap(), rounds);
     shop.close().await;
     expect_agreement(data.path()).await;
 }
 
 #[expect(clippy::print_stderr, reason = "a soak says what it has done")]
-fn tell(book: &Book, rounds: u64) {
-    let told = book.packages.iter().filter(|sent| sent.created).count();
+fn print_summary(book: &Book, rounds: u64) {
+    let reported = book.packages.iter().filter(|sent| sent.created).count();
     let (answered, sent) = (book.answered, book.packages.len());
-    let (said, rejected) = (book.said.len(), book.rejected);
+    let (message, rejected) = (book.message.len(), book.rejected);
     eprintln!(
-        "{rounds} crashes, {answered} answers, {sent} packages, {told} of them answered 201, \
-         {said} words said, {rejected} requests rejected"
+        "{rounds} crashes, {answered} answers, {sent} packages, {reported} of them answered 201, \
+         {message} words said, {rejected} requests rejected"
     );
-    assert!(answered > rounds && told > 0, "too little was done");
+    assert!(answered > rounds && reported > 0, "too little was done");
 }
 
 /// Checks the book, which no worker uses during the check; returns how many packages the next check can skip.
@@ -418,15 +429,15 @@ async fn an_audit_says_where_the_statistics_differ_from_the_ledger() {
     let data = tempfile::tempdir().unwrap();
     let shop = open(data.path(), &[]).await;
     expect_agreement(data.path()).await;
-    let refusal = says(&word(1, true, false));
+    let refusal = put_preferences(&preferences(1, true, false));
     shop.customers.ask(refusal).await.expect(200);
     for number in 0..5 {
         let kind = TYPES[number % 2];
         let sent = with(&package(format!("p-{number}")), "package_type", kind);
         shop.customers.ask(send(&sent)).await.expect(201);
     }
-    let said = String::from_utf8(audit(data.path()).await.stdout).unwrap();
-    let lines: Vec<Vec<_>> = said
+    let message = String::from_utf8(audit(data.path()).await.stdout).unwrap();
+    let lines: Vec<Vec<_>> = message
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
@@ -441,18 +452,18 @@ async fn an_audit_says_where_the_statistics_differ_from_the_ledger() {
     database.close().unwrap();
     let output = audit(data.path()).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    let differs: Vec<_> = said
+    let message = String::from_utf8(output.stdout).unwrap();
+    let differs: Vec<_> = message
         .lines()
         .filter(|line| line.contains("DIFFERS"))
         .collect();
     assert!(
         matches!(&differs[..], [line] if line.starts_with("marketing")),
-        "{said}"
+        "{message}"
     );
     assert!(
-        said.ends_with("The statistics do not agree with the ledger.\n"),
-        "{said}"
+        message.ends_with("The statistics do not agree with the ledger.\n"),
+        "{message}"
     );
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert!(complaint.starts_with("odyssey: "), "{complaint}");

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Answer, Ask, get, post, put, send};
 use crate::durability::open;
-use crate::packages::{counted, package, says, statistics, with, word};
+use crate::packages::{counted, package, preferences, put_preferences, statistics, with};
 use crate::shop::{Shop, text};
 
 /// Requests that the generator makes; enough for each way to spoil one, many times over.
@@ -80,7 +80,7 @@ async fn a_field_that_is_missing_or_wrong_is_pointed_at_and_the_request_counted_
     let send = |body: &Value| send(body);
     for (valid, ask) in [
         (package("p"), &send as &(dyn Fn(&Value) -> Ask + Sync)),
-        (word(1, false, false), &says),
+        (preferences(1, false, false), &put_preferences),
     ] {
         for field in valid.as_object().unwrap().keys() {
             let mut missing = valid.clone();
@@ -103,8 +103,8 @@ async fn a_field_that_is_missing_or_wrong_is_pointed_at_and_the_request_counted_
         // One answer reports all errors.
         let answer = connection.ask(&ask(&json!({"package_ID": "p"}))).await;
         rejected += 1;
-        let told = pointers(&answer);
-        assert_eq!(told.len(), valid.as_object().unwrap().len(), "{answer}");
+        let reported = pointers(&answer);
+        assert_eq!(reported.len(), valid.as_object().unwrap().len(), "{answer}");
     }
     expect_untouched(&shop, rejected).await;
     drop(connection);
@@ -136,7 +136,7 @@ async fn a_body_that_is_no_object_of_json_is_refused_and_counted() {
     let mut rejected = 0;
     for (path, valid) in [
         ("/packages", package("p")),
-        ("/preferences", word(1, false, false)),
+        ("/preferences", preferences(1, false, false)),
     ] {
         let ask = || {
             if path == "/packages" {
@@ -229,12 +229,12 @@ fn is_valid(body: &[u8], types: &[&str], is_package: bool) -> Option<Map<String,
         let ids = ["sender_id", "recipient_id", "package_id"];
         known.is_some_and(|known| types.contains(&known)) && ids.into_iter().all(id)
     } else {
-        let said = |name: &&str| {
+        let message = |name: &&str| {
             object
                 .get(&format!("{name}_preference"))
                 .map(Value::is_boolean)
         };
-        types.iter().all(|name| said(name) == Some(true)) && id("recipient_id")
+        types.iter().all(|name| message(name) == Some(true)) && id("recipient_id")
     };
     (moment && fits).then_some(object)
 }
@@ -296,7 +296,7 @@ async fn whatever_is_sent_is_either_processed_or_refused_and_counted() {
         let (ask, valid) = if is_package {
             (post("/packages"), package(format!("p-{index}")))
         } else {
-            (put("/preferences"), word(index, true, true))
+            (put("/preferences"), preferences(index, true, true))
         };
         let body = mutated(&valid, &mut random);
         let object = is_valid(&body, &TYPES, is_package);

@@ -131,9 +131,9 @@ async fn a_problem_is_a_page_for_those_who_prefer_html_with_all_that_programs_ar
         );
         let problem = json.json();
         let errors = problem["errors"].as_array().into_iter().flatten();
-        let said = errors.flat_map(|error| error.as_object().unwrap().values());
-        let said = said.chain(["type", "title", "detail"].map(|member| &problem[member]));
-        for words in said.filter_map(Value::as_str).chain(["request-7"]) {
+        let message = errors.flat_map(|error| error.as_object().unwrap().values());
+        let message = message.chain(["type", "title", "detail"].map(|member| &problem[member]));
+        for words in message.filter_map(Value::as_str).chain(["request-7"]) {
             assert!(page.text().contains(&escaped(words)), "{words} in {page}");
         }
     }

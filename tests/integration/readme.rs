@@ -342,8 +342,11 @@ impl Reader {
         if output.status.success() {
             return Ok(text(&output.stdout));
         }
-        let said = text(&output.stdout) + &text(&output.stderr);
-        Err(format!("{command}\nended with {}:\n{said}", output.status))
+        let message = text(&output.stdout) + &text(&output.stderr);
+        Err(format!(
+            "{command}\nended with {}:\n{message}",
+            output.status
+        ))
     }
 
     fn runs(&self, command: &str) {
@@ -460,10 +463,10 @@ impl Reader {
         for (command, mut child) in std::mem::take(&mut self.held) {
             let status = found(&command, async || child.try_wait().unwrap()).await;
             let output = child.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
+            let message = String::from_utf8_lossy(&output.stdout);
             assert!(
-                status.success() && said.contains("ready"),
-                "{command}: {said}"
+                status.success() && message.contains("ready"),
+                "{command}: {message}"
             );
         }
         if let Some(mut server) = self.server.take() {

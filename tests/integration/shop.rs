@@ -116,13 +116,13 @@ impl Shop {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(log).spawn().unwrap();
         // From here on its end is taken care of, whatever fails.
-        let nowhere = Door {
+        let unused = Door {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
         let mut shop = Self {
             child,
-            customers: nowhere,
-            staff: nowhere,
+            customers: unused,
+            staff: unused,
             dir,
         };
         let opened = found("the addresses are written", async || {

@@ -20,7 +20,7 @@ async fn logged(shop: &Shop, what: &str) {
 
 #[tokio::test]
 async fn no_signal_drops_a_held_customer() {
-    for (signal, said) in [
+    for (signal, text) in [
         (Signal::HUP, "the configuration was reloaded"),
         (Signal::USR1, "a signal is ignored"),
         (Signal::USR2, "a signal is ignored"),
@@ -31,11 +31,11 @@ async fn no_signal_drops_a_held_customer() {
         let shop = Shop::open(&[]).await;
         let customer = shop.customer(order()).await;
         shop.signal(signal);
-        logged(&shop, said).await;
+        logged(&shop, text).await;
         assert!(customer.is_held(), "{signal:?}");
         shop.serve_on_one_connection(1).await;
         customer.answer().await.expect(200);
-        if said == "draining" {
+        if text == "draining" {
             shop.ended_well().await;
         } else {
             shop.customers.ask(get("/readyz")).await.expect(200);
@@ -83,9 +83,9 @@ impl Opening {
         Self(child.unwrap(), log)
     }
 
-    async fn has_said(&self, what: &str) {
-        let said = || fs::read_to_string(&self.1).unwrap_or_default();
-        until(what, async || said().contains(what)).await;
+    async fn has_logged(&self, what: &str) {
+        let text = || fs::read_to_string(&self.1).unwrap_or_default();
+        until(what, async || text().contains(what)).await;
     }
 
     fn signal(&self, signal: Signal) {
@@ -105,18 +105,20 @@ async fn a_server_that_waits_for_a_file_while_it_opens_can_be_stopped() {
         let manifest = pipe(&dir.path().join("manifest.json"));
         let manifest = manifest.to_str().unwrap();
         let mut server = Opening::start(dir.path(), &[("assignments.manifest", manifest)]);
-        server.has_said("the data directory is locked").await;
-        for (ignored, said) in [
+        server.has_logged("the data directory is locked").await;
+        for (ignored, text) in [
             (Signal::HUP, "the configuration was reloaded"),
             (Signal::USR1, "SIGUSR1"),
             (Signal::USR2, "SIGUSR2"),
         ] {
             server.signal(ignored);
-            server.has_said(said).await;
+            server.has_logged(text).await;
         }
         server.signal(signal);
         assert_eq!(server.ended().await.code(), Some(code));
-        server.has_said("stopped before the server was open").await;
+        server
+            .has_logged("stopped before the server was open")
+            .await;
     }
 }
 
@@ -169,7 +171,7 @@ async fn sighup_reloads_what_it_can_and_names_what_needs_a_restart() {
     shop.staff.ask(get("/orders")).await;
     logged(&shop, "\"level\":\"DEBUG\"").await;
 
-    for (broken, said) in [
+    for (broken, text) in [
         ("[orders\n", "line 1: "),
         ("[orders]\nlease = \"soon\"\n", "orders.lease"),
         (
@@ -179,11 +181,11 @@ async fn sighup_reloads_what_it_can_and_names_what_needs_a_restart() {
     ] {
         fs::write(&file, broken).unwrap();
         shop.signal(Signal::HUP);
-        until(said, async || {
+        until(text, async || {
             let log = shop.log();
             let mut lines = log.lines().rev();
             let line = lines.find(|line| line.contains("was not reloaded"));
-            line.is_some_and(|line| line.contains(said))
+            line.is_some_and(|line| line.contains(text))
         })
         .await;
     }
@@ -364,7 +366,7 @@ fn lines_of(log: &str, message: &str) -> Vec<serde_json::Value> {
         .filter(|line: &serde_json::Value| {
             line["message"]
                 .as_str()
-                .is_some_and(|said| said.contains(message))
+                .is_some_and(|text| text.contains(message))
         })
         .collect()
 }

@@ -1,12 +1,13 @@
 //! The pages of both listeners: alive, ready, described, measured.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::assignments::{any_drivers, any_packages, assign, keep, lists, wanted};
+use crate::assignments::{any_drivers, any_packages, assign, lists, put_manifest, wanted};
 use crate::client::{Ask, Door, event, get, order};
+use crate::metrics::Metrics;
 use crate::shop::{Shop, odyssey, text};
 
 #[tokio::test]
@@ -358,9 +359,12 @@ async fn every_answer_says_what_browsers_must_not_do_with_it() {
                 let referrer = answer.header("referrer-policy");
                 assert_eq!(referrer, Some("no-referrer"), "{path}");
             }
-            let said = answer.header("content-security-policy").unwrap();
-            assert!(said.starts_with(policy), "{path}: {said}");
-            assert!(said.ends_with("frame-ancestors 'none'"), "{path}: {said}");
+            let message = answer.header("content-security-policy").unwrap();
+            assert!(message.starts_with(policy), "{path}: {message}");
+            assert!(
+                message.ends_with("frame-ancestors 'none'"),
+                "{path}: {message}"
+            );
         }
     }
     shop.close().await;
@@ -499,87 +503,6 @@ async fn a_wrong_method_is_told_the_right_ones() {
 
 // --- Metrics -------------------------------------------------------------------------------------------------------
 
-/// What a reader of Prometheus' text format would make of it.
-struct Exposition {
-    /// Kind by metric.
-    kinds: BTreeMap<String, String>,
-    /// Name, labels, value.
-    samples: Vec<(String, BTreeMap<String, String>, f64)>,
-}
-
-impl Exposition {
-    fn read(text: &str) -> Self {
-        assert!(text.ends_with('\n'), "the last line must end");
-        let mut read = Self {
-            kinds: BTreeMap::new(),
-            samples: Vec::new(),
-        };
-        for line in text.lines().filter(|line| !line.is_empty()) {
-            if let Some(typed) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = typed.split_once(' ').unwrap();
-                let before = read.kinds.insert(name.to_owned(), kind.to_owned());
-                assert_eq!(before, None, "{name} has two types");
-            } else if let Some(help) = line.strip_prefix("# HELP ") {
-                assert!(
-                    help.split_once(' ')
-                        .is_some_and(|(_, text)| !text.is_empty()),
-                    "{line}"
-                );
-            } else {
-                read.samples.push(Self::sample(line));
-            }
-        }
-        read
-    }
-
-    fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
-        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
-        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
-        let (name, labels) = match series.split_once('{') {
-            Some((name, labels)) => (
-                name,
-                labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}")),
-            ),
-            None => (series, ""),
-        };
-        let is_name = |text: &str| {
-            let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            letters && !text.is_empty() && !text.as_bytes()[0].is_ascii_digit()
-        };
-        assert!(is_name(name), "{line}");
-        // No label value of this server holds a comma or a quote.
-        let labels = labels
-            .split(',')
-            .filter(|label| !label.is_empty())
-            .map(|label| {
-                let (label, value) = label.split_once('=').unwrap_or_else(|| panic!("{line}"));
-                let value = value
-                    .strip_prefix('"')
-                    .and_then(|value| value.strip_suffix('"'));
-                assert!(is_name(label), "{line}");
-                (
-                    label.to_owned(),
-                    value.unwrap_or_else(|| panic!("{line}")).to_owned(),
-                )
-            });
-        (name.to_owned(), labels.collect(), value)
-    }
-
-    fn of(&self, name: &str) -> Vec<(&BTreeMap<String, String>, f64)> {
-        let samples = self.samples.iter().filter(|(sample, ..)| sample == name);
-        samples.map(|(_, labels, value)| (labels, *value)).collect()
-    }
-
-    /// The values of a label that occur.
-    fn values(&self, name: &str, label: &str) -> BTreeSet<String> {
-        let samples = self.of(name);
-        samples
-            .iter()
-            .filter_map(|(labels, _)| labels.get(label).cloned())
-            .collect()
-    }
-}
-
 /// What is measured, and its kind.
 const METRICS: [(&str, &str); 50] = [
     ("odyssey_orders", "gauge"),
@@ -644,7 +567,7 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     let collected = event("drone-7", "PARCEL_COLLECTED");
     shop.staff.ask(collected).await.expect(201);
     let day = lists(&any_drivers(1), &any_packages(2));
-    shop.staff.ask(keep(&day)).await.expect(200);
+    shop.staff.ask(put_manifest(&day)).await.expect(200);
     let plan = assign(&wanted(&["d-00"], 1));
     shop.staff.ask(plan).await.expect(200);
 
@@ -652,7 +575,7 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
     let kind = answer.header("content-type").unwrap();
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let metrics = Exposition::read(answer.text());
+    let metrics = Metrics::read(answer.text());
     for (name, kind) in METRICS {
         assert_eq!(
             metrics.kinds.get(name).map(String::as_str),
@@ -666,28 +589,25 @@ async fn everything_worth_watching_is_in_the_metrics_of_the_staff() {
         };
         assert!(!metrics.of(&sample).is_empty(), "{name} has no value");
     }
-    let words = |words: &[&str]| {
-        words
-            .iter()
-            .map(|word| (*word).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
     assert_eq!(
         metrics.values("odyssey_orders", "stage"),
-        words(&["brewing", "cancelled", "ready", "waiting"])
+        BTreeSet::from(["brewing", "cancelled", "ready", "waiting"])
     );
     for name in ["odyssey_connections", "odyssey_connections_max"] {
         assert_eq!(
             metrics.values(name, "listener"),
-            words(&["customers", "staff"])
+            BTreeSet::from(["customers", "staff"])
         );
     }
     let version = metrics.values("odyssey_build_info", "version");
-    assert_eq!(version, words(&[env!("CARGO_PKG_VERSION")]));
+    assert_eq!(version, BTreeSet::from([env!("CARGO_PKG_VERSION")]));
     let commit = metrics.values("odyssey_build_info", "commit");
-    assert_eq!(commit, words(&[env!("ODYSSEY_COMMIT")]));
+    assert_eq!(commit, BTreeSet::from([env!("ODYSSEY_COMMIT")]));
     let status = metrics.values("odyssey_http_answers_total", "status");
-    assert!(status.is_superset(&words(&["200", "202"])), "{status:?}");
+    assert!(
+        status.is_superset(&BTreeSet::from(["200", "202"])),
+        "{status:?}"
+    );
     let [(_, oldest)] = metrics.of("odyssey_orders_oldest_waiting_seconds")[..] else {
         panic!("one value");
     };
@@ -730,39 +650,32 @@ async fn the_metrics_are_in_the_text_format_and_add_up() {
     }
     shop.serve_all().await;
     let answer = shop.staff.ask(get("/metrics/")).await;
-    let metrics = Exposition::read(answer.text());
-    let suffixes = ["_bucket", "_sum", "_count"];
-    let mut seen = BTreeSet::new();
-    for (name, labels, _) in &metrics.samples {
-        assert!(
-            seen.insert((name, labels)),
-            "{name} {labels:?} is there twice"
-        );
-        let base = suffixes.iter().find_map(|suffix| {
-            let base = name.strip_suffix(suffix)?;
-            (metrics.kinds.get(base)? == "histogram").then_some(base)
-        });
+    assert!(answer.text().ends_with('\n'), "the last line must end");
+    let metrics = Metrics::read(answer.text());
+    for (name, ..) in metrics.samples() {
+        let bases = ["_bucket", "_sum", "_count"].map(|suffix| name.strip_suffix(suffix));
+        let is_histogram = |base: &&str| {
+            metrics
+                .kinds
+                .get(*base)
+                .is_some_and(|kind| kind == "histogram")
+        };
+        let base = bases.into_iter().flatten().find(is_histogram);
         assert!(
             metrics.kinds.contains_key(base.unwrap_or(name)),
             "{name} has no type"
         );
     }
     for name in ["odyssey_orders_wait_seconds", "odyssey_orders_brew_seconds"] {
-        let buckets = metrics.of(&format!("{name}_bucket"));
-        let bounds: Vec<f64> = buckets
-            .iter()
-            .map(|(labels, _)| labels["le"].parse().unwrap())
-            .collect();
-        let counts: Vec<f64> = buckets.iter().map(|(_, count)| *count).collect();
+        let buckets = metrics.of(&format!("{name}_bucket")).into_iter();
+        let buckets = buckets.map(|(labels, count)| (labels["le"].parse().unwrap(), count));
+        let mut buckets: Vec<(f64, f64)> = buckets.collect();
+        buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         assert!(
-            bounds.is_sorted() && counts.is_sorted(),
-            "{name}: {bounds:?} {counts:?}"
+            buckets.is_sorted_by_key(|(_, count)| *count),
+            "{name}: {buckets:?}"
         );
-        assert_eq!(
-            (bounds.last(), counts.last()),
-            (Some(&f64::INFINITY), Some(&5.0)),
-            "{name}"
-        );
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, 5.0)), "{name}");
         assert_eq!(
             metrics.of(&format!("{name}_count"))[0].1.to_string(),
             "5",
@@ -784,7 +697,7 @@ async fn a_health_check_tells_a_server_that_is_well_from_one_that_is_not() {
     };
     let well = health(format!("{base}/healthz")).await.unwrap();
     assert!(well.status.success() && well.stderr.is_empty(), "{well:?}");
-    for (url, said) in [
+    for (url, message) in [
         (format!("{base}/nowhere"), "404"),
         ("http://127.0.0.1:1/healthz".to_owned(), "cannot connect"),
         ("ftp://127.0.0.1/".to_owned(), "plain http://"),
@@ -793,7 +706,7 @@ async fn a_health_check_tells_a_server_that_is_well_from_one_that_is_not() {
         let unwell = health(url).await.unwrap();
         assert!(!unwell.status.success());
         let stderr = String::from_utf8(unwell.stderr).unwrap();
-        assert!(stderr.contains(said), "{stderr}");
+        assert!(stderr.contains(message), "{stderr}");
     }
     shop.close().await;
 }

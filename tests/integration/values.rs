@@ -142,16 +142,16 @@ async fn a_malformed_body_is_refused_in_the_same_words_at_every_desk() {
             } else {
                 answer.expect_problem(status, kind)
             };
-            let told = problem.to_string();
-            let leaked = PARSERS_WORDS.iter().find(|word| told.contains(**word));
-            assert_eq!(leaked, None, "{} {body}: {told}", ask.path);
+            let reported = problem.to_string();
+            let leaked = PARSERS_WORDS.iter().find(|word| reported.contains(**word));
+            assert_eq!(leaked, None, "{} {body}: {reported}", ask.path);
             if body == twice {
                 assert_eq!(
                     problem["errors"][0]["pointer"],
                     format!("/{field}"),
-                    "{told}"
+                    "{reported}"
                 );
-                assert!(told.contains("This field is duplicated."), "{told}");
+                assert!(reported.contains("This field is duplicated."), "{reported}");
             }
         }
     }
@@ -250,15 +250,15 @@ async fn a_timestamp_is_read_alike_at_every_desk() {
 #[tokio::test]
 async fn a_refusal_in_a_leap_second_is_newer_than_a_consent_before_it() {
     let shop = Shop::open(&[]).await;
-    let said = async |at: &str, personal: bool| {
+    let message = async |at: &str, personal: bool| {
         let answer = shop.customers.ask(says(&word(at, personal, true))).await;
         answer.expect(200)["personal_preference"].clone()
     };
-    assert_eq!(said("2142-06-30T23:59:59.9Z", true).await, true);
-    assert_eq!(said("2142-06-30T23:59:60Z", false).await, false);
+    assert_eq!(message("2142-06-30T23:59:59.9Z", true).await, true);
+    assert_eq!(message("2142-06-30T23:59:60Z", false).await, false);
     // An older consent, in whatever order they come; and a newer one.
-    assert_eq!(said("2142-06-30T23:59:59.95Z", true).await, false);
-    assert_eq!(said("2142-07-01T00:00:00Z", true).await, true);
+    assert_eq!(message("2142-06-30T23:59:59.95Z", true).await, false);
+    assert_eq!(message("2142-07-01T00:00:00Z", true).await, true);
     shop.close().await;
 }
 
@@ -405,10 +405,10 @@ fn a_server_whose_clock_is_before_1970_says_so_and_does_not_start() {
         .current_dir(dir.path())
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(said.contains("the clock says 19"), "{said}");
-    assert!(said.contains("before 1970; set the clock"), "{said}");
+    assert!(message.contains("the clock says 19"), "{message}");
+    assert!(message.contains("before 1970; set the clock"), "{message}");
 }
 
 #[tokio::test]
