@@ -42,7 +42,7 @@ static ANSWERED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How orders are reported. Each variant has a server of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Telling {
+pub(crate) enum Publishing {
     /// One by one, with ids that rise.
     Single,
     /// The same with random ids.
@@ -53,18 +53,18 @@ pub(crate) enum Telling {
     ToNobody,
 }
 
-impl Telling {
+impl Publishing {
     /// Orders of a request.
     fn orders(self) -> u64 {
         match self {
-            Telling::Listed => LIST,
+            Publishing::Listed => LIST,
             _ => 1,
         }
     }
 
     fn ids(self) -> Ids {
         match self {
-            Telling::SingleRandom => Ids::Random,
+            Publishing::SingleRandom => Ids::Random,
             _ => Ids::Rising,
         }
     }
@@ -72,10 +72,10 @@ impl Telling {
     /// Orders that were answered.
     fn answered(self) -> &'static AtomicU64 {
         match self {
-            Telling::Single => &ANSWERED[0],
-            Telling::SingleRandom => &ANSWERED[1],
-            Telling::Listed => &ANSWERED[2],
-            Telling::ToNobody => &ANSWERED[3],
+            Publishing::Single => &ANSWERED[0],
+            Publishing::SingleRandom => &ANSWERED[1],
+            Publishing::Listed => &ANSWERED[2],
+            Publishing::ToNobody => &ANSWERED[3],
         }
     }
 }
@@ -139,55 +139,55 @@ fn list(events: impl Iterator<Item = String>) -> String {
 /// Registers all couriers with a server.
 fn begin(server: &Server, town: Town) -> Result<()> {
     let couriers = list((0..AVAILABLE).map(|number| courier(number, town)));
-    said(server.staff, request(&couriers), 202)?;
+    exchange(server.staff, request(&couriers), 202)?;
     Ok(())
 }
 
 /// The same, before orders are reported in this way. The no-op ignores couriers.
-pub(crate) fn prepare(server: &Server, telling: Telling, town: Town) -> Result<()> {
-    telling.answered().store(0, Ordering::Relaxed);
+pub(crate) fn prepare(server: &Server, publishing: Publishing, town: Town) -> Result<()> {
+    publishing.answered().store(0, Ordering::Relaxed);
     begin(server, town)
 }
 
 /// Reports new orders, one request after the other.
-pub(crate) struct Teller {
-    telling: Telling,
+pub(crate) struct Publisher {
+    publishing: Publishing,
     town: Town,
     /// Requests until there is no more to tell.
     left: u32,
 }
 
-impl Teller {
+impl Publisher {
     /// Reports until the measurement ends.
-    pub(crate) fn new(telling: Telling, town: Town) -> Self {
-        Self::of(telling, town, u32::MAX)
+    pub(crate) fn new(publishing: Publishing, town: Town) -> Self {
+        Self::of(publishing, town, u32::MAX)
     }
 
     /// Makes this many requests, at least one.
-    fn of(telling: Telling, town: Town, requests: u32) -> Self {
-        Teller {
-            telling,
+    fn of(publishing: Publishing, town: Town, requests: u32) -> Self {
+        Publisher {
+            publishing,
             town,
             left: requests,
         }
     }
 }
 
-impl Talk for Teller {
+impl Talk for Publisher {
     fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>) {
         self.left -= 1;
-        let count = self.telling.orders();
+        let count = self.publishing.orders();
         let first = ORDERS.fetch_add(count, Ordering::Relaxed);
         ledger.place();
-        let order = |number| order(number, self.telling.ids(), self.town);
-        let body = match self.telling {
-            Telling::Listed => list((first..first + count).map(order)),
+        let order = |number| order(number, self.publishing.ids(), self.town);
+        let body = match self.publishing {
+            Publishing::Listed => list((first..first + count).map(order)),
             _ => order(first),
         };
         out.extend_from_slice(&request(&body));
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         head: &[u8],
         body: &[u8],
@@ -196,12 +196,14 @@ impl Talk for Teller {
     ) -> Result<()> {
         ensure!(status(head)? == 202, "the events were not taken");
         let assigned = u64::try_from(memmem::find_iter(body, ASSIGNED).count())?;
-        let count = self.telling.orders();
+        let count = self.publishing.orders();
         ensure!(
             assigned == count,
             "{assigned} of {count} orders were assigned"
         );
-        self.telling.answered().fetch_add(count, Ordering::Relaxed);
+        self.publishing
+            .answered()
+            .fetch_add(count, Ordering::Relaxed);
         ledger.answer_alike();
         if ledger.open && self.left > 0 {
             self.open(ledger, out);
@@ -211,7 +213,7 @@ impl Talk for Teller {
 }
 
 #[derive(Deserialize)]
-struct Everybody {
+struct Couriers {
     couriers: Vec<Counted>,
 }
 
@@ -222,18 +224,19 @@ struct Counted {
 
 /// How many each courier was given, the least first.
 fn counts(server: &Server) -> Result<Vec<u64>> {
-    let everybody: Everybody = serde_json::from_slice(&said_once(server.staff, COURIERS.to_vec())?)
-        .context("a list of couriers")?;
-    let mut counts: Vec<u64> = everybody.couriers.iter().map(|known| known.count).collect();
+    let couriers: Couriers =
+        serde_json::from_slice(&exchange_once(server.staff, COURIERS.to_vec())?)
+            .context("a list of couriers")?;
+    let mut counts: Vec<u64> = couriers.couriers.iter().map(|known| known.count).collect();
     counts.sort_unstable();
     Ok(counts)
 }
 
 /// The couriers must have been given just the orders that were answered.
-pub(crate) fn check(server: &Server, telling: Telling) -> Result<()> {
+pub(crate) fn check(server: &Server, publishing: Publishing) -> Result<()> {
     let (given, answered) = (
         counts(server)?.iter().sum::<u64>(),
-        telling.answered().load(Ordering::Relaxed),
+        publishing.answered().load(Ordering::Relaxed),
     );
     ensure!(
         given == answered,
@@ -246,16 +249,16 @@ pub(crate) fn check(server: &Server, telling: Telling) -> Result<()> {
 pub(crate) fn imbalance(programs: &Programs, connections: u32) -> Result<f64> {
     let server = programs.start(Program::Odyssey, Manner::Usual)?;
     let looked = || {
-        prepare(&server, Telling::Listed, Town::North)?;
+        prepare(&server, Publishing::Listed, Town::North)?;
         let lists = BALANCED / u32::try_from(LIST)?;
         let each = lists.div_ceil(connections);
         // The last one has what is left.
         let share = |number: u32| each.min(lists - number * each);
-        let teller = |number| Teller::of(Telling::Listed, Town::North, share(number));
-        let mut crowd = Crowd::start(server.staff, lists.div_ceil(each), teller)?;
-        crowd.hear(lists)?;
+        let publisher = |number| Publisher::of(Publishing::Listed, Town::North, share(number));
+        let mut crowd = Crowd::start(server.staff, lists.div_ceil(each), publisher)?;
+        crowd.receive(lists)?;
         crowd.end()?;
-        check(&server, Telling::Listed)?;
+        check(&server, Publishing::Listed)?;
         let counts = counts(&server)?;
         ensure!(
             counts.len() == usize::try_from(AVAILABLE)?
@@ -289,8 +292,8 @@ mod tests {
     fn an_order_is_told_alone_or_in_a_list_and_no_two_are_alike() {
         let mut ledger = Ledger::new();
         let (mut one, mut many) = (Vec::new(), Vec::new());
-        Teller::new(Telling::Single, Town::North).open(&mut ledger, &mut one);
-        Teller::new(Telling::Listed, Town::All).open(&mut ledger, &mut many);
+        Publisher::new(Publishing::Single, Town::North).open(&mut ledger, &mut one);
+        Publisher::new(Publishing::Listed, Town::All).open(&mut ledger, &mut many);
         let (one, many) = (body_of(&one), body_of(&many));
         assert_eq!(one["zone"], "N");
         let mut ids: Vec<_> = many
@@ -321,34 +324,34 @@ mod tests {
     fn a_wrong_answer_ends_the_measurement() {
         let assigned = r#"{"outcome":"assigned","courierId":"a"}"#;
         let mut ledger = Ledger::new();
-        for (telling, head, body) in [
+        for (publishing, head, body) in [
             (
-                Telling::Single,
+                Publishing::Single,
                 &b"HTTP/1.1 503 Busy"[..],
                 format!("[{assigned}]"),
             ),
-            (Telling::Single, ACCEPTED, "[]".to_owned()),
+            (Publishing::Single, ACCEPTED, "[]".to_owned()),
             (
-                Telling::Single,
+                Publishing::Single,
                 ACCEPTED,
                 r#"[{"outcome":"parked"}]"#.to_owned(),
             ),
             (
-                Telling::Single,
+                Publishing::Single,
                 ACCEPTED,
                 format!("[{assigned},{assigned}]"),
             ),
-            (Telling::Listed, ACCEPTED, format!("[{assigned}]")),
+            (Publishing::Listed, ACCEPTED, format!("[{assigned}]")),
         ] {
-            let mut teller = Teller::new(telling, Town::All);
-            let heard = teller.hear(head, body.as_bytes(), &mut ledger, &mut Vec::new());
-            assert!(heard.is_err(), "{body}");
+            let mut publisher = Publisher::new(publishing, Town::All);
+            let received = publisher.receive(head, body.as_bytes(), &mut ledger, &mut Vec::new());
+            assert!(received.is_err(), "{body}");
         }
-        let (mut teller, mut out) = (Teller::new(Telling::Single, Town::All), Vec::new());
-        teller.open(&mut ledger, &mut Vec::new());
+        let (mut publisher, mut out) = (Publisher::new(Publishing::Single, Town::All), Vec::new());
+        publisher.open(&mut ledger, &mut Vec::new());
         let right = format!("[{assigned}]");
-        teller
-            .hear(ACCEPTED, right.as_bytes(), &mut ledger, &mut out)
+        publisher
+            .receive(ACCEPTED, right.as_bytes(), &mut ledger, &mut out)
             .unwrap();
         // The books are closed: no further request is sent.
         assert!(out.is_empty() && ledger.everybody_answered());
@@ -358,8 +361,8 @@ mod tests {
     fn whoever_is_limited_stops_by_themselves() {
         let mut ledger = Ledger::new();
         ledger.open = true;
-        let mut teller = Teller::of(Telling::Single, Town::All, 2);
-        teller.open(&mut ledger, &mut Vec::new());
+        let mut publisher = Publisher::of(Publishing::Single, Town::All, 2);
+        publisher.open(&mut ledger, &mut Vec::new());
         let right = br#"[{"outcome":"assigned","courierId":"a"}]"#;
         for goes_on in [true, false] {
             let mut out = Vec::new();

@@ -66,7 +66,7 @@ pub(crate) struct Flood {
 
 impl Flood {
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.connections == Connections::Stored && self.manner != Manner::Plain {
+        if self.connections == Connections::Kept && self.manner != Manner::Plain {
             let reason = "a slow flooder uses a connection once: --connections kept goes with --manner plain";
             return Err(reason.to_owned());
         }
@@ -76,7 +76,7 @@ impl Flood {
     fn flooder(&self, shop: Address) -> Flooder {
         let at_once = match self.connections {
             Connections::New => self.orders,
-            Connections::Stored => KEPT_AT_ONCE,
+            Connections::Kept => KEPT_AT_ONCE,
         };
         Flooder {
             shop,

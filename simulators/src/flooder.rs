@@ -35,7 +35,7 @@ pub(crate) enum Connections {
     /// A new one for each order.
     New,
     /// One for order after order, as long as the shop keeps it open.
-    Stored,
+    Kept,
 }
 
 /// How a flooder speaks.
@@ -178,7 +178,7 @@ impl Hand {
         };
         let request = order_request(shop, &format!("flooder-order-{number}"));
         let answer = connection.exchange(request).await?;
-        if *connections == Connections::Stored {
+        if *connections == Connections::Kept {
             self.connection = Some(connection);
         }
         Ok(answer)

@@ -551,7 +551,7 @@ async fn a_whole_day_and_a_thousand_events_pass_the_staffs_door() {
     let events: Vec<_> = (0..1000)
         .map(|_| couriers::order(Uuid::new_v4(), "N"))
         .collect();
-    let outcomes = couriers::reported(nginx.staff, &json!(events)).await;
+    let outcomes = couriers::publish_events(nginx.staff, &json!(events)).await;
     assert_eq!(outcomes.len(), 1000);
     drop(nginx);
     shop.close().await;

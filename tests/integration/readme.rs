@@ -45,7 +45,10 @@ enum Rule {
 /// How each command is tried, by how it begins; the first that fits decides. Variables before a command do not count.
 const RULES: &[(&str, Rule)] = &[
     ("make run", Rule::Serves),
-    ("cargo run --profile quick --features aws -- serve", Rule::Serves),
+    (
+        "cargo run --profile quick --features aws -- serve",
+        Rule::Serves,
+    ),
     (
         "cargo run --profile quick --features redis -- serve",
         Rule::Serves,
@@ -68,7 +71,10 @@ const RULES: &[(&str, Rule)] = &[
     ("aws sns publish ", Rule::Runs),
     ("make ", Rule::Make),
     ("docker compose ", Rule::Compose),
-    ("cargo run --profile quick -p simulators -- ", Rule::Simulator),
+    (
+        "cargo run --profile quick -p simulators -- ",
+        Rule::Simulator,
+    ),
 ];
 
 /// What the commands find on their way: curl fails on a problem, and the AWS command line is a request to the emulator.

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Door, get, order, post, put, send};
-use crate::packages::{package, says, with, word};
+use crate::packages::{package, preferences, put_preferences, with};
 use crate::shop::{Shop, odyssey_by, text};
 
 const COURIER: &str = "a97261aa-2907-498e-aa24-3bce25590a46";
@@ -24,7 +24,11 @@ fn writes(shop: &Shop) -> [(Door, Ask, Value); 9] {
     [
         (shop.customers, post("/order/"), json!({"customer": "Ada"})),
         (shop.customers, post("/packages"), package("p")),
-        (shop.customers, put("/preferences"), word(1, true, true)),
+        (
+            shop.customers,
+            put("/preferences"),
+            preferences(1, true, true),
+        ),
         (
             shop.staff,
             post("/deliveries/d/events"),
@@ -183,7 +187,7 @@ async fn an_id_with_a_control_character_is_refused_at_every_desk() {
             ),
             (
                 shop.customers,
-                says(&with(&word(1, true, true), "recipient_id", bad)),
+                put_preferences(&with(&preferences(1, true, true), "recipient_id", bad)),
             ),
             (shop.customers, get(format!("/packages/{encoded}"))),
             (shop.customers, get(format!("/preferences/{encoded}"))),
@@ -235,7 +239,11 @@ async fn a_timestamp_is_read_alike_at_every_desk() {
         let order = an_order_for_a_courier(at);
         for (door, ask, success) in [
             (shop.customers, send(&sent), 201),
-            (shop.customers, says(&word(at, true, true)), 200),
+            (
+                shop.customers,
+                put_preferences(&preferences(at, true, true)),
+                200,
+            ),
             (shop.staff, post("/events").json(&order), 202),
         ] {
             let expected = if accepted { success } else { 422 };
@@ -251,7 +259,10 @@ async fn a_timestamp_is_read_alike_at_every_desk() {
 async fn a_refusal_in_a_leap_second_is_newer_than_a_consent_before_it() {
     let shop = Shop::open(&[]).await;
     let message = async |at: &str, personal: bool| {
-        let answer = shop.customers.ask(says(&word(at, personal, true))).await;
+        let answer = shop
+            .customers
+            .ask(put_preferences(&preferences(at, personal, true)))
+            .await;
         answer.expect(200)["personal_preference"].clone()
     };
     assert_eq!(message("2142-06-30T23:59:59.9Z", true).await, true);
@@ -293,7 +304,7 @@ async fn all_answers_show_timestamps_in_one_form() {
         ),
         (
             shop.customers,
-            says(&word("2142-05-01T12:00:00.5Z", false, true)),
+            put_preferences(&preferences("2142-05-01T12:00:00.5Z", false, true)),
         ),
         (shop.customers, send(&package("p"))),
     ];
@@ -336,8 +347,11 @@ async fn all_answers_show_timestamps_in_one_form() {
 async fn a_recipient_who_declined_in_one_unicode_form_is_not_sent_to_in_another() {
     let shop = Shop::open(&[]).await;
     let [composed, decomposed] = ["Zo\u{eb}", "Zoe\u{308}"];
-    let declines = with(&word(1, false, false), "recipient_id", composed);
-    shop.customers.ask(says(&declines)).await.expect(200);
+    let declines = with(&preferences(1, false, false), "recipient_id", composed);
+    shop.customers
+        .ask(put_preferences(&declines))
+        .await
+        .expect(200);
     let sent = with(&package("p-\u{e9}"), "recipient_id", decomposed);
     let first = shop.customers.ask(send(&sent)).await.expect(201);
     assert_eq!(first["status"], "dropped");
