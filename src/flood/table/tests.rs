@@ -519,7 +519,8 @@ proptest! {
             let shares = Shares { address_max: 5, network_max: 9, places: 40 };
             let table = Table::new(Limits { shares, burst: NonZeroU32::new(20).unwrap(), cutoff_after: 30, addresses_max: 32, ..limits() });
             let mut held: Vec<(IpNet, Kind, Counted)> = Vec::new();
-            for step in steps {
+            let last = steps.len() - 1;
+            for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Admit(who, ask, kept) => {
                         let who = neighbour(who);
@@ -538,6 +539,10 @@ proptest! {
                     }
                     Step::Pass(secs) => pass(u64::from(secs)).await,
                     Step::Sweep => table.sweep(),
+                }
+                // Counting takes most of the time.
+                if number % 8 != 0 && number != last {
+                    continue;
                 }
                 for kind in [Kind::Order, Kind::Watch] {
                     let open = |network: &IpNet| held.iter().filter(|(who, of, _)| *of == kind && network.contains(who)).count();
