@@ -52,7 +52,7 @@ advisories: ## Known vulnerabilities in dependencies; from the network
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
 	$(CARGO) nextest run -p odyssey --locked --test default_build
-	scripts/with-engines.sh $(CARGO) nextest run --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
+	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
 soak: ## A thousand crashes of each desk, 500 flipped bits and 20 failovers of each kind of Redis, instead of a few
 	SOAK_ROUNDS=1000 SOAK_FLIPS=500 SOAK_SCENARIOS=100 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit) or test(many_times_in_a_row)'
