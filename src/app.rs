@@ -27,7 +27,7 @@ pub use self::checks::{Checked, check_directory};
 #[cfg(feature = "aws")]
 pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, check_engines, replay_couriers};
-use self::desks::{Desks, apis, package_types};
+use self::desks::{Desks, States, apis, package_types};
 use self::engines::Engines;
 pub use self::life::{Start, serve};
 use self::messages::Messages;
@@ -127,7 +127,8 @@ impl App {
             logs.count_lost(&registry),
         );
         let checks = Checks::new(storage.databases());
-        let [customers, staff] = apis(&desks, readiness.clone(), scrape, &checks);
+        let states = States::new(&desks, readiness.clone(), scrape, checks.clone());
+        let [customers, staff] = apis(config, Some(&states));
         let open_listener =
             |name, listener: &config::Listener, origins: &[String], limit, api: Api| {
                 let origins = Origins::new(name, &listener.hosts, origins);
@@ -285,12 +286,8 @@ fn order_line(desks: &Desks) -> Component {
 /// # Errors
 /// If the package types are not acceptable.
 pub fn openapi(config: &Config) -> anyhow::Result<[OpenApi; 2]> {
-    let registry = registry();
-    let types = package_types(config)?;
-    let desks = Desks::new(config, Stores::closed(), types, usize::MAX, &registry);
-    let scrape = Scrape::new(registry, || ());
-    let readiness = Readiness::of(vec![order_line(&desks)]);
-    Ok(apis(&desks, readiness, scrape, &Checks::new(Vec::new())).map(|api| api.openapi()))
+    package_types(config)?;
+    Ok(apis(config, None).map(|api| api.openapi()))
 }
 
 fn registry() -> Registry {
