@@ -1,5 +1,5 @@
 //! Sets of responses for the API description, to name in `responses(…)` before an operation's own. [`problems!`] declares a set,
-//! of an error type next to its mapping. Every operation has the rejections of the edge besides.
+//! of an error type next to its mapping. Every operation also has the rejections of the edge.
 
 use std::collections::BTreeMap;
 

@@ -21,7 +21,7 @@ use crate::values::json::{Fields, Read, not_an_id, text_of_id};
 use crate::values::time::Moment;
 
 /// The detail for an invalid date.
-const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
+pub(super) const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
 
 /// The lists of a day. Only for the API description; they are parsed as a stream.
 #[derive(ToSchema)]

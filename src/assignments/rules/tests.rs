@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::values::json::Mistake;
 
 /// A package that satisfies all rules that do not require something special.
 fn usual() -> Value {
@@ -11,9 +12,8 @@ fn usual() -> Value {
     })
 }
 
-fn rule(code: &str, params: &Value) -> Result<Rule, Wrong> {
-    let params = params.as_object().expect("parameters are an object");
-    Rule::read(code, params).expect("the code is known")
+fn rule(code: &str, params: &Value) -> Result<Rule, Vec<Mistake>> {
+    json::get(&json!({"code": code, "params": params}))
 }
 
 /// Rules at their bounds: code, parameters, the attribute, values that pass, values that do not.
@@ -157,9 +157,11 @@ fn parameters_that_are_none_are_named() {
         ("OVERSIZED", json!({"min_volume_m3": -0.5}), "min_volume_m3"),
     ] {
         let wrong = rule(code, &params).expect_err(code);
-        assert_eq!(wrong.param, param, "{code} {params}");
+        let pointer = format!("/params/{param}");
+        assert_eq!(wrong[0].pointer, pointer, "{code} {params}");
     }
-    assert!(Rule::read("MAX_HEIGHT", &Params::new()).is_none());
+    let unknown = rule("MAX_HEIGHT", &json!({})).expect_err("there is no such code");
+    assert_eq!(unknown[0].pointer, "/code");
 }
 
 #[test]
