@@ -88,10 +88,8 @@ impl Api {
                 &mut item.patch,
                 &mut item.delete,
             ];
-            operations
-                .into_iter()
-                .flatten()
-                .for_each(describe_rejections);
+            let operations = operations.into_iter().flatten();
+            operations.for_each(describe_rejections);
         }
         let other_paths: Vec<String> = paths
             .paths

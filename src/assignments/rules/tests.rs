@@ -99,66 +99,35 @@ fn a_reason_tells_what_and_by_how_much() {
     }
 }
 
+/// Code, parameters, and the one that is named.
+const INVALID: &str = r#"
+MAX_WEIGHT | {} | limit_kg
+MAX_WEIGHT | {"limit_kg": "10"} | limit_kg
+MAX_WEIGHT | {"limit_kg": -1} | limit_kg
+MAX_WEIGHT | {"limit_kg": null} | limit_kg
+REGION_ONLY | {"allowed_regions": []} | allowed_regions
+REGION_ONLY | {"allowed_regions": "north"} | allowed_regions
+REGION_ONLY | {"allowed_regions": ["north", "up"]} | allowed_regions
+MAX_DISTANCE | {"max_kn": 3} | max_km
+HAZMAT_ALLOWED | {"allowed_classes": [0]} | allowed_classes
+HAZMAT_ALLOWED | {"allowed_classes": [1.5]} | allowed_classes
+HAZMAT_ALLOWED | {"allowed_classes": [257]} | allowed_classes
+TEMP_CONTROL | {"min_c": 2} | max_c
+TEMP_CONTROL | {"min_c": 8, "max_c": 2} | max_c
+TIME_WINDOW | {"start_hour": 8, "end_hour": 24} | end_hour
+TIME_WINDOW | {"start_hour": 17, "end_hour": 8} | end_hour
+TIME_WINDOW | {"start_hour": 8.5, "end_hour": 9} | start_hour
+OVERSIZED | {"min_volume_m3": -0.5} | min_volume_m3
+"#;
+
 #[test]
 fn parameters_that_are_none_are_named() {
-    for (code, params, param) in [
-        ("MAX_WEIGHT", json!({}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": "10"}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": -1}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": null}), "limit_kg"),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": []}),
-            "allowed_regions",
-        ),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": "north"}),
-            "allowed_regions",
-        ),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": ["north", "up"]}),
-            "allowed_regions",
-        ),
-        ("MAX_DISTANCE", json!({"max_kn": 3}), "max_km"),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [0]}),
-            "allowed_classes",
-        ),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [1.5]}),
-            "allowed_classes",
-        ),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [257]}),
-            "allowed_classes",
-        ),
-        ("TEMP_CONTROL", json!({"min_c": 2}), "max_c"),
-        ("TEMP_CONTROL", json!({"min_c": 8, "max_c": 2}), "max_c"),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 8, "end_hour": 24}),
-            "end_hour",
-        ),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 17, "end_hour": 8}),
-            "end_hour",
-        ),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 8.5, "end_hour": 9}),
-            "start_hour",
-        ),
-        ("OVERSIZED", json!({"min_volume_m3": -0.5}), "min_volume_m3"),
-    ] {
-        let wrong = rule(code, &params).expect_err(code);
-        let pointer = format!("/params/{param}");
-        assert_eq!(wrong[0].pointer, pointer, "{code} {params}");
+    for row in INVALID.lines().filter(|row| !row.is_empty()) {
+        let [code, params, param] = row.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("three columns: {row}")
+        };
+        let wrong = rule(code, &serde_json::from_str(params).unwrap()).expect_err(row);
+        assert_eq!(wrong[0].pointer, format!("/params/{param}"), "{row}");
     }
     let unknown = rule("MAX_HEIGHT", &json!({})).expect_err("there is no such code");
     assert_eq!(unknown[0].pointer, "/code");
