@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::proxy::Proxy;
+use testkit::redis::Cluster;
 use testkit::until;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
