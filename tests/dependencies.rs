@@ -50,7 +50,7 @@ const DESKS: &str = "
     matching: rules model
     dispatch: model
     reading: model | values
-    rules: model error
+    rules: model error | values
     error: model | storage::Unavailable storage::SpaceLow
     model: rules | values
 ";

@@ -21,7 +21,6 @@ use utoipa_axum::routes;
 use super::storage::DESKS;
 use crate::config::{self, Config};
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::Database;
 use crate::storage::sqlite::check::{Finding, Offline, Report, Verdict};
@@ -172,8 +171,8 @@ async fn check_storage(State(checks): State<Checks>) -> Result<Response, Problem
 }
 
 /// The route `/storage/check`.
-pub(super) fn check_route(checks: &Checks) -> [UtoipaMethodRouter; 1] {
-    with_state([routes!(check_storage)], checks)
+pub(super) fn check_routes() -> [UtoipaMethodRouter<Checks>; 1] {
+    [routes!(check_storage)]
 }
 
 /// Checks the files of the desks that this configuration stores in a data directory. No server may be running.

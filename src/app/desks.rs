@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::checks::{Checks, check_route};
+use super::checks::{Checks, check_routes};
 use super::storage::Stores;
 use crate::assignments::{self, Assignments};
 use crate::config::{self, Config};
@@ -16,8 +16,8 @@ use crate::flood::routes::limited;
 use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
-use crate::http::index::{Link, index_route};
-use crate::http::status::{Readiness, Scrape, health_routes, metrics_route};
+use crate::http::index::{Index, index_routes};
+use crate::http::status::{Readiness, Scrape, health_routes, metrics_routes};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
 use crate::storage::FreeSpace;
@@ -29,8 +29,6 @@ pub(super) struct Desks {
     /// Default `wait` of `/start/`.
     pub(super) start_wait: Duration,
     pub(super) deliveries: Deliveries,
-    /// Whether drones may report at the customers' listener.
-    pub(super) deliveries_for_customers: bool,
     pub(super) packages: Packages,
     pub(super) assignments: Assignments,
     pub(super) couriers: Couriers,
@@ -54,30 +52,7 @@ impl Desks {
             max_bytes: config.http.body_max_bytes,
             timeout: config.http.body_timeout,
         };
-        let config::Orders {
-            start_wait,
-            lease,
-            attempts_max,
-            reconnect_grace,
-            promise_grace,
-            replay,
-            remembered_max,
-            waiting_max,
-        } = config.orders;
-        let rules = orders::Rules {
-            lease,
-            attempts_max,
-            reconnect_grace,
-            promise_grace,
-            replay,
-            remembered_max,
-            waiting_max,
-        };
-        let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-        let flood = flood(&config.flood, waiting_max, connections_max, registry);
-        // A blocked client's orders since its first refusal are cancelled.
-        let line = orders.clone();
-        flood.on_block(move |address, since, time| line.purge(address, since, time));
+        let (orders, flood) = orders_and_flood(config, connections_max, registry);
         let deliveries = Deliveries::new(
             stores.deliveries,
             config.deliveries.stale_after,
@@ -101,9 +76,8 @@ impl Desks {
         );
         Self {
             orders,
-            start_wait,
+            start_wait: config.orders.start_wait,
             deliveries,
-            deliveries_for_customers: config.customers.deliveries,
             packages,
             assignments,
             couriers: Couriers::new(
@@ -142,6 +116,39 @@ impl Desks {
         };
         load.await.with_context(of)
     }
+}
+
+/// The order line, and flood control, which cancels the waiting orders of a blocked client.
+fn orders_and_flood(
+    config: &Config,
+    connections_max: usize,
+    registry: &Registry,
+) -> (Orders, Flood) {
+    let config::Orders {
+        start_wait: _,
+        lease,
+        attempts_max,
+        reconnect_grace,
+        promise_grace,
+        replay,
+        remembered_max,
+        waiting_max,
+    } = config.orders;
+    let rules = orders::Rules {
+        lease,
+        attempts_max,
+        reconnect_grace,
+        promise_grace,
+        replay,
+        remembered_max,
+        waiting_max,
+    };
+    let orders = Orders::new(rules, registry.register(orders::Metrics::register));
+    let flood = flood(&config.flood, waiting_max, connections_max, registry);
+    // A blocked client's orders since its first refusal are cancelled.
+    let line = orders.clone();
+    flood.on_block(move |address, since, time| line.purge(address, since, time));
+    (orders, flood)
 }
 
 fn flood(
@@ -186,65 +193,104 @@ fn connection_shares(config: &config::Flood, connections_max: usize) -> flood::n
     }
 }
 
-/// The routes of customers and staff.
-pub(super) fn apis(
-    desks: &Desks,
-    [of_customers, of_staff]: [Readiness; 2],
+/// The states of all routes.
+pub(super) struct States {
+    orders: orders::routes::Desk,
+    /// At the customers' listener.
+    public_deliveries: deliveries::routes::Desk,
+    deliveries: deliveries::routes::Desk,
+    packages: packages::routes::Desk,
+    assignments: assignments::routes::Desk,
+    couriers: couriers::routes::Desk,
+    flood: Flood,
+    /// Of customers and staff.
+    readiness: [Readiness; 2],
     scrape: Scrape,
-    checks: &Checks,
-) -> [Api; 2] {
-    let orders = orders::routes::Desk {
-        orders: desks.orders.clone(),
-        flood: desks.flood.clone(),
-        limits: desks.limits,
-        start_wait: desks.start_wait,
-    };
-    let deliveries = deliveries::routes::Desk::new(desks.deliveries.clone(), desks.limits);
-    let packages = packages::routes::Desk::new(desks.packages.clone(), desks.limits);
-    let assignments = assignments::routes::Desk::new(
-        desks.assignments.clone(),
-        desks.limits,
-        desks.manifest_limits,
-    );
-    let couriers = couriers::routes::Desk {
-        couriers: desks.couriers.clone(),
-        limits: desks.events_limits,
-    };
+    checks: Checks,
+}
+
+impl States {
+    pub(super) fn new(
+        desks: &Desks,
+        readiness: [Readiness; 2],
+        scrape: Scrape,
+        checks: Checks,
+    ) -> Self {
+        let limits = desks.limits;
+        let public = desks.deliveries.clone().public(desks.space.clone());
+        Self {
+            orders: orders::routes::Desk {
+                orders: desks.orders.clone(),
+                flood: desks.flood.clone(),
+                limits,
+                start_wait: desks.start_wait,
+            },
+            public_deliveries: deliveries::routes::Desk::new(public, limits),
+            deliveries: deliveries::routes::Desk::new(desks.deliveries.clone(), limits),
+            packages: packages::routes::Desk::new(desks.packages.clone(), limits),
+            assignments: assignments::routes::Desk::new(
+                desks.assignments.clone(),
+                limits,
+                desks.manifest_limits,
+            ),
+            couriers: couriers::routes::Desk {
+                couriers: desks.couriers.clone(),
+                limits: desks.events_limits,
+            },
+            flood: desks.flood.clone(),
+            readiness,
+            scrape,
+            checks,
+        }
+    }
+}
+
+/// The routes of customers and staff; only described without `states`.
+pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
     let public =
         "The public API: orders are placed and held until they are ready, packages are sent.";
-    let mut customers = Api::new("Odyssey: customers", public);
-    if desks.deliveries_for_customers {
-        let public = desks.deliveries.clone().public(desks.space.clone());
-        let public = deliveries::routes::Desk::new(public, desks.limits);
-        let routes = deliveries::routes::customer_routes(&public);
-        customers = customers.routes(limited(routes, &desks.flood));
-    }
     let inner = "The internal API: baristas, drones and operators. Not for the public network.";
-    let staff = Api::new("Odyssey: staff", inner);
-    let metrics = Link {
-        href: "/metrics",
-        title: "Metrics, for Prometheus",
-    };
+    let flood = states.map(|of| &of.flood);
+    let mut customers = Api::new("Odyssey: customers", public);
+    if config.customers.deliveries {
+        let routes = limited(deliveries::routes::customer_routes(), flood);
+        customers = customers.routes(routes, states.map(|of| &of.public_deliveries));
+    }
+    let packages = limited(packages::routes::customer_routes(), flood);
+    let [of_customers, of_staff] = [
+        Index::new("customers", public, &[]),
+        Index::new("staff", inner, &[("/metrics", "Metrics, for Prometheus")]),
+    ];
+    let orders = states.map(|of| &of.orders);
     [
         customers
-            .routes(orders::routes::customer_routes(&orders))
-            .routes(limited(
-                packages::routes::customer_routes(&packages),
-                &desks.flood,
-            ))
-            .routes([index_route("customers", public, &[])])
-            .routes(health_routes(&of_customers)),
-        staff
-            .routes(orders::routes::staff_routes(&orders))
-            .routes(deliveries::routes::staff_routes(&deliveries))
-            .routes(packages::routes::staff_routes(&packages))
-            .routes(assignments::routes::staff_routes(&assignments))
-            .routes(couriers::routes::staff_routes(&couriers))
-            .routes(flood::routes::staff_routes(&desks.flood))
-            .routes([index_route("staff", inner, &[metrics])])
-            .routes(health_routes(&of_staff))
-            .routes([metrics_route(scrape)])
-            .routes(check_route(checks)),
+            .routes(orders::routes::customer_routes(), orders)
+            .routes(packages, states.map(|of| &of.packages))
+            .routes(index_routes(), Some(&of_customers))
+            .routes(health_routes(), states.map(|of| &of.readiness[0])),
+        Api::new("Odyssey: staff", inner)
+            .routes(orders::routes::staff_routes(), orders)
+            .routes(
+                deliveries::routes::staff_routes(),
+                states.map(|of| &of.deliveries),
+            )
+            .routes(
+                packages::routes::staff_routes(),
+                states.map(|of| &of.packages),
+            )
+            .routes(
+                assignments::routes::staff_routes(),
+                states.map(|of| &of.assignments),
+            )
+            .routes(
+                couriers::routes::staff_routes(),
+                states.map(|of| &of.couriers),
+            )
+            .routes(flood::routes::staff_routes(), flood)
+            .routes(index_routes(), Some(&of_staff))
+            .routes(health_routes(), states.map(|of| &of.readiness[1]))
+            .routes(metrics_routes(), states.map(|of| &of.scrape))
+            .routes(check_routes(), states.map(|of| &of.checks)),
     ]
 }
 

@@ -84,20 +84,6 @@ pub(super) struct Stores {
     pub(super) space: FreeSpace,
 }
 
-impl Stores {
-    /// Stores that refuse everything: for the API description, and for tests without storage.
-    pub(super) fn closed() -> Self {
-        Self {
-            deliveries: Arc::new(deliveries::store::Closed),
-            packages: Arc::new(packages::store::Closed),
-            assignments: Arc::new(assignments::store::Closed),
-            couriers: Arc::new(couriers::store::Closed),
-            oplog: Oplog::disabled(),
-            space: FreeSpace::new("", 0),
-        }
-    }
-}
-
 impl Storage {
     pub(super) fn open(
         config: &Config,
@@ -202,9 +188,8 @@ impl Storage {
             let patience = assignments::dynamodb::Patience::default();
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
-        // Unreachable: the configuration is refused without the feature.
         let _ = (config, engines);
-        Arc::new(assignments::store::Closed)
+        unreachable!("the configuration is refused without the feature")
     }
 
     pub(super) fn couriers(
@@ -221,9 +206,8 @@ impl Storage {
         if let Some(redis) = &engines.redis {
             return couriers_in_redis(config, redis.clone(), publishes);
         }
-        // Not reached: the configuration is refused without the feature.
         let _ = (engines, publishes);
-        Arc::new(couriers::store::Closed)
+        unreachable!("the configuration is refused without the feature")
     }
 
     pub(super) async fn close(self) {

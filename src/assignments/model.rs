@@ -96,6 +96,14 @@ impl Region {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|region| region.as_str() == word)
     }
+
+    /// The detail for an unknown one.
+    pub fn known() -> String {
+        format!(
+            "The regions are {}.",
+            Self::ALL.map(Self::as_str).join(", ")
+        )
+    }
 }
 
 /// A package of a manifest. Numbers are finite, and not negative except the temperature.

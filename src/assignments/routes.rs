@@ -22,15 +22,14 @@ use self::wire::{
     AssignQuery, AssignRequest, AssignmentPage, AssignmentState, DayPlan, KeptManifest, ListQuery,
     NewManifest, NewStatus, ShownManifest,
 };
-use super::error::{Refusal, Unavailable, UpdateError};
+use super::error::{AssignError, Refusal, Unavailable, UpdateError};
 use super::model::Manifest;
 use super::service::{Assignments, today};
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::http::body::{self, BodyLimits, Json, stream};
 use crate::http::caching::{CachedJson, no_store, no_store_list};
 use crate::http::params::{Query, RequestId};
-use crate::http::responses::{JsonBody, Stored};
+use crate::http::responses::{JsonBody, NotFound, NotModified, Parameters, Stored};
 
 /// Parses a manifest: its day, if it has one, and its lists.
 ///
@@ -73,27 +72,26 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 4] {
-    let routes = [
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 4] {
+    [
         routes!(put_manifest, get_manifest),
         routes!(assign),
         routes!(update),
         routes!(list_assignments),
-    ];
-    with_state(routes, desk)
+    ]
 }
 
 /// Set a day's manifest
 ///
-/// Replaces the lists of that day. Existing assignments stay.
+/// Replaces the lists of that day. Existing assignments stay. Of a manifest with mistakes nothing is stored; `errors` has up to 100
+/// of them.
 #[utoipa::path(
     put, path = "/manifest", tag = "assignments",
     request_body(content = NewManifest, content_type = "application/json"),
     responses(
         JsonBody,
+        Stored,
         (status = 200, description = "Stored", body = KeptManifest),
-        (status = 422, description = "Something in it is invalid; `errors` has up to 100 mistakes", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Other manifests are arriving, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Response, Problem> {
@@ -119,10 +117,10 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
     ),
     responses(
         Stored,
+        Parameters,
+        NotFound,
+        NotModified,
         (status = 200, description = "The lists", body = ShownManifest, headers(("ETag" = String))),
-        (status = 304, description = "The client has it"),
-        (status = 404, description = "There is none for the day", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Not a date", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_manifest(
@@ -153,11 +151,8 @@ struct ManifestQuery {
     params(("explain" = Option<bool>, Query, description = "Explain why packages stay behind, and what would help most")),
     responses(
         JsonBody,
+        AssignError,
         (status = 200, description = "The plan; assigned, unless it was a dry run", body = DayPlan),
-        (status = 400, description = "Not JSON, or not a query", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "There is no manifest for the day", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or not acceptable, or a driver is not in the day's list", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many plan at once, or the storage is busy or down. Assignments up to the failure stay; a repeated request completes them", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn assign(
@@ -187,11 +182,8 @@ async fn assign(
     request_body(content = NewStatus, content_type = "application/json"),
     responses(
         JsonBody,
-        Stored,
+        UpdateError,
         (status = 200, description = "Stored; the assignment now", body = AssignmentState),
-        (status = 404, description = "The driver does not have the package", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The status is final (`assignments.strict`)", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, or an unknown status", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn update(
@@ -223,8 +215,8 @@ async fn update(
     ),
     responses(
         Stored,
+        Parameters,
         (status = 200, description = "A page of them", body = AssignmentPage),
-        (status = 422, description = "Not a status, a date, a limit or a cursor", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_assignments(

@@ -4,36 +4,26 @@
 //! centre's lists. A new rule is a type that implements [`Condition`], and its name in the list at [`Rule`].
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::model::{Package, Region};
-
-pub type Params = Map<String, Value>;
+use crate::values::json::{self, Fields, Read};
 
 /// A rule of one code.
 pub trait Condition: Sized {
     const CODE: &'static str;
 
-    /// Parses the parameters; unknown ones are ignored.
-    ///
-    /// # Errors
-    /// [`Wrong`], with the parameter.
-    fn read(params: &Params) -> Result<Self, Wrong>;
+    /// Parses the parameters; unknown ones are ignored. None after a mistake, which is in `params`.
+    fn read(params: &mut Fields<'_>) -> Option<Self>;
 
     fn params(&self) -> Value;
 
     /// # Errors
     /// Why the package may not be carried.
     fn judge(&self, package: &Package) -> Result<(), Reason>;
-}
-
-/// An invalid parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
-    pub param: &'static str,
-    pub detail: String,
 }
 
 /// Why a package may not be carried.
@@ -118,35 +108,27 @@ fn unless(refused: bool, reason: Reason) -> Result<(), Reason> {
     if refused { Err(reason) } else { Ok(()) }
 }
 
-fn wrong<T>(param: &'static str, detail: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong {
-        param,
-        detail: detail.into(),
-    })
-}
+const NOT_NEGATIVE: RangeInclusive<f64> = 0.0..=f64::MAX;
+const TEMPERATURES: RangeInclusive<f64> = f64::MIN..=f64::MAX;
+const HOURS: RangeInclusive<u64> = 0..=23;
 
-fn number(params: &Params, param: &'static str) -> Result<f64, Wrong> {
-    match params.get(param) {
-        Some(Value::Number(number)) => Ok(number.as_f64().unwrap_or(f64::MAX)),
-        Some(_) => wrong(param, "It must be a number."),
-        None => wrong(param, "This parameter is missing."),
+/// A list of what is allowed, sorted and unique; `known` names all that `parse` accepts.
+fn allowed<T: Ord>(
+    params: &mut Fields<'_>,
+    name: &str,
+    parse: impl Fn(&Value) -> Option<T>,
+    known: impl FnOnce() -> String,
+) -> Option<Vec<T>> {
+    let list = params.list(name)?;
+    if list.is_empty() {
+        return params.wrong(name, "The list is empty: nothing could ever be carried.");
     }
-}
-
-fn not_negative(params: &Params, param: &'static str) -> Result<f64, Wrong> {
-    match number(params, param)? {
-        number if number < 0.0 => wrong(param, "It must not be negative."),
-        number => Ok(number),
-    }
-}
-
-fn list<'a>(params: &'a Params, param: &'static str) -> Result<&'a [Value], Wrong> {
-    match params.get(param) {
-        Some(Value::Array(list)) if !list.is_empty() => Ok(list),
-        Some(Value::Array(_)) => wrong(param, "The list is empty: nothing could ever be carried."),
-        Some(_) => wrong(param, "It must be a list."),
-        None => wrong(param, "This parameter is missing."),
-    }
+    let Some(mut allowed) = list.iter().map(parse).collect::<Option<Vec<T>>>() else {
+        return params.wrong(name, known());
+    };
+    allowed.sort_unstable();
+    allowed.dedup();
+    Some(allowed)
 }
 
 /// `limit_kg` at most.
@@ -158,9 +140,9 @@ pub struct MaxWeight {
 impl Condition for MaxWeight {
     const CODE: &'static str = "MAX_WEIGHT";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        Ok(Self {
-            limit_kg: not_negative(params, "limit_kg")?,
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        Some(Self {
+            limit_kg: params.number("limit_kg", NOT_NEGATIVE)?,
         })
     }
 
@@ -179,8 +161,8 @@ pub struct NoPerishable;
 impl Condition for NoPerishable {
     const CODE: &'static str = "NO_PERISHABLE";
 
-    fn read(_: &Params) -> Result<Self, Wrong> {
-        Ok(Self)
+    fn read(_: &mut Fields<'_>) -> Option<Self> {
+        Some(Self)
     }
 
     fn params(&self) -> Value {
@@ -201,22 +183,10 @@ pub struct RegionOnly {
 impl Condition for RegionOnly {
     const CODE: &'static str = "REGION_ONLY";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        const PARAM: &str = "allowed_regions";
-        let mut allowed = Vec::new();
-        for region in list(params, PARAM)? {
-            let Some(region) = region.as_str().and_then(Region::parse) else {
-                let known = Region::ALL.map(Region::as_str).join(", ");
-                return wrong(
-                    PARAM,
-                    format!("{region} is no region; the regions are {known}."),
-                );
-            };
-            allowed.push(region);
-        }
-        allowed.sort_unstable();
-        allowed.dedup();
-        Ok(Self { allowed })
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        let parse = |region: &Value| Region::parse(region.as_str()?);
+        let allowed = allowed(params, "allowed_regions", parse, Region::known)?;
+        Some(Self { allowed })
     }
 
     fn params(&self) -> Value {
@@ -240,9 +210,9 @@ pub struct MaxDistance {
 impl Condition for MaxDistance {
     const CODE: &'static str = "MAX_DISTANCE";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        Ok(Self {
-            max_km: not_negative(params, "max_km")?,
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        Some(Self {
+            max_km: params.number("max_km", NOT_NEGATIVE)?,
         })
     }
 
@@ -261,8 +231,8 @@ pub struct ExpressOnly;
 impl Condition for ExpressOnly {
     const CODE: &'static str = "EXPRESS_ONLY";
 
-    fn read(_: &Params) -> Result<Self, Wrong> {
-        Ok(Self)
+    fn read(_: &mut Fields<'_>) -> Option<Self> {
+        Some(Self)
     }
 
     fn params(&self) -> Value {
@@ -280,8 +250,8 @@ pub struct FragileOnly;
 impl Condition for FragileOnly {
     const CODE: &'static str = "FRAGILE_ONLY";
 
-    fn read(_: &Params) -> Result<Self, Wrong> {
-        Ok(Self)
+    fn read(_: &mut Fields<'_>) -> Option<Self> {
+        Some(Self)
     }
 
     fn params(&self) -> Value {
@@ -303,23 +273,14 @@ pub struct HazmatAllowed {
 impl Condition for HazmatAllowed {
     const CODE: &'static str = "HAZMAT_ALLOWED";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        const PARAM: &str = "allowed_classes";
-        let mut allowed = Vec::new();
-        for class in list(params, PARAM)? {
-            match class.as_u64().and_then(|class| u8::try_from(class).ok()) {
-                Some(class @ 1..=9) => allowed.push(class),
-                _ => {
-                    return wrong(
-                        PARAM,
-                        format!("{class} is no class; the classes are 1 to 9."),
-                    );
-                }
-            }
-        }
-        allowed.sort_unstable();
-        allowed.dedup();
-        Ok(Self { allowed })
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        let parse = |class: &Value| {
+            let class = u8::try_from(class.as_u64()?).ok();
+            class.filter(|class| (1..=9).contains(class))
+        };
+        let known = || "The classes are 1 to 9.".to_owned();
+        let allowed = allowed(params, "allowed_classes", parse, known)?;
+        Some(Self { allowed })
     }
 
     fn params(&self) -> Value {
@@ -343,12 +304,13 @@ pub struct TempControl {
 impl Condition for TempControl {
     const CODE: &'static str = "TEMP_CONTROL";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        let (min_c, max_c) = (number(params, "min_c")?, number(params, "max_c")?);
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        let min_c = params.number("min_c", TEMPERATURES)?;
+        let max_c = params.number("max_c", TEMPERATURES)?;
         if min_c > max_c {
-            return wrong("max_c", "It must not be below `min_c`.");
+            return params.wrong("max_c", "It must not be below `min_c`.");
         }
-        Ok(Self { min_c, max_c })
+        Some(Self { min_c, max_c })
     }
 
     fn params(&self) -> Value {
@@ -372,22 +334,14 @@ pub struct TimeWindow {
 impl Condition for TimeWindow {
     const CODE: &'static str = "TIME_WINDOW";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        let hour = |param| {
-            let hour = params.get(param).and_then(Value::as_u64);
-            match hour.and_then(|hour| u8::try_from(hour).ok()) {
-                Some(hour @ 0..=23) => Ok(hour),
-                _ => wrong(param, "It must be an hour, a whole number from 0 to 23."),
-            }
-        };
-        let (start_hour, end_hour) = (hour("start_hour")?, hour("end_hour")?);
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        let start_hour = params.whole("start_hour", HOURS)?;
+        let end_hour = params.whole("end_hour", HOURS)?;
         if start_hour > end_hour {
-            return wrong(
-                "end_hour",
-                "It must not be before `start_hour`: a window is within one day.",
-            );
+            let detail = "It must not be before `start_hour`: a window is within one day.";
+            return params.wrong("end_hour", detail);
         }
-        Ok(Self {
+        Some(Self {
             start_hour,
             end_hour,
         })
@@ -413,9 +367,9 @@ pub struct Oversized {
 impl Condition for Oversized {
     const CODE: &'static str = "OVERSIZED";
 
-    fn read(params: &Params) -> Result<Self, Wrong> {
-        Ok(Self {
-            min_volume_m3: not_negative(params, "min_volume_m3")?,
+    fn read(params: &mut Fields<'_>) -> Option<Self> {
+        Some(Self {
+            min_volume_m3: params.number("min_volume_m3", NOT_NEGATIVE)?,
         })
     }
 
@@ -444,10 +398,10 @@ macro_rules! codes {
         impl Rule {
             pub const CODES: &'static [&'static str] = &[$($condition::CODE),*];
 
-            /// Parses a rule; None if there is no such code.
-            pub fn read(code: &str, params: &Params) -> Option<Result<Self, Wrong>> {
+            /// What parses the parameters of a code.
+            fn reader(code: &str) -> Option<fn(&mut Fields<'_>) -> Option<Self>> {
                 match code {
-                    $($condition::CODE => Some($condition::read(params).map(Self::$condition)),)*
+                    $($condition::CODE => Some(|params| $condition::read(params).map(Self::$condition)),)*
                     _ => None,
                 }
             }
@@ -499,18 +453,18 @@ impl Serialize for Rule {
     }
 }
 
+impl Read for Rule {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let known = || format!("The codes are {}.", Self::CODES.join(", "));
+        let reader = fields.word("code", Self::reader, known)?;
+        fields.object("params", reader)
+    }
+}
+
 impl<'de> Deserialize<'de> for Rule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Written {
-            code: String,
-            #[serde(default)]
-            params: Params,
-        }
-        let written = Written::deserialize(deserializer)?;
-        let unknown = || de::Error::unknown_variant(&written.code, Self::CODES);
-        let rule = Self::read(&written.code, &written.params).ok_or_else(unknown)?;
-        rule.map_err(|Wrong { param, detail }| de::Error::custom(format!("{param}: {detail}")))
+        let rule = json::get(&Value::deserialize(deserializer)?);
+        rule.map_err(|mistakes| de::Error::custom(json::joined(&mistakes)))
     }
 }
 

@@ -99,52 +99,6 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn state(&self) -> State;
 }
 
-/// A store without a database: to describe the desk's API.
-#[derive(Debug, Clone, Copy)]
-pub struct Closed;
-
-fn closed<T: Send + 'static>() -> Answer<'static, T> {
-    Box::pin(std::future::ready(Err(Unavailable::Stopped)))
-}
-
-impl Store for Closed {
-    fn store_manifest(&self, _: Date, _: StoredManifest) -> Answer<'_, ()> {
-        closed()
-    }
-
-    fn manifest_version(&self, _: Date) -> Answer<'_, Option<Version>> {
-        closed()
-    }
-
-    fn manifest(&self, _: Date) -> Answer<'_, Option<StoredManifest>> {
-        closed()
-    }
-
-    fn held(&self, _: Date) -> Answer<'_, Vec<Held>> {
-        closed()
-    }
-
-    fn still_assigned(&self, _: Date, _: Vec<DriverId>) -> Answer<'_, Vec<Held>> {
-        closed()
-    }
-
-    fn change(&self, _: Change, _: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
-        closed()
-    }
-
-    fn update(&self, _: Update) -> Answer<'_, Result<Updated, Refusal>> {
-        closed()
-    }
-
-    fn list(&self, _: Filter, _: Option<Place>, _: usize) -> Answer<'_, Listing> {
-        closed()
-    }
-
-    fn state(&self) -> State {
-        State::down("the store was never opened")
-    }
-}
-
 /// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

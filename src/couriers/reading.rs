@@ -95,10 +95,11 @@ fn name(fields: &mut Fields<'_>) -> Option<Box<str>> {
 }
 
 fn zone(fields: &mut Fields<'_>) -> Option<Zone> {
-    fields.word("zone", Zone::parse, || {
-        let known = Zone::ALL.map(Zone::as_str).join(", ");
-        format!("The zones are {known}.")
-    })
+    fields.word("zone", Zone::parse, known_zones)
+}
+
+pub fn known_zones() -> String {
+    format!("The zones are {}.", Zone::ALL.map(Zone::as_str).join(", "))
 }
 
 impl Read for Event {

@@ -7,26 +7,23 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use self::wire::{
     CourierDeskStatus, CourierList, CourierPatch, CourierQuery, CourierState, EventOutcome,
     EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneQuery,
 };
+use super::error::PublishError;
 use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
+use super::reading::known_zones;
 use super::service::{Couriers, Submitted};
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits};
 use crate::http::caching::{no_store, no_store_list};
-use crate::http::params::{Path, Query};
-use crate::http::responses::{JsonBody, NamedById, Stored};
+use crate::http::params::{Path, Query, page_limit, parsed, uuid};
+use crate::http::responses::{JsonBody, NotFound, Parameters, Stored};
 
 /// Most orders of a list.
 const PARKED_MAX: usize = 1000;
-/// Events of a page by default, and at most.
-const LOG_PAGE: usize = 100;
-const LOG_PAGE_MAX: usize = 1000;
 
 /// State of the handlers.
 #[derive(Debug, Clone)]
@@ -41,8 +38,8 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
-    let routes = [
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 8] {
+    [
         routes!(take_in_events),
         routes!(get_orders),
         routes!(get_courier),
@@ -51,8 +48,7 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
         routes!(list_parked),
         routes!(list_courier_events),
         routes!(get_status),
-    ];
-    with_state(routes, desk)
+    ]
 }
 
 /// Report couriers and orders
@@ -65,9 +61,8 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 8] {
     request_body(content = NewCourierEvents, content_type = "application/json"),
     responses(
         JsonBody,
+        PublishError,
         (status = 202, description = "Stored; the outcome of each", body = Vec<EventOutcome>),
-        (status = 422, description = "An event is invalid, and none was applied; or the topic refuses it, and the others were published", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The storage is busy or down; sent again, what was applied is a duplicate", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn take_in_events(
@@ -92,7 +87,7 @@ async fn take_in_events(
     params(("courierId" = Uuid, Query)),
     responses(
         Stored,
-        NamedById,
+        Parameters,
         (status = 200, description = "Their ids; none if the courier is unknown", body = Vec<Uuid>),
     ),
 )]
@@ -100,27 +95,29 @@ async fn get_orders(
     State(desk): State<Desk>,
     Query(query): Query<CourierQuery>,
 ) -> Result<Response, Problem> {
-    let courier = CourierId(id("courierId", query.courier_id)?);
+    let courier = CourierId(uuid("courierId", &query.courier_id.unwrap_or_default())?);
     let orders = desk.couriers.orders_of(courier).await?;
     Ok(no_store_list(orders.len(), orders).await)
 }
 
 /// The courier of an order
+///
+/// Without one the problem has a `state`: parked or unknown.
 #[utoipa::path(
     get, path = "/courier", tag = "couriers",
     params(("orderId" = Uuid, Query)),
     responses(
         Stored,
-        NamedById,
+        Parameters,
+        NotFound,
         (status = 200, description = "The courier's id", body = Uuid, content_type = "application/json"),
-        (status = 404, description = "The order is parked, or unknown; `state` says which", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_courier(
     State(desk): State<Desk>,
     Query(query): Query<OrderQuery>,
 ) -> Result<Response, Problem> {
-    let order = OrderId(id("orderId", query.order_id)?);
+    let order = OrderId(uuid("orderId", &query.order_id.unwrap_or_default())?);
     match desk.couriers.order(order).await? {
         Some(Whereabouts::With(courier)) => Ok(no_store(&courier)),
         Some(Whereabouts::Parked) => Err(Problem::new(
@@ -151,9 +148,8 @@ async fn get_courier(
     request_body(content = CourierPatch, content_type = "application/json"),
     responses(
         JsonBody,
-        Stored,
+        PublishError,
         (status = 200, description = "Stored", body = bool, content_type = "application/json"),
-        (status = 422, description = "Not an id, or a field is missing or not acceptable", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn patch_courier(
@@ -161,7 +157,7 @@ async fn patch_courier(
     Path(courier): Path<String>,
     AnyJson(patch): AnyJson,
 ) -> Result<Response, Problem> {
-    let courier = CourierId(id("courier_id", Some(courier))?);
+    let courier = CourierId(uuid("courier_id", &courier)?);
     let change = |before: Option<&Courier>| wire::patched(courier, &patch, before);
     desk.couriers.change(courier, change).await?;
     Ok(no_store(&true))
@@ -173,19 +169,17 @@ async fn patch_courier(
     params(("zone" = Option<String>, Query, description = "N, S, E or W", pattern = "^[NSEW]$")),
     responses(
         Stored,
+        Parameters,
         (status = 200, description = "The couriers", body = CourierList),
-        (status = 422, description = "Not a zone", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_couriers(
     State(desk): State<Desk>,
     Query(query): Query<ZoneQuery>,
 ) -> Result<Response, Problem> {
-    let zone = query.zone.map(|letter| {
-        let known = Zone::ALL.map(Zone::as_str).join(", ");
-        let wrong = || Problem::invalid_parameter("zone", format!("The zones are {known}."));
-        Zone::parse(&letter).ok_or_else(wrong)
-    });
+    let zone = query
+        .zone
+        .map(|letter| parsed("zone", &letter, Zone::parse, known_zones));
     let couriers = desk.couriers.couriers(zone.transpose()?).await?;
     let couriers: Vec<_> = couriers.into_iter().map(CourierState::from).collect();
     Ok(no_store_list(couriers.len(), CourierList { couriers }).await)
@@ -215,8 +209,8 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
     ),
     responses(
         Stored,
+        Parameters,
         (status = 200, description = "A part of the log", body = EventPage),
-        (status = 422, description = "Not a number", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_courier_events(
@@ -224,15 +218,10 @@ async fn list_courier_events(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Problem> {
     let after = query.after.map_or(Ok(0), |text| {
-        let wrong = |_| Problem::invalid_parameter("after", "It must be a number from 0.");
-        text.parse().map_err(wrong)
+        let detail = || "It must be a number from 0.";
+        parsed("after", &text, |text| text.parse().ok(), detail)
     })?;
-    let limit = query.limit.map_or(Ok(LOG_PAGE), |text| {
-        let limit = text.parse().ok();
-        let limit = limit.filter(|limit| (1..=LOG_PAGE_MAX).contains(limit));
-        let detail = format!("It must be a number from 1 to {LOG_PAGE_MAX}.");
-        limit.ok_or_else(|| Problem::invalid_parameter("limit", detail))
-    })?;
+    let limit = page_limit(query.limit)?;
     let events = desk.couriers.events(after, limit).await?;
     Ok(no_store_list(events.len(), EventPage::of(events, limit)).await)
 }
@@ -241,10 +230,4 @@ async fn list_courier_events(
 #[utoipa::path(get, path = "/status", tag = "couriers", responses((status = 200, description = "`{\"status\":\"ok\"}`", body = CourierDeskStatus)))]
 async fn get_status() -> Response {
     no_store(&CourierDeskStatus { status: "ok" })
-}
-
-fn id(parameter: &'static str, text: Option<String>) -> Result<Uuid, Problem> {
-    let text = text.unwrap_or_default();
-    let wrong = |_| Problem::invalid_parameter(parameter, "It must be a UUID.");
-    text.parse().map_err(wrong)
 }

@@ -79,64 +79,6 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn state(&self) -> State;
 }
 
-/// A store without a database: to describe the desk's API.
-#[derive(Debug, Clone, Copy)]
-pub struct Closed;
-
-fn closed<T: Send + 'static>() -> Answer<'static, T> {
-    Box::pin(std::future::ready(Err(Unavailable::Stopped)))
-}
-
-impl Store for Closed {
-    fn apply(&self, _: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
-        closed()
-    }
-
-    fn replicate(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
-        closed()
-    }
-
-    fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
-        closed()
-    }
-
-    fn order(&self, _: OrderId) -> Answer<'_, Option<Whereabouts>> {
-        closed()
-    }
-
-    fn orders_of(&self, _: CourierId) -> Answer<'_, Vec<OrderId>> {
-        closed()
-    }
-
-    fn courier(&self, _: CourierId) -> Answer<'_, Option<Courier>> {
-        closed()
-    }
-
-    fn couriers(&self, _: Option<Zone>) -> Answer<'_, Vec<Courier>> {
-        closed()
-    }
-
-    fn parked(&self, _: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
-        closed()
-    }
-
-    fn events(&self, _: u64, _: usize) -> Answer<'_, Vec<Recorded>> {
-        closed()
-    }
-
-    fn outgoing(&self, _: usize) -> Answer<'_, Vec<Outgoing>> {
-        closed()
-    }
-
-    fn mark_published(&self, _: Vec<u64>) -> Answer<'_, ()> {
-        closed()
-    }
-
-    fn state(&self) -> State {
-        State::down("the store was never opened")
-    }
-}
-
 /// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

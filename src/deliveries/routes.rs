@@ -14,15 +14,15 @@ use self::problems::{unknown_delivery, unknown_event};
 use self::wire::{
     DeliveryCounts, DeliveryEvents, DeliveryState, KeptEvent, NewEvent, OngoingDeliveries,
 };
+use super::error::RecordError;
 use super::model::{DeliveryId, ID_CHARS_MAX, KEY_BYTES_MAX};
 use super::service::Deliveries;
 use super::store::Recorded;
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::http::body::{BodyLimits, Json};
 use crate::http::caching::{CachedJson, JsonCache, no_store, no_store_list};
-use crate::http::params::Path;
-use crate::http::responses::{JsonBody, NamedById, Stored};
+use crate::http::params::{Path, idempotency_key, parsed};
+use crate::http::responses::{JsonBody, NotFound, NotModified, Parameters, Stored};
 
 /// State of the handlers.
 #[derive(Debug, Clone)]
@@ -51,19 +51,18 @@ impl FromRef<Desk> for BodyLimits {
 }
 
 /// What drones may do on the public listener, if it admits them.
-pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 1] {
-    with_state([routes!(record_event)], desk)
+pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 1] {
+    [routes!(record_event)]
 }
 
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
-    let routes = [
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
+    [
         routes!(record_event, list_events),
         routes!(get_event),
         routes!(get_delivery),
         routes!(list_ongoing),
         routes!(get_counts),
-    ];
-    with_state(routes, desk)
+    ]
 }
 
 /// Report an event
@@ -80,13 +79,10 @@ pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
     ),
     responses(
         JsonBody,
+        RecordError,
         (status = 201, description = "Stored", body = KeptEvent, headers(
             ("Location" = String, description = "The event's URL"),
             ("Idempotency-Replayed" = String, description = "\"true\" if it was stored before"))),
-        (status = 400, description = "Not JSON, or a malformed Idempotency-Key", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It may not follow; `state` and `allowed` say why", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "An unknown type, an invalid id, or the key was used for another event", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many deliveries are ongoing, or the storage is busy or down", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn record_event(
@@ -96,7 +92,7 @@ async fn record_event(
     Json(event): Json<NewEvent>,
 ) -> Result<Response, Problem> {
     let id = delivery_id(&id)?;
-    let key = key(&headers)?.or(event.event_id.map(String::into_boxed_str));
+    let key = idempotency_key(&headers, key)?.or(event.event_id.map(String::into_boxed_str));
     desk.deliveries.check_space()?;
     let recorded = desk
         .deliveries
@@ -127,9 +123,9 @@ async fn record_event(
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
-        NamedById,
+        Parameters,
+        NotFound,
         (status = 200, description = "All of them", body = DeliveryEvents),
-        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn list_events(
@@ -151,10 +147,9 @@ async fn list_events(
     ),
     responses(
         Stored,
-        NamedById,
+        Parameters,
+        NotFound,
         (status = 200, description = "The event", body = KeptEvent),
-        (status = 400, description = "Not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such event, or its delivery was evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_event(
@@ -176,9 +171,9 @@ async fn get_event(
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
-        NamedById,
+        Parameters,
+        NotFound,
         (status = 200, description = "Its state", body = DeliveryState),
-        (status = 404, description = "Unknown, or evicted", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_delivery(
@@ -200,8 +195,8 @@ async fn get_delivery(
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
     responses(
         Stored,
+        NotModified,
         (status = 200, description = "Ongoing deliveries", body = OngoingDeliveries, headers(("ETag" = String))),
-        (status = 304, description = "The client has it"),
     ),
 )]
 async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -234,8 +229,8 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of counts that the client has")),
     responses(
         Stored,
+        NotModified,
         (status = 200, description = "The numbers", body = DeliveryCounts, headers(("ETag" = String))),
-        (status = 304, description = "The client has it"),
     ),
 )]
 async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -251,23 +246,17 @@ async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Resp
 }
 
 fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
-    DeliveryId::parse(text).ok_or_else(|| {
-        Problem::invalid_parameter(
-            "delivery_id",
-            format!("An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-, but not . or .. alone."),
+    parsed("delivery_id", text, DeliveryId::parse, || {
+        format!(
+            "An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-, but not . or .. alone."
         )
     })
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
-    match key.to_str() {
-        Ok(text) if fits && text.bytes().all(|b| b.is_ascii_graphic()) => Ok(Some(text.into())),
-        _ => Err(Problem::unreadable(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
-        )),
-    }
+fn key(text: &[u8]) -> Option<Box<str>> {
+    let fits = (1..=KEY_BYTES_MAX).contains(&text.len());
+    let text = str::from_utf8(text).ok().filter(|_| fits)?;
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic())
+        .then(|| text.into())
 }

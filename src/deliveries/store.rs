@@ -55,44 +55,6 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn version(&self) -> u64;
 }
 
-/// A store without a database: to describe the desk's API.
-#[derive(Debug, Clone, Copy)]
-pub struct Closed;
-
-fn closed<T: Send + 'static, E: From<Unavailable> + Send + 'static>() -> Answer<'static, T, E> {
-    Box::pin(std::future::ready(Err(Unavailable::Stopped.into())))
-}
-
-impl Store for Closed {
-    fn record(&self, _: NewEvent) -> Answer<'_, Recorded, RecordError> {
-        closed()
-    }
-
-    fn ongoing(&self) -> Answer<'_, Vec<Delivery>> {
-        closed()
-    }
-
-    fn delivery(&self, _: DeliveryId) -> Answer<'_, Option<Delivery>> {
-        closed()
-    }
-
-    fn history(&self, _: DeliveryId) -> Answer<'_, Option<History>> {
-        closed()
-    }
-
-    fn event(&self, _: DeliveryId, _: u32) -> Answer<'_, Option<Event>> {
-        closed()
-    }
-
-    fn counts(&self) -> Answer<'_, Counts> {
-        closed()
-    }
-
-    fn version(&self) -> u64 {
-        0
-    }
-}
-
 /// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

@@ -23,11 +23,10 @@ use super::client::Origin;
 use super::networks::{Kind, Level};
 use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::http::caching::no_store_list;
 use crate::http::edge::Caller;
-use crate::http::params::{Path, Query, page_limit};
-use crate::http::responses::describe_limits;
+use crate::http::params::{Path, Query, page_cursor, page_limit};
+use crate::http::responses::{NotFound, Parameters, describe_limits};
 use crate::values::time::Moment;
 
 /// The client of a request, before admission.
@@ -92,15 +91,18 @@ where
     }
 }
 
-/// Adds admission to the unsafe methods of these routes.
-pub fn limited<const N: usize>(
-    routes: [UtoipaMethodRouter; N],
-    flood: &Flood,
-) -> [UtoipaMethodRouter; N] {
+/// Adds admission to the unsafe methods of these routes. Without `flood` it is only described.
+pub fn limited<S: Clone + Send + Sync + 'static, const N: usize>(
+    routes: [UtoipaMethodRouter<S>; N],
+    flood: Option<&Flood>,
+) -> [UtoipaMethodRouter<S>; N] {
     routes.map(|(schemas, mut paths, methods)| {
         describe_limits(&mut paths);
-        let layer = middleware::from_fn_with_state(flood.clone(), admit_write);
-        (schemas, paths, methods.layer(layer))
+        let methods = match flood.cloned() {
+            Some(flood) => methods.layer(middleware::from_fn_with_state(flood, admit_write)),
+            None => methods,
+        };
+        (schemas, paths, methods)
     })
 }
 
@@ -366,21 +368,14 @@ struct BlockedQuery {
 /// Why, and until when; most refused first, page by page. An address refused between two pages may move to an earlier one.
 #[utoipa::path(
     get, path = "/flood", tag = "flood", operation_id = "list_cut_off", params(BlockedQuery),
-    responses(
-        (status = 200, description = "The limits, and the blocked addresses", body = FloodState),
-        (status = 422, description = "Not a limit or a cursor", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses(Parameters, (status = 200, description = "The limits, and the blocked addresses", body = FloodState)),
 )]
 async fn list_blocked(
     State(flood): State<Flood>,
     Query(BlockedQuery { limit, cursor }): Query<BlockedQuery>,
 ) -> Result<Response, Problem> {
     let limit = page_limit(limit)?;
-    let after = cursor.map(|cursor| {
-        let detail = "It must be the `next` of an earlier answer.";
-        place(&cursor).ok_or_else(|| Problem::invalid_parameter("cursor", detail))
-    });
-    let after = after.transpose()?;
+    let after = page_cursor(cursor, place)?;
     let (now, wall) = (Instant::now(), Timestamp::now());
     let table = flood.table();
     let all = table.blocked();
@@ -462,11 +457,7 @@ struct Unblocked {
 #[utoipa::path(
     delete, path = "/flood/{address}", tag = "flood", operation_id = "let_back_in",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
-    responses(
-        (status = 200, description = "Unblocked", body = Unblocked),
-        (status = 400, description = "Not an address", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not blocked", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses(NotFound, (status = 200, description = "Unblocked", body = Unblocked)),
 )]
 async fn unblock(
     State(flood): State<Flood>,
@@ -492,6 +483,6 @@ async fn unblock(
         .into_response())
 }
 
-pub fn staff_routes(flood: &Flood) -> [UtoipaMethodRouter; 2] {
-    with_state([routes!(list_blocked), routes!(unblock)], flood)
+pub fn staff_routes() -> [UtoipaMethodRouter<Flood>; 2] {
+    [routes!(list_blocked), routes!(unblock)]
 }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use tracing::error;
-use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema};
+use utoipa::openapi::path::Paths;
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, RefOr, Schema,
+};
+use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::files::File;
 use super::html;
 use super::problem::Problem;
-use super::responses::describe_refusals;
+use super::responses::describe_rejections;
 use super::status;
 
 #[derive(Clone)]
@@ -41,19 +45,40 @@ impl Api {
                     .build(),
             ))
             .build();
-        let openapi = OpenApiBuilder::new().info(info).build();
+        // Named by the sets of `responses`.
+        let mut schemas = vec![(Problem::name().into_owned(), Problem::schema())];
+        Problem::schemas(&mut schemas);
+        let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+        let openapi = OpenApiBuilder::new()
+            .info(info)
+            .components(Some(components))
+            .build();
         Self {
             router: OpenApiRouter::with_openapi(openapi),
         }
     }
 
-    /// Adds paths, each with and without a trailing slash.
+    /// Adds paths, each with and without a trailing slash. Without `state` they are only described.
     #[must_use]
-    pub fn routes(self, routes: impl IntoIterator<Item = UtoipaMethodRouter>) -> Self {
-        routes.into_iter().fold(self, Self::route)
+    pub fn routes<S: Clone + Send + Sync + 'static>(
+        self,
+        routes: impl IntoIterator<Item = UtoipaMethodRouter<S>>,
+        state: Option<&S>,
+    ) -> Self {
+        routes
+            .into_iter()
+            .fold(self, |api, (schemas, paths, methods)| {
+                let methods = state.map(|state| methods.with_state(state.clone()));
+                api.route(schemas, paths, &methods.unwrap_or_default())
+            })
     }
 
-    fn route(mut self, (schemas, mut paths, methods): UtoipaMethodRouter) -> Self {
+    fn route(
+        mut self,
+        schemas: Vec<(String, RefOr<Schema>)>,
+        mut paths: Paths,
+        methods: &MethodRouter,
+    ) -> Self {
         debug_assert!(self.names_are_new(&schemas), "two schemas of one name");
         for item in paths.paths.values_mut() {
             let operations = [
@@ -63,7 +88,8 @@ impl Api {
                 &mut item.patch,
                 &mut item.delete,
             ];
-            operations.into_iter().flatten().for_each(describe_refusals);
+            let operations = operations.into_iter().flatten();
+            operations.for_each(describe_rejections);
         }
         let other_paths: Vec<String> = paths
             .paths
@@ -114,14 +140,6 @@ impl Api {
             .fallback(async || Problem::no_such_path())
             .method_not_allowed_fallback(async || Problem::no_such_method())
     }
-}
-
-/// Routes whose handlers share this.
-pub fn with_state<S: Clone + Send + Sync + 'static, const N: usize>(
-    routes: [UtoipaMethodRouter<S>; N],
-    state: &S,
-) -> [UtoipaMethodRouter; N] {
-    routes.map(|(schemas, paths, methods)| (schemas, paths, methods.with_state(state.clone())))
 }
 
 fn other_form(path: &str) -> String {

@@ -1,6 +1,5 @@
 //! `GET /`: a listener's name and pages; HTML for browsers, JSON for others.
 
-use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,7 +14,7 @@ use utoipa_axum::routes;
 use super::html::{page, prefers_html};
 
 /// A listener.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Index {
     /// The program.
     #[schema(example = "odyssey")]
@@ -31,43 +30,42 @@ pub struct Index {
 }
 
 /// A page.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Link {
+#[derive(Debug, Serialize, ToSchema)]
+struct Link {
     /// Its path.
     #[schema(example = "/docs")]
-    pub href: &'static str,
+    href: &'static str,
     /// Its title.
-    pub title: &'static str,
+    title: &'static str,
 }
 
-impl fmt::Debug for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index").finish_non_exhaustive()
+impl Index {
+    /// The common pages, and `more`.
+    pub fn new(
+        listener: &'static str,
+        description: &'static str,
+        more: &[(&'static str, &'static str)],
+    ) -> Arc<Self> {
+        let usual = [
+            ("/docs", "API documentation"),
+            ("/openapi.json", "API description (OpenAPI 3.1)"),
+            ("/healthz", "Whether the server is alive"),
+            ("/readyz", "Whether it is ready to serve"),
+        ];
+        let links = usual.iter().chain(more);
+        Arc::new(Self {
+            name: env!("CARGO_PKG_NAME"),
+            version: env!("CARGO_PKG_VERSION"),
+            listener,
+            description,
+            links: links.map(|&(href, title)| Link { href, title }).collect(),
+        })
     }
 }
 
-/// The route `/`, with the common pages and these.
-pub fn index_route(
-    listener: &'static str,
-    description: &'static str,
-    more: &[Link],
-) -> UtoipaMethodRouter {
-    let usual = [
-        ("/docs", "API documentation"),
-        ("/openapi.json", "API description (OpenAPI 3.1)"),
-        ("/healthz", "Whether the server is alive"),
-        ("/readyz", "Whether it is ready to serve"),
-    ];
-    let usual = usual.map(|(href, title)| Link { href, title });
-    let index = Index {
-        name: env!("CARGO_PKG_NAME"),
-        version: env!("CARGO_PKG_VERSION"),
-        listener,
-        description,
-        links: usual.iter().chain(more).cloned().collect(),
-    };
-    let (schemas, paths, methods) = routes!(show_index);
-    (schemas, paths, methods.with_state(Arc::new(index)))
+/// The route `/`.
+pub fn index_routes() -> [UtoipaMethodRouter<Arc<Index>>; 1] {
+    [routes!(show_index)]
 }
 
 /// What is here

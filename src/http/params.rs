@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
+use uuid::Uuid;
 
 use super::edge::Caller;
 use super::problem::{FieldError, Problem};
@@ -99,6 +101,30 @@ impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
     }
 }
 
+/// The path or query parameter `name`; `detail` says which form it must have.
+///
+/// # Errors
+/// 422 if `parse` rejects it.
+pub fn parsed<T, D: Into<String>>(
+    name: &'static str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+    detail: impl FnOnce() -> D,
+) -> Result<T, Problem> {
+    parse(text).ok_or_else(|| Problem::invalid_parameter(name, detail()))
+}
+
+/// # Errors
+/// 422 if it is no UUID.
+pub fn uuid(name: &'static str, text: &str) -> Result<Uuid, Problem> {
+    parsed(
+        name,
+        text,
+        |text| text.parse().ok(),
+        || "It must be a UUID.",
+    )
+}
+
 /// Default page size of a list.
 const PAGE_LIMIT: usize = 100;
 const PAGE_LIMIT_MAX: usize = 1000;
@@ -108,14 +134,40 @@ const PAGE_LIMIT_MAX: usize = 1000;
 /// # Errors
 /// 422 if it is no number, or out of bounds.
 pub fn page_limit(limit: Option<String>) -> Result<usize, Problem> {
-    let Some(text) = limit else {
-        return Ok(PAGE_LIMIT);
+    let parse = |text: &str| {
+        let limit = text.parse().ok();
+        limit.filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit))
     };
-    let limit = text.parse().ok();
-    limit
-        .filter(|limit| (1..=PAGE_LIMIT_MAX).contains(limit))
-        .ok_or_else(|| {
-            let detail = format!("It must be a number from 1 to {PAGE_LIMIT_MAX}.");
-            Problem::invalid_parameter("limit", detail)
-        })
+    let detail = || format!("It must be a number from 1 to {PAGE_LIMIT_MAX}.");
+    let limit = limit.map(|text| parsed("limit", &text, parse, detail));
+    limit.unwrap_or(Ok(PAGE_LIMIT))
+}
+
+/// The parameter `cursor` of a paged list.
+///
+/// # Errors
+/// 422 if `parse` rejects it.
+pub fn page_cursor<T>(
+    cursor: Option<String>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let detail = || "It must be the `next` of an earlier answer.";
+    let cursor = cursor.map(|text| parsed("cursor", &text, parse, detail));
+    cursor.transpose()
+}
+
+/// The header `Idempotency-Key`.
+///
+/// # Errors
+/// 400 if `parse` rejects it.
+pub fn idempotency_key<T>(
+    headers: &HeaderMap,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
+    let key = parse(key.as_bytes()).ok_or_else(|| Problem::unreadable(detail));
+    key.map(Some)
 }

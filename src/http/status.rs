@@ -18,10 +18,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::api::with_state;
 use super::files::{self, File};
 use super::params::Path;
 use super::problem::Problem;
+use super::responses::{NotFound, problems};
 use crate::storage::preflight::{Engine, Finding, Findings};
 use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
@@ -207,14 +207,18 @@ async fn health() -> Response {
     healthz().await
 }
 
+problems! {
+    /// Of `/readyz` and `/readyz/{desk}`.
+    struct NotReady {
+        503: "Stopping, or down; the member `components` has the states",
+    }
+}
+
 /// Ready?
 ///
 /// Whether the order line takes orders, and the state of every desk. 503 during shutdown. A desk whose storage is down
 /// answers 503 itself and is listed as `down`; the order line needs no storage.
-#[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, description = "Ready", body = Ready),
-    (status = 503, description = "Stopping, or the order line cannot serve; the member `components` lists the desks", body = Problem, content_type = "application/problem+json"),
-))]
+#[utoipa::path(get, path = "/readyz", tag = "status", responses(NotReady, (status = 200, description = "Ready", body = Ready)))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let components = readiness.look_at_all();
     let problem = if readiness.is_stopping() {
@@ -233,12 +237,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 /// For load balancers and alerts on one desk.
 #[utoipa::path(get, path = "/readyz/{desk}", tag = "status",
     params(("desk" = String, Path, description = "orders, deliveries, packages, assignments or couriers", example = "orders")),
-    responses(
-        (status = 200, description = "Ready", body = ReadyDesk),
-        (status = 400, description = "Not text", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such desk", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Stopping, or the desk is down; the member `components` has its state", body = Problem, content_type = "application/problem+json"),
-    ),
+    responses(NotReady, NotFound, (status = 200, description = "Ready", body = ReadyDesk)),
 )]
 async fn readyz_desk(
     State(readiness): State<Readiness>,
@@ -288,9 +287,13 @@ fn no_such_desk(readiness: &Readiness) -> Problem {
 }
 
 /// The routes `/healthz`, `/health`, `/readyz` and `/readyz/{desk}`.
-pub fn health_routes(readiness: &Readiness) -> [UtoipaMethodRouter; 4] {
-    let [of_all, of_desk] = with_state([routes!(readyz), routes!(readyz_desk)], readiness);
-    [routes!(healthz), routes!(health), of_all, of_desk]
+pub fn health_routes() -> [UtoipaMethodRouter<Readiness>; 4] {
+    [
+        routes!(healthz),
+        routes!(health),
+        routes!(readyz),
+        routes!(readyz_desk),
+    ]
 }
 
 /// A registry, and a function that updates its gauges before each scrape.
@@ -328,9 +331,8 @@ async fn metrics(State(scrape): State<Scrape>) -> Response {
 }
 
 /// The route `/metrics`.
-pub fn metrics_route(scrape: Scrape) -> UtoipaMethodRouter {
-    let (schemas, paths, methods) = routes!(metrics);
-    (schemas, paths, methods.with_state(scrape))
+pub fn metrics_routes() -> [UtoipaMethodRouter<Scrape>; 1] {
+    [routes!(metrics)]
 }
 
 /// Swagger UI at `/docs`, for the description at `/openapi.json` of the same listener.

@@ -16,11 +16,10 @@ use self::wire::{
 use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
 use crate::http::Problem;
-use crate::http::api::with_state;
 use crate::http::body::{AnyJson, BodyLimits, Ignored};
 use crate::http::caching::{CachedJson, JsonCache, no_store};
-use crate::http::params::Path;
-use crate::http::responses::{IgnoredBody, JsonBody, NamedById, Stored};
+use crate::http::params::{Path, parsed};
+use crate::http::responses::{IgnoredBody, JsonBody, NotFound, NotModified, Parameters, Stored};
 use crate::values::id::bytes_max;
 
 /// Escapes all but RFC 3986's unreserved characters (section 2.3), and the dot: `..` would be another path.
@@ -60,24 +59,22 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-pub fn customer_routes(desk: &Desk) -> [UtoipaMethodRouter; 5] {
-    let routes = [
+pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 5] {
+    [
         routes!(send_package),
         routes!(get_package),
         routes!(update_preferences),
         routes!(get_preferences),
         routes!(get_statistics),
-    ];
-    with_state(routes, desk)
+    ]
 }
 
-pub fn staff_routes(desk: &Desk) -> [UtoipaMethodRouter; 3] {
-    let routes = [
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 3] {
+    [
         routes!(get_package),
         routes!(get_preferences, reset_preferences),
         routes!(get_statistics),
-    ];
-    with_state(routes, desk)
+    ]
 }
 
 /// Send a package
@@ -121,16 +118,16 @@ async fn send_package(
     params(("package_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         Stored,
-        NamedById,
+        Parameters,
+        NotFound,
         (status = 200, description = "What became of it", body = PackageState),
-        (status = 404, description = "Never sent, or expired", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn get_package(
     State(desk): State<Desk>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let id = parsed("package_id", &id)?;
+    let id = parsed_id("package_id", &id)?;
     let processed = desk.packages.package(id.clone()).await?;
     let processed = processed.ok_or_else(|| {
         Problem::new(
@@ -179,7 +176,7 @@ async fn update_preferences(
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         Stored,
-        NamedById,
+        Parameters,
         (status = 200, description = "What they take", body = Preferences),
     ),
 )]
@@ -187,7 +184,7 @@ async fn get_preferences(
     State(desk): State<Desk>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let recipient = parsed("recipient_id", &id)?;
+    let recipient = parsed_id("recipient_id", &id)?;
     let taken = desk.packages.preferences(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
     Ok(no_store(&preferences))
@@ -204,7 +201,7 @@ async fn get_preferences(
     responses(
         IgnoredBody,
         Stored,
-        NamedById,
+        Parameters,
         (status = 200, description = "The preferences now: the defaults", body = Preferences),
     ),
 )]
@@ -213,7 +210,7 @@ async fn reset_preferences(
     Path(id): Path<String>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let recipient = parsed("recipient_id", &id)?;
+    let recipient = parsed_id("recipient_id", &id)?;
     let taken = desk.packages.reset(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
     Ok(no_store(&preferences))
@@ -227,8 +224,8 @@ async fn reset_preferences(
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of statistics that the client has")),
     responses(
         Stored,
+        NotModified,
         (status = 200, description = "The numbers", body = PackageStatistics, headers(("ETag" = String))),
-        (status = 304, description = "The client has it"),
     ),
 )]
 async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -243,15 +240,12 @@ async fn get_statistics(State(desk): State<Desk>, headers: HeaderMap) -> Result<
     Ok(page.answer(&headers))
 }
 
-fn parsed(parameter: &'static str, text: &str) -> Result<Id, Problem> {
-    Id::parse(text).ok_or_else(|| {
-        Problem::invalid_parameter(
-            parameter,
-            format!(
-                "An id has 1 to {ID_CHARS_MAX} characters and at most {} bytes of UTF-8, no control characters, and no `.` or \
-                 `..` alone between slashes.",
-                bytes_max(ID_CHARS_MAX)
-            ),
+fn parsed_id(parameter: &'static str, text: &str) -> Result<Id, Problem> {
+    parsed(parameter, text, Id::parse, || {
+        format!(
+            "An id has 1 to {ID_CHARS_MAX} characters and at most {} bytes of UTF-8, no control characters, and no `.` or \
+             `..` alone between slashes.",
+            bytes_max(ID_CHARS_MAX)
         )
     })
 }

@@ -37,48 +37,6 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn version(&self) -> u64;
 }
 
-/// A store without a database: to describe the desk's API.
-#[derive(Debug, Clone, Copy)]
-pub struct Closed;
-
-fn closed<T: Send + 'static>() -> Answer<'static, T> {
-    Box::pin(std::future::ready(Err(Unavailable::Stopped)))
-}
-
-impl Store for Closed {
-    fn send(&self, _: Package) -> Answer<'_, Sent> {
-        closed()
-    }
-
-    fn package(&self, _: Id) -> Answer<'_, Option<Processed>> {
-        closed()
-    }
-
-    fn update(&self, _: Update) -> Answer<'_, (Preferences, bool)> {
-        closed()
-    }
-
-    fn preferences(&self, _: Id) -> Answer<'_, Preferences> {
-        closed()
-    }
-
-    fn reset(&self, _: Id) -> Answer<'_, ()> {
-        closed()
-    }
-
-    fn store_rejected(&self, _: u64) -> Answer<'_, ()> {
-        closed()
-    }
-
-    fn statistics(&self) -> Answer<'_, Statistics> {
-        closed()
-    }
-
-    fn version(&self) -> u64 {
-        0
-    }
-}
-
 /// The contract of every store.
 #[cfg(test)]
 pub(super) mod contract;

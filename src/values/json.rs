@@ -248,6 +248,15 @@ pub fn all<T>(
     read.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 
+/// All mistakes in one line.
+pub fn joined(mistakes: &[Mistake]) -> String {
+    let each = mistakes.iter().map(|mistake| match &*mistake.pointer {
+        "" => mistake.detail.clone(),
+        pointer => format!("{pointer}: {}", mistake.detail),
+    });
+    each.collect::<Vec<_>>().join(" ")
+}
+
 /// Reads the fields of one object and collects mistakes.
 #[derive(Debug)]
 pub struct Fields<'a> {
@@ -318,6 +327,18 @@ impl<'a> Fields<'a> {
             None => Some(None),
             Some(_) => read(self).map(Some),
         }
+    }
+
+    /// The fields of an object in this field; without it, of an empty one.
+    pub fn object<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let none = Value::Object(Map::new());
+        let pointer = format!("{}/{name}", self.pointer);
+        let value = self.look(name).unwrap_or(&none);
+        read(&mut Fields::of(value, &pointer, self.mistakes))
     }
 
     /// A text with bounds on its length in characters.

@@ -34,14 +34,13 @@ impl Town {
     fn open() -> Self {
         let config = Config::defaults();
         let registry = Registry::new(&[]);
-        let types = package_types(&config).unwrap();
-        let desks = Desks::new(&config, Stores::closed(), types, 15_000, &registry);
+        let (orders, flood) = orders_and_flood(&config, 15_000, &registry);
         let mut crew = JoinSet::new();
-        let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        crew.spawn(async move { orders.run_timers().await });
-        crew.spawn(async move { flood.sweep().await });
+        let (line, table) = (orders.clone(), flood.clone());
+        crew.spawn(async move { line.run_timers().await });
+        crew.spawn(async move { table.sweep().await });
         for _ in 0..BARISTAS {
-            let orders = desks.orders.clone();
+            let orders = orders.clone();
             crew.spawn(async move {
                 loop {
                     let hour = Duration::from_hours(1);
@@ -56,8 +55,8 @@ impl Town {
             });
         }
         Self {
-            orders: desks.orders,
-            flood: desks.flood,
+            orders,
+            flood,
             _crew: crew,
         }
     }

@@ -15,9 +15,10 @@ use super::super::model::{
     DESTINATION_CHARS_MAX, Driver, DriverId, ID_CHARS_MAX, Manifest, NamedRule, Package, PackageId,
     Region, parse_day,
 };
-use super::super::rules::{Params, Rule, Wrong};
+use super::super::rules::Rule;
+use super::wire::NO_DAY;
 use crate::http::Problem;
-use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Unread, not_an_id};
+use crate::values::json::{self, Fields, MISTAKES_MAX, Mistake, Read, Unread, not_an_id};
 
 /// The largest driver or package, in bytes of JSON: a driver with a thousand rules. A tree of values takes a hundred times as
 /// much memory.
@@ -101,10 +102,7 @@ impl Reading {
         match value {
             Value::Null => {}
             Value::String(text) if parse_day(text).is_some() => self.date = parse_day(text),
-            _ => self.wrong(
-                "/date",
-                "A date is written as in RFC 3339, such as 2142-05-01.",
-            ),
+            _ => self.wrong("/date", NO_DAY),
         }
     }
 
@@ -157,26 +155,8 @@ fn read_rule(value: &Value, pointer: &str, mistakes: &mut Vec<Mistake>) -> Optio
     let id = fields.maybe("rule_id", |fields| {
         fields.text("rule_id", 0..=ID_CHARS_MAX).map(Box::from)
     })?;
-    let Some(code) = fields.get("code")?.as_str() else {
-        return fields.wrong("code", "It must be a text.");
-    };
-    let none = Params::new();
-    let params = match fields.look("params") {
-        None => &none,
-        Some(Value::Object(params)) => params,
-        Some(_) => return fields.wrong("params", "It must be an object."),
-    };
-    match Rule::read(code, params) {
-        Some(Ok(rule)) => Some(NamedRule { id, rule }),
-        Some(Err(Wrong { param, detail })) => fields.wrong(&format!("params/{param}"), detail),
-        None => {
-            let known = Rule::CODES.join(", ");
-            fields.wrong(
-                "code",
-                format!("There is no rule {code:?}. The codes are {known}."),
-            )
-        }
-    }
+    let rule = Rule::read(&mut fields)?;
+    Some(NamedRule { id, rule })
 }
 
 fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
@@ -186,10 +166,7 @@ fn read_package(fields: &mut Fields<'_>) -> Option<Package> {
     let id = name(fields, "package_id", PackageId::parse);
     let weight_kg = fields.number("weight_kg", NOT_NEGATIVE);
     let is_perishable = fields.flag("is_perishable");
-    let region = fields.word("region", Region::parse, || {
-        let known = Region::ALL.map(Region::as_str).join(", ");
-        format!("The regions are {known}.")
-    });
+    let region = fields.word("region", Region::parse, Region::known);
     let distance_km = fields.number("distance_km", NOT_NEGATIVE);
     let (is_express, is_fragile) = (fields.flag("is_express"), fields.flag("is_fragile"));
     let hazmat_class = fields.maybe("hazmat_class", |fields| fields.whole("hazmat_class", 1..=9));

@@ -9,9 +9,25 @@ use super::super::error::{AssignError, Crowded, Refusal, UpdateError};
 use super::super::model::DriverId;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
+use crate::http::responses::problems;
 
 /// A large day is planned within some seconds.
 const CROWDED_RETRY: Duration = Duration::from_secs(2);
+
+problems! {
+    impl AssignError {
+        409: "There is no manifest for the day",
+        422: "A field is missing or not acceptable, or a driver is not in the day's list",
+        503: "Too many plan at once, or the storage is busy or down. Assignments up to the failure stay; a repeated request \
+              completes them",
+    }
+
+    impl UpdateError {
+        404: "The driver does not have the package",
+        409: "The status is final (`assignments.strict`)",
+        503: "The storage is busy or down",
+    }
+}
 
 /// `listed`: the drivers in the order of the request.
 pub(super) fn of_assign(error: AssignError, listed: &[DriverId]) -> Problem {

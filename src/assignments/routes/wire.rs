@@ -16,12 +16,12 @@ use super::super::model::{
 use super::super::service::{Assigned, ManifestSummary, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
-use crate::http::params::page_limit;
+use crate::http::params::{page_cursor, page_limit, parsed};
 use crate::values::json::{Fields, Read, not_an_id, text_of_id};
 use crate::values::time::Moment;
 
 /// The detail for an invalid date.
-const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
+pub(super) const NO_DAY: &str = "A date is written as in RFC 3339, such as 2142-05-01.";
 
 /// The lists of a day. Only for the API description; they are parsed as a stream.
 #[derive(ToSchema)]
@@ -394,22 +394,17 @@ impl ListQuery {
     /// # Errors
     /// 422 for an invalid status, day, limit or cursor.
     pub(super) fn into_wanted(self) -> Result<Wanted, Problem> {
-        let status = self.status.map(|word| {
-            let wrong = || Problem::invalid_parameter("status", known_statuses());
-            Status::parse(&word).ok_or_else(wrong)
-        });
+        let status = self.status;
+        let status = status.map(|word| parsed("status", &word, Status::parse, known_statuses));
         let limit = page_limit(self.limit);
-        let after = self.cursor.map(|cursor| {
-            let detail = "It must be the `next` of an earlier answer.";
-            place(&cursor).ok_or_else(|| Problem::invalid_parameter("cursor", detail))
-        });
+        let after = page_cursor(self.cursor, place);
         let filter = Filter {
             driver: None,
             package: None,
             status: status.transpose()?,
             date: self.date.map(|text| date("date", &text)).transpose()?,
         };
-        let (limit, after) = (limit?, after.transpose()?);
+        let (limit, after) = (limit?, after?);
         // An invalid name matches nothing.
         let driver = self.driver_id.map(|name| DriverId::parse(&name).ok_or(()));
         let package = self
@@ -435,8 +430,7 @@ impl ListQuery {
 /// # Errors
 /// 422 if it is invalid.
 pub(super) fn date(parameter: &'static str, text: &str) -> Result<Date, Problem> {
-    let wrong = || Problem::invalid_parameter(parameter, NO_DAY);
-    parse_day(text).ok_or_else(wrong)
+    parsed(parameter, text, parse_day, || NO_DAY)
 }
 
 /// A page of a list.

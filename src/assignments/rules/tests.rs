@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::values::json::Mistake;
 
 /// A package that satisfies all rules that do not require something special.
 fn usual() -> Value {
@@ -11,9 +12,8 @@ fn usual() -> Value {
     })
 }
 
-fn rule(code: &str, params: &Value) -> Result<Rule, Wrong> {
-    let params = params.as_object().expect("parameters are an object");
-    Rule::read(code, params).expect("the code is known")
+fn rule(code: &str, params: &Value) -> Result<Rule, Vec<Mistake>> {
+    json::get(&json!({"code": code, "params": params}))
 }
 
 /// Rules at their bounds: code, parameters, the attribute, values that pass, values that do not.
@@ -99,67 +99,38 @@ fn a_reason_tells_what_and_by_how_much() {
     }
 }
 
+/// Code, parameters, and the one that is named.
+const INVALID: &str = r#"
+MAX_WEIGHT | {} | limit_kg
+MAX_WEIGHT | {"limit_kg": "10"} | limit_kg
+MAX_WEIGHT | {"limit_kg": -1} | limit_kg
+MAX_WEIGHT | {"limit_kg": null} | limit_kg
+REGION_ONLY | {"allowed_regions": []} | allowed_regions
+REGION_ONLY | {"allowed_regions": "north"} | allowed_regions
+REGION_ONLY | {"allowed_regions": ["north", "up"]} | allowed_regions
+MAX_DISTANCE | {"max_kn": 3} | max_km
+HAZMAT_ALLOWED | {"allowed_classes": [0]} | allowed_classes
+HAZMAT_ALLOWED | {"allowed_classes": [1.5]} | allowed_classes
+HAZMAT_ALLOWED | {"allowed_classes": [257]} | allowed_classes
+TEMP_CONTROL | {"min_c": 2} | max_c
+TEMP_CONTROL | {"min_c": 8, "max_c": 2} | max_c
+TIME_WINDOW | {"start_hour": 8, "end_hour": 24} | end_hour
+TIME_WINDOW | {"start_hour": 17, "end_hour": 8} | end_hour
+TIME_WINDOW | {"start_hour": 8.5, "end_hour": 9} | start_hour
+OVERSIZED | {"min_volume_m3": -0.5} | min_volume_m3
+"#;
+
 #[test]
 fn parameters_that_are_none_are_named() {
-    for (code, params, param) in [
-        ("MAX_WEIGHT", json!({}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": "10"}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": -1}), "limit_kg"),
-        ("MAX_WEIGHT", json!({"limit_kg": null}), "limit_kg"),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": []}),
-            "allowed_regions",
-        ),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": "north"}),
-            "allowed_regions",
-        ),
-        (
-            "REGION_ONLY",
-            json!({"allowed_regions": ["north", "up"]}),
-            "allowed_regions",
-        ),
-        ("MAX_DISTANCE", json!({"max_kn": 3}), "max_km"),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [0]}),
-            "allowed_classes",
-        ),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [1.5]}),
-            "allowed_classes",
-        ),
-        (
-            "HAZMAT_ALLOWED",
-            json!({"allowed_classes": [257]}),
-            "allowed_classes",
-        ),
-        ("TEMP_CONTROL", json!({"min_c": 2}), "max_c"),
-        ("TEMP_CONTROL", json!({"min_c": 8, "max_c": 2}), "max_c"),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 8, "end_hour": 24}),
-            "end_hour",
-        ),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 17, "end_hour": 8}),
-            "end_hour",
-        ),
-        (
-            "TIME_WINDOW",
-            json!({"start_hour": 8.5, "end_hour": 9}),
-            "start_hour",
-        ),
-        ("OVERSIZED", json!({"min_volume_m3": -0.5}), "min_volume_m3"),
-    ] {
-        let wrong = rule(code, &params).expect_err(code);
-        assert_eq!(wrong.param, param, "{code} {params}");
+    for row in INVALID.lines().filter(|row| !row.is_empty()) {
+        let [code, params, param] = row.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("three columns: {row}")
+        };
+        let wrong = rule(code, &serde_json::from_str(params).unwrap()).expect_err(row);
+        assert_eq!(wrong[0].pointer, format!("/params/{param}"), "{row}");
     }
-    assert!(Rule::read("MAX_HEIGHT", &Params::new()).is_none());
+    let unknown = rule("MAX_HEIGHT", &json!({})).expect_err("there is no such code");
+    assert_eq!(unknown[0].pointer, "/code");
 }
 
 #[test]

@@ -33,11 +33,7 @@ fn enveloped(value: &Value) -> Option<&str> {
 }
 
 fn reason(mistakes: &[Mistake]) -> String {
-    let each = mistakes.iter().map(|mistake| match &*mistake.pointer {
-        "" => mistake.detail.clone(),
-        pointer => format!("{pointer}: {}", mistake.detail),
-    });
-    let text = each.collect::<Vec<_>>().join(" ");
+    let text = json::joined(mistakes);
     if text.is_empty() {
         return "It makes no sense.".to_owned();
     }

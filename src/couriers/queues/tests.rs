@@ -17,7 +17,7 @@ use super::super::error::{PublishError, Unavailable};
 use super::super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
 };
-use super::super::store::{Answer, Closed, Outgoing, Recorded, Store};
+use super::super::store::{Answer, Outgoing, Recorded, Store};
 use super::*;
 use crate::couriers;
 use crate::storage::State;
@@ -74,41 +74,46 @@ impl Moody {
     }
 }
 
+/// What this desk does not ask for.
+fn stopped<T: Send + 'static>() -> Answer<'static, T> {
+    Box::pin(std::future::ready(Err(Unavailable::Stopped)))
+}
+
 impl Store for Moody {
     fn apply(&self, events: Vec<(Event, Timestamp)>) -> Answer<'_, Vec<Outcome>> {
         Box::pin(std::future::ready(self.told(&events)))
     }
 
-    fn replicate(&self, assignments: Vec<Assignment>) -> Answer<'_, ()> {
-        Closed.replicate(assignments)
+    fn replicate(&self, _: Vec<Assignment>) -> Answer<'_, ()> {
+        stopped()
     }
 
-    fn order(&self, order: OrderId) -> Answer<'_, Option<Whereabouts>> {
-        Closed.order(order)
+    fn order(&self, _: OrderId) -> Answer<'_, Option<Whereabouts>> {
+        stopped()
     }
 
     fn orders(&self) -> Answer<'_, Vec<(OrderId, Whereabouts)>> {
-        Closed.orders()
+        stopped()
     }
 
-    fn orders_of(&self, courier: CourierId) -> Answer<'_, Vec<OrderId>> {
-        Closed.orders_of(courier)
+    fn orders_of(&self, _: CourierId) -> Answer<'_, Vec<OrderId>> {
+        stopped()
     }
 
-    fn courier(&self, courier: CourierId) -> Answer<'_, Option<Courier>> {
-        Closed.courier(courier)
+    fn courier(&self, _: CourierId) -> Answer<'_, Option<Courier>> {
+        stopped()
     }
 
-    fn couriers(&self, zone: Option<Zone>) -> Answer<'_, Vec<Courier>> {
-        Closed.couriers(zone)
+    fn couriers(&self, _: Option<Zone>) -> Answer<'_, Vec<Courier>> {
+        stopped()
     }
 
-    fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
-        Closed.parked(limit)
+    fn parked(&self, _: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
+        stopped()
     }
 
-    fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
-        Closed.events(after, limit)
+    fn events(&self, _: u64, _: usize) -> Answer<'_, Vec<Recorded>> {
+        stopped()
     }
 
     fn outgoing(&self, _: usize) -> Answer<'_, Vec<Outgoing>> {

@@ -11,6 +11,7 @@ use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outco
 use super::super::reading;
 use super::super::store::Recorded;
 use crate::http::Problem;
+use crate::http::responses::problems;
 use crate::values::json::Mistake;
 use crate::values::time::Moment;
 
@@ -66,6 +67,13 @@ pub(super) struct NewCourierOrder {
 /// 422 with pointers to all mistakes.
 pub(super) fn events(body: &Value) -> Result<Vec<Event>, Problem> {
     Ok(reading::events(body)?)
+}
+
+problems! {
+    impl PublishError {
+        422: "An event is invalid, and none was applied; or the topic refuses it, and the others were published",
+        503: "The storage is busy or down; sent again, what was applied is a duplicate",
+    }
 }
 
 /// 422 with pointers to events that the topic refuses, in a list or alone.

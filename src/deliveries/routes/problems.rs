@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::error::{RecordError, Refusal};
 use super::super::model::EventType;
 use crate::http::Problem;
+use crate::http::responses::problems;
 
 /// A delivery takes minutes.
 const RETRY_ONGOING: Duration = Duration::from_secs(30);
@@ -77,6 +78,14 @@ impl From<Refusal> for Problem {
             )
             .retry_after(RETRY_ONGOING),
         }
+    }
+}
+
+problems! {
+    impl RecordError {
+        409: "It may not follow; `state` and `allowed` say why",
+        422: "An unknown type, an invalid id, or the key was used for another event",
+        503: "Too many deliveries are ongoing, or the storage is busy or down",
     }
 }
 

@@ -1,5 +1,7 @@
 //! The wire format of the delivery desk.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -49,7 +51,12 @@ impl Read for NewEvent {
             let known = EventType::ALL.map(EventType::as_str);
             format!("The types are {}.", known.join(", "))
         });
-        let event_id = fields.maybe("event_id", event_id);
+        let event_id = fields.maybe("event_id", |fields| {
+            let detail = || {
+                format!("It must be a text of 1 to {KEY_BYTES_MAX} bytes, no control characters.")
+            };
+            fields.word("event_id", event_id, detail)
+        });
         Some(Self {
             event_type: event_type?,
             event_id: event_id?,
@@ -57,14 +64,9 @@ impl Read for NewEvent {
     }
 }
 
-fn event_id(fields: &mut Fields<'_>) -> Option<String> {
-    let text = fields.get("event_id")?.as_str();
-    let parsed = text.and_then(|text| id::parse(text, KEY_BYTES_MAX));
-    if let Some(id) = parsed.filter(|id| id.len() <= KEY_BYTES_MAX) {
-        return Some(id.into_owned());
-    }
-    let detail = format!("It must be a text of 1 to {KEY_BYTES_MAX} bytes, no control characters.");
-    fields.wrong("event_id", detail)
+fn event_id(text: &str) -> Option<String> {
+    let id = id::parse(text, KEY_BYTES_MAX).filter(|id| id.len() <= KEY_BYTES_MAX);
+    id.map(Cow::into_owned)
 }
 
 /// A stored event.

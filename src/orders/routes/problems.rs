@@ -7,6 +7,31 @@ use axum::http::StatusCode;
 use super::super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::super::model::Order;
 use crate::http::Problem;
+use crate::http::responses::problems;
+
+problems! {
+    // Also while its request is held.
+    impl PlaceError {
+        409: "The order was cancelled",
+        422: "A field is not acceptable, or the key came with another body",
+        503: "The line is full, or the server is stopping",
+    }
+
+    impl CancelError {
+        404: "Unknown, or evicted",
+        409: "Being brewed, or ready",
+    }
+
+    impl FinishError {
+        404: "Unknown, or evicted",
+        409: "Never started, or another attempt is current",
+    }
+
+    impl FenceError {
+        404: "Unknown, or evicted",
+        409: "Not being brewed, or another attempt is current",
+    }
+}
 
 pub(super) fn unknown_order() -> Problem {
     Problem::new(

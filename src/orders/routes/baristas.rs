@@ -1,0 +1,305 @@
+//! Baristas' paths: an order is taken under a lease, and reported ready.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Version, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tracing::debug;
+use utoipa::IntoParams;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::super::error::{FenceError, FinishError};
+use super::super::model::BARISTA_CHARS_MAX;
+use super::super::service::Orders;
+use super::lease_body::{LeaseGuard, lease_response};
+use super::problems::unknown_order;
+use super::wire::{
+    ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, OrderState, ReleasedOrder,
+    StartedOrder,
+};
+use super::{Desk, bounded_wait, no_store, order_id, to_json};
+use crate::http::Problem;
+use crate::http::body::Ignored;
+use crate::http::params::{Path, Query, parsed};
+use crate::http::responses::{IgnoredBody, NotFound, Parameters};
+
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
+    let (schemas, paths, methods) = routes!(start_order, start_order_by_get);
+    // axum answers HEAD by calling the GET handler and dropping its body, which would take an order.
+    let refuse = async || Problem::no_such_method().allow("GET,POST");
+    let methods = methods.head(refuse).fallback(refuse);
+    [
+        (schemas, paths, methods),
+        routes!(look_up_order),
+        routes!(finish_order),
+        routes!(extend_order),
+        routes!(release_order),
+    ]
+}
+
+/// Look an order up
+///
+/// As its customer sees it, without waiting.
+#[utoipa::path(
+    get, path = "/orders/{order_id}", tag = "orders",
+    params(("order_id" = Uuid, Path)),
+    responses(
+        IgnoredBody,
+        NotFound,
+        (status = 200, description = "The order as it is", body = OrderState),
+    ),
+)]
+async fn look_up_order(
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let view = desk.orders.view(order_id(&id)?);
+    Ok(no_store(&OrderState::from(view.ok_or_else(unknown_order)?)))
+}
+
+/// Parameters of a pull.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Pull {
+    /// Hold the request until there is an order, for so many seconds at most; 0 answers at once. Default:
+    /// `orders.start_wait`.
+    #[param(minimum = 0, maximum = 55)]
+    wait: Option<u64>,
+    /// The barista's name, recorded with the order; 1 to 64 characters.
+    #[param(min_length = 1, max_length = 64)]
+    barista: Option<String>,
+}
+
+/// Take the oldest order
+///
+/// The barista has it for the time of the lease. If the client disconnects before the answer is sent, the order keeps its
+/// place.
+#[utoipa::path(
+    post, path = "/start/", tag = "orders", params(Pull),
+    responses(
+        IgnoredBody,
+        Parameters,
+        (status = 200, description = "The order", body = StartedOrder),
+        (status = 204, description = "No order came in time"),
+    ),
+)]
+async fn start_order(
+    State(desk): State<Desk>,
+    version: Version,
+    Query(pull): Query<Pull>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
+    let wait = wait.transpose()?.unwrap_or(desk.start_wait);
+    let barista = barista_name(pull.barista)?;
+    Ok(match take(&desk.orders, barista, wait).await {
+        Some(guard) => {
+            let json = to_json(&StartedOrder::of(guard.lease()));
+            lease_response(json, Some(guard), version)
+        }
+        None => (
+            [(header::CACHE_CONTROL, "no-store")],
+            StatusCode::NO_CONTENT,
+        )
+            .into_response(),
+    })
+}
+
+/// Take the oldest order, for scripts
+///
+/// The same as POST. Browsers must use POST: a GET by navigation or prefetch is answered 403.
+#[utoipa::path(
+    get, path = "/start/", tag = "orders", params(Pull),
+    responses(
+        IgnoredBody,
+        Parameters,
+        (status = 200, description = "The order", body = StartedOrder),
+        (status = 204, description = "No order waits"),
+    ),
+)]
+async fn start_order_by_get(
+    desk: State<Desk>,
+    version: Version,
+    pull: Query<Pull>,
+    body: Ignored,
+) -> Result<Response, Problem> {
+    start_order(desk, version, pull, body).await
+}
+
+async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<LeaseGuard> {
+    let guard = if wait.is_zero() {
+        orders.pull(barista)
+    } else {
+        orders.pull_within(barista, wait).await
+    };
+    if let Some(guard) = &guard {
+        let lease = guard.lease();
+        let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
+        debug!(order_id = %lease.id, attempt, customer_request_id, "a barista gets an order");
+    }
+    guard
+}
+
+/// Parameters of a finish.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Finish {
+    /// The order.
+    #[param(value_type = Uuid, required = true)]
+    order_id: Option<String>,
+    /// Only if this attempt is still the current one.
+    #[param(minimum = 1)]
+    attempt: Option<u32>,
+    /// Then take the next order, as `/start/?wait=` would.
+    #[param(minimum = 0, maximum = 55)]
+    next: Option<u64>,
+    /// The barista's name, recorded with the next order; 1 to 64 characters.
+    #[param(min_length = 1, max_length = 64)]
+    barista: Option<String>,
+}
+
+/// Report an order ready
+///
+/// Requests held for it are answered 200. The first report counts, from any barista; with `attempt` only if that attempt is
+/// still the current one. With `next` the answer is `{"finished": …, "next": …}`.
+#[utoipa::path(
+    post, path = "/finish/", tag = "orders", params(Finish),
+    responses(
+        IgnoredBody,
+        Parameters,
+        FinishError,
+        (status = 200, description = "Finished, by this report or before", body = inline(FinishAnswer)),
+    ),
+)]
+async fn finish_order(
+    State(desk): State<Desk>,
+    version: Version,
+    Query(finish): Query<Finish>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let id = order_id(finish.order_id.as_deref().unwrap_or_default())?;
+    let next = finish
+        .next
+        .map(|next| bounded_wait("next", next))
+        .transpose()?;
+    let barista = barista_name(finish.barista)?;
+    let finished = FinishedOrder::of(&desk.orders.finish(id, finish.attempt)?);
+    let Some(wait) = next else {
+        return Ok(no_store(&finished));
+    };
+    let guard = take(&desk.orders, barista, wait).await;
+    let json = to_json(&FinishedAndNext {
+        finished,
+        next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
+    });
+    Ok(lease_response(json, guard, version))
+}
+
+/// Parameters that name a lease.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LeaseParams {
+    /// The order.
+    #[param(value_type = Uuid, required = true)]
+    order_id: Option<String>,
+    /// Only if this attempt is still the current one.
+    #[param(minimum = 1)]
+    attempt: Option<u32>,
+}
+
+/// Renew the lease
+///
+/// From now, for its full length.
+#[utoipa::path(
+    post, path = "/extend/", tag = "orders", params(LeaseParams),
+    responses(
+        IgnoredBody,
+        FenceError,
+        (status = 200, description = "The new end of the lease", body = ExtendedOrder),
+    ),
+)]
+async fn extend_order(
+    State(desk): State<Desk>,
+    Query(params): Query<LeaseParams>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    let lease = desk.orders.extend(id, params.attempt)?;
+    Ok(no_store(&ExtendedOrder {
+        order_id: lease.id.0,
+        attempt: lease.attempt,
+        lease_expires_at: lease.lease_expires_at.into(),
+        customer_waiting: lease.customer_waiting,
+        customer_presence: lease.presence.as_str(),
+    }))
+}
+
+/// Give an order back
+///
+/// It returns to its original place at once.
+#[utoipa::path(
+    post, path = "/release/", tag = "orders", params(LeaseParams),
+    responses(
+        IgnoredBody,
+        FenceError,
+        (status = 200, description = "Back in line", body = ReleasedOrder),
+    ),
+)]
+async fn release_order(
+    State(desk): State<Desk>,
+    Query(params): Query<LeaseParams>,
+    _: Ignored,
+) -> Result<Response, Problem> {
+    let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
+    desk.orders.release(id, params.attempt)?;
+    Ok(no_store(&ReleasedOrder { order_id: id.0 }))
+}
+
+fn barista_name(name: Option<String>) -> Result<Option<Box<str>>, Problem> {
+    let parse = |name: &str| {
+        let fits = (1..=BARISTA_CHARS_MAX).contains(&name.chars().count());
+        fits.then(|| name.into())
+    };
+    let detail = || format!("`barista` must be 1 to {BARISTA_CHARS_MAX} characters long.");
+    name.map(|name| parsed("barista", &name, parse, detail))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::service::Wanted;
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_never_reached_the_connection_puts_the_order_back() {
+        let registry = crate::telemetry::Registry::new(&[]);
+        let rules = crate::orders::line::tests::rules();
+        let orders = Orders::new(rules, registry.register(crate::orders::Metrics::register));
+        let held = orders.place(Wanted::default(), true).unwrap();
+        let guard = orders.pull(None).unwrap();
+        let response = lease_response(to_json(&""), Some(guard), Version::HTTP_11);
+        assert_eq!(orders.figures().brewing, 1);
+        drop(response);
+        assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
+
+        let again = orders.pull(None).unwrap();
+        assert_eq!(
+            again.lease().attempt,
+            1,
+            "a lease that was not delivered is not counted"
+        );
+        let response = lease_response(to_json(&""), Some(again), Version::HTTP_11);
+        let body = http_body_util::BodyExt::collect(response.into_body());
+        drop(body.await);
+        assert_eq!(
+            orders.figures().brewing,
+            1,
+            "the bytes were taken: now the lease's deadline counts"
+        );
+        drop(held);
+    }
+}

@@ -1,0 +1,315 @@
+//! Customers' paths: an order is placed, asked for and cancelled.
+
+use std::any::Any;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::super::error::{CancelError, PlaceError};
+use super::super::hold;
+use super::super::model::{IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
+use super::super::service::{LockedLine, Orders, Placement, Wanted};
+use super::problems::{cancelled, unknown_order};
+use super::wire::{NewOrder, OrderState, ReadyOrder};
+use super::{Desk, bounded_wait, no_store, order_id};
+use crate::flood::routes::{Asker, Newcomer, purged};
+use crate::flood::{Admission, Ask};
+use crate::http::Problem;
+use crate::http::body::{Ignored, OptionalJson};
+use crate::http::params::{LoggedRequestId, Path, Query, idempotency_key};
+use crate::http::responses::{IgnoredBody, JsonBody, Limited, NotFound, Parameters};
+use crate::values::json;
+
+pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 2] {
+    [routes!(place_order), routes!(get_order, delete_order)]
+}
+
+/// Order an americano
+///
+/// The request is held until the coffee is ready, however long it takes. Disconnecting before a barista has started cancels
+/// the order; with an `Idempotency-Key` it keeps its place for a while, and the same request again joins it. With `Prefer:
+/// wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then stays in line as long as
+/// its `Location` is polled before `ask_before`.
+#[utoipa::path(
+    post, path = "/order/", tag = "orders",
+    request_body(content = Option<NewOrder>, content_type = "application/json"),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: it gives access to the order. One of fewer than 16 characters names an order of the client's address only",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240)"),
+    ),
+    responses(
+        JsonBody,
+        Limited,
+        PlaceError,
+        (status = 200, description = "The coffee is ready", body = ReadyOrder),
+        (status = 202, description = "In line, as preferred", body = OrderState, headers(("Location" = String, description = "Where to ask for the order"))),
+    ),
+)]
+async fn place_order(
+    // First, so that blocked clients cost least.
+    Newcomer(asker): Newcomer,
+    State(desk): State<Desk>,
+    request_id: LoggedRequestId,
+    headers: HeaderMap,
+    body: OptionalJson<NewOrder>,
+) -> Response {
+    // The request's parts are dropped before the wait: they would cost memory per held customer.
+    let placed = placement(&desk, &asker, request_id, headers, body);
+    let (placement, wait, _joined) = match placed {
+        Ok(placed) => placed,
+        Err(refusal) => return Err::<Response, _>(refusal).into_response(),
+    };
+    match (placement, wait) {
+        (Placement::Replayed(outcome), _) => {
+            let mut response = outcome_response(&outcome);
+            let replayed = HeaderValue::from_static("true");
+            response
+                .headers_mut()
+                .insert("idempotency-replayed", replayed);
+            response
+        }
+        (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
+        (Placement::Held(held), None) => {
+            // Not needed while waiting.
+            drop(desk);
+            outcome_response(&held.await)
+        }
+        (Placement::Held(held), Some(wait)) => Box::pin(held_for(desk.orders, held, wait)).await,
+    }
+}
+
+type Held = hold::Held<Mutex<LockedLine>>;
+
+async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
+    if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
+        return outcome_response(&outcome);
+    }
+    let id = held.order();
+    match held.promise() {
+        Ok(()) => accepted(&orders, id, Some(wait)),
+        Err(held) => outcome_response(&held.await),
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    clippy::result_large_err,
+    reason = "the request ends here; see place_order"
+)]
+fn placement(
+    desk: &Desk,
+    asker: &Asker,
+    LoggedRequestId(request_id): LoggedRequestId,
+    headers: HeaderMap,
+    body: OptionalJson<NewOrder>,
+) -> axum::response::Result<Placing> {
+    let keyed = keyed(&headers, asker.address(), &body.json)?;
+    let joins = keyed
+        .as_ref()
+        .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
+    // Joining takes no further place in line, but holds a request.
+    let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
+    let origin = admission.address();
+    // A new order counts as long as it is pending, even without its customer; a request that joins one, until it is
+    // answered.
+    let (permit, joined) = if joins {
+        (None, Some(admission))
+    } else {
+        (
+            origin.map(|_| Box::new(admission) as Box<dyn Any + Send + Sync>),
+            None,
+        )
+    };
+    let wait = preferred_wait(&headers);
+    let customer = body.value.and_then(|order| order.customer);
+    let wanted = Wanted {
+        customer: customer.map(String::into_boxed_str),
+        origin,
+        request_id,
+        keyed,
+        permit,
+    };
+    let is_held = wait.is_none_or(|wait| !wait.is_zero());
+    let placed = desk.orders.place(wanted, is_held);
+    // From here on a purge finds the order; one between the admission and this moment did not.
+    asker.recheck();
+    Ok((placed.map_err(Problem::from)?, wait, joined))
+}
+
+/// The placement, how long its request is held, and the admission of a request that joined.
+type Placing = (
+    Placement<Mutex<LockedLine>>,
+    Option<Duration>,
+    Option<Admission>,
+);
+
+fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keyed>, Problem> {
+    let key = idempotency_key(headers, |key| IdempotencyKey::parse(key, origin))?;
+    Ok(key.map(|key| Keyed {
+        key,
+        // Of the value, not the bytes: clients may serialize it differently each time.
+        fingerprint: json::fingerprint(body),
+    }))
+}
+
+/// `Prefer: wait` and `respond-async` (RFC 7240, sections 4.1 and 4.3); none means until the order is final. Unparseable
+/// preferences are ignored, as the RFC requires.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let mut wait = None;
+    let mut respond_async = false;
+    for header in headers.get_all("prefer") {
+        for preference in header.to_str().unwrap_or_default().split(',') {
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "respond-async" => respond_async = true,
+                "wait" => wait = value.trim().trim_matches('"').parse().ok().or(wait),
+                _ => {}
+            }
+        }
+    }
+    wait.map(|secs: u32| Duration::from_secs(u64::from(secs)))
+        .or(respond_async.then_some(Duration::ZERO))
+}
+
+fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
+    let Some(view) = orders.view(id) else {
+        // Promised, finished and evicted within this call.
+        return unknown_order().into_response();
+    };
+    let applied = match wait {
+        Some(wait) if !wait.is_zero() => format!("wait={}", wait.as_secs()),
+        _ => "respond-async".to_owned(),
+    };
+    let headers = [
+        (header::LOCATION, format!("/orders/{id}")),
+        (HeaderName::from_static("preference-applied"), applied),
+    ];
+    (
+        StatusCode::ACCEPTED,
+        headers,
+        no_store(&OrderState::from(view)),
+    )
+        .into_response()
+}
+
+fn outcome_response(outcome: &Outcome) -> Response {
+    match outcome {
+        Outcome::Ready(order) => no_store(&ReadyOrder::of(order)),
+        Outcome::Cancelled(order) => cancelled(order).into_response(),
+        Outcome::Blocked(time) => purged(*time).into_response(),
+        Outcome::Closing => Problem::stopping().into_response(),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Waiting {
+    /// Hold the request until the order is final, for so many seconds at most.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 55, default = 0)]
+    wait: u64,
+}
+
+/// Where an order stands
+///
+/// With `wait` the request is held until the order is ready or cancelled, or the time is over.
+#[utoipa::path(
+    get, path = "/orders/{order_id}", tag = "orders",
+    params(("order_id" = Uuid, Path), Waiting),
+    responses(
+        IgnoredBody,
+        Limited,
+        Parameters,
+        NotFound,
+        (status = 200, description = "The order as it is", body = OrderState),
+    ),
+)]
+async fn get_order(
+    asker: Asker,
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    Query(Waiting { wait }): Query<Waiting>,
+    _: Ignored,
+) -> axum::response::Result<Response> {
+    let id = order_id(&id)?;
+    let wait = bounded_wait("wait", wait)?;
+    let view = if wait.is_zero() {
+        desk.orders.ask(id)
+    } else {
+        // Flood control counts it while it is held.
+        let _held = asker.admit(Ask::Watch)?;
+        Box::pin(desk.orders.ask_within(id, wait)).await
+    };
+    let view = view.ok_or_else(unknown_order)?;
+    Ok(no_store(&OrderState::from(view)))
+}
+
+/// Cancel an order
+///
+/// While it waits. Requests held for it are answered 409.
+#[utoipa::path(
+    delete, path = "/orders/{order_id}", tag = "orders",
+    params(("order_id" = Uuid, Path)),
+    responses(
+        IgnoredBody,
+        Limited,
+        CancelError,
+        (status = 200, description = "The order as it is", body = OrderState),
+    ),
+)]
+async fn delete_order(
+    asker: Asker,
+    State(desk): State<Desk>,
+    Path(id): Path<String>,
+    _: Ignored,
+) -> axum::response::Result<Response> {
+    let id = order_id(&id)?;
+    let order = match desk.orders.cancel(id) {
+        // Not counted by flood control: it frees a place.
+        Ok(order) => order,
+        Err(error) => {
+            asker.admit(Ask::Write)?;
+            return Err(Problem::from(error).into());
+        }
+    };
+    let view = View::of(Order::clone(&order));
+    Ok(no_store(&OrderState::from(view)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_read_as_rfc_7240_says() {
+        let secs = |n| Some(Duration::from_secs(n));
+        for (prefer, wait) in [
+            (&["wait=5"][..], secs(5)),
+            (&["respond-async"], secs(0)),
+            (&["respond-async, wait=10"], secs(10)),
+            (&["respond-async", "WAIT = 3"], secs(3)),
+            (&["wait=\"7\"; x=y"], secs(7)),
+            (&["wait=soon"], None),
+            (&["wait=-1"], None),
+            (&["handling=lenient"], None),
+            (&[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in prefer {
+                headers.append("prefer", HeaderValue::from_static(value));
+            }
+            assert_eq!(preferred_wait(&headers), wait, "{prefer:?}");
+        }
+    }
+}
