@@ -32,8 +32,9 @@ use self::engines::Engines;
 pub use self::life::{Start, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
-use crate::config::{self, Config, Count};
+use crate::config::Config;
 use crate::http::Api;
+use crate::http::config::Http;
 use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
@@ -45,7 +46,7 @@ pub use crate::storage::preflight::Outcome;
 use crate::storage::preflight::Preflight;
 use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
-use crate::{assignments, orders, version};
+use crate::{assignments, http, orders, version};
 
 /// File descriptors reserved for the runtime, the logs and the listeners.
 const FILES_RESERVED: u64 = 256;
@@ -130,7 +131,7 @@ impl App {
         let states = States::new(&desks, readiness.clone(), scrape, checks.clone());
         let [customers, staff] = apis(config, Some(&states));
         let open_listener =
-            |name, listener: &config::Listener, origins: &[String], limit, api: Api| {
+            |name, listener: &http::config::Listener, origins: &[String], limit, api: Api| {
                 let origins = Origins::new(name, &listener.hosts, origins);
                 let flood = desks.flood.clone();
                 let client_of = move |peer, headers: &_| flood.client(peer, headers);
@@ -384,7 +385,7 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
         config.customers.connections_max,
         config.staff.connections_max,
     ];
-    if usable < CONNECTIONS_MIN && listeners.contains(&Count::Auto) {
+    if usable < CONNECTIONS_MIN && listeners.contains(&None) {
         bail!(
             "this process may open {open_files} files (ulimit -n), {FILES_RESERVED} of which are reserved; it needs at \
              least {}, and one more for each connection that is held",
@@ -392,12 +393,12 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
         );
     }
     let staff = match config.staff.connections_max {
-        Count::Auto => STAFF_CONNECTIONS.min(usable / 4).max(1),
-        Count::Exactly(count) => count as u64,
+        None => STAFF_CONNECTIONS.min(usable / 4).max(1),
+        Some(count) => count as u64,
     };
     let customers = match config.customers.connections_max {
-        Count::Auto => usable.saturating_sub(staff).max(1),
-        Count::Exactly(count) => count as u64,
+        None => usable.saturating_sub(staff).max(1),
+        Some(count) => count as u64,
     };
     if staff.saturating_add(customers) > usable {
         bail!(
@@ -413,10 +414,10 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
 impl Listener {
     fn open(
         name: &'static str,
-        listener: &config::Listener,
+        listener: &http::config::Listener,
         limit: ConnectionLimit,
         edge: Edge,
-        http: &config::Http,
+        http: &Http,
     ) -> anyhow::Result<Self> {
         let key = format!("{name}.listen");
         let socket = listen(listener.listen, http.backlog).with_context(|| {
@@ -431,9 +432,7 @@ impl Listener {
             name,
             h2c: listener.h2c,
             limit,
-            header_timeout: http.header_timeout,
-            write_timeout: http.write_timeout,
-            h2_streams_max: http.h2_streams_max,
+            http: http.clone(),
         };
         let shutdown = Shutdown::default();
         Ok(Self {
@@ -463,7 +462,7 @@ mod tests {
                 .to_string();
             assert!(refused.contains("at least 288"), "{refused}");
         }
-        config.customers.connections_max = Count::Exactly(900);
+        config.customers.connections_max = Some(900);
         assert!(connection_limits(&config, 1024).is_err());
         assert!(connection_limits(&config, 2048).is_ok());
     }

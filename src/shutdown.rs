@@ -16,6 +16,8 @@
 use std::io;
 use std::time::Duration;
 
+use garde::Validate;
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::http::connection::Shutdown;
 use crate::http::status::Readiness;
 use crate::orders::Orders;
+use crate::values::config::{text, within};
 
 /// Time to send the last answers.
 pub const FLUSH: Duration = Duration::from_secs(5);
@@ -32,6 +35,14 @@ pub const FLUSH: Duration = Duration::from_secs(5);
 pub const CLOSE: Duration = Duration::from_secs(10);
 /// Interval between checks for held requests.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The section `shutdown`.
+#[derive(Debug, Clone, Deserialize, Serialize, Validate)]
+pub struct Config {
+    #[serde(with = "text")]
+    #[garde(custom(within("0s", "24h")))]
+    pub drain: Duration,
+}
 
 /// The handled signals, and those whose default action would kill the process.
 #[derive(Debug)]

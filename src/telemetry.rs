@@ -1,5 +1,6 @@
 //! Logs and the metrics registry.
 
+pub mod config;
 mod histograms;
 mod logs;
 mod lossy;

@@ -17,12 +17,12 @@ use proc_macro2::{TokenStream, TokenTree};
 const MODULES: &str = "
     lib:
     main: app cli config telemetry
-    cli: app config version
+    cli: app config values version
     notify:
     app: config http flood storage notify shutdown telemetry version
-    config:
-    telemetry: config
-    shutdown: orders http::status http::connection::Shutdown
+    config: http::config flood orders deliveries packages assignments couriers storage::config shutdown telemetry::config values
+    telemetry: values
+    shutdown: values orders http::status http::connection::Shutdown
     http: values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::preflight
     flood: http values
     storage: values
@@ -33,12 +33,12 @@ const MODULES: &str = "
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
     routes: service hold store matching rules reading model error | http flood values
-    service: hold store line turns matching oplog topic metrics model error | storage::carried_through storage::Clock storage::FreeSpace values
+    service: hold store line turns matching oplog topic metrics model error config | storage::carried_through storage::Clock storage::FreeSpace values
     hold: service line model
     turns: matching metrics error
-    queues: service store topic reading model error | storage values
-    sqlite: store rules audit dispatch model error | storage
-    dynamodb: store model error | storage values
+    queues: service store topic reading model error config | storage values
+    sqlite: store rules audit dispatch model error config | storage
+    dynamodb: store model error config | storage values
     redis: store model error | storage
     oplog: model | storage values
     metrics: store line model error
@@ -46,13 +46,14 @@ const DESKS: &str = "
     replay: store model error
     store: rules model error | storage::State
     audit: model
-    line: model error
+    line: model error config
     matching: rules model
     dispatch: model
     reading: model | values
-    rules: model error | values
+    rules: model error config | values
     error: model | storage::Unavailable storage::SpaceLow
     model: rules | values
+    config: model | values
 ";
 const DESK_NAMES: [&str; 5] = [
     "orders",

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
-use odyssey::orders::line::{Line, Pulled, Rules};
+use odyssey::config::Config;
+use odyssey::orders;
+use odyssey::orders::line::{Line, Pulled};
 use odyssey::orders::model::{Now, Order, OrderId};
 use uuid::Uuid;
 
@@ -25,14 +27,11 @@ struct Shop {
 
 impl Shop {
     fn with_waiting(waiting: usize) -> Self {
-        let rules = Rules {
-            lease: Duration::from_mins(2),
-            attempts_max: 3,
-            reconnect_grace: Duration::from_mins(1),
-            promise_grace: Duration::from_mins(10),
-            replay: Duration::from_mins(10),
+        let defaults = Config::load(None).expect("the defaults are valid");
+        let rules = orders::Config {
             remembered_max: REMEMBERED_MAX,
             waiting_max: waiting + 1,
+            ..defaults.orders
         };
         let now = Now {
             instant: Instant::now(),

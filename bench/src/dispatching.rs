@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use odyssey::couriers::model::{
     AddCourier, AddOrder, CourierId, Event, Join, OrderId, Outcome, Zone,
 };
-use odyssey::couriers::redis::{Redis, Settings};
+use odyssey::couriers::redis::Redis;
 use odyssey::couriers::store::Store;
+use odyssey::storage::config;
 use odyssey::storage::preflight::Findings;
-use odyssey::storage::redis::{Redis as Engine, Target};
+use odyssey::storage::redis::Redis as Engine;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
@@ -96,15 +97,10 @@ pub(crate) fn measure(
 
 /// The desk's store in this Redis, with publishing enabled: it stores the outgoing messages, too.
 async fn desk(url: &str) -> Result<Arc<dyn Store>> {
-    let settings = Settings {
-        join: Join::Zero,
-        publishes: true,
-        queue_max: 1000,
-    };
-    let engine = Engine::connect(Target::at(url), Findings::default())
+    let engine = Engine::connect(config::Redis::at(url), Findings::default())
         .await
         .context("reaching Redis")?;
-    Ok(Arc::new(Redis::new(engine, settings)))
+    Ok(Arc::new(Redis::new(engine, Join::Zero, true, 1000)))
 }
 
 async fn flush(connection: &MultiplexedConnection) -> Result<()> {

@@ -19,11 +19,12 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::storage::DESKS;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::http::Problem;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::Database;
 use crate::storage::sqlite::check::{Finding, Offline, Report, Verdict};
+use crate::{assignments, couriers};
 
 /// The databases to check; cheap to clone.
 #[derive(Debug, Clone)]
@@ -184,8 +185,8 @@ pub fn check_directory(config: &Config, data: &Path) -> anyhow::Result<Checked> 
     let directory = DataDirectory::open(data)
         .context("a running server checks its own files: name it with --url")?;
     let elsewhere = |file: &str| match file {
-        "assignments.db" => config.assignments.store == config::AssignmentStore::DynamoDb,
-        "couriers.db" => config.couriers.store == config::CourierStore::Redis,
+        "assignments.db" => config.assignments.store == assignments::config::Engine::DynamoDb,
+        "couriers.db" => config.couriers.store == couriers::config::Engine::Redis,
         _ => false,
     };
     let desks = DESKS.iter().filter(|desk| !elsewhere(desk.file));

@@ -9,7 +9,7 @@ use super::engines::Engines;
 use super::registry;
 #[cfg(feature = "redis")]
 use super::storage::couriers_in_redis;
-use super::storage::{COURIERS, PACKAGES, courier_join};
+use super::storage::{COURIERS, PACKAGES};
 use crate::config::Config;
 use crate::couriers::store::Store;
 use crate::storage::preflight::Finding;
@@ -91,8 +91,8 @@ pub async fn redrive_couriers(
     list: &mut (dyn FnMut(&str) + Send),
 ) -> anyhow::Result<String> {
     let aws = crate::storage::aws::Aws::find().await;
-    config.couriers.check_region(aws.region())?;
-    let endpoints = Engines::endpoints(config);
+    config.check_region(aws.region())?;
+    let endpoints = (&config.couriers).into();
     let mut list = |letter: &couriers::queues::redrive::DeadLetter| list(&letter.to_string());
     let redriven = couriers::queues::redrive::redrive(&aws, &endpoints, dry_run, &mut list);
     Ok(Box::pin(redriven).await?.to_string())
@@ -100,19 +100,17 @@ pub async fn redrive_couriers(
 
 fn open(config: &Config, path: &Path) -> anyhow::Result<Database> {
     let settings = sqlite::Settings {
-        path: path.to_owned(),
-        application: COURIERS.application,
-        pinned: Vec::new(),
-        migrations: COURIERS.migrations,
-        queue_max: config.storage.queue_max,
-        batch_max: config.storage.batch_max,
         readers: 1,
+        ..COURIERS.settings(config, path.to_owned())
     };
     let metrics = registry().register(|| sqlite::Metrics::register(&settings.path));
     Ok(Database::open(settings, metrics)?)
 }
 
 fn store_in(config: &Config, database: Database) -> Arc<dyn Store> {
-    let join = courier_join(config);
-    Arc::new(couriers::sqlite::Sqlite::new(database, join, false))
+    Arc::new(couriers::sqlite::Sqlite::new(
+        database,
+        config.couriers.join,
+        false,
+    ))
 }

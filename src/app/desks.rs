@@ -1,6 +1,5 @@
 //! Builds the desks from their stores and configuration, and the routes of each listener.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use anyhow::Context;
 use super::checks::{Checks, check_routes};
 use super::storage::Stores;
 use crate::assignments::{self, Assignments};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::couriers::{self, Couriers};
 use crate::deliveries::{self, Deliveries};
 use crate::flood::routes::limited;
@@ -48,10 +47,7 @@ impl Desks {
         connections_max: usize,
         registry: &Registry,
     ) -> Self {
-        let limits = BodyLimits {
-            max_bytes: config.http.body_max_bytes,
-            timeout: config.http.body_timeout,
-        };
+        let limits = config.http.body_limits();
         let (orders, flood) = orders_and_flood(config, connections_max, registry);
         let deliveries = Deliveries::new(
             stores.deliveries,
@@ -61,10 +57,7 @@ impl Desks {
         let packages = Packages::new(
             stores.packages,
             types,
-            match config.packages.future_max {
-                config::Time::Forever => None,
-                config::Time::For(time) => Some(time),
-            },
+            config.packages.future_max,
             stores.space.clone(),
             registry.register(packages::Metrics::register),
         );
@@ -124,73 +117,15 @@ fn orders_and_flood(
     connections_max: usize,
     registry: &Registry,
 ) -> (Orders, Flood) {
-    let config::Orders {
-        start_wait: _,
-        lease,
-        attempts_max,
-        reconnect_grace,
-        promise_grace,
-        replay,
-        remembered_max,
-        waiting_max,
-    } = config.orders;
-    let rules = orders::Rules {
-        lease,
-        attempts_max,
-        reconnect_grace,
-        promise_grace,
-        replay,
-        remembered_max,
-        waiting_max,
-    };
+    let rules = config.orders.clone();
+    let limits =
+        flood::table::Limits::new(config.flood.clone(), rules.waiting_max, connections_max);
     let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-    let flood = flood(&config.flood, waiting_max, connections_max, registry);
+    let flood = Flood::new(limits, registry.register(flood::Metrics::register));
     // A blocked client's orders since its first refusal are cancelled.
     let line = orders.clone();
     flood.on_block(move |address, since, time| line.purge(address, since, time));
     (orders, flood)
-}
-
-fn flood(
-    config: &config::Flood,
-    places: usize,
-    connections_max: usize,
-    registry: &Registry,
-) -> Flood {
-    let settings = flood::Settings {
-        mode: match config.mode {
-            config::FloodMode::Enforce => flood::Mode::Enforce,
-            config::FloodMode::Observe => flood::Mode::Observe,
-            config::FloodMode::Off => flood::Mode::Off,
-        },
-        proxies: flood::client::Proxies::new(&config.trusted_proxies, config.ipv6_prefix),
-        exempt: config.exempt.clone(),
-        limits: flood::table::Limits {
-            shares: flood::networks::Shares {
-                address_max: config.outstanding_max,
-                network_max: config.network_max,
-                places,
-            },
-            connections: connection_shares(config, connections_max),
-            burst: NonZeroU32::new(config.burst).unwrap_or(NonZeroU32::MIN),
-            refill: config.refill,
-            cutoff_after: config.cutoff_after,
-            cutoff_window: config.cutoff_window,
-            cutoff_for: config.cutoff_for,
-            addresses_max: config.addresses_max,
-        },
-    };
-    Flood::new(settings, registry.register(flood::Metrics::register))
-}
-
-/// No network or address has more than half of the connections.
-fn connection_shares(config: &config::Flood, connections_max: usize) -> flood::networks::Shares {
-    let half = u32::try_from(connections_max / 2).unwrap_or(u32::MAX);
-    flood::networks::Shares {
-        address_max: config.connections_max.min(half.max(1)),
-        network_max: half,
-        places: connections_max,
-    }
 }
 
 /// The states of all routes.
@@ -295,7 +230,7 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
 }
 
 pub(super) fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>> {
-    let config::Packages { types, opt_in, .. } = &config.packages;
+    let packages::Config { types, opt_in, .. } = &config.packages;
     packages::model::Types::new(types, opt_in)
         .map(Arc::new)
         .map_err(|detail| {

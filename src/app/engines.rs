@@ -3,12 +3,13 @@
 #[cfg(any(feature = "aws", feature = "redis"))]
 use anyhow::Context;
 
+use crate::assignments::oplog::Sink;
+use crate::assignments::oplog::config::Destination;
 #[cfg(feature = "aws")]
-use super::messages;
-#[cfg(feature = "aws")]
-use crate::assignments;
-use crate::assignments::oplog;
-use crate::config::{self, Config};
+use crate::assignments::{self, oplog};
+use crate::config::Config;
+#[cfg(any(feature = "aws", feature = "redis"))]
+use crate::couriers;
 #[cfg(feature = "aws")]
 use crate::couriers::queues;
 #[cfg(feature = "aws")]
@@ -17,7 +18,7 @@ use crate::storage::aws::Aws;
 use crate::storage::preflight::{Engine, Findings};
 use crate::storage::preflight::{Finding, Preflight};
 #[cfg(feature = "redis")]
-use crate::storage::redis::{Redis, Target};
+use crate::storage::redis::Redis;
 
 /// The engines reached over the network.
 pub(super) struct Engines {
@@ -91,20 +92,10 @@ impl Engines {
         config: &Config,
         findings: Findings,
     ) -> anyhow::Result<Option<Redis>> {
-        if config.couriers.store != config::CourierStore::Redis {
+        if config.couriers.store != couriers::config::Engine::Redis {
             return Ok(None);
         }
-        let target = Target {
-            url: config.redis.url.expose().to_owned(),
-            sentinels: config
-                .redis
-                .sentinels
-                .iter()
-                .map(|url| url.expose().to_owned())
-                .collect(),
-            primary: config.redis.sentinel_primary.clone(),
-        };
-        let reached = Redis::connect(target, findings).await;
+        let reached = Redis::connect(config.redis.clone(), findings).await;
         let reached = reached.context("configuration key `redis.url`: cannot use Redis")?;
         Ok(Some(reached))
     }
@@ -115,18 +106,18 @@ impl Engines {
         create: bool,
         preflight: &mut Preflight,
     ) -> anyhow::Result<(Option<Aws>, Option<queues::Topology>)> {
-        let tables = config.assignments.store == config::AssignmentStore::DynamoDb;
-        let bucket = config.oplog.sink == config::OplogSink::S3;
-        let messages = config.couriers.events == config::CourierEvents::Sqs;
+        let tables = config.assignments.store == assignments::config::Engine::DynamoDb;
+        let bucket = config.oplog.sink == Destination::S3;
+        let messages = config.couriers.events == couriers::config::Source::Sqs;
         if !(tables || bucket || messages) {
             return Ok((None, None));
         }
         let aws = Aws::find().await;
         if messages {
-            config.couriers.check_region(aws.region())?;
+            config.check_region(aws.region())?;
         }
         if tables {
-            let (client, names) = (aws.dynamodb(), Self::tables(config));
+            let (client, names) = (aws.dynamodb(), (&config.assignments).into());
             if create {
                 let made = assignments::dynamodb::provision(&client, &names).await;
                 made.context("cannot create the tables")?;
@@ -144,34 +135,13 @@ impl Engines {
         if !messages {
             return Ok((Some(aws), None));
         }
-        let opened = queues::Topology::open(&aws, Self::endpoints(config), create);
+        let opened = queues::Topology::open(&aws, (&config.couriers).into(), create);
         let topology = Box::pin(opened).await;
         let topology = topology.context("cannot create the topics and queues")?;
-        for probe in queues::probes(&topology, messages::settings(config)) {
+        for probe in queues::probes(&topology, &config.couriers) {
             preflight.add(probe);
         }
         Ok((Some(aws), Some(topology)))
-    }
-
-    /// The couriers' topics and queues, as configured.
-    #[cfg(feature = "aws")]
-    pub(super) fn endpoints(config: &Config) -> queues::Endpoints {
-        let config = &config.couriers;
-        queues::Endpoints {
-            events_topic: config.events_topic_arn.clone(),
-            events_queue: config.events_queue_url.clone(),
-            assignments_topic: config.assignments_topic_arn.clone(),
-            assignments_queue: config.assignments_queue_url.clone(),
-            dead_letters: config.dead_letter_queue_url.clone(),
-        }
-    }
-
-    #[cfg(feature = "aws")]
-    pub(super) fn tables(config: &Config) -> assignments::dynamodb::Tables {
-        assignments::dynamodb::Tables {
-            assignments: config.assignments.table.clone(),
-            packages: config.assignments.packages_table.clone(),
-        }
     }
 
     /// The sink of the operational log; none if it is off.
@@ -182,25 +152,14 @@ impl Engines {
             reason = "only the bucket is reached over the network"
         )
     )]
-    pub(super) fn sink(&self, config: &Config) -> Option<oplog::Sink> {
+    pub(super) fn sink(&self, config: &Config) -> Option<Sink> {
         match config.oplog.sink {
-            config::OplogSink::None => None,
-            config::OplogSink::Files => Some(oplog::Sink::Files),
+            Destination::None => None,
+            Destination::Files => Some(Sink::Files),
             #[cfg(not(feature = "aws"))]
-            config::OplogSink::S3 => None,
+            Destination::S3 => None,
             #[cfg(feature = "aws")]
-            config::OplogSink::S3 => self.aws.as_ref().map(|aws| oplog::Sink::S3 {
-                client: aws.s3(),
-                bucket: config.oplog.bucket.clone(),
-                prefix: config.oplog.prefix.clone(),
-                encryption: match config.oplog.sse {
-                    config::OplogSse::None => oplog::Encryption::OfBucket,
-                    config::OplogSse::Aes256 => oplog::Encryption::Aes256,
-                    config::OplogSse::AwsKms => {
-                        oplog::Encryption::Kms(config.oplog.kms_key.clone())
-                    }
-                },
-            }),
+            Destination::S3 => self.aws.as_ref().map(|aws| Sink::S3(aws.s3())),
         }
     }
 }

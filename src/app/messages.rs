@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::engines::Engines;
 use crate::config::Config;
 use crate::couriers::Couriers;
+#[cfg(feature = "aws")]
+use crate::couriers::{self, config::Role, queues};
 use crate::http::status::Component;
 #[cfg(feature = "aws")]
 use crate::storage::preflight::Findings;
 use crate::telemetry::Registry;
-#[cfg(feature = "aws")]
-use crate::{config, couriers::queues};
 
 /// Time to process or release messages once the listeners have closed.
 #[cfg(feature = "aws")]
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Messages {
     #[cfg(feature = "aws")]
-    queues: Option<(queues::Topology, queues::Settings, queues::Metrics)>,
+    queues: Option<(queues::Topology, couriers::Config, queues::Metrics)>,
     #[cfg(feature = "aws")]
     overview: queues::Overview,
     #[cfg(feature = "aws")]
@@ -62,25 +62,13 @@ impl Running {
     pub(super) async fn stop(self) {}
 }
 
-/// The roles of this process.
-#[cfg(feature = "aws")]
-pub(super) fn settings(config: &Config) -> queues::Settings {
-    let couriers = &config.couriers;
-    queues::Settings {
-        dispatches: couriers.has(config::CourierRole::Dispatcher),
-        replicates: couriers.has(config::CourierRole::Directory),
-        visibility: couriers.visibility,
-    }
-}
-
 #[cfg(feature = "aws")]
 impl Messages {
     pub(super) fn new(config: &Config, engines: &Engines, registry: &Registry) -> Self {
-        let settings = settings(config);
         // Registered without queues, too: an alert on a missing metric never fires.
         let metrics = registry.register(queues::Metrics::register);
         let queues = engines.topology.clone();
-        let queues = queues.map(|topology| (topology, settings, metrics));
+        let queues = queues.map(|topology| (topology, config.couriers.clone(), metrics));
         Self {
             queues,
             overview: queues::Overview::default(),
@@ -90,9 +78,11 @@ impl Messages {
 
     /// The desk publishes to the topic from now on.
     pub(super) fn attach(&self, couriers: &mut Couriers) {
-        if let Some((topology, settings, metrics)) = &self.queues {
+        if let Some((topology, config, metrics)) = &self.queues {
             let topic = queues::event_publisher(topology, metrics);
-            *couriers = couriers.clone().with_topic(topic, settings.dispatches);
+            *couriers = couriers
+                .clone()
+                .with_topic(topic, config.has(Role::Dispatcher));
         }
     }
 
@@ -111,10 +101,8 @@ impl Messages {
             overview,
             findings,
         } = self;
-        let queues = queues.map(|(topology, settings, metrics)| {
-            queues::Queues::start(
-                &topology, couriers, settings, &metrics, &overview, &findings,
-            )
+        let queues = queues.map(|(topology, config, metrics)| {
+            queues::Queues::start(&topology, couriers, &config, &metrics, &overview, &findings)
         });
         Running { queues }
     }

@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::engines::Engines;
 use crate::assignments::oplog::{self, Oplog};
-use crate::config::{self, Config};
+use crate::config::Config;
+use crate::couriers::config::Role;
 use crate::http::status::Component;
 use crate::storage::FreeSpace;
 use crate::storage::directory::DataDirectory;
@@ -26,6 +27,20 @@ pub(super) struct Desk {
     pub(super) migrations: &'static [&'static str],
     /// See [`sqlite::Invariant`].
     pub(super) invariants: &'static [sqlite::Invariant],
+}
+
+impl Desk {
+    pub(super) fn settings(&self, config: &Config, path: PathBuf) -> sqlite::Settings {
+        sqlite::Settings {
+            path,
+            application: self.application,
+            pinned: Vec::new(),
+            migrations: self.migrations,
+            queue_max: config.storage.queue_max,
+            batch_max: config.storage.batch_max,
+            readers: config.storage.readers,
+        }
+    }
 }
 
 const DELIVERIES: Desk = Desk {
@@ -96,13 +111,8 @@ impl Storage {
         space.measure();
         let database = |desk: &Desk| {
             let settings = sqlite::Settings {
-                path: directory.file(desk.file),
-                application: desk.application,
                 pinned: vec![directory.lock_place().clone()],
-                migrations: desk.migrations,
-                queue_max: config.storage.queue_max,
-                batch_max: config.storage.batch_max,
-                readers: config.storage.readers,
+                ..desk.settings(config, directory.file(desk.file))
             };
             let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
             Database::open(settings, metrics)
@@ -110,17 +120,21 @@ impl Storage {
         let deliveries = database(&DELIVERIES)?;
         let packages = database(&PACKAGES)?;
         let assignments = match config.assignments.store {
-            config::AssignmentStore::DynamoDb => None,
-            config::AssignmentStore::Sqlite => Some(database(&ASSIGNMENTS)?),
+            assignments::config::Engine::DynamoDb => None,
+            assignments::config::Engine::Sqlite => Some(database(&ASSIGNMENTS)?),
         };
         let couriers = match config.couriers.store {
-            config::CourierStore::Redis => None,
-            config::CourierStore::Sqlite => Some(database(&COURIERS)?),
+            couriers::config::Engine::Redis => None,
+            couriers::config::Engine::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
             None => Oplog::disabled(),
             Some(sink) => {
-                let settings = oplog_settings(config, sink, directory.file(OPLOG_DIRECTORY));
+                let settings = oplog::Settings {
+                    directory: directory.file(OPLOG_DIRECTORY),
+                    sink,
+                    config: config.oplog.clone(),
+                };
                 let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));
                 opened.context("cannot open the operational log")?
             }
@@ -184,7 +198,7 @@ impl Storage {
         }
         #[cfg(feature = "aws")]
         if let Some(aws) = &engines.aws {
-            let tables = Engines::tables(config);
+            let tables = (&config.assignments).into();
             let patience = assignments::dynamodb::Patience::default();
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
@@ -197,9 +211,9 @@ impl Storage {
         config: &Config,
         engines: &Engines,
     ) -> Arc<dyn couriers::store::Store> {
-        let publishes = config.couriers.has(config::CourierRole::Dispatcher);
+        let publishes = config.couriers.has(Role::Dispatcher);
         if let Some(database) = self.couriers.clone() {
-            let join = courier_join(config);
+            let join = config.couriers.join;
             return Arc::new(couriers::sqlite::Sqlite::new(database, join, publishes));
         }
         #[cfg(feature = "redis")]
@@ -222,37 +236,17 @@ impl Storage {
         config: &Config,
         types: &Arc<packages::model::Types>,
     ) -> Arc<dyn packages::store::Store> {
-        let remember = match config.packages.remember {
-            config::Time::Forever => None,
-            config::Time::For(time) => Some(time),
-        };
         Arc::new(packages::sqlite::Sqlite::new(
             self.packages.clone(),
             Arc::clone(types),
-            remember,
+            config.packages.remember,
         ))
     }
 
     pub(super) fn deliveries(&self, config: &Config) -> Arc<dyn deliveries::store::Store> {
-        let config::Deliveries {
-            kept,
-            ongoing_max,
-            events_max,
-            stale_after: _,
-            graph,
-        } = config.deliveries;
-        let rules = deliveries::rules::Rules {
-            graph: match graph {
-                config::DeliveryGraph::Free => deliveries::rules::Graph::Free,
-                config::DeliveryGraph::Strict => deliveries::rules::Graph::Strict,
-            },
-            events_max,
-            ongoing_max,
-            kept,
-        };
         Arc::new(deliveries::sqlite::Sqlite::new(
             self.deliveries.clone(),
-            rules,
+            config.deliveries.clone(),
         ))
     }
 }
@@ -263,33 +257,8 @@ pub(super) fn couriers_in_redis(
     redis: crate::storage::redis::Redis,
     publishes: bool,
 ) -> Arc<dyn couriers::store::Store> {
-    let settings = couriers::redis::Settings {
-        join: courier_join(config),
-        publishes,
-        queue_max: config.storage.queue_max,
-    };
-    Arc::new(couriers::redis::Redis::new(redis, settings))
-}
-
-/// A newcomer's initial count.
-pub(super) fn courier_join(config: &Config) -> couriers::model::Join {
-    match config.couriers.join {
-        config::CourierJoin::Zero => couriers::model::Join::Zero,
-        config::CourierJoin::Min => couriers::model::Join::Min,
-    }
-}
-
-fn oplog_settings(config: &Config, sink: oplog::Sink, directory: PathBuf) -> oplog::Settings {
-    let config = &config.oplog;
-    oplog::Settings {
-        directory,
-        sink,
-        instance: config.instance.clone(),
-        file_bytes_max: config.file_max_bytes,
-        files_max: config.files_max,
-        batch_bytes_max: config.batch_max_bytes,
-        batch_age: config.batch_age,
-        spool_bytes_max: config.spool_max_bytes,
-        waiting_max: config.waiting_max,
-    }
+    let (join, queue_max) = (config.couriers.join, config.storage.queue_max);
+    Arc::new(couriers::redis::Redis::new(
+        redis, join, publishes, queue_max,
+    ))
 }

@@ -37,6 +37,7 @@
 //! - A graph of statuses: the logistics centre has none.
 //! - Routes, hours of work, the size of a van: no rule needs them.
 
+pub mod config;
 #[cfg(feature = "aws")]
 pub mod dynamodb;
 pub mod error;
@@ -51,5 +52,6 @@ pub mod sqlite;
 pub mod store;
 pub mod turns;
 
+pub use config::Config;
 pub use metrics::Metrics;
 pub use service::Assignments;

@@ -38,6 +38,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+pub mod config;
 mod entry;
 mod metrics;
 mod name;
@@ -46,6 +47,7 @@ mod s3;
 mod spool;
 mod writer;
 
+pub use config::Config;
 pub use entry::{Entry, Kind};
 pub use metrics::Metrics;
 #[cfg(feature = "aws")]
@@ -67,21 +69,7 @@ pub struct Settings {
     /// Created if it is missing. Used by one process at a time.
     pub directory: PathBuf,
     pub sink: Sink,
-    /// This server's name, which is part of each file's. Letters, digits, `.`, `_` and `-`; at most 64.
-    pub instance: String,
-    /// [`Sink::Files`]: a file is complete from this size on, in bytes of uncompressed lines.
-    pub file_bytes_max: u64,
-    /// [`Sink::Files`]: beyond it the oldest are removed.
-    pub files_max: usize,
-    /// `Sink::S3`: a file is complete from this size on, in bytes of uncompressed lines.
-    pub batch_bytes_max: u64,
-    /// `Sink::S3`: a file is complete from this age on.
-    pub batch_age: Duration,
-    /// Bound of the files that are not in the sink yet, in bytes; each file counts as whole blocks of 4 KiB. A file is complete
-    /// at half of it at the latest.
-    pub spool_bytes_max: u64,
-    /// Bound of the entries in memory.
-    pub waiting_max: usize,
+    pub config: Config,
 }
 
 /// Where complete files go.
@@ -90,28 +78,9 @@ pub enum Sink {
     /// The log's directory, with one subdirectory per day (UTC): `dt=2026-11-21/<instance>-<uuid>.ndjson.gz`.
     Files,
     /// A bucket: `<prefix>/dt=2026-11-21/hr=15/<instance>-<uuid>.ndjson.gz`, by the hour of the entries (UTC).
+    /// The client's retries and timeouts are replaced by the log's own.
     #[cfg(feature = "aws")]
-    S3 {
-        /// Its retries and timeouts are replaced by the log's own.
-        client: aws_sdk_s3::Client,
-        /// If it is missing, that is an outage like any other.
-        bucket: String,
-        /// Prefix of the keys, without a trailing slash; may be empty.
-        prefix: String,
-        encryption: Encryption,
-    },
-}
-
-/// How an object is encrypted.
-#[cfg(feature = "aws")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// By the bucket's default.
-    OfBucket,
-    /// With S3's keys.
-    Aes256,
-    /// With this KMS key; empty: the account's default key for S3.
-    Kms(String),
+    S3(aws_sdk_s3::Client),
 }
 
 /// A handle to the log; cheap to clone. When the last one is dropped, queued entries are still written, and uploaded by the
@@ -152,22 +121,18 @@ impl Oplog {
         let Settings {
             directory,
             sink,
-            instance,
-            files_max,
-            spool_bytes_max,
-            waiting_max,
-            ..
+            config,
         } = settings;
         let spool = directory.join(SPOOL);
         let archive = match &sink {
             Sink::Files => Some(Archive {
                 directory,
-                files_max,
+                files_max: config.files_max,
             }),
             #[cfg(feature = "aws")]
-            Sink::S3 { .. } => None,
+            Sink::S3(_) => None,
         };
-        let (spool, left, torn) = Spool::open(spool, archive, spool_bytes_max)?;
+        let (spool, left, torn) = Spool::open(spool, archive, config.spool_max_bytes)?;
         let spool = Arc::new(spool);
         if !left.is_empty() {
             let files = left.len();
@@ -180,31 +145,22 @@ impl Oplog {
         #[cfg(feature = "aws")]
         let uploads = match sink {
             Sink::Files => None,
-            Sink::S3 {
-                client,
-                bucket,
-                prefix,
-                encryption,
-            } => {
-                let target = s3::Target {
-                    client,
-                    bucket,
-                    prefix,
-                    encryption,
-                };
+            Sink::S3(client) => {
+                let config = config.clone();
+                let target = s3::Target { client, config };
                 let spool = Arc::clone(&spool);
                 Some(s3::Uploads::start(target, spool, metrics.clone())?)
             }
         };
         let (sender, receiver) = channel();
         let (ended, alive) = watch::channel(());
-        let shared = Arc::new(Shared::new(metrics, waiting_max));
+        let shared = Arc::new(Shared::new(metrics, config.waiting_max));
         let writer = Writer::new(
             receiver,
             Arc::clone(&shared),
             Arc::clone(&spool),
             rotation,
-            name::instance(&instance),
+            name::instance(&config.instance),
             left,
         );
         let thread = thread::Builder::new().name("write oplog".to_owned());
@@ -321,18 +277,18 @@ impl Drop for Inner {
 impl Settings {
     fn rotation(&self) -> Rotation {
         // The current file is in the spool too, and must not be all of it.
-        let half = (self.spool_bytes_max / 2).max(1);
+        let half = (self.config.spool_max_bytes / 2).max(1);
         match self.sink {
             Sink::Files => Rotation {
                 period_s: DAY_S,
-                bytes_max: self.file_bytes_max.min(half),
+                bytes_max: self.config.file_max_bytes.min(half),
                 age_max: None,
             },
             #[cfg(feature = "aws")]
-            Sink::S3 { .. } => Rotation {
+            Sink::S3(_) => Rotation {
                 period_s: HOUR_S,
-                bytes_max: self.batch_bytes_max.min(half),
-                age_max: Some(self.batch_age),
+                bytes_max: self.config.batch_max_bytes.min(half),
+                age_max: Some(self.config.batch_age),
             },
         }
     }

@@ -16,6 +16,7 @@ use super::http::{Answer, Ask, Url};
 use super::output::{self, Format};
 use super::{Misuse, Source};
 use crate::config::{self, Config};
+use crate::values::config::Text;
 
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 /// Timeout of a request that the server does not hold.
@@ -363,7 +364,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 fn bounded_wait(text: &str) -> Result<Duration, String> {
-    let wait = config::parse_duration(text)?;
+    let wait = Duration::read(text)?;
     if wait > WAIT_MAX {
         return Err("it must be 30 days (720h) at most".to_owned());
     }

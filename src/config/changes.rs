@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::Config;
+use super::layers::leaves;
 
 impl Config {
     /// The keys whose values differ in `new`, with dots, sorted.
@@ -40,22 +41,9 @@ impl Config {
     }
 
     fn by_key(&self) -> BTreeMap<String, Value> {
-        let mut keys = BTreeMap::new();
-        if let Ok(tree) = Value::try_from(self) {
-            flatten(String::new(), tree, &mut keys);
-        }
-        keys
-    }
-}
-
-fn flatten(path: String, value: Value, keys: &mut BTreeMap<String, Value>) {
-    let Value::Table(members) = value else {
-        keys.insert(path, value);
-        return;
-    };
-    for (name, member) in members {
-        let dot = if path.is_empty() { "" } else { "." };
-        flatten(format!("{path}{dot}{name}"), member, keys);
+        let tree = Table::try_from(self).unwrap_or_default();
+        let keys = leaves(&tree).into_iter();
+        keys.map(|(key, value)| (key, value.clone())).collect()
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::secret::Secret;
 use super::{ConfigError, DEFAULTS, wrong};
+use crate::values::secret::Secret;
 
 /// The prefix of environment variables that are keys.
 const PREFIX: &str = "odyssey_";
@@ -264,7 +264,7 @@ fn find<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
 }
 
 /// All keys, with dots, and their values.
-fn leaves(table: &Table) -> Vec<(String, &Value)> {
+pub(super) fn leaves(table: &Table) -> Vec<(String, &Value)> {
     let mut leaves = Vec::new();
     for (name, value) in table {
         match value {

@@ -7,10 +7,14 @@ use std::net::SocketAddr;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Config, ConfigError, Couriers, wrong};
+use super::{Config, ConfigError, wrong};
+use crate::couriers::config::Role::{Directory, Dispatcher};
 
 /// The suffix of FIFO topics and queues.
 const FIFO: &str = ".fifo";
+
+/// A key, and the topic or queue that it names.
+type Place<'a> = (&'static str, &'a str);
 
 impl Config {
     pub(super) fn check_places(&self) -> Result<(), ConfigError> {
@@ -19,24 +23,33 @@ impl Config {
             let detail = format!("`customers.listen` ({customers}) takes the same port; change it");
             return Err(wrong("staff.listen", &detail));
         }
-        let assignments = &self.assignments;
-        distinct(
-            "table",
-            [
-                ("assignments.table", assignments.table.clone()),
-                (
-                    "assignments.packages_table",
-                    assignments.packages_table.clone(),
-                ),
-            ],
-        )?;
-        self.couriers.check_places(self.aws.provision)
+        let (table, packages) = (&self.assignments.table, &self.assignments.packages_table);
+        let tables = [
+            ("assignments.table", table.clone()),
+            ("assignments.packages_table", packages.clone()),
+        ];
+        distinct("table", tables)?;
+        self.check_messages()
     }
-}
 
-impl Couriers {
-    fn check_places(&self, provision: bool) -> Result<(), ConfigError> {
-        for (key, place) in self.topics().into_iter().chain(self.queues()) {
+    fn check_messages(&self) -> Result<(), ConfigError> {
+        let (topics, queues) = (self.topics(), self.queues());
+        let couriers = &self.couriers;
+        let (decides, answers) = (couriers.has(Dispatcher), couriers.has(Directory));
+        let needed = [
+            (topics[0], decides || answers),
+            (queues[0], decides),
+            (topics[1], decides),
+            (queues[1], answers),
+            (queues[2], decides || answers),
+        ];
+        let provision = self.aws.provision;
+        for ((key, place), is_needed) in needed {
+            if is_needed && place.is_empty() && !provision {
+                let detail =
+                    "with `couriers.events = \"sqs\"` it must be set, or `aws.provision` be true";
+                return Err(wrong(key, detail));
+            }
             if place.trim_end_matches('/').ends_with(FIFO) {
                 let detail = "FIFO is not supported: with `couriers.events = \"sqs\"` messages are sent without the \
                               message group ID that it requires; name a standard topic or queue";
@@ -53,15 +66,15 @@ impl Couriers {
                 }
             }
         }
-        let identified = |places: &[(&'static str, &str)]| {
+        let identified = |places: &[Place<'_>]| {
             let named = places
                 .iter()
                 .filter(|(_, place)| provision || !place.is_empty());
             let named = named.map(|(key, place)| (*key, identity(key, place, provision)));
             named.collect::<Vec<_>>()
         };
-        distinct("topic", identified(&self.topics()))?;
-        distinct("queue", identified(&self.queues()))
+        distinct("topic", identified(&topics))?;
+        distinct("queue", identified(&queues))
     }
 
     /// Compares the region of topics and queues with the AWS SDK's: all calls go there, whatever an ARN or a URL names.
@@ -90,6 +103,27 @@ impl Couriers {
     fn regions(&self) -> impl Iterator<Item = (&'static str, String)> {
         let places = self.topics().into_iter().chain(self.queues());
         places.filter_map(|(key, place)| Some((key, region(place)?)))
+    }
+
+    /// Of events, and of assignments.
+    fn topics(&self) -> [Place<'_>; 2] {
+        let it = &self.couriers;
+        let assignments = &it.assignments_topic_arn;
+        [
+            ("couriers.events_topic_arn", &it.events_topic_arn),
+            ("couriers.assignments_topic_arn", assignments),
+        ]
+    }
+
+    /// Of events, of assignments, and of dead letters.
+    fn queues(&self) -> [Place<'_>; 3] {
+        let it = &self.couriers;
+        let (assignments, dead) = (&it.assignments_queue_url, &it.dead_letter_queue_url);
+        [
+            ("couriers.events_queue_url", &it.events_queue_url),
+            ("couriers.assignments_queue_url", assignments),
+            ("couriers.dead_letter_queue_url", dead),
+        ]
     }
 }
 
@@ -159,196 +193,4 @@ fn region(place: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EVENTS: &str = "couriers.events_queue_url";
-    const ASSIGNMENTS: &str = "couriers.assignments_queue_url";
-    const DEAD: &str = "couriers.dead_letter_queue_url";
-    const EVENTS_TOPIC: &str = "couriers.events_topic_arn";
-    const ASSIGNMENTS_TOPIC: &str = "couriers.assignments_topic_arn";
-    const TABLE: &str = "assignments.table";
-    const PACKAGES_TABLE: &str = "assignments.packages_table";
-    const CUSTOMERS: &str = "customers.listen";
-    const STAFF: &str = "staff.listen";
-    /// No key: the SDK's own variable.
-    const REGION: &str = "AWS_REGION";
-
-    const Q: &str = "https://sqs.eu-west-2.amazonaws.com/1/q";
-    const R: &str = "https://sqs.eu-west-2.amazonaws.com/1/r";
-    const T: &str = "arn:aws:sns:eu-west-2:1:t";
-    const U: &str = "arn:aws:sns:eu-west-2:1:u";
-
-    /// Keys, or `AWS_REGION`, and their values.
-    type Settings<'a> = &'a [(&'a str, &'a str)];
-
-    const CONTRADICTIONS: &[[(&str, &str); 2]] = &[
-        // The same queue, however it is written.
-        [(EVENTS, "http://e/1/q"), (DEAD, "http://e/1/q")],
-        [(ASSIGNMENTS, "http://e/1/q"), (DEAD, "http://e/1/q")],
-        [(EVENTS, "http://e/1/q"), (ASSIGNMENTS, "http://e/1/q")],
-        [(EVENTS, "http://e/1/q"), (DEAD, "http://e/1/q/")],
-        [(EVENTS, "http://e/1/q"), (DEAD, "http://E/1/q")],
-        [(EVENTS, "http://e/1/q"), (DEAD, "http://127.0.0.1:80/1/q")],
-        [(EVENTS, "http://e/1/q-r"), (DEAD, "http://e/1/q%2Dr")],
-        [(EVENTS, "http://e/1/q"), (DEAD, "http://e/queue/x-1/1/q")],
-        [
-            (EVENTS, Q),
-            (DEAD, "https://SQS.eu-west-2.AmazonAWS.com/1/q"),
-        ],
-        [
-            (EVENTS, Q),
-            (DEAD, "https://sqs.eu-west-2.amazonaws.com:443/1/q"),
-        ],
-        [
-            (EVENTS, Q),
-            (DEAD, "https://eu-west-2.queue.amazonaws.com/1/q"),
-        ],
-        // The same topic.
-        [(EVENTS_TOPIC, T), (ASSIGNMENTS_TOPIC, T)],
-        // FIFO.
-        [
-            (EVENTS_TOPIC, "arn:aws:sns:r:1:t.fifo"),
-            ("couriers.events", "http"),
-        ],
-        [
-            (ASSIGNMENTS_TOPIC, "arn:aws:sns:r:1:t.fifo"),
-            ("couriers.events", "http"),
-        ],
-        [(EVENTS, "http://e/1/q.fifo"), ("couriers.events", "http")],
-        [
-            (ASSIGNMENTS, "http://e/1/q.fifo"),
-            ("couriers.events", "http"),
-        ],
-        [(DEAD, "http://e/1/q.fifo/"), ("couriers.events", "http")],
-        // Two regions.
-        [
-            (EVENTS_TOPIC, T),
-            (ASSIGNMENTS_TOPIC, "arn:aws:sns:eu-west-1:1:u"),
-        ],
-        [
-            (EVENTS_TOPIC, T),
-            (EVENTS, "https://sqs.us-east-1.amazonaws.com/1/q"),
-        ],
-        [
-            (EVENTS_TOPIC, T),
-            (DEAD, "https://sqs-fips.us-east-1.amazonaws.com/1/q"),
-        ],
-        [(EVENTS, Q), (DEAD, "https://queue.amazonaws.com/1/r")],
-        [(EVENTS_TOPIC, T), (REGION, "eu-west-1")],
-        [(ASSIGNMENTS, Q), (REGION, "eu-west-1")],
-        [(EVENTS_TOPIC, T), (REGION, "")],
-        // The same table, and the same port.
-        [(TABLE, "Packages"), (PACKAGES_TABLE, "Packages")],
-        [(CUSTOMERS, "127.0.0.1:9000"), (STAFF, "localhost:9000")],
-        [(CUSTOMERS, "0.0.0.0:9000"), (STAFF, "127.0.0.1:9000")],
-    ];
-
-    /// With `aws.provision`: what is empty is created under the name that the other key has.
-    const PROVISIONED_CONTRADICTIONS: &[[(&str, &str); 2]] = &[
-        [(EVENTS, ""), (DEAD, "http://e/1/events-queue")],
-        [(ASSIGNMENTS, ""), (DEAD, "http://e/1/assignments-queue")],
-        [(EVENTS, "http://e/1/dead-letter-queue"), (DEAD, "")],
-        [
-            (EVENTS_TOPIC, ""),
-            (ASSIGNMENTS_TOPIC, "arn:aws:sns:eu-west-2:1:events-topic"),
-        ],
-        [
-            (EVENTS_TOPIC, "arn:aws:sns:eu-west-2:1:assignments-topic"),
-            (ASSIGNMENTS_TOPIC, ""),
-        ],
-    ];
-
-    fn toml(settings: Settings<'_>, provision: bool) -> String {
-        let keys = settings.iter().filter(|(key, _)| *key != REGION);
-        let lines = keys.map(|(key, value)| format!("{key} = '{value}'\n"));
-        lines.collect::<String>() + &format!("aws.provision = {provision}\n")
-    }
-
-    /// Loads it as at the start, and compares it with the SDK's region, by default eu-west-2.
-    fn start(settings: Settings<'_>, provision: bool) -> Result<(), ConfigError> {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("odyssey.toml");
-        std::fs::write(&file, toml(settings, provision)).unwrap();
-        let config = Config::read(Some(&file), [])?;
-        let region = settings.iter().find(|(key, _)| *key == REGION);
-        let region = region.map_or("eu-west-2", |(_, region)| *region);
-        let sdk = Some(region).filter(|region| !region.is_empty());
-        config.couriers.check_region(sdk)
-    }
-
-    #[test]
-    fn two_keys_that_contradict_each_other_are_refused_and_both_named() {
-        for (provision, table) in [(false, CONTRADICTIONS), (true, PROVISIONED_CONTRADICTIONS)] {
-            for settings in table {
-                let refused = start(settings, provision).map_err(|error| error.to_string());
-                let refused = refused.expect_err(&format!("{settings:?}"));
-                for (key, _) in settings {
-                    // As a key, or with a value.
-                    let named = ["`", " = ", "="].map(|end| format!("`{key}{end}"));
-                    let named = named.iter().any(|named| refused.contains(named));
-                    assert!(named, "{settings:?} is refused without `{key}`: {refused}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_only_looks_like_a_contradiction_is_accepted() {
-        let plain: &[Settings<'_>] = &[
-            &[],
-            // Names that differ by a letter's case, by an end, or by the account.
-            &[(EVENTS, "http://e/1/q"), (DEAD, "http://e/1/Q")],
-            &[(EVENTS, "http://e/1/q"), (DEAD, "http://e/1/q-dead")],
-            &[(EVENTS, "http://e/1/q"), (DEAD, "http://e/2/q")],
-            &[
-                (EVENTS_TOPIC, T),
-                (ASSIGNMENTS_TOPIC, U),
-                (EVENTS, Q),
-                (DEAD, R),
-            ],
-            &[
-                (EVENTS_TOPIC, T),
-                (ASSIGNMENTS_TOPIC, "arn:aws:sns:eu-west-2:1:T"),
-            ],
-            // A topic and a queue may share a name.
-            &[(EVENTS_TOPIC, T), (EVENTS, "http://e/1/t")],
-            // The names of FIFO queues end in .fifo.
-            &[(EVENTS, "http://e/1/q-fifo"), (DEAD, "http://e/1/fifo")],
-            // Hosts of one region; an emulator's has none.
-            &[
-                (EVENTS_TOPIC, T),
-                (EVENTS, "https://sqs.eu-west-2.api.aws/1/q"),
-            ],
-            &[
-                (EVENTS, Q),
-                (DEAD, "https://vpce-1.sqs.eu-west-2.vpce.amazonaws.com/1/r"),
-            ],
-            &[(EVENTS, "http://e/1/q"), (REGION, "")],
-            &[
-                (EVENTS, "http://sqs.us-east-1.localhost:4566/1/q"),
-                (DEAD, R),
-            ],
-            // Nothing is created under this name.
-            &[(DEAD, "http://e/1/events-queue")],
-            &[(TABLE, "Packages"), (PACKAGES_TABLE, "packages")],
-            &[(CUSTOMERS, "127.0.0.1:0"), (STAFF, "127.0.0.1:0")],
-            &[(CUSTOMERS, "127.0.0.2:9000"), (STAFF, "127.0.0.1:9000")],
-            &[(CUSTOMERS, "[::1]:9000"), (STAFF, "127.0.0.1:9000")],
-        ];
-        let provisioned: &[Settings<'_>] = &[
-            &[],
-            // Each has the default name of the other.
-            &[
-                (EVENTS, "http://e/1/dead-letter-queue"),
-                (DEAD, "http://e/1/events-queue"),
-            ],
-        ];
-        for (provision, table) in [(false, plain), (true, provisioned)] {
-            for settings in table {
-                let started = start(settings, provision);
-                assert!(started.is_ok(), "{settings:?} is refused: {started:?}");
-            }
-        }
-    }
-}
+mod tests;

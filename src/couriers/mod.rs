@@ -29,6 +29,7 @@
 //! - Taking an order from a courier: an assignment stays, also when the courier is no longer available.
 //! - Finishing an order: there is no such event. Counts only grow.
 
+pub mod config;
 pub mod dispatch;
 pub mod error;
 pub mod metrics;
@@ -45,5 +46,6 @@ pub mod sqlite;
 pub mod store;
 pub mod topic;
 
+pub use config::Config;
 pub use metrics::Metrics;
 pub use service::Couriers;

@@ -101,7 +101,8 @@ pub struct Courier {
 }
 
 /// The count with which a new courier starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Join {
     /// 0: a newcomer gets all orders until they have as many as the others.
     Zero,

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::config::{Config, Role};
 use super::service::Couriers;
 use super::topic::Topic;
 use crate::storage::preflight::{Engine, Findings};
@@ -64,17 +65,6 @@ use consumer::{Assignments, Consumer, Events};
 use metrics::MessageKind;
 use publisher::{EventPublisher, OutboxPublisher};
 
-/// The roles of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Whether it receives events, decides, and publishes assignments.
-    pub dispatches: bool,
-    /// Whether it receives assignments.
-    pub replicates: bool,
-    /// Visibility timeout of received messages, rounded up to whole seconds. From 1 s to 12 h.
-    pub visibility: Duration,
-}
-
 /// The port that publishes events to the events topic.
 pub fn event_publisher(topology: &Topology, metrics: &Metrics) -> Arc<dyn Topic> {
     Arc::new(EventPublisher::new(topology.clone(), metrics.clone()))
@@ -98,7 +88,7 @@ impl Queues {
     pub fn start(
         topology: &Topology,
         couriers: &Couriers,
-        settings: Settings,
+        config: &Config,
         metrics: &Metrics,
         overview: &Overview,
         findings: &Findings,
@@ -116,7 +106,7 @@ impl Queues {
             topology: topology.clone(),
             queue: queue.to_owned(),
             couriers: couriers.clone(),
-            visibility: settings.visibility,
+            visibility: config.visibility,
             counts: metrics.of(kind),
             stop: stop.clone(),
             overview: overview.clone(),
@@ -129,7 +119,7 @@ impl Queues {
             })
         };
         let endpoints = topology.endpoints();
-        if settings.dispatches {
+        if config.has(Role::Dispatcher) {
             let consumer =
                 Consumer::<Events>::new(of(MessageKind::Events, &endpoints.events_queue));
             watched(after_checks(Box::pin(Arc::new(consumer).run())));
@@ -142,7 +132,7 @@ impl Queues {
             );
             watched(Box::pin(publisher.run()));
         }
-        if settings.replicates {
+        if config.has(Role::Directory) {
             let parts = of(MessageKind::Assignments, &endpoints.assignments_queue);
             let consumer = Consumer::<Assignments>::new(parts);
             watched(after_checks(Box::pin(Arc::new(consumer).run())));

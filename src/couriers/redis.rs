@@ -46,16 +46,6 @@ pub struct Redis {
     health: Health,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// The count of newcomers.
-    pub join: Join,
-    /// Whether assignments go to the outbox.
-    pub publishes: bool,
-    /// Bound of the queue of requests; beyond it, [`Unavailable::Busy`].
-    pub queue_max: usize,
-}
-
 /// Whether the last write succeeded.
 #[derive(Debug, Clone, Default)]
 struct Health(Arc<Condition>);
@@ -105,11 +95,12 @@ fn invalid_answer(what: &'static str) -> RedisError {
 }
 
 impl Redis {
-    /// Needs a runtime.
-    pub fn new(engine: Engine, settings: Settings) -> Self {
-        let (jobs, waiting) = mpsc::channel(settings.queue_max);
+    /// `publishes`: whether assignments go to the outbox. `queue_max`: the bound of the queue of requests; beyond it,
+    /// [`Unavailable::Busy`]. Needs a runtime.
+    pub fn new(engine: Engine, join: Join, publishes: bool, queue_max: usize) -> Self {
+        let (jobs, waiting) = mpsc::channel(queue_max);
         let health = Health::default();
-        let writer = Writer::new(engine.clone(), settings, health.clone());
+        let writer = Writer::new(engine.clone(), join, publishes, health.clone());
         tokio::spawn(writer.run(waiting));
         Self {
             engine,

@@ -37,6 +37,7 @@
 //! - Recognising an evicted delivery: a new one may have its id. Drones choose unique ids.
 //! - Correcting an event: events are only appended.
 
+pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod model;
@@ -46,5 +47,6 @@ pub mod service;
 pub mod sqlite;
 pub mod store;
 
+pub use config::Config;
 pub use metrics::Metrics;
 pub use service::Deliveries;

@@ -1,29 +1,10 @@
 //! Which event may follow which, the bounds, and the retention. Pure.
 
+use super::config::{Config, Graph};
 use super::error::Refusal;
 use super::model::{Counts, EventType};
 
-/// Which event may follow which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Graph {
-    /// Any, between the first and the final one.
-    Free,
-    /// Take-off first, then landings and take-offs in turn; a crash in the air only, delivered on the ground only.
-    Strict,
-}
-
-/// The desk's settings.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub graph: Graph,
-    /// Events of one delivery; beyond it only a final one.
-    pub events_max: u32,
-    pub ongoing_max: u64,
-    /// Finished deliveries that are retained, counted from the latest by their first event.
-    pub kept: u64,
-}
-
-impl Rules {
+impl Config {
     /// The types of event that are accepted next: `so_far` is the delivery's state and number of events; None if it has not
     /// begun.
     pub fn allowed(&self, so_far: Option<(EventType, u32)>) -> Vec<EventType> {
@@ -93,10 +74,13 @@ mod tests {
     use super::super::model::EventType::{
         Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff,
     };
+    use std::time::Duration;
+
     use super::*;
 
-    fn rules(graph: Graph) -> Rules {
-        Rules {
+    fn rules(graph: Graph) -> Config {
+        Config {
+            stale_after: Duration::from_secs(60),
             graph,
             events_max: 10,
             ongoing_max: 2,

@@ -6,9 +6,9 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::config::Config;
 use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
-use super::rules::Rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
 use crate::storage::sqlite::{Abort, Database, Invariant, Micros, application};
 
@@ -59,12 +59,12 @@ pub const EVICTED_PER_EVENT: u32 = 20;
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
-    rules: Rules,
+    rules: Config,
 }
 
 impl Sqlite {
     /// The database must have been opened with [`MIGRATIONS`].
-    pub fn new(database: Database, rules: Rules) -> Self {
+    pub fn new(database: Database, rules: Config) -> Self {
         Self { database, rules }
     }
 
@@ -144,7 +144,7 @@ impl From<Refusal> for Abort<Refusal> {
 /// Runs in the caller's transaction.
 fn record(
     connection: &Connection,
-    rules: &Rules,
+    rules: &Config,
     new: &NewEvent,
 ) -> Result<Recorded, Abort<Refusal>> {
     let Some((number, before)) = find(connection, &new.delivery)? else {
@@ -185,7 +185,7 @@ fn record(
 
 fn begin(
     connection: &Connection,
-    rules: &Rules,
+    rules: &Config,
     new: &NewEvent,
 ) -> Result<Recorded, Abort<Refusal>> {
     let sequence = rules.next(None, new.event_type)?;

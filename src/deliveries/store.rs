@@ -31,7 +31,7 @@ pub enum Recorded {
     Replayed(Event),
 }
 
-/// Stores deliveries. A store is created with the desk's [`Rules`](super::rules::Rules), by which it decides about an event; it
+/// Stores deliveries. A store is created with the desk's [`Config`](super::config::Config), by which it decides about an event; it
 /// stores the event and the counts and evicts deliveries in one transaction.
 pub trait Store: fmt::Debug + Send + Sync {
     /// Stores an event. Durable once it has answered.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::client::{Origin, Proxies, canonical};
+use super::config::Mode;
 use super::metrics::Metrics;
 use super::table::{Ask, Counted, Limits, Refused, Table};
 use crate::http::server::Pass;
@@ -19,37 +20,6 @@ use crate::http::server::Pass;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// At most one log line about malformed headers in this time.
 const MALFORMED_LOG_EVERY_MS: u64 = 60_000;
-
-/// `flood.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Refusals are answered 429.
-    Enforce,
-    /// Everything is admitted; refusals are counted, and blocks are logged.
-    Observe,
-    /// Nothing is counted.
-    Off,
-}
-
-impl Mode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Observe => "observe",
-            Self::Off => "off",
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `flood.mode`.
-    pub mode: Mode,
-    pub proxies: Proxies,
-    /// Always admitted, uncounted.
-    pub exempt: Vec<IpNet>,
-    pub limits: Limits,
-}
 
 /// A handle to flood control; cheap to clone.
 #[derive(Clone)]
@@ -85,13 +55,14 @@ pub struct Admission {
 }
 
 impl Flood {
-    pub fn new(settings: Settings, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+        let config = &limits.config;
         Self {
             shared: Arc::new(Shared {
-                mode: settings.mode,
-                proxies: settings.proxies,
-                exempt: settings.exempt.into_iter().map(canonical).collect(),
-                table: Table::new(settings.limits),
+                mode: config.mode,
+                proxies: Proxies::new(&config.trusted_proxies, config.ipv6_prefix),
+                exempt: config.exempt.iter().copied().map(canonical).collect(),
+                table: Table::new(limits),
                 metrics,
                 began: Instant::now(),
                 malformed_logged_ms: AtomicU64::new(0),

@@ -48,6 +48,7 @@
 //! - Telling users behind one address apart: they share its limits.
 
 pub mod client;
+pub mod config;
 pub mod metrics;
 pub mod networks;
 pub mod routes;
@@ -55,6 +56,7 @@ pub mod table;
 
 mod admission;
 
-pub use admission::{Admission, Flood, Mode, Settings};
+pub use admission::{Admission, Flood};
+pub use config::Config;
 pub use metrics::Metrics;
 pub use table::Ask;

@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 
 use super::admission::{Admission, Flood, display};
 use super::client::Origin;
+use super::config::Mode;
 use super::networks::{Kind, Level};
 use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
@@ -226,15 +227,15 @@ impl Quota {
     }
 
     fn of(ask: Ask, limits: &Limits) -> Self {
-        let orders = limits.burst;
+        let orders = limits.config.burst;
         let (name, most) = match ask {
             Ask::Order | Ask::Watch => ("orders", orders),
-            Ask::Write => ("writes", orders.saturating_mul(WRITES_PER_ORDER)),
+            Ask::Write => ("writes", orders.saturating_mul(WRITES_PER_ORDER.get())),
         };
         Self {
             name,
-            most: most.get(),
-            window_secs: Some(whole_secs(limits.refill * orders.get())),
+            most,
+            window_secs: Some(whole_secs(limits.config.refill * orders)),
         }
     }
 
@@ -290,8 +291,8 @@ impl IntoResponse for Refusal {
 #[derive(Debug, Serialize, ToSchema)]
 struct FloodState {
     /// enforce, observe or off.
-    #[schema(example = "enforce")]
-    mode: &'static str,
+    #[schema(value_type = String, example = "enforce")]
+    mode: Mode,
     limits: FloodLimits,
     /// How many addresses are tracked.
     addresses: usize,
@@ -389,7 +390,7 @@ async fn list_blocked(
         .filter(|_| rest.next().is_some())
         .map(|last| format!("{}-{}", last.refused, last.address));
     let state = FloodState {
-        mode: flood.mode().as_str(),
+        mode: flood.mode(),
         limits: FloodLimits::of(table.limits()),
         addresses: table.len(),
         open_orders: table.networks().total(Kind::Order),
@@ -422,8 +423,8 @@ impl FloodLimits {
             address_max: limits.shares.max(Level::Address),
             site_max: limits.shares.max(Level::Site),
             provider_max: limits.shares.max(Level::Provider),
-            burst: limits.burst.get(),
-            refill_s: limits.refill.as_secs_f64(),
+            burst: limits.config.burst,
+            refill_s: limits.config.refill.as_secs_f64(),
             connections_max: limits.connections.max(Level::Address),
             network_connections_max: limits.connections.max(Level::Provider),
         }

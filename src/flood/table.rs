@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::client::network;
+use super::config::Config;
 use super::networks::{Denied, Kind, Level, Networks, Shares, levels};
 
 /// Limits of an origin. No time is zero.
@@ -27,18 +28,27 @@ pub struct Limits {
     pub shares: Shares,
     /// Open connections.
     pub connections: Shares,
-    /// Orders at once.
-    pub burst: NonZeroU32,
-    /// Time after which one more is admitted.
-    pub refill: Duration,
-    /// Refusals that block an address, ...
-    pub cutoff_after: u32,
-    /// ... within this time, ...
-    pub cutoff_window: Duration,
-    /// ... for this time.
-    pub cutoff_for: Duration,
-    /// Tracked addresses: half IPv4, half IPv6.
-    pub addresses_max: usize,
+    pub config: Config,
+}
+
+impl Limits {
+    /// `places`: in line. `connections_max`: of the customers' listener; no network or address has more than half of it.
+    pub fn new(config: Config, places: usize, connections_max: usize) -> Self {
+        let half = u32::try_from(connections_max / 2).unwrap_or(u32::MAX);
+        Self {
+            shares: Shares {
+                address_max: config.outstanding_max,
+                network_max: config.network_max,
+                places,
+            },
+            connections: Shares {
+                address_max: config.connections_max.min(half.max(1)),
+                network_max: half,
+                places: connections_max,
+            },
+            config,
+        }
+    }
 }
 
 /// Other writes are cheaper than an order: they use no barista's time.
@@ -228,10 +238,11 @@ pub struct Table {
 
 impl Table {
     /// # Panics
-    /// If `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude both.
+    /// If `burst` or `refill` is zero, or a whole burst takes centuries to refill; the configuration's bounds exclude all three.
     pub fn new(limits: Limits) -> Self {
-        let cells = limits.burst.saturating_mul(WRITES_PER_ORDER);
-        let refill = limits.refill / WRITES_PER_ORDER.get();
+        let burst = NonZeroU32::new(limits.config.burst).expect("the burst is not zero");
+        let cells = burst.saturating_mul(WRITES_PER_ORDER);
+        let refill = limits.config.refill / WRITES_PER_ORDER.get();
         let quota = |period: Duration, burst| {
             Quota::with_period(period)
                 .expect("the refill is longer than nothing")
@@ -317,7 +328,7 @@ impl Table {
                     // A shared entry does not show which of its addresses floods.
                     let counts = key == address && reason.is_its_own();
                     let since = counts.then(|| self.refuse(entry, reason, now)).flatten();
-                    let retry_after = since.map_or(retry_after, |_| self.limits.cutoff_for);
+                    let retry_after = since.map_or(retry_after, |_| self.limits.config.cutoff_for);
                     Err(refused((reason, retry_after), since))
                 }
             }
@@ -375,15 +386,15 @@ impl Table {
 
     /// Counts a refusal. If it blocks the address: since when its refusals count.
     fn refuse(&self, entry: &mut Entry, reason: Reason, now: Instant) -> Option<Instant> {
-        if now - entry.window_began > self.limits.cutoff_window || entry.refusals == 0 {
+        if now - entry.window_began > self.limits.config.cutoff_window || entry.refusals == 0 {
             entry.window_began = now;
             entry.refusals = 0;
         }
         entry.refusals += 1;
         entry.reason = reason;
-        let blocked = entry.refusals >= self.limits.cutoff_after;
+        let blocked = entry.refusals >= self.limits.config.cutoff_after;
         blocked.then(|| {
-            let until = now + self.limits.cutoff_for;
+            let until = now + self.limits.config.cutoff_for;
             entry.blocked_until = Some(until);
             let until_ms = self.ms(until).saturating_add(1);
             self.blocked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
@@ -548,7 +559,7 @@ impl Table {
     /// Not blocked, the rate is full, and no refusal counts.
     fn is_as_new(&self, entry: &Entry, now: Instant) -> bool {
         let no_refusal_counts =
-            entry.refusals == 0 || now - entry.window_began > self.limits.cutoff_window;
+            entry.refusals == 0 || now - entry.window_began > self.limits.config.cutoff_window;
         !entry.is_blocked(now) && entry.full_at <= now && no_refusal_counts
     }
 
@@ -574,7 +585,7 @@ impl Table {
         step: impl FnOnce(&mut Entry, IpNet) -> R,
     ) -> R {
         let family = self.family(address);
-        let most = self.limits.addresses_max / 2;
+        let most = self.limits.config.addresses_max / 2;
         // An eighth of the room for each wider ring, so that a flood of addresses cannot take it all at one width; the
         // widest ring always has room.
         let rings = wider(address);

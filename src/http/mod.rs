@@ -11,6 +11,7 @@ pub mod activity;
 pub mod api;
 pub mod body;
 pub mod caching;
+pub mod config;
 pub mod connection;
 mod described;
 pub mod edge;

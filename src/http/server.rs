@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use super::activity::Activity;
+use super::config::Http;
 use super::connection::{Shutdown, Timeouts, serve_until_idle};
 use super::edge::{Edge, said};
 use super::overflow::{OverflowQueue, Verdict};
@@ -55,12 +56,7 @@ pub struct Settings {
     /// Also serve HTTP/2 with prior knowledge.
     pub h2c: bool,
     pub limit: ConnectionLimit,
-    /// Time for a request's header, including the first byte and idle keep-alive; over HTTP/2, time without a request.
-    pub header_timeout: Duration,
-    /// Time in which a client must read some bytes of an answer; over HTTP/2, of each answer.
-    pub write_timeout: Duration,
-    /// Concurrent requests on one HTTP/2 connection.
-    pub h2_streams_max: u32,
+    pub http: Http,
 }
 
 #[derive(Debug)]
@@ -187,10 +183,13 @@ impl Server {
             edge: self.edge.clone(),
             shutdown: self.shutdown.clone(),
             timeouts: Timeouts {
-                idle: self.settings.header_timeout,
-                stalled: self.settings.write_timeout,
+                idle: self.settings.http.header_timeout,
+                stalled: self.settings.http.write_timeout,
             },
-            h2_streams_max: self.settings.h2c.then_some(self.settings.h2_streams_max),
+            h2_streams_max: self
+                .settings
+                .h2c
+                .then_some(self.settings.http.h2_streams_max),
         }
     }
 
@@ -354,9 +353,7 @@ mod tests {
             name: "customers",
             h2c: false,
             limit,
-            header_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
-            h2_streams_max: 1,
+            http: crate::config::Config::defaults().http,
         };
         let shutdown = Shutdown::default();
         let serving = tokio::spawn(Server::new(listener, edge, settings, shutdown.clone()).run());

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use self::attached::Attached;
 use self::places::{Places, Ticket};
 use self::throughput::ThroughputEstimate;
+use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::model::{
     Crew, IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
@@ -33,23 +34,6 @@ use super::model::{
 /// Without a barista brewing, idle, pulling or reporting for this long, the crew is away. Longer than one `/start/` may
 /// hold (55 s), so that a barista between two of them is not away.
 pub(super) const AWAY_AFTER: Duration = Duration::from_secs(60);
-
-/// The bounds of the line.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub lease: Duration,
-    /// Expired leases after which an order goes to the end of the line.
-    pub attempts_max: u32,
-    /// How long a keyed order keeps its place after its customer disconnected.
-    pub reconnect_grace: Duration,
-    /// How long a promised order stays in line without being polled.
-    pub promise_grace: Duration,
-    /// How long a final order can be looked up.
-    pub replay: Duration,
-    /// Final orders in memory; the oldest is evicted first.
-    pub remembered_max: usize,
-    pub waiting_max: usize,
-}
 
 /// A request attached to an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +200,7 @@ struct Entry<C> {
 
 #[derive(Debug)]
 pub struct Line<C, B> {
-    rules: Rules,
+    rules: Config,
     entries: Slab<Entry<C>>,
     /// A sorted map on purpose: ids sort by the time of placing, so each operation touches the same few nodes, however long
     /// the line. A hash map would miss the cache each time.
@@ -239,7 +223,7 @@ pub struct Line<C, B> {
 }
 
 impl<C, B> Line<C, B> {
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(rules: Config) -> Self {
         Self {
             rules,
             entries: Slab::new(),

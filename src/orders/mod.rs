@@ -47,6 +47,7 @@
 //! - A menu: customers drink americano.
 //! - A limit on how long a customer is held.
 
+pub mod config;
 pub mod error;
 pub mod hold;
 pub mod line;
@@ -55,6 +56,6 @@ pub mod model;
 pub mod routes;
 pub mod service;
 
-pub use line::Rules;
+pub use config::Config;
 pub use metrics::Metrics;
 pub use service::Orders;

@@ -12,11 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled, warn};
 
+use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{Held, IdleBarista, LeaseGuard};
 use super::line::{
     Attachment, Cancelled, Figures, Finished, Idle, Left, Line, Offer, Permit, Placed, Pulled,
-    Returned, Rules,
+    Returned,
 };
 use super::metrics::Metrics;
 use super::model::{IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Previous, View};
@@ -111,7 +112,7 @@ pub struct Report {
 }
 
 impl<X: LineLock> Desk<X> {
-    pub fn new(rules: Rules, metrics: Metrics) -> Self {
+    pub fn new(rules: Config, metrics: Metrics) -> Self {
         Self {
             shop: Arc::new(Shop {
                 line: X::new(Line::new(rules)),

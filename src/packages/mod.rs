@@ -42,6 +42,7 @@
 //! - A package's other fields: a row has the id, the outcome, and a digest of the rest, which detects a mismatch.
 
 pub mod audit;
+pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod model;
@@ -50,5 +51,6 @@ pub mod service;
 pub mod sqlite;
 pub mod store;
 
+pub use config::Config;
 pub use metrics::Metrics;
 pub use service::Packages;

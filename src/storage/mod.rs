@@ -36,6 +36,7 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod clock;
+pub mod config;
 pub mod directory;
 pub mod place;
 pub mod preflight;

@@ -13,8 +13,9 @@ use redis::{
 };
 use tokio::task::JoinSet;
 
+pub use self::connections::is_refused_for_now;
 use self::connections::{Connections, Way};
-pub use self::connections::{Target, is_refused_for_now};
+use super::config;
 use super::preflight::Findings;
 
 /// A shared connection that reconnects by itself; cheap to clone.
@@ -38,9 +39,9 @@ impl Redis {
     ///
     /// # Errors
     /// If a URL is invalid, the server does not answer, or its settings would lose data.
-    pub async fn connect(target: Target, findings: Findings) -> RedisResult<Self> {
+    pub async fn connect(config: config::Redis, findings: Findings) -> RedisResult<Self> {
         Ok(Self {
-            connections: Connections::open(target, findings).await?,
+            connections: Connections::open(config, findings).await?,
             #[cfg(test)]
             fuse: None,
         })

@@ -15,8 +15,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry as Spans, fmt as lines, reload};
 
 use super::Registry;
+use super::config::{Log, LogFormat};
 use super::lossy::Lossy;
-use crate::config::{Log, LogFormat};
 
 /// How long the exit waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);

@@ -150,9 +150,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
         name: "staff",
         h2c: config.staff.h2c,
         limit: ConnectionLimit::new(SEATS),
-        header_timeout: config.http.header_timeout,
-        write_timeout: config.http.write_timeout,
-        h2_streams_max: config.http.h2_streams_max,
+        http: config.http.clone(),
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
     let edge = Edge::new("staff", api, origins, |peer, _| peer.to_string(), registry);

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::{
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
+use super::super::config::Config;
 use crate::storage::aws::errors::{self, Service};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 
@@ -57,11 +58,11 @@ pub struct Tables {
     pub packages: String,
 }
 
-impl Default for Tables {
-    fn default() -> Self {
+impl From<&Config> for Tables {
+    fn from(config: &Config) -> Self {
         Self {
-            assignments: ASSIGNMENTS.to_owned(),
-            packages: PACKAGES.to_owned(),
+            assignments: config.table.clone(),
+            packages: config.packages_table.clone(),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, spawn_blocking};
 use tracing::{error, info, warn};
 
-use super::Encryption;
+use super::config::{Config, Encryption};
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
@@ -39,20 +39,24 @@ const NAMES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) client: Client,
-    pub(super) bucket: String,
-    pub(super) prefix: String,
-    pub(super) encryption: Encryption,
+    pub(super) config: Config,
 }
 
 impl Target {
     fn put(&self, key: String) -> PutObjectFluentBuilder {
-        let put = self.client.put_object().bucket(&self.bucket).key(key);
-        match &self.encryption {
+        let Config {
+            bucket,
+            sse,
+            kms_key,
+            ..
+        } = &self.config;
+        let put = self.client.put_object().bucket(bucket).key(key);
+        match sse {
             Encryption::OfBucket => put,
             Encryption::Aes256 => put.server_side_encryption(ServerSideEncryption::Aes256),
-            Encryption::Kms(id) => {
+            Encryption::AwsKms => {
                 let put = put.server_side_encryption(ServerSideEncryption::AwsKms);
-                put.set_ssekms_key_id((!id.is_empty()).then(|| id.clone()))
+                put.set_ssekms_key_id((!kms_key.is_empty()).then(|| kms_key.clone()))
             }
         }
     }
@@ -218,7 +222,7 @@ impl Uploader {
             }
             Err(error) => return Err(error.into()),
         };
-        let put = self.target.put(name.key(&self.target.prefix));
+        let put = self.target.put(name.key(&self.target.config.prefix));
         let put = put
             // Without a content encoding, so that clients do not decompress the object.
             .content_type("application/x-ndjson")
@@ -247,7 +251,7 @@ impl Uploader {
 
     fn failed(&mut self, failure: &Failure) {
         self.metrics.uploaded(false);
-        let (reason, bucket) = (failure.reason.as_str(), &self.target.bucket);
+        let (reason, bucket) = (failure.reason.as_str(), &self.target.config.bucket);
         let passes = matches!(failure.action, Action::Retry | Action::RetryUnknown);
         let sentence = "cannot upload the operational log; it waits on the disk";
         if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {

@@ -67,13 +67,12 @@ fn files(directory: &Path) -> Settings {
     Settings {
         directory: directory.to_owned(),
         sink: Sink::Files,
-        instance: "shop".to_owned(),
-        file_bytes_max: 1 << 20,
-        files_max: 100,
-        batch_bytes_max: 1 << 20,
-        batch_age: Duration::from_millis(50),
-        spool_bytes_max: 64 << 20,
-        waiting_max: 100_000,
+        config: Config {
+            instance: "shop".to_owned(),
+            batch_age: Duration::from_millis(50),
+            spool_max_bytes: 64 << 20,
+            ..crate::config::Config::defaults().oplog
+        },
     }
 }
 
@@ -186,7 +185,7 @@ async fn lines_are_readable_once_the_log_is_closed() {
 async fn a_file_is_complete_at_its_size_and_at_the_end_of_its_day() {
     let dir = TempDir::new().unwrap();
     let mut settings = files(dir.path());
-    settings.file_bytes_max = 1000;
+    settings.config.file_max_bytes = 1000;
     let shop = Shop::open(settings);
     shop.note(entries("2142-11-21T23:59:59Z", 0..100));
     shop.note(entries("2142-11-22T00:00:00Z", 100..102));
@@ -206,7 +205,7 @@ async fn a_file_is_complete_at_its_size_and_at_the_end_of_its_day() {
 async fn the_oldest_files_are_removed() {
     let dir = TempDir::new().unwrap();
     let mut settings = files(dir.path());
-    settings.files_max = 3;
+    settings.config.files_max = 3;
     fs::create_dir(dir.path().join("dt=2020-01-01")).unwrap();
     let foreign = dir.path().join("dt=2020-01-01/notes.txt");
     fs::write(&foreign, "not ours").unwrap();
@@ -270,7 +269,7 @@ async fn a_kill_between_packing_and_removing_doubles_nothing() {
 async fn a_full_disk_loses_nothing_that_fits_into_memory_and_is_over_when_it_is() {
     let dir = TempDir::new().unwrap();
     let mut settings = files(dir.path());
-    settings.waiting_max = 50;
+    settings.config.waiting_max = 50;
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..10));
     until("the lines are written", async || shop.written() == 10).await;
@@ -316,7 +315,7 @@ async fn a_disk_that_stays_full_does_not_hold_up_the_end() {
 async fn what_does_not_fit_into_the_queue_is_counted() {
     let dir = TempDir::new().unwrap();
     let mut settings = files(dir.path());
-    settings.waiting_max = 10;
+    settings.config.waiting_max = 10;
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..25));
     assert_eq!(shop.lost("queue_full"), 15);
@@ -349,7 +348,7 @@ async fn what_comes_after_the_end_is_counted() {
 async fn many_who_note_at_once_lose_nothing() {
     let dir = TempDir::new().unwrap();
     let mut settings = files(dir.path());
-    settings.file_bytes_max = 50_000;
+    settings.config.file_max_bytes = 50_000;
     let shop = Shop::open(settings);
     let at = today();
     std::thread::scope(|scope| {

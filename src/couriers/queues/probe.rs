@@ -4,14 +4,14 @@
 use aws_sdk_sqs::types::QueueAttributeName;
 use tokio::task::JoinSet;
 
-use super::Settings;
+use super::super::config::{Config, Role};
 use super::topology::Topology;
 use crate::storage::aws::errors::{self, Service};
 use crate::storage::preflight::{Engine, Outcome, Probe, Verdict};
 
 type Place = (&'static str, String);
 
-pub fn probes(topology: &Topology, settings: Settings) -> [Probe; 2] {
+pub fn probes(topology: &Topology, config: &Config) -> [Probe; 2] {
     let places = topology.endpoints();
     // A dispatcher publishes assignments; every process publishes the staff's events.
     let topics = [
@@ -19,19 +19,19 @@ pub fn probes(topology: &Topology, settings: Settings) -> [Probe; 2] {
         (
             "couriers.assignments_topic_arn",
             &places.assignments_topic,
-            settings.dispatches,
+            config.has(Role::Dispatcher),
         ),
     ];
     let queues = [
         (
             "couriers.events_queue_url",
             &places.events_queue,
-            settings.dispatches,
+            config.has(Role::Dispatcher),
         ),
         (
             "couriers.assignments_queue_url",
             &places.assignments_queue,
-            settings.replicates,
+            config.has(Role::Directory),
         ),
         ("couriers.dead_letter_queue_url", &places.dead_letters, true),
     ];

@@ -13,6 +13,7 @@ use testkit::until;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::super::config::Source;
 use super::super::error::{PublishError, Unavailable};
 use super::super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
@@ -140,6 +141,16 @@ struct Town {
     queues: Queues,
 }
 
+/// The configuration of a process that only dispatches.
+fn dispatcher(visibility: Duration) -> Config {
+    Config {
+        events: Source::Sqs,
+        roles: vec![Role::Dispatcher],
+        visibility,
+        ..crate::config::Config::defaults().couriers
+    }
+}
+
 impl Town {
     async fn open(store: Moody, visibility: Duration) -> Self {
         let address = endpoint();
@@ -166,16 +177,11 @@ impl Town {
             Arc::<Moody>::clone(&store),
             registry.register(couriers::Metrics::register),
         );
-        let settings = Settings {
-            dispatches: true,
-            replicates: false,
-            visibility,
-        };
         let metrics = registry.register(Metrics::register);
         let queues = Queues::start(
             &topology,
             &couriers,
-            settings,
+            &dispatcher(visibility),
             &metrics,
             &Overview::default(),
             &Findings::default(),
@@ -539,13 +545,8 @@ async fn one_queue_under_two_urls_stops_the_consumers_until_each_key_has_its_own
     let (fickle, topology) = fickle(Vec::new()).await;
     let arn = "arn:aws:sqs:eu-west-2:123450000001:a-queue";
     fickle.book.lock().unwrap().queue_arn = Some(arn.to_owned());
-    let settings = Settings {
-        dispatches: true,
-        replicates: false,
-        visibility: Duration::from_secs(1),
-    };
     let mut preflight = Preflight::default();
-    let [_, queues] = probes(&topology, settings);
+    let [_, queues] = probes(&topology, &dispatcher(Duration::from_secs(1)));
     preflight.add(queues);
     let findings = preflight.findings().clone();
     let reason = || findings.state(ENGINES).and_then(|state| state.down);

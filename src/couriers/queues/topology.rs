@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Mutex;
 
+use super::super::config::Config;
 use super::provision::provision;
 use crate::storage::aws::Aws;
 
@@ -27,6 +28,18 @@ pub struct Endpoints {
     pub assignments_queue: String,
     /// For unparseable messages.
     pub dead_letters: String,
+}
+
+impl From<&Config> for Endpoints {
+    fn from(config: &Config) -> Self {
+        Self {
+            events_topic: config.events_topic_arn.clone(),
+            events_queue: config.events_queue_url.clone(),
+            assignments_topic: config.assignments_topic_arn.clone(),
+            assignments_queue: config.assignments_queue_url.clone(),
+            dead_letters: config.dead_letter_queue_url.clone(),
+        }
+    }
 }
 
 /// A topic or a queue that could not be created.

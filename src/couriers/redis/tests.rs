@@ -6,17 +6,18 @@ use testkit::redis::{Redis as Server, SharedCluster};
 use super::super::replay::replay;
 use super::super::store::contract;
 use super::*;
+use crate::storage::config;
 use crate::storage::preflight::Findings;
-use crate::storage::redis::{Call, Target};
+use crate::storage::redis::Call;
 
 async fn connect(url: &str) -> Engine {
-    Engine::connect(Target::at(url), Findings::default())
+    Engine::connect(config::Redis::at(url), Findings::default())
         .await
         .unwrap()
 }
 
 async fn store(url: &str, join: Join) -> Redis {
-    Redis::new(connect(url).await, settings(join))
+    Redis::new(connect(url).await, join, true, 1000)
 }
 
 /// The rights that `docs/operating.md` gives are enough for everything that the desk does.
@@ -59,14 +60,6 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     store.replicate(vec![learned]).await.unwrap();
     assert!(store.order(contract::order(9)).await.unwrap().is_some());
     assert_eq!(store.state().down, None);
-}
-
-fn settings(join: Join) -> Settings {
-    Settings {
-        join,
-        publishes: true,
-        queue_max: 1000,
-    }
 }
 
 mod one_server {
@@ -119,7 +112,7 @@ proptest::proptest! {
                     Some(commands) => engine.ending_after(commands),
                     None => engine,
                 };
-                Redis::new(engine, settings(Join::Zero))
+                Redis::new(engine, Join::Zero, true, 1000)
             };
             contract::survives(open, async |_| (), events, seed, 2).await;
         });

@@ -14,7 +14,7 @@ use super::super::model::{AddCourier, AddOrder, Event, Join, Outcome, Zone};
 use super::notation::{
     Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
 };
-use super::{Health, Settings, command, invalid_answer};
+use super::{Health, command, invalid_answer};
 use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
 
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
@@ -66,10 +66,10 @@ struct Pending {
 }
 
 impl Writer {
-    pub(super) fn new(engine: Engine, settings: Settings, health: Health) -> Self {
+    pub(super) fn new(engine: Engine, join: Join, publishes: bool, health: Health) -> Self {
         let desk = Desk {
-            publishes: if settings.publishes { "1" } else { "0" },
-            join: match settings.join {
+            publishes: if publishes { "1" } else { "0" },
+            join: match join {
                 Join::Zero => "zero",
                 Join::Min => "min",
             },

@@ -1,12 +1,12 @@
 use std::path::Path;
 
-use super::super::rules::Graph;
+use super::super::config::Graph;
 use super::super::store::contract;
 use super::*;
 use crate::storage::sqlite::{Metrics, Settings};
 use crate::telemetry::Registry;
 
-fn open(directory: &Path, rules: Rules) -> Sqlite {
+fn open(directory: &Path, rules: Config) -> Sqlite {
     let settings = Settings {
         path: directory.join("deliveries.db"),
         application: APPLICATION,
@@ -48,7 +48,7 @@ async fn what_was_recorded_is_there_after_a_restart() {
 #[tokio::test]
 async fn nothing_is_left_of_what_was_pushed_out() {
     let directory = tempfile::tempdir().unwrap();
-    let rules = Rules {
+    let rules = Config {
         kept: 2,
         graph: Graph::Free,
         ..contract::rules()
@@ -79,7 +79,7 @@ async fn after_kept_was_lowered_the_rest_goes_a_few_at_a_time() {
         contract::record(&store, &id, EventType::Crashed).await;
     }
     store.database.close().await;
-    let lowered = Rules {
+    let lowered = Config {
         kept: 3,
         ..contract::rules()
     };

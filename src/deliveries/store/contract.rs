@@ -1,16 +1,18 @@
 //! The contract of a store: each adapter runs [`suite!`] in its tests.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::config::{Config, Graph};
 use super::super::error::Refusal;
 use super::super::model::EventType::{Crashed, Landed, ParcelCollected, ParcelDelivered, TakenOff};
-use super::super::rules::{Graph, Rules};
 use super::*;
 
-pub(in super::super) fn rules() -> Rules {
-    Rules {
+pub(in super::super) fn rules() -> Config {
+    Config {
+        stale_after: Duration::from_secs(60),
         graph: Graph::Free,
         events_max: 1000,
         ongoing_max: 10_000,
@@ -237,7 +239,7 @@ impl Naive {
     }
 
     /// True if the event is accepted.
-    fn record(&mut self, rules: &Rules, new: &NewEvent) -> bool {
+    fn record(&mut self, rules: &Config, new: &NewEvent) -> bool {
         let name = new.delivery.to_string();
         let key = new.key.as_deref().map(str::to_owned);
         let ongoing = self.ongoing().len() as u64;
@@ -292,8 +294,8 @@ pub(in super::super) fn sequences() -> impl Strategy<Value = Vec<NewEvent>> {
 }
 
 /// Small bounds, so that all of them are reached.
-pub(in super::super) fn small_rules() -> Rules {
-    Rules {
+pub(in super::super) fn small_rules() -> Config {
+    Config {
         ongoing_max: 5,
         kept: 4,
         ..rules()
@@ -302,7 +304,7 @@ pub(in super::super) fn small_rules() -> Rules {
 
 pub(in super::super) async fn agrees_with_a_naive_one(
     store: impl Store,
-    rules: Rules,
+    rules: Config,
     events: Vec<NewEvent>,
 ) {
     let mut naive = Naive::default();
@@ -334,7 +336,7 @@ macro_rules! suite {
             ($name:ident, $rules:expr) => {
                 #[tokio::test]
                 async fn $name() {
-                    let open: fn(Rules) -> _ = $open;
+                    let open: fn(Config) -> _ = $open;
                     let (store, _beside) = open($rules);
                     contract::$name(store).await;
                 }
@@ -347,14 +349,14 @@ macro_rules! suite {
         situation!(the_ongoing_are_listed_oldest_first, contract::rules());
         situation!(
             one_too_many_pushes_out_the_oldest_that_is_over,
-            Rules {
+            Config {
                 kept: 3,
                 ..contract::rules()
             }
         );
         situation!(
             only_so_many_are_ongoing,
-            Rules {
+            Config {
                 ongoing_max: 2,
                 ..contract::rules()
             }
@@ -365,7 +367,7 @@ macro_rules! suite {
 
             #[test]
             fn it_agrees_with_a_naive_one(events in contract::sequences()) {
-                let open: fn(Rules) -> _ = $open;
+                let open: fn(Config) -> _ = $open;
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let rules = contract::small_rules();
                 let (store, _beside) = open(rules.clone());

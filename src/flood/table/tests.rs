@@ -7,25 +7,19 @@ use tokio::time::sleep;
 
 use super::*;
 
+fn config() -> Config {
+    crate::config::Config::defaults().flood
+}
+
 fn limits() -> Limits {
-    Limits {
-        shares: Shares {
-            address_max: 250,
-            network_max: 400,
-            places: 10_000,
-        },
-        connections: Shares {
-            address_max: 600,
-            network_max: 6000,
-            places: 12_000,
-        },
-        burst: NonZeroU32::new(250).unwrap(),
-        refill: Duration::from_secs(1),
-        cutoff_after: 100,
-        cutoff_window: Duration::from_secs(60),
-        cutoff_for: Duration::from_secs(600),
-        addresses_max: 100_000,
-    }
+    Limits::new(config(), 10_000, 12_000)
+}
+
+/// Limits with this change of the configuration.
+fn limits_with(change: impl FnOnce(&mut Config)) -> Limits {
+    let mut limits = limits();
+    change(&mut limits.config);
+    limits
 }
 
 fn address(text: &str) -> IpNet {
@@ -81,10 +75,7 @@ async fn a_group_of_200_behind_one_address_passes_untouched() {
 
 #[tokio::test(start_paused = true)]
 async fn only_so_many_may_be_open_and_each_that_is_over_makes_room_for_one() {
-    let table = Table::new(Limits {
-        burst: NonZeroU32::new(1000).unwrap(),
-        ..limits()
-    });
+    let table = Table::new(limits_with(|it| it.burst = 1000));
     let open = orders(&table, flooder(), 250);
     assert_eq!(reason(&table, flooder()), Reason::Outstanding);
     table.release(&open[0]);
@@ -418,10 +409,7 @@ async fn many_addresses_of_a_subscriber_or_a_provider_share_a_rate_of_writes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_table_lets_newcomers_share_a_rate_and_cuts_no_shared_entry_off() {
-    let table = Table::new(Limits {
-        addresses_max: 128,
-        ..limits()
-    });
+    let table = Table::new(limits_with(|it| it.addresses_max = 128));
     flood_until_cut_off(&table, flooder());
     let one = |n: u32| address(&format!("10.0.{}.{}/32", n / 200, n % 200));
     for n in 0..800 {
@@ -517,7 +505,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let shares = Shares { address_max: 5, network_max: 9, places: 40 };
-            let table = Table::new(Limits { shares, burst: NonZeroU32::new(20).unwrap(), cutoff_after: 30, addresses_max: 32, ..limits() });
+            let config = Config { burst: 20, cutoff_after: 30, addresses_max: 32, ..config() };
+            let table = Table::new(Limits { shares, config, ..limits() });
             let mut held: Vec<(IpNet, Kind, Counted)> = Vec::new();
             let last = steps.len() - 1;
             for (number, step) in steps.into_iter().enumerate() {
@@ -578,11 +567,9 @@ async fn the_longest_and_the_shortest_refills_are_counted_without_overflow() {
         (1_000_000, Duration::from_micros(1)),
         (1, Duration::from_hours(24)),
     ] {
-        let table = Table::new(Limits {
-            burst: NonZeroU32::new(burst).unwrap(),
-            refill,
-            ..limits()
-        });
+        let table = Table::new(limits_with(|it| {
+            (it.burst, it.refill) = (burst, refill);
+        }));
         order(&table, flooder()).unwrap();
         if burst == 1 {
             let refused = order(&table, flooder()).unwrap_err();

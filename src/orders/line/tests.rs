@@ -12,8 +12,9 @@ use super::*;
 /// Receivers and baristas are numbers.
 type TestLine = Line<u32, u32>;
 
-pub(in crate::orders) fn rules() -> Rules {
-    Rules {
+pub(in crate::orders) fn rules() -> Config {
+    Config {
+        start_wait: Duration::from_secs(25),
         lease: Duration::from_secs(120),
         attempts_max: 3,
         reconnect_grace: Duration::from_secs(60),
@@ -399,7 +400,7 @@ fn a_promised_order_nobody_asks_about_leaves_and_one_that_is_asked_about_stays()
 
 #[test]
 fn a_full_line_refuses_until_somebody_is_served() {
-    let rules = Rules {
+    let rules = Config {
         waiting_max: 2,
         ..rules()
     };
@@ -619,7 +620,7 @@ fn cancelling_tells_the_held_and_is_too_late_once_brewing() {
 
 #[test]
 fn only_so_many_finished_orders_are_remembered() {
-    let rules = Rules {
+    let rules = Config {
         remembered_max: 2,
         ..rules()
     };

@@ -5,7 +5,6 @@
 //! of the cluster. Commands wait up to [`REPLACED`] for the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,8 +22,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::super::config::Redis as Config;
 use super::server::{self, Server};
 use crate::storage::preflight::{Engine, Findings, Verdict};
+use crate::values::secret::Secret;
 
 /// How long it may take to reach a server.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -47,34 +48,6 @@ const KEEPALIVE_TRIES: u32 = 3;
 const UNCONFIRMED: Duration = Duration::from_secs(30);
 /// Attempts of a command in a cluster, after a slot has moved or a node is down.
 const CLUSTER_TRIES: u32 = 3;
-
-/// How Redis is reached.
-#[derive(Clone)]
-pub struct Target {
-    /// A server, or a node of a cluster; with Sentinels only its user, password, database and TLS are used.
-    pub url: String,
-    /// URLs of Sentinels; none if Redis is connected directly.
-    pub sentinels: Vec<String>,
-    /// The Sentinels' name for the primary.
-    pub primary: String,
-}
-
-impl Target {
-    pub fn at(url: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            sentinels: Vec::new(),
-            primary: String::new(),
-        }
-    }
-}
-
-/// Without secrets.
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").finish_non_exhaustive()
-    }
-}
 
 #[derive(Clone)]
 pub(super) enum Way {
@@ -100,7 +73,7 @@ enum State {
 
 /// The current connection.
 pub(super) struct Connections {
-    target: Target,
+    config: Config,
     /// The results of the checks that each new connection makes.
     findings: Findings,
     /// All nodes of the cluster that were ever listed: the configured one may be down.
@@ -113,10 +86,10 @@ impl Connections {
     ///
     /// # Errors
     /// If that fails, or the server's settings would lose data.
-    pub(super) async fn open(target: Target, findings: Findings) -> RedisResult<Arc<Self>> {
+    pub(super) async fn open(config: Config, findings: Findings) -> RedisResult<Arc<Self>> {
         install_tls();
         let new = Self {
-            target,
+            config,
             findings,
             nodes: Mutex::default(),
             state: watch::Sender::new(State::Replacing("not connected yet".into())),
@@ -124,7 +97,7 @@ impl Connections {
         let first = new.reach(0).await?;
         new.state.send_replace(State::Connected(Arc::new(first)));
         let new = Arc::new(new);
-        if !new.target.sentinels.is_empty() {
+        if !new.config.sentinels.is_empty() {
             tokio::spawn(watch_primary(Arc::downgrade(&new)));
         }
         Ok(new)
@@ -193,7 +166,7 @@ impl Connections {
     }
 
     async fn reach_server(&self, number: u64) -> RedisResult<Connection> {
-        let (node, address) = if self.target.sentinels.is_empty() {
+        let (node, address) = if self.config.sentinels.is_empty() {
             (self.any_node().await?, None)
         } else {
             let found = timeout(CONNECT * 2, self.primary()).await;
@@ -253,7 +226,7 @@ impl Connections {
         for address in self.nodes() {
             asked.spawn(ask(self.node(&address)?));
         }
-        asked.spawn(ask(Client::open(info(&self.target.url)?)?));
+        asked.spawn(ask(Client::open(info(self.config.url.expose())?)?));
         let mut best = Err(silent("no node answers"));
         while let Some(answered) = asked.join_next().await {
             match answered {
@@ -281,7 +254,7 @@ impl Connections {
 
     /// Another node of the cluster, reached as the configured one.
     fn node(&self, address: &str) -> RedisResult<Client> {
-        let info = info(&self.target.url)?;
+        let info = info(self.config.url.expose())?;
         let (host, port) = address
             .rsplit_once(':')
             .ok_or_else(|| silent("a node without a port"))?;
@@ -314,10 +287,11 @@ impl Connections {
     /// replicas have resynchronized, and writes to the old primary are lost. `GET-MASTER-ADDR-BY-NAME` names the promoted replica.
     async fn primary(&self) -> RedisResult<Named> {
         let mut asked = JoinSet::new();
-        for url in &self.target.sentinels {
+        for url in self.config.sentinels.iter().map(Secret::expose) {
             let client = Client::open(info(url)?)?;
             let mut ask = redis::cmd("SENTINEL");
-            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.target.primary);
+            ask.arg("GET-MASTER-ADDR-BY-NAME")
+                .arg(&self.config.sentinel_primary);
             let answer = async move {
                 let mut sentinel = connect(&client).await?;
                 ask.query_async::<Option<(String, u16)>>(&mut sentinel)
@@ -345,7 +319,7 @@ impl Connections {
         let (address, votes) = most.ok_or(failed)?;
         Ok(Named {
             client: self.node(&address)?,
-            by_most: votes * 2 > self.target.sentinels.len(),
+            by_most: votes * 2 > self.config.sentinels.len(),
         })
     }
 }

@@ -6,9 +6,9 @@ use testkit::{found, until};
 
 use super::*;
 
-async fn connected(target: Target) -> Redis {
+async fn connected(config: config::Redis) -> Redis {
     found("Redis is reached", async || {
-        Redis::connect(target.clone(), Findings::default())
+        Redis::connect(config.clone(), Findings::default())
             .await
             .ok()
     })
@@ -31,7 +31,7 @@ async fn a_server_that_would_lose_what_is_kept_is_not_used() {
     let replica = Server::replica_of(&first).await;
     let evicting = Server::with("maxmemory-policy allkeys-lru\n").await;
     for (server, named) in [(&replica, "is a replica"), (&evicting, "allkeys-lru")] {
-        let target = Target::at(&server.url());
+        let target = config::Redis::at(&server.url());
         let said = Redis::connect(target, Findings::default())
             .await
             .unwrap_err()
@@ -56,7 +56,7 @@ async fn a_user_who_may_not_ask_about_the_server_may_use_it() {
         ])
         .await;
     let url = format!("redis://shop:pass%2Fword@{}", server.address());
-    let redis = connected(Target::at(&url)).await;
+    let redis = connected(config::Redis::at(&url)).await;
     assert!(is_written(&redis, "mine").await);
 }
 
@@ -64,7 +64,7 @@ async fn a_user_who_may_not_ask_about_the_server_may_use_it() {
 async fn a_server_that_was_away_for_a_moment_is_waited_for() {
     let first = Server::start().await;
     let proxy = Proxy::before_redis(&first).await;
-    let redis = connected(Target::at(&format!("redis://{}", proxy.address))).await;
+    let redis = connected(config::Redis::at(&format!("redis://{}", proxy.address))).await;
     assert!(is_written(&redis, "before").await);
     let second = Server::start().await;
     proxy.lead_to(&second);
@@ -80,7 +80,7 @@ async fn a_server_that_was_away_for_a_moment_is_waited_for() {
 async fn a_cluster_is_reached_through_its_replica() {
     let cluster = Cluster::with_replica().await;
     let (_, replica) = cluster.first_and_replica();
-    let redis = connected(Target::at(&replica.url())).await;
+    let redis = connected(config::Redis::at(&replica.url())).await;
     until("it writes", async || is_written(&redis, "mine").await).await;
 }
 
@@ -90,7 +90,7 @@ async fn a_connection_to_a_server_that_refuses_writes_is_not_replaced_more_often
     let first = Server::start().await;
     let user = ["ACL", "SETUSER", "shop", "on", ">pass", "~*", "+set"];
     first.ask(&user).await;
-    let redis = connected(Target::at(&format!(
+    let redis = connected(config::Redis::at(&format!(
         "redis://shop:pass@{}",
         first.address()
     )))

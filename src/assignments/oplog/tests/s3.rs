@@ -8,6 +8,7 @@ use testkit::aws::{Emulator, Service, endpoint};
 use testkit::free_port;
 use uuid::Uuid;
 
+use super::super::config::Encryption;
 use super::*;
 use crate::storage::aws::Aws;
 
@@ -21,15 +22,10 @@ fn bucket() -> String {
 }
 
 fn s3(directory: &Path, client: &Client, bucket: &str) -> Settings {
-    Settings {
-        sink: Sink::S3 {
-            client: client.clone(),
-            bucket: bucket.to_owned(),
-            prefix: "logs".to_owned(),
-            encryption: Encryption::OfBucket,
-        },
-        ..files(directory)
-    }
+    let mut settings = files(directory);
+    settings.sink = Sink::S3(client.clone());
+    settings.config.bucket = bucket.to_owned();
+    settings
 }
 
 /// The bucket's objects: key, entries; in the keys' order.
@@ -73,7 +69,7 @@ async fn objects_are_where_the_hour_of_their_entries_says_and_have_every_line() 
     provision(&client, &bucket).await.unwrap();
     let dir = TempDir::new().unwrap();
     let mut settings = s3(dir.path(), &client, &bucket);
-    settings.batch_age = PATIENCE;
+    settings.config.batch_age = PATIENCE;
     let shop = Shop::open(settings);
     shop.note(entries("2026-11-21T09:59:59.999999Z", 0..10));
     shop.note(entries("2026-11-21T10:00:00Z", 10..20));
@@ -107,7 +103,7 @@ async fn a_batch_is_uploaded_at_its_age_and_at_its_size() {
     shop.oplog.close(PATIENCE).await;
 
     let mut settings = s3(dir.path(), &client, &bucket);
-    (settings.batch_age, settings.batch_bytes_max) = (PATIENCE, 1000);
+    (settings.config.batch_age, settings.config.batch_max_bytes) = (PATIENCE, 1000);
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 10..20));
     until("it is large enough", async || shop.figure(stored) == 1).await;
@@ -168,7 +164,10 @@ async fn a_full_spool_keeps_the_oldest_and_counts_the_others() {
     let dir = TempDir::new().unwrap();
     let mut settings = s3(dir.path(), &client, &bucket);
     // Ten blocks, of which a batch takes at least one.
-    (settings.spool_bytes_max, settings.batch_bytes_max) = (40 << 10, 2000);
+    (
+        settings.config.spool_max_bytes,
+        settings.config.batch_max_bytes,
+    ) = (40 << 10, 2000);
     let shop = Shop::open(settings);
     let mut noted = 0;
     until("the spool is full for long", async || {
@@ -226,7 +225,7 @@ async fn a_kill_after_an_upload_doubles_nothing() {
     provision(&client, &bucket).await.unwrap();
     let dir = TempDir::new().unwrap();
     let mut settings = s3(dir.path(), &client, &bucket);
-    settings.batch_age = PATIENCE;
+    settings.config.batch_age = PATIENCE;
     let shop = Shop::open(settings);
     shop.note(entries(&today(), 0..50));
     until("the lines are written", async || shop.written() == 50).await;
@@ -261,16 +260,12 @@ async fn an_upload_asks_for_the_encryption_that_is_configured() {
     let key = "arn:aws:kms:eu-west-2:123450000001:key/odyssey";
     for (encryption, expected) in [
         (Encryption::Aes256, ("AES256", None)),
-        (Encryption::Kms(key.to_owned()), ("aws:kms", Some(key))),
+        (Encryption::AwsKms, ("aws:kms", Some(key))),
     ] {
         let dir = TempDir::new().unwrap();
         let mut settings = s3(dir.path(), &client, &bucket);
-        settings.sink = Sink::S3 {
-            client: client.clone(),
-            bucket: bucket.clone(),
-            prefix: expected.0.to_owned(),
-            encryption,
-        };
+        expected.0.clone_into(&mut settings.config.prefix);
+        (settings.config.sse, settings.config.kms_key) = (encryption, key.to_owned());
         let shop = Shop::open(settings);
         shop.note(entries(&today(), 0..10));
         shop.oplog.close(PATIENCE).await;

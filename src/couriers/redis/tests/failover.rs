@@ -60,15 +60,15 @@ impl Servers {
         Self::Pair(first, second, proxy)
     }
 
-    fn target(&self) -> Target {
+    fn config(&self) -> config::Redis {
         match self {
-            Self::Pair(_, _, proxy) => Target::at(&format!("redis://{}", proxy.address)),
-            Self::Watched(_, _, sentinel) => Target {
-                url: "redis://anywhere.invalid".to_owned(),
-                sentinels: vec![sentinel.url()],
-                primary: "shop".to_owned(),
+            Self::Pair(_, _, proxy) => config::Redis::at(&format!("redis://{}", proxy.address)),
+            Self::Watched(_, _, sentinel) => config::Redis {
+                sentinels: vec![sentinel.url().into()],
+                sentinel_primary: "shop".to_owned(),
+                ..config::Redis::at("redis://anywhere.invalid")
             },
-            Self::Cluster(cluster) => Target::at(&cluster.primaries[1].url()),
+            Self::Cluster(cluster) => config::Redis::at(&cluster.primaries[1].url()),
         }
     }
 
@@ -233,11 +233,11 @@ struct Report {
 
 async fn run(situation: Situation) -> Report {
     let servers = Servers::start(situation).await;
-    let engine = Engine::connect(servers.target(), Findings::default())
+    let engine = Engine::connect(servers.config(), Findings::default())
         .await
         .unwrap();
     let book = Arc::new(Book {
-        store: Redis::new(engine, settings(Join::Zero)),
+        store: Redis::new(engine, Join::Zero, true, 1000),
         acknowledged: Mutex::default(),
         failovers: AtomicUsize::default(),
         closes: AtomicUsize::default(),

@@ -1,15 +1,17 @@
 //! The section `log`.
 
+use garde::{Error, Validate};
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 pub struct Log {
+    #[garde(skip)]
     pub format: LogFormat,
+    #[garde(custom(|_: &str, (): &()| self.targets().map(drop).map_err(Error::new)))]
     pub level: String,
 }
 
