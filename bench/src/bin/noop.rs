@@ -29,7 +29,6 @@ use odyssey::http::server::{ConnectionLimit, Server, Settings};
 use odyssey::http::{Api, Problem};
 use odyssey::telemetry::{self, Registry};
 use serde::{Deserialize, Serialize};
-use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 /// The measured server's.
@@ -129,10 +128,7 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     let listener = listen(config.staff.listen, config.http.backlog).context("cannot listen")?;
     announce(addresses, &format!("http://{}", listener.local_addr()?))?;
     let counter = Counter {
-        limits: BodyLimits {
-            max_bytes: config.http.body_max_bytes,
-            timeout: config.http.body_timeout,
-        },
+        limits: config.http.body_limits(),
         list: Arc::default(),
     };
     let api = Api::new("No-op", "Answers that need nothing.").routes(
@@ -142,8 +138,8 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
             routes!(order_event),
             routes!(list_ongoing, lay_out),
             routes!(get_counts),
-        ]
-        .map(|routes| with_counter(routes, &counter)),
+        ],
+        Some(&counter),
     );
     let registry = Registry::new(&[(edge::REQUEST_SECONDS, &edge::BUCKETS_SECONDS)]);
     let settings = Settings {
@@ -158,13 +154,6 @@ async fn serve(config: &Config, addresses: &FilePath) -> anyhow::Result<()> {
     // On a worker, as the measured server's listeners are.
     let task = tokio::spawn(server.run());
     task.await.context("serving ended")
-}
-
-fn with_counter(
-    (schemas, paths, methods): UtoipaMethodRouter<Counter>,
-    counter: &Counter,
-) -> UtoipaMethodRouter {
-    (schemas, paths, methods.with_state(counter.clone()))
 }
 
 /// Writes the address under both names a server has, complete or not at all.
