@@ -1,5 +1,6 @@
-//! JSON, timestamps, ids and configured values, the same for every desk. Pure.
+//! JSON, timestamps, ids, configured values and backoff, the same for every desk.
 
+pub mod backoff;
 pub mod config;
 pub mod id;
 pub mod json;

@@ -9,7 +9,6 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_types::service_config::ServiceConfigKey;
-use uuid::Uuid;
 
 pub mod errors;
 
@@ -131,45 +130,4 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Backoff after so many failures: between half and all of `first`, doubled with each failure but the first, up to `longest`.
-/// Random, so that many servers do not come back at once.
-pub fn backoff(failures: u32, first: Duration, longest: Duration) -> Duration {
-    random_half(failures, first, longest, Uuid::new_v4().as_u128())
-}
-
-fn random_half(failures: u32, first: Duration, longest: Duration, random: u128) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let wait = (first * 2_u32.pow(doublings)).min(longest);
-    let half = wait / 2;
-    let part = random % half.as_micros().max(1);
-    half + Duration::from_micros(u64::try_from(part).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_their_bound_and_differ() {
-        let first = Duration::from_millis(250);
-        let longest = Duration::from_secs(30);
-        for (failures, from_ms, to_ms) in [
-            (1, 125, 250),
-            (2, 250, 500),
-            (5, 2000, 4000),
-            (8, 15_000, 30_000),
-            (u32::MAX, 15_000, 30_000),
-        ] {
-            for random in [0, 1, 7_919_777, u128::MAX] {
-                let wait = random_half(failures, first, longest, random).as_millis();
-                assert!((from_ms..=to_ms).contains(&wait), "{failures}: {wait} ms");
-            }
-        }
-        assert_ne!(
-            random_half(3, first, longest, 0),
-            random_half(3, first, longest, 123_456)
-        );
-    }
 }

@@ -18,12 +18,13 @@ use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
 use super::State;
+use crate::values::backoff::Backoff;
 use crate::values::time::Moment;
 
 /// How long a probe may take. One call of an AWS service, with its retries, may take 20 s.
 const LIMIT: Duration = Duration::from_secs(25);
-/// Pauses between two runs of a failed probe grow from the one to the other.
-const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// Between two runs of a failed probe.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// How often a failed check may be logged because its detail changes.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -302,10 +303,9 @@ impl Probe {
 
     /// Runs it until no check fails.
     async fn repeat(self, findings: Findings) {
-        let [mut pause, longest] = PAUSES;
+        let mut backoff = BACKOFF;
         while !self.run(&findings).await {
-            sleep(pause).await;
-            pause = (pause * 2).min(longest);
+            sleep(backoff.next_wait()).await;
         }
     }
 }

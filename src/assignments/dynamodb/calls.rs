@@ -10,7 +10,6 @@
 //! [`errors`] sorts the errors.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,8 +26,9 @@ use super::super::error::Unavailable;
 use super::tables::{DRIVER_ID, PACKAGE_ID, Tables};
 use super::values::{Item, place_of_day, text};
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{Aws, backoff, error_chain};
+use crate::storage::aws::{Aws, error_chain};
 use crate::storage::{Condition, State};
+use crate::values::backoff::Backoff;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -140,15 +140,11 @@ struct Inner {
     client: Client,
     tables: Arc<Tables>,
     patience: Patience,
-    state: AtomicU8,
-    /// Down while the state is [`DOWN`].
+    /// Whether calls are answered.
     condition: Condition,
+    /// Whether they are executed; at most one of the two is down.
+    throughput: Condition,
 }
-
-/// Health. Each change is logged, once.
-const WELL: u8 = 0;
-const BUSY: u8 = 1;
-const DOWN: u8 = 2;
 
 impl Calls {
     pub(super) fn new(client: Client, tables: Arc<Tables>, patience: Patience) -> Self {
@@ -156,8 +152,8 @@ impl Calls {
             client,
             tables,
             patience,
-            state: AtomicU8::new(WELL),
             condition: Condition::default(),
+            throughput: Condition::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -179,7 +175,7 @@ impl Calls {
         let patience = self.inner.patience;
         let begun = Instant::now();
         let deadline = begun + patience.limit;
-        let (mut failures, mut lost) = (0, 0);
+        let (mut backoff, mut lost) = (Backoff::new(patience.backoff, BACKOFF_MAX), 0);
         loop {
             let call_error = match timeout_at(deadline, attempt()).await {
                 Ok(Ok(done)) => {
@@ -190,8 +186,7 @@ impl Calls {
                 Ok(Err(call_error)) => call_error,
                 Err(_) => CallError::of(Kind::Lost, "there was no answer in time"),
             };
-            failures += 1;
-            let wait = backoff(failures, patience.backoff, BACKOFF_MAX);
+            let wait = backoff.next_wait();
             let next = Instant::now() + wait;
             let again = match call_error.kind {
                 Kind::Busy => next < begun + patience.retry,
@@ -237,13 +232,15 @@ impl Calls {
             // Not [`Unavailable::Busy`] if an earlier attempt may have been executed: the caller must not take it for a
             // failure.
             Kind::Busy if !lost => {
-                if self.inner.becomes(BUSY, cause) {
+                self.inner.condition.works();
+                if self.inner.throughput.fails(cause) {
                     tracing::warn!(cause, "DynamoDB throttles requests");
                 }
                 Unavailable::Busy
             }
             Kind::Busy | Kind::Lost | Kind::Down => {
-                if self.inner.becomes(DOWN, cause) {
+                self.inner.throughput.works();
+                if self.inner.condition.fails(cause) {
                     tracing::error!(cause, "DynamoDB is out of reach");
                     tokio::spawn(probe(Arc::downgrade(&self.inner)));
                 }
@@ -254,18 +251,8 @@ impl Calls {
 }
 
 impl Inner {
-    /// Sets the state. True if it changed.
-    fn becomes(&self, state: u8, cause: &str) -> bool {
-        if state == DOWN {
-            self.condition.fails(cause);
-        } else {
-            self.condition.works();
-        }
-        self.state.swap(state, Ordering::Relaxed) != state
-    }
-
     fn answered(&self) {
-        if self.becomes(WELL, "") {
+        if self.condition.works() | self.throughput.works() {
             tracing::info!("DynamoDB answers again");
         }
     }
@@ -277,7 +264,7 @@ async fn probe(inner: Weak<Inner>) {
     loop {
         sleep(PROBE).await;
         let Some(inner) = inner.upgrade() else { return };
-        if inner.state.load(Ordering::Relaxed) != DOWN {
+        if inner.condition.is_healthy() {
             return;
         }
         let nothing = place_of_day("probe".to_owned(), "probe".to_owned());

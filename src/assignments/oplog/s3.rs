@@ -20,17 +20,15 @@ use super::config::{Config, Encryption};
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
-use crate::storage::aws::backoff;
 use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 use crate::storage::{Condition, State};
+use crate::values::backoff::Backoff;
 
 /// Timeout of one attempt. A file has some megabytes; a slow connection is better than none.
 const TRY: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(2);
-/// First backoff; doubled with each further failure.
-const WAIT: Duration = Duration::from_millis(250);
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 /// Longest backoff while the log is being closed.
 const WAIT_MAX_CLOSING: Duration = Duration::from_millis(500);
 /// Names that are read from the directory at once; bounds the memory.
@@ -87,7 +85,7 @@ impl Uploads {
             spool,
             metrics,
             phase,
-            failures: 0,
+            backoff: BACKOFF,
         };
         let task = runtime.spawn(async move {
             uploader.run().await;
@@ -142,8 +140,7 @@ struct Uploader {
     spool: Arc<Spool>,
     metrics: Metrics,
     phase: watch::Receiver<bool>,
-    /// Failures since the last success.
-    failures: u32,
+    backoff: Backoff,
     condition: Arc<Condition>,
 }
 
@@ -241,10 +238,10 @@ impl Uploader {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        if self.failures > 0 {
-            let failures = self.failures;
+        let failures = self.backoff.failures();
+        if failures > 0 {
             info!(failures, "the operational log is uploaded again");
-            self.failures = 0;
+            self.backoff.reset();
         }
         Ok(())
     }
@@ -256,21 +253,17 @@ impl Uploader {
         let sentence = "cannot upload the operational log; it waits on the disk";
         if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {
             error!(%bucket, reason, "the operational log waits on the disk until this is repaired");
-        } else if self.failures == 0 {
+        } else if self.backoff.failures() == 0 {
             warn!(%bucket, reason, "{sentence}");
         }
-        self.failures = self.failures.saturating_add(1);
     }
 
-    /// Waits before the next attempt: random, growing backoff, so that many servers do not come back at once. Returns when
-    /// closing begins.
+    /// Waits before the next attempt. Returns when closing begins.
     async fn wait(&mut self) -> Result<(), Abandoned> {
-        let longest = if *self.phase.borrow_and_update() {
-            WAIT_MAX_CLOSING
-        } else {
-            WAIT_MAX
-        };
-        let wait = backoff(self.failures, WAIT, longest);
+        let mut wait = self.backoff.next_wait();
+        if *self.phase.borrow_and_update() {
+            wait = wait.min(WAIT_MAX_CLOSING);
+        }
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
             changed = self.phase.changed() => changed.map_err(|_| Abandoned),

@@ -41,8 +41,8 @@ pub(super) struct Shared {
     /// Entries in memory.
     waiting: AtomicUsize,
     waiting_max: usize,
-    /// Entries were dropped, and the recovery is not logged yet.
-    overflowing: AtomicBool,
+    /// Whether entries fit into memory.
+    queue: Condition,
     /// The log is being closed: no more waiting.
     pub(super) closing: AtomicBool,
     /// Whether lines are written.
@@ -55,7 +55,7 @@ impl Shared {
             metrics,
             waiting: AtomicUsize::new(0),
             waiting_max,
-            overflowing: AtomicBool::new(false),
+            queue: Condition::default(),
             closing: AtomicBool::new(false),
             condition: Condition::default(),
         }
@@ -75,7 +75,7 @@ impl Shared {
         let lost = entries - admitted;
         if lost > 0 {
             self.metrics.lost(Lost::QueueFull, lost as u64);
-            if !self.overflowing.swap(true, Ordering::Relaxed) {
+            if self.queue.fails("too many entries are waiting") {
                 warn!(
                     "entries of the operational log are lost: too many are waiting to be written"
                 );
@@ -88,7 +88,7 @@ impl Shared {
     pub(super) fn left(&self, entries: usize) {
         let before = self.waiting.fetch_sub(entries, Ordering::Relaxed);
         let waiting = before - entries;
-        if waiting <= self.waiting_max / 2 && self.overflowing.swap(false, Ordering::Relaxed) {
+        if waiting <= self.waiting_max / 2 && self.queue.works() {
             info!(
                 "entries of the operational log are no longer lost: few are waiting to be written"
             );
@@ -107,20 +107,6 @@ struct Full {
     /// [`Held::freed`](super::spool::Held::freed) at the begin.
     freed: u64,
     measured: Instant,
-}
-
-/// Logs the begin and the end of a failure once.
-#[derive(Debug, Default)]
-struct Trouble(bool);
-
-impl Trouble {
-    fn begins(&mut self) -> bool {
-        !std::mem::replace(&mut self.0, true)
-    }
-
-    fn ends(&mut self) -> bool {
-        std::mem::take(&mut self.0)
-    }
 }
 
 /// Takes entries from the queue, writes and packs the files.
@@ -144,8 +130,7 @@ pub(super) struct Writer {
     /// The next attempt to pack after a failure.
     pack_again: Option<Instant>,
     full: Option<Full>,
-    writing: Trouble,
-    packing: Trouble,
+    packing: Condition,
 }
 
 impl Writer {
@@ -172,8 +157,7 @@ impl Writer {
             closed: left.into(),
             pack_again: None,
             full: None,
-            writing: Trouble::default(),
-            packing: Trouble::default(),
+            packing: Condition::default(),
         }
     }
 
@@ -262,8 +246,7 @@ impl Writer {
             match self.write() {
                 Ok(()) => self.wrote(),
                 Err(error) => {
-                    self.shared.condition.fails(&error);
-                    if self.writing.begins() {
+                    if self.shared.condition.fails(&error) {
                         warn!(%error, "cannot write the operational log; new entries wait in memory, as far as they fit");
                     }
                     if self.shared.closing.load(Ordering::Acquire) {
@@ -295,8 +278,7 @@ impl Writer {
     fn wrote(&mut self) {
         self.shared.metrics.written(self.pending_lines as u64);
         self.forget();
-        self.shared.condition.works();
-        if self.writing.ends() {
+        if self.shared.condition.works() {
             info!("the operational log can be written again");
         }
     }
@@ -343,6 +325,7 @@ impl Writer {
             let lost = full.entries;
             info!(lost, "the spool of the operational log has room again");
             self.full = None;
+            self.shared.condition.works();
             return false;
         }
         true
@@ -364,7 +347,7 @@ impl Writer {
         while let Some(closed) = self.closed.front() {
             match self.spool.pack(closed) {
                 Ok(()) => {
-                    if self.packing.ends() {
+                    if self.packing.works() {
                         info!("files of the operational log can be packed again");
                     }
                 }
@@ -374,7 +357,7 @@ impl Writer {
                     self.shared.metrics.lost(Lost::Disk, entries);
                 }
                 Err(error) => {
-                    if self.packing.begins() {
+                    if self.packing.fails(&error) {
                         warn!(%error, "cannot pack a file of the operational log; it stays uncompressed");
                     }
                     self.pack_again = Some(Instant::now() + RETRY);

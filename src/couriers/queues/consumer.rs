@@ -29,7 +29,7 @@ use super::super::model::{Assignment, Event};
 use super::super::reading;
 use super::super::service::Couriers;
 use super::dead_letters::{Attributes, Letter, dead_letter};
-use super::health::{Backoff, CallError, Health, Overview};
+use super::health::{BACKOFF, CallError, Health, Overview, wait};
 use super::message::parse;
 use super::metrics::Counts;
 use super::provision::name_of;
@@ -140,7 +140,7 @@ impl<H: Handler> Consumer<H> {
         let Parts { stop, counts, .. } = &self.parts;
         let slots = Arc::new(Semaphore::new(BATCHES_MAX));
         let works = TaskTracker::new();
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         loop {
             let next = async {
                 let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
@@ -153,7 +153,7 @@ impl<H: Handler> Consumer<H> {
             match received {
                 Ok(messages) => {
                     self.receiving.works(&self.parts.queue);
-                    backoff.end();
+                    backoff.reset();
                     counts.received.increment(messages.len() as u64);
                     if !messages.is_empty() {
                         let this = Arc::clone(&self);
@@ -165,7 +165,7 @@ impl<H: Handler> Consumer<H> {
                 }
                 Err(call_error) => {
                     self.failed(&self.receiving, &counts.not_received, &call_error);
-                    if !backoff.wait(stop).await {
+                    if !wait(&mut backoff, stop).await {
                         break;
                     }
                 }
@@ -288,7 +288,7 @@ impl<H: Handler> Consumer<H> {
             ..
         } = &self.parts;
         let count = payload.len() as u64;
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         loop {
             match H::store(couriers, payload.clone()).await {
                 Ok(()) => {
@@ -303,14 +303,14 @@ impl<H: Handler> Consumer<H> {
                     self.storing.fails(queue, &away.to_string());
                 }
             }
-            if !backoff.wait(stop).await {
+            if !wait(&mut backoff, stop).await {
                 return StoreOutcome::Stopped;
             }
         }
     }
 
     async fn dead_letter_all(&self, held: &Held, mut poison: Vec<Poison>) {
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         while !poison.is_empty() {
             let (mut left, mut buried) = (Vec::new(), Vec::new());
             for one in poison {
@@ -334,7 +334,7 @@ impl<H: Handler> Consumer<H> {
             if left.is_empty() {
                 return self.dead_lettering.works(&self.parts.queue);
             }
-            if !backoff.wait(&self.parts.stop).await {
+            if !wait(&mut backoff, &self.parts.stop).await {
                 return;
             }
             if backoff.failures() >= DEAD_LETTER_TRIES {
@@ -367,7 +367,7 @@ impl<H: Handler> Consumer<H> {
             stop,
             ..
         } = &self.parts;
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         let mut left = held.entries();
         left.retain(|(number, _)| numbers.contains(number));
         while !left.is_empty() {
@@ -401,7 +401,7 @@ impl<H: Handler> Consumer<H> {
                 Err(error) => CallError::from(error),
             };
             self.failed(&self.deleting, &counts.not_deleted, &call_error);
-            if backoff.failures() + 1 >= DELETE_TRIES || !backoff.wait(stop).await {
+            if backoff.failures() + 1 >= DELETE_TRIES || !wait(&mut backoff, stop).await {
                 break;
             }
         }

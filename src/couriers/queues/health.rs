@@ -10,12 +10,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::storage::aws::errors::{self, Action, Service};
-use crate::storage::aws::{backoff, error_chain};
+use crate::storage::aws::error_chain;
 use crate::storage::{Condition, State};
+use crate::values::backoff::Backoff;
 
-/// First backoff; doubled with each further failure.
-const WAIT: Duration = Duration::from_millis(250);
-const WAIT_MAX: Duration = Duration::from_secs(5);
+pub(super) const BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+
+/// Waits after a failure. False if `stop` was cancelled.
+pub(super) async fn wait(backoff: &mut Backoff, stop: &CancellationToken) -> bool {
+    let waited = tokio::time::sleep(backoff.next_wait());
+    stop.run_until_cancelled(waited).await.is_some()
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct CallError {
@@ -76,30 +82,6 @@ where
 {
     let code = error.code().unwrap_or_default();
     code == "QueueDoesNotExist" || code == "AWS.SimpleQueueService.NonExistentQueue"
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    /// Failures so far.
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    pub(super) fn end(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Waits after a failure. False if `stop` was cancelled.
-    pub(super) async fn wait(&mut self, stop: &CancellationToken) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        let wait = backoff(self.failures, WAIT, WAIT_MAX);
-        let stopped = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
-        stopped.is_some()
-    }
 }
 
 /// Whether one activity succeeds. Each change is logged, once.

@@ -16,7 +16,7 @@ use super::super::service::Couriers;
 use super::super::store::Outgoing;
 use super::super::topic::{Published, Topic};
 use super::dead_letters::{Attributes, Letter, dead_letter};
-use super::health::{Backoff, CallError, Health, Overview};
+use super::health::{BACKOFF, CallError, Health, Overview, wait};
 use super::message::{allowed, sendable};
 use super::metrics::Metrics;
 use super::provision::name_of;
@@ -213,8 +213,7 @@ impl EventPublisher {
         let topic = &self.topology.endpoints().events_topic;
         let mut left = written(&events).map_err(|_| Unavailable::Failed)?;
         let mut refused = Vec::new();
-        // Dropped with the request.
-        let (never, mut backoff) = (CancellationToken::new(), Backoff::default());
+        let mut backoff = BACKOFF;
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         loop {
             let sent = Box::pin(publish(&self.topology, topic, left.clone()));
@@ -253,7 +252,7 @@ impl EventPublisher {
                 }
                 Action::NotReady | Action::Retry | Action::RetryUnknown => {}
             }
-            let waited = timeout_at(deadline, backoff.wait(&never)).await;
+            let waited = timeout_at(deadline, sleep(backoff.next_wait())).await;
             if waited.is_err() {
                 return Err(Unavailable::Engine.into());
             }
@@ -297,15 +296,15 @@ impl OutboxPublisher {
 
     /// Runs until it is stopped.
     pub(super) async fn run(self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = BACKOFF;
         while !self.stop.is_cancelled() {
             let goes_on = match Box::pin(self.round()).await {
                 Ok(true) => {
-                    backoff.end();
+                    backoff.reset();
                     true
                 }
                 Ok(false) => {
-                    backoff.end();
+                    backoff.reset();
                     let woken = async {
                         tokio::select! {
                             () = self.couriers.decided() => {}
@@ -314,7 +313,7 @@ impl OutboxPublisher {
                     };
                     self.stop.run_until_cancelled(woken).await.is_some()
                 }
-                Err(NotAll) => backoff.wait(&self.stop).await,
+                Err(NotAll) => wait(&mut backoff, &self.stop).await,
             };
             if !goes_on {
                 return;

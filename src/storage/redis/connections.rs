@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::super::config::Redis as Config;
 use super::server::{self, Server};
 use crate::storage::preflight::{Engine, Findings, Verdict};
+use crate::values::backoff::Backoff;
 use crate::values::secret::Secret;
 
 /// How long it may take to reach a server.
@@ -33,8 +34,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a command waits for a connection that is being replaced.
 const REPLACED: Duration = Duration::from_secs(1);
-/// Backoff between two attempts to replace a connection: first and longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// Between two attempts to replace a connection.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// How long a Sentinel, or another primary of a cluster, may take to answer when others answer too.
 const SOON: Duration = Duration::from_millis(500);
 /// How often the Sentinels are asked which server is the primary.
@@ -137,10 +139,9 @@ impl Connections {
         let mut pause = Duration::ZERO;
         let began = self.state.send_if_modified(|state| match state {
             State::Connected(connection) if connection.number == number => {
-                let [_, longest] = PAUSES;
                 // A server that accepts connections and refuses commands is not asked more often than one that is away.
-                if connection.made.elapsed() < longest * 2 {
-                    pause = longest;
+                if connection.made.elapsed() < BACKOFF_MAX * 2 {
+                    pause = BACKOFF_MAX;
                 }
                 *state = State::Replacing(why.into());
                 true
@@ -376,7 +377,7 @@ async fn cluster(client: &Client) -> RedisResult<ClusterConnection> {
 /// Makes connections until one is good, the first after a pause.
 async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration) {
     sleep(first).await;
-    let [mut pause, longest] = PAUSES;
+    let mut backoff = BACKOFF;
     loop {
         // No handle is left.
         let Some(connections) = connections.upgrade() else {
@@ -396,8 +397,7 @@ async fn reconnect(connections: Weak<Connections>, number: u64, first: Duration)
             }
         }
         drop(connections);
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        sleep(backoff.next_wait()).await;
     }
 }
 
