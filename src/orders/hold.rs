@@ -13,21 +13,28 @@ use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::line::{Attachment, Idle};
-use super::model::{Lease, OrderId, Outcome};
-use super::service::{Desk, LineLock};
+use super::model::{Lease, OrderId, Outcome, Previous};
+
+/// The line, as far as the guards need it; the methods are those of [`super::line::Line`]. Cheap to clone.
+pub trait Departures: Clone + Unpin {
+    fn leave(&self, attachment: Attachment);
+    fn promise(&self, attachment: Attachment) -> bool;
+    fn quit(&self, idle: Idle) -> bool;
+    fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>);
+}
 
 /// A request held until its order is final. Resolves to the outcome.
 #[derive(Debug)]
-pub struct Held<X: LineLock> {
-    desk: Desk<X>,
+pub struct Held<D: Departures> {
+    desk: D,
     attachment: Attachment,
     outcome: oneshot::Receiver<Outcome>,
     disarmed: bool,
 }
 
-impl<X: LineLock> Held<X> {
+impl<D: Departures> Held<D> {
     pub(super) fn new(
-        desk: Desk<X>,
+        desk: D,
         attachment: Attachment,
         outcome: oneshot::Receiver<Outcome>,
     ) -> Self {
@@ -56,7 +63,7 @@ impl<X: LineLock> Held<X> {
     }
 }
 
-impl<X: LineLock> Future for Held<X> {
+impl<D: Departures> Future for Held<D> {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -67,7 +74,7 @@ impl<X: LineLock> Future for Held<X> {
     }
 }
 
-impl<X: LineLock> Drop for Held<X> {
+impl<D: Departures> Drop for Held<D> {
     fn drop(&mut self) {
         if !self.disarmed {
             self.desk.leave(self.attachment);
@@ -77,15 +84,15 @@ impl<X: LineLock> Drop for Held<X> {
 
 /// A barista held until there is an order. Resolves to its lease, or to none when the line closes.
 #[derive(Debug)]
-pub struct IdleBarista<X: LineLock> {
-    desk: Desk<X>,
+pub struct IdleBarista<D: Departures> {
+    desk: D,
     idle: Idle,
     work: oneshot::Receiver<Lease>,
     disarmed: bool,
 }
 
-impl<X: LineLock> IdleBarista<X> {
-    pub(super) fn new(desk: Desk<X>, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
+impl<D: Departures> IdleBarista<D> {
+    pub(super) fn new(desk: D, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
         Self {
             desk,
             idle,
@@ -95,7 +102,7 @@ impl<X: LineLock> IdleBarista<X> {
     }
 
     /// Stops waiting. A lease that was sent at that moment is returned.
-    pub fn stop(mut self) -> Option<LeaseGuard<X>> {
+    pub fn stop(mut self) -> Option<LeaseGuard<D>> {
         let lease = self.withdraw();
         lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
     }
@@ -111,8 +118,8 @@ impl<X: LineLock> IdleBarista<X> {
     }
 }
 
-impl<X: LineLock> Future for IdleBarista<X> {
-    type Output = Option<LeaseGuard<X>>;
+impl<D: Departures> Future for IdleBarista<D> {
+    type Output = Option<LeaseGuard<D>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.work).poll(cx).map(|lease| {
@@ -123,7 +130,7 @@ impl<X: LineLock> Future for IdleBarista<X> {
     }
 }
 
-impl<X: LineLock> Drop for IdleBarista<X> {
+impl<D: Departures> Drop for IdleBarista<D> {
     fn drop(&mut self) {
         if self.disarmed {
             return;
@@ -136,14 +143,14 @@ impl<X: LineLock> Drop for IdleBarista<X> {
 
 /// A lease whose answer the barista's connection has not taken.
 #[derive(Debug)]
-pub struct LeaseGuard<X: LineLock> {
-    desk: Desk<X>,
+pub struct LeaseGuard<D: Departures> {
+    desk: D,
     lease: Lease,
     confirmed: bool,
 }
 
-impl<X: LineLock> LeaseGuard<X> {
-    pub(super) fn new(desk: Desk<X>, lease: Lease) -> Self {
+impl<D: Departures> LeaseGuard<D> {
+    pub(super) fn new(desk: D, lease: Lease) -> Self {
         Self {
             desk,
             lease,
@@ -161,7 +168,7 @@ impl<X: LineLock> LeaseGuard<X> {
     }
 }
 
-impl<X: LineLock> Drop for LeaseGuard<X> {
+impl<D: Departures> Drop for LeaseGuard<D> {
     fn drop(&mut self) {
         if !self.confirmed {
             let previous = self.lease.previous.take();

@@ -62,8 +62,10 @@ pub struct Offer<B> {
     pub lease: Lease,
 }
 
-/// Dropped when the order becomes final or leaves the line: flood control then stops counting it for its client.
+/// Released when the order becomes final or leaves the line, by its drop: flood control then stops counting it for its client.
 pub type Permit = Box<dyn Any + Send + Sync>;
+
+pub type Permits = SmallVec<[Permit; 1]>;
 
 /// The requests to answer after an order became final.
 pub type Receivers<C> = SmallVec<[C; 1]>;
@@ -217,6 +219,8 @@ pub struct Line<C, B> {
     brewing: usize,
     held: usize,
     throughput: ThroughputEstimate,
+    /// Permits to be dropped by the caller: their `Drop` is not the line's.
+    released: Permits,
     /// When a barista last pulled or reported.
     crew_seen: Option<Instant>,
     closed: bool,
@@ -239,6 +243,7 @@ impl<C, B> Line<C, B> {
             brewing: 0,
             held: 0,
             throughput: ThroughputEstimate::new(),
+            released: Permits::new(),
             crew_seen: None,
             closed: false,
         }
@@ -375,6 +380,11 @@ impl<C, B> Line<C, B> {
             }
             _ => Some(permit),
         }
+    }
+
+    /// The permits that the steps so far have released, to be dropped without the lock.
+    pub fn take_released(&mut self) -> Permits {
+        std::mem::take(&mut self.released)
     }
 
     /// Cancels this origin's waiting orders that were placed after `since`. Returns their attached requests and the number
@@ -924,9 +934,10 @@ impl<C, B> Line<C, B> {
         entry.order.stage = stage;
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
-        entry.permit = None;
+        let permit = entry.permit.take();
         let receivers: Receivers<C> = entry.attached.take().collect();
         let order = Arc::new(entry.order.clone());
+        self.released.extend(permit);
         self.held -= receivers.len();
         self.ready += usize::from(stage == Stage::Ready);
         self.remembered.push_back((forget_at, slot));
@@ -952,6 +963,7 @@ impl<C, B> Line<C, B> {
     /// Removes an order that is neither in line nor under a lease.
     fn forget(&mut self, slot: u32) {
         let entry = self.entries.remove(slot as usize);
+        self.released.extend(entry.permit);
         self.held -= entry.attached.len();
         self.by_id.remove(&entry.order.id);
         if let Some(keyed) = entry.keyed {

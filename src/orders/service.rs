@@ -14,7 +14,7 @@ use tracing::{Level, debug, enabled, warn};
 
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
-use super::hold::{Held, IdleBarista, LeaseGuard};
+use super::hold::{Departures, Held, IdleBarista, LeaseGuard};
 use super::line::{
     Attachment, Cancelled, Figures, Finished, Idle, Left, Line, Offer, Permit, Placed, Pulled,
     Returned,
@@ -96,8 +96,8 @@ pub struct Wanted {
 
 /// The immediate result of placing an order.
 #[derive(Debug)]
-pub enum Placement<X: LineLock> {
-    Held(Held<X>),
+pub enum Placement<D: Departures> {
+    Held(Held<D>),
     /// In line without a held request.
     Promised(OrderId),
     /// The key's order is final.
@@ -130,7 +130,7 @@ impl<X: LineLock> Desk<X> {
     ///
     /// # Errors
     /// See [`PlaceError`].
-    pub fn place(&self, wanted: Wanted, hold: bool) -> Result<Placement<X>, PlaceError> {
+    pub fn place(&self, wanted: Wanted, hold: bool) -> Result<Placement<Self>, PlaceError> {
         let (sender, receiver) = if hold {
             let (sender, receiver) = oneshot::channel();
             (Some(sender), Some(receiver))
@@ -242,7 +242,7 @@ impl<X: LineLock> Desk<X> {
     }
 
     /// The oldest order, if one waits.
-    pub fn pull(&self, barista: Option<Box<str>>) -> Option<LeaseGuard<X>> {
+    pub fn pull(&self, barista: Option<Box<str>>) -> Option<LeaseGuard<Self>> {
         let now = now();
         match self.step(|line| line.pull(now, barista, None)) {
             Pulled::Order(lease) => Some(self.guard(lease)),
@@ -255,7 +255,7 @@ impl<X: LineLock> Desk<X> {
         &self,
         barista: Option<Box<str>>,
         wait: Duration,
-    ) -> Option<LeaseGuard<X>> {
+    ) -> Option<LeaseGuard<Self>> {
         if wait.is_zero() {
             return self.pull(barista);
         }
@@ -275,7 +275,7 @@ impl<X: LineLock> Desk<X> {
     pub fn pull_or_wait(
         &self,
         barista: Option<Box<str>>,
-    ) -> Result<Option<LeaseGuard<X>>, IdleBarista<X>> {
+    ) -> Result<Option<LeaseGuard<Self>>, IdleBarista<Self>> {
         let now = now();
         let (sender, receiver) = oneshot::channel();
         match self.step(|line| line.pull(now, barista, Some(sender))) {
@@ -285,7 +285,7 @@ impl<X: LineLock> Desk<X> {
         }
     }
 
-    fn guard(&self, lease: Lease) -> LeaseGuard<X> {
+    fn guard(&self, lease: Lease) -> LeaseGuard<Self> {
         self.shop.metrics.started.increment(1);
         LeaseGuard::new(self.clone(), lease)
     }
@@ -411,34 +411,6 @@ impl<X: LineLock> Desk<X> {
         self.shop.metrics.update(&self.figures());
     }
 
-    pub(super) fn leave(&self, attachment: Attachment) {
-        let now = now();
-        let left = self.step(|line| line.leave(now, attachment));
-        if let Some(left) = left {
-            self.shop.metrics.left(left);
-            debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer has left");
-        }
-    }
-
-    pub(super) fn promise(&self, attachment: Attachment) -> bool {
-        let now = now();
-        self.step(|line| line.promise(now, attachment))
-    }
-
-    pub(super) fn quit(&self, idle: Idle) -> bool {
-        self.step(|line| line.quit(idle))
-    }
-
-    /// See [`Line::give_back`].
-    pub(super) fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>) {
-        let customer_request_id = self.request_id(id);
-        debug!(order_id = %id, attempt, customer_request_id, "a lease did not reach its barista");
-        let now = now();
-        if let Some(returned) = self.step(|line| line.give_back(now, id, attempt, previous)) {
-            self.record_return(id, returned, &self.shop.metrics.requeued_undelivered);
-        }
-    }
-
     /// The id of the request that placed the order; only at log level debug.
     fn request_id(&self, id: OrderId) -> Option<Box<str>> {
         if !enabled!(Level::DEBUG) {
@@ -470,7 +442,41 @@ impl<X: LineLock> Desk<X> {
     }
 
     fn step<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
-        self.shop.line.with(step)
+        // The permits are dropped without the lock: flood control takes locks of its own.
+        let (result, _released) = self
+            .shop
+            .line
+            .with(|line| (step(line), line.take_released()));
+        result
+    }
+}
+
+impl<X: LineLock> Departures for Desk<X> {
+    fn leave(&self, attachment: Attachment) {
+        let now = now();
+        let left = self.step(|line| line.leave(now, attachment));
+        if let Some(left) = left {
+            self.shop.metrics.left(left);
+            debug!(order_id = %attachment.order(), cancelled = left == Left::Cancelled, "a customer has left");
+        }
+    }
+
+    fn promise(&self, attachment: Attachment) -> bool {
+        let now = now();
+        self.step(|line| line.promise(now, attachment))
+    }
+
+    fn quit(&self, idle: Idle) -> bool {
+        self.step(|line| line.quit(idle))
+    }
+
+    fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>) {
+        let customer_request_id = self.request_id(id);
+        debug!(order_id = %id, attempt, customer_request_id, "a lease did not reach its barista");
+        let now = now();
+        if let Some(returned) = self.step(|line| line.give_back(now, id, attempt, previous)) {
+            self.record_return(id, returned, &self.shop.metrics.requeued_undelivered);
+        }
     }
 }
 

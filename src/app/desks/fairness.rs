@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Mutex;
 
 use axum::http::HeaderMap;
 use tokio::task::JoinSet;
@@ -15,7 +14,7 @@ use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
 use crate::orders::error::PlaceError;
 use crate::orders::model::Outcome;
-use crate::orders::service::{LockedLine, Placement, Wanted};
+use crate::orders::service::{Placement, Wanted};
 
 const BARISTAS: usize = 10;
 const BREW: Duration = Duration::from_secs(45);
@@ -28,7 +27,7 @@ struct Town {
 
 /// How long a served customer was held, or their answer.
 type Served = Result<Duration, String>;
-type Placed = Result<Placement<Mutex<LockedLine>>, PlaceError>;
+type Placed = Result<Placement<Orders>, PlaceError>;
 
 impl Town {
     fn open() -> Self {

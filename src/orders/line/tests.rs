@@ -1,5 +1,7 @@
 //! The line by situations, and against a naive model.
 
+mod estimates;
+mod leases;
 mod model_based;
 
 use std::net::IpAddr;
@@ -416,177 +418,6 @@ fn a_full_line_refuses_until_somebody_is_served() {
 }
 
 #[test]
-fn a_lease_that_runs_out_returns_the_order_to_its_original_place() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    pull(&mut line, clock.0).unwrap();
-    place(&mut line, clock.0, 2);
-    assert!(line.elapse(clock.pass(119)).expired.is_empty());
-    assert_eq!(
-        line.next_deadline(),
-        Some(clock.0.instant + Duration::from_secs(1))
-    );
-    let elapsed = line.elapse(clock.pass(1));
-    assert_eq!(
-        (elapsed.expired[0].id, elapsed.expired[0].attempt),
-        (id(1), 1)
-    );
-    let again = pull(&mut line, clock.0).unwrap();
-    assert_eq!((again.id, again.attempt), (id(1), 2));
-}
-
-#[test]
-fn a_late_finish_counts_while_nobody_else_has_finished() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    pull(&mut line, clock.0).unwrap();
-    line.elapse(clock.pass(120));
-    assert!(
-        matches!(
-            line.finish(clock.0, id(1), Some(1)),
-            Err(FinishError::Fenced {
-                stage: Stage::Waiting,
-                current: 2
-            })
-        ),
-        "who names an attempt is fenced off"
-    );
-    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
-    assert!(finished.order.delivered);
-    assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
-    assert!(pull(&mut line, clock.0).is_none(), "it is not brewed again");
-}
-
-#[test]
-fn an_order_that_wears_out_its_baristas_goes_behind_the_line() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    place(&mut line, clock.0, 2);
-    for attempt in 1..=3 {
-        let lease = pull(&mut line, clock.0).unwrap();
-        assert_eq!((lease.id, lease.attempt), (id(1), attempt));
-        let elapsed = line.elapse(clock.pass(120));
-        assert_eq!(elapsed.expired[0].moved_back, attempt == 3);
-    }
-    assert_eq!(pulled_ids(&mut line, clock.0), [id(2), id(1)]);
-}
-
-#[test]
-fn an_extended_lease_counts_from_now() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    pull(&mut line, clock.0).unwrap();
-    let lease = line.extend(clock.pass(100), id(1), Some(1)).unwrap();
-    assert_eq!(
-        lease.lease_expires_at,
-        clock.0.wall_after(Duration::from_secs(120))
-    );
-    assert!(line.elapse(clock.pass(119)).expired.is_empty());
-    assert_eq!(line.elapse(clock.pass(1)).expired.len(), 1);
-    assert!(matches!(
-        line.extend(clock.0, id(1), None),
-        Err(FenceError::NotBrewing {
-            stage: Stage::Waiting
-        })
-    ));
-}
-
-#[test]
-fn a_released_order_goes_to_the_longest_idle_barista_or_its_own_place() {
-    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    pull(&mut line, clock.0).unwrap();
-    place(&mut line, clock.0, 2);
-    assert!(matches!(
-        line.release(clock.0, id(1), None),
-        Ok(Returned::ToLine)
-    ));
-    assert_eq!(pulled_ids(&mut line, clock.0), [id(1), id(2)]);
-    idle(&mut line, clock.0, 5);
-    let Ok(Returned::Offered(offer)) = line.release(clock.0, id(1), Some(2)) else {
-        panic!("a barista is idle")
-    };
-    assert_eq!((offer.barista, offer.lease.attempt), (5, 3));
-    assert!(matches!(
-        line.release(clock.0, id(1), Some(2)),
-        Err(FenceError::Fenced { current: 3, .. })
-    ));
-}
-
-#[test]
-fn a_hand_over_that_did_not_happen_is_not_counted() {
-    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    place(&mut line, clock.0, 2);
-    let lease = pull(&mut line, clock.0).unwrap();
-    let mut back = || line.give_back(clock.0, lease.id, lease.attempt, None);
-    assert!(matches!(back(), Some(Returned::ToLine)));
-    assert!(back().is_none(), "twice is harmless");
-    let again = pull(&mut line, clock.0).unwrap();
-    assert_eq!((again.id, again.attempt), (id(1), 1));
-    assert!(matches!(
-        line.finish(clock.0, id(2), None),
-        Err(FinishError::NotStarted { .. })
-    ));
-}
-
-#[test]
-fn a_hand_over_that_did_not_happen_leaves_the_order_with_its_previous_barista() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 1);
-    let pull_as =
-        |line: &mut TestLine, now, name: &str| match line.pull(now, Some(name.into()), None) {
-            Pulled::Order(lease) => lease,
-            other => panic!("{other:?}"),
-        };
-    pull_as(&mut line, clock.0, "Ann");
-    line.elapse(clock.pass(120));
-    let lease = pull_as(&mut line, clock.0, "Bo");
-    line.give_back(clock.0, lease.id, lease.attempt, lease.previous);
-    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
-    assert_eq!(finished.order.barista.as_deref(), Some("Ann"));
-    assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
-}
-
-#[test]
-fn a_barista_sees_whether_the_customer_is_held_watching_or_gone() {
-    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    let presence = |line: &mut TestLine| line.extend(clock.0, id(1), None).unwrap().presence;
-    let attachment = place(&mut line, clock.0, 1);
-    assert_eq!(pull(&mut line, clock.0).unwrap().presence, Presence::Held);
-    line.leave(clock.0, attachment);
-    assert_eq!(presence(&mut line), Presence::Gone);
-    let watcher = line.watch(id(1), 9).unwrap();
-    assert_eq!(presence(&mut line), Presence::Watching);
-    line.leave(clock.0, watcher);
-    assert_eq!(presence(&mut line), Presence::Gone);
-    line.place(clock.0, order(2, clock.0), None, None).unwrap();
-    let promised = pull(&mut line, clock.0).unwrap();
-    assert_eq!(
-        (promised.presence, promised.customer_waiting),
-        (Presence::Watching, false)
-    );
-}
-
-#[test]
-fn an_idle_barista_who_quits_is_not_offered_anything() {
-    let (mut line, clock) = (TestLine::new(rules()), Clock::new());
-    let first = idle(&mut line, clock.0, 1);
-    idle(&mut line, clock.0, 2);
-    assert!(line.quit(first));
-    assert!(!line.quit(first));
-    let Placed::New {
-        offer: Some(offer), ..
-    } = line
-        .place(clock.0, order(1, clock.0), None, Some(1))
-        .unwrap()
-    else {
-        panic!()
-    };
-    assert_eq!(offer.barista, 2);
-}
-
-#[test]
 fn cancelling_tells_the_held_and_is_too_late_once_brewing() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
@@ -665,94 +496,6 @@ fn closing_hands_out_everybody_and_takes_nobody() {
     );
 }
 
-#[test]
-fn a_position_comes_with_an_estimate_once_the_pace_is_known() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    for n in 1..=30 {
-        place(&mut line, clock.0, n);
-    }
-    assert_eq!(line.view(clock.0, id(30)).unwrap().estimated_wait, None);
-    for n in 1..=10 {
-        pull(&mut line, clock.0).unwrap();
-        line.finish(clock.pass(20), id(n), None).unwrap();
-    }
-    let view = line.view(clock.0, id(30)).unwrap();
-    assert_eq!(view.position, Some(20));
-    let estimate = view.estimated_wait.unwrap().as_secs_f64();
-    assert!(
-        (419.0..421.0).contains(&estimate),
-        "20 turns of 20 s, and a brew of 20 s: got {estimate}"
-    );
-}
-
-/// A line of five whose crew of one has finished four brews of 20 s.
-fn line_with_a_measured_crew() -> (TestLine, Clock) {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    for n in 1..=5 {
-        place(&mut line, clock.0, n);
-    }
-    for n in 1..=4 {
-        pull(&mut line, clock.0).unwrap();
-        line.finish(clock.pass(20), id(n), None).unwrap();
-    }
-    (line, clock)
-}
-
-fn estimate(line: &mut TestLine, now: Now) -> (Option<Crew>, Option<Duration>) {
-    let view = line.view(now, id(5)).unwrap();
-    (view.crew, view.estimated_wait)
-}
-
-#[test]
-fn while_no_barista_shows_there_is_no_estimate_and_the_crew_is_away() {
-    let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
-    place(&mut line, clock.0, 9);
-    assert_eq!(
-        line.view(clock.0, id(9)).unwrap().crew,
-        Some(Crew::Away),
-        "no barista has come yet"
-    );
-    (line, clock) = line_with_a_measured_crew();
-    let mut last = Duration::ZERO;
-    for _ in 0..59 {
-        let (crew, wait) = estimate(&mut line, clock.pass(1));
-        assert_eq!(crew, Some(Crew::Present));
-        assert!(wait.unwrap() >= last, "it grows while nothing happens");
-        last = wait.unwrap();
-    }
-    assert!(
-        last >= Duration::from_secs(59),
-        "the time since the last finish"
-    );
-    assert_eq!(estimate(&mut line, clock.pass(1)), (Some(Crew::Away), None));
-}
-
-#[test]
-fn the_time_without_a_crew_does_not_slow_its_measured_pace() {
-    let (mut line, mut clock) = line_with_a_measured_crew();
-    clock.pass(8 * 3600);
-    assert_eq!(estimate(&mut line, clock.0), (Some(Crew::Away), None));
-    place(&mut line, clock.0, 6);
-    let first = pull(&mut line, clock.pass(3600)).unwrap();
-    line.finish(clock.pass(20), first.id, None).unwrap();
-    let view = line.view(clock.0, id(6)).unwrap();
-    let estimate = view.estimated_wait.unwrap().as_secs();
-    assert!(
-        (40..60).contains(&estimate),
-        "turns of 20 s and the minute until the crew was away, and a brew of 20 s: got {estimate}"
-    );
-}
-
-#[test]
-fn a_crew_that_brews_is_present_however_long_it_takes() {
-    let (mut line, mut clock) = line_with_a_measured_crew();
-    place(&mut line, clock.0, 6);
-    pull(&mut line, clock.0).unwrap();
-    let view = line.view(clock.pass(110), id(6)).unwrap();
-    assert_eq!(view.crew, Some(Crew::Present));
-    assert!(view.estimated_wait.unwrap() >= Duration::from_secs(110));
-}
-
 fn place_from(line: &mut TestLine, now: Now, n: u128, from: &str) -> Attachment {
     let placed = Order {
         origin: Some(from.parse().unwrap()),
@@ -819,6 +562,7 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
         } else {
             line.cancel(clock.0, id(n)).unwrap();
         }
+        line.take_released();
         assert_eq!(Arc::strong_count(&count), 1);
         assert!(
             line.store_permit(id(n), permit(&count)).is_some(),
@@ -829,6 +573,7 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     let attachment = place(&mut line, clock.0, 3);
     assert!(line.store_permit(id(3), permit(&count)).is_none());
     line.leave(clock.0, attachment);
+    line.take_released();
     assert_eq!(Arc::strong_count(&count), 1);
     let Placed::New {
         attachment: Some(attachment),
@@ -840,9 +585,11 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
     assert!(line.store_permit(id(4), permit(&count)).is_none());
     assert!(line.is_pending(&key("k").key));
     assert_eq!(line.leave(clock.0, attachment), Some(Left::Graced));
+    line.take_released();
     assert_eq!(Arc::strong_count(&count), 2, "it is still in line");
     let mut clock = clock;
     line.elapse(clock.pass(60));
+    line.take_released();
     assert_eq!(Arc::strong_count(&count), 1);
     assert!(!line.is_pending(&key("k").key));
 }

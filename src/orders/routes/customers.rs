@@ -1,7 +1,6 @@
 //! Customers' paths: an order is placed, asked for and cancelled.
 
 use std::any::Any;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -15,9 +14,9 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::super::error::{CancelError, PlaceError};
-use super::super::hold;
+use super::super::hold::Held;
 use super::super::model::{IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
-use super::super::service::{LockedLine, Orders, Placement, Wanted};
+use super::super::service::{Orders, Placement, Wanted};
 use super::problems::{cancelled, unknown_order};
 use super::wire::{NewOrder, OrderState, ReadyOrder};
 use super::{Desk, bounded_wait, no_store, order_id};
@@ -88,9 +87,7 @@ async fn place_order(
     }
 }
 
-type Held = hold::Held<Mutex<LockedLine>>;
-
-async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
+async fn held_for(orders: Orders, mut held: Held<Orders>, wait: Duration) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
         return outcome_response(&outcome);
     }
@@ -147,11 +144,7 @@ fn placement(
 }
 
 /// The placement, how long its request is held, and the admission of a request that joined.
-type Placing = (
-    Placement<Mutex<LockedLine>>,
-    Option<Duration>,
-    Option<Admission>,
-);
+type Placing = (Placement<Orders>, Option<Duration>, Option<Admission>);
 
 fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keyed>, Problem> {
     let key = idempotency_key(headers, |key| IdempotencyKey::parse(key, origin))?;

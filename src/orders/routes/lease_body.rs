@@ -1,7 +1,6 @@
 //! The answer that carries a lease to its barista.
 
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -11,10 +10,10 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use super::super::hold;
-use super::super::service::LockedLine;
+use super::super::service::Orders;
 use crate::http::caching::no_store_json;
 
-pub(super) type LeaseGuard = hold::LeaseGuard<Mutex<LockedLine>>;
+pub(super) type LeaseGuard = hold::LeaseGuard<Orders>;
 
 /// Confirms the lease once the connection has taken the bytes; until then dropping it puts the order back.
 ///

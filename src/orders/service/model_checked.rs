@@ -40,14 +40,14 @@ fn shop() -> Shop {
     Desk::new(rules(), Metrics::register())
 }
 
-fn place(shop: &Shop) -> Held<Lock> {
+fn place(shop: &Shop) -> Held<Shop> {
     match shop.place(Wanted::default(), true) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
 }
 
-fn place_keyed(shop: &Shop) -> Placement<Lock> {
+fn place_keyed(shop: &Shop) -> Placement<Shop> {
     let key = IdempotencyKey::parse(b"k", IpAddr::from([127, 0, 0, 1]).into()).unwrap();
     let keyed = Keyed {
         key,
@@ -60,7 +60,7 @@ fn place_keyed(shop: &Shop) -> Placement<Lock> {
     shop.place(wanted, true).unwrap()
 }
 
-fn pull(shop: &Shop) -> LeaseGuard<Lock> {
+fn pull(shop: &Shop) -> LeaseGuard<Shop> {
     match shop.pull_or_wait(None) {
         Ok(guard) => guard,
         Err(idle) => block_on(idle),

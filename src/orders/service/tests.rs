@@ -18,7 +18,7 @@ fn open() -> (Orders, JoinHandle<()>) {
     (orders, keeper)
 }
 
-fn place(orders: &Orders, key: Option<&str>) -> Held<Mutex<LockedLine>> {
+fn place(orders: &Orders, key: Option<&str>) -> Held<Orders> {
     let keyed = key.map(|key| Keyed {
         key: IdempotencyKey::parse(key.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 0,
