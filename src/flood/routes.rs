@@ -25,8 +25,7 @@ use super::networks::{Kind, Level};
 use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::caching::no_store_list;
-use crate::http::edge::Caller;
-use crate::http::params::{Path, Query, page_cursor, page_limit};
+use crate::http::params::{Caller, Path, Query, page_cursor, page_limit};
 use crate::http::responses::{NotFound, Parameters, describe_limits};
 use crate::values::time::Moment;
 

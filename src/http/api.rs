@@ -15,11 +15,11 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use super::docs;
 use super::files::File;
 use super::html;
 use super::problem::Problem;
 use super::responses::describe_rejections;
-use super::status;
 
 #[derive(Clone)]
 pub struct Api {
@@ -135,7 +135,7 @@ impl Api {
         router
             .route("/openapi.json", description.clone())
             .route("/openapi.json/", description)
-            .merge(status::docs())
+            .merge(docs::routes())
             .merge(html::files())
             .fallback(async || Problem::no_such_path())
             .method_not_allowed_fallback(async || Problem::no_such_method())

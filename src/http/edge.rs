@@ -33,6 +33,7 @@ use super::api::Api;
 use super::described::{Described, Route};
 use super::html;
 use super::origin::{self, Origins, Rejection};
+use super::params::Caller;
 use super::problem::Problem;
 use super::scan::Scan;
 use crate::telemetry::Registry;
@@ -133,13 +134,6 @@ struct Way<'a> {
     router: &'a Router,
     id: HeaderValue,
     finish: Option<Box<Finish>>,
-}
-
-/// In the extensions of every request.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    pub peer: IpAddr,
-    pub request_id: HeaderValue,
 }
 
 /// The service of one connection.

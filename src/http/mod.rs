@@ -14,6 +14,7 @@ pub mod caching;
 pub mod config;
 pub mod connection;
 mod described;
+mod docs;
 pub mod edge;
 pub mod files;
 mod html;

@@ -1,16 +1,23 @@
-//! Path and query parameters, and the request's id; a [`Problem`] for invalid ones.
+//! Path and query parameters, and who sent the request; a [`Problem`] for invalid ones.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
 use uuid::Uuid;
 
-use super::edge::Caller;
 use super::problem::{FieldError, Problem};
+
+/// In the extensions of every request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub peer: IpAddr,
+    pub request_id: HeaderValue,
+}
 
 /// 400, for one parameter.
 pub(super) fn wrong_parameter(name: &str, detail: String) -> Problem {
