@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::http::Problem;
 use crate::storage::directory::DataDirectory;
 use crate::storage::sqlite::Database;
-use crate::storage::sqlite::check::{Finding, Offline, Report, Verdict};
+use crate::storage::sqlite::check::{Offline, Report, Verdict};
 use crate::{assignments, couriers};
 
 /// The databases to check; cheap to clone.
@@ -41,33 +41,7 @@ pub struct Checked {
     #[schema(value_type = String, example = "good")]
     verdict: Verdict,
     /// Database by database.
-    databases: Vec<CheckedDatabase>,
-}
-
-/// The result for a database.
-#[derive(Debug, Serialize, ToSchema)]
-struct CheckedDatabase {
-    /// Its name.
-    #[schema(example = "deliveries")]
-    database: String,
-    /// Duration, milliseconds.
-    took_ms: u64,
-    /// Check by check.
-    findings: Vec<CheckedThing>,
-}
-
-/// The result of one check.
-#[derive(Debug, Serialize, ToSchema)]
-struct CheckedThing {
-    /// `files`: pages, log and checksums are as they were acknowledged; `structure`: trees and indexes; `references`:
-    /// foreign keys; `rows`: the desk's invariants.
-    #[schema(example = "files")]
-    check: &'static str,
-    /// `good`, `damaged`, `unchecked` if the check failed, `skipped` if it runs offline only.
-    #[schema(value_type = String, example = "good")]
-    verdict: Verdict,
-    /// What was read and found, or why it was not checked.
-    detail: String,
+    databases: Vec<Report>,
 }
 
 impl Checked {
@@ -75,32 +49,7 @@ impl Checked {
         let verdicts = reports.iter().map(Report::verdict);
         Self {
             verdict: verdicts.max().unwrap_or(Verdict::Good),
-            databases: reports.into_iter().map(CheckedDatabase::from).collect(),
-        }
-    }
-
-    /// The worst of all.
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-}
-
-impl From<Report> for CheckedDatabase {
-    fn from(report: Report) -> Self {
-        Self {
-            database: report.database,
-            took_ms: report.took_ms,
-            findings: report.findings.into_iter().map(From::from).collect(),
-        }
-    }
-}
-
-impl From<Finding> for CheckedThing {
-    fn from(found: Finding) -> Self {
-        Self {
-            check: found.check,
-            verdict: found.verdict,
-            detail: found.detail,
+            databases: reports,
         }
     }
 }

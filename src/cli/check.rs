@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::http::Method;
 use clap::Args;
 use serde_json::{Value, json};
@@ -42,69 +41,60 @@ pub struct Check {
 impl Check {
     pub(super) fn run(self, runtime: &Runtime) -> anyhow::Result<()> {
         if self.engines {
-            return self.check_engines(runtime);
+            let found = runtime.block_on(app::check_engines(&self.source.load()?))?;
+            let worst = found.iter().map(|found| found.outcome).max();
+            let json = json!(found);
+            let table = match json.as_array().map(Vec::as_slice).unwrap_or_default() {
+                [] => "The configuration names no shared engine.\n".to_owned(),
+                rows => output::rows(rows, &["engine", "check", "outcome", "detail"]),
+            };
+            let worst = json!(worst.unwrap_or(Outcome::Passed));
+            return self.report(&json, table, &worst, "an engine cannot be used as it is");
         }
         let checked = match &self.url {
             Some(url) => runtime.block_on(ask(url)),
             None => self.look(),
         };
-        let checked = checked.map_err(|error| Unchecked(format!("{error:#}")))?;
-        output::print(&match self.output {
-            Format::Json => format!("{checked}\n"),
-            Format::Table => format!("{}{LIMITS}", table(&checked)),
-        })?;
-        match checked["verdict"].as_str() {
-            Some("good") => Ok(()),
-            Some("damaged") => anyhow::bail!("the stored data is damaged"),
-            _ => Err(Unchecked("not everything could be checked".to_owned()).into()),
+        let json = checked.map_err(|error| Unchecked(format!("{error:#}")))?;
+        let mut rows = Vec::new();
+        for database in json["databases"].as_array().into_iter().flatten() {
+            for found in database["findings"].as_array().into_iter().flatten() {
+                let mut row = found.clone();
+                row["database"] = database["database"].clone();
+                rows.push(row);
+            }
         }
+        let table = output::rows(&rows, &["database", "check", "verdict", "detail"]) + LIMITS;
+        self.report(&json, table, &json["verdict"], "the stored data is damaged")
     }
 
-    fn check_engines(&self, runtime: &Runtime) -> anyhow::Result<()> {
-        let found = runtime.block_on(app::check_engines(&self.source.load()?))?;
-        let worst = found.iter().map(|found| found.outcome).max();
-        let rows = serde_json::to_value(found).context("cannot print the findings")?;
-        output::print(&match (self.output, rows.as_array()) {
-            (Format::Table, Some(rows)) if rows.is_empty() => {
-                "The configuration names no shared engine.\n".to_owned()
-            }
-            (Format::Table, Some(rows)) => {
-                output::rows(rows, &["engine", "check", "outcome", "detail"])
-            }
-            _ => format!("{rows}\n"),
+    /// Prints the findings; an error, `bad`, if the worst of them is.
+    fn report(
+        &self,
+        json: &Value,
+        table: String,
+        worst: &Value,
+        bad: &'static str,
+    ) -> anyhow::Result<()> {
+        output::print(&match self.output {
+            Format::Json => format!("{json}\n"),
+            Format::Table => table,
         })?;
-        match worst {
-            None | Some(Outcome::Passed | Outcome::Warning) => Ok(()),
-            Some(Outcome::Failed) => anyhow::bail!("an engine cannot be used as it is"),
-            Some(Outcome::Unchecked | Outcome::Pending) => {
-                Err(Unchecked("not everything could be checked".to_owned()).into())
-            }
+        match worst.as_str() {
+            Some("good" | "passed" | "warning") => Ok(()),
+            Some("damaged" | "failed") => anyhow::bail!(bad),
+            _ => Err(Unchecked("not everything could be checked".to_owned()).into()),
         }
     }
 
     fn look(&self) -> anyhow::Result<Value> {
         let config = self.source.load()?;
         let data = self.data.as_ref().unwrap_or(&config.data_dir);
-        let checked = app::check_directory(&config, data)?;
-        serde_json::to_value(checked).context("cannot print the findings")
+        Ok(json!(app::check_directory(&config, data)?))
     }
 }
 
 async fn ask(url: &Url) -> anyhow::Result<Value> {
     let ask = Ask::new(Method::POST, url.join("/storage/check")?);
     ask.within(PATIENCE).await?.success()?.json()
-}
-
-fn table(checked: &Value) -> String {
-    let mut rows = Vec::new();
-    for database in checked["databases"].as_array().into_iter().flatten() {
-        for found in database["findings"].as_array().into_iter().flatten() {
-            let mut row = json!({"database": database["database"]});
-            for name in ["check", "verdict", "detail"] {
-                row[name] = found[name].clone();
-            }
-            rows.push(row);
-        }
-    }
-    output::rows(&rows, &["database", "check", "verdict", "detail"])
 }

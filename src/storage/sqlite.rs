@@ -23,6 +23,7 @@ mod health;
 mod integrity;
 pub mod metrics;
 mod migrations;
+mod pages;
 mod queue;
 mod readers;
 mod sums;
@@ -43,7 +44,7 @@ use tokio::sync::{oneshot, watch};
 pub use check::Invariant;
 pub use error::{Abort, OpenError};
 pub use metrics::Metrics;
-pub use migrations::application;
+pub use pages::application;
 pub use values::Micros;
 
 use connection::File;
@@ -304,6 +305,30 @@ fn start(
         path: file.path.clone(),
         reason,
     })
+}
+
+#[cfg(test)]
+impl Database {
+    pub(crate) const TEST_FILE: &str = "test.db";
+
+    /// A database for a store's tests: [`Database::TEST_FILE`] in this directory.
+    pub(crate) fn of_test(
+        directory: &tempfile::TempDir,
+        application: i32,
+        migrations: &'static [&'static str],
+    ) -> Self {
+        let settings = Settings {
+            path: directory.path().join(Self::TEST_FILE),
+            application,
+            pinned: Vec::new(),
+            migrations,
+            queue_max: 1000,
+            batch_max: 64,
+            readers: 1,
+        };
+        let metrics = Metrics::register(&settings.path);
+        Self::open(settings, metrics).unwrap()
+    }
 }
 
 #[cfg(test)]

@@ -3,22 +3,10 @@ use tempfile::TempDir;
 use super::super::replay::replay;
 use super::super::store::contract;
 use super::*;
-use crate::storage::sqlite::{Metrics, Settings};
-use crate::telemetry::Registry;
 
 fn open(directory: &TempDir, join: Join, publishes: bool) -> Sqlite {
-    let settings = Settings {
-        path: directory.path().join("couriers.db"),
-        application: APPLICATION,
-        pinned: Vec::new(),
-        migrations: MIGRATIONS,
-        queue_max: 1000,
-        batch_max: 64,
-        readers: 1,
-    };
-    let registry = Registry::new(&[]);
-    let metrics = registry.register(|| Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap(), join, publishes)
+    let database = Database::of_test(directory, APPLICATION, MIGRATIONS);
+    Sqlite::new(database, join, publishes)
 }
 
 /// An empty store in its own directory.
@@ -27,13 +15,7 @@ pub(in super::super) fn fresh(join: Join) -> (Sqlite, TempDir) {
     (open(&directory, join, true), directory)
 }
 
-contract::suite!(
-    async |join| {
-        let directory = tempfile::tempdir().unwrap();
-        (open(&directory, join, true), directory)
-    },
-    64
-);
+contract::suite!(async |join| fresh(join), 64);
 
 #[tokio::test]
 async fn nothing_waits_to_be_told_where_nobody_listens() {

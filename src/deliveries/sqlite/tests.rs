@@ -1,29 +1,16 @@
-use std::path::Path;
+use tempfile::TempDir;
 
 use super::super::config::Graph;
 use super::super::store::contract;
 use super::*;
-use crate::storage::sqlite::{Metrics, Settings};
-use crate::telemetry::Registry;
 
-fn open(directory: &Path, rules: Config) -> Sqlite {
-    let settings = Settings {
-        path: directory.join("deliveries.db"),
-        application: APPLICATION,
-        pinned: Vec::new(),
-        migrations: MIGRATIONS,
-        queue_max: 1000,
-        batch_max: 64,
-        readers: 1,
-    };
-    let registry = Registry::new(&[]);
-    let metrics = registry.register(|| Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap(), rules)
+fn open(directory: &TempDir, rules: Config) -> Sqlite {
+    Sqlite::new(Database::of_test(directory, APPLICATION, MIGRATIONS), rules)
 }
 
 contract::suite!(|rules| {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), rules);
+    let store = open(&directory, rules);
     (store, directory)
 });
 
@@ -31,12 +18,12 @@ contract::suite!(|rules| {
 async fn what_was_recorded_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let rules = contract::rules();
-    let before = open(directory.path(), rules.clone());
+    let before = open(&directory, rules.clone());
     contract::record(&before, "a", EventType::ParcelCollected).await;
     contract::record(&before, "a", EventType::TakenOff).await;
     let history = before.history(contract::id("a")).await.unwrap();
     before.database.close().await;
-    let after = open(directory.path(), rules);
+    let after = open(&directory, rules);
     assert_eq!(after.history(contract::id("a")).await.unwrap(), history);
     let counts = Counts {
         ongoing: 1,
@@ -53,7 +40,7 @@ async fn nothing_is_left_of_what_was_pushed_out() {
         graph: Graph::Free,
         ..contract::rules()
     };
-    let store = open(directory.path(), rules);
+    let store = open(&directory, rules);
     for n in 0..10 {
         let id = format!("d{n}");
         contract::record(&store, &id, EventType::ParcelCollected).await;
@@ -72,7 +59,7 @@ async fn nothing_is_left_of_what_was_pushed_out() {
 #[tokio::test]
 async fn after_kept_was_lowered_the_rest_goes_a_few_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), contract::rules());
+    let store = open(&directory, contract::rules());
     for n in 0..50 {
         let id = format!("d{n}");
         contract::record(&store, &id, EventType::ParcelCollected).await;
@@ -83,7 +70,7 @@ async fn after_kept_was_lowered_the_rest_goes_a_few_at_a_time() {
         kept: 3,
         ..contract::rules()
     };
-    let store = open(directory.path(), lowered);
+    let store = open(&directory, lowered);
     let mut left = Vec::new();
     for n in 50..54 {
         let id = format!("d{n}");

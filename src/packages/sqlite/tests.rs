@@ -4,30 +4,17 @@ use super::super::error::Unavailable;
 use super::super::model::PackageType;
 use super::super::store::contract;
 use super::*;
-use crate::storage::sqlite::{Metrics, Settings};
-use crate::telemetry::Registry;
 
-const FILE: &str = "packages.db";
-
-fn database(directory: &TempDir, migrations: &'static [&'static str]) -> Database {
-    let settings = Settings {
-        path: directory.path().join(FILE),
-        application: APPLICATION,
-        pinned: Vec::new(),
-        migrations,
-        queue_max: 1000,
-        batch_max: 64,
-        readers: 1,
-    };
-    let registry = Registry::new(&[]);
-    let metrics = registry.register(|| Metrics::register(&settings.path));
-    Database::open(settings, metrics).unwrap()
-}
+const FILE: &str = Database::TEST_FILE;
 
 fn open(directory: &TempDir, types: &[&str], remember: Option<Duration>) -> Sqlite {
     let types: Vec<_> = types.iter().map(|&name| name.to_owned()).collect();
     let types = Arc::new(Types::new(&types, &[]).unwrap());
-    Sqlite::new(database(directory, MIGRATIONS), types, remember)
+    Sqlite::new(
+        Database::of_test(directory, APPLICATION, MIGRATIONS),
+        types,
+        remember,
+    )
 }
 
 const USUAL: [&str; 2] = ["personal", "marketing"];
@@ -61,7 +48,7 @@ async fn a_restart_with_other_types_forgets_nothing() {
 #[tokio::test]
 async fn what_was_stored_before_ids_were_normalized_is_found_in_either_form() {
     let directory = tempfile::tempdir().unwrap();
-    let before = database(&directory, &MIGRATIONS[..1]);
+    let before = Database::of_test(&directory, APPLICATION, &MIGRATIONS[..1]);
     let rows = "
         INSERT INTO types VALUES (1, 'personal'), (2, 'marketing');
         INSERT INTO packages VALUES ('p-e\u{301}', 2, 7, NULL), ('q', 2, 7, NULL), ('\u{e9}', 2, 7, NULL),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::connection::File;
 use super::integrity::{Extent, Fault, Integrity, lock};
@@ -34,19 +35,32 @@ pub enum Verdict {
     Damaged,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The result of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CheckedThing)]
 pub struct Finding {
+    /// `files`: pages, log and checksums are as they were acknowledged; `structure`: trees and indexes; `references`:
+    /// foreign keys; `rows`: the desk's invariants.
+    #[schema(example = "files")]
     pub check: &'static str,
+    /// `good`, `damaged`, `unchecked` if the check failed, `skipped` if it runs offline only.
+    #[schema(value_type = String, example = "good")]
     pub verdict: Verdict,
-    /// How much was read, what was found, or why nothing was.
+    /// What was read and found, or why it was not checked.
     pub detail: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The result for a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CheckedDatabase)]
 pub struct Report {
+    /// Its name.
+    #[schema(example = "deliveries")]
     pub database: String,
-    pub findings: Vec<Finding>,
+    /// Duration, milliseconds.
     pub took_ms: u64,
+    /// Check by check.
+    pub findings: Vec<Finding>,
 }
 
 /// What is checked while no server runs.

@@ -13,33 +13,24 @@
 //! - The database file stays open for as long as the engine has it open: when a process closes any descriptor of a file, it loses
 //!   all its locks on it.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{File as Bytes, OpenOptions};
+mod verify;
+
+use std::collections::HashSet;
+use std::fs::File as Bytes;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use tracing::warn;
 
+use self::verify::PAGE_DAMAGED;
+pub(super) use self::verify::{Extent, Fault};
 use super::connection::File;
-use super::error::{Failure, OpenError};
-use super::sums::{Head, Sums, WalState, follows, sum};
-use super::wal::{self, Mark, Wal};
+use super::error::Failure;
+use super::pages::{create, open, page_size, sum_of};
+use super::sums::{Head, Sums, WalState, sum};
+use super::wal::{self, Mark};
 use crate::storage::place::{Displaced, Place};
-
-/// Bytes of the database file per read.
-const READ_AT_ONCE: u32 = 256 << 10;
-/// Offsets in the database file's header: its page size and its application id.
-const PAGE_SIZE_AT: u64 = 16;
-const APPLICATION_AT: u64 = 68;
-
-/// The hint if nothing is damaged.
-const ON_PURPOSE: &str =
-    "if another program wrote to the database on purpose, remove its `-sums` file";
-
-/// The WAL has a page that was damaged in the file, possibly before it was changed: unknown which.
-const PAGE_DAMAGED: &str = "a page was damaged in the file before the WAL was checkpointed";
 
 /// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;
@@ -64,92 +55,7 @@ pub(super) struct Integrity {
     unsure: HashSet<u32>,
 }
 
-/// How much a check has read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Extent {
-    pub(super) pages: u32,
-    pub(super) frames: u32,
-    pub(super) commits: u64,
-}
-
-/// Why the files do not have what was acknowledged.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// Part of a sentence: what was found.
-    Damaged(String),
-    /// The checksum file is of another database.
-    Foreign,
-    Unreadable(io::Error),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::InvalidData {
-            Self::Damaged(error.to_string())
-        } else {
-            Self::Unreadable(error)
-        }
-    }
-}
-
-impl Fault {
-    pub(super) fn into_open_error(self, path: &Path) -> OpenError {
-        let path = path.to_owned();
-        match self {
-            Self::Damaged(detail) => OpenError::Damaged { path, detail },
-            Self::Foreign => OpenError::Foreign { path },
-            Self::Unreadable(reason) => OpenError::Unverifiable { path, reason },
-        }
-    }
-
-    fn damaged<T>(detail: impl Into<String>) -> Result<T, Self> {
-        Err(Self::Damaged(detail.into()))
-    }
-}
-
 impl Integrity {
-    /// Examines the files before the engine opens them; changes nothing. Reads the whole file. None if there are no checksums:
-    /// the file is new, or older than they are.
-    ///
-    /// # Errors
-    /// If acknowledged data is missing or damaged.
-    pub(super) fn examine(file: &File, application: i32) -> Result<Option<(Self, Extent)>, Fault> {
-        let Some(sums) = Sums::open(&file.sums())? else {
-            return Ok(None);
-        };
-        let database = match open(&file.path)? {
-            Some(database) if database.metadata()?.len() > 0 => database,
-            _ => return Fault::damaged("empty or missing, while its `-sums` file is not"),
-        };
-        if sums.head.application != application || is_of_another(&database, application)? {
-            return Err(Fault::Foreign);
-        }
-        if sums.head.damaged {
-            return Fault::damaged(PAGE_DAMAGED);
-        }
-        let wal = open(&file.wal())?;
-        let whole = wal.as_ref().map(Wal::read).transpose()?.flatten();
-        check_wal(&sums.head, whole.as_ref())?;
-        let mut examined = Self::new(file, database, wal, sums)?;
-        examined.check_length(whole.as_ref())?;
-        let pages = whole
-            .as_ref()
-            .map_or(examined.head().pages, |wal| wal.pages);
-        let none = HashMap::new();
-        let in_wal = whole.as_ref().map_or(&none, |wal| &wal.last_frames);
-        let mut first = 1;
-        while first <= pages {
-            first = examined.check_pages(first, pages, in_wal)?;
-        }
-        examined.unsure = in_wal.keys().copied().collect();
-        let extent = Extent {
-            pages,
-            frames: whole.map_or(0, |wal| wal.end().frames),
-            commits: examined.head().commits,
-        };
-        Ok(Some((examined, extent)))
-    }
-
     /// Computes the checksums of a file that has none. The WAL must be empty.
     ///
     /// # Errors
@@ -389,46 +295,6 @@ impl Integrity {
         }
     }
 
-    /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it.
-    fn verify(&self, wal: &Bytes, frames: u32) -> Result<(), Fault> {
-        let Head {
-            page_size, pages, ..
-        } = self.head();
-        let is_sure = |page: &u32| *page <= pages && !self.unsure.contains(page);
-        let last_frames = wal::last_frames(wal, page_size, frames)?;
-        let mut others = HashMap::new();
-        let mut bytes = vec![0; page_size as usize];
-        for page in last_frames.into_keys().filter(is_sure) {
-            let Some(expected) = self.sums.pages(page, 1)? else {
-                return Fault::damaged("its `-sums` file is truncated");
-            };
-            let found = sum_of(&self.database, page, &mut bytes)?;
-            if expected != [found] {
-                others.insert(page, found);
-            }
-        }
-        if others.is_empty() {
-            return Ok(());
-        }
-        // Copied before, when a reader blocked the rest, or by another program.
-        let mut fewest = pages;
-        wal::each(wal, page_size, frames, |_, page, length, bytes| {
-            if length > 0 {
-                fewest = fewest.min(length);
-            }
-            if others.get(&page).is_some_and(|found| *found == sum(bytes)) {
-                others.remove(&page);
-            }
-        })?;
-        // A commit truncated the file, and a later one extended it again.
-        match others.into_keys().filter(|page| *page <= fewest).min() {
-            Some(page) => Fault::damaged(format!(
-                "page {page} is not what was written, and is in the WAL, too"
-            )),
-            None => Ok(()),
-        }
-    }
-
     /// A checkpoint was interrupted.
     fn interrupted(&mut self, frames: u32) {
         let page_size = self.head().page_size;
@@ -508,108 +374,6 @@ impl Integrity {
         self.sums.flush().map_err(Failure::Sums)
     }
 
-    /// Checks some pages from `first` on, while the engine has the file open. Returns the next page, or None at the end.
-    ///
-    /// # Errors
-    /// If a page is damaged.
-    /// If something is damaged.
-    pub(super) fn check_some(&self, first: u32) -> Result<Option<u32>, Fault> {
-        let head = self.head();
-        let mut in_wal = HashMap::new();
-        if let (false, WalState::Open { mark, .. }, Some(wal)) = (self.sealed, head.wal, &self.wal)
-        {
-            in_wal = wal::last_frames(wal, head.page_size, mark.frames)?;
-        }
-        if first > head.pages {
-            return Ok(None);
-        }
-        let next = self.check_pages(first, head.pages, &in_wal)?;
-        Ok((next <= head.pages).then_some(next))
-    }
-
-    /// Checks the WAL and the checksum file's head while the engine has the file open.
-    ///
-    /// # Errors
-    /// If they are damaged.
-    pub(super) fn check_head(&self) -> Result<Extent, Fault> {
-        // Files that were moved may be intact, but may not be the ones that come back.
-        self.in_place().map_err(io::Error::other)?;
-        let head = self.head();
-        if !self.sums.has_head()? {
-            return Fault::damaged("its `-sums` file is not what was written");
-        }
-        if head.damaged {
-            return Fault::damaged(PAGE_DAMAGED);
-        }
-        let mut frames = 0;
-        // Checkpointed frames may be overwritten at any moment.
-        if let WalState::Open {
-            mark,
-            copied: false,
-        } = head.wal
-        {
-            frames = mark.frames;
-            let whole = self.wal.as_ref().map(Wal::read).transpose()?.flatten();
-            if !whole.is_some_and(|whole| whole.reaches(&mark)) {
-                return Fault::damaged(format!("its WAL is damaged before frame {frames}"));
-            }
-        }
-        Ok(Extent {
-            pages: head.pages,
-            frames,
-            commits: head.commits,
-        })
-    }
-
-    /// The file's length, if nothing in the WAL can have changed it.
-    fn check_length(&self, wal: Option<&Wal>) -> Result<(), Fault> {
-        let Head {
-            page_size, pages, ..
-        } = self.head();
-        let expected = u64::from(pages) * u64::from(page_size);
-        let length = self.database.metadata()?.len();
-        if wal.is_none() && length != expected {
-            return Fault::damaged(format!("{length} bytes long instead of {expected}"));
-        }
-        Ok(())
-    }
-
-    /// Checks pages `first..=last`, except those that are in the WAL. Returns the page after.
-    fn check_pages(&self, first: u32, last: u32, in_wal: &HashMap<u32, u32>) -> Result<u32, Fault> {
-        let head = self.head();
-        let page_size = head.page_size as usize;
-        let at_once = (READ_AT_ONCE / head.page_size).max(1);
-        let count = at_once.min(last - first + 1);
-        let summed = head.pages.saturating_sub(first - 1).min(count);
-        let Some(mut sums) = self.sums.pages(first, summed)? else {
-            return Fault::damaged("its `-sums` file is truncated");
-        };
-        // Pages that were never written are zeros, if the file is that long.
-        sums.resize(count as usize, sum(&vec![0; page_size]));
-        let mut bytes = vec![0; page_size * count as usize];
-        let read = read_up_to(
-            &self.database,
-            &mut bytes,
-            u64::from(first - 1) * page_size as u64,
-        )?;
-        let pages = bytes.chunks_exact(page_size).zip(sums);
-        for (page, (bytes, expected)) in (first..).zip(pages) {
-            if in_wal.contains_key(&page) {
-                continue;
-            }
-            let is_there = (page - first + 1) as usize * page_size <= read;
-            if !is_there && page <= head.pages {
-                return Fault::damaged(format!("it ends before its page {page}"));
-            }
-            if sum(bytes) != expected {
-                return Fault::damaged(format!(
-                    "page {page} is not what was written; {ON_PURPOSE}"
-                ));
-            }
-        }
-        Ok(first + count)
-    }
-
     fn find_places(&mut self) -> io::Result<()> {
         self.places = vec![
             Place::of(&self.file.path, &self.database)?,
@@ -646,107 +410,4 @@ pub(super) fn frames(connection: &Connection) -> rusqlite::Result<(u32, u32)> {
         };
         Ok((number(1)?, number(2)?))
     })
-}
-
-/// Whether the WAL is what the head says.
-fn check_wal(head: &Head, wal: Option<&Wal>) -> Result<(), Fault> {
-    if wal.is_some_and(|wal| wal.page_size() != head.page_size) {
-        return Fault::damaged("its `-wal` file is another database's");
-    }
-    match (head.wal, wal) {
-        (WalState::Opening, _) | (WalState::Closed | WalState::Open { copied: true, .. }, None) => {
-            Ok(())
-        }
-        (WalState::Closed, Some(_)) => {
-            Fault::damaged("it was closed without a WAL, and has a `-wal` file with commits")
-        }
-        (WalState::Open { mark, .. }, Some(wal)) if wal.reaches(&mark) => Ok(()),
-        // The WAL was reset after a full checkpoint; no commit of it was noted yet.
-        (WalState::Open { mark, copied: true }, Some(wal)) if follows(mark.salts, wal.salts) => {
-            Ok(())
-        }
-        (WalState::Open { mark, .. }, None) => Fault::damaged(format!(
-            "its `-wal` file is missing or damaged, and had {} frames; {ON_PURPOSE}",
-            mark.frames
-        )),
-        (WalState::Open { mark, .. }, Some(wal)) if wal.salts == mark.salts => {
-            Fault::damaged(format!(
-                "its `-wal` file is valid up to frame {} of {}",
-                wal.end().frames,
-                mark.frames
-            ))
-        }
-        (WalState::Open { .. }, Some(_)) => {
-            Fault::damaged("its `-wal` file is another one than was written")
-        }
-    }
-}
-
-/// Opens a file for reading, and for writing if permitted: only then does an overlay file system show the file that is written
-/// to.
-fn open(path: &Path) -> io::Result<Option<Bytes>> {
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).write(true).open(path);
-    let opened = opened.or_else(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            options.write(false).open(path)
-        }
-        _ => Err(error),
-    });
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the file's header has another desk's application id.
-fn is_of_another(database: &Bytes, application: i32) -> io::Result<bool> {
-    let mut found = [0; 4];
-    if !wal::read_at(database, &mut found, APPLICATION_AT)? {
-        return Ok(false);
-    }
-    let found = i32::from_be_bytes(found);
-    Ok(found != application && super::migrations::is_ours(found))
-}
-
-fn page_size(database: &Bytes) -> io::Result<u32> {
-    let mut size = [0; 2];
-    if !wal::read_at(database, &mut size, PAGE_SIZE_AT)? {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    // 1 stands for 65,536, which does not fit.
-    Ok(match u16::from_be_bytes(size) {
-        1 => 65_536,
-        size => u32::from(size).max(512),
-    })
-}
-
-/// Writes a checksum file for all pages of the database file.
-fn create(file: &File, database: &Bytes, head: Head) -> io::Result<Sums> {
-    let mut bytes = vec![0; head.page_size as usize];
-    let pages = (1..=head.pages).map(|page| sum_of(database, page, &mut bytes));
-    Sums::create(&file.sums(), head, pages)
-}
-
-/// The checksum of a page of the database file; a page behind its end counts as zeros.
-fn sum_of(database: &Bytes, page: u32, bytes: &mut [u8]) -> io::Result<u64> {
-    bytes.fill(0);
-    read_up_to(database, bytes, u64::from(page - 1) * bytes.len() as u64)?;
-    Ok(sum(bytes))
-}
-
-/// Reads until the buffer is full or the file ends; returns the number of bytes.
-fn read_up_to(file: &Bytes, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    use std::os::unix::fs::FileExt;
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], at + read as u64) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
 }

@@ -13,14 +13,11 @@ use tracing::{info, warn};
 use super::connection::{File, set_up_writer};
 use super::error::{Failure, OpenError, is_of_engine};
 use super::integrity::Integrity;
+use super::pages::ANY_DESK;
 use super::values::Micros;
 use crate::storage::clock::Clock;
 use crate::values::id;
 
-/// Every desk's application id begins with "ODY".
-const OURS: i32 = 0x4F44_5900;
-/// Marked every desk's files before each had its own id: "ODYS".
-const ANY_DESK: i32 = application(b'S');
 /// The storage's own tables: see `probe_write` in [`super::writer`], and [`Clock`].
 const OWN_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS storage_probe (id INTEGER PRIMARY KEY, filler BLOB NOT NULL) STRICT;
@@ -29,17 +26,6 @@ const OWN_TABLES: &str = "
         time INTEGER NOT NULL  -- microseconds since 1970
     ) STRICT;
 ";
-
-/// The application id of the desk with this letter, which marks its files: a desk does not open another one's.
-pub const fn application(desk: u8) -> i32 {
-    // Lossless; `From` is not const.
-    OURS | desk as i32
-}
-
-/// Whether an application id is a desk's.
-pub(super) fn is_ours(application: i32) -> bool {
-    application & !0xFF == OURS && application != ANY_DESK
-}
 
 /// A file that is open for writing.
 pub(super) struct Opened {
