@@ -154,7 +154,7 @@ pub(crate) fn drawn(drivers: u32, packages: u32) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use odyssey::assignments::model::Manifest;
+    use odyssey::assignments::manifest::Manifest;
     use odyssey::assignments::rules::Rule;
 
     use super::*;

@@ -39,13 +39,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::civil::Date;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Refusal, Unavailable};
-use super::model::{
-    Change, DriverChange, DriverId, Filter, Held, PackageId, Place, Status, Update,
-};
-use super::store::{Answer, Changed, Listing, Store, StoredManifest, Updated, Version};
+use super::model::{Change, DriverId, Filter, Held, PackageId, Place, Status, Update};
+use super::store::{Answer, Changed, Listing, OnStored, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::aws::Aws;
 
@@ -251,8 +248,8 @@ impl Store for Dynamodb {
         })
     }
 
-    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
-        Box::pin(self.apply(change, stored))
+    fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed> {
+        Box::pin(self.apply(change, on_stored))
     }
 
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {

@@ -6,7 +6,7 @@
 //! however many plans are made at the same time.
 //!
 //! # The words
-//! - **manifest**: a day's two lists, drivers and packages. It can be replaced; assignments from an earlier one stay.
+//! - **[`manifest`]**: a day's two lists, drivers and packages. It can be replaced; assignments from an earlier one stay.
 //! - **rule**: a condition of a driver on packages; all of a driver's rules must hold. Ten codes ([`rules`]).
 //! - **plan**: which driver takes which packages ([`matching`]).
 //! - **held**: assigned on that day, by this plan or an earlier one; it counts against `max_per_driver`, and is not assigned again.
@@ -41,6 +41,7 @@ pub mod config;
 #[cfg(feature = "aws")]
 pub mod dynamodb;
 pub mod error;
+pub mod manifest;
 pub mod matching;
 pub mod metrics;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Drivers, packages, manifests and assignments. Pure.
+//! Packages and their assignments to drivers. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
-use super::rules::Rule;
 use crate::values::id;
 
 /// Longest name of a driver or a package, in characters.
@@ -148,30 +147,6 @@ impl Package {
         let group = 2 * u8::from(!self.is_perishable) + u8::from(!self.is_express);
         Urgency(24 * group + self.delivery_hour.min(23))
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Driver {
-    #[serde(rename = "driver_id")]
-    pub id: DriverId,
-    /// All must permit a package.
-    pub rules: Vec<NamedRule>,
-}
-
-/// A rule of a manifest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NamedRule {
-    #[serde(rename = "rule_id", default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<Box<str>>,
-    #[serde(flatten)]
-    pub rule: Rule,
-}
-
-/// A day's lists. Drivers and packages are unique.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Manifest {
-    pub drivers: Vec<Driver>,
-    pub packages: Vec<Package>,
 }
 
 /// The progress of a package.

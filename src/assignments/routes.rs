@@ -23,7 +23,7 @@ use self::wire::{
     NewManifest, NewStatus, ShownManifest,
 };
 use super::error::{AssignError, Refusal, Unavailable, UpdateError};
-use super::model::Manifest;
+use super::manifest::Manifest;
 use super::service::{Assignments, today};
 use crate::http::Problem;
 use crate::http::body::{self, BodyLimits, Json, stream};

@@ -1,44 +1,40 @@
 //! The desk's use cases; a handle that is cheap to clone.
 
+mod catalogues;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::{self, Read, Write};
+use std::io;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde::Serialize;
-use siphasher::sip128::SipHasher13;
-use tokio::sync::mpsc;
 use tracing::{error, info};
 
+use self::catalogues::{Catalogues, catalogue_of, unpacked, written};
 use super::error::{AssignError, Crowded, Unavailable, UpdateError};
+use super::manifest::Manifest;
 use super::matching::{self, Cancellation, Cancelled, Catalogue, Explanation};
 use super::metrics::Metrics;
 use super::model::{
-    Change, DriverChange, DriverId, Filter, Held, Manifest, Package, PackageId, Place, Plan,
-    Status, Update,
+    Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Plan, Status, Update,
 };
 use super::oplog::{Entry, Kind, Oplog};
-use super::store::{Changed, Listing, Store, StoredManifest, Updated, Version};
+use super::store::{Changed, Listing, Store, Updated, Version};
 use super::turns::{Turn, Turns, Visit, WAIT_MAX};
+use crate::values::backoff::Backoff;
 
-/// Packages in cached catalogues, some 300 bytes each. The latest catalogue is cached whatever its size.
-const CACHED_PACKAGES_MAX: usize = 300_000;
 /// Parts of a change that are reported together.
 const PARTS_AT_ONCE: usize = 1000;
 /// Requests that may wait for a turn to plan; see [`Turns`]. Each holds its list of drivers, at most 2 MiB.
 const WAITING_MAX: usize = 100;
 /// Plans per request while others change the day.
 const TRIES: u32 = 8;
-/// Longest pause after the first of them; doubled with each.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between them. The other planner may still be active; without randomness both would collide again.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
 
 #[derive(Debug, Clone)]
 pub struct Assignments {
@@ -55,15 +51,7 @@ struct Desk {
     turns: Turns,
     /// A lock per day: two plans for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
-    /// Cached catalogues, the latest at the end.
-    cache: Mutex<Vec<Cached>>,
-}
-
-#[derive(Debug, Clone)]
-struct Cached {
-    date: Date,
-    version: Version,
-    catalogue: Arc<Catalogue>,
+    catalogues: Catalogues,
 }
 
 /// A request for a plan.
@@ -139,7 +127,7 @@ impl Assignments {
             metrics,
             strict,
             planning: Mutex::default(),
-            cache: Mutex::default(),
+            catalogues: Catalogues::default(),
         };
         Self {
             desk: Arc::new(desk),
@@ -166,11 +154,8 @@ impl Assignments {
         self.desk.store.store_manifest(date, stored).await?;
         let (drivers, packages) = (catalogue.drivers().len(), catalogue.packages());
         info!(%date, drivers, packages, "a manifest was stored");
-        self.cache_put(Cached {
-            date,
-            version,
-            catalogue: Arc::new(catalogue),
-        });
+        let catalogues = &self.desk.catalogues;
+        catalogues.put(date, version, Arc::new(catalogue));
         Ok(ManifestSummary {
             date,
             drivers,
@@ -217,7 +202,8 @@ impl Assignments {
             Some(turn.map_err(|_| Crowded)?)
         };
         let request = Arc::new(request);
-        for attempt in 0..TRIES {
+        let mut backoff = BACKOFF;
+        for _ in 0..TRIES {
             let tried = self.try_assign(&visit, &catalogue, &request, &leavers, request_id);
             match tried.await {
                 Ok(planned) => {
@@ -227,9 +213,7 @@ impl Assignments {
                 Err(PlanError::Failed(error)) => return Err(error),
                 Err(PlanError::Outdated) => {
                     self.desk.metrics.conflicted();
-                    // The other planner may still be active. The pause is random, or both would collide again.
-                    let most = PAUSE * 2_u32.pow(attempt);
-                    tokio::time::sleep(most.mul_f64(chance())).await;
+                    tokio::time::sleep(backoff.next_wait()).await;
                 }
             }
         }
@@ -311,17 +295,14 @@ impl Assignments {
         }
         let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
         let keeping = tokio::spawn(async move {
-            let at = change.at;
-            let (stored, mut parts) = mpsc::unbounded_channel();
+            let (at, reporter) = (change.at, Arc::clone(&desk));
             // Reported while it is stored: a change of many parts takes a while.
-            let reporting = async {
-                let mut some = Vec::new();
-                while parts.recv_many(&mut some, PARTS_AT_ONCE).await > 0 {
-                    desk.report(at, &request_id, &some);
-                    some.clear();
+            let on_stored = move |parts: &[DriverChange]| {
+                for parts in parts.chunks(PARTS_AT_ONCE) {
+                    reporter.report(at, &request_id, parts);
                 }
             };
-            tokio::join!(desk.store.change(change, stored), reporting).0
+            desk.store.change(change, Arc::new(on_stored)).await
         });
         match keeping.await.unwrap_or(Err(Unavailable::Failed))? {
             Changed::Outdated => Err(PlanError::Outdated),
@@ -391,23 +372,20 @@ impl Assignments {
         let missing = AssignError::NoManifest(date);
         let version = self.desk.store.manifest_version(date).await?;
         let version = version.ok_or(missing.clone())?;
-        if let Some(catalogue) = self.cache_get(date, version) {
+        let catalogues = &self.desk.catalogues;
+        if let Some(catalogue) = catalogues.get(date, version) {
             return Ok(catalogue);
         }
         let turn = visit.turn().await?;
         // Another request may have cached it while this one waited.
-        if let Some(catalogue) = self.cache_get(date, version) {
+        if let Some(catalogue) = catalogues.get(date, version) {
             return Ok(catalogue);
         }
         let stored = self.desk.store.manifest(date).await?.ok_or(missing)?;
         let version = stored.version;
         let catalogue = turn.run(move |_| Ok(catalogue_of(&stored)));
         let catalogue = catalogue.await?.map_err(|error| failed(&error))?;
-        self.cache_put(Cached {
-            date,
-            version,
-            catalogue: Arc::clone(&catalogue),
-        });
+        catalogues.put(date, version, Arc::clone(&catalogue));
         Ok(catalogue)
     }
 
@@ -428,34 +406,6 @@ impl Assignments {
         // Drops the locks that no request holds or waits for.
         planning.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(planning.entry(date).or_default())
-    }
-
-    fn cache_get(&self, date: Date, version: Version) -> Option<Arc<Catalogue>> {
-        let mut cache = self
-            .desk
-            .cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let place = cache
-            .iter()
-            .position(|one| (one.date, one.version) == (date, version))?;
-        let found = cache.remove(place);
-        cache.push(found.clone());
-        Some(found.catalogue)
-    }
-
-    fn cache_put(&self, new: Cached) {
-        let mut cache = self
-            .desk
-            .cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        cache.retain(|one| one.date != new.date);
-        cache.push(new);
-        let packages = |one: &Cached| one.catalogue.packages();
-        while cache.len() > 1 && cache.iter().map(packages).sum::<usize>() > CACHED_PACKAGES_MAX {
-            cache.remove(0);
-        }
     }
 }
 
@@ -495,12 +445,6 @@ pub fn today() -> Date {
 fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-}
-
-/// From 0 to 1.
-fn chance() -> f64 {
-    let nanos = Timestamp::now().subsec_nanosecond();
-    f64::from(nanos % 1000) / 1000.0
 }
 
 fn failed(error: &io::Error) -> Unavailable {
@@ -592,36 +536,6 @@ fn difference(
         at: now(),
         drivers: changes.into_values().collect(),
     }
-}
-
-/// The stored and shown JSON of a manifest.
-#[derive(Serialize)]
-struct Written<'a> {
-    date: Date,
-    #[serde(flatten)]
-    manifest: &'a Manifest,
-}
-
-fn written(date: Date, manifest: &Manifest) -> io::Result<StoredManifest> {
-    let json = serde_json::to_vec(&Written { date, manifest })?;
-    let digest = SipHasher13::new().hash(&json);
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&json)?;
-    Ok(StoredManifest {
-        version: Version(digest.into()),
-        body: gzip.finish()?.into(),
-    })
-}
-
-fn catalogue_of(stored: &StoredManifest) -> io::Result<Arc<Catalogue>> {
-    let manifest = serde_json::from_slice(&unpacked(stored)?)?;
-    Ok(Arc::new(Catalogue::new(manifest)))
-}
-
-fn unpacked(stored: &StoredManifest) -> io::Result<Vec<u8>> {
-    let mut json = Vec::new();
-    GzDecoder::new(&*stored.body).read_to_end(&mut json)?;
-    Ok(json)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::civil::Date;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::error::{Refusal, Unavailable};
 use super::model::{
@@ -15,6 +14,9 @@ use crate::storage::State;
 
 /// Boxed, so that the service is independent of the store's type.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
+
+/// Called with stored parts of a [`Change`]. Must not block.
+pub type OnStored = Arc<dyn Fn(&[DriverChange]) + Send + Sync>;
 
 /// A stored manifest: compressed JSON, up to some megabytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +81,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>>;
 
     /// Gives up and assigns packages, if for each driver the day has not changed since the plan: they hold as many packages,
-    /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is sent to `stored`,
-    /// also if the rest fails.
-    fn change(&self, change: Change, stored: UnboundedSender<DriverChange>) -> Answer<'_, Changed>;
+    /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is passed to
+    /// `on_stored` once, also if the rest fails.
+    fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed>;
 
     /// Sets a status, if the driver has the package, and the status [may follow](Status::may_become).
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>>;

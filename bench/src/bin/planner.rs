@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Parser;
+use odyssey::assignments::manifest::Manifest;
 use odyssey::assignments::matching::{Cancellation, Catalogue, Request, plan};
-use odyssey::assignments::model::{DriverId, Manifest};
+use odyssey::assignments::model::DriverId;
 use serde_json::json;
 
 /// The measured server's.

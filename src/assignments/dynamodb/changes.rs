@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::transact_write_items::{
@@ -6,12 +8,11 @@ use aws_sdk_dynamodb::operation::transact_write_items::{
 use aws_sdk_dynamodb::types::{CancellationReason, Delete, Put, TransactWriteItem, Update as Move};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 use super::super::error::Unavailable;
 use super::super::model::{Assignment, Change, DriverChange, DriverId, Package, PackageId, Status};
-use super::super::store::Changed;
+use super::super::store::{Changed, OnStored};
 use super::Dynamodb;
 use super::calls::{CallError, call_error, together};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
@@ -72,7 +73,7 @@ impl Dynamodb {
     pub(super) async fn apply(
         &self,
         change: Change,
-        stored: UnboundedSender<DriverChange>,
+        on_stored: OnStored,
     ) -> Result<Changed, Unavailable> {
         let Some(phases) = steps(change) else {
             return Ok(Changed::Outdated);
@@ -80,12 +81,11 @@ impl Dynamodb {
         // A package may move from one driver to another: all are given up before any is assigned.
         for phase in phases {
             let done = together(phase, DRIVERS_AT_ONCE, |steps| {
-                let (store, stored) = (self.clone(), stored.clone());
+                let (store, on_stored) = (self.clone(), Arc::clone(&on_stored));
                 async move {
                     for step in steps {
                         store.step(&step).await?;
-                        // The caller may have left; the change is stored all the same.
-                        drop(stored.send(step.into_part()));
+                        on_stored(&[step.into_part()]);
                     }
                     Ok(())
                 }

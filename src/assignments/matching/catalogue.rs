@@ -6,7 +6,8 @@ use std::fmt;
 use fixedbitset::FixedBitSet;
 
 use super::flow::index;
-use crate::assignments::model::{Driver, DriverId, Manifest, Package, PackageId, Urgency};
+use crate::assignments::manifest::{Driver, Manifest};
+use crate::assignments::model::{DriverId, Package, PackageId, Urgency};
 use crate::assignments::rules::Rule;
 
 /// Building it takes a moment for large manifests; it is cached for many plans.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::explain::{Relaxation, Relaxed};
 use super::*;
-use crate::assignments::model::{Driver, Manifest, NamedRule};
+use crate::assignments::manifest::{Driver, Manifest, NamedRule};
 
 /// A seeded random generator.
 struct Dice(fastrand::Rng);

@@ -11,9 +11,9 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::super::manifest::{Driver, Manifest, NamedRule};
 use super::super::model::{
-    DESTINATION_CHARS_MAX, Driver, DriverId, ID_CHARS_MAX, Manifest, NamedRule, Package, PackageId,
-    Region, parse_day,
+    DESTINATION_CHARS_MAX, DriverId, ID_CHARS_MAX, Package, PackageId, Region, parse_day,
 };
 use super::super::rules::Rule;
 use super::wire::NO_DAY;

@@ -4,31 +4,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::super::error::Refusal;
-use super::super::sqlite::{MIGRATIONS, Sqlite};
-use super::super::store::Answer;
+use super::super::sqlite::{APPLICATION, MIGRATIONS, Sqlite};
+use super::super::store::{Answer, OnStored, StoredManifest};
 use super::*;
 use crate::storage::State;
-use crate::storage::sqlite::{self, Database};
+use crate::storage::sqlite::Database;
 use crate::telemetry::Registry;
 
 const DATE: Date = jiff::civil::date(2142, 5, 1);
 
 fn store(directory: &TempDir) -> Sqlite {
-    let settings = sqlite::Settings {
-        path: directory.path().join("assignments.db"),
-        application: crate::assignments::sqlite::APPLICATION,
-        pinned: Vec::new(),
-        migrations: MIGRATIONS,
-        queue_max: 1000,
-        batch_max: 64,
-        readers: 1,
-    };
-    let registry = Registry::new(&[]);
-    let metrics = registry.register(|| sqlite::Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap())
+    Sqlite::new(Database::of_test(directory, APPLICATION, MIGRATIONS))
 }
 
 fn desk(store: impl Store + 'static, strict: bool) -> Assignments {
@@ -328,7 +316,7 @@ impl Store for Contended {
         self.store.still_assigned(date, drivers)
     }
 
-    fn change(&self, change: Change, kept: UnboundedSender<DriverChange>) -> Answer<'_, Changed> {
+    fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed> {
         Box::pin(async move {
             let other = self
                 .others
@@ -352,10 +340,9 @@ impl Store for Contended {
                     at: change.at,
                     drivers: vec![taken],
                 };
-                let (nobody, _) = unbounded_channel();
-                self.store.change(theirs, nobody).await?;
+                self.store.change(theirs, Arc::new(|_| {})).await?;
             }
-            self.store.change(change, kept).await
+            self.store.change(change, on_stored).await
         })
     }
 

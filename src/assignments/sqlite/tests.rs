@@ -2,22 +2,9 @@ use tempfile::TempDir;
 
 use super::super::store::contract::{self, Applies};
 use super::*;
-use crate::storage::sqlite::{Metrics, Settings};
-use crate::telemetry::Registry;
 
 fn open(directory: &TempDir) -> Sqlite {
-    let settings = Settings {
-        path: directory.path().join("assignments.db"),
-        application: APPLICATION,
-        pinned: Vec::new(),
-        migrations: MIGRATIONS,
-        queue_max: 1000,
-        batch_max: 64,
-        readers: 1,
-    };
-    let registry = Registry::new(&[]);
-    let metrics = registry.register(|| Metrics::register(&settings.path));
-    Sqlite::new(Database::open(settings, metrics).unwrap())
+    Sqlite::new(Database::of_test(directory, APPLICATION, MIGRATIONS))
 }
 
 contract::suite!(
