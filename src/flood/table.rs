@@ -1,22 +1,20 @@
 //! The tracked addresses: rates, refusals and blocks. Bounded.
 
+mod entry;
+
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use foldhash::fast::RandomState;
-use governor::clock::Clock;
-use governor::middleware::StateInformationMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
+use governor::Quota;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use self::entry::Entry;
 use super::client::network;
 use super::config::Config;
 use super::networks::{Denied, Kind, Level, Networks, Shares, levels};
@@ -164,50 +162,6 @@ pub struct Block {
 
 /// `Retry-After` with too many open items: about the time of a brew.
 const OUTSTANDING_RETRY: Duration = Duration::from_secs(30);
-
-/// tokio's clock for governor, so that a test's paused clock pauses the rates.
-#[derive(Debug, Clone, Copy, Default)]
-struct TokioClock;
-
-impl Clock for TokioClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        static START: OnceLock<Instant> = OnceLock::new();
-        Nanos::from(START.get_or_init(Instant::now).elapsed())
-    }
-}
-
-type Rate = RateLimiter<NotKeyed, InMemoryState, TokioClock, StateInformationMiddleware>;
-
-#[derive(Debug)]
-struct Entry {
-    rate: Rate,
-    /// When the rate is full again.
-    full_at: Instant,
-    /// Refusals since `window_began`.
-    refusals: u32,
-    window_began: Instant,
-    refused: u64,
-    /// Of the last refusal.
-    reason: Reason,
-    blocked_until: Option<Instant>,
-    /// Writes under way, which may turn out to be malformed.
-    pending: u32,
-    /// It has sent a well-formed request: malformed ones leave no entry behind.
-    known: bool,
-}
-
-impl Entry {
-    /// Only malformed requests have come from here.
-    fn is_forgettable(&self) -> bool {
-        !self.known && self.pending == 0 && self.refusals == 0 && self.blocked_until.is_none()
-    }
-
-    fn is_blocked(&self, now: Instant) -> bool {
-        self.blocked_until.is_some_and(|until| until > now)
-    }
-}
 
 /// Per address family, so that a flood of one does not evict the other.
 #[derive(Debug)]
@@ -376,7 +330,7 @@ impl Table {
     ) -> Result<u32, (Reason, Duration)> {
         // Count first, then check: a check before the count can be passed by many at once.
         self.open(address, ask)?;
-        check(entry, self.quota, cost, now).map_err(|wait| {
+        entry.take(self.quota, cost, now).map_err(|wait| {
             if let Some(kind) = ask.kind() {
                 self.networks.give_back(address, kind);
             }
@@ -495,7 +449,7 @@ impl Table {
                 Level::Address | Level::Site => continue,
             };
             self.with_entry(network, now, quota, |entry, _| {
-                let checked = check(entry, quota, cost, now);
+                let checked = entry.take(quota, cost, now);
                 checked.map_err(|wait| (Reason::Network, wait))
             })?;
         }
@@ -529,7 +483,7 @@ impl Table {
         entry.is_some_and(|mut entry| {
             let was_blocked = entry.is_blocked(now);
             if was_blocked {
-                *entry = newcomer(self.quota, now);
+                *entry = Entry::new(self.quota, now);
             }
             was_blocked
         })
@@ -601,7 +555,7 @@ impl Table {
                         family.len.fetch_sub(1, Ordering::Relaxed);
                         step(taken.get_mut(), key)
                     }
-                    Slot::Vacant(free) => step(&mut free.insert(newcomer(quota, now)), key),
+                    Slot::Vacant(free) => step(&mut free.insert(Entry::new(quota, now)), key),
                 };
             }
         }
@@ -618,34 +572,6 @@ impl Table {
             self.sweep_family(family);
         }
         is_due
-    }
-}
-
-/// Takes `cost` of an entry's rate. Returns what is left, or the time until there is enough.
-fn check(entry: &mut Entry, quota: Quota, cost: NonZeroU32, now: Instant) -> Result<u32, Duration> {
-    match entry.rate.check_n(cost) {
-        Ok(Ok(state)) => {
-            let left = state.remaining_burst_capacity();
-            let missing = quota.burst_size().get().saturating_sub(left);
-            entry.full_at = now + quota.replenish_interval() * missing;
-            Ok(left)
-        }
-        Ok(Err(not_until)) => Err(not_until.wait_time_from(TokioClock.now())),
-        Err(_) => unreachable!("a burst has room for one order at least"),
-    }
-}
-
-fn newcomer(quota: Quota, now: Instant) -> Entry {
-    Entry {
-        rate: RateLimiter::direct_with_clock(quota, TokioClock).with_middleware(),
-        full_at: now,
-        refusals: 0,
-        window_began: now,
-        refused: 0,
-        reason: Reason::Rate,
-        blocked_until: None,
-        pending: 0,
-        known: false,
     }
 }
 
