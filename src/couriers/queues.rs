@@ -59,7 +59,8 @@ mod topology;
 pub use health::Overview;
 pub use metrics::Metrics;
 pub use probe::probes;
-pub use topology::{Endpoints, NotProvisioned, Topology};
+pub use provision::{Endpoints, NotProvisioned};
+pub use topology::Topology;
 
 use consumer::{Assignments, Consumer, Events};
 use metrics::MessageKind;

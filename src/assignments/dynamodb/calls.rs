@@ -25,8 +25,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::error::Unavailable;
 use super::tables::{DRIVER_ID, PACKAGE_ID, Tables};
 use super::values::{Item, place_of_day, text};
-use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::aws::errors::{self, Action};
 use crate::storage::aws::{Aws, error_chain};
+use crate::storage::preflight::Engine;
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
 
@@ -105,7 +106,7 @@ pub(super) fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let kind = match errors::action(Service::DynamoDb, &error) {
+    let kind = match errors::action(Engine::DynamoDb, &error) {
         Action::Retry => Kind::Busy,
         Action::RetryUnknown => Kind::Lost,
         Action::NotReady => Kind::Down,

@@ -17,7 +17,8 @@ use super::Dynamodb;
 use super::calls::{CallError, call_error, together};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
 use super::values::{self, Item, count, driver_key, package_key, text, text_of};
-use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::aws::errors::{self, Action};
+use crate::storage::preflight::Engine;
 
 /// Most packages of a transaction: two actions each, and one for the driver's count, of at most 100.
 const PACKAGES_PER_TRANSACTION: usize = 49;
@@ -304,7 +305,7 @@ fn committed(
     }
     let passes = |code: &&str| {
         // What has no row, such as `None`, is skipped.
-        let action = errors::action_of_part(Service::DynamoDb, code, "", true);
+        let action = errors::action_of_part(Engine::DynamoDb, code, "", true);
         matches!(action, Action::Retry | Action::RetryUnknown)
     };
     let cause = format!("the transaction was canceled: {}", codes.join(", "));

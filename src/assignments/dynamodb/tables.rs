@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
 use super::super::config::Config;
-use crate::storage::aws::errors::{self, Service};
+use crate::storage::aws::errors;
 use crate::storage::preflight::{Engine, Probe, Verdict};
 
 /// Default name of the table of assignments.
@@ -172,7 +172,7 @@ impl Wanted {
         let described = client.describe_table().table_name(table);
         let mut verdict = match Box::pin(described.send()).await {
             Ok(answer) => self.compare(answer.table.as_ref()),
-            Err(error) => errors::verdict(Service::DynamoDb, &error),
+            Err(error) => errors::verdict(Engine::DynamoDb, &error),
         };
         verdict.detail = format!("{table}: {}", verdict.detail);
         verdict

@@ -20,7 +20,7 @@ use super::config::{Config, Encryption};
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
-use crate::storage::aws::errors::{self, Action, Service};
+use crate::storage::aws::errors::{self, Action};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
@@ -227,7 +227,7 @@ impl Uploader {
         // Boxed: the SDK's futures are large.
         let sent = Box::pin(put.send()).await;
         sent.map_err(|error| Failure {
-            action: errors::action(Service::S3, &error),
+            action: errors::action(Engine::S3, &error),
             reason: DisplayErrorContext(error).to_string(),
         })?;
         self.metrics.uploaded(true);
@@ -282,7 +282,7 @@ pub fn probe(client: Client, bucket: &str) -> Probe {
             let list = client.list_objects_v2().bucket(&bucket).max_keys(0);
             let mut verdict = match Box::pin(list.send()).await {
                 Ok(_) => Verdict::passed("exists"),
-                Err(error) => errors::verdict(Service::S3, &error),
+                Err(error) => errors::verdict(Engine::S3, &error),
             };
             verdict.detail = format!("{bucket}: {}", verdict.detail);
             vec![verdict]

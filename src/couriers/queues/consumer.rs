@@ -34,7 +34,7 @@ use super::message::parse;
 use super::metrics::Counts;
 use super::provision::name_of;
 use super::topology::{Topology, WAIT};
-use crate::storage::aws::errors::Service;
+use crate::storage::preflight::Engine;
 use crate::values::json::Mistake;
 
 /// Most messages of a batch: the maximum of SQS.
@@ -394,7 +394,7 @@ impl<H: Handler> Consumer<H> {
                     }
                     let failed = done.failed.first().map(|entry| {
                         let (code, message) = (entry.code(), entry.message());
-                        CallError::of_entry(Service::Sqs, code, message, entry.sender_fault())
+                        CallError::of_entry(Engine::Sqs, code, message, entry.sender_fault())
                     });
                     failed.unwrap_or_else(|| CallError::of("some were not deleted"))
                 }

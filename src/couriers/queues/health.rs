@@ -9,8 +9,9 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::storage::aws::errors::{self, Action, Service};
 use crate::storage::aws::error_chain;
+use crate::storage::aws::errors::{self, Action};
+use crate::storage::preflight::Engine;
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
 
@@ -40,7 +41,7 @@ impl CallError {
     }
 
     /// A failed call of this service.
-    pub(super) fn of_call<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Self
+    pub(super) fn of_call<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -52,7 +53,7 @@ impl CallError {
 
     /// A failed entry of a batch.
     pub(super) fn of_entry(
-        service: Service,
+        service: Engine,
         code: &str,
         message: Option<&str>,
         sender_fault: bool,
@@ -71,7 +72,7 @@ where
 {
     /// Most calls are calls of SQS.
     fn from(error: SdkError<E, HttpResponse>) -> Self {
-        Self::of_call(Service::Sqs, &error)
+        Self::of_call(Engine::Sqs, &error)
     }
 }
 

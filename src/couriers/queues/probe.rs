@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::super::config::{Config, Role};
 use super::topology::Topology;
-use crate::storage::aws::errors::{self, Service};
+use crate::storage::aws::errors;
 use crate::storage::preflight::{Engine, Outcome, Probe, Verdict};
 
 type Place = (&'static str, String);
@@ -87,7 +87,7 @@ async fn topic(topology: Topology, arn: String) -> Verdict {
     let get = topology.sns().get_topic_attributes().topic_arn(&arn);
     match Box::pin(get.send()).await {
         Ok(_) => Verdict::passed(arn),
-        Err(error) => errors::verdict(Service::Sns, &error),
+        Err(error) => errors::verdict(Engine::Sns, &error),
     }
 }
 
@@ -102,7 +102,7 @@ async fn queue(topology: Topology, url: String) -> Verdict {
                 .and_then(|mut it| it.remove(&QueueAttributeName::QueueArn));
             Verdict::passed(arn.unwrap_or(url))
         }
-        Err(error) => errors::verdict(Service::Sqs, &error),
+        Err(error) => errors::verdict(Engine::Sqs, &error),
     }
 }
 

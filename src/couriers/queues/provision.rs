@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
+use thiserror::Error;
 
+use super::super::config::Config;
 use super::health::is_missing;
-use super::topology::{Endpoints, NotProvisioned};
 use crate::storage::aws::error_chain;
 
 /// Default names.
@@ -21,6 +22,41 @@ pub(super) const DEAD_LETTERS: &str = "dead-letter-queue";
 const RECEPTIONS_MAX: u32 = 1000;
 /// `MessageRetentionPeriod`: the maximum of SQS, 14 days, in seconds.
 const RETENTION_S: &str = "1209600";
+
+/// Topics by their ARNs, queues by their URLs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints {
+    /// Where events are published.
+    pub events_topic: String,
+    /// From which the dispatcher receives them.
+    pub events_queue: String,
+    /// Where assignments are published.
+    pub assignments_topic: String,
+    /// From which the directory receives them.
+    pub assignments_queue: String,
+    /// For unparseable messages.
+    pub dead_letters: String,
+}
+
+impl From<&Config> for Endpoints {
+    fn from(config: &Config) -> Self {
+        Self {
+            events_topic: config.events_topic_arn.clone(),
+            events_queue: config.events_queue_url.clone(),
+            assignments_topic: config.assignments_topic_arn.clone(),
+            assignments_queue: config.assignments_queue_url.clone(),
+            dead_letters: config.dead_letter_queue_url.clone(),
+        }
+    }
+}
+
+/// A topic or a queue that could not be created.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{name}: {cause}")]
+pub struct NotProvisioned {
+    pub name: String,
+    pub cause: String,
+}
 
 /// Creates what is missing, and returns all ARNs and URLs.
 pub(super) async fn provision(

@@ -21,7 +21,8 @@ use super::message::{allowed, sendable};
 use super::metrics::Metrics;
 use super::provision::name_of;
 use super::topology::Topology;
-use crate::storage::aws::errors::{Action, Service};
+use crate::storage::aws::errors::Action;
+use crate::storage::preflight::Engine;
 
 /// Most messages of a batch, and ...
 const BATCH_MAX: usize = 10;
@@ -134,7 +135,7 @@ async fn publish_batch(
     let done = match Box::pin(send.send()).await {
         Ok(done) => done,
         Err(error) => {
-            let call_error = CallError::of_call(Service::Sns, &error);
+            let call_error = CallError::of_call(Engine::Sns, &error);
             if call_error.action != Action::DeadLetter {
                 return (PublishResult::failed(call_error), Vec::new());
             }
@@ -156,7 +157,7 @@ async fn publish_batch(
         .extend(confirmed.filter_map(|entry| entry.id()?.parse::<usize>().ok()));
     for entry in done.failed() {
         let (code, message) = (entry.code(), entry.message());
-        let call_error = CallError::of_entry(Service::Sns, code, message, entry.sender_fault());
+        let call_error = CallError::of_entry(Engine::Sns, code, message, entry.sender_fault());
         let of_entry = |(place, _): &&Placed| entry.id().parse() == Ok(*place);
         match batch.iter().find(of_entry) {
             Some(message) if call_error.action == Action::DeadLetter => {

@@ -17,8 +17,8 @@ use super::consumer::{BATCH_MAX, seconds};
 use super::dead_letters::{Attributes, QUEUE, REASON};
 use super::health::is_missing;
 use super::message::parse;
+use super::provision::Endpoints;
 use super::provision::{ASSIGNMENTS_QUEUE, DEAD_LETTERS, EVENTS_QUEUE, name_of};
-use super::topology::Endpoints;
 use crate::storage::aws::{Aws, error_chain};
 
 /// Long-poll wait on the dead-letter queue.

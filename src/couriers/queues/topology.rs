@@ -5,50 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::super::config::Config;
-use super::provision::provision;
+use super::provision::{Endpoints, NotProvisioned, provision};
 use crate::storage::aws::Aws;
 
 /// Long-poll wait: the maximum of SQS.
 pub(super) const WAIT: Duration = Duration::from_secs(20);
-
-/// Topics by their ARNs, queues by their URLs.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Endpoints {
-    /// Where events are published.
-    pub events_topic: String,
-    /// From which the dispatcher receives them.
-    pub events_queue: String,
-    /// Where assignments are published.
-    pub assignments_topic: String,
-    /// From which the directory receives them.
-    pub assignments_queue: String,
-    /// For unparseable messages.
-    pub dead_letters: String,
-}
-
-impl From<&Config> for Endpoints {
-    fn from(config: &Config) -> Self {
-        Self {
-            events_topic: config.events_topic_arn.clone(),
-            events_queue: config.events_queue_url.clone(),
-            assignments_topic: config.assignments_topic_arn.clone(),
-            assignments_queue: config.assignments_queue_url.clone(),
-            dead_letters: config.dead_letter_queue_url.clone(),
-        }
-    }
-}
-
-/// A topic or a queue that could not be created.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{name}: {cause}")]
-pub struct NotProvisioned {
-    pub name: String,
-    pub cause: String,
-}
 
 /// Cheap to clone.
 #[derive(Clone)]

@@ -8,30 +8,16 @@ use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use self::Action::{DeadLetter, NotReady, Refuse, Retry, RetryUnknown};
-use self::Service::{All, DynamoDb, S3, Sns, Sqs};
 use super::error_chain;
-use crate::storage::preflight::{Outcome, Verdict};
+use crate::storage::preflight::{Engine, Outcome, Verdict};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
-    All,
-    DynamoDb,
-    S3,
-    Sns,
-    Sqs,
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::All => "all",
-            Self::DynamoDb => "DynamoDB",
-            Self::S3 => "S3",
-            Self::Sns => "SNS",
-            Self::Sqs => "SQS",
-        })
-    }
-}
+/// The service of a row; none for all.
+type Service = Option<Engine>;
+const ALL: Service = None;
+const DYNAMODB: Service = Some(Engine::DynamoDb);
+const S3: Service = Some(Engine::S3);
+const SNS: Service = Some(Engine::Sns);
+const SQS: Service = Some(Engine::Sqs);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -89,7 +75,11 @@ impl fmt::Display for Entry {
             action,
             why,
         } = self;
-        write!(f, "| {service} | `{code}`")?;
+        match service {
+            Some(service) => write!(f, "| {service}")?,
+            None => f.write_str("| all")?,
+        }
+        write!(f, " | `{code}`")?;
         if !about.is_empty() {
             write!(f, " about `{about}`")?;
         }
@@ -98,7 +88,7 @@ impl fmt::Display for Entry {
 }
 
 impl Entry {
-    fn is_for(&self, service: Service, code: &str, message: &str) -> bool {
+    fn is_for(&self, service: Engine, code: &str, message: &str) -> bool {
         let begins = |start: &str| {
             let begin = code.as_bytes().get(..start.len());
             begin.is_some_and(|begin| begin.eq_ignore_ascii_case(start.as_bytes()))
@@ -107,7 +97,7 @@ impl Entry {
             Some(start) => begins(start),
             None => code.eq_ignore_ascii_case(self.code),
         };
-        codes && [service, Service::All].contains(&self.service) && message.contains(self.about)
+        codes && self.service.is_none_or(|of| of == service) && message.contains(self.about)
     }
 }
 
@@ -124,16 +114,16 @@ const fn row(service: Service, code: &'static str, action: Action, why: &'static
 /// The first row that matches counts.
 #[rustfmt::skip] // A row a line.
 pub static TABLE: &[Entry] = &[
-    row(DynamoDb, "IdempotentParameterMismatchException", Refuse, "the token of another transaction"),
-    row(DynamoDb, "ItemCollectionSizeLimitExceeded*", Refuse, "the table has a local index, which none of ours has"),
-    row(DynamoDb, "ProvisionedThroughputExceeded*", Retry, "throttled: a table or one of its partitions has too many requests"),
-    row(DynamoDb, "ReplicatedWriteConflictException", Retry, "the item is written in another region"),
-    row(DynamoDb, "RequestLimitExceeded", Retry, "throttled: the account has too many requests"),
-    row(DynamoDb, "ResourceNotFoundException", NotReady, "the table is missing, or is being created"),
-    row(DynamoDb, "SerializationException", Refuse, "the request cannot be read"),
-    row(DynamoDb, "TransactionConflict*", Retry, "another transaction has the item"),
-    row(DynamoDb, "TransactionInProgressException", RetryUnknown, "the first attempt of the same transaction still runs"),
-    row(DynamoDb, "Validation*", Refuse, "the request does not fit the table"),
+    row(DYNAMODB, "IdempotentParameterMismatchException", Refuse, "the token of another transaction"),
+    row(DYNAMODB, "ItemCollectionSizeLimitExceeded*", Refuse, "the table has a local index, which none of ours has"),
+    row(DYNAMODB, "ProvisionedThroughputExceeded*", Retry, "throttled: a table or one of its partitions has too many requests"),
+    row(DYNAMODB, "ReplicatedWriteConflictException", Retry, "the item is written in another region"),
+    row(DYNAMODB, "RequestLimitExceeded", Retry, "throttled: the account has too many requests"),
+    row(DYNAMODB, "ResourceNotFoundException", NotReady, "the table is missing, or is being created"),
+    row(DYNAMODB, "SerializationException", Refuse, "the request cannot be read"),
+    row(DYNAMODB, "TransactionConflict*", Retry, "another transaction has the item"),
+    row(DYNAMODB, "TransactionInProgressException", RetryUnknown, "the first attempt of the same transaction still runs"),
+    row(DYNAMODB, "Validation*", Refuse, "the request does not fit the table"),
     row(S3, "AllAccessDisabled", NotReady, "the bucket is locked"),
     row(S3, "AuthorizationHeaderMalformed", NotReady, "the bucket is in another region"),
     row(S3, "BadDigest", Retry, "the file was damaged in transit"),
@@ -150,62 +140,62 @@ pub static TABLE: &[Entry] = &[
     row(S3, "PermanentRedirect", NotReady, "the bucket is in another region"),
     row(S3, "RequestTimeout", Retry, "the file arrived too slowly"),
     row(S3, "SlowDown", Retry, "throttled: too many requests for the prefix"),
-    row(Sns, "BatchEntryIdsNotDistinct*", Refuse, "the batch is wrong"),
-    row(Sns, "BatchRequestTooLong*", Refuse, "the batch is wrong"),
-    row(Sns, "EmptyBatchRequest*", Refuse, "the batch is wrong"),
-    row(Sns, "InternalError", RetryUnknown, "SNS failed"),
+    row(SNS, "BatchEntryIdsNotDistinct*", Refuse, "the batch is wrong"),
+    row(SNS, "BatchRequestTooLong*", Refuse, "the batch is wrong"),
+    row(SNS, "EmptyBatchRequest*", Refuse, "the batch is wrong"),
+    row(SNS, "InternalError", RetryUnknown, "SNS failed"),
     Entry {
         about: "TopicArn",
-        ..row(Sns, "InvalidParameter", NotReady, "the topic is of another region, or not a topic")
+        ..row(SNS, "InvalidParameter", NotReady, "the topic is of another region, or not a topic")
     },
-    row(Sns, "InvalidBatchEntryId*", Refuse, "the batch is wrong"),
-    row(Sns, "InvalidParameter*", DeadLetter, "too large, or with characters that XML 1.0 does not have"),
-    row(Sns, "InvalidSecurity", NotReady, "the topic demands TLS"),
-    row(Sns, "KMSThrottling*", Retry, "KMS has too many requests"),
-    row(Sns, "KMS*", NotReady, "the topic's key is missing, disabled or not allowed"),
-    row(Sns, "NotFound", NotReady, "the topic is missing"),
-    row(Sns, "ParameterValueInvalid", DeadLetter, "an attribute of the message is wrong"),
-    row(Sns, "Throttled*", Retry, "throttled: too many requests"),
-    row(Sns, "TooManyEntriesInBatchRequest*", Refuse, "the batch is wrong"),
-    row(Sns, "Validation*", Refuse, "the request does not fit SNS"),
-    row(Sqs, "AWS.SimpleQueueService.NonExistentQueue", NotReady, "the queue is missing"),
-    row(Sqs, "AWS.SimpleQueueService.QueueDeletedRecently", Retry, "a queue of this name was deleted less than a minute ago"),
-    row(Sqs, "AWS.SimpleQueueService.*", Refuse, "the batch is wrong"),
-    row(Sqs, "BatchEntryIdsNotDistinct", Refuse, "the batch is wrong"),
-    row(Sqs, "BatchRequestTooLong", Refuse, "the batch is wrong"),
-    row(Sqs, "EmptyBatchRequest", Refuse, "the batch is wrong"),
-    row(Sqs, "InternalError", RetryUnknown, "SQS failed"),
-    row(Sqs, "InvalidAddress", NotReady, "the URL names no queue"),
-    row(Sqs, "InvalidAttributeValue", DeadLetter, "an attribute of the message is wrong"),
-    row(Sqs, "InvalidBatchEntryId", Refuse, "the batch is wrong"),
-    row(Sqs, "InvalidMessageContents", DeadLetter, "with characters that XML 1.0 does not have"),
-    row(Sqs, "InvalidParameterValue*", DeadLetter, "too large, or with more than ten attributes"),
-    row(Sqs, "InvalidSecurity", NotReady, "the queue demands TLS"),
-    row(Sqs, "KMS.Throttling*", Retry, "KMS has too many requests"),
-    row(Sqs, "KmsThrottled", Retry, "KMS has too many requests"),
-    row(Sqs, "KMS*", NotReady, "the queue's key is missing, disabled or not allowed"),
-    row(Sqs, "MessageNotInflight", Refuse, "the message is received again"),
-    row(Sqs, "OverLimit", Retry, "120,000 messages of the queue are in flight"),
-    row(Sqs, "QueueDeletedRecently", Retry, "a queue of this name was deleted less than a minute ago"),
-    row(Sqs, "QueueDoesNotExist", NotReady, "the queue is missing"),
-    row(Sqs, "ReceiptHandleIsInvalid", Refuse, "the message is received again"),
-    row(Sqs, "RequestThrottled", Retry, "throttled: too many requests"),
-    row(Sqs, "TooManyEntriesInBatchRequest", Refuse, "the batch is wrong"),
-    row(All, "AccessDenied*", NotReady, "a policy does not allow it"),
-    row(All, "AuthorizationError*", NotReady, "a policy does not allow it"),
-    row(All, "ExpiredToken*", NotReady, "the credentials have expired"),
-    row(All, "IncompleteSignature*", NotReady, "the credentials are wrong"),
-    row(All, "InvalidAccessKeyId", NotReady, "the credentials are wrong"),
-    row(All, "InvalidClientTokenId", NotReady, "the credentials are wrong"),
-    row(All, "InvalidSignature*", NotReady, "the credentials or the clock are wrong"),
-    row(All, "MissingAuthenticationToken*", NotReady, "the credentials are missing"),
-    row(All, "NotAuthorized*", NotReady, "a policy does not allow it"),
-    row(All, "OptInRequired", NotReady, "the account may not use the service"),
-    row(All, "RequestExpired", NotReady, "the clock is wrong"),
-    row(All, "RequestTimeTooSkewed", NotReady, "the clock is wrong"),
-    row(All, "SignatureDoesNotMatch", NotReady, "the credentials are wrong"),
-    row(All, "Throttling*", Retry, "throttled: too many requests"),
-    row(All, "UnrecognizedClientException", NotReady, "the credentials are wrong"),
+    row(SNS, "InvalidBatchEntryId*", Refuse, "the batch is wrong"),
+    row(SNS, "InvalidParameter*", DeadLetter, "too large, or with characters that XML 1.0 does not have"),
+    row(SNS, "InvalidSecurity", NotReady, "the topic demands TLS"),
+    row(SNS, "KMSThrottling*", Retry, "KMS has too many requests"),
+    row(SNS, "KMS*", NotReady, "the topic's key is missing, disabled or not allowed"),
+    row(SNS, "NotFound", NotReady, "the topic is missing"),
+    row(SNS, "ParameterValueInvalid", DeadLetter, "an attribute of the message is wrong"),
+    row(SNS, "Throttled*", Retry, "throttled: too many requests"),
+    row(SNS, "TooManyEntriesInBatchRequest*", Refuse, "the batch is wrong"),
+    row(SNS, "Validation*", Refuse, "the request does not fit SNS"),
+    row(SQS, "AWS.SimpleQueueService.NonExistentQueue", NotReady, "the queue is missing"),
+    row(SQS, "AWS.SimpleQueueService.QueueDeletedRecently", Retry, "a queue of this name was deleted less than a minute ago"),
+    row(SQS, "AWS.SimpleQueueService.*", Refuse, "the batch is wrong"),
+    row(SQS, "BatchEntryIdsNotDistinct", Refuse, "the batch is wrong"),
+    row(SQS, "BatchRequestTooLong", Refuse, "the batch is wrong"),
+    row(SQS, "EmptyBatchRequest", Refuse, "the batch is wrong"),
+    row(SQS, "InternalError", RetryUnknown, "SQS failed"),
+    row(SQS, "InvalidAddress", NotReady, "the URL names no queue"),
+    row(SQS, "InvalidAttributeValue", DeadLetter, "an attribute of the message is wrong"),
+    row(SQS, "InvalidBatchEntryId", Refuse, "the batch is wrong"),
+    row(SQS, "InvalidMessageContents", DeadLetter, "with characters that XML 1.0 does not have"),
+    row(SQS, "InvalidParameterValue*", DeadLetter, "too large, or with more than ten attributes"),
+    row(SQS, "InvalidSecurity", NotReady, "the queue demands TLS"),
+    row(SQS, "KMS.Throttling*", Retry, "KMS has too many requests"),
+    row(SQS, "KmsThrottled", Retry, "KMS has too many requests"),
+    row(SQS, "KMS*", NotReady, "the queue's key is missing, disabled or not allowed"),
+    row(SQS, "MessageNotInflight", Refuse, "the message is received again"),
+    row(SQS, "OverLimit", Retry, "120,000 messages of the queue are in flight"),
+    row(SQS, "QueueDeletedRecently", Retry, "a queue of this name was deleted less than a minute ago"),
+    row(SQS, "QueueDoesNotExist", NotReady, "the queue is missing"),
+    row(SQS, "ReceiptHandleIsInvalid", Refuse, "the message is received again"),
+    row(SQS, "RequestThrottled", Retry, "throttled: too many requests"),
+    row(SQS, "TooManyEntriesInBatchRequest", Refuse, "the batch is wrong"),
+    row(ALL, "AccessDenied*", NotReady, "a policy does not allow it"),
+    row(ALL, "AuthorizationError*", NotReady, "a policy does not allow it"),
+    row(ALL, "ExpiredToken*", NotReady, "the credentials have expired"),
+    row(ALL, "IncompleteSignature*", NotReady, "the credentials are wrong"),
+    row(ALL, "InvalidAccessKeyId", NotReady, "the credentials are wrong"),
+    row(ALL, "InvalidClientTokenId", NotReady, "the credentials are wrong"),
+    row(ALL, "InvalidSignature*", NotReady, "the credentials or the clock are wrong"),
+    row(ALL, "MissingAuthenticationToken*", NotReady, "the credentials are missing"),
+    row(ALL, "NotAuthorized*", NotReady, "a policy does not allow it"),
+    row(ALL, "OptInRequired", NotReady, "the account may not use the service"),
+    row(ALL, "RequestExpired", NotReady, "the clock is wrong"),
+    row(ALL, "RequestTimeTooSkewed", NotReady, "the clock is wrong"),
+    row(ALL, "SignatureDoesNotMatch", NotReady, "the credentials are wrong"),
+    row(ALL, "Throttling*", Retry, "throttled: too many requests"),
+    row(ALL, "UnrecognizedClientException", NotReady, "the credentials are wrong"),
 ];
 
 /// Prefixes of the codes for calls that a policy denies.
@@ -215,12 +205,12 @@ const DENIED: [&str; 3] = ["AccessDenied", "AuthorizationError", "NotAuthorized"
 const OF_SERVER: Action = RetryUnknown;
 const OF_CLIENT: Action = NotReady;
 
-fn find(service: Service, code: &str, message: &str) -> Option<Action> {
+fn find(service: Engine, code: &str, message: &str) -> Option<Action> {
     let row = TABLE.iter().find(|row| row.is_for(service, code, message));
     row.map(|row| row.action)
 }
 
-pub fn action<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Action
+pub fn action<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Action
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -242,14 +232,14 @@ where
 }
 
 /// How to handle one failed part of a request: a message of a batch, an action of a transaction.
-pub fn action_of_part(service: Service, code: &str, message: &str, sender_fault: bool) -> Action {
+pub fn action_of_part(service: Engine, code: &str, message: &str, sender_fault: bool) -> Action {
     let otherwise = if sender_fault { DeadLetter } else { Retry };
     find(service, code, message).unwrap_or(otherwise)
 }
 
 /// The verdict of a preflight check whose call failed. A call that a policy denies proves nothing: the check needs other rights
 /// than the server.
-pub fn verdict<E>(service: Service, error: &SdkError<E, HttpResponse>) -> Verdict
+pub fn verdict<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Verdict
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -292,33 +282,40 @@ mod tests {
     fn each_error_has_one_row_and_no_row_hides_another() {
         let mut seen = BTreeSet::new();
         for row in TABLE {
-            assert!(seen.insert((row.service.to_string(), row.code, row.about)));
+            let service = row.service.map(|service| service.to_string());
+            assert!(seen.insert((service, row.code, row.about)));
             let start = row.code.trim_end_matches('*');
             let found = TABLE
                 .iter()
-                .find(|one| one.is_for(row.service, start, row.about));
+                .find(|one| one.is_for(of(row), start, row.about));
             let found = found.map(ToString::to_string);
             assert_eq!(found, Some(row.to_string()), "hidden");
         }
     }
 
-    async fn met(service: Service, code: &str, message: &str, status: u16) -> Action {
+    /// The service of a row, or one of all.
+    fn of(row: &Entry) -> Engine {
+        row.service.unwrap_or(Engine::DynamoDb)
+    }
+
+    async fn met(service: Engine, code: &str, message: &str, status: u16) -> Action {
         let server = testkit::aws::Service::refusing(code, message, status).await;
         let aws = Aws::emulated(&server.endpoint).await.hasty();
         match service {
-            DynamoDb | All => {
+            Engine::DynamoDb => {
                 let call = aws.dynamodb().delete_item().table_name("a-table");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }
-            S3 => {
+            Engine::S3 => {
                 let call = aws.s3().put_object().bucket("bucket").key("key");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }
-            Sns => {
+            Engine::Sns => {
                 let call = aws.sns().publish().topic_arn("topic").message("message");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
             }
-            Sqs => {
+            Engine::Redis => unreachable!("it is not an AWS service"),
+            Engine::Sqs => {
                 let url = format!("{}/1/queue", server.endpoint);
                 let call = aws.sqs().send_message().queue_url(url).message_body("body");
                 action(service, &Box::pin(call.send()).await.unwrap_err())
@@ -331,14 +328,14 @@ mod tests {
         for row in TABLE {
             let code = row.code.replace('*', "Exception");
             let message = format!("on purpose {}", row.about);
-            let action = met(row.service, &code, &message, 400).await;
+            let action = met(of(row), &code, &message, 400).await;
             assert_eq!(action, row.action, "{row}");
         }
     }
 
     #[tokio::test]
     async fn an_error_without_a_row_is_tried_again_if_it_is_the_servers() {
-        for service in [DynamoDb, S3, Sns, Sqs] {
+        for service in [Engine::DynamoDb, Engine::S3, Engine::Sns, Engine::Sqs] {
             for (status, expected) in [(500, RetryUnknown), (503, RetryUnknown), (400, NotReady)] {
                 let action = met(service, "NeverHeardOf", "on purpose", status).await;
                 assert_eq!(action, expected, "{service} {status}");
@@ -348,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_part_without_a_row_is_at_fault_if_its_sender_is() {
-        let of = |code, sender_fault| action_of_part(Sns, code, "", sender_fault);
+        let of = |code, sender_fault| action_of_part(Engine::Sns, code, "", sender_fault);
         assert_eq!(of("InvalidParameter", true), DeadLetter);
         assert_eq!(of("NeverHeardOf", true), DeadLetter);
         assert_eq!(of("NeverHeardOf", false), Retry);
