@@ -32,9 +32,9 @@ const MODULES: &str = "
 
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
-    routes: service hold store matching rules reading model error | http flood values
-    service: hold store line turns matching oplog topic metrics model error config | storage::carried_through storage::Clock storage::FreeSpace values
-    hold: service line model
+    routes: service hold store matching manifest rules reading model error | http flood values
+    service: hold store line turns matching oplog topic manifest metrics model error config | storage::carried_through storage::Clock storage::FreeSpace values
+    hold: line model
     turns: matching metrics error
     queues: service store topic reading model error config | storage values
     sqlite: store rules audit dispatch model error config | storage
@@ -47,12 +47,13 @@ const DESKS: &str = "
     store: rules model error | storage::State
     audit: model
     line: model error config
-    matching: rules model
+    matching: manifest rules model
+    manifest: rules model
     dispatch: model
     reading: model | values
     rules: model error config | values
     error: model | storage::Unavailable storage::SpaceLow
-    model: rules | values
+    model: | values
     config: model | values
 ";
 const DESK_NAMES: [&str; 5] = [
@@ -72,7 +73,7 @@ const EFFECTS: &str = "metrics std::fs std::io std::net std::os std::process std
     Instant::now SystemTime::now Timestamp::now Zoned::now";
 
 /// Parts that are functions of their arguments, and what they may not use.
-const PURE: &str = "model rules line matching dispatch reading";
+const PURE: &str = "model rules manifest line matching dispatch reading";
 /// Parts that know no engine.
 const PORTS: &str = "error service store hold metrics";
 
@@ -242,6 +243,35 @@ fn faults(file: &str, text: &str) -> Vec<String> {
     faults.map(|fault| format!("src/{file}: {fault}")).collect()
 }
 
+/// The siblings by which a file depends on others: `a::b` and `a::c` if `a::b::d` uses `a::c::e`.
+fn between_siblings<'a>(
+    source: &'a Source,
+    all: &'a [Source],
+) -> impl Iterator<Item = (String, String)> + 'a {
+    source.inside.iter().filter_map(|path| {
+        let path: Vec<_> = path.split("::").map(str::to_owned).collect();
+        let around = all.iter().filter(|other| path.starts_with(&other.at));
+        let used = &around.max_by_key(|other| other.at.len())?.at;
+        let mut parts = source.at.iter().zip(used);
+        let same = parts.position(|(one, other)| one != other)?;
+        let sibling = |module: &[String]| module[..=same].join("::");
+        Some((sibling(&source.at), sibling(used)))
+    })
+}
+
+/// Siblings that use each other, directly or through others.
+fn cycles(sources: &[Source]) -> BTreeSet<String> {
+    let edges = sources.iter();
+    let mut edges: Vec<_> = edges.flat_map(|it| between_siblings(it, sources)).collect();
+    let mut before = usize::MAX;
+    while edges.len() < before {
+        before = edges.len();
+        let (from, to): (BTreeSet<_>, BTreeSet<_>) = edges.iter().cloned().unzip();
+        edges.retain(|(one, other)| to.contains(one) && from.contains(other));
+    }
+    edges.into_iter().map(|(one, _)| one).collect()
+}
+
 /// Files of tests.
 const TESTS: [&str; 4] = ["tests.rs", "tests/", "contract.rs", "model_checked.rs"];
 
@@ -268,6 +298,9 @@ fn modules_use_only_what_the_tables_allow() {
     let faults = files.iter().flat_map(|(name, text)| faults(name, text));
     let faults: Vec<_> = faults.collect();
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
+    let sources = files.iter().map(|(name, text)| Source::read(name, text));
+    let sources: Vec<_> = sources.collect();
+    assert_eq!(cycles(&sources), BTreeSet::new());
 }
 
 /// A file, its text, and the violations.
@@ -300,4 +333,17 @@ fn each_kind_of_violation_is_found() {
         let expected: Vec<_> = expected.map(|it| format!("src/{file}: {it}")).collect();
         assert_eq!(faults(&file, &text), expected);
     }
+}
+
+#[test]
+fn siblings_that_use_each_other_are_a_cycle_and_a_parent_and_its_child_are_none() {
+    let mut sources = vec![
+        Source::read("http/a.rs", "use self::child::A; use super::b::B;"),
+        Source::read("http/a/child.rs", "use super::C;"),
+        Source::read("http/b.rs", "use super::c::D;"),
+    ];
+    assert!(cycles(&sources).is_empty());
+    sources.push(Source::read("http/c.rs", "fn d() { super::a::e() }"));
+    let cycle = ["http::a", "http::b", "http::c"].map(str::to_owned);
+    assert_eq!(cycles(&sources), cycle.into());
 }
