@@ -45,6 +45,7 @@ use super::model::{Change, DriverId, Filter, Held, PackageId, Place, Status, Upd
 use super::store::{Answer, Changed, Listing, OnStored, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::aws::Aws;
+use crate::storage::aws::errors::CallError;
 
 pub use calls::Patience;
 pub use tables::{
@@ -53,7 +54,7 @@ pub use tables::{
 };
 pub use values::SHARDS;
 
-use calls::{CallError, Calls, call_error, together};
+use calls::{Calls, call_error, together};
 use tables::{DATE, PREVIOUS_STATUS, STATUS, UPDATED_AT};
 use values::{Item, PACKAGE_ITEM, assignment, key, malformed, moment, text, text_of};
 

@@ -7,7 +7,7 @@
 //! | no such table, or access denied    | no           | no                  | [`Unavailable::Engine`] |
 //! | invalid request                    | no           | no                  | [`Unavailable::Failed`] |
 //!
-//! [`errors`] sorts the errors.
+//! [`crate::storage::aws::errors`] sorts the errors.
 
 use std::error::Error;
 use std::sync::{Arc, Weak};
@@ -25,8 +25,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::error::Unavailable;
 use super::tables::{DRIVER_ID, PACKAGE_ID, Tables};
 use super::values::{Item, place_of_day, text};
-use crate::storage::aws::errors::{self, Action};
-use crate::storage::aws::{Aws, error_chain};
+use crate::storage::aws::Aws;
+use crate::storage::aws::errors::{Action, CallError};
 use crate::storage::preflight::Engine;
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
@@ -65,39 +65,6 @@ pub(super) fn client(aws: &Aws) -> Client {
     Client::from_conf(config.retry_config(RetryConfig::disabled()).build())
 }
 
-#[derive(Debug)]
-pub(super) struct CallError {
-    kind: Kind,
-    cause: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Throttled: not executed.
-    Busy,
-    /// No answer: unknown whether it was executed.
-    Lost,
-    /// Not executed, until the operator repairs something.
-    Down,
-    /// A bug.
-    Mistake,
-}
-
-impl CallError {
-    pub(super) fn busy(cause: impl Into<String>) -> Self {
-        Self::of(Kind::Busy, cause)
-    }
-
-    pub(super) fn mistake(cause: impl Into<String>) -> Self {
-        Self::of(Kind::Mistake, cause)
-    }
-
-    fn of(kind: Kind, cause: impl Into<String>) -> Self {
-        let cause = cause.into();
-        Self { kind, cause }
-    }
-}
-
 #[expect(
     clippy::needless_pass_by_value,
     reason = "it stands where an error is mapped"
@@ -106,13 +73,7 @@ pub(super) fn call_error<E>(error: SdkError<E, HttpResponse>) -> CallError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let kind = match errors::action(Engine::DynamoDb, &error) {
-        Action::Retry => Kind::Busy,
-        Action::RetryUnknown => Kind::Lost,
-        Action::NotReady => Kind::Down,
-        Action::Refuse | Action::DeadLetter => Kind::Mistake,
-    };
-    CallError::of(kind, error_chain(&error))
+    CallError::of_call(Engine::DynamoDb, &error)
 }
 
 /// The item that violated an update's condition, if there is one.
@@ -185,17 +146,17 @@ impl Calls {
                     return Ok(Answered { done, lost });
                 }
                 Ok(Err(call_error)) => call_error,
-                Err(_) => CallError::of(Kind::Lost, "there was no answer in time"),
+                Err(_) => CallError::new(Action::RetryUnknown, "there was no answer in time"),
             };
             let wait = backoff.next_wait();
             let next = Instant::now() + wait;
-            let again = match call_error.kind {
-                Kind::Busy => next < begun + patience.retry,
-                Kind::Lost => {
+            let again = match call_error.action {
+                Action::Retry => next < begun + patience.retry,
+                Action::RetryUnknown => {
                     lost += 1;
                     lost < patience.tries && next < deadline
                 }
-                Kind::Down | Kind::Mistake => false,
+                Action::NotReady | Action::Refuse | Action::DeadLetter => false,
             };
             if !again {
                 return Err(self.give_up(&call_error, lost > 0));
@@ -225,21 +186,21 @@ impl Calls {
 
     fn give_up(&self, call_error: &CallError, lost: bool) -> Unavailable {
         let cause = call_error.cause.as_str();
-        match call_error.kind {
-            Kind::Mistake => {
+        match call_error.action {
+            Action::Refuse | Action::DeadLetter => {
                 tracing::error!(cause, "DynamoDB does not accept a request");
                 Unavailable::Failed
             }
             // Not [`Unavailable::Busy`] if an earlier attempt may have been executed: the caller must not take it for a
             // failure.
-            Kind::Busy if !lost => {
+            Action::Retry if !lost => {
                 self.inner.condition.works();
                 if self.inner.throughput.fails(cause) {
                     tracing::warn!(cause, "DynamoDB throttles requests");
                 }
                 Unavailable::Busy
             }
-            Kind::Busy | Kind::Lost | Kind::Down => {
+            Action::Retry | Action::RetryUnknown | Action::NotReady => {
                 self.inner.throughput.works();
                 if self.inner.condition.fails(cause) {
                     tracing::error!(cause, "DynamoDB is out of reach");
@@ -282,7 +243,7 @@ async fn probe(inner: Weak<Inner>) {
             .key(DRIVER_ID, text("probe"))
             .key(PACKAGE_ID, text("probe"));
         let read = Box::pin(get.send()).await;
-        let is_away = |error: CallError| error.kind != Kind::Busy;
+        let is_away = |error: CallError| error.action != Action::Retry;
         if !written.is_err_and(|error| is_away(call_error(error)))
             && !read.is_err_and(|error| is_away(call_error(error)))
         {

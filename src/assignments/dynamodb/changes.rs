@@ -14,10 +14,10 @@ use super::super::error::Unavailable;
 use super::super::model::{Assignment, Change, DriverChange, DriverId, Package, PackageId, Status};
 use super::super::store::{Changed, OnStored};
 use super::Dynamodb;
-use super::calls::{CallError, call_error, together};
+use super::calls::{call_error, together};
 use super::tables::{DATE, DRIVER_ID, HELD, STATUS, TOKEN};
 use super::values::{self, Item, count, driver_key, package_key, text, text_of};
-use crate::storage::aws::errors::{self, Action};
+use crate::storage::aws::errors::{self, Action, CallError};
 use crate::storage::preflight::Engine;
 
 /// Most packages of a transaction: two actions each, and one for the driver's count, of at most 100.
@@ -310,9 +310,9 @@ fn committed(
     };
     let cause = format!("the transaction was canceled: {}", codes.join(", "));
     if codes.iter().any(passes) {
-        return Err(CallError::busy(cause));
+        return Err(CallError::transient(cause));
     }
-    Err(CallError::mistake(cause))
+    Err(CallError::new(Action::Refuse, cause))
 }
 
 /// The request lacks a field: a bug, since it is built here.

@@ -20,7 +20,7 @@ use super::config::{Config, Encryption};
 use super::metrics::Metrics;
 use super::name::Name;
 use super::spool::Spool;
-use crate::storage::aws::errors::{self, Action};
+use crate::storage::aws::errors::{self, Action, CallError};
 use crate::storage::preflight::{Engine, Probe, Verdict};
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
@@ -144,24 +144,16 @@ struct Uploader {
     condition: Arc<Condition>,
 }
 
-struct Failure {
-    action: Action,
-    reason: String,
-}
-
 /// An error of the disk, or of the runtime.
-impl From<io::Error> for Failure {
+impl From<io::Error> for CallError {
     fn from(error: io::Error) -> Self {
-        Self {
-            action: Action::Retry,
-            reason: error.to_string(),
-        }
+        Self::transient(error.to_string())
     }
 }
 
-impl From<JoinError> for Failure {
+impl From<JoinError> for CallError {
     fn from(error: JoinError) -> Self {
-        io::Error::from(error).into()
+        Self::transient(error.to_string())
     }
 }
 
@@ -208,7 +200,7 @@ impl Uploader {
     }
 
     /// Uploads a file and removes it. Idempotent: the key is the same.
-    async fn upload(&mut self, name: &Name) -> Result<(), Failure> {
+    async fn upload(&mut self, name: &Name) -> Result<(), CallError> {
         let (spool, file) = (Arc::clone(&self.spool), name.clone());
         let read = spawn_blocking(move || spool.read(&file)).await;
         let body = match read? {
@@ -226,9 +218,9 @@ impl Uploader {
             .body(body.into());
         // Boxed: the SDK's futures are large.
         let sent = Box::pin(put.send()).await;
-        sent.map_err(|error| Failure {
-            action: errors::action(Engine::S3, &error),
-            reason: DisplayErrorContext(error).to_string(),
+        sent.map_err(|error| CallError {
+            cause: DisplayErrorContext(&error).to_string(),
+            ..CallError::of_call(Engine::S3, &error)
         })?;
         self.metrics.uploaded(true);
         self.condition.works();
@@ -246,9 +238,9 @@ impl Uploader {
         Ok(())
     }
 
-    fn failed(&mut self, failure: &Failure) {
+    fn failed(&mut self, failure: &CallError) {
         self.metrics.uploaded(false);
-        let (reason, bucket) = (failure.reason.as_str(), &self.target.config.bucket);
+        let (reason, bucket) = (failure.cause.as_str(), &self.target.config.bucket);
         let passes = matches!(failure.action, Action::Retry | Action::RetryUnknown);
         let sentence = "cannot upload the operational log; it waits on the disk";
         if !passes && self.condition.fails(format_args!("{sentence}: {reason}")) {

@@ -29,11 +29,12 @@ use super::super::model::{Assignment, Event};
 use super::super::reading;
 use super::super::service::Couriers;
 use super::dead_letters::{Attributes, Letter, dead_letter};
-use super::health::{BACKOFF, CallError, Health, Overview, wait};
+use super::health::{BACKOFF, Health, Overview, wait};
 use super::message::parse;
 use super::metrics::Counts;
 use super::provision::name_of;
 use super::topology::{Topology, WAIT};
+use crate::storage::aws::errors::CallError;
 use crate::storage::preflight::Engine;
 use crate::values::json::Mistake;
 
@@ -186,7 +187,7 @@ impl<H: Handler> Consumer<H> {
             topology, queue, ..
         } = &self.parts;
         let made = topology.ensure().await;
-        made.map_err(|error| CallError::of(error.to_string()))?;
+        made.map_err(|error| CallError::transient(error.to_string()))?;
         let receive = topology.waiting().receive_message().queue_url(queue);
         let receive = receive
             .max_number_of_messages(BATCH_MAX)
@@ -194,7 +195,8 @@ impl<H: Handler> Consumer<H> {
             .visibility_timeout(seconds(self.parts.visibility))
             // For dead letters.
             .message_attribute_names("All");
-        let received = Box::pin(receive.send()).await?;
+        let received = Box::pin(receive.send()).await;
+        let received = received.map_err(|error| CallError::of_call(Engine::Sqs, &error))?;
         Ok(received.messages.unwrap_or_default())
     }
 
@@ -396,9 +398,9 @@ impl<H: Handler> Consumer<H> {
                         let (code, message) = (entry.code(), entry.message());
                         CallError::of_entry(Engine::Sqs, code, message, entry.sender_fault())
                     });
-                    failed.unwrap_or_else(|| CallError::of("some were not deleted"))
+                    failed.unwrap_or_else(|| CallError::transient("some were not deleted"))
                 }
-                Err(error) => CallError::from(error),
+                Err(error) => CallError::of_call(Engine::Sqs, &error),
             };
             self.failed(&self.deleting, &counts.not_deleted, &call_error);
             if backoff.failures() + 1 >= DELETE_TRIES || !wait(&mut backoff, stop).await {
@@ -448,12 +450,13 @@ impl<H: Handler> Consumer<H> {
                 .build()
         });
         let each: Result<Vec<_>, _> = each.collect();
-        let each = each.map_err(|error| CallError::of(error.to_string()))?;
+        let each = each.map_err(|error| CallError::transient(error.to_string()))?;
         let change = topology
             .sqs()
             .change_message_visibility_batch()
             .queue_url(queue);
-        let done = Box::pin(change.set_entries(Some(each)).send()).await?;
+        let done = Box::pin(change.set_entries(Some(each)).send()).await;
+        let done = done.map_err(|error| CallError::of_call(Engine::Sqs, &error))?;
         let lost = entries.iter().map(|(number, _)| *number);
         let lost = lost.filter(|number| {
             of(&done.failed, *number).is_some_and(BatchResultErrorEntry::sender_fault)

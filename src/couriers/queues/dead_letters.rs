@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use tracing::warn;
 
-use super::health::CallError;
 use super::topology::Topology;
+use crate::storage::aws::errors::CallError;
+use crate::storage::preflight::Engine;
 
 /// The attribute with the reason. It replaces a message's own attribute of this name; so does [`QUEUE`].
 pub(super) const REASON: &str = "reason";
@@ -36,7 +37,7 @@ pub(super) async fn dead_letter(topology: &Topology, letter: &Letter<'_>) -> Res
         queue,
     } = *letter;
     let made = topology.ensure().await;
-    made.map_err(|error| CallError::of(error.to_string()))?;
+    made.map_err(|error| CallError::transient(error.to_string()))?;
     let mut ours = vec![(REASON, reason), (QUEUE, queue)];
     ours.retain(|(_, text)| !text.is_empty());
     // A message of the maximum size, or with ten attributes, has no room for ours.
@@ -47,7 +48,7 @@ pub(super) async fn dead_letter(topology: &Topology, letter: &Letter<'_>) -> Res
                 .data_type("String")
                 .string_value(*text)
                 .build();
-            let text = text.map_err(|error| CallError::of(error.to_string()))?;
+            let text = text.map_err(|error| CallError::transient(error.to_string()))?;
             all.insert((*name).to_owned(), text);
         }
         let send = topology.sqs().send_message();
@@ -55,7 +56,8 @@ pub(super) async fn dead_letter(topology: &Topology, letter: &Letter<'_>) -> Res
             .queue_url(&topology.endpoints().dead_letters)
             .message_body(body)
             .set_message_attributes((!all.is_empty()).then_some(all));
-        match Box::pin(send.send()).await.map_err(CallError::from) {
+        let answer = Box::pin(send.send()).await;
+        match answer.map_err(|error| CallError::of_call(Engine::Sqs, &error)) {
             Ok(_) => break,
             Err(call_error) if call_error.action.is_final() && count > 0 => {}
             Err(call_error) => return Err(call_error),

@@ -1,6 +1,5 @@
-//! Failures of calls: their meaning, backoff, and logging them once.
+//! Failures of calls: backoff, and logging them once.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,9 +8,6 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::storage::aws::error_chain;
-use crate::storage::aws::errors::{self, Action};
-use crate::storage::preflight::Engine;
 use crate::storage::{Condition, State};
 use crate::values::backoff::Backoff;
 
@@ -22,58 +18,6 @@ pub(super) const BACKOFF: Backoff =
 pub(super) async fn wait(backoff: &mut Backoff, stop: &CancellationToken) -> bool {
     let waited = tokio::time::sleep(backoff.next_wait());
     stop.run_until_cancelled(waited).await.is_some()
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct CallError {
-    pub(super) action: Action,
-    pub(super) cause: String,
-}
-
-impl CallError {
-    /// A failure that a retry can end.
-    pub(super) fn of(cause: impl Into<String>) -> Self {
-        let cause = cause.into();
-        Self {
-            action: Action::Retry,
-            cause,
-        }
-    }
-
-    /// A failed call of this service.
-    pub(super) fn of_call<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Self
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        Self {
-            action: errors::action(service, error),
-            cause: error_chain(error),
-        }
-    }
-
-    /// A failed entry of a batch.
-    pub(super) fn of_entry(
-        service: Engine,
-        code: &str,
-        message: Option<&str>,
-        sender_fault: bool,
-    ) -> Self {
-        let message = message.unwrap_or_default();
-        Self {
-            action: errors::action_of_part(service, code, message, sender_fault),
-            cause: format!("{code}: {message}"),
-        }
-    }
-}
-
-impl<E> From<SdkError<E, HttpResponse>> for CallError
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
-    /// Most calls are calls of SQS.
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
-        Self::of_call(Engine::Sqs, &error)
-    }
 }
 
 /// Whether the queue does not exist.

@@ -16,12 +16,12 @@ use super::super::service::Couriers;
 use super::super::store::Outgoing;
 use super::super::topic::{Published, Topic};
 use super::dead_letters::{Attributes, Letter, dead_letter};
-use super::health::{BACKOFF, CallError, Health, Overview, wait};
+use super::health::{BACKOFF, Health, Overview, wait};
 use super::message::{allowed, sendable};
 use super::metrics::Metrics;
 use super::provision::name_of;
 use super::topology::Topology;
-use crate::storage::aws::errors::Action;
+use crate::storage::aws::errors::{Action, CallError};
 use crate::storage::preflight::Engine;
 
 /// Most messages of a batch, and ...
@@ -72,7 +72,7 @@ impl PublishResult {
     }
 
     fn why_not_all(&mut self) -> CallError {
-        let unknown = || CallError::of("some were not confirmed");
+        let unknown = || CallError::transient("some were not confirmed");
         self.call_error.take().unwrap_or_else(unknown)
     }
 }
@@ -80,7 +80,7 @@ impl PublishResult {
 /// Publishes messages in batches, several at once.
 async fn publish(topology: &Topology, topic: &str, messages: Vec<Placed>) -> PublishResult {
     if let Err(error) = topology.ensure().await {
-        return PublishResult::failed(CallError::of(error.to_string()));
+        return PublishResult::failed(CallError::transient(error.to_string()));
     }
     let mut result = PublishResult::default();
     let mut waiting = VecDeque::from(batches(messages));
@@ -98,7 +98,9 @@ async fn publish(topology: &Topology, topic: &str, messages: Vec<Placed>) -> Pub
                 result.add(of_batch);
                 waiting.extend(alone.into_iter().map(|message| vec![message]));
             }
-            Some(Err(error)) => result.add(PublishResult::failed(CallError::of(error.to_string()))),
+            Some(Err(error)) => result.add(PublishResult::failed(CallError::transient(
+                error.to_string(),
+            ))),
         }
     }
     if result.call_error.is_some() {
@@ -125,7 +127,7 @@ async fn publish_batch(
         Ok(entries) => entries,
         Err(error) => {
             return (
-                PublishResult::failed(CallError::of(error.to_string())),
+                PublishResult::failed(CallError::transient(error.to_string())),
                 Vec::new(),
             );
         }
@@ -220,7 +222,7 @@ impl EventPublisher {
             let sent = Box::pin(publish(&self.topology, topic, left.clone()));
             let result = timeout_at(deadline, sent).await;
             let mut result = result.unwrap_or_else(|_| {
-                PublishResult::failed(CallError::of("there was no answer in time"))
+                PublishResult::failed(CallError::transient("there was no answer in time"))
             });
             self.metrics
                 .announced

@@ -210,7 +210,7 @@ fn find(service: Engine, code: &str, message: &str) -> Option<Action> {
     row.map(|row| row.action)
 }
 
-pub fn action<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Action
+fn action<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Action
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -235,6 +235,45 @@ where
 pub fn action_of_part(service: Engine, code: &str, message: &str, sender_fault: bool) -> Action {
     let otherwise = if sender_fault { DeadLetter } else { Retry };
     find(service, code, message).unwrap_or(otherwise)
+}
+
+/// A failed call, or a failed part of one.
+#[derive(Debug, Clone)]
+pub struct CallError {
+    pub action: Action,
+    pub cause: String,
+}
+
+impl CallError {
+    pub fn new(action: Action, cause: impl Into<String>) -> Self {
+        let cause = cause.into();
+        Self { action, cause }
+    }
+
+    /// A failure that a retry can end.
+    pub fn transient(cause: impl Into<String>) -> Self {
+        Self::new(Action::Retry, cause)
+    }
+
+    /// A failed call of this service.
+    pub fn of_call<E>(service: Engine, error: &SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        Self::new(action(service, error), error_chain(error))
+    }
+
+    /// A failed entry of a batch.
+    pub fn of_entry(
+        service: Engine,
+        code: &str,
+        message: Option<&str>,
+        sender_fault: bool,
+    ) -> Self {
+        let message = message.unwrap_or_default();
+        let action = action_of_part(service, code, message, sender_fault);
+        Self::new(action, format!("{code}: {message}"))
+    }
 }
 
 /// The verdict of a preflight check whose call failed. A call that a policy denies proves nothing: the check needs other rights
