@@ -155,11 +155,11 @@ impl Source {
                     TokenTree::Ident(name) if name == "use" => in_use = !is(at + 1, '<'),
                     TokenTree::Ident(name) if name == "as" && in_use => at += 1,
                     TokenTree::Ident(name) if name == "self" && !path.is_empty() => {
-                        self.add(&path, true)
+                        self.add(&path, true);
                     }
                     TokenTree::Ident(name) => path.push(name.to_string()),
                     TokenTree::Punct(mark) if mark.as_char() == '*' && in_use => {
-                        path.push("*".into())
+                        path.push("*".into());
                     }
                     _ => in_use &= !is(at, ';'),
                 }

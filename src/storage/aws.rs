@@ -109,6 +109,14 @@ impl Aws {
         let config = config.retry_config(RetryConfig::disabled()).build();
         Self { config }
     }
+
+    /// Without time limits, for an emulator that many tests share.
+    #[cfg(test)]
+    pub(crate) fn unhurried(self) -> Self {
+        let config = self.config.into_builder();
+        let config = config.timeout_config(TimeoutConfig::disabled()).build();
+        Self { config }
+    }
 }
 
 fn with_timeouts() -> ConfigLoader {

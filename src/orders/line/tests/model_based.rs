@@ -1,7 +1,10 @@
 //! Random sequences of operations, compared with a naive model.
 
+mod model;
+
 use proptest::prelude::*;
 
+use self::model::{Known, LEASE, Model, REPLAY};
 use super::*;
 
 /// An operation of a customer, barista, operator or the clock. Numbers index existing items.
@@ -61,175 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// An order in the model: plain fields, found by scanning.
-#[derive(Debug, Clone)]
-struct Known {
-    id: OrderId,
-    key: Option<u8>,
-    from: usize,
-    placed: u64,
-    stage: Stage,
-    ticket: u64,
-    attempts: u32,
-    expiries: u32,
-    /// The baristas of its attempts.
-    baristas: Vec<String>,
-    promised: bool,
-    customers: Vec<u32>,
-    watchers: Vec<u32>,
-    deadline: Option<u64>,
-    forget_at: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Model {
-    secs: u64,
-    orders: Vec<Known>,
-    idle: Vec<u32>,
-    tickets: u64,
-}
-
 /// Origins; the one without an address is not counted.
 const FROM: [Option<&str>; 3] = [None, Some("192.0.2.1/32"), Some("192.0.2.2/32")];
-const LEASE: u64 = 120;
-const GRACE: u64 = 60;
-const PROMISE: u64 = 300;
-const REPLAY: u64 = 600;
-
-impl Model {
-    fn find(&mut self, id: OrderId) -> Option<&mut Known> {
-        self.orders.iter_mut().find(|order| order.id == id)
-    }
-
-    fn forget(&mut self, id: OrderId) {
-        self.orders.retain(|order| order.id != id);
-    }
-
-    fn ticket(&mut self) -> u64 {
-        self.tickets += 1;
-        self.tickets
-    }
-
-    fn waiting(&self) -> Vec<&Known> {
-        let mut waiting: Vec<_> = self
-            .orders
-            .iter()
-            .filter(|o| o.stage == Stage::Waiting)
-            .collect();
-        waiting.sort_by_key(|order| order.ticket);
-        waiting
-    }
-
-    fn grant_lease(&mut self, id: OrderId, barista: u32) -> (OrderId, u32) {
-        let until = self.secs + LEASE;
-        let order = self.find(id).unwrap();
-        order.stage = Stage::Brewing;
-        order.attempts += 1;
-        order.baristas.push(barista.to_string());
-        order.deadline = Some(until);
-        (id, order.attempts)
-    }
-
-    /// A waiting order goes to an idle barista, or is dropped if it has neither customer nor promise.
-    fn meet(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
-        if !self.idle.is_empty() {
-            let barista = self.idle.remove(0);
-            let (id, attempt) = self.grant_lease(id, barista);
-            return Some((barista, id, attempt));
-        }
-        self.drop_if_unwanted(id);
-        None
-    }
-
-    fn drop_if_unwanted(&mut self, id: OrderId) {
-        let (now, order) = (self.secs, self.find(id).unwrap());
-        if order.promised || !order.customers.is_empty() {
-            self.renew(id);
-            return;
-        }
-        if order.key.is_some() {
-            order.deadline = Some(now + GRACE);
-        } else {
-            self.drop_it(id);
-        }
-    }
-
-    fn renew(&mut self, id: OrderId) {
-        let now = self.secs;
-        if let Some(order) = self.find(id)
-            && order.promised
-            && order.stage == Stage::Waiting
-        {
-            order.deadline = Some(now + PROMISE);
-        }
-    }
-
-    fn drop_it(&mut self, id: OrderId) {
-        let order = self.find(id).unwrap();
-        order.key = None;
-        if order.attempts > 0 {
-            self.end(id, Stage::Cancelled);
-        } else {
-            self.forget(id);
-        }
-    }
-
-    fn end(&mut self, id: OrderId, stage: Stage) -> Vec<u32> {
-        let forget_at = self.secs + REPLAY;
-        let order = self.find(id).unwrap();
-        order.stage = stage;
-        order.deadline = None;
-        order.forget_at = Some(forget_at);
-        let mut receivers = std::mem::take(&mut order.customers);
-        receivers.append(&mut order.watchers);
-        receivers.sort_unstable();
-        receivers
-    }
-
-    fn back(&mut self, id: OrderId) -> Option<(u32, OrderId, u32)> {
-        let order = self.find(id).unwrap();
-        order.stage = Stage::Waiting;
-        order.deadline = None;
-        self.meet(id)
-    }
-
-    fn pass(&mut self, secs: u64) -> Vec<(u32, OrderId, u32)> {
-        self.secs += secs;
-        let now = self.secs;
-        let mut due: Vec<_> = self
-            .orders
-            .iter()
-            .filter(|order| order.deadline.is_some_and(|at| at <= now))
-            .map(|order| (order.ticket, order.id))
-            .collect();
-        due.sort_unstable();
-        let mut offers = Vec::new();
-        for (_, id) in due {
-            let order = self.find(id).unwrap();
-            if order.stage == Stage::Waiting {
-                let is_held = !order.customers.is_empty() || !order.watchers.is_empty();
-                match (order.promised, is_held) {
-                    (true, true) => self.renew(id),
-                    (true, false) => drop(self.end(id, Stage::Cancelled)),
-                    (false, _) => self.drop_it(id),
-                }
-                continue;
-            }
-            let back = self.tickets + 1;
-            let order = self.find(id).unwrap();
-            order.expiries += 1;
-            if order.expiries == 3 {
-                order.expiries = 0;
-                order.ticket = back;
-                self.tickets = back;
-            }
-            offers.extend(self.back(id));
-        }
-        self.orders
-            .retain(|order| order.forget_at.is_none_or(|at| at > now));
-        offers
-    }
-}
 
 /// The line, the model, and the handles of both.
 struct World {
