@@ -42,9 +42,13 @@ engine() {
 
 # Waits until a command succeeds. Fails if an engine ends, or if there is no answer in time.
 await() {
-  local deadline=$((SECONDS + limit_s))
+  local deadline=$((SECONDS + limit_s)) pid
   until "$@"; do
-    ((SECONDS < deadline)) && kill -0 "${engines[@]}" 2>/dev/null || return 1
+    ((SECONDS < deadline)) || return 1
+    # One by one: of several, `kill` succeeds if one is alive.
+    for pid in "${engines[@]}"; do
+      kill -0 "$pid" 2>/dev/null || return 1
+    done
     sleep 0.1
   done
 }
