@@ -25,10 +25,12 @@ moto=$(cd "$(dirname "$0")" && pwd)/emulator
 dir=$(mktemp -d)
 engines=()
 
-# They store nothing, so they are killed; and the shell's message about that would be the last line.
+# They store nothing, so they are killed; and the shell's message about that would be the last line. The cluster's directory
+# goes too: a node that finds the nodes.conf of an earlier start has the slots and the peers of that one.
 stop() {
   ((${#engines[@]} == 0)) || { kill -KILL "${engines[@]}" && wait "${engines[@]}"; } 2>/dev/null || true
   engines=()
+  rm -rf "$dir/cluster"
 }
 trap 'stop; rm -rf "$dir"' EXIT
 trap 'exit 130' INT
