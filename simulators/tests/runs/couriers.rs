@@ -119,17 +119,6 @@ async fn the_same_seed_tells_the_same_in_another_shop() {
     assert_ne!(reported[0], reported[2]);
 }
 
-#[cfg(not(feature = "aws"))]
-#[tokio::test]
-async fn a_topic_takes_a_build_that_can_reach_it() {
-    let desk = Desk::open(Faults::default()).await;
-    let topic = "--topic-arn=arn:aws:sns:eu-west-2:000000000000:events-topic";
-    let ended = run_couriers(&desk, &[topic]).await;
-    assert_eq!(ended.code, Some(1));
-    let words = "--topic-arn needs a build with the feature `aws`";
-    assert!(ended.stderr.contains(words), "{}", ended.stderr);
-}
-
 #[tokio::test]
 async fn nobody_listening_is_told_at_once() {
     // Bound but not listening: no other process can take the port during the test.
