@@ -46,9 +46,11 @@ pub mod sqlite;
 
 mod carried;
 mod condition;
+mod free_space;
 mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
 pub use clock::Clock;
-pub use condition::{Condition, FreeSpace, SpaceLow, State};
+pub use condition::{Condition, State};
+pub use free_space::{FreeSpace, SpaceLow};
 pub use unavailable::Unavailable;
