@@ -1,4 +1,5 @@
 //! The line as a pure state machine: waiting orders, orders under a lease, idle baristas.
+//! The queue of idle baristas is here too ([`Line::pull`]): the longest-idle one is served first.
 //!
 //! It has no lock, no clock and no channel: time is an argument, and the receivers of an outcome are returned. `C` reaches
 //! an attached request, `B` an idle barista: channels in the service, numbers in tests. [`super::service`] is the only
