@@ -120,12 +120,12 @@ impl Storage {
         let deliveries = database(&DELIVERIES)?;
         let packages = database(&PACKAGES)?;
         let assignments = match config.assignments.store {
-            assignments::config::Engine::DynamoDb => None,
-            assignments::config::Engine::Sqlite => Some(database(&ASSIGNMENTS)?),
+            assignments::config::StoreKind::DynamoDb => None,
+            assignments::config::StoreKind::Sqlite => Some(database(&ASSIGNMENTS)?),
         };
         let couriers = match config.couriers.store {
-            couriers::config::Engine::Redis => None,
-            couriers::config::Engine::Sqlite => Some(database(&COURIERS)?),
+            couriers::config::StoreKind::Redis => None,
+            couriers::config::StoreKind::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
             None => Oplog::disabled(),
