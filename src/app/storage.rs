@@ -203,7 +203,7 @@ impl Storage {
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
         let _ = (config, engines);
-        unreachable!("the configuration is refused without the feature")
+        unreachable!("the store is DynamoDB: `Engines` has a client, or the configuration is refused")
     }
 
     pub(super) fn couriers(
@@ -221,7 +221,7 @@ impl Storage {
             return couriers_in_redis(config, redis.clone(), publishes);
         }
         let _ = (engines, publishes);
-        unreachable!("the configuration is refused without the feature")
+        unreachable!("the store is Redis: `Engines` has a client, or the configuration is refused")
     }
 
     pub(super) async fn close(self) {
