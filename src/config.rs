@@ -17,7 +17,7 @@ use tracing::debug;
 
 use self::layers::Layers;
 use crate::assignments::{self, oplog};
-use crate::http::config::{Http, Listener, is_host, is_origin};
+use crate::http::config::{Http, Listener, connections_within, each_is_host, is_origin};
 use crate::storage::config::{Aws, Redis, Storage};
 use crate::telemetry::config::Log;
 use crate::values::config::{auto, each, refuse_if, text, within};
@@ -92,7 +92,7 @@ pub struct Config {
     pub passed_over: Vec<String>,
 }
 
-/// The keys of a [`Listener`], and those that the staff's has not.
+/// The keys of a [`Listener`], and those that the staff's has not. Not flattened: errors would not name the key.
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 #[garde(allow_unvalidated)]
 pub struct Customers {
@@ -100,9 +100,9 @@ pub struct Customers {
     pub listen: SocketAddr,
     pub h2c: bool,
     #[serde(with = "auto")]
-    #[garde(custom(within(1, 10_000_000)))]
+    #[garde(custom(connections_within()))]
     pub connections_max: Option<usize>,
-    #[garde(custom(each(is_host, "a host name, *. before one, ip, or *")))]
+    #[garde(custom(each_is_host()))]
     pub hosts: Vec<String>,
     /// CORS origins.
     #[garde(custom(each(

@@ -274,7 +274,13 @@ fn cycles(sources: &[Source]) -> BTreeSet<String> {
 }
 
 /// Files of tests.
-const TESTS: [&str; 4] = ["tests.rs", "tests/", "contract.rs", "model_checked.rs"];
+const TESTS: [&str; 5] = [
+    "tests.rs",
+    "tests/",
+    "contract.rs",
+    "contract/",
+    "model_checked.rs",
+];
 
 fn files_under(directory: &Path, name: &str, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(directory).unwrap() {

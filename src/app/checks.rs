@@ -134,8 +134,8 @@ pub fn check_directory(config: &Config, data: &Path) -> anyhow::Result<Checked> 
     let directory = DataDirectory::open(data)
         .context("a running server checks its own files: name it with --url")?;
     let elsewhere = |file: &str| match file {
-        "assignments.db" => config.assignments.store == assignments::config::Engine::DynamoDb,
-        "couriers.db" => config.couriers.store == couriers::config::Engine::Redis,
+        "assignments.db" => config.assignments.store == assignments::config::StoreKind::DynamoDb,
+        "couriers.db" => config.couriers.store == couriers::config::StoreKind::Redis,
         _ => false,
     };
     let desks = DESKS.iter().filter(|desk| !elsewhere(desk.file));

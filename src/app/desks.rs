@@ -121,10 +121,11 @@ fn orders_and_flood(
     let limits =
         flood::table::Limits::new(config.flood.clone(), rules.waiting_max, connections_max);
     let orders = Orders::new(rules, registry.register(orders::Metrics::register));
-    let flood = Flood::new(limits, registry.register(flood::Metrics::register));
+    let metrics = registry.register(flood::Metrics::register);
     // A blocked client's orders since its first refusal are cancelled.
     let line = orders.clone();
-    flood.on_block(move |address, since, time| line.purge(address, since, time));
+    let on_block = move |address, since, time| line.purge(address, since, time);
+    let flood = Flood::new(limits, metrics, on_block);
     (orders, flood)
 }
 

@@ -92,7 +92,7 @@ impl Engines {
         config: &Config,
         findings: Findings,
     ) -> anyhow::Result<Option<Redis>> {
-        if config.couriers.store != couriers::config::Engine::Redis {
+        if config.couriers.store != couriers::config::StoreKind::Redis {
             return Ok(None);
         }
         let reached = Redis::connect(config.redis.clone(), findings).await;
@@ -106,7 +106,7 @@ impl Engines {
         create: bool,
         preflight: &mut Preflight,
     ) -> anyhow::Result<(Option<Aws>, Option<queues::Topology>)> {
-        let tables = config.assignments.store == assignments::config::Engine::DynamoDb;
+        let tables = config.assignments.store == assignments::config::StoreKind::DynamoDb;
         let bucket = config.oplog.sink == Destination::S3;
         let messages = config.couriers.events == couriers::config::Source::Sqs;
         if !(tables || bucket || messages) {

@@ -120,12 +120,12 @@ impl Storage {
         let deliveries = database(&DELIVERIES)?;
         let packages = database(&PACKAGES)?;
         let assignments = match config.assignments.store {
-            assignments::config::Engine::DynamoDb => None,
-            assignments::config::Engine::Sqlite => Some(database(&ASSIGNMENTS)?),
+            assignments::config::StoreKind::DynamoDb => None,
+            assignments::config::StoreKind::Sqlite => Some(database(&ASSIGNMENTS)?),
         };
         let couriers = match config.couriers.store {
-            couriers::config::Engine::Redis => None,
-            couriers::config::Engine::Sqlite => Some(database(&COURIERS)?),
+            couriers::config::StoreKind::Redis => None,
+            couriers::config::StoreKind::Sqlite => Some(database(&COURIERS)?),
         };
         let oplog = match engines.sink(config) {
             None => Oplog::disabled(),
@@ -203,7 +203,9 @@ impl Storage {
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
         let _ = (config, engines);
-        unreachable!("the configuration is refused without the feature")
+        unreachable!(
+            "the store is DynamoDB: `Engines` has a client, or the configuration is refused"
+        )
     }
 
     pub(super) fn couriers(
@@ -221,7 +223,7 @@ impl Storage {
             return couriers_in_redis(config, redis.clone(), publishes);
         }
         let _ = (engines, publishes);
-        unreachable!("the configuration is refused without the feature")
+        unreachable!("the store is Redis: `Engines` has a client, or the configuration is refused")
     }
 
     pub(super) async fn close(self) {

@@ -11,8 +11,8 @@ use crate::values::config::{WITHOUT_AWS, refuse_if, text, within};
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 #[garde(allow_unvalidated)]
 pub struct Config {
-    #[garde(custom(refuse_if(cfg!(not(feature = "aws")) && self.store == Engine::DynamoDb, WITHOUT_AWS)))]
-    pub store: Engine,
+    #[garde(custom(refuse_if(cfg!(not(feature = "aws")) && self.store == StoreKind::DynamoDb, WITHOUT_AWS)))]
+    pub store: StoreKind,
     #[garde(custom(refuse_if(!is_table(&self.table), TABLE)))]
     pub table: String,
     #[garde(custom(refuse_if(!is_table(&self.packages_table), TABLE)))]
@@ -29,7 +29,7 @@ pub struct Config {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+pub enum StoreKind {
     Sqlite,
     DynamoDb,
 }

@@ -112,20 +112,24 @@ const NOT_NEGATIVE: RangeInclusive<f64> = 0.0..=f64::MAX;
 const TEMPERATURES: RangeInclusive<f64> = f64::MIN..=f64::MAX;
 const HOURS: RangeInclusive<u64> = 0..=23;
 
-/// A list of what is allowed, sorted and unique; `known` names all that `parse` accepts.
+/// A list of what is allowed, sorted and unique; `detail` is the mistake of an element that `parse` rejects.
 fn allowed<T: Ord>(
     params: &mut Fields<'_>,
     name: &str,
     parse: impl Fn(&Value) -> Option<T>,
-    known: impl FnOnce() -> String,
+    detail: impl FnOnce(&Value) -> String,
 ) -> Option<Vec<T>> {
     let list = params.list(name)?;
     if list.is_empty() {
         return params.wrong(name, "The list is empty: nothing could ever be carried.");
     }
-    let Some(mut allowed) = list.iter().map(parse).collect::<Option<Vec<T>>>() else {
-        return params.wrong(name, known());
-    };
+    let mut allowed = Vec::new();
+    for (index, value) in list.iter().enumerate() {
+        let Some(element) = parse(value) else {
+            return params.wrong(&format!("{name}/{index}"), detail(value));
+        };
+        allowed.push(element);
+    }
     allowed.sort_unstable();
     allowed.dedup();
     Some(allowed)
@@ -185,7 +189,8 @@ impl Condition for RegionOnly {
 
     fn read(params: &mut Fields<'_>) -> Option<Self> {
         let parse = |region: &Value| Region::parse(region.as_str()?);
-        let allowed = allowed(params, "allowed_regions", parse, Region::known)?;
+        let detail = |region: &Value| format!("{region} is no region. {}", Region::known());
+        let allowed = allowed(params, "allowed_regions", parse, detail)?;
         Some(Self { allowed })
     }
 
@@ -278,8 +283,8 @@ impl Condition for HazmatAllowed {
             let class = u8::try_from(class.as_u64()?).ok();
             class.filter(|class| (1..=9).contains(class))
         };
-        let known = || "The classes are 1 to 9.".to_owned();
-        let allowed = allowed(params, "allowed_classes", parse, known)?;
+        let detail = |class: &Value| format!("{class} is no class. The classes are 1 to 9.");
+        let allowed = allowed(params, "allowed_classes", parse, detail)?;
         Some(Self { allowed })
     }
 
@@ -455,8 +460,14 @@ impl Serialize for Rule {
 
 impl Read for Rule {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let known = || format!("The codes are {}.", Self::CODES.join(", "));
-        let reader = fields.word("code", Self::reader, known)?;
+        let Some(code) = fields.get("code")?.as_str() else {
+            return fields.wrong("code", "It must be a text.");
+        };
+        let Some(reader) = Self::reader(code) else {
+            let codes = Self::CODES.join(", ");
+            let detail = format!("There is no rule {code:?}. The codes are {codes}.");
+            return fields.wrong("code", detail);
+        };
         fields.object("params", reader)
     }
 }

@@ -59,6 +59,15 @@ fn every_kind_of_value_can_come_from_the_environment() {
 }
 
 #[test]
+fn networks_of_a_file_may_have_spaces_around_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("odyssey.toml");
+    std::fs::write(&file, "[flood]\nexempt = [\" 10.0.0.0/8\", \" \"]\n").unwrap();
+    let config = Config::read(Some(&file), []).unwrap();
+    assert_eq!(config.flood.exempt, ["10.0.0.0/8".parse().unwrap()]);
+}
+
+#[test]
 fn a_mistake_is_refused_with_the_key_named() {
     let refused = |key, value| set(key, value).expect_err(key).to_string();
     for (key, value) in [

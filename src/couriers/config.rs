@@ -12,10 +12,10 @@ use crate::values::config::{WITHOUT_AWS, refuse_if, text, within};
 #[garde(allow_unvalidated)]
 pub struct Config {
     #[garde(custom(refuse_if(
-        cfg!(not(feature = "redis")) && self.store == Engine::Redis,
+        cfg!(not(feature = "redis")) && self.store == StoreKind::Redis,
         "this build is without the feature `redis`"
     )))]
-    pub store: Engine,
+    pub store: StoreKind,
     #[garde(custom(refuse_if(cfg!(not(feature = "aws")) && self.events == Source::Sqs, WITHOUT_AWS)))]
     pub events: Source,
     #[garde(custom(refuse_if(
@@ -45,7 +45,7 @@ pub struct Config {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+pub enum StoreKind {
     Sqlite,
     Redis,
 }

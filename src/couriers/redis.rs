@@ -35,13 +35,13 @@ use super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome, Whereabouts, Zone,
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
-use crate::storage::redis::{Call, Redis as Engine};
+use crate::storage::redis::{Call, Redis as Client};
 use crate::storage::{Condition, State};
 
 /// Cheap to clone; its task ends with the last clone.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    engine: Engine,
+    client: Client,
     jobs: mpsc::Sender<Job>,
     health: Health,
 }
@@ -97,13 +97,13 @@ fn invalid_answer(what: &'static str) -> RedisError {
 impl Redis {
     /// `publishes`: whether assignments go to the outbox. `queue_max`: the bound of the queue of requests; beyond it,
     /// [`Unavailable::Busy`]. Needs a runtime.
-    pub fn new(engine: Engine, join: Join, publishes: bool, queue_max: usize) -> Self {
+    pub fn new(client: Client, join: Join, publishes: bool, queue_max: usize) -> Self {
         let (jobs, waiting) = mpsc::channel(queue_max);
         let health = Health::default();
-        let writer = Writer::new(engine.clone(), join, publishes, health.clone());
+        let writer = Writer::new(client.clone(), join, publishes, health.clone());
         tokio::spawn(writer.run(waiting));
         Self {
-            engine,
+            client,
             jobs,
             health,
         }
@@ -124,7 +124,7 @@ impl Redis {
         &self,
         question: impl Fn(Zone) -> Cmd,
     ) -> RedisResult<Vec<T>> {
-        self.engine.ask_all(Zone::ALL.map(question).into()).await
+        self.client.ask_all(Zone::ALL.map(question).into()).await
     }
 
     async fn find_order(&self, order: OrderId) -> RedisResult<Option<Whereabouts>> {
@@ -132,7 +132,7 @@ impl Redis {
         let decided = |zone| command("HGET", &zone_key(zone, "orders"), &[&id]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(decided).into();
         questions.push(command("GET", &replicated_key(order), &[]));
-        let answers: Vec<Option<String>> = self.engine.ask_all(questions).await?;
+        let answers: Vec<Option<String>> = self.client.ask_all(questions).await?;
         let mut found = None;
         // A decision made here wins over a replicated one, which is asked for last; a courier wins over parked.
         for courier in answers.iter().flatten() {
@@ -151,7 +151,7 @@ impl Redis {
             Zone::ALL.map(|zone| command("HGET", &zone_key(zone, "orders"), &[&id]))
         });
         // Most were decided here if dispatcher and directory share one Redis.
-        let decided: Vec<Option<String>> = self.engine.ask_all(decided.collect()).await?;
+        let decided: Vec<Option<String>> = self.client.ask_all(decided.collect()).await?;
         let has_courier =
             |of_zone: &Option<String>| of_zone.as_ref().is_some_and(|it| !it.is_empty());
         let news: Vec<Assignment> = assignments
@@ -166,7 +166,7 @@ impl Redis {
             claim.arg("NX").arg("GET");
             claim
         });
-        let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
+        let firsts: Vec<Option<String>> = self.client.ask_all(claims.collect()).await?;
         let mut additions = Vec::with_capacity(news.len());
         for (assignment, first) in news.iter().zip(firsts) {
             let courier = match first {
@@ -176,7 +176,7 @@ impl Redis {
             let order = assignment.order_id.to_string();
             additions.push(command("SADD", &replicated_of_key(courier), &[&order]));
         }
-        let _: Vec<u64> = self.engine.ask_all(additions).await?;
+        let _: Vec<u64> = self.client.ask_all(additions).await?;
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl Redis {
         let given = |zone| command("ZRANGEBYLEX", &zone_key(zone, "given"), &[&from, &to]);
         let mut questions: Vec<Cmd> = Zone::ALL.map(given).into();
         questions.push(command("SMEMBERS", &replicated_of_key(courier), &[]));
-        let answers: Vec<Vec<String>> = self.engine.ask_all(questions).await?;
+        let answers: Vec<Vec<String>> = self.client.ask_all(questions).await?;
         let ids = answers.iter().flatten().map(|member| {
             let id = member.rsplit(':').next().unwrap_or_default();
             order_id(id)
@@ -200,7 +200,7 @@ impl Redis {
         let id = courier.to_string();
         let of = |(zone, name)| command("HGET", &zone_key(zone, name), &[&id]);
         let answers: Vec<Option<String>> =
-            self.engine.ask_all(everywhere().map(of).collect()).await?;
+            self.client.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
             known.add(courier, zone, answers.iter().map(Option::as_deref))?;
@@ -211,7 +211,7 @@ impl Redis {
     async fn list_couriers(&self) -> RedisResult<Vec<Courier>> {
         let of = |(zone, name)| command("HGETALL", &zone_key(zone, name), &[]);
         let answers: Vec<BTreeMap<String, String>> =
-            self.engine.ask_all(everywhere().map(of).collect()).await?;
+            self.client.ask_all(everywhere().map(of).collect()).await?;
         let mut known = Known::default();
         for (zone, answers) in Zone::ALL.into_iter().zip(answers.chunks(PLACES.len())) {
             let ids: BTreeSet<&String> = answers.iter().flat_map(BTreeMap::keys).collect();
@@ -237,7 +237,7 @@ impl Redis {
             }
             let key = zone_key(zone, "parked");
             let places: Vec<String> = self
-                .engine
+                .client
                 .ask(command("ZRANGE", &key, &["0", &last]))
                 .await?;
             if places.is_empty() {
@@ -287,7 +287,7 @@ impl Redis {
     async fn firsts(&self, orders: &[OrderId]) -> RedisResult<Vec<Event>> {
         let first = |&order: &OrderId| command("GET", &first_key(order), &[]);
         let texts: Vec<Option<String>> = self
-            .engine
+            .client
             .ask_all(orders.iter().map(first).collect())
             .await?;
         let missing = || invalid_answer("an order without its first event");
@@ -332,7 +332,7 @@ impl Redis {
         };
         let mut zones = Vec::with_capacity(Zone::ALL.len());
         let answers: Vec<(u64, Entries)> = self
-            .engine
+            .client
             .run_all(&LOG, &Zone::ALL.map(|zone| asked(zone, 0)))
             .await?;
         for (zone, (next, entries)) in Zone::ALL.into_iter().zip(answers) {
@@ -350,7 +350,7 @@ impl Redis {
             .iter()
             .map(|&place| asked(zones[place].0, past))
             .collect();
-        let answers: Vec<(u64, Entries)> = self.engine.run_all(&LOG, &calls).await?;
+        let answers: Vec<(u64, Entries)> = self.client.run_all(&LOG, &calls).await?;
         for (place, (next, entries)) in behind.into_iter().zip(answers) {
             let zone = zones[place].0;
             zones[place] = (zone, next, numbered(zone, entries)?);
@@ -373,7 +373,7 @@ impl Redis {
             let mut cursor = "0".to_owned();
             loop {
                 let scan = command("HSCAN", &key, &[&cursor, "COUNT", "1000"]);
-                let (next, page): (String, Vec<(String, String)>) = self.engine.ask(scan).await?;
+                let (next, page): (String, Vec<(String, String)>) = self.client.ask(scan).await?;
                 for (id, courier) in page {
                     orders.insert(order_id(&id)?, notation::place_of(&courier)?);
                 }
@@ -528,7 +528,7 @@ impl Store for Redis {
                 let key = zone_key(zone, "outgoing");
                 command("ZREMRANGEBYSCORE", &key, &[&score, &score])
             });
-            let removals: RedisResult<Vec<Value>> = self.engine.ask_all(removals.collect()).await;
+            let removals: RedisResult<Vec<Value>> = self.client.ask_all(removals.collect()).await;
             self.health.write_result(removals.map(drop))
         })
     }

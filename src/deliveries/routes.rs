@@ -15,7 +15,7 @@ use self::wire::{
     DeliveryCounts, DeliveryEvents, DeliveryState, KeptEvent, NewEvent, OngoingDeliveries,
 };
 use super::error::RecordError;
-use super::model::{DeliveryId, ID_CHARS_MAX, KEY_BYTES_MAX};
+use super::model::{DeliveryId, ID_CHARS_MAX};
 use super::service::Deliveries;
 use super::store::Recorded;
 use crate::http::Problem;
@@ -23,6 +23,7 @@ use crate::http::body::{BodyLimits, Json};
 use crate::http::caching::{CachedJson, JsonCache, no_store, no_store_list};
 use crate::http::params::{Path, idempotency_key, parsed};
 use crate::http::responses::{JsonBody, NotFound, NotModified, Parameters, Stored};
+use crate::values::id;
 
 /// State of the handlers.
 #[derive(Debug, Clone)]
@@ -92,7 +93,8 @@ async fn record_event(
     Json(event): Json<NewEvent>,
 ) -> Result<Response, Problem> {
     let id = delivery_id(&id)?;
-    let key = idempotency_key(&headers, key)?.or(event.event_id.map(String::into_boxed_str));
+    let key = idempotency_key(&headers, |key| id::key(key).map(Box::from))?
+        .or(event.event_id.map(String::into_boxed_str));
     desk.deliveries.check_space()?;
     let recorded = desk
         .deliveries
@@ -251,12 +253,4 @@ fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
             "An id is 1 to {ID_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._~-, but not . or .. alone."
         )
     })
-}
-
-fn key(text: &[u8]) -> Option<Box<str>> {
-    let fits = (1..=KEY_BYTES_MAX).contains(&text.len());
-    let text = str::from_utf8(text).ok().filter(|_| fits)?;
-    text.bytes()
-        .all(|byte| byte.is_ascii_graphic())
-        .then(|| text.into())
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::config::Config;
 use super::error::{RecordError, Refusal, Unavailable};
 use super::model::{Counts, Delivery, DeliveryId, Event, EventType, History};
+use super::rules;
 use super::store::{Answer, NewEvent, Recorded, Store};
 use crate::storage::sqlite::{Abort, Database, Invariant, Micros, application};
 
@@ -59,13 +60,13 @@ pub const EVICTED_PER_EVENT: u32 = 20;
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     database: Database,
-    rules: Config,
+    config: Config,
 }
 
 impl Sqlite {
     /// The database must have been opened with [`MIGRATIONS`].
-    pub fn new(database: Database, rules: Config) -> Self {
-        Self { database, rules }
+    pub fn new(database: Database, config: Config) -> Self {
+        Self { database, config }
     }
 
     async fn read<T: Send + 'static>(
@@ -78,11 +79,11 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn record(&self, event: NewEvent) -> Answer<'_, Recorded, RecordError> {
-        let rules = self.rules.clone();
+        let config = self.config.clone();
         Box::pin(async move {
             let done = self
                 .database
-                .write(move |connection| record(connection, &rules, &event))
+                .write(move |connection| record(connection, &config, &event))
                 .await?;
             Ok(done?)
         })
@@ -144,11 +145,11 @@ impl From<Refusal> for Abort<Refusal> {
 /// Runs in the caller's transaction.
 fn record(
     connection: &Connection,
-    rules: &Config,
+    config: &Config,
     new: &NewEvent,
 ) -> Result<Recorded, Abort<Refusal>> {
     let Some((number, before)) = find(connection, &new.delivery)? else {
-        return begin(connection, rules, new);
+        return begin(connection, config, new);
     };
     if let Some(first) = sent_before(connection, number, new)? {
         return if first.event_type == new.event_type {
@@ -159,7 +160,7 @@ fn record(
         };
     }
     let event = Event {
-        sequence: rules.next(Some((before.state, before.events)), new.event_type)?,
+        sequence: rules::next(config, Some((before.state, before.events)), new.event_type)?,
         event_type: new.event_type,
         // Clocks are set back, and requests overtake one another.
         received_at: new.received_at.max(before.updated_at),
@@ -185,12 +186,12 @@ fn record(
 
 fn begin(
     connection: &Connection,
-    rules: &Config,
+    config: &Config,
     new: &NewEvent,
 ) -> Result<Recorded, Abort<Refusal>> {
-    let sequence = rules.next(None, new.event_type)?;
+    let sequence = rules::next(config, None, new.event_type)?;
     let counts = counts(connection)?;
-    rules.begin(counts, new.is_public)?;
+    rules::begin(config, counts, new.is_public)?;
     let number = counts.total + 1;
     let event = Event {
         sequence,
@@ -210,7 +211,7 @@ fn begin(
     connection
         .prepare_cached("UPDATE counts SET ongoing = ongoing + 1, total = ?")?
         .execute([number])?;
-    evict(connection, rules.evictable_up_to(number))?;
+    evict(connection, rules::evictable_up_to(config, number))?;
     Ok(Recorded::New(event))
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -35,7 +35,7 @@ struct Shared {
     metrics: Metrics,
     began: Instant,
     malformed_logged_ms: AtomicU64,
-    on_block: OnceLock<Box<Purge>>,
+    on_block: Box<Purge>,
 }
 
 /// Given an address, since when it was refused, and for how long it is blocked; returns how many orders were cancelled.
@@ -55,7 +55,12 @@ pub struct Admission {
 }
 
 impl Flood {
-    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+    /// `on_block` cancels what a blocked address placed since it was first refused.
+    pub fn new(
+        limits: Limits,
+        metrics: Metrics,
+        on_block: impl Fn(IpNet, Instant, Duration) -> usize + Send + Sync + 'static,
+    ) -> Self {
         let config = &limits.config;
         Self {
             shared: Arc::new(Shared {
@@ -66,18 +71,9 @@ impl Flood {
                 metrics,
                 began: Instant::now(),
                 malformed_logged_ms: AtomicU64::new(0),
-                on_block: OnceLock::new(),
+                on_block: Box::new(on_block),
             }),
         }
-    }
-
-    /// Sets the callback that cancels what a blocked address placed since it was first refused. Set once.
-    pub fn on_block(
-        &self,
-        purge: impl Fn(IpNet, Instant, Duration) -> usize + Send + Sync + 'static,
-    ) {
-        let set = self.shared.on_block.set(Box::new(purge));
-        debug_assert!(set.is_ok(), "there is one composition root");
     }
 
     /// The client's address, as logged.
@@ -197,8 +193,7 @@ impl Flood {
     }
 
     fn purge(&self, address: IpNet, since: Instant, time: Duration) -> usize {
-        let purge = self.shared.on_block.get();
-        let purged = purge.map_or(0, |purge| purge(address, since, time));
+        let purged = (self.shared.on_block)(address, since, time);
         self.shared.metrics.purged.increment(purged as u64);
         purged
     }

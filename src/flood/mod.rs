@@ -26,7 +26,7 @@
 //! # Blocking
 //! An address is blocked after `flood.cutoff_after` refusals within `flood.cutoff_window`, for its rate or its own open
 //! items. For `flood.cutoff_for` all its writes are refused, and the orders it placed since the first of those refusals are
-//! cancelled ([`Flood::on_block`]); earlier ones stay, since they may be a colleague's.
+//! cancelled (`on_block` of [`Flood::new`]); earlier ones stay, since they may be a colleague's.
 //!
 //! ```text
 //!              refused too often              cutoff_for is over, or DELETE /flood/{address}

@@ -40,9 +40,9 @@ pub struct Listener {
     pub h2c: bool,
     /// None: as many as the limit of open files allows.
     #[serde(with = "auto")]
-    #[garde(custom(within(1, 10_000_000)))]
+    #[garde(custom(connections_within()))]
     pub connections_max: Option<usize>,
-    #[garde(custom(each(is_host, "a host name, *. before one, ip, or *")))]
+    #[garde(custom(each_is_host()))]
     pub hosts: Vec<String>,
 }
 
@@ -54,6 +54,16 @@ impl Http {
             timeout: self.body_timeout,
         }
     }
+}
+
+/// The bounds of `connections_max` of both listeners.
+pub fn connections_within() -> impl FnOnce(&Option<usize>, &()) -> garde::Result {
+    within(1, 10_000_000)
+}
+
+/// What `hosts` of both listeners may name.
+pub fn each_is_host() -> impl FnOnce(&[String], &()) -> garde::Result {
+    each(is_host, "a host name, *. before one, ip, or *")
 }
 
 /// A pattern for a host name, without a port.

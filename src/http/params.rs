@@ -11,6 +11,7 @@ use tracing::{Level, enabled};
 use uuid::Uuid;
 
 use super::problem::{FieldError, Problem};
+use crate::values::id::KEY_CHARS_MAX;
 
 /// In the extensions of every request.
 #[derive(Debug, Clone)]
@@ -174,7 +175,8 @@ pub fn idempotency_key<T>(
     let Some(key) = headers.get("idempotency-key") else {
         return Ok(None);
     };
-    let detail = "Idempotency-Key must be 1 to 255 visible ASCII characters.";
-    let key = parse(key.as_bytes()).ok_or_else(|| Problem::unreadable(detail));
+    let detail =
+        || format!("Idempotency-Key must be 1 to {KEY_CHARS_MAX} visible ASCII characters.");
+    let key = parse(key.as_bytes()).ok_or_else(|| Problem::unreadable(detail()));
     key.map(Some)
 }

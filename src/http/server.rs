@@ -30,7 +30,6 @@ use super::edge::{Edge, said};
 use super::overflow::{OverflowQueue, Verdict};
 use super::streams::Streams;
 use super::wire::Wire;
-use crate::values::backoff::Backoff;
 
 /// HTTP/1.1: the largest request header, and hyper's largest send buffer.
 const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -38,8 +37,9 @@ const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
 const H2_HEADER_MAX_BYTES: u32 = 16 * 1024;
 /// HTTP/2: h2's send buffer per stream.
 const H2_SEND_BUFFER_BYTES: usize = 16 * 1024;
-/// After a failed accept.
-const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+/// The first pause after a failed accept; it doubles up to [`ACCEPT_PAUSE_MAX`].
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a health check's connection above the limit may last.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,7 +129,7 @@ impl Server {
 
     /// Accepts until shutdown, then returns once every connection has ended.
     pub async fn run(self) {
-        let mut backoff = ACCEPT_BACKOFF;
+        let mut pause = ACCEPT_PAUSE;
         // The listening socket closes first: later connections are refused, not left in the backlog.
         while let Some(accepted) = self
             .shutdown
@@ -137,15 +137,15 @@ impl Server {
             .await
         {
             match accepted {
-                Ok(()) => backoff.reset(),
+                Ok(()) => pause = ACCEPT_PAUSE,
                 Err(error) if is_peer_error(&error) => {
                     debug!(%error, "a connection broke before it was accepted");
                 }
                 Err(error) => {
                     // Out of descriptors or memory: wait until other connections end.
-                    let pause = backoff.next_wait();
                     warn!(listener = self.settings.name, %error, pause_ms = pause.as_millis(), "cannot accept a connection");
                     self.shutdown.until_triggered(sleep(pause)).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
         }

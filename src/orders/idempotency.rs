@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// The longest idempotency key, in characters.
-pub const KEY_CHARS_MAX: usize = 255;
+use crate::values::id;
+
 /// The shortest idempotency key that is global, in characters. Shorter ones, such as `1` or `order-1`, can be guessed, and
 /// would give a client the orders of others: they count per origin.
 pub const KEY_ANYWHERE_CHARS_MIN: usize = 16;
@@ -23,13 +23,9 @@ pub struct IdempotencyKey {
 impl IdempotencyKey {
     /// None if it is empty, too long, or holds anything but visible ASCII.
     pub fn parse(text: &[u8], origin: IpNet) -> Option<Self> {
-        let fits = (1..=KEY_CHARS_MAX).contains(&text.len());
-        let visible = text.iter().all(u8::is_ascii_graphic);
-        if !(fits && visible) {
-            return None;
-        }
+        let text = id::key(text)?;
         let origin = (text.len() < KEY_ANYWHERE_CHARS_MIN).then_some(origin);
-        std::str::from_utf8(text).ok().map(|text| Self {
+        Some(Self {
             text: Arc::from(text),
             origin,
         })

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::values::id;
+
 /// The only drink.
 pub const DRINK: &str = "americano";
 

@@ -102,17 +102,16 @@ impl Aws {
         Self { config }
     }
 
-    /// With one attempt per call.
     #[cfg(test)]
-    pub(crate) fn hasty(self) -> Self {
+    pub(crate) fn without_retries(self) -> Self {
         let config = self.config.into_builder();
         let config = config.retry_config(RetryConfig::disabled()).build();
         Self { config }
     }
 
-    /// Without time limits, for an emulator that many tests share.
+    /// For an emulator that many tests share.
     #[cfg(test)]
-    pub(crate) fn unhurried(self) -> Self {
+    pub(crate) fn without_timeouts(self) -> Self {
         let config = self.config.into_builder();
         let config = config.timeout_config(TimeoutConfig::disabled()).build();
         Self { config }

@@ -22,6 +22,15 @@ impl Backoff {
         }
     }
 
+    /// With this longest wait, if it is shorter. Waits stay random.
+    #[must_use]
+    pub fn at_most(self, longest: Duration) -> Self {
+        Self {
+            longest: self.longest.min(longest),
+            ..self
+        }
+    }
+
     /// Failures since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -70,6 +79,18 @@ mod tests {
             }
             assert_ne!(waits[0], waits[2]);
         }
+    }
+
+    #[test]
+    fn a_lower_bound_keeps_the_waits_random() {
+        let lowered = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
+        let lowered = Backoff {
+            failures: 9,
+            ..lowered.at_most(Duration::from_millis(500))
+        };
+        let waits = [0, 7_919_777].map(|random| lowered.wait(random).as_millis());
+        assert!(waits.iter().all(|wait| (250..=500).contains(wait)));
+        assert_ne!(waits[0], waits[1]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub(crate) mod auto {
 /// # Errors
 /// If one is neither.
 pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let network = |text: &String| {
+    let network = |text: &str| {
         let address = || text.parse::<IpAddr>().map(IpNet::from);
         text.parse::<IpNet>().or_else(|_| address()).map_err(|_| {
             de::Error::custom(format!(
@@ -140,7 +140,8 @@ pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>
         })
     };
     let texts = Vec::<String>::deserialize(deserializer)?;
-    let texts = texts.iter().filter(|text| !text.is_empty());
+    let texts = texts.iter().map(|text| text.trim());
+    let texts = texts.filter(|text| !text.is_empty());
     texts.map(network).collect()
 }
 

@@ -9,6 +9,15 @@ use jiff::Timestamp;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use uuid::Uuid;
 
+/// The longest `Idempotency-Key`, in characters.
+pub const KEY_CHARS_MAX: usize = 255;
+
+/// An `Idempotency-Key`: 1 to [`KEY_CHARS_MAX`] visible ASCII characters.
+pub fn key(text: &[u8]) -> Option<&str> {
+    let fits = (1..=KEY_CHARS_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+    str::from_utf8(text).ok().filter(|_| fits)
+}
+
 /// A new version 7 UUID. Times before 1970 become 1970.
 pub fn unique(now: Timestamp) -> Uuid {
     if now < Timestamp::UNIX_EPOCH {

@@ -104,7 +104,8 @@ struct Inner {
     patience: Patience,
     /// Whether calls are answered.
     condition: Condition,
-    /// Whether they are executed; at most one of the two is down.
+    /// Whether they are executed. A failure sets one of the two and resets the other, in two steps: concurrent failures may
+    /// leave both down, until a call is answered.
     throughput: Condition,
 }
 

@@ -61,7 +61,7 @@ fn names() -> Tables {
 
 /// A store in tables of its own.
 async fn open(endpoint: &str, patience: Patience) -> Dynamodb {
-    let aws = Aws::emulated(endpoint).await.unhurried();
+    let aws = Aws::emulated(endpoint).await.without_timeouts();
     let tables = names();
     provision(&aws.dynamodb(), &tables).await.unwrap();
     Dynamodb::new(&aws, tables, patience)
@@ -71,7 +71,7 @@ async fn open(endpoint: &str, patience: Patience) -> Dynamodb {
 async fn behind_a_proxy(patience: Patience) -> (Dynamodb, Proxy) {
     let direct = open(&endpoint(), patience).await;
     let proxy = Proxy::isolating(emulator()).await;
-    let aws = Aws::emulated(&proxy.endpoint()).await.unhurried();
+    let aws = Aws::emulated(&proxy.endpoint()).await.without_timeouts();
     let store = Dynamodb::new(&aws, (*direct.tables).clone(), patience);
     (store, proxy)
 }
@@ -108,7 +108,7 @@ async fn tables_that_exist_are_left_as_they_are() {
 
 #[tokio::test]
 async fn without_its_tables_it_does_not_work_and_says_so_at_once() {
-    let aws = Aws::emulated(&endpoint()).await.unhurried();
+    let aws = Aws::emulated(&endpoint()).await.without_timeouts();
     let store = Dynamodb::new(&aws, names(), HASTY);
     assert!(store.is_healthy());
     assert_eq!(store.held(day(0)).await, Err(Unavailable::Engine));

@@ -252,10 +252,10 @@ impl Uploader {
 
     /// Waits before the next attempt. Returns when closing begins.
     async fn wait(&mut self) -> Result<(), Abandoned> {
-        let mut wait = self.backoff.next_wait();
         if *self.phase.borrow_and_update() {
-            wait = wait.min(WAIT_MAX_CLOSING);
+            self.backoff = self.backoff.at_most(WAIT_MAX_CLOSING);
         }
+        let wait = self.backoff.next_wait();
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
             changed = self.phase.changed() => changed.map_err(|_| Abandoned),

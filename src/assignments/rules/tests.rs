@@ -107,11 +107,11 @@ MAX_WEIGHT | {"limit_kg": -1} | limit_kg
 MAX_WEIGHT | {"limit_kg": null} | limit_kg
 REGION_ONLY | {"allowed_regions": []} | allowed_regions
 REGION_ONLY | {"allowed_regions": "north"} | allowed_regions
-REGION_ONLY | {"allowed_regions": ["north", "up"]} | allowed_regions
+REGION_ONLY | {"allowed_regions": ["north", "up"]} | allowed_regions/1
 MAX_DISTANCE | {"max_kn": 3} | max_km
-HAZMAT_ALLOWED | {"allowed_classes": [0]} | allowed_classes
-HAZMAT_ALLOWED | {"allowed_classes": [1.5]} | allowed_classes
-HAZMAT_ALLOWED | {"allowed_classes": [257]} | allowed_classes
+HAZMAT_ALLOWED | {"allowed_classes": [0]} | allowed_classes/0
+HAZMAT_ALLOWED | {"allowed_classes": [1.5]} | allowed_classes/0
+HAZMAT_ALLOWED | {"allowed_classes": [257]} | allowed_classes/0
 TEMP_CONTROL | {"min_c": 2} | max_c
 TEMP_CONTROL | {"min_c": 8, "max_c": 2} | max_c
 TIME_WINDOW | {"start_hour": 8, "end_hour": 24} | end_hour
@@ -131,6 +131,31 @@ fn parameters_that_are_none_are_named() {
     }
     let unknown = rule("MAX_HEIGHT", &json!({})).expect_err("there is no such code");
     assert_eq!(unknown[0].pointer, "/code");
+}
+
+#[test]
+fn a_wrong_value_is_named() {
+    for (code, params, begins) in [
+        (
+            json!("REGION_ONLY"),
+            json!({"allowed_regions": ["up"]}),
+            "\"up\" is no region. The regions are ",
+        ),
+        (
+            json!("HAZMAT_ALLOWED"),
+            json!({"allowed_classes": [1, 0]}),
+            "0 is no class. The classes are ",
+        ),
+        (
+            json!("MAX_HEIGHT"),
+            json!({}),
+            "There is no rule \"MAX_HEIGHT\". The codes are ",
+        ),
+        (json!(7), json!({}), "It must be a text."),
+    ] {
+        let wrong = json::get::<Rule>(&json!({"code": code, "params": params})).unwrap_err();
+        assert!(wrong[0].detail.starts_with(begins), "{}", wrong[0].detail);
+    }
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::storage::config;
 use crate::storage::preflight::Findings;
 use crate::storage::redis::Call;
 
-async fn connect(url: &str) -> Engine {
-    Engine::connect(config::Redis::at(url), Findings::default())
+async fn connect(url: &str) -> Client {
+    Client::connect(config::Redis::at(url), Findings::default())
         .await
         .unwrap()
 }
@@ -107,12 +107,12 @@ proptest::proptest! {
         runtime.block_on(async {
             let server = Server::start().await;
             let open = async |commands: Option<i64>| {
-                let engine = connect(&server.socket()).await;
-                let engine = match commands {
-                    Some(commands) => engine.ending_after(commands),
-                    None => engine,
+                let client = connect(&server.socket()).await;
+                let client = match commands {
+                    Some(commands) => client.ending_after(commands),
+                    None => client,
                 };
-                Redis::new(engine, Join::Zero, true, 1000)
+                Redis::new(client, Join::Zero, true, 1000)
             };
             contract::survives(open, async |_| (), events, seed, 2).await;
         });
@@ -146,14 +146,14 @@ async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
     contract::tell(&store, moves.into(), contract::at(1)).await;
     let courier = contract::courier(7).to_string();
     let event = notation::written(&contract::says(7, Zone::N, true)).unwrap();
-    let engine = connect(&server.socket()).await;
+    let client = connect(&server.socket()).await;
     let ask = async |zone, verb: &str, arguments: &[&str]| {
         let arguments = [&[verb, "1", "zero", "1", &courier], arguments].concat();
         let call = Call {
             keys: notation::zone_keys(zone),
             arguments: arguments.into_iter().map(str::to_owned).collect(),
         };
-        let answer: (String, String) = engine.run(&writer::ZONE, call).await.unwrap();
+        let answer: (String, String) = client.run(&writer::ZONE, call).await.unwrap();
         answer
     };
     let gone = ("gone".to_owned(), String::new());
@@ -180,7 +180,7 @@ async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
 async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahead_is_put_right() {
     let server = Server::start().await;
     let store = store(&server.socket(), Join::Zero).await;
-    let engine = connect(&server.socket()).await;
+    let client = connect(&server.socket()).await;
     contract::tell(
         &store,
         vec![contract::says(1, Zone::N, true)],
@@ -190,7 +190,7 @@ async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahea
     // An hour ahead, as its node's clock was.
     let ahead = (Timestamp::now().as_microsecond() + 3_600_000_000).to_string();
     let set = command("SET", &zone_key(Zone::N, "clock"), &[&ahead]);
-    let _: String = engine.ask(set).await.unwrap();
+    let _: String = client.ask(set).await.unwrap();
     let mut shown = store.events(0, 100).await.unwrap().len();
     assert_eq!(shown, 1);
     for (courier, zone) in [
@@ -249,7 +249,7 @@ async fn whoever_moves_is_seen_once_whenever_one_looks() {
 #[tokio::test]
 async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again() {
     let server = Server::start().await;
-    let engine = connect(&server.socket()).await;
+    let client = connect(&server.socket()).await;
     let script = redis::Script::new("return redis.call('INCR', KEYS[1])");
     let call = |key: &str| Call {
         keys: vec![key.to_owned()],
@@ -261,12 +261,12 @@ async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again(
         flush
     };
     // A cache that is empty from the start: each is called once.
-    let _: String = engine.ask(flush()).await.unwrap();
+    let _: String = client.ask(flush()).await.unwrap();
     let calls = [call("a"), call("b")];
-    let answers: Vec<u64> = engine.run_all(&script, &calls).await.unwrap();
+    let answers: Vec<u64> = client.run_all(&script, &calls).await.unwrap();
     assert_eq!(answers, [1, 1]);
     // Another client flushes the cache again and again: no call runs twice.
-    let emptied = engine.clone();
+    let emptied = client.clone();
     let emptying = tokio::spawn(async move {
         loop {
             let _: Result<String, _> = emptied.ask(flush()).await;
@@ -277,7 +277,7 @@ async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again(
     for _ in 0..200 {
         sent += 1;
         // If it is forgotten twice in a row, that is an error; what was called was called once all the same.
-        let _: Result<Vec<u64>, _> = engine.run_all(&script, &calls).await;
+        let _: Result<Vec<u64>, _> = client.run_all(&script, &calls).await;
     }
     emptying.abort();
     let counts = calls.iter().map(|call| {
@@ -285,7 +285,7 @@ async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again(
         get.arg(&call.keys);
         get
     });
-    let counts: Vec<Option<u64>> = engine.ask_all(counts.collect()).await.unwrap();
+    let counts: Vec<Option<u64>> = client.ask_all(counts.collect()).await.unwrap();
     let most = counts.into_iter().flatten().max();
     assert!(most.is_some_and(|most| most <= sent), "{most:?} of {sent}");
 }

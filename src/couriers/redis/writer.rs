@@ -15,7 +15,7 @@ use super::notation::{
     Takes, event_of, first_key, home_key, micros, outcome_of, placed, written, zone_key, zone_keys,
 };
 use super::{Health, command, invalid_answer};
-use crate::storage::redis::{Call, Redis as Engine, is_refused_for_now};
+use crate::storage::redis::{Call, Redis as Client, is_refused_for_now};
 
 pub(super) static ZONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("zone.lua")));
 static HOME: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("home.lua")));
@@ -46,7 +46,7 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    engine: Engine,
+    client: Client,
     health: Health,
     desk: Desk,
 }
@@ -66,7 +66,7 @@ struct Pending {
 }
 
 impl Writer {
-    pub(super) fn new(engine: Engine, join: Join, publishes: bool, health: Health) -> Self {
+    pub(super) fn new(client: Client, join: Join, publishes: bool, health: Health) -> Self {
         let desk = Desk {
             publishes: if publishes { "1" } else { "0" },
             join: match join {
@@ -75,7 +75,7 @@ impl Writer {
             },
         };
         Self {
-            engine,
+            client,
             health,
             desk,
         }
@@ -179,7 +179,7 @@ impl Writer {
             claim.arg("NX").arg("GET");
             claim
         });
-        let firsts: Vec<Option<String>> = self.engine.ask_all(claims.collect()).await?;
+        let firsts: Vec<Option<String>> = self.client.ask_all(claims.collect()).await?;
         let mut by_zone: BTreeMap<Zone, Vec<ReportedOrder>> = BTreeMap::new();
         for ((place, order, text, at), first) in claimed.into_iter().zip(firsts) {
             let reported = ReportedOrder::of(place, order, text, at, first)?;
@@ -213,7 +213,7 @@ impl Writer {
             self.call(*zone, "orders", arguments)
         });
         let calls: Vec<Call> = calls.collect();
-        let answers: Vec<Vec<String>> = self.engine.run_all(&ZONE, &calls).await?;
+        let answers: Vec<Vec<String>> = self.client.run_all(&ZONE, &calls).await?;
         let mut decided = Vec::new();
         for ((_, part), outcomes) in parts.iter().zip(answers) {
             if outcomes.len() != part.len() {
@@ -280,7 +280,7 @@ impl Writer {
     async fn maintain(&self) -> Result<(), Unavailable> {
         if !self.health.is_healthy() {
             let probe = command("SET", "odyssey:couriers:probe", &["0"]);
-            let probed: RedisResult<String> = self.engine.ask(probe).await;
+            let probed: RedisResult<String> = self.client.ask(probe).await;
             self.health.write_result(probed)?;
         }
         self.health.read_result(self.finish_moves().await)
@@ -289,7 +289,7 @@ impl Writer {
     /// Completes all moves that were begun.
     async fn finish_moves(&self) -> RedisResult<()> {
         let leaving = Zone::ALL.map(|zone| command("HVALS", &zone_key(zone, "leaving"), &[]));
-        let leaving: Vec<Vec<String>> = self.engine.ask_all(leaving.into()).await?;
+        let leaving: Vec<Vec<String>> = self.client.ask_all(leaving.into()).await?;
         for (from, takes) in Zone::ALL.into_iter().zip(leaving) {
             for takes in takes {
                 self.arrive(from, &Takes::read(&takes)?).await?;
@@ -310,7 +310,7 @@ impl Writer {
             keys: vec![home_key(said.id)],
             arguments: [verb, zone.as_str(), sequence].map(str::to_owned).into(),
         };
-        let (zone, sequence): (String, String) = self.engine.run(&HOME, call).await?;
+        let (zone, sequence): (String, String) = self.client.run(&HOME, call).await?;
         let zone = Zone::parse(&zone).ok_or_else(|| invalid_answer("not a zone"))?;
         Ok((zone, sequence))
     }
@@ -322,7 +322,7 @@ impl Writer {
         arguments: &[&str],
     ) -> RedisResult<(String, String)> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned());
-        self.engine
+        self.client
             .run(&ZONE, self.call(zone, verb, arguments))
             .await
     }

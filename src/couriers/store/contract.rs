@@ -1,12 +1,14 @@
 //! The contract of a store: each adapter runs [`suite!`] in its tests.
 
+mod board;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Poll;
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::dispatch::Board;
+use self::board::Board;
 use super::super::model::{AddCourier, Join};
 use super::*;
 

@@ -12,14 +12,14 @@ fn config() -> Config {
 }
 
 fn limits() -> Limits {
-    Limits::new(config(), 10_000, 12_000)
+    limits_with(|_| {})
 }
 
 /// Limits with this change of the configuration.
 fn limits_with(change: impl FnOnce(&mut Config)) -> Limits {
-    let mut limits = limits();
-    change(&mut limits.config);
-    limits
+    let mut config = config();
+    change(&mut config);
+    Limits::new(config, 10_000, 12_000)
 }
 
 fn address(text: &str) -> IpNet {

@@ -10,8 +10,8 @@ use crate::http::Problem;
 use crate::http::responses::problems;
 
 problems! {
-    // Also while its request is held.
     impl PlaceError {
+        // While its request is held.
         409: "The order was cancelled",
         422: "A field is not acceptable, or the key came with another body",
         503: "The line is full, or the server is stopping",

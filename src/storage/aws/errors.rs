@@ -339,7 +339,7 @@ mod tests {
 
     async fn met(service: Engine, code: &str, message: &str, status: u16) -> Action {
         let server = testkit::aws::Service::refusing(code, message, status).await;
-        let aws = Aws::emulated(&server.endpoint).await.hasty();
+        let aws = Aws::emulated(&server.endpoint).await.without_retries();
         match service {
             Engine::DynamoDb => {
                 let call = aws.dynamodb().delete_item().table_name("a-table");

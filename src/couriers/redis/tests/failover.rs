@@ -233,11 +233,11 @@ struct Report {
 
 async fn run(situation: Situation) -> Report {
     let servers = Servers::start(situation).await;
-    let engine = Engine::connect(servers.config(), Findings::default())
+    let client = Client::connect(servers.config(), Findings::default())
         .await
         .unwrap();
     let book = Arc::new(Book {
-        store: Redis::new(engine, Join::Zero, true, 1000),
+        store: Redis::new(client, Join::Zero, true, 1000),
         acknowledged: Mutex::default(),
         failovers: AtomicUsize::default(),
         closes: AtomicUsize::default(),

@@ -39,20 +39,6 @@ fn a_newcomer_begins_with_none_or_takes_turns_at_once() {
 }
 
 #[test]
-fn a_newcomer_to_an_empty_zone_begins_with_none() {
-    let newcomer = courier(None, said(1, Zone::N, true), Join::Min, None);
-    assert_eq!(newcomer.count, 0);
-    let known = Courier {
-        count: 7,
-        ..newcomer
-    };
-    assert_eq!(
-        courier(Some(&known), said(1, Zone::S, true), Join::Min, Some(3)).count,
-        7
-    );
-}
-
-#[test]
 fn of_those_with_as_many_the_smallest_id_is_next() {
     let mut board = Board::new(Join::Zero);
     for number in [3, 1, 2] {
