@@ -203,7 +203,9 @@ impl Storage {
             return Arc::new(assignments::dynamodb::Dynamodb::new(aws, tables, patience));
         }
         let _ = (config, engines);
-        unreachable!("the store is DynamoDB: `Engines` has a client, or the configuration is refused")
+        unreachable!(
+            "the store is DynamoDB: `Engines` has a client, or the configuration is refused"
+        )
     }
 
     pub(super) fn couriers(
