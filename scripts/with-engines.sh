@@ -25,10 +25,12 @@ moto=$(cd "$(dirname "$0")" && pwd)/emulator
 dir=$(mktemp -d)
 engines=()
 
-# They store nothing, so they are killed; and the shell's message about that would be the last line.
+# They store nothing, so they are killed; and the shell's message about that would be the last line. The cluster's directory
+# goes too: a node that finds the nodes.conf of an earlier start has the slots and the peers of that one.
 stop() {
   ((${#engines[@]} == 0)) || { kill -KILL "${engines[@]}" && wait "${engines[@]}"; } 2>/dev/null || true
   engines=()
+  rm -rf "$dir/cluster"
 }
 trap 'stop; rm -rf "$dir"' EXIT
 trap 'exit 130' INT
@@ -42,9 +44,13 @@ engine() {
 
 # Waits until a command succeeds. Fails if an engine ends, or if there is no answer in time.
 await() {
-  local deadline=$((SECONDS + limit_s))
+  local deadline=$((SECONDS + limit_s)) pid
   until "$@"; do
-    ((SECONDS < deadline)) && kill -0 "${engines[@]}" 2>/dev/null || return 1
+    ((SECONDS < deadline)) || return 1
+    # One by one: of several, `kill` succeeds if one is alive.
+    for pid in "${engines[@]}"; do
+      kill -0 "$pid" 2>/dev/null || return 1
+    done
     sleep 0.1
   done
 }

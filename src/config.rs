@@ -2,8 +2,8 @@
 //! with its bounds, belongs to the module that uses it.
 
 mod changes;
+mod contradictions;
 mod layers;
-mod places;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -184,7 +184,7 @@ impl Config {
         {
             return Err(wrong(&key.to_string(), error.message()));
         }
-        self.check_places()
+        self.check_contradictions()
     }
 
     pub fn workers(&self) -> usize {

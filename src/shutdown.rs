@@ -2,7 +2,7 @@
 //!
 //! | signal | meaning |
 //! |---|---|
-//! | SIGTERM, SIGINT (Ctrl-C), SIGQUIT | graceful shutdown; the second one exits at once, with 128 plus its number |
+//! | SIGTERM, SIGINT (Ctrl-C), SIGQUIT | graceful shutdown; the second one, and one while the server opens, exits at once, with 128 plus its number |
 //! | SIGHUP, a closed terminal | reload the configuration |
 //! | SIGUSR1, SIGUSR2 | ignored |
 //!
@@ -53,12 +53,16 @@ pub struct Signals {
     hangup: Signal,
     user_1: Signal,
     user_2: Signal,
+    /// Whether one that stops the server was received.
+    stopping: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum SignalAction {
     /// Graceful shutdown.
     Stop(StopSignal),
+    /// The second signal that stops the server: exit at once.
+    Exit(StopSignal),
     /// Reload the configuration.
     Reload,
 }
@@ -90,22 +94,31 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user_1: signal(SignalKind::user_defined1())?,
             user_2: signal(SignalKind::user_defined2())?,
+            stopping: false,
         })
     }
 
-    /// The next handled signal. Cancel-safe.
+    /// What the next handled signal means. Cancel-safe.
     pub async fn next(&mut self) -> SignalAction {
-        let stop = |name, number| SignalAction::Stop(StopSignal { name, number });
         loop {
             let signal = tokio::select! {
-                _ = self.terminate.recv() => return stop("SIGTERM", 15),
-                _ = self.interrupt.recv() => return stop("SIGINT", 2),
-                _ = self.quit.recv() => return stop("SIGQUIT", 3),
+                _ = self.terminate.recv() => return self.stop("SIGTERM", 15),
+                _ = self.interrupt.recv() => return self.stop("SIGINT", 2),
+                _ = self.quit.recv() => return self.stop("SIGQUIT", 3),
                 _ = self.hangup.recv() => return SignalAction::Reload,
                 _ = self.user_1.recv() => "SIGUSR1",
                 _ = self.user_2.recv() => "SIGUSR2",
             };
             info!(signal, "a signal is ignored");
+        }
+    }
+
+    fn stop(&mut self, name: &'static str, number: u8) -> SignalAction {
+        let signal = StopSignal { name, number };
+        if std::mem::replace(&mut self.stopping, true) {
+            SignalAction::Exit(signal)
+        } else {
+            SignalAction::Stop(signal)
         }
     }
 }

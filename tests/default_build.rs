@@ -27,19 +27,25 @@ async fn an_order_is_held_until_it_is_ready() {
 }
 
 #[test]
-fn what_needs_a_feature_is_refused_with_its_key() {
-    for (key, value) in [
-        ("assignments.store", "dynamodb"),
-        ("oplog.sink", "s3"),
-        ("couriers.events", "sqs"),
-        ("couriers.store", "redis"),
+fn what_needs_a_feature_is_refused_with_its_key_before_anything_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for (key, value, feature) in [
+        ("assignments.store", "dynamodb", "aws"),
+        ("oplog.sink", "s3", "aws"),
+        ("couriers.events", "sqs", "aws"),
+        ("couriers.store", "redis", "redis"),
     ] {
-        let mut config = odyssey();
-        config.arg("config").env(variable(key), value);
-        let output = config.env(variable("oplog.bucket"), "log").output();
-        let output = output.unwrap();
+        let mut server = odyssey();
+        server.arg("serve").env(variable(key), value);
+        server.env(variable("oplog.bucket"), "log");
+        let output = server.env(variable("data_dir"), &data).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{key}");
-        assert!(error.contains(&format!("`{key}`")), "{error}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        for word in [format!("`{key}`"), format!("the feature `{feature}`")] {
+            assert!(error.contains(&word), "{word} is missing: {error}");
+        }
+        assert!(!data.exists(), "{key}");
     }
 }

@@ -32,8 +32,8 @@ const MODULES: &str = "
 
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
-    routes: service hold store matching manifest rules reading model error | http flood values
-    service: hold store line turns matching oplog topic manifest metrics model error config | storage::carried_through storage::Clock storage::FreeSpace values
+    routes: service hold store matching manifest rules reading idempotency model error | http flood values
+    service: hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
     hold: line model
     turns: matching metrics error
     queues: service store topic reading model error config | storage values
@@ -46,12 +46,13 @@ const DESKS: &str = "
     replay: store model error
     store: rules model error | storage::State
     audit: model
-    line: model error config
+    line: idempotency model error config
     matching: manifest rules model
     manifest: rules model
     dispatch: model
     reading: model | values
     rules: model error config | values
+    idempotency:
     error: model | storage::Unavailable storage::SpaceLow
     model: | values
     config: model | values
@@ -73,7 +74,7 @@ const EFFECTS: &str = "metrics std::fs std::io std::net std::os std::process std
     Instant::now SystemTime::now Timestamp::now Zoned::now";
 
 /// Parts that are functions of their arguments, and what they may not use.
-const PURE: &str = "model rules manifest line matching dispatch reading";
+const PURE: &str = "model idempotency rules manifest line matching dispatch reading";
 /// Parts that know no engine.
 const PORTS: &str = "error service store hold metrics";
 

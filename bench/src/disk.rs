@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_directory_is_described_by_its_flushes() {
         let dir = tempfile::tempdir().unwrap();
-        let reported = describe(dir.path()).unwrap();
-        assert!(reported.contains("fdatasync"), "{reported}");
+        let description = describe(dir.path()).unwrap();
+        assert!(description.contains("fdatasync"), "{description}");
     }
 }

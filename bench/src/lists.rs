@@ -187,8 +187,8 @@ impl Trickle {
     /// Begins at once.
     pub(crate) fn start(server: &Server) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (target, reported) = (server.staff, Arc::clone(&stop));
-        let thread = thread::spawn(move || trickle(target, &reported));
+        let (target, stopped) = (server.staff, Arc::clone(&stop));
+        let thread = thread::spawn(move || trickle(target, &stopped));
         Trickle { stop, thread }
     }
 

@@ -130,9 +130,9 @@ impl Lists {
             };
             return Ok(draw::manifest(size, self.seed));
         };
-        let reported = || format!("cannot read {}", file.display());
-        let text = fs::read(file).with_context(reported)?;
-        let manifest: Manifest = serde_json::from_slice(&text).with_context(reported)?;
+        let context = || format!("cannot read {}", file.display());
+        let text = fs::read(file).with_context(context)?;
+        let manifest: Manifest = serde_json::from_slice(&text).with_context(context)?;
         if manifest.drivers.is_empty() {
             bail!("{} has no drivers", file.display());
         }

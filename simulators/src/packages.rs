@@ -543,8 +543,8 @@ pub(crate) mod tests {
             other.0[field] = json!("other");
             assert_eq!(other.difference(&package, Fate::Dropped), Some(field));
         }
-        let reported = json!({"package_id": package.package_id, "package_type": "marketing", "status": "dropped"});
-        assert_eq!(Stored(reported).difference(&package, Fate::Dropped), None);
+        let stored = json!({"package_id": package.package_id, "package_type": "marketing", "status": "dropped"});
+        assert_eq!(Stored(stored).difference(&package, Fate::Dropped), None);
         let silent = json!({"package_id": package.package_id, "status": "dropped"});
         let difference = Stored(silent).difference(&package, Fate::Dropped);
         assert_eq!(difference, Some("package_type"));

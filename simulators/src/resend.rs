@@ -86,8 +86,8 @@ impl<T> Reply<T> {
 /// What a problem+json says, in one line; empty when it is none.
 fn problem(answer: &Answer) -> String {
     let body: Value = read(answer).unwrap_or_default();
-    let reported = body["detail"].as_str().or_else(|| body["title"].as_str());
-    let mut parts: Vec<_> = reported.map(str::to_owned).into_iter().collect();
+    let sentence = body["detail"].as_str().or_else(|| body["title"].as_str());
+    let mut parts: Vec<_> = sentence.map(str::to_owned).into_iter().collect();
     for field in ["state", "allowed"] {
         if !body[field].is_null() {
             parts.push(format!("{field} {}", body[field]));

@@ -57,7 +57,7 @@ pub async fn serve(
             app = &mut opening => break app.context("opening the server panicked")??,
             action = signals.next() => match action {
                 SignalAction::Reload => reload.begin(false),
-                SignalAction::Stop(signal) => {
+                SignalAction::Stop(signal) | SignalAction::Exit(signal) => {
                     info!(signal = signal.name, "stopped before the server was open");
                     return Ok(signal.exit_code());
                 }
@@ -74,17 +74,16 @@ pub async fn serve(
     loop {
         tokio::select! {
             sound = &mut running => return Ok(u8::from(!sound)),
-            action = signals.next() => match (action, stop.take()) {
-                (SignalAction::Reload, still_serving) => {
-                    reload.begin(still_serving.is_some());
-                    stop = still_serving;
-                }
-                (SignalAction::Stop(signal), Some(stop)) => {
+            action = signals.next() => match action {
+                SignalAction::Reload => reload.begin(stop.is_some()),
+                SignalAction::Stop(signal) => {
                     notify::stopping();
-                    // Fails if it shuts down already.
-                    let _ = stop.send(signal.name);
+                    if let Some(stop) = stop.take() {
+                        // Fails if it shuts down already.
+                        let _ = stop.send(signal.name);
+                    }
                 }
-                (SignalAction::Stop(signal), None) => {
+                SignalAction::Exit(signal) => {
                     warn!(signal = signal.name, "a second signal: exiting at once");
                     return Ok(signal.exit_code());
                 }

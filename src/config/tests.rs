@@ -94,10 +94,6 @@ fn a_mistake_is_refused_with_the_key_named() {
         ("couriers.events_queue_url", "events"),
         ("redis.url", "localhost:6379"),
         ("redis.sentinels", "localhost:26379"),
-        #[cfg(not(feature = "aws"))]
-        ("couriers.events", "sqs"),
-        #[cfg(not(feature = "redis"))]
-        ("couriers.store", "redis"),
         ("oplog.sse", "aes256"),
         ("oplog.kms_key", "alias/odyssey"),
         ("aws.provision", "perhaps"),

@@ -115,14 +115,6 @@ impl Reason {
             Self::Blocked => "cut_off",
         }
     }
-
-    /// Whether it counts towards a block: not for what its neighbours do.
-    fn is_its_own(self) -> bool {
-        match self {
-            Self::Outstanding | Self::Rate | Self::Blocked => true,
-            Self::Network | Self::Scarce => false,
-        }
-    }
 }
 
 /// An admitted item; see [`Table::release`].
@@ -254,14 +246,10 @@ impl Table {
             });
         };
         let counted = self.with_entry(address, now, self.quota, |entry, key| {
-            if let Some(until) = entry.blocked_until {
-                if until > now {
-                    entry.refused += 1;
-                    return Err(refused((Reason::Blocked, until - now), None));
-                }
-                entry.blocked_until = None;
-                entry.refusals = 0;
+            if let Some(left) = entry.refuse_if_blocked(now) {
+                return Err(refused((Reason::Blocked, left), None));
             }
+            entry.forget_past_block();
             match self.take(entry, address, ask, cost, now) {
                 Ok(left) => {
                     if ask == Ask::Write {
@@ -278,11 +266,12 @@ impl Table {
                     })
                 }
                 Err((reason, retry_after)) => {
-                    entry.refused += 1;
-                    // A shared entry does not show which of its addresses floods.
-                    let counts = key == address && reason.is_its_own();
-                    let since = counts.then(|| self.refuse(entry, reason, now)).flatten();
-                    let retry_after = since.map_or(retry_after, |_| self.limits.config.cutoff_for);
+                    let config = &self.limits.config;
+                    let since = entry.refuse(reason, key != address, now, config);
+                    if since.is_some() {
+                        self.blocks_until(now + config.cutoff_for);
+                    }
+                    let retry_after = since.map_or(retry_after, |_| config.cutoff_for);
                     Err(refused((reason, retry_after), since))
                 }
             }
@@ -338,24 +327,6 @@ impl Table {
         })
     }
 
-    /// Counts a refusal. If it blocks the address: since when its refusals count.
-    fn refuse(&self, entry: &mut Entry, reason: Reason, now: Instant) -> Option<Instant> {
-        if now - entry.window_began > self.limits.config.cutoff_window || entry.refusals == 0 {
-            entry.window_began = now;
-            entry.refusals = 0;
-        }
-        entry.refusals += 1;
-        entry.reason = reason;
-        let blocked = entry.refusals >= self.limits.config.cutoff_after;
-        blocked.then(|| {
-            let until = now + self.limits.config.cutoff_for;
-            entry.blocked_until = Some(until);
-            let until_ms = self.ms(until).saturating_add(1);
-            self.blocked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
-            entry.window_began
-        })
-    }
-
     pub fn release(&self, counted: &Counted) {
         if let Some(kind) = counted.kind {
             self.networks.give_back(counted.address, kind);
@@ -382,8 +353,7 @@ impl Table {
     pub fn blocked_since(&self, key: IpNet) -> Option<(Instant, Duration)> {
         let now = self.now_if_any_blocked()?;
         let entry = self.family(key).entries.get(&key)?;
-        let left = entry.blocked_until?.checked_duration_since(now)?;
-        (!left.is_zero()).then_some((entry.window_began, left))
+        entry.blocked_since(now)
     }
 
     /// Refuses a blocked address.
@@ -397,18 +367,21 @@ impl Table {
         let Some(mut entry) = self.family(address).entries.get_mut(&address) else {
             return Ok(());
         };
-        match entry.blocked_until.filter(|&until| until > now) {
-            Some(until) => {
-                entry.refused += 1;
-                Err(Refused {
-                    address,
-                    reason: Reason::Blocked,
-                    retry_after: until - now,
-                    blocked_since: None,
-                })
-            }
+        match entry.refuse_if_blocked(now) {
+            Some(left) => Err(Refused {
+                address,
+                reason: Reason::Blocked,
+                retry_after: left,
+                blocked_since: None,
+            }),
             None => Ok(()),
         }
+    }
+
+    /// Keeps the latest end of any block.
+    fn blocks_until(&self, until: Instant) {
+        let until_ms = self.ms(until).saturating_add(1);
+        self.blocked_until_ms.fetch_max(until_ms, Ordering::Relaxed);
     }
 
     /// The time, if any address may be blocked.
@@ -462,13 +435,13 @@ impl Table {
         let entries = self.families.iter().flat_map(|family| &family.entries);
         let mut blocked: Vec<_> = entries
             .filter_map(|entry| {
-                let until = entry.blocked_until.filter(|&until| until > now)?;
+                let (since, left) = entry.blocked_since(now)?;
                 Some(Block {
                     address: *entry.key(),
-                    since: entry.window_began,
-                    reason: entry.reason,
-                    until,
-                    refused: entry.refused,
+                    since,
+                    reason: entry.reason(),
+                    until: now + left,
+                    refused: entry.refused(),
                 })
             })
             .collect();
@@ -500,7 +473,7 @@ impl Table {
         let now = Instant::now();
         let mut swept = 0;
         family.entries.retain(|_, entry| {
-            let keep = !self.is_as_new(entry, now);
+            let keep = !entry.is_as_new(now, &self.limits.config);
             swept += usize::from(!keep);
             keep
         });
@@ -508,13 +481,6 @@ impl Table {
         if swept > before / 2 {
             family.entries.shrink_to_fit();
         }
-    }
-
-    /// Not blocked, the rate is full, and no refusal counts.
-    fn is_as_new(&self, entry: &Entry, now: Instant) -> bool {
-        let no_refusal_counts =
-            entry.refusals == 0 || now - entry.window_began > self.limits.config.cutoff_window;
-        !entry.is_blocked(now) && entry.full_at <= now && no_refusal_counts
     }
 
     pub fn len(&self) -> usize {

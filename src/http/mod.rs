@@ -2,8 +2,8 @@
 //!
 //! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
 //! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
-//! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]) and undocumented
-//! parameters. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
+//! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]), requests for
+//! other hosts (`hosts`), and undocumented parameters. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
 //! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
 //! listener serves.
 
@@ -17,6 +17,7 @@ mod described;
 mod docs;
 pub mod edge;
 pub mod files;
+mod hosts;
 mod html;
 pub mod index;
 pub mod listen;

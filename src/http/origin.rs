@@ -1,17 +1,15 @@
-//! Cross-site requests: a web page of another origin must not use a listener through a user's browser (CSRF), nor reach it
-//! under a name of its own (DNS rebinding). See `docs/adr` for the choices.
+//! Cross-site requests: a web page of another origin must not use a listener through a user's browser (CSRF). See `docs/adr`
+//! for the choices.
 //!
 //! Checked before routing, so that a rejected request takes no order and counts for no limit. Other clients send none of
 //! these headers, except `Host`.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::OnceLock;
-
 use axum::body::Body;
 use axum::http::header;
-use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::hosts::Hosts;
 use super::problem::Problem;
 use super::scan::Scan;
 
@@ -31,24 +29,8 @@ const CORS_VARY: HeaderValue = HeaderValue::from_static("Origin");
 /// A listener's hosts, and the origins that may use it.
 #[derive(Debug)]
 pub struct Origins {
-    listener: &'static str,
-    hosts: Box<[Host]>,
-    /// Cache of the first accepted host: nearly all requests have it.
-    usual: OnceLock<Box<str>>,
+    hosts: Hosts,
     allowed: Box<[HeaderValue]>,
-}
-
-/// A pattern for the name in a `Host` header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Host {
-    /// `*`
-    Any,
-    /// `ip`: an address, which DNS rebinding cannot fake.
-    Address,
-    /// `*.example.org`: the part from the dot on.
-    Below(Box<str>),
-    /// `example.org`
-    Name(Box<str>),
 }
 
 /// Why a request does not reach its route.
@@ -62,24 +44,10 @@ pub(crate) enum Rejection {
 impl Origins {
     /// For a listener's `hosts` (names, `*.` and a name, `ip`, or `*`), used by its own pages and those of `allowed` origins.
     pub fn new(listener: &'static str, hosts: &[String], allowed: &[String]) -> Self {
-        let host = |text: &String| match text.to_ascii_lowercase() {
-            any if any == "*" => Host::Any,
-            address if address == "ip" => Host::Address,
-            name => match name.strip_prefix('*') {
-                Some(below) => Host::Below(below.into()),
-                None => Host::Name(name.into()),
-            },
-        };
         let origin = |text: &String| HeaderValue::from_str(&text.to_ascii_lowercase()).ok();
         Self {
-            listener,
-            usual: OnceLock::new(),
+            hosts: Hosts::new(listener, hosts),
             // An empty variable is an empty list.
-            hosts: hosts
-                .iter()
-                .filter(|text| !text.is_empty())
-                .map(host)
-                .collect(),
             allowed: allowed
                 .iter()
                 .filter(|text| !text.is_empty())
@@ -103,16 +71,7 @@ impl Origins {
         request: &Request<B>,
         scan: &Scan<'_>,
     ) -> Result<Option<HeaderValue>, Rejection> {
-        let host = authority(request.uri(), scan);
-        if !self.is_usual(request.uri(), scan) {
-            scan.names_one_host(request.version())?;
-            if let Some(host) = host {
-                if !self.hosts.iter().any(|known| known.is(name(host))) {
-                    return Err(self.misdirected(host).into());
-                }
-                let _ = self.usual.set(host.into());
-            }
-        }
+        let host = self.hosts.check(request, scan)?;
         let site = scan.fetch_site.map(HeaderValue::as_bytes);
         let origin = scan.origin;
         if let Some(origin) = origin.filter(|origin| self.allowed.contains(origin)) {
@@ -134,26 +93,6 @@ impl Origins {
             return Err(not_by_visiting().into());
         }
         Ok(None)
-    }
-
-    fn is_usual(&self, uri: &Uri, scan: &Scan<'_>) -> bool {
-        let usual = self.usual.get().map(|usual| usual.as_bytes());
-        usual == scan.host.map(HeaderValue::as_bytes)
-            && usual.is_some()
-            && scan.second_host.is_none()
-            && uri.authority().is_none()
-    }
-
-    fn misdirected(&self, host: &str) -> Problem {
-        Problem::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "misdirected",
-            "Not a host of this listener",
-            format!(
-                "This listener does not answer for the host {host:?}; add it to `{}.hosts` if it should.",
-                self.listener
-            ),
-        )
     }
 }
 
@@ -188,50 +127,6 @@ pub(super) fn allow(response: &mut Response<Body>, origin: HeaderValue) {
 
 pub(super) fn vary(response: &mut Response<Body>) {
     response.headers_mut().append(header::VARY, CORS_VARY);
-}
-
-impl Host {
-    fn is(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Address => is_address(name),
-            Self::Name(known) => name.eq_ignore_ascii_case(known),
-            Self::Below(suffix) => name
-                .len()
-                .checked_sub(suffix.len())
-                .filter(|&below| below > 0)
-                .and_then(|below| name.get(below..))
-                .is_some_and(|end| end.eq_ignore_ascii_case(suffix)),
-        }
-    }
-}
-
-fn is_address(name: &str) -> bool {
-    let in_brackets = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
-    match in_brackets {
-        Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
-        None => name.parse::<Ipv4Addr>().is_ok(),
-    }
-}
-
-/// Host and port that a request is for: of its target where that is absolute, as in HTTP/2, else of `Host` (RFC 9112,
-/// section 3.2.2).
-fn authority<'a>(uri: &'a Uri, scan: &Scan<'a>) -> Option<&'a str> {
-    match uri.authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => scan.host.map(|host| host.to_str().unwrap_or_default()),
-    }
-}
-
-/// The name without port and trailing dot.
-fn name(authority: &str) -> &str {
-    let name = match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => authority,
-    };
-    name.strip_suffix('.').unwrap_or(name)
 }
 
 fn is_another_site(site: Option<&[u8]>) -> bool {
@@ -336,49 +231,6 @@ mod tests {
             Ok(_) => 200,
             Err(rejection) => rejection.into_response().status().as_u16(),
         }
-    }
-
-    #[test]
-    fn a_listener_answers_for_its_own_hosts_only() {
-        let usual = strings(&["localhost", "*.localhost", "ip"]);
-        let named = strings(&["Staff.example", "*.shop.example"]);
-        for (hosts, host, served) in [
-            (&usual, "localhost", true),
-            (&usual, "LOCALHOST:8001", true),
-            (&usual, "localhost.", true),
-            (&usual, "bar.localhost:8001", true),
-            (&usual, "127.0.0.1:8001", true),
-            (&usual, "192.168.0.7", true),
-            (&usual, "[::1]:8001", true),
-            (&usual, "[fe80::1]", true),
-            (&usual, "evil.example", false),
-            (&usual, "localhost.evil.example", false),
-            (&usual, "notlocalhost", false),
-            (&usual, ".localhost", false),
-            (&usual, "127.0.0.1.evil.example", false),
-            (&usual, "", false),
-            (&named, "staff.example:443", true),
-            (&named, "a.shop.example", true),
-            (&named, "shop.example", false),
-            (&named, "127.0.0.1", false),
-            (&strings(&["*"]), "anything.example:1", true),
-        ] {
-            let origins = Origins::new("staff", hosts, &[]);
-            let answer = status(&origins, &request("GET", "/", &[("host", host)]));
-            assert_eq!(answer, if served { 200 } else { 421 }, "{hosts:?} {host:?}");
-        }
-        let origins = Origins::new("staff", &usual, &[]);
-        // HTTP/1.0 without a host, and the target before the header.
-        assert_eq!(status(&origins, &request("GET", "/", &[])), 200);
-        let absolute = request("GET", "http://evil.example/", &[("host", "localhost")]);
-        assert_eq!(status(&origins, &absolute), 421);
-        let usual = request("GET", "/", &[("host", "localhost")]);
-        assert_eq!(status(&origins, &usual), 200);
-        assert_eq!(status(&origins, &absolute), 421);
-        let other = request("GET", "/", &[("host", "evil.example")]);
-        assert_eq!(status(&origins, &other), 421);
-        let both = [("host", "localhost"), ("host", "evil.example")];
-        assert_eq!(status(&origins, &request("GET", "/", &both)), 400);
     }
 
     #[test]

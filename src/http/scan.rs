@@ -1,9 +1,7 @@
 //! One pass over a request's headers for all that is checked before routing. A lookup of each would cost a hash each,
 //! though most clients send none of them, except `Host`.
 
-use axum::http::{HeaderMap, HeaderValue, Version};
-
-use super::problem::Problem;
+use axum::http::{HeaderMap, HeaderValue};
 
 /// The first value of each header.
 #[derive(Debug, Default)]
@@ -47,74 +45,5 @@ impl<'a> Scan<'a> {
             place.get_or_insert(value);
         }
         scan
-    }
-
-    /// RFC 9112, section 3.2: none or two hosts may mean different servers to different readers.
-    ///
-    /// # Errors
-    /// 400.
-    pub(super) fn names_one_host(&self, version: Version) -> Result<(), Problem> {
-        let detail = match self.host {
-            None if version == Version::HTTP_11 => "There is no Host header.",
-            _ if self.second_host.is_some() => "There is more than one Host header.",
-            Some(host) if !is_authority(host.as_bytes()) => {
-                "The Host header is not a host with an optional port."
-            }
-            None | Some(_) => return Ok(()),
-        };
-        Err(Problem::unreadable(detail))
-    }
-}
-
-/// Bytes allowed in a host with a port.
-const IN_AUTHORITY: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = b'!';
-    while byte <= b'~' {
-        table[byte as usize] = true;
-        byte += 1;
-    }
-    let others = b"/?#@\\\"<>^`{|},";
-    let mut at = 0;
-    while at < others.len() {
-        table[others[at] as usize] = false;
-        at += 1;
-    }
-    table
-};
-
-fn is_authority(host: &[u8]) -> bool {
-    host.iter().all(|&byte| IN_AUTHORITY[usize::from(byte)])
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::header;
-
-    use super::*;
-
-    #[test]
-    fn over_http_1_1_exactly_one_host_is_named() {
-        for (version, hosts, fits) in [
-            (Version::HTTP_11, &["shop"][..], true),
-            (Version::HTTP_11, &["[::1]:8000"], true),
-            (Version::HTTP_11, &["127.0.0.1:8000"], true),
-            (Version::HTTP_11, &[""], true),
-            (Version::HTTP_11, &[], false),
-            (Version::HTTP_11, &["shop", "shop"], false),
-            (Version::HTTP_11, &["shop, shop"], false),
-            (Version::HTTP_11, &["user@shop"], false),
-            (Version::HTTP_11, &["shop/path"], false),
-            (Version::HTTP_10, &[], true),
-            (Version::HTTP_10, &["shop", "shop"], false),
-            (Version::HTTP_2, &[], true),
-        ] {
-            let mut headers = HeaderMap::new();
-            for host in hosts {
-                headers.append(header::HOST, HeaderValue::from_static(host));
-            }
-            let named = Scan::of(&headers).names_one_host(version);
-            assert_eq!(named.is_ok(), fits, "{version:?} {hosts:?}");
-        }
     }
 }

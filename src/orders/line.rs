@@ -1,4 +1,5 @@
 //! The line as a pure state machine: waiting orders, orders under a lease, idle baristas.
+//! The queue of idle baristas is here too ([`Line::pull`]): the longest-idle one is served first.
 //!
 //! It has no lock, no clock and no channel: time is an argument, and the receivers of an outcome are returned. `C` reaches
 //! an attached request, `B` an idle barista: channels in the service, numbers in tests. [`super::service`] is the only
@@ -26,10 +27,8 @@ use self::places::{Places, Ticket};
 use self::throughput::ThroughputEstimate;
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
-use super::model::{
-    Crew, IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage,
-    View,
-};
+use super::idempotency::{IdempotencyKey, Keyed};
+use super::model::{Crew, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage, View};
 
 /// Without a barista brewing, idle, pulling or reporting for this long, the crew is away. Longer than one `/start/` may
 /// hold (55 s), so that a barista between two of them is not away.

@@ -39,8 +39,8 @@
 //! - The server on shutdown: it drains until no request is held or `shutdown.drain` is over, and answers 503 to the rest.
 //!
 //! # Modules
-//! [`mod@line`]: the pure state machine. [`hold`]: futures whose `Drop` means that a client left. [`metrics`]: counters and
-//! gauges.
+//! [`mod@line`]: the pure state machine. [`idempotency`]: the keys of retries. [`hold`]: futures whose `Drop` means that a
+//! client left. [`metrics`]: counters and gauges.
 //!
 //! # Deliberately absent
 //! - A store: a held request is a connection of this process, which cannot be stored.
@@ -50,6 +50,7 @@
 pub mod config;
 pub mod error;
 pub mod hold;
+pub mod idempotency;
 pub mod line;
 pub mod metrics;
 pub mod model;

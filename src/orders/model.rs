@@ -18,9 +18,6 @@ pub const DRINK: &str = "americano";
 pub const CUSTOMER_CHARS_MAX: usize = 200;
 /// The longest name of a barista, in characters.
 pub const BARISTA_CHARS_MAX: usize = 64;
-/// The shortest idempotency key that is global, in characters. Shorter ones, such as `1` or `order-1`, can be guessed, and
-/// would give a client the orders of others: they count per origin.
-pub const KEY_ANYWHERE_CHARS_MIN: usize = 16;
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -59,35 +56,6 @@ impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters. One of
-/// [`KEY_ANYWHERE_CHARS_MIN`] or more names the same order from any address, since a phone changes networks; a shorter one
-/// counts per origin.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey {
-    text: Arc<str>,
-    /// Of a short key only.
-    origin: Option<IpNet>,
-}
-
-impl IdempotencyKey {
-    /// None if it is empty, too long, or holds anything but visible ASCII.
-    pub fn parse(text: &[u8], origin: IpNet) -> Option<Self> {
-        let text = id::key(text)?;
-        let origin = (text.len() < KEY_ANYWHERE_CHARS_MIN).then_some(origin);
-        Some(Self {
-            text: Arc::from(text),
-            origin,
-        })
-    }
-}
-
-/// A key and the digest of its body: the same key with another body is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keyed {
-    pub key: IdempotencyKey,
-    pub fingerprint: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,47 +254,6 @@ impl View {
             estimated_wait: None,
             crew: None,
             ask_before: None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &[u8]) -> Option<IdempotencyKey> {
-        IdempotencyKey::parse(text, "192.0.2.1/32".parse().unwrap())
-    }
-
-    #[test]
-    fn a_key_is_1_to_255_visible_ascii_characters() {
-        for (text, fits) in [
-            ("k", true),
-            ("0191d5c8-7a9b", true),
-            ("~!\"#", true),
-            ("", false),
-            ("with space", false),
-            ("tab\t", false),
-            ("naïve", false),
-            ("\u{7f}", false),
-        ] {
-            assert_eq!(parse(text.as_bytes()).is_some(), fits, "{text:?}");
-        }
-        assert!(parse(&[b'x'; 255]).is_some());
-        assert!(parse(&[b'x'; 256]).is_none());
-    }
-
-    #[test]
-    fn a_short_key_is_its_origin_s_and_a_long_one_the_same_from_anywhere() {
-        let elsewhere =
-            |text| IdempotencyKey::parse(text, "2001:db8::/64".parse().unwrap()).unwrap();
-        for (text, same) in [
-            (&b"1"[..], false),
-            (b"fifteen-letters", false),
-            (b"sixteen-letters!", true),
-        ] {
-            assert_eq!(parse(text).unwrap() == elsewhere(text), same);
-            assert_eq!(elsewhere(text), elsewhere(text));
         }
     }
 }

@@ -15,12 +15,13 @@ use tracing::{Level, debug, enabled, warn};
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{Departures, Held, IdleBarista, LeaseGuard};
+use super::idempotency::{IdempotencyKey, Keyed};
 use super::line::{
     Attachment, Cancelled, Figures, Finished, Idle, Left, Line, Offer, Permit, Placed, Pulled,
     Returned,
 };
 use super::metrics::Metrics;
-use super::model::{IdempotencyKey, Keyed, Lease, Now, Order, OrderId, Outcome, Previous, View};
+use super::model::{Lease, Now, Order, OrderId, Outcome, Previous, View};
 use crate::values::id::unique;
 
 /// The longest sleep of [`Desk::run_timers`]. The configuration allows no shorter lease or grace, so it is never late for a

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 use tracing::warn;
 
-use super::place::Place;
+use super::displaced::Place;
 
 /// Stays when the server ends; only the lock on it counts.
 const LOCK: &str = "odyssey.lock";

@@ -16,7 +16,7 @@
 //! - **well**: the engine's last commit succeeded.
 //! - **checksum file**: a checksum of each page of a database, and how far its WAL was acknowledged.
 //! - **sound**: the last check found no damage.
-//! - **place**: the path of an open file, and which file that is ([`place`]).
+//! - **place**: the path of an open file, and which file that is ([`displaced`]).
 //! - **probe**: a small write, every second while a database is not well, which finds out when it is again.
 //!
 //! ```text
@@ -38,7 +38,7 @@ pub mod aws;
 pub mod clock;
 pub mod config;
 pub mod directory;
-pub mod place;
+pub mod displaced;
 pub mod preflight;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -46,9 +46,11 @@ pub mod sqlite;
 
 mod carried;
 mod condition;
+mod free_space;
 mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
 pub use clock::Clock;
-pub use condition::{Condition, FreeSpace, SpaceLow, State};
+pub use condition::{Condition, State};
+pub use free_space::{FreeSpace, SpaceLow};
 pub use unavailable::Unavailable;

@@ -56,7 +56,7 @@ use work::{Operation, Query, Read, Write};
 use writer::Writer;
 
 use crate::storage::clock::Clock;
-use crate::storage::place::Place;
+use crate::storage::displaced::Place;
 use crate::storage::{State, Unavailable};
 
 #[derive(Debug, Clone)]

@@ -241,15 +241,15 @@ impl Search {
 /// Checks that an answer is a plan: these drivers, no package twice, none too many, none against a rule. Returns who has what.
 #[track_caller]
 pub(crate) fn expect_plan(manifest: &Value, wanted: &Value, answer: &Answer) -> Plan {
-    let reported = answer.expect(200);
+    let response = answer.expect(200);
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer}");
-    let members: Vec<_> = reported.as_object().unwrap().keys().collect();
+    let members: Vec<_> = response.as_object().unwrap().keys().collect();
     let expected = ["assignments", "unassigned_drivers", "unassigned_packages"];
     assert_eq!(members, expected);
-    let plan: Plan = serde_json::from_value(reported["assignments"].clone()).unwrap();
+    let plan: Plan = serde_json::from_value(response["assignments"].clone()).unwrap();
     let asked: BTreeSet<String> = serde_json::from_value(wanted["driver_ids"].clone()).unwrap();
     assert_eq!(plan.keys().cloned().collect::<BTreeSet<_>>(), asked);
-    let idle: Vec<String> = serde_json::from_value(reported["unassigned_drivers"].clone()).unwrap();
+    let idle: Vec<String> = serde_json::from_value(response["unassigned_drivers"].clone()).unwrap();
     let empty = plan.iter().filter(|(_, packages)| packages.is_empty());
     assert_eq!(
         idle,
@@ -263,18 +263,18 @@ pub(crate) fn expect_plan(manifest: &Value, wanted: &Value, answer: &Answer) -> 
             .clone()
     };
     let left: Vec<String> =
-        serde_json::from_value(reported["unassigned_packages"].clone()).unwrap();
+        serde_json::from_value(response["unassigned_packages"].clone()).unwrap();
     let mut seen: BTreeSet<String> = left.iter().cloned().collect();
     assert_eq!(seen.len(), left.len(), "left behind twice: {left:?}");
     for (name, packages) in &plan {
         let most = wanted["max_per_driver"].as_u64().unwrap();
         assert!(
             packages.len() as u64 <= most,
-            "{name} has too many: {reported}"
+            "{name} has too many: {response}"
         );
         let driver = find("drivers", "driver_id", name);
         for id in packages {
-            assert!(seen.insert(id.clone()), "{id} is there twice: {reported}");
+            assert!(seen.insert(id.clone()), "{id} is there twice: {response}");
             let package = find("packages", "package_id", id);
             assert!(may_carry(&driver, &package), "{driver} {package}");
         }
@@ -486,17 +486,17 @@ async fn the_cap_is_for_the_day_whoever_asks_and_however_often() {
         let wanted = wanted(drivers, cap);
         let answer = shop.staff.ask(assign(&wanted)).await;
         // Duplicates collapse.
-        let reported = answer.expect(200);
+        let response = answer.expect(200);
         let asked: BTreeSet<_> = drivers.iter().copied().collect();
         assert_eq!(
-            reported["assignments"].as_object().unwrap().len(),
+            response["assignments"].as_object().unwrap().len(),
             asked.len()
         );
         for (name, has) in ["d-00", "d-01", "d-02"].into_iter().zip(has) {
             let held = listed(&shop, &format!("driver_id={name}")).await;
             assert_eq!(held.len(), has, "{name} after {wanted}");
         }
-        let left = reported["unassigned_packages"].as_array().unwrap();
+        let left = response["unassigned_packages"].as_array().unwrap();
         assert_eq!(left.len(), 10 - has.iter().sum::<usize>());
     }
     shop.close().await;
@@ -627,9 +627,9 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
         let path = format!("/assign?explain={value}");
         shop.staff.ask(post(path).json(&wanted))
     };
-    let reported = explain("true").await.expect(200);
-    let left = reported["unassigned_packages"].as_array().unwrap();
-    let packages = reported["explanation"]["packages"].as_array().unwrap();
+    let response = explain("true").await.expect(200);
+    let left = response["unassigned_packages"].as_array().unwrap();
+    let packages = response["explanation"]["packages"].as_array().unwrap();
     let explained: Vec<_> = packages.iter().map(|one| &one["package_id"]).collect();
     assert_eq!(explained, left.iter().collect::<Vec<_>>());
     let why = |id: &str| packages.iter().find(|one| one["package_id"] == id).unwrap();
@@ -649,12 +649,12 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
         .filter(|one| text(&one["package_id"]).starts_with("light"))
         .collect();
     let [light] = light[..] else {
-        panic!("one light package must stay behind: {reported}")
+        panic!("one light package must stay behind: {response}")
     };
     assert_eq!(light["reason"], "capacity");
     assert_eq!(light["able_drivers"], 2);
     // Without its rule c would carry one more; so would each driver with a cap of 2.
-    assert_eq!(reported["explanation"]["relaxation"]["gain"], 1);
+    assert_eq!(response["explanation"]["relaxation"]["gain"], 1);
     for without in [
         explain("false").await,
         shop.staff.ask(assign(&wanted)).await,
@@ -669,9 +669,9 @@ async fn every_package_left_behind_knows_why_and_what_would_help_most_is_told() 
 async fn a_plan_that_leaves_nothing_behind_has_nothing_to_explain() {
     let shop = prepared(&lists(&any_drivers(1), &any_packages(2))).await;
     let ask = post("/assign?explain=true").json(&wanted(&["d-00"], 2));
-    let reported = shop.staff.ask(ask).await.expect(200);
+    let response = shop.staff.ask(ask).await.expect(200);
     assert_eq!(
-        reported["explanation"],
+        response["explanation"],
         json!({"packages": [], "relaxation": null})
     );
     shop.close().await;
@@ -715,12 +715,12 @@ async fn each_day_has_its_own_lists_and_caps() {
         ("2142-05-02", 4, 4),
     ] {
         let wanted = with(&wanted(&["d-00"], cap), "date", date);
-        let reported = shop.staff.ask(assign(&wanted)).await.expect(200);
+        let response = shop.staff.ask(assign(&wanted)).await.expect(200);
         assert_eq!(
-            reported["assignments"]["d-00"].as_array().unwrap().len(),
+            response["assignments"]["d-00"].as_array().unwrap().len(),
             has
         );
-        let left = reported["unassigned_packages"].as_array().unwrap().len();
+        let left = response["unassigned_packages"].as_array().unwrap().len();
         assert_eq!(left, 4 - has, "{date}");
         let listed = listed(&shop, &format!("date={date}")).await;
         assert_eq!(listed.len(), has, "{date}");
@@ -849,8 +849,8 @@ async fn paths_of_the_desk_answer_with_and_without_a_slash_to_the_staff_alone() 
         shop.staff.ask(ask).await.expect(200);
         shop.staff.ask(get(at("/manifest"))).await.expect(200);
         let ask = post(at("/assign")).json(&wanted(&["d-00"], 1));
-        let reported = shop.staff.ask(ask).await.expect(200);
-        assert_eq!(reported["assignments"]["d-00"], json!(["p-000"]));
+        let response = shop.staff.ask(ask).await.expect(200);
+        assert_eq!(response["assignments"]["d-00"], json!(["p-000"]));
         let message = json!({"driver_id": "d-00", "package_id": "p-000", "status": "accepted"});
         shop.staff
             .ask(post(at("/update")).json(&message))
@@ -1393,12 +1393,12 @@ async fn the_operational_log_has_a_line_for_whatever_was_given_given_up_and_upda
     changed["drivers"][0] = driver("d-00", &[("EXPRESS_ONLY", json!({}))]);
     shop.staff.ask(put_manifest(&changed)).await.expect(200);
     let reset = with(&with(&wanted, "reset", true), "max_per_driver", 6);
-    let reported = shop
+    let response = shop
         .staff
         .ask(id(assign(&reset), "reset"))
         .await
         .expect(200);
-    assert_eq!(reported["assignments"]["d-00"], json!([done]));
+    assert_eq!(response["assignments"]["d-00"], json!([done]));
     for package in plan["d-00"].iter().filter(|package| *package != done) {
         expected.push(line(
             "reset",

@@ -278,8 +278,8 @@ async fn the_plans_of_a_server_that_is_killed_again_and_again_stay_and_no_packag
     complete(&shop, &days).await;
     let held = holders(&listed(&shop, &format!("date={STEADY}")).await);
     shop.close().await;
-    let reported = check_log(&logged(data.path()), &held);
-    print_summary(&book.lock().unwrap(), rounds, reported);
+    let lines = check_log(&logged(data.path()), &held);
+    print_summary(&book.lock().unwrap(), rounds, lines);
 }
 
 /// Crashes may have cost lines, but there is none twice, and none that is not so. How many there are.

@@ -221,10 +221,10 @@ async fn a_day_is_kept_in_tables_from_its_lists_to_its_last_update() {
     let again = shop.staff.ask(assign(&all)).await;
     assert_eq!(expect_plan(&day, &all, &again), plan);
     let reset = with(&with(&all, "reset", true), "max_per_driver", 0);
-    let reported = shop.staff.ask(assign(&reset)).await.expect(200);
+    let response = shop.staff.ask(assign(&reset)).await.expect(200);
     let stored: BTreeSet<_> = has[1..].iter().cloned().collect();
     let left: BTreeSet<String> =
-        serde_json::from_value(reported["assignments"][name].clone()).unwrap();
+        serde_json::from_value(response["assignments"][name].clone()).unwrap();
     assert_eq!(left, stored);
     assert_eq!(holders(&listed(&shop, "").await).len(), 3);
     shop.close().await;

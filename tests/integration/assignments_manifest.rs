@@ -186,9 +186,9 @@ async fn all_mistakes_are_told_at_once_up_to_a_hundred() {
             .collect();
         lists(&any_drivers(1), &packages)
     };
-    for (count, reported) in [(2, 2), (100, 100), (500, 100)] {
+    for (count, errors) in [(2, 2), (100, 100), (500, 100)] {
         let answer = shop.staff.ask(put_manifest(&wrong(count))).await;
-        let expected = (0..reported).map(|place| format!("/packages/{place}/weight_kg"));
+        let expected = (0..errors).map(|place| format!("/packages/{place}/weight_kg"));
         assert_eq!(pointers(&answer), expected.collect::<Vec<_>>());
     }
     let mut mixed = three_and_three();
@@ -318,15 +318,15 @@ async fn what_was_given_by_an_earlier_manifest_stays_given() {
         .await
         .expect(200);
     let one = wanted(&["d-00"], 3);
-    let reported = shop.staff.ask(assign(&one)).await.expect(200);
+    let response = shop.staff.ask(assign(&one)).await.expect(200);
     let mut has: Vec<Value> = first["assignments"]["d-00"].as_array().unwrap().clone();
     has.push(json!("new"));
-    let mut now = reported["assignments"]["d-00"].as_array().unwrap().clone();
+    let mut now = response["assignments"]["d-00"].as_array().unwrap().clone();
     for list in [&mut has, &mut now] {
         list.sort_by_key(ToString::to_string);
     }
     assert_eq!(now, has);
-    assert_eq!(reported["unassigned_packages"], json!([]));
+    assert_eq!(response["unassigned_packages"], json!([]));
     shop.close().await;
 }
 

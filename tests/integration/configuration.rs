@@ -669,27 +669,6 @@ fn queues_without_their_places_are_told_which_key_is_missing() {
     }
 }
 
-#[cfg(not(feature = "aws"))]
-#[test]
-fn what_needs_amazon_is_refused_by_a_build_without_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    for (key, value) in [
-        ("assignments.store", "dynamodb"),
-        ("oplog.sink", "s3"),
-        ("couriers.events", "sqs"),
-    ] {
-        let mut command = odyssey();
-        command.arg("serve").env(variable(key), value);
-        command.env(variable("oplog.bucket"), "log");
-        let message = refused(command.env(variable("data_dir"), &data));
-        for word in [format!("`{key}`"), "the feature `aws`".to_owned()] {
-            assert!(message.contains(&word), "{word} is missing: {message}");
-        }
-        assert!(!data.exists(), "{key}");
-    }
-}
-
 #[test]
 fn a_port_that_is_taken_is_named_with_its_key() {
     let data = tempfile::tempdir().unwrap();

@@ -424,10 +424,10 @@ async fn a_health_check_is_answered_though_every_seat_is_taken_and_who_has_waite
     assert!(first.is_held());
     // There is room for 64: with these, and those from before, the first is one too many.
     let waiting: Vec<_> = (0..64).map(|_| shop.customers.hold(order())).collect();
-    let reported = first.answer().await;
-    reported.expect_problem(503, "house-full");
+    let answer = first.answer().await;
+    answer.expect_problem(503, "house-full");
     shop.customers.ask(get("/healthz")).await.expect(200);
-    assert!(reported.retry_after() >= 1);
+    assert!(answer.retry_after() >= 1);
     assert_eq!(shop.metrics().await.placed(), 2);
     drop((silent, slow));
     for customer in waiting {

@@ -271,8 +271,8 @@ async fn the_public_s_drones_fill_half_of_the_room_and_the_staff_s_have_the_rest
     ];
     let shop = Shop::open(&settings).await;
     for id in ["a", "b"] {
-        let reported = shop.customers.ask(event(id, "PARCEL_COLLECTED")).await;
-        reported.expect(201);
+        let answer = shop.customers.ask(event(id, "PARCEL_COLLECTED")).await;
+        answer.expect(201);
     }
     let refused = shop.customers.ask(event("c", "PARCEL_COLLECTED")).await;
     refused.expect_problem(503, "too-many-ongoing");
@@ -399,12 +399,12 @@ async fn of_64_drones_on_one_delivery_each_event_gets_a_place_of_its_own() {
             })
         })
         .collect();
-    let mut reported = vec![(1, "PARCEL_COLLECTED")];
+    let mut acknowledged = vec![(1, "PARCEL_COLLECTED")];
     for drone in drones {
-        reported.extend(within("a drone is done", drone).await.unwrap());
+        acknowledged.extend(within("a drone is done", drone).await.unwrap());
     }
-    reported.sort_unstable();
-    let places: Vec<u64> = reported.iter().map(|(place, _)| *place).collect();
+    acknowledged.sort_unstable();
+    let places: Vec<u64> = acknowledged.iter().map(|(place, _)| *place).collect();
     assert_eq!(places, (1..=64 * EACH as u64 + 1).collect::<Vec<_>>());
     let history = shop.staff.ask(get("/deliveries/a/events")).await;
     let history = history.expect(200);
@@ -412,10 +412,10 @@ async fn of_64_drones_on_one_delivery_each_event_gets_a_place_of_its_own() {
     let stored: Vec<_> = stored
         .map(|stored| (stored["sequence"].as_u64().unwrap(), text(&stored["type"])))
         .collect();
-    let reported = reported
+    let acknowledged = acknowledged
         .iter()
         .map(|(place, word)| (*place, (*word).to_owned()));
-    assert_eq!(stored, reported.collect::<Vec<_>>());
+    assert_eq!(stored, acknowledged.collect::<Vec<_>>());
     shop.close().await;
 }
 
@@ -735,12 +735,12 @@ async fn customers_drones_may_report_only_where_they_are_let_in_and_never_look()
                 asked.expect_problem(404, "no-such-path");
             }
         }
-        let reported = shop.customers.ask(event("a", "PARCEL_COLLECTED")).await;
+        let answer = shop.customers.ask(event("a", "PARCEL_COLLECTED")).await;
         if lets_in {
-            assert_eq!(reported.expect(201)["sequence"], 1);
+            assert_eq!(answer.expect(201)["sequence"], 1);
             assert_eq!(ongoing(&shop).await, ["a"]);
         } else {
-            reported.expect_problem(404, "no-such-path");
+            answer.expect_problem(404, "no-such-path");
         }
         for path in [
             "/deliveries",

@@ -227,8 +227,8 @@ impl Flying {
     /// Waits for so many events to be answered 201; returns how many came.
     pub(crate) async fn until(&mut self, events: u64) -> u64 {
         for _ in 0..events {
-            let reported = within("an event is acknowledged", self.acknowledged.recv()).await;
-            assert!(reported.is_some(), "every drone has stopped");
+            let acknowledged = within("an event is acknowledged", self.acknowledged.recv()).await;
+            assert!(acknowledged.is_some(), "every drone has stopped");
         }
         events
     }

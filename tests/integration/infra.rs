@@ -181,9 +181,25 @@ fn the_tables_have_the_keys_and_the_index_that_the_code_uses() {
     let index = dynamodb.split("attribute_name = ").skip(1);
     let index: Vec<_> = index.map(|key| between(key, "\"", "\"")).collect();
     assert_eq!(index, [tables::PACKAGE_ID, tables::DRIVER_ID]);
+    assert!(dynamodb.contains("projection_type = \"ALL\"\n"));
 }
 
-/// It rejects unknown keys.
+#[test]
+fn each_queue_gets_the_raw_messages_of_its_topic() {
+    let sns = read("infra/sns.tf");
+    for line in [
+        "events      = { topic = module.names.events_topic, queue = module.names.events_queue }",
+        "assignments = { topic = module.names.assignments_topic, queue = module.names.assignments_queue }",
+        "topic_arn            = aws_sns_topic.couriers[each.key].arn",
+        "protocol             = \"sqs\"",
+        "endpoint             = aws_sqs_queue.couriers[each.key].arn",
+        "raw_message_delivery = true",
+    ] {
+        assert!(sns.lines().any(|found| found.trim() == line), "{line}");
+    }
+}
+
+/// It rejects unknown keys. A key names its resource: `EVENTS_QUEUE_URL` is of `aws_sqs_queue.couriers["events"]`.
 #[test]
 fn the_server_understands_the_environment_that_terraform_prints() {
     let outputs = read("infra/outputs.tf");
@@ -191,6 +207,15 @@ fn the_server_understands_the_environment_that_terraform_prints() {
     let printed = printed
         .lines()
         .map(|line| line.trim().split_once('=').unwrap());
+    for (key, value) in printed.clone() {
+        let value = value.replace("couriers[\"", "");
+        let value = value.replace("letters", "letter");
+        let parts: Vec<_> = value.split(['.', '"']).collect();
+        if let Some((_, kind)) = parts[0].rsplit_once('_') {
+            let stem = format!("{}_{kind}", parts[1]).to_uppercase();
+            assert!(key.replace("__", "_").contains(&stem), "{key}={value}");
+        }
+    }
     let printed = printed.map(|(key, value)| match value.rsplit_once('.') {
         Some((_, "name}")) => (key, key.to_owned()),
         Some((_, "arn}")) => (key, format!("arn:aws:sns:eu-west-2:000000000000:{key}")),

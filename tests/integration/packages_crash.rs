@@ -404,14 +404,14 @@ async fn the_packages_of_a_server_that_is_killed_again_and_again_are_processed_o
 
 #[expect(clippy::print_stderr, reason = "a soak says what it has done")]
 fn print_summary(book: &Book, rounds: u64) {
-    let reported = book.packages.iter().filter(|sent| sent.created).count();
+    let created = book.packages.iter().filter(|sent| sent.created).count();
     let (answered, sent) = (book.answered, book.packages.len());
     let (message, rejected) = (book.message.len(), book.rejected);
     eprintln!(
-        "{rounds} crashes, {answered} answers, {sent} packages, {reported} of them answered 201, \
+        "{rounds} crashes, {answered} answers, {sent} packages, {created} of them answered 201, \
          {message} words said, {rejected} requests rejected"
     );
-    assert!(answered > rounds && reported > 0, "too little was done");
+    assert!(answered > rounds && created > 0, "too little was done");
 }
 
 /// Checks the book, which no worker uses during the check; returns how many packages the next check can skip.

@@ -146,16 +146,16 @@ async fn a_malformed_body_is_refused_in_the_same_words_at_every_desk() {
             } else {
                 answer.expect_problem(status, kind)
             };
-            let reported = problem.to_string();
-            let leaked = PARSERS_WORDS.iter().find(|word| reported.contains(**word));
-            assert_eq!(leaked, None, "{} {body}: {reported}", ask.path);
+            let printed = problem.to_string();
+            let leaked = PARSERS_WORDS.iter().find(|word| printed.contains(**word));
+            assert_eq!(leaked, None, "{} {body}: {printed}", ask.path);
             if body == twice {
                 assert_eq!(
                     problem["errors"][0]["pointer"],
                     format!("/{field}"),
-                    "{reported}"
+                    "{printed}"
                 );
-                assert!(reported.contains("This field is duplicated."), "{reported}");
+                assert!(printed.contains("This field is duplicated."), "{printed}");
             }
         }
     }

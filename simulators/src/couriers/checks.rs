@@ -309,11 +309,11 @@ mod tests {
     fn right() -> (Ledger, State) {
         let json: Vec<String> = events().iter().map(Event::json).collect();
         let mut log = Log::new(Join::Zero, json.iter());
-        let mut reported = Vec::new();
+        let mut answered = Vec::new();
         let mut model = super::super::model::Model::new(Join::Zero);
         for (number, event) in (1..).zip(events()) {
             let outcome = model.apply(&event);
-            reported.push((event.clone(), outcome.clone()));
+            answered.push((event.clone(), outcome.clone()));
             log.add(&Recorded {
                 number: 3 * number,
                 event,
@@ -355,7 +355,7 @@ mod tests {
                 ("b".to_owned(), Vec::new()),
             ]),
         };
-        (ledger(reported), state)
+        (ledger(answered), state)
     }
 
     fn with(courier: &str) -> Whereabouts {

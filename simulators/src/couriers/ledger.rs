@@ -58,7 +58,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Enters what became of a request.
-    pub(crate) fn reported(
+    pub(crate) fn record(
         &mut self,
         request: &Request,
         sent: &Sent<Option<Vec<Outcome>>>,
@@ -98,7 +98,7 @@ impl Ledger {
                     order.acknowledged = true;
                     order.uncertain |= uncertain;
                 }
-                Event::Courier(courier) => self.latest(courier, true),
+                Event::Courier(courier) => self.set_latest(courier, true),
             }
         }
     }
@@ -112,17 +112,17 @@ impl Ledger {
                 Event::Order(order) => {
                     self.orders.entry(order.id.clone()).or_default().uncertain = true;
                 }
-                Event::Courier(courier) => self.latest(courier, false),
+                Event::Courier(courier) => self.set_latest(courier, false),
             }
         }
     }
 
-    fn latest(&mut self, courier: &Courier, is_certain: bool) {
-        let latest = OfCourier {
+    fn set_latest(&mut self, courier: &Courier, is_certain: bool) {
+        let entry = OfCourier {
             latest: courier.clone(),
             is_certain,
         };
-        self.couriers.insert(courier.id.clone(), latest);
+        self.couriers.insert(courier.id.clone(), entry);
     }
 
     fn answered(&mut self, event: &Event, outcome: &Outcome) {
@@ -190,10 +190,10 @@ pub(crate) mod tests {
     }
 
     /// A ledger of these events with these outcomes.
-    pub(crate) fn ledger(reported: Vec<(Event, Outcome)>) -> Ledger {
+    pub(crate) fn ledger(answered: Vec<(Event, Outcome)>) -> Ledger {
         let mut ledger = Ledger::default();
-        for (event, outcome) in reported {
-            ledger.reported(&request(event), &sent(vec![outcome], 0), Duration::ZERO);
+        for (event, outcome) in answered {
+            ledger.record(&request(event), &sent(vec![outcome], 0), Duration::ZERO);
         }
         ledger.close();
         ledger
@@ -229,8 +229,8 @@ pub(crate) mod tests {
             vec![of(Kind::Duplicate, "a"), parked()],
         ];
         for outcomes in stories {
-            let reported = outcomes.into_iter().map(|outcome| (placed(), outcome));
-            let ledger = ledger(reported.collect());
+            let answered = outcomes.into_iter().map(|outcome| (placed(), outcome));
+            let ledger = ledger(answered.collect());
             let faults = (ledger.misanswered.times, ledger.contradictions.times);
             assert_eq!(faults, (0, 0));
         }
@@ -245,8 +245,8 @@ pub(crate) mod tests {
             vec![of(Kind::Duplicate, "a")],
         ];
         for outcomes in stories {
-            let reported = outcomes.into_iter().map(|outcome| (placed(), outcome));
-            let ledger = ledger(reported.collect());
+            let answered = outcomes.into_iter().map(|outcome| (placed(), outcome));
+            let ledger = ledger(answered.collect());
             assert_eq!(ledger.contradictions.times, 1);
         }
     }
@@ -254,39 +254,39 @@ pub(crate) mod tests {
     #[test]
     fn an_order_may_be_known_already_if_an_answer_was_lost() {
         let mut ledger = Ledger::default();
-        let reported = sent(vec![of(Kind::Duplicate, "a")], 1);
-        ledger.reported(&request(placed()), &reported, Duration::ZERO);
+        let retried = sent(vec![of(Kind::Duplicate, "a")], 1);
+        ledger.record(&request(placed()), &retried, Duration::ZERO);
         ledger.close();
         assert_eq!(ledger.contradictions.times, 0);
     }
 
     #[test]
     fn outcomes_that_do_not_go_with_their_events_are_found_out() {
-        let latest = courier("a", Zone::N, true);
+        let update = courier("a", Zone::N, true);
         let wrong = [
-            (latest.clone(), parked()),
-            (latest, of(Kind::Updated, "a")),
+            (update.clone(), parked()),
+            (update, of(Kind::Updated, "a")),
             (placed(), Outcome::updated(0)),
             (placed(), Outcome::of_order(Kind::Assigned, None)),
             (placed(), of(Kind::Parked, "a")),
         ];
-        for reported in wrong {
-            assert_eq!(ledger(vec![reported]).misanswered.times, 1);
+        for answered in wrong {
+            assert_eq!(ledger(vec![answered]).misanswered.times, 1);
         }
         let mut ledger = Ledger::default();
-        ledger.reported(&request(placed()), &sent(Vec::new(), 0), Duration::ZERO);
+        ledger.record(&request(placed()), &sent(Vec::new(), 0), Duration::ZERO);
         assert_eq!(ledger.misanswered.times, 1);
     }
 
     #[test]
     fn what_was_given_up_may_have_been_heard() {
         let mut ledger = Ledger::default();
-        let latest = |available| request(courier("a", Zone::N, available));
-        ledger.passed_on(&latest(true), Duration::ZERO);
-        ledger.gave_up(&latest(false), "no", false);
+        let update = |available| request(courier("a", Zone::N, available));
+        ledger.passed_on(&update(true), Duration::ZERO);
+        ledger.gave_up(&update(false), "no", false);
         assert!(ledger.couriers["a"].is_certain);
         assert!(ledger.couriers["a"].latest.is_available);
-        ledger.gave_up(&latest(false), "silence", true);
+        ledger.gave_up(&update(false), "silence", true);
         assert!(!ledger.couriers["a"].is_certain);
         assert_eq!((ledger.given_up.times, ledger.fate_unknown), (2, 1));
         ledger.gave_up(&request(placed()), "silence", true);

@@ -81,14 +81,14 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
     let mut anywhere = chance.fork();
     let mut somewhere = || anywhere.usize(..extent.connections);
     // A redelivered event of the same phase may arrive before the first.
-    let mut reported = [early.to_vec(), late.to_vec()];
+    let mut orders_by_phase = [early.to_vec(), late.to_vec()];
     for (number, event) in orders.iter().enumerate() {
         if chance.f64() < extent.duplicates {
             let first = usize::from(number >= early.len());
-            reported[chance.usize(first..2)].push(event.clone());
+            orders_by_phase[chance.usize(first..2)].push(event.clone());
         }
     }
-    let [mut early, late] = reported;
+    let [mut early, late] = orders_by_phase;
     chance.shuffle(&mut early);
     for event in early {
         phases[0][somewhere()].push(event);
@@ -104,11 +104,9 @@ pub(crate) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
             Turn::Of(courier) => {
                 // Of a courier the last event counts, so it is redelivered before the next.
                 let times = 1 + usize::from(chance.f64() < extent.duplicates);
-                let latest = stories[courier].next().map(Event::Courier);
-                let reported = latest
-                    .into_iter()
-                    .flat_map(|latest| repeat_n(latest, times));
-                phases[1][courier % extent.connections].extend(reported);
+                let event = stories[courier].next().map(Event::Courier);
+                let copies = event.into_iter().flat_map(|event| repeat_n(event, times));
+                phases[1][courier % extent.connections].extend(copies);
             }
         }
     }
@@ -137,20 +135,20 @@ fn order(id: String, chance: &mut Rng) -> Order {
 
 /// All that is said of a courier: most come available, and then one thing changes at a time.
 fn story(id: String, number: u64, changes: u32, chance: &mut Rng) -> Vec<Courier> {
-    let mut latest = Courier {
+    let mut courier = Courier {
         name: format!("Courier {number}"),
         zone: zone(chance),
         is_available: chance.u8(..4) > 0,
         id,
     };
-    let mut story = vec![latest.clone()];
+    let mut story = vec![courier.clone()];
     for change in 1..=changes {
         match chance.u8(..10) {
-            0..6 => latest.is_available = !latest.is_available,
-            6..9 => latest.zone = zone(chance),
-            _ => latest.name = format!("Courier {number}, {change} times renamed"),
+            0..6 => courier.is_available = !courier.is_available,
+            6..9 => courier.zone = zone(chance),
+            _ => courier.name = format!("Courier {number}, {change} times renamed"),
         }
-        story.push(latest.clone());
+        story.push(courier.clone());
     }
     story
 }
@@ -238,24 +236,24 @@ mod tests {
     fn all_of_a_courier_is_told_over_one_connection_and_duplicates_at_once() {
         let [_, phase] = draw(EXTENT, 7, 1);
         let mut whose = BTreeMap::new();
-        let mut reported: BTreeMap<String, Vec<Courier>> = BTreeMap::new();
+        let mut stories: BTreeMap<String, Vec<Courier>> = BTreeMap::new();
         for (connection, requests) in phase.iter().enumerate() {
             for event in requests.iter().flat_map(|request| &request.events) {
                 if let Event::Courier(courier) = event {
                     assert_eq!(*whose.entry(&courier.id).or_insert(connection), connection);
-                    let story = reported.entry(courier.id.clone()).or_default();
+                    let story = stories.entry(courier.id.clone()).or_default();
                     if story.last() != Some(courier) {
                         story.push(courier.clone());
                     }
                 }
             }
         }
-        assert_eq!(reported.len(), 20);
-        let changes = reported.values().map(Vec::len).sum::<usize>();
+        assert_eq!(stories.len(), 20);
+        let changes = stories.values().map(Vec::len).sum::<usize>();
         // A move may be to where the courier is.
         assert!((90..=120).contains(&changes), "{changes}");
-        let moved = reported.values().filter(|story| {
-            let zones: BTreeSet<_> = story.iter().map(|latest| latest.zone).collect();
+        let moved = stories.values().filter(|story| {
+            let zones: BTreeSet<_> = story.iter().map(|courier| courier.zone).collect();
             zones.len() > 1
         });
         assert!(moved.count() > 5);

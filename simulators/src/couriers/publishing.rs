@@ -135,7 +135,7 @@ impl Publisher {
         }
         let began = Instant::now();
         let sent = self.link.post(request.body(), &mut self.resender).await;
-        self.ledger().reported(request, &sent, began.elapsed());
+        self.ledger().record(request, &sent, began.elapsed());
         for _ in &request.events {
             progress.customer_left(sent.acknowledged.is_some());
         }

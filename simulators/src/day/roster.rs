@@ -83,10 +83,10 @@ impl Roster {
     /// Whether these lists say the same, in whatever order; what they say otherwise, if not.
     pub(crate) fn compare(&self, reported: &Manifest) -> Result<(), String> {
         let lengths = |manifest: &Manifest| (manifest.drivers.len(), manifest.packages.len());
-        let (reported_of, sent) = (lengths(reported), lengths(&self.manifest));
-        if reported_of != sent {
+        let (reported_lengths, sent_lengths) = (lengths(reported), lengths(&self.manifest));
+        if reported_lengths != sent_lengths {
             return Err(format!(
-                "told (drivers, packages) {reported_of:?}, sent {sent:?}"
+                "told (drivers, packages) {reported_lengths:?}, sent {sent_lengths:?}"
             ));
         }
         let mut seen = HashSet::new();

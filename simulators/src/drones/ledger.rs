@@ -104,18 +104,18 @@ impl Ledger {
         let sequence = acknowledgement.sequence();
         if sequence != Some(place) {
             tally.out_of_sequence.note(|| {
-                let latest = sequence.map_or("none".to_owned(), |sequence| sequence.to_string());
-                format!("{}: event {place} got sequence {latest}", event.delivery_id)
+                let found = sequence.map_or("none".to_owned(), |sequence| sequence.to_string());
+                format!("{}: event {place} got sequence {found}", event.delivery_id)
             });
         }
         if !acknowledgement.names(event) {
             tally
                 .misnamed
-                .note(|| reported(event, "the 201 does not name it"));
+                .note(|| describe(event, "the 201 does not name it"));
         } else if acknowledgement.replayed && !may_be_replay {
             tally
                 .misnamed
-                .note(|| reported(event, "a replay of what was never sent"));
+                .note(|| describe(event, "a replay of what was never sent"));
         }
         if place == 1 {
             tally.begun += 1;
@@ -131,7 +131,7 @@ impl Ledger {
     /// `may_be_taken`: the server may have taken one of the tries.
     pub(crate) fn given_up(&mut self, log: &mut Log, event: &Event, may_be_taken: bool, why: &str) {
         let tally = &mut self.tally;
-        tally.given_up.note(|| reported(event, why));
+        tally.given_up.note(|| describe(event, why));
         if !may_be_taken {
             return;
         }
@@ -158,7 +158,7 @@ impl Ledger {
             Some(second) if !second.says_the_same_as(first) => "the repetition got another answer",
             Some(_) => return,
         };
-        self.tally.unequal.note(|| reported(event, fault));
+        self.tally.unequal.note(|| describe(event, fault));
     }
 
     /// Takes note of a mission that is over or was left as it is.
@@ -196,7 +196,7 @@ impl Ledger {
     }
 }
 
-fn reported(event: &Event, what: &str) -> String {
+fn describe(event: &Event, what: &str) -> String {
     format!("{} {}: {what}", event.delivery_id, event.kind)
 }
 

@@ -122,9 +122,9 @@ impl Compared {
                 format!("personal {}, marketing {}", word(personal), word(marketing))
             };
             self.faults.note(|| {
-                let (reported_of, reported) = (&reported.recipient_id, words(reported));
+                let (recipient, reported) = (&reported.recipient_id, words(reported));
                 format!(
-                    "{id}: told {reported} of {reported_of}, must be {}",
+                    "{id}: told {reported} of {recipient}, must be {}",
                     words(&expected)
                 )
             });

@@ -188,7 +188,7 @@ impl Ledger {
         tally.packages += 1;
         for answer in &answers {
             if !answer.names(package) || answer.is_mismatch() {
-                tally.misnamed.note(|| reported(package, answer));
+                tally.misnamed.note(|| describe(package, answer));
             }
         }
         let created = answers.iter().filter(|answer| answer.created).count();
@@ -201,7 +201,7 @@ impl Ledger {
         if sent.len() > 1 {
             tally.repeated += 1;
             if answers.iter().any(|other| other.fate() != first.fate()) {
-                tally.unequal.note(|| reported(package, answers[1]));
+                tally.unequal.note(|| describe(package, answers[1]));
             }
         }
         let Some(fate) = first.fate() else {
@@ -248,7 +248,7 @@ impl Ledger {
         let fault = match &sent.acknowledged {
             None => format!("{} again: {}", package.package_id, sent.why),
             Some((_, second)) if second.created => {
-                tally.not_once.note(|| reported(package, second));
+                tally.not_once.note(|| describe(package, second));
                 return;
             }
             Some((_, second))
@@ -256,7 +256,7 @@ impl Ledger {
                     || !second.names(package)
                     || second.is_mismatch() =>
             {
-                format!("{}, {fate} before", reported(package, second))
+                format!("{}, {fate} before", describe(package, second))
             }
             Some(_) => return,
         };
@@ -271,13 +271,13 @@ impl Ledger {
         let fault = match &sent.acknowledged {
             None => format!("{} again: {}", other.package_id, sent.why),
             Some((_, second)) if second.created => {
-                tally.not_once.note(|| reported(other, second));
+                tally.not_once.note(|| describe(other, second));
                 return;
             }
             Some((_, second))
                 if second.fate() != Some(fate) || !second.names(other) || !second.is_mismatch() =>
             {
-                format!("{}, {fate} before", reported(other, second))
+                format!("{}, {fate} before", describe(other, second))
             }
             Some(_) => return,
         };
@@ -352,7 +352,7 @@ impl Ledger {
 }
 
 /// A package and what was answered to it.
-fn reported(package: &Package, answer: &Handled) -> String {
+fn describe(package: &Package, answer: &Handled) -> String {
     let status = if answer.created { 201 } else { 200 };
     format!("{}: {status} {}", package.package_id, answer.body)
 }
@@ -544,7 +544,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn latest(applied: &Value, personal: bool, marketing: bool) -> Updated {
+    fn update_answer(applied: &Value, personal: bool, marketing: bool) -> Updated {
         Updated(json!({
             "recipient_id": "recipient-1",
             "personal_preference": personal,
@@ -557,15 +557,19 @@ pub(crate) mod tests {
     fn an_update_must_be_applied_if_it_is_the_newest() {
         let (yes, no) = (json!(true), json!(false));
         for (second, answer, faults) in [
-            (11, acknowledged(latest(&yes, false, false)), 0),
-            (11, acknowledged(latest(&no, false, false)), 1),
-            (11, acknowledged(latest(&yes, false, true)), 1),
-            (11, retried(latest(&no, false, false)), 0),
-            (10, acknowledged(latest(&yes, false, false)), 0),
-            (10, acknowledged(latest(&no, false, false)), 0),
-            (10, acknowledged(latest(&Value::Null, false, false)), 1),
-            (9, acknowledged(latest(&no, true, true)), 0),
-            (9, acknowledged(latest(&yes, false, false)), 1),
+            (11, acknowledged(update_answer(&yes, false, false)), 0),
+            (11, acknowledged(update_answer(&no, false, false)), 1),
+            (11, acknowledged(update_answer(&yes, false, true)), 1),
+            (11, retried(update_answer(&no, false, false)), 0),
+            (10, acknowledged(update_answer(&yes, false, false)), 0),
+            (10, acknowledged(update_answer(&no, false, false)), 0),
+            (
+                10,
+                acknowledged(update_answer(&Value::Null, false, false)),
+                1,
+            ),
+            (9, acknowledged(update_answer(&no, true, true)), 0),
+            (9, acknowledged(update_answer(&yes, false, false)), 1),
             (9, acknowledged(Updated(Value::Null)), 1),
         ] {
             let mut ledger = Ledger::default();
@@ -595,7 +599,7 @@ pub(crate) mod tests {
             assert_eq!(preference.known(), known);
             assert_eq!(ledger.tally.given_up.times, 1);
             // The lost one may be newer than the next.
-            let no = acknowledged(latest(&json!(false), false, false));
+            let no = acknowledged(update_answer(&json!(false), false, false));
             ledger.updated(&mut preference, &update(0, false, false), &no);
             assert_eq!(ledger.tally.misjudged.times, 1 - uncertain);
         }

@@ -471,9 +471,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_plans_the_same_errands_and_senders_differ() {
-        let reported = |seed| format!("{:?}", plan(TRAITS, 2, seed));
-        assert_eq!(reported(7), reported(7));
-        assert_ne!(reported(7), reported(8));
+        let printed = |seed| format!("{:?}", plan(TRAITS, 2, seed));
+        assert_eq!(printed(7), printed(7));
+        assert_ne!(printed(7), printed(8));
         let kinds = |errands: &Vec<Errand>| -> Vec<_> {
             let kind = |errand: &Errand| match errand {
                 Errand::Send(parcel) => Some(parcel.package.kind),

@@ -232,12 +232,12 @@ impl Book {
         if self.manifest.is_null() {
             return Err(StatusCode::NOT_FOUND);
         }
-        let mut reported = self.manifest.clone();
-        reported["date"] = json!(self.date);
+        let mut manifest = self.manifest.clone();
+        manifest["date"] = json!(self.date);
         if faults.has(Habit::LosesAPackage) {
-            reported["packages"].as_array_mut().unwrap().pop();
+            manifest["packages"].as_array_mut().unwrap().pop();
         }
-        Ok(reported)
+        Ok(manifest)
     }
 
     fn assign(&mut self, faults: &Faults, sent: &Value) -> Answer {

@@ -286,19 +286,19 @@ impl Book {
 
     fn prefer(&mut self, faults: &Faults, sent: &Value) -> Result<Reply, StatusCode> {
         let recipient = id(&sent["recipient_id"])?;
-        let mut reported = Preference {
+        let mut preference = Preference {
             second: second(&sent["timestamp"])?,
             personal: flag(&sent["personal_preference"])?,
             marketing: flag(&sent["marketing_preference"])?,
         };
         let before = self.preference(&recipient);
-        if reported.second == before.second {
-            reported.personal &= before.personal;
-            reported.marketing &= before.marketing;
+        if preference.second == before.second {
+            preference.personal &= before.personal;
+            preference.marketing &= before.marketing;
         }
-        let is_newest = reported.second >= before.second;
+        let is_newest = preference.second >= before.second;
         let holds = if is_newest || faults.has(Habit::LastPreferenceWins) {
-            reported
+            preference
         } else {
             before
         };

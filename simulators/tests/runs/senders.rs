@@ -79,10 +79,10 @@ async fn a_second_run_with_the_same_seed_is_other_packages_on_the_same_desk() {
         assert!(packages > known);
         known = packages;
     }
-    let reported = desk.book().packages.len();
+    let packages = desk.book().packages.len();
     assert!(
-        reported.is_multiple_of(2),
-        "the same number each time: {reported}"
+        packages.is_multiple_of(2),
+        "the same number each time: {packages}"
     );
 }
 

@@ -1,24 +1,27 @@
-//! The log's files: the current one, those that wait for upload, and the archive.
+//! The log's files: the current one, those that wait for upload, and the archive; and whether there is room for more
+//! ([`Fullness`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tokio::sync::Notify;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::name::{Found, Name, archived_age};
-use crate::storage::directory;
+use crate::storage::{Condition, directory};
 
 /// Smallest size of a file on disk, in bytes. Files are counted in such blocks, so that many small ones are bounded too.
 pub(super) const BLOCK: u64 = 4096;
 /// Bytes that are read at once to find the end of the last line.
 const LOOK: u64 = 64 << 10;
+/// How often a full spool is measured: files may have been removed by hand.
+const MEASURE: Duration = Duration::from_secs(10);
 
 /// A file's size on disk, in bytes.
 fn footprint(length: u64) -> u64 {
@@ -242,7 +245,7 @@ impl Spool {
         }
     }
 
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+    fn has_room_for(&self, bytes: usize) -> bool {
         self.held().bytes + footprint(bytes as u64) <= self.bytes_max
     }
 
@@ -251,12 +254,12 @@ impl Spool {
     }
 
     /// Whether a quarter of the spool is free again.
-    pub(super) fn is_relieved(&self) -> bool {
+    fn is_relieved(&self) -> bool {
         self.held().bytes <= self.bytes_max / 4 * 3
     }
 
     /// Measures the files: some may have been removed by hand.
-    pub(super) fn measure(&self) -> io::Result<()> {
+    fn measure(&self) -> io::Result<()> {
         let _files = self.lock_files();
         let mut bytes = 0;
         for file in self.files()? {
@@ -320,6 +323,64 @@ impl Spool {
         held.bytes = held.bytes.saturating_sub(footprint(length));
         held.freed += 1;
         Ok(())
+    }
+}
+
+/// Whether lines are dropped because the spool is full.
+#[derive(Debug, Default)]
+pub(super) struct Fullness {
+    full: Option<Full>,
+}
+
+/// Lines are being dropped.
+#[derive(Debug)]
+struct Full {
+    entries: u64,
+    /// [`Held::freed`] at the begin.
+    freed: u64,
+    measured: Instant,
+}
+
+impl Fullness {
+    /// Whether `bytes` of lines are to be dropped. Once the spool is full, lines are dropped until a file has left it and a
+    /// quarter is free: the stored log has one gap instead of many, and the drop is not logged for every line. `condition`
+    /// follows it.
+    pub(super) fn is_full(&mut self, spool: &Spool, bytes: usize, condition: &Condition) -> bool {
+        let Some(full) = &mut self.full else {
+            if spool.has_room_for(bytes) {
+                return false;
+            }
+            let said = "the spool of the operational log is full: entries are lost until the oldest are uploaded";
+            warn!("{said}");
+            condition.fails(said);
+            self.full = Some(Full {
+                entries: 0,
+                freed: spool.holds().freed,
+                measured: Instant::now(),
+            });
+            return true;
+        };
+        if full.measured.elapsed() >= MEASURE {
+            full.measured = Instant::now();
+            // If it cannot be measured, it counts as full.
+            let _ = spool.measure();
+        }
+        let freed = spool.holds().freed > full.freed && spool.is_relieved();
+        if freed && spool.has_room_for(bytes) {
+            let lost = full.entries;
+            info!(lost, "the spool of the operational log has room again");
+            self.full = None;
+            condition.works();
+            return false;
+        }
+        true
+    }
+
+    /// Counts entries that were dropped, if the spool is full.
+    pub(super) fn lost(&mut self, entries: u64) {
+        if let Some(full) = &mut self.full {
+            full.entries += entries;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::entry::Entry;
 use super::metrics::{Lost, Metrics};
 use super::name::Name;
-use super::spool::{Closed, Segment, Spool};
+use super::spool::{Closed, Fullness, Segment, Spool};
 use crate::storage::Condition;
 
 /// Most bytes per write, plus one line.
@@ -21,9 +21,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often the end of the day is checked.
 const LOOK: Duration = Duration::from_secs(60);
-/// How often a full spool is measured: files may have been removed by hand.
-const MEASURE: Duration = Duration::from_secs(10);
-
 /// When a file is complete.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rotation {
@@ -100,15 +97,6 @@ impl Shared {
     }
 }
 
-/// Entries are being dropped because the spool is full.
-#[derive(Debug)]
-struct Full {
-    entries: u64,
-    /// [`Held::freed`](super::spool::Held::freed) at the begin.
-    freed: u64,
-    measured: Instant,
-}
-
 /// Takes entries from the queue, writes and packs the files.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -129,7 +117,7 @@ pub(super) struct Writer {
     closed: VecDeque<Closed>,
     /// The next attempt to pack after a failure.
     pack_again: Option<Instant>,
-    full: Option<Full>,
+    fullness: Fullness,
     packing: Condition,
 }
 
@@ -156,7 +144,7 @@ impl Writer {
             period: 0,
             closed: left.into(),
             pack_again: None,
-            full: None,
+            fullness: Fullness::default(),
             packing: Condition::default(),
         }
     }
@@ -239,7 +227,11 @@ impl Writer {
         if self.pending.is_empty() {
             return;
         }
-        if self.is_full() {
+        let bytes = self.pending.len();
+        if self
+            .fullness
+            .is_full(&self.spool, bytes, &self.shared.condition)
+        {
             self.lose(Lost::SpoolFull);
         }
         while !self.pending.is_empty() {
@@ -285,9 +277,7 @@ impl Writer {
 
     fn lose(&mut self, reason: Lost) {
         self.shared.metrics.lost(reason, self.pending_lines as u64);
-        if let Some(full) = &mut self.full {
-            full.entries += self.pending_lines as u64;
-        }
+        self.fullness.lost(self.pending_lines as u64);
         self.forget();
     }
 
@@ -295,40 +285,6 @@ impl Writer {
     fn forget(&mut self) {
         self.pending.clear();
         self.shared.left(std::mem::take(&mut self.pending_lines));
-    }
-
-    /// Whether the pending lines are to be dropped. Once the spool is full, lines are dropped until a file has left it and a
-    /// quarter is free: the stored log has one gap instead of many, and the drop is not logged for every line.
-    fn is_full(&mut self) -> bool {
-        let bytes = self.pending.len();
-        let Some(full) = &mut self.full else {
-            if self.spool.has_room_for(bytes) {
-                return false;
-            }
-            let said = "the spool of the operational log is full: entries are lost until the oldest are uploaded";
-            warn!("{said}");
-            self.shared.condition.fails(said);
-            self.full = Some(Full {
-                entries: 0,
-                freed: self.spool.holds().freed,
-                measured: Instant::now(),
-            });
-            return true;
-        };
-        if full.measured.elapsed() >= MEASURE {
-            full.measured = Instant::now();
-            // If it cannot be measured, it counts as full.
-            let _ = self.spool.measure();
-        }
-        let freed = self.spool.holds().freed > full.freed && self.spool.is_relieved();
-        if freed && self.spool.has_room_for(bytes) {
-            let lost = full.entries;
-            info!(lost, "the spool of the operational log has room again");
-            self.full = None;
-            self.shared.condition.works();
-            return false;
-        }
-        true
     }
 
     fn rotate(&mut self) {

@@ -15,7 +15,8 @@ use utoipa_axum::routes;
 
 use super::super::error::{CancelError, PlaceError};
 use super::super::hold::Held;
-use super::super::model::{IdempotencyKey, Keyed, Order, OrderId, Outcome, View};
+use super::super::idempotency::{IdempotencyKey, Keyed};
+use super::super::model::{Order, OrderId, Outcome, View};
 use super::super::service::{Orders, Placement, Wanted};
 use super::problems::{cancelled, unknown_order};
 use super::wire::{NewOrder, OrderState, ReadyOrder};

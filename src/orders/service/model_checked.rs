@@ -9,7 +9,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
 use super::super::line::tests::rules;
-use super::super::model::{IdempotencyKey, Stage};
+use super::super::model::Stage;
 use super::*;
 
 type Lock = shuttle::sync::Mutex<LockedLine>;

@@ -6,7 +6,6 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::super::line::tests::rules;
-use super::super::model::IdempotencyKey;
 use super::*;
 
 fn open() -> (Orders, JoinHandle<()>) {

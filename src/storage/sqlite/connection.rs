@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::storage::directory::sync_parent;
-use crate::storage::place::Place;
+use crate::storage::displaced::Place;
 
 /// Timeout for another process's lock on the file: an operator's tool may write to it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-use crate::storage::place::Displaced;
+use crate::storage::displaced::Displaced;
 
 /// The message names the file and what to do.
 #[derive(Debug, Error)]

@@ -30,7 +30,7 @@ use super::error::Failure;
 use super::pages::{create, open, page_size, sum_of};
 use super::sums::{Head, Sums, WalState, sum};
 use super::wal::{self, Mark};
-use crate::storage::place::{Displaced, Place};
+use crate::storage::displaced::{Displaced, Place};
 
 /// The state of a database's files. The writer locks it for moments; checks take turns with it.
 pub(super) type Shared = Arc<Mutex<Integrity>>;

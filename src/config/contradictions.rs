@@ -1,4 +1,4 @@
-//! Refuses keys that conflict: addresses, tables, topics and queues.
+//! Refuses keys that contradict one another: addresses, tables, topics and queues.
 //!
 //! Only what the configuration itself shows; what a service knows, such as whether a queue exists, is probed at the start.
 //! There is one bucket and one Redis: nothing to compare.
@@ -17,7 +17,7 @@ const FIFO: &str = ".fifo";
 type Place<'a> = (&'static str, &'a str);
 
 impl Config {
-    pub(super) fn check_places(&self) -> Result<(), ConfigError> {
+    pub(super) fn check_contradictions(&self) -> Result<(), ConfigError> {
         let (customers, staff) = (self.customers.listen, self.staff.listen);
         if overlap(customers, staff) {
             let detail = format!("`customers.listen` ({customers}) takes the same port; change it");

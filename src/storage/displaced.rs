@@ -1,4 +1,4 @@
-//! Whether a path still names the file that was opened.
+//! Whether a path still names the file that was opened, or that file was moved, replaced or removed.
 
 use std::fs::{self, File};
 use std::io;
