@@ -52,7 +52,7 @@ const DESKS: &str = "
     dispatch: model
     reading: model | values
     rules: model error config | values
-    idempotency:
+    idempotency: | values
     error: model | storage::Unavailable storage::SpaceLow
     model: | values
     config: model | values

@@ -9,8 +9,6 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::values::id;
-
 /// The only drink.
 pub const DRINK: &str = "americano";
 
