@@ -24,13 +24,11 @@ use super::model::{
 };
 use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Store, Updated, Version};
-use super::turns::{Turn, Turns, Visit, WAIT_MAX};
+use super::turns::{Turn, Turns, Visit, WAIT_MAX, WAITING_MAX};
 use crate::values::backoff::Backoff;
 
 /// Parts of a change that are reported together.
 const PARTS_AT_ONCE: usize = 1000;
-/// Requests that may wait for a turn to plan; see [`Turns`]. Each holds its list of drivers, at most 2 MiB.
-const WAITING_MAX: usize = 100;
 /// Plans per request while others change the day.
 const TRIES: u32 = 8;
 /// Between them. The other planner may still be active; without randomness both would collide again.

@@ -19,6 +19,8 @@ use super::error::{Crowded, Unavailable};
 use super::matching::{CancelOnDrop, Cancellation, Cancelled};
 use super::metrics::{Metrics, PlanGauge};
 
+/// Requests that may wait for a turn to plan. Each holds its list of drivers, at most 2 MiB.
+pub(super) const WAITING_MAX: usize = 100;
 /// Timeout of a request that waits for a turn; then the desk is busy.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 

@@ -391,7 +391,7 @@ impl Redis {
 type Entries = Vec<(String, BTreeMap<String, String>)>;
 
 /// Entries of a zone's log, with its next number.
-static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/log.lua")));
+static LOG: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/read_log.lua")));
 
 fn numbered(zone: Zone, entries: Entries) -> RedisResult<Vec<(Number, BTreeMap<String, String>)>> {
     let numbered = entries

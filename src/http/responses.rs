@@ -1,4 +1,4 @@
-//! Sets of responses for the API description, to name in `responses(…)` before an operation's own. [`problems!`] declares a set,
+//! Sets of responses for the API description, to name in `responses(…)` before an operation's own. `problems!` declares a set,
 //! of an error type next to its mapping. Every operation also has the rejections of the edge.
 
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ pub(super) fn describe_rejections(operation: &mut Operation) {
     }
 }
 
-/// For [`problems!`].
+/// For `problems!`.
 pub fn of(problems: &[(u16, &str)]) -> Responses {
     let response = |&(status, description): &(u16, &str)| {
         let mut response = ResponseBuilder::new().description(description).content(
