@@ -35,9 +35,9 @@ const ASSIGNED: &[u8] = br#"{"outcome":"assigned","courierId":""#;
 /// Orders of the look at how evenly they are given.
 pub(crate) const BALANCED: u32 = 100_000;
 
-/// Orders that were given a number, of all tellers of this program.
+/// Orders that were given a number, of all publishers of this program.
 static ORDERS: AtomicU64 = AtomicU64::new(0);
-/// Orders that were answered, of all tellers to one server: [`Telling::answered`] knows the place.
+/// Orders that were answered, of all publishers to one server, by `Publishing`.
 static ANSWERED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How orders are reported. Each variant has a server of its own.
@@ -50,7 +50,7 @@ pub(crate) enum Publishing {
     /// In lists of [`LIST`], with ids that rise.
     Listed,
     /// One by one to the no-op, with ids that rise.
-    ToNobody,
+    ToNoop,
 }
 
 impl Publishing {
@@ -75,7 +75,7 @@ impl Publishing {
             Publishing::Single => &ANSWERED[0],
             Publishing::SingleRandom => &ANSWERED[1],
             Publishing::Listed => &ANSWERED[2],
-            Publishing::ToNobody => &ANSWERED[3],
+            Publishing::ToNoop => &ANSWERED[3],
         }
     }
 }

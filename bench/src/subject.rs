@@ -129,7 +129,7 @@ impl Subject {
             Subject::Refused | Subject::RefusedOnce => refusals::be_cut_off(server),
             Subject::List | Subject::ListMeanwhile | Subject::Counts => lists::begin(server),
             _ => match self.publishing() {
-                Some(publishing) if publishing != Publishing::ToNobody => {
+                Some(publishing) if publishing != Publishing::ToNoop => {
                     couriers::prepare(server, publishing, Town::All)
                 }
                 _ => Ok(()),
@@ -207,7 +207,7 @@ impl Subject {
             Subject::Orders => Publishing::Single,
             Subject::OrdersRandom => Publishing::SingleRandom,
             Subject::OrdersListed => Publishing::Listed,
-            Subject::OrdersNoop => Publishing::ToNobody,
+            Subject::OrdersNoop => Publishing::ToNoop,
             _ => return None,
         })
     }

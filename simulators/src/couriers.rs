@@ -80,7 +80,7 @@ struct Events {
 
 /// How the events are sent.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Telling")]
+#[command(next_help_heading = "Publishing")]
 struct Publishing {
     /// Connections at once, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]

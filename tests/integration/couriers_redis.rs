@@ -124,12 +124,12 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let (orders, events) = a_busy_day(&mut random);
     // Both servers receive every event twice, in four streams at once, each in its own order.
-    let mut tellers = Vec::new();
+    let mut publishers = Vec::new();
     for shop in [&one, &other] {
         for _ in 0..2 {
             let mut events = events.clone();
             random.shuffle(&mut events);
-            tellers.push((
+            publishers.push((
                 events.clone(),
                 tokio::spawn(publish_all(shop.staff, events)),
             ));
@@ -137,8 +137,8 @@ async fn two_dispatchers_on_one_redis_never_assign_an_order_twice() {
     }
     let mut answered: BTreeMap<String, String> = BTreeMap::new();
     let mut first = 0;
-    for (events, teller) in tellers {
-        for (event, outcome) in events.iter().zip(teller.await.unwrap()) {
+    for (events, publisher) in publishers {
+        for (event, outcome) in events.iter().zip(publisher.await.unwrap()) {
             let Some(id) = event["orderId"].as_str() else {
                 assert_eq!(outcome["outcome"], "updated");
                 continue;
@@ -178,7 +178,7 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
     let shop = Shop::open(&settings(&url)).await;
     let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
     let (orders, events) = a_busy_day(&mut random);
-    let teller = tokio::spawn(publish_all(shop.staff, events.clone()));
+    let publisher = tokio::spawn(publish_all(shop.staff, events.clone()));
     let log = async || {
         let log = shop.staff.ask(get("/couriers/events?limit=1000")).await;
         (log.status == 200).then(|| log.json()["events"].as_array().unwrap().len())
@@ -201,7 +201,7 @@ async fn redis_stopped_and_started_forgets_nothing_that_was_answered() {
         redis.start_again().await;
         ready(shop.staff, 200).await;
     }
-    let outcomes = teller.await.unwrap();
+    let outcomes = publisher.await.unwrap();
     let whose = everything_is_assigned(shop.staff, &orders).await;
     for (event, outcome) in events.iter().zip(outcomes) {
         if let (Some(id), Some(courier)) =

@@ -59,7 +59,7 @@ impl Office {
                 self.await_orders(&ledger).await;
             }
         }
-        let ledger = Arc::into_inner(ledger).expect("the tellers have ended");
+        let ledger = Arc::into_inner(ledger).expect("the publishers have ended");
         let mut ledger = ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
         if self.topic.is_none() {
             ledger.close();
