@@ -78,7 +78,7 @@ fn with_ledger(programs: &Programs, ids: Ids, packages: u32) -> Result<(Server, 
     programs
         .audit_packages(dir.path())
         .context("the ledger that was filled in")?;
-    let server = programs.start_in(Arc::clone(&dir), Program::Odyssey, Manner::Usual)?;
+    let server = programs.start_in(Arc::clone(&dir), Program::Odyssey, Manner::Generous)?;
     Ok((server, first))
 }
 

@@ -115,7 +115,11 @@ impl Subject {
         match self {
             Subject::BareHalved => Manner::HalfTheWorkers,
             Subject::GearmandOneThread => Manner::OneThread,
-            Subject::Cycle | Subject::Next | Subject::CycleOnce => Manner::Generous,
+            Subject::Cycle
+            | Subject::Next
+            | Subject::CycleOnce
+            | Subject::Packages
+            | Subject::PackagesRandom => Manner::Generous,
             Subject::Unchecked => Manner::Unchecked,
             Subject::Refused | Subject::RefusedOnce => Manner::Unforgiving,
             Subject::EventsCommitEach => Manner::CommitEach,
