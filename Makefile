@@ -15,7 +15,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staff on 127.0.0.1:8001
-	$(CARGO) run --profile quick --locked -p odyssey -- serve
+	$(CARGO) run --profile quick --locked -p odyssey --no-default-features -- serve
 
 # The images name the commit they were built from; there is no repository inside the build.
 build up: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse --short=12 HEAD 2>/dev/null))
@@ -34,7 +34,7 @@ check: ## Formatting, lints, documentation, dependencies, shell scripts, infrast
 	scripts/check-words
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features odyssey/aws,odyssey/redis,simulators/aws --locked -- -D warnings
-	$(CARGO) clippy -p odyssey --locked -- -D warnings
+	$(CARGO) clippy -p odyssey --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --features odyssey/aws,odyssey/redis,simulators/aws --no-deps --document-private-items --locked
 	$(CARGO) deny --locked --log-level error check bans licenses sources
 	shellcheck $$(git ls-files '*.sh' .ci/run scripts/emulator)

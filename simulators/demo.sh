@@ -84,7 +84,7 @@ answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 find_nginx >/dev/null || install_nginx
 nginx_program=$(find_nginx)
-cargo build --profile quick --locked -p odyssey -p simulators
+cargo build --profile quick --locked -p odyssey -p simulators --no-default-features
 
 mkdir -p "$demo"
 rm -f "$addresses"

@@ -13,6 +13,7 @@ use odyssey::telemetry;
 
 /// Held connections: each keeps two buffers of 8 KiB that are mostly untouched. This allocator leaves the untouched pages
 /// to the system, which is worth 4 KB per held customer against the system's (docs/adr/0012-jemalloc.md).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -10,6 +10,8 @@ pub const COMMIT: &str = env!("ODYSSEY_COMMIT");
 pub const FEATURES: &[&str] = &[
     #[cfg(feature = "aws")]
     "aws",
+    #[cfg(feature = "jemalloc")]
+    "jemalloc",
     #[cfg(feature = "redis")]
     "redis",
 ];
