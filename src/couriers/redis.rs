@@ -20,7 +20,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use self::notation::{command, key, place_of};
+use self::notation::{command, command_on, key, place_of};
 use self::writer::{Job, Writer};
 use super::error::Unavailable;
 use super::model::{
@@ -202,8 +202,7 @@ async fn scan_hash(client: &Client, key: &str) -> RedisResult<Vec<(String, Strin
     let mut fields = Vec::new();
     let mut cursor = "0".to_owned();
     loop {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(key).arg(&cursor).arg(&["COUNT", "1000"]);
+        let scan = command_on(key, "HSCAN", &[&cursor, "COUNT", "1000"]);
         let (next, page): (String, Vec<(String, String)>) = client.ask(scan).await?;
         fields.extend(page);
         if next == "0" {

@@ -11,7 +11,7 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult};
 
 use super::super::model::{Assignment, Join, Zone};
 use super::super::store::{Recorded, Store};
-use super::notation::{self, command, invalid_answer};
+use super::notation::{self, command, command_on, invalid_answer};
 use super::writer::KEY_NAMES;
 use super::{Client, PAGE, Redis, scan_hash};
 
@@ -191,7 +191,7 @@ async fn old_events(client: &Client, after: u64, limit: usize) -> RedisResult<Ve
     // An entry has the event itself, or the id of an order, whose event has a key of its own.
     let orders = entries
         .iter()
-        .filter_map(|(_, fields)| fields.get("order").map(|id| old_order(id)));
+        .filter_map(|(_, fields)| fields.get("order").map(|id| old_without_zone("GET", &format!("order:{id}"))));
     let orders: Vec<String> = client.ask_all(orders.collect()).await?;
     let mut orders = orders.iter();
     for (number, fields) in &entries {
@@ -251,8 +251,7 @@ async fn copy_replicated(client: &Client, store: &Redis) -> RedisResult<()> {
 async fn old_replicated(client: &Client) -> RedisResult<Vec<(String, Vec<String>)>> {
     let mut replicated = Vec::new();
     for key in replicated_keys(client).await? {
-        let mut members = redis::cmd("SMEMBERS");
-        let orders = client.ask(members.arg(&key).clone()).await?;
+        let orders = client.ask(command_on(&key, "SMEMBERS", &[])).await?;
         let courier = key.strip_prefix(OLD_REPLICATED).unwrap_or_default();
         replicated.push((courier.to_owned(), orders));
     }
@@ -260,10 +259,8 @@ async fn old_replicated(client: &Client) -> RedisResult<Vec<(String, Vec<String>
 }
 
 async fn replicated_keys(client: &Client) -> RedisResult<Vec<String>> {
-    let mut keys = redis::cmd("KEYS");
-    client
-        .ask(keys.arg(format!("{OLD_REPLICATED}*")).clone())
-        .await
+    let keys = command_on(&format!("{OLD_REPLICATED}*"), "KEYS", &[]);
+    client.ask(keys).await
 }
 
 /// Deletes the old keys: first those that are found through others.
@@ -299,22 +296,16 @@ fn old_key(zone: Zone, name: &str) -> String {
 
 /// A command on an old key of a zone.
 fn old(name: &str, zone: Zone, key_name: &str, arguments: &[&str]) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(old_key(zone, key_name)).arg(arguments);
-    command
+    command_on(&old_key(zone, key_name), name, arguments)
 }
 
-/// The event of an order.
-fn old_order(id: &str) -> Cmd {
-    let mut get = redis::cmd("GET");
-    get.arg(format!("odyssey:couriers:order:{id}"));
-    get
+/// A command on an old key that belongs to no zone.
+fn old_without_zone(name: &str, key: &str) -> Cmd {
+    command_on(&format!("odyssey:couriers:{key}"), name, &[])
 }
 
-fn unlink(name: &str) -> Cmd {
-    let mut unlink = redis::cmd("UNLINK");
-    unlink.arg(format!("odyssey:couriers:{name}"));
-    unlink
+fn unlink(key: &str) -> Cmd {
+    old_without_zone("UNLINK", key)
 }
 
 /// The sum over the zones.

@@ -15,8 +15,12 @@ pub(super) fn key(name: &str) -> String {
 
 /// A command on one of the desk's keys.
 pub(super) fn command(name: &str, key_name: &str, arguments: &[&str]) -> Cmd {
+    command_on(&key(key_name), name, arguments)
+}
+
+pub(super) fn command_on(key: &str, name: &str, arguments: &[&str]) -> Cmd {
     let mut command = redis::cmd(name);
-    command.arg(key(key_name)).arg(arguments);
+    command.arg(key).arg(arguments);
     command
 }
 
