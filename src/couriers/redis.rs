@@ -30,10 +30,10 @@ use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::redis::{Redis as Client, Script};
 use crate::storage::{Condition, State};
 
-static REPLICATE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("redis/replicate.lua")));
-static REPLICATE_KEYS: LazyLock<[String; 3]> =
-    LazyLock::new(|| ["orders", "replicated", "assigned"].map(key));
+static REPLICATE: LazyLock<Script> = LazyLock::new(|| {
+    let keys = ["orders", "replicated", "assigned"].map(key);
+    Script::new(include_str!("redis/replicate.lua"), keys)
+});
 
 /// Entries of a stream: their ids, and the name and the value of their only field.
 type Entries = Vec<(String, (String, String))>;
@@ -180,20 +180,8 @@ impl Redis {
         };
         let members = command("ZRANGE", "parked", &["0", &last.to_string()]);
         let members: Vec<String> = self.client.ask(members).await?;
-        let mut orders = Vec::with_capacity(members.len());
-        for members in members.chunks(PAGE) {
-            let entries = members.iter().map(|member| {
-                let id = format!("0-{}", notation::number_of_parked(member));
-                command("XRANGE", "log", &[&id, &id])
-            });
-            let entries: Vec<Entries> = self.client.ask_all(entries.collect()).await?;
-            for entry in entries.into_iter().flatten() {
-                if let Event::Order(order) = notation::recorded(&entry)?.event {
-                    orders.push(order);
-                }
-            }
-        }
-        Ok((orders, count))
+        let orders = members.iter().map(|member| notation::parked(member));
+        Ok((orders.collect::<RedisResult<_>>()?, count))
     }
 }
 
@@ -225,8 +213,7 @@ impl Store for Redis {
                     .flat_map(|it| [it.order_id.to_string(), it.courier_id.to_string()]);
                 let ids: Vec<String> = ids.collect();
                 let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-                let run = self.client.run(&REPLICATE, &*REPLICATE_KEYS, &ids);
-                let (): () = run.await?;
+                let (): () = self.client.run(&REPLICATE, &ids).await?;
             }
             Ok(())
         })

@@ -93,22 +93,17 @@ impl Redis {
         answers
     }
 
-    /// Runs a script, which is atomic. All its keys share a hash tag.
+    /// Runs a script, which is atomic.
     ///
     /// # Errors
     /// As [`ask`](Self::ask); or if the script fails.
-    pub async fn run<T>(
-        &self,
-        script: &Script,
-        keys: &[String],
-        arguments: &[&str],
-    ) -> RedisResult<T>
+    pub async fn run<T>(&self, script: &Script, arguments: &[&str]) -> RedisResult<T>
     where
         T: FromRedisValue + Send + 'static,
     {
-        let run = |name, script: &str| {
-            let mut run = redis::cmd(name);
-            run.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        let run = |name, by: &str| {
+            let (mut run, keys) = (redis::cmd(name), &script.keys);
+            run.arg(by).arg(keys.len()).arg(keys).arg(arguments);
             run
         };
         match self.ask(run("EVALSHA", &script.hash)).await {
@@ -142,12 +137,17 @@ impl Redis {
 pub struct Script {
     code: &'static str,
     hash: String,
+    keys: Vec<String>,
 }
 
 impl Script {
-    pub fn new(code: &'static str) -> Self {
-        let hash = redis::Script::new(code).get_hash().to_owned();
-        Self { code, hash }
+    /// All keys share a hash tag.
+    pub fn new(code: &'static str, keys: impl Into<Vec<String>>) -> Self {
+        Self {
+            code,
+            hash: redis::Script::new(code).get_hash().to_owned(),
+            keys: keys.into(),
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 local couriers, -- hash: courier -> zone, 1 or 0 for available, name; "courier:count" -> orders assigned so far
   orders, -- hash: order -> courier, empty while it is parked
   assigned, -- sorted set, lexical: courier:count:order, and courier::order of replicated ones
-  parked, -- sorted set, lexical: zone, time (20 digits), order (36), number in the log
-  log, -- stream: every event, as "outcome time event"
+  parked, -- sorted set, lexical: zone, time (20 digits), order (36), entry of the log
+  log, -- stream: every event, as "outcome", a space, and its entry
   outgoing, -- stream: unpublished assignments, as "order:courier"
   north, south, east, west = unpack(KEYS)
 -- Sorted sets: the available couriers of a zone by their count, then by their id.
 local turns = { N = north, S = south, E = east, W = west }
--- ARGV: whether assignments are published, the join rule, then four for each event: its kind, id, report, and entry of the log.
+-- ARGV: whether assignments are published, the join rule, then four for each event: its kind; its id; zone and time of an order,
+-- or zone, availability and name of a courier; its entry: time and JSON.
 local publishes, join, FIRST = ARGV[1] == '1', ARGV[2], 3
 local call = redis.call
 
@@ -44,35 +45,24 @@ local function assign(order, courier, count)
   -- The count has new members next to one another, where an insertion is cheap.
   of_couriers[#of_couriers + 1] = courier .. ':' .. count .. ':' .. order
   if publishes then
-    -- The stream numbers its entries: 0-1, 0-2, ...
     call('XADD', outgoing, '0-*', 'a', order .. ':' .. courier)
   end
 end
 
-local function record(outcome, entry)
-  return call('XADD', log, '0-*', 'e', outcome .. ' ' .. entry):sub(3)
-end
-
 local function add_order(order, said, entry)
-  local outcome, zone = 'p', turns[said:sub(1, 1)]
   if known[order] then
-    outcome = 'd' .. known[order]
-  else
-    local courier = call('ZRANGE', zone, '0', '0')[1]
-    if courier then
-      local count = call('ZINCRBY', zone, '1', courier)
-      counts[courier] = count
-      assign(order, courier, count)
-      outcome = 'a' .. courier
-    else
-      place(order, '')
-    end
+    return 'd' .. known[order]
   end
-  local number = record(outcome, entry)
-  if outcome == 'p' then
-    call('ZADD', parked, '0', said .. order .. number)
+  local zone = turns[said:sub(1, 1)]
+  local courier = call('ZRANGE', zone, '0', '0')[1]
+  if not courier then
+    place(order, '')
+    call('ZADD', parked, '0', said .. order .. entry)
+    return 'p'
   end
-  return outcome
+  counts[courier] = call('ZINCRBY', zone, '1', courier)
+  assign(order, courier, counts[courier])
+  return 'a' .. courier
 end
 
 -- Assigns the parked orders of a zone to its only available courier, who has `count`; returns the new count.
@@ -92,7 +82,7 @@ local function unpark(zone, courier, count)
   end
 end
 
-local function add_courier(courier, said, entry)
+local function add_courier(courier, said)
   local zone, is_available = said:sub(1, 1), said:sub(2, 2) == '1'
   local before, count = unpack(call('HMGET', couriers, courier, courier .. ':count'))
   count = counts[courier] or count or (join == 'min' and call('ZRANGE', turns[zone], '0', '0', 'WITHSCORES')[2]) or 0
@@ -106,9 +96,7 @@ local function add_courier(courier, said, entry)
     call('ZADD', turns[zone], counts[courier], courier)
   end
   call('HSET', couriers, courier, said)
-  local outcome = 'u' .. counts[courier] - count
-  record(outcome, entry)
-  return outcome
+  return 'u' .. counts[courier] - count
 end
 
 local ids, outcomes = {}, {}
@@ -121,7 +109,10 @@ end
 for i = FIRST, #ARGV, 4 do
   local kind, id, said, entry = unpack(ARGV, i, i + 3)
   local add = kind == 'order' and add_order or add_courier
-  outcomes[#outcomes + 1] = add(id, said, entry)
+  local outcome = add(id, said, entry)
+  -- The stream numbers its entries: 0-1, 0-2, ...
+  call('XADD', log, '0-*', 'e', outcome .. ' ' .. entry)
+  outcomes[#outcomes + 1] = outcome
 end
 flush_orders()
 local counted = {}

@@ -12,7 +12,7 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult};
 use super::super::model::{Assignment, Join, Zone};
 use super::super::store::{Recorded, Store};
 use super::notation::{self, command, command_on, invalid_answer};
-use super::writer::KEY_NAMES;
+use super::writer::KEYS;
 use super::{Client, PAGE, Redis, scan_hash};
 
 /// The zones in the order in which a number, divided by 4, leaves 0, 1, 2, 3.
@@ -127,7 +127,7 @@ async fn replay(client: &Client, join: Join) -> RedisResult<Migration> {
         ));
     }
     // An interrupted migration starts again.
-    let names = KEY_NAMES.iter().chain(&["replicated"]);
+    let names = KEYS.iter().chain(&["replicated"]);
     let deletions = names.map(|name| command("UNLINK", name, &[]));
     let _: Vec<u64> = client.ask_all(deletions.collect()).await?;
     // Replayed assignments stay out of the outbox: most were published.
@@ -189,9 +189,11 @@ async fn old_events(client: &Client, after: u64, limit: usize) -> RedisResult<Ve
     entries.truncate(limit);
     let mut recorded = Vec::with_capacity(entries.len());
     // An entry has the event itself, or the id of an order, whose event has a key of its own.
-    let orders = entries
-        .iter()
-        .filter_map(|(_, fields)| fields.get("order").map(|id| old_without_zone("GET", &format!("order:{id}"))));
+    let orders = entries.iter().filter_map(|(_, fields)| {
+        fields
+            .get("order")
+            .map(|id| old_without_zone("GET", &format!("order:{id}")))
+    });
     let orders: Vec<String> = client.ask_all(orders.collect()).await?;
     let mut orders = orders.iter();
     for (number, fields) in &entries {

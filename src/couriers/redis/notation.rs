@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use redis::{Cmd, ErrorKind, RedisError, RedisResult};
 
 use super::super::model::{
-    AddCourier, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+    AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
+    Zone,
 };
 use super::super::store::{Outgoing, Recorded};
 
@@ -54,9 +55,13 @@ pub(super) fn arguments(event: &Event, at: Timestamp) -> RedisResult<[String; 4]
     Ok([kind.to_owned(), id, said, entry])
 }
 
-/// The number in the log of a parked order: it follows zone, time and id.
-pub(super) fn number_of_parked(member: &str) -> &str {
-    member.get(57..).unwrap_or_default()
+/// A parked order: zone, time and id, as sorted, and its entry.
+pub(super) fn parked(member: &str) -> RedisResult<AddOrder> {
+    let entry = member.get(57..).and_then(|entry| entry.split_once(' '));
+    match entry.map(|(_, event)| event_of(event)) {
+        Some(Ok(Event::Order(order))) => Ok(order),
+        _ => Err(invalid_answer("not a parked order")),
+    }
 }
 
 /// An entry of the log, `outcome time event`.
@@ -169,7 +174,6 @@ pub(super) fn order_id(text: &str) -> RedisResult<OrderId> {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::super::model::AddOrder;
     use super::*;
 
     #[test]

@@ -30,6 +30,10 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     let rights = rights
         .expect("they are written down")
         .replace("PASSWORD", "secret");
+    let more = text
+        .lines()
+        .find_map(|line| line.strip_prefix("The command needs some more rights: `"));
+    let more = more.and_then(|line| line.split('`').next()).unwrap();
     let server = Server::start().await;
     let rights = rights.split(' ');
     let user: Vec<&str> = ["ACL", "SETUSER", "odyssey"]
@@ -61,6 +65,20 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     assert!(store.order(contract::order(9)).await.unwrap().is_some());
     assert_eq!(store.state().down, None);
     assert!(!migration::is_needed(&store.client).await.unwrap());
+    // The migration, and no server, needs more.
+    server.ask(&["FLUSHALL"]).await;
+    let more = ["ACL", "SETUSER", "odyssey"]
+        .into_iter()
+        .chain(more.split(' '));
+    migrated::write_old(&connect(&server.socket()).await, "").await;
+    assert!(
+        migration::migrate(&store.client, Join::Zero, true)
+            .await
+            .is_err()
+    );
+    server.ask(&more.collect::<Vec<&str>>()).await;
+    let migration = migration::migrate(&store.client, Join::Zero, true).await;
+    assert!(migration.unwrap().agrees());
 }
 
 mod one_server {
@@ -217,8 +235,7 @@ async fn whoever_moves_is_seen_once_whenever_one_looks() {
 async fn a_script_that_was_forgotten_is_sent_again_and_runs_once() {
     let server = Server::start().await;
     let client = connect(&server.socket()).await;
-    let script = Script::new("return redis.call('INCR', KEYS[1])");
-    let keys = ["count".to_owned()];
+    let script = Script::new("return redis.call('INCR', KEYS[1])", ["count".to_owned()]);
     // Another client flushes the cache again and again: no call runs twice, and none is missing.
     let emptied = client.clone();
     let emptying = tokio::spawn(async move {
@@ -229,7 +246,7 @@ async fn a_script_that_was_forgotten_is_sent_again_and_runs_once() {
         }
     });
     for number in 1..=500 {
-        let count: u64 = client.run(&script, &keys, &[]).await.unwrap();
+        let count: u64 = client.run(&script, &[]).await.unwrap();
         assert_eq!(count, number);
     }
     emptying.abort();

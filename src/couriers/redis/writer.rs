@@ -13,10 +13,10 @@ use super::Health;
 use super::notation::{command, invalid_answer, key, outcome_of};
 use crate::storage::redis::{Redis as Client, Script, is_refused_for_now};
 
-static APPLY: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("apply.lua")));
+static APPLY: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("apply.lua"), KEYS.map(key)));
 /// In the order in which `apply.lua` has them.
-static KEYS: LazyLock<[String; 10]> = LazyLock::new(|| KEY_NAMES.map(key));
-pub(super) const KEY_NAMES: [&str; 10] = [
+pub(super) const KEYS: [&str; 10] = [
     "couriers", "orders", "assigned", "parked", "log", "outgoing", "turns:N", "turns:S", "turns:E",
     "turns:W",
 ];
@@ -117,19 +117,18 @@ impl Writer {
         events: &[&[String; 4]],
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), Unavailable> {
-        for pause in PAUSES {
-            match self.apply(events, outcomes).await {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            match (self.apply(events, outcomes).await, pauses.next()) {
                 // Requests that were queued through the outage are not delayed again.
-                Err(error)
+                (Err(error), Some(pause))
                     if error.is_io_error() && !error.is_timeout() || is_refused_for_now(&error) =>
                 {
                     sleep(pause).await;
                 }
-                done => return self.health.write_result(done),
+                (done, _) => return self.health.write_result(done),
             }
         }
-        let done = self.apply(events, outcomes).await;
-        self.health.write_result(done)
     }
 
     /// In order: one script after the other.
@@ -137,7 +136,7 @@ impl Writer {
         for part in events[outcomes.len()..].chunks(EVENTS_PER_SCRIPT) {
             let of_events = part.iter().copied().flatten().map(String::as_str);
             let arguments: Vec<&str> = self.desk.into_iter().chain(of_events).collect();
-            let decided: Vec<String> = self.client.run(&APPLY, &*KEYS, &arguments).await?;
+            let decided: Vec<String> = self.client.run(&APPLY, &arguments).await?;
             if decided.len() != part.len() {
                 return Err(invalid_answer("an event has no outcome"));
             }

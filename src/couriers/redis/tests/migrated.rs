@@ -12,7 +12,7 @@ async fn ask(client: &Client, command: &[String]) {
 }
 
 /// Writes old keys; those that begin with `only`.
-async fn write_old(client: &Client, only: &str) {
+pub(super) async fn write_old(client: &Client, only: &str) {
     for line in OLD.lines() {
         let command: Vec<String> = serde_json::from_str(line).unwrap();
         if command[1].starts_with(only) {
