@@ -184,7 +184,9 @@ async fn events_are_numbered_from_1_on_without_a_gap() {
 async fn thousands_of_parked_orders_find_their_courier_at_once_and_in_their_order() {
     let server = Server::start().await;
     let store = store(&server.socket(), Join::Zero).await;
-    let orders = (0..2500).map(|number| contract::placed(number, Zone::N, 5000 - number as i64));
+    // The last one was placed first.
+    let numbered = (0..2500).zip((0..2500).rev());
+    let orders = numbered.map(|(number, second)| contract::placed(number, Zone::N, second));
     contract::tell(&store, orders.collect(), contract::at(1)).await;
     assert_eq!(store.parked(0).await, Ok((Vec::new(), 2500)));
     assert_eq!(store.parked(2100).await.unwrap().0.len(), 2100);

@@ -95,7 +95,7 @@ async fn keys(client: &Client) -> BTreeSet<String> {
     client.ask(keys.arg("*").clone()).await.unwrap()
 }
 
-fn is_current(key: &String) -> bool {
+fn is_current(key: &str) -> bool {
     key.starts_with("{odyssey:couriers:2}:")
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn migrates(client: &Client) {
     };
     assert_eq!(migrate(client, Join::Zero, true).await.unwrap(), deleted);
     is_as_it_was(&store).await;
-    assert!(keys(client).await.iter().all(is_current));
+    assert!(keys(client).await.iter().all(|key| is_current(key)));
     assert!(!is_needed(client).await.unwrap());
 }
 
@@ -143,7 +143,7 @@ async fn a_directory_without_a_log_is_migrated() {
         store.orders_of(courier(9)).await.unwrap(),
         [order(91), order(92)]
     );
-    assert!(keys(&client).await.iter().all(is_current));
+    assert!(keys(&client).await.iter().all(|key| is_current(key)));
 }
 
 #[tokio::test]
