@@ -57,7 +57,7 @@ pub(crate) const BARE: Load = Load {
     ..Load::HTTP
 };
 
-/// The bare server holds every request until it is told to release them.
+/// The bare server holds every request until one for `/release`.
 pub(crate) const BARE_HELD: Load = Load {
     worker: Some(|| Box::new(Releaser)),
     ..BARE

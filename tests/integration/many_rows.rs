@@ -101,7 +101,7 @@ async fn the_database_of_deliveries_is_as_large_after_many_events_as_after_few()
         pages.push(number(data.path(), "deliveries.db", "PRAGMA page_count"));
     }
     eprintln!("{rows} events: {pages:?} pages");
-    // Some 400 bytes for each delivery that is kept, as the configuration's comment has it, and ten pages of the schema.
+    // Some 400 bytes for each delivery that is retained, as the configuration's comment has it, and ten pages of the schema.
     let most = (KEPT + CONNECTIONS) * 400 / PAGE_BYTES + 10;
     assert!(
         pages.iter().all(|&pages| pages <= most),
