@@ -130,12 +130,9 @@ impl Storage {
         let oplog = match engines.sink(config) {
             None => Oplog::disabled(),
             Some(sink) => {
-                let settings = oplog::Settings {
-                    directory: directory.file(OPLOG_DIRECTORY),
-                    sink,
-                    config: config.oplog.clone(),
-                };
-                let opened = Oplog::open(settings, registry.register(oplog::Metrics::register));
+                let directory = directory.file(OPLOG_DIRECTORY);
+                let metrics = registry.register(oplog::Metrics::register);
+                let opened = Oplog::open(directory, &sink, config.oplog.clone(), metrics);
                 opened.context("cannot open the operational log")?
             }
         };

@@ -2,49 +2,46 @@
 //! the fact, and no request waits for it: the desk's state is in its store, not here.
 //!
 //! ```text
-//!   note() -> queue -> one thread: segment (plain lines) -> packed file -> archive (files), or
-//!                                                                       -> a task: object in S3
+//!   note() -> queue -> one thread: file in the archive, or
+//!                                  file in the spool -> a task: object in S3
 //! ```
 //!
-//! # The promise
-//! - **No request waits for it, or fails because of it.** Entries go through a bounded queue; what does not fit is dropped and
-//!   counted.
-//! - **Written lines survive a kill of the process.** A **segment** is written without user-space buffering, and packed by the next
-//!   start. A torn last line is dropped: readers could not parse it. Only complete files are flushed, and so survive a power cut.
-//! - **A packed file is complete or does not exist.** It is written under another name, flushed, and renamed; only then is the
-//!   segment removed.
-//! - **A line is in S3 once.** The object's key is derived from the segment's name, so that a repeated upload, after a crash or a lost
-//!   answer, overwrites itself.
+//! # Guarantees
+//! - **No request waits for it, or fails because of it.** The queue is bounded; what does not fit is dropped and counted.
+//! - **Flushed lines survive a kill of the process**, unflushed ones do not. Each flush appends a gzip member, so that a file is
+//!   readable at any time. Only complete files survive a power cut.
+//! - **A line is in S3 once.** The object's key is the file's name, so that a repeated upload overwrites itself.
 //! - **It is bounded.** The archive by a number of files, the spool by bytes, the queue by a number of entries.
 //!
 //! # Outages
 //! - **The disk is full or fails:** entries wait in the queue; once that is full, new ones are lost. Retried every second.
-//! - **S3 is down, or rejects the files:** packed files wait in the spool, and are retried with backoff. If the operator must repair
+//! - **S3 is down, or rejects the files:** they wait in the spool, and are retried with backoff. If the operator must repair
 //!   something, such as a missing bucket or a policy, readiness fails. When the spool is full, the oldest stay and new entries are
-//!   lost, until a file was uploaded and a quarter is free.
+//!   lost, until a quarter is free.
 //! - **The server stops:** what is left is uploaded within a time limit, and the rest by the next start.
 //!
 //! The begin and the end of each are logged once; the metrics count lost entries, by reason.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::{self, Thread};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::runtime;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub mod config;
 mod entry;
+mod file;
 mod metrics;
-mod name;
 #[cfg(feature = "aws")]
 mod s3;
-mod spool;
 mod writer;
 
 pub use config::Config;
@@ -53,26 +50,16 @@ pub use metrics::Metrics;
 #[cfg(feature = "aws")]
 pub use s3::{probe, provision};
 
+use file::footprint;
 use metrics::Lost;
-use spool::{Archive, Spool};
-use writer::{Rotation, Shared, Writer};
+use writer::Writer;
 
-use crate::storage::State;
+use crate::storage::{Condition, State, directory};
 
-/// Subdirectory of the log's directory for files that are written or wait.
+/// Subdirectory of the log's directory for files that wait for their upload.
 const SPOOL: &str = "spool";
-const HOUR_S: i64 = 3600;
-const DAY_S: i64 = 24 * HOUR_S;
 
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Created if it is missing. Used by one process at a time.
-    pub directory: PathBuf,
-    pub sink: Sink,
-    pub config: Config,
-}
-
-/// Where complete files go.
+/// Where files go.
 #[derive(Debug, Clone)]
 pub enum Sink {
     /// The log's directory, with one subdirectory per day (UTC): `dt=2026-11-21/<instance>-<uuid>.ndjson.gz`.
@@ -83,99 +70,101 @@ pub enum Sink {
     S3(aws_sdk_s3::Client),
 }
 
-/// A handle to the log; cheap to clone. When the last one is dropped, queued entries are still written, and uploaded by the
-/// next start; to wait for that, call [`Oplog::close`].
-#[derive(Clone)]
+/// A handle to the log; cheap to clone. When the last one is dropped, queued entries are still written; to wait for that, call
+/// [`Oplog::close`].
+#[derive(Debug, Clone)]
 pub struct Oplog {
     /// None: entries are discarded.
     inner: Option<Arc<Inner>>,
 }
 
+#[derive(Debug)]
 struct Inner {
-    /// None once the log is closed.
-    sender: RwLock<Option<Sender<Vec<Entry>>>>,
+    sender: mpsc::Sender<Entry>,
     shared: Arc<Shared>,
-    spool: Arc<Spool>,
-    thread: Thread,
-    /// Closed once the thread has ended.
+    uploads: Option<AbortHandle>,
+    /// Closed once the thread and the uploads have ended.
     ended: watch::Sender<()>,
-    #[cfg(feature = "aws")]
-    uploads: Option<s3::Uploads>,
 }
 
-impl fmt::Debug for Oplog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.inner.is_some();
-        f.debug_struct("Oplog").field("open", &open).finish()
-    }
+/// State shared by the handles, the thread and the uploads.
+#[derive(Debug)]
+struct Shared {
+    metrics: Metrics,
+    /// Whether entries fit into the queue.
+    queue: Condition,
+    /// Whether lines are written.
+    disk: Condition,
+    /// Down while the operator must repair something, so that the bucket accepts files.
+    bucket: Condition,
+    /// Entries that left the queue, and are not in a file.
+    unsaved: AtomicUsize,
+    /// In whole blocks.
+    spooled_bytes: AtomicU64,
+    /// Cancelled when no more entries are accepted.
+    closing: CancellationToken,
 }
 
 impl Oplog {
-    /// Opens the log, takes over the files of an earlier process, and starts the writer thread. With S3 it must be called inside a
-    /// runtime, which must outlive the log.
+    /// Opens the log in a directory, which is created if it is missing, and starts the thread that writes it. With S3 it must be
+    /// called inside a runtime, which must outlive the log. One process at a time: the lock of the data directory excludes a
+    /// second.
     ///
     /// # Errors
-    /// If the directory cannot be created, read or written to. A full disk is not an error.
-    pub fn open(settings: Settings, metrics: Metrics) -> io::Result<Self> {
-        let rotation = settings.rotation();
-        let Settings {
-            directory,
-            sink,
-            config,
-        } = settings;
-        let spool = directory.join(SPOOL);
-        let archive = match &sink {
-            Sink::Files => Some(Archive {
-                directory,
-                files_max: config.files_max,
-            }),
+    /// If the directory cannot be created.
+    pub fn open(
+        directory: PathBuf,
+        sink: &Sink,
+        config: Config,
+        metrics: Metrics,
+    ) -> io::Result<Self> {
+        directory::create(&directory)?;
+        let shared = Arc::new(Shared {
+            metrics,
+            queue: Condition::default(),
+            disk: Condition::default(),
+            bucket: Condition::default(),
+            unsaved: AtomicUsize::default(),
+            spooled_bytes: AtomicU64::default(),
+            closing: CancellationToken::new(),
+        });
+        let (ended, alive) = watch::channel(());
+        let (files, uploads) = match sink {
+            Sink::Files => (None, None),
             #[cfg(feature = "aws")]
-            Sink::S3(_) => None,
-        };
-        let (spool, left, torn) = Spool::open(spool, archive, config.spool_max_bytes)?;
-        let spool = Arc::new(spool);
-        if !left.is_empty() {
-            let files = left.len();
-            info!(
-                files,
-                torn, "taking over files of the operational log of an earlier process"
-            );
-            metrics.lost(Lost::Torn, torn);
-        }
-        #[cfg(feature = "aws")]
-        let uploads = match sink {
-            Sink::Files => None,
             Sink::S3(client) => {
-                let config = config.clone();
-                let target = s3::Target { client, config };
-                let spool = Arc::clone(&spool);
-                Some(s3::Uploads::start(target, spool, metrics.clone())?)
+                let (sender, files) = mpsc::unbounded_channel();
+                let spool = directory.join(SPOOL);
+                let uploads = s3::Uploads::new(client, config.clone(), spool, Arc::clone(&shared));
+                let runtime = runtime::Handle::try_current().map_err(io::Error::other)?;
+                let task = runtime.spawn(uploads.run(files, alive.clone()));
+                (Some(sender), Some(task.abort_handle()))
             }
         };
-        let (sender, receiver) = channel();
-        let (ended, alive) = watch::channel(());
-        let shared = Arc::new(Shared::new(metrics, config.waiting_max));
-        let writer = Writer::new(
+        let (sender, receiver) = mpsc::channel(config.waiting_max);
+        let writer = Writer {
             receiver,
-            Arc::clone(&shared),
-            Arc::clone(&spool),
-            rotation,
-            name::instance(&config.instance),
-            left,
-        );
+            shared: Arc::clone(&shared),
+            config,
+            directory,
+            uploads: files,
+            current: None,
+            is_full: false,
+        };
+        // Of its own: the writer blocks on the disk.
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
         let thread = thread::Builder::new().name("write oplog".to_owned());
-        let thread = thread.spawn(move || {
-            writer.run();
+        thread.spawn(move || {
+            runtime.block_on(writer.run());
             drop(alive);
         })?;
         let inner = Inner {
-            sender: RwLock::new(Some(sender)),
+            sender,
             shared,
-            spool,
-            thread: thread.thread().clone(),
-            ended,
-            #[cfg(feature = "aws")]
             uploads,
+            ended,
         };
         Ok(Self {
             inner: Some(Arc::new(inner)),
@@ -187,21 +176,24 @@ impl Oplog {
         Self { inner: None }
     }
 
-    /// Queues entries. Never blocks and never fails; what does not fit is dropped, from the end, and counted.
-    pub fn note(&self, mut entries: Vec<Entry>) {
-        let Some(inner) = &self.inner else { return };
-        let sender = inner.sender.read();
-        // No holder of the lock can panic half-way.
-        let sender = sender.unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = &*sender else {
-            inner.lost_at_the_end(entries.len());
+    /// Queues entries. Never blocks and never fails; what does not fit is dropped and counted.
+    pub fn note(&self, entries: Vec<Entry>) {
+        let Some(Inner { sender, shared, .. }) = self.inner.as_deref() else {
             return;
         };
-        let admitted = inner.shared.admit(entries.len());
-        entries.truncate(admitted);
-        if admitted > 0 && sender.send(entries).is_err() {
-            inner.shared.left(admitted);
-            inner.lost_at_the_end(admitted);
+        for entry in entries {
+            match sender.try_send(entry) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(_)) => shared.metrics.lost(Lost::Closed, 1),
+                Err(TrySendError::Full(_)) => {
+                    shared.metrics.lost(Lost::QueueFull, 1);
+                    if shared.queue.fails("too many entries are waiting") {
+                        warn!(
+                            "entries of the operational log are lost: too many are waiting to be written"
+                        );
+                    }
+                }
+            }
         }
     }
 
@@ -209,88 +201,53 @@ impl Oplog {
     /// next start. Other handles may still exist.
     pub async fn close(&self, patience: Duration) {
         let Some(inner) = &self.inner else { return };
-        inner.begin_closing();
-        let finished = tokio::time::timeout(patience, inner.finish()).await;
-        #[cfg(feature = "aws")]
-        if let Some(uploads) = &inner.uploads {
-            uploads.abort();
-        }
-        if finished.is_err() {
-            let bytes = inner.spool.holds().bytes;
+        inner.shared.closing.cancel();
+        let ended = tokio::time::timeout(patience, inner.ended.closed()).await;
+        if ended.is_err() {
+            let bytes = inner.shared.spooled();
             warn!(
                 bytes,
                 "a part of the operational log stays in its spool until the next start"
             );
+            // A partial upload does not exist in S3.
+            if let Some(uploads) = &inner.uploads {
+                uploads.abort();
+            }
         }
     }
 
     /// Whether lines are written, and the bucket accepts them, since when, and why not; None if there is no log. A bucket that
     /// is temporarily unreachable counts as up.
     pub fn state(&self) -> Option<State> {
-        let inner = self.inner.as_ref()?;
-        let writing = inner.shared.condition.state();
-        #[cfg(feature = "aws")]
-        if let (None, Some(uploads)) = (&writing.down, &inner.uploads) {
-            let uploading = uploads.state();
-            if uploading.down.is_some() {
-                return Some(uploading);
-            }
-        }
-        Some(writing)
+        let Shared { disk, bucket, .. } = &*self.inner.as_ref()?.shared;
+        let is_written = disk.is_healthy();
+        let first = if is_written && !bucket.is_healthy() {
+            bucket
+        } else {
+            disk
+        };
+        Some(first.state())
     }
 
     pub fn update_gauges(&self) {
-        let Some(inner) = &self.inner else { return };
-        let bytes = inner.spool.holds().bytes;
-        inner.shared.metrics.show(inner.shared.waiting(), bytes);
+        let Some(Inner { sender, shared, .. }) = self.inner.as_deref() else {
+            return;
+        };
+        let queued = sender.max_capacity() - sender.capacity();
+        let waiting = queued + shared.unsaved.load(Relaxed);
+        shared.metrics.show(waiting, shared.spooled());
     }
 }
 
-impl Inner {
-    fn lost_at_the_end(&self, entries: usize) {
-        self.shared.metrics.lost(Lost::Closed, entries as u64);
+impl Shared {
+    fn spooled(&self) -> u64 {
+        self.spooled_bytes.load(Relaxed)
     }
 
-    /// From now on the thread does not wait, and ends when the queue is empty.
-    fn begin_closing(&self) {
-        self.shared.closing.store(true, Ordering::Release);
-        let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
-        drop(sender.take());
-        self.thread.unpark();
-    }
-
-    async fn finish(&self) {
-        self.ended.closed().await;
-        #[cfg(feature = "aws")]
-        if let Some(uploads) = &self.uploads {
-            uploads.finish().await;
-        }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.begin_closing();
-    }
-}
-
-impl Settings {
-    fn rotation(&self) -> Rotation {
-        // The current file is in the spool too, and must not be all of it.
-        let half = (self.config.spool_max_bytes / 2).max(1);
-        match self.sink {
-            Sink::Files => Rotation {
-                period_s: DAY_S,
-                bytes_max: self.config.file_max_bytes.min(half),
-                age_max: None,
-            },
-            #[cfg(feature = "aws")]
-            Sink::S3(_) => Rotation {
-                period_s: HOUR_S,
-                bytes_max: self.config.batch_max_bytes.min(half),
-                age_max: Some(self.config.batch_age),
-            },
-        }
+    /// A file in the spool has another length.
+    fn resized(&self, before: u64, after: u64) {
+        self.spooled_bytes.fetch_add(footprint(after), Relaxed);
+        self.spooled_bytes.fetch_sub(footprint(before), Relaxed);
     }
 }
 

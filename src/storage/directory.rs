@@ -92,7 +92,10 @@ pub fn create(path: &Path) -> io::Result<()> {
 }
 
 /// Flushes the directory that a file or directory is in.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// If it cannot be opened or flushed.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
     let here = parent.as_os_str().is_empty();
     File::open(if here { Path::new(".") } else { parent })?.sync_all()

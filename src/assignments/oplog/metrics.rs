@@ -1,25 +1,19 @@
 use std::fmt;
 
-#[cfg(feature = "aws")]
-use jiff::Timestamp;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 #[derive(Clone)]
 pub struct Metrics {
-    written: Counter,
-    queue_full: Counter,
-    spool_full: Counter,
-    disk: Counter,
-    torn: Counter,
-    closed: Counter,
+    pub(super) written: Counter,
+    lost: [Counter; REASONS.len()],
     waiting: Gauge,
     spooled: Gauge,
     #[cfg(feature = "aws")]
-    stored: Counter,
+    pub(super) stored: Counter,
     #[cfg(feature = "aws")]
-    failed: Counter,
+    pub(super) failed: Counter,
     #[cfg(feature = "aws")]
-    last_stored: Gauge,
+    pub(super) last_stored: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -28,99 +22,71 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// Why entries are lost, in the order of [`REASONS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// The queue was full.
     QueueFull,
-    /// The spool was full.
     SpoolFull,
-    /// They could not be written until the log was closed, or their file is gone.
+    /// They could not be written until the log was closed.
     Disk,
-    /// A crash cut the last line of a file.
+    /// A kill cut the end of a file.
     Torn,
     /// They came after the log was closed.
     Closed,
 }
 
+const REASONS: [&str; 5] = ["queue_full", "spool_full", "disk", "torn", "closed"];
+const WRITTEN: &str = "odyssey_oplog_entries_written_total";
 const LOST: &str = "odyssey_oplog_entries_lost_total";
+const WAITING: &str = "odyssey_oplog_waiting_entries";
+const SPOOLED: &str = "odyssey_oplog_spooled_bytes";
 #[cfg(feature = "aws")]
 const UPLOADS: &str = "odyssey_oplog_uploads_total";
+#[cfg(feature = "aws")]
+const LAST_UPLOAD: &str = "odyssey_oplog_last_upload_timestamp_seconds";
 
 impl Metrics {
     /// Registers all metrics with the current recorder (see [`crate::telemetry`]).
     pub fn register() -> Self {
         describe_counter!(
-            "odyssey_oplog_entries_written_total",
-            "Entries of the operational log that were written to its spool"
+            WRITTEN,
+            "Entries of the operational log that were written to its files"
         );
         describe_counter!(
             LOST,
             "Entries of the operational log that are lost, by reason"
         );
         describe_gauge!(
-            "odyssey_oplog_waiting_entries",
+            WAITING,
             "Entries of the operational log in memory, not written yet"
         );
-        describe_gauge!(
-            "odyssey_oplog_spooled_bytes",
-            "Bytes on the disk that are not in the operational log's sink yet, in blocks of 4 KiB"
-        );
-        let lost = |reason: &'static str| counter!(LOST, "reason" => reason);
+        let help = "Bytes on the disk that are not in the operational log's bucket yet, in blocks of 4 KiB";
+        describe_gauge!(SPOOLED, help);
         #[cfg(feature = "aws")]
-        let uploads = |result: &'static str| {
+        {
             describe_counter!(
                 UPLOADS,
-                "Attempts to upload a file of the operational log, by result"
+                "Uploads of a file of the operational log, each with its retries, by result"
             );
-            counter!(UPLOADS, "result" => result)
-        };
-        #[cfg(feature = "aws")]
-        describe_gauge!(
-            "odyssey_oplog_last_upload_timestamp_seconds",
-            "When the operational log was last uploaded, in Unix seconds; 0: not since the start"
-        );
-        Self {
-            written: counter!("odyssey_oplog_entries_written_total"),
-            queue_full: lost("queue_full"),
-            spool_full: lost("spool_full"),
-            disk: lost("disk"),
-            torn: lost("torn"),
-            closed: lost("closed"),
-            waiting: gauge!("odyssey_oplog_waiting_entries"),
-            spooled: gauge!("odyssey_oplog_spooled_bytes"),
-            #[cfg(feature = "aws")]
-            stored: uploads("stored"),
-            #[cfg(feature = "aws")]
-            failed: uploads("failed"),
-            #[cfg(feature = "aws")]
-            last_stored: gauge!("odyssey_oplog_last_upload_timestamp_seconds"),
+            let help = "When the operational log was last uploaded, in Unix seconds; 0: not since the start";
+            describe_gauge!(LAST_UPLOAD, help);
         }
-    }
-
-    pub(super) fn written(&self, entries: u64) {
-        self.written.increment(entries);
+        Self {
+            written: counter!(WRITTEN),
+            lost: REASONS.map(|reason| counter!(LOST, "reason" => reason)),
+            waiting: gauge!(WAITING),
+            spooled: gauge!(SPOOLED),
+            #[cfg(feature = "aws")]
+            stored: counter!(UPLOADS, "result" => "stored"),
+            #[cfg(feature = "aws")]
+            failed: counter!(UPLOADS, "result" => "failed"),
+            #[cfg(feature = "aws")]
+            last_stored: gauge!(LAST_UPLOAD),
+        }
     }
 
     pub(super) fn lost(&self, reason: Lost, entries: u64) {
-        match reason {
-            Lost::QueueFull => &self.queue_full,
-            Lost::SpoolFull => &self.spool_full,
-            Lost::Disk => &self.disk,
-            Lost::Torn => &self.torn,
-            Lost::Closed => &self.closed,
-        }
-        .increment(entries);
-    }
-
-    #[cfg(feature = "aws")]
-    pub(super) fn uploaded(&self, stored: bool) {
-        if stored {
-            self.stored.increment(1);
-            self.last_stored
-                .set(Timestamp::now().as_duration().as_secs_f64());
-        } else {
-            self.failed.increment(1);
-        }
+        self.lost[reason as usize].increment(entries);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "nothing here comes near 2^52")]

@@ -1,14 +1,16 @@
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
+use jiff::Timestamp;
 use tempfile::TempDir;
 use testkit::until;
 
 use super::super::model::{DriverId, PackageId, Status};
+use super::file::{Current, Name, trim};
 use super::*;
 use crate::telemetry::Registry;
 
@@ -18,396 +20,324 @@ mod s3;
 /// Longer than anything here takes on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A log with its directory and its metrics.
+/// A log with its metrics.
 struct Shop {
     oplog: Oplog,
     registry: Registry,
 }
 
 impl Shop {
-    fn open(settings: Settings) -> Self {
+    fn open(directory: &Path, sink: &Sink, config: Config) -> Self {
         let registry = Registry::new(&[]);
         let metrics = registry.register(Metrics::register);
-        let oplog = Oplog::open(settings, metrics).unwrap();
+        let oplog = Oplog::open(directory.to_owned(), sink, config, metrics).unwrap();
         Self { oplog, registry }
     }
 
-    /// What a metric says now.
-    fn figure(&self, name: &str) -> u64 {
+    fn files(directory: &Path) -> Self {
+        Self::open(directory, &Sink::Files, config())
+    }
+
+    /// The value of a metric.
+    fn value(&self, name: &str) -> u64 {
         self.oplog.update_gauges();
         let text = self.registry.render();
-        let said = text.lines().find_map(|line| line.strip_prefix(name));
-        let said = said.unwrap_or_else(|| panic!("no {name} in\n{text}"));
-        said.trim().parse().unwrap()
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().trim().parse().unwrap()
     }
 
     fn written(&self) -> u64 {
-        self.figure("odyssey_oplog_entries_written_total")
+        self.value("odyssey_oplog_entries_written_total")
     }
 
     fn lost(&self, reason: &str) -> u64 {
-        self.figure(&format!(
-            "odyssey_oplog_entries_lost_total{{reason=\"{reason}\"}}"
-        ))
+        let name = format!("odyssey_oplog_entries_lost_total{{reason=\"{reason}\"}}");
+        self.value(&name)
     }
 
-    fn note(&self, entries: Vec<Entry>) {
-        let began = Instant::now();
-        self.oplog.note(entries);
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(2), "a request waited {took:?}");
+    fn down(&self) -> Option<String> {
+        self.oplog.state().unwrap().down
     }
 
-    fn spool(&self) -> &Spool {
-        &self.oplog.inner.as_ref().unwrap().spool
+    async fn close(&self) {
+        self.oplog.close(PATIENCE).await;
     }
 }
 
-fn files(directory: &Path) -> Settings {
-    Settings {
-        directory: directory.to_owned(),
-        sink: Sink::Files,
-        config: Config {
-            instance: "shop".to_owned(),
-            batch_age: Duration::from_millis(50),
-            spool_max_bytes: 64 << 20,
-            ..crate::config::Config::defaults().oplog
-        },
+fn config() -> Config {
+    Config {
+        instance: "shop".to_owned(),
+        batch_age: Duration::from_millis(50),
+        spool_max_bytes: 64 << 20,
+        ..crate::config::Config::defaults().oplog
     }
 }
 
 /// Now, or a little earlier if the hour is about to end.
 fn today() -> String {
-    let now = jiff::Timestamp::now();
-    let safe = now - jiff::SignedDuration::from_secs(1);
+    let safe = Timestamp::now() - jiff::SignedDuration::from_secs(1);
     safe.strftime("%Y-%m-%dT%H:00:00Z").to_string()
 }
 
-fn entry(at: &str, number: usize) -> Entry {
-    Entry {
+fn entries(at: &str, numbers: Range<usize>) -> Vec<Entry> {
+    let entry = |number| Entry {
         at: at.parse().unwrap(),
-        request_id: format!("request-{number}").into(),
-        kind: Kind::Assign,
-        driver: DriverId::parse("driver_1").unwrap(),
+        request_id: "a \"quoted\" one".into(),
+        kind: Kind::GiveUp,
+        driver: DriverId::parse("Zoë").unwrap(),
         package: PackageId::parse(&format!("package_{number}")).unwrap(),
-        from: None,
-        to: Some(Status::Assigned),
-    }
+        from: Some(Status::InProgress),
+        to: None,
+    };
+    numbers.map(entry).collect()
 }
 
-fn entries(at: &str, numbers: std::ops::Range<usize>) -> Vec<Entry> {
-    numbers.map(|number| entry(at, number)).collect()
-}
-
-/// The numbers of a packed file's entries; it must be whole lines.
-fn numbers(packed: impl Read) -> Vec<usize> {
+/// The numbers of a file's entries; it must be whole lines.
+fn numbers(packed: &[u8]) -> Vec<usize> {
     let mut text = String::new();
-    GzDecoder::new(packed).read_to_string(&mut text).unwrap();
+    MultiGzDecoder::new(packed)
+        .read_to_string(&mut text)
+        .unwrap();
     assert!(text.ends_with('\n'), "half a line: {text}");
-    let line = |line: &str| {
+    let number = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         let package = line["package_id"].as_str().unwrap();
         package.strip_prefix("package_").unwrap().parse().unwrap()
     };
-    text.lines().map(line).collect()
+    text.lines().map(number).collect()
 }
 
-/// The archive's files below `directory`: day, name, entries; oldest first.
-fn archived(directory: &Path) -> Vec<(String, String, Vec<usize>)> {
+/// The archive's files: day and name, entries; in the order of their names.
+fn archived(directory: &Path) -> Vec<(String, Vec<usize>)> {
     let mut found = Vec::new();
     for day in fs::read_dir(directory).unwrap() {
-        let day = day.unwrap();
-        let date = day.file_name().into_string().unwrap();
-        if !date.starts_with("dt=") {
-            continue;
-        }
-        for file in fs::read_dir(day.path()).unwrap() {
-            let file = file.unwrap();
-            let name = file.file_name().into_string().unwrap();
-            let entries = numbers(fs::File::open(file.path()).unwrap());
-            found.push((date.clone(), name, entries));
+        for file in fs::read_dir(day.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.strip_prefix(directory).unwrap().to_str().unwrap();
+            found.push((name.to_owned(), numbers(&fs::read(&path).unwrap())));
         }
     }
     found.sort();
     found
 }
 
-fn spooled(directory: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(directory.join(SPOOL)).unwrap();
-    files.map(|file| file.unwrap().path()).collect()
-}
-
-fn all(archived: &[(String, String, Vec<usize>)]) -> Vec<usize> {
-    let numbers = archived.iter().flat_map(|(_, _, numbers)| numbers);
-    numbers.copied().collect()
-}
-
-/// Nothing waits to be packed.
-#[cfg(feature = "aws")]
-fn is_packed(directory: &Path) -> bool {
-    let files = spooled(directory);
-    !files.is_empty() && files.iter().all(|file| file.extension().unwrap() == "gz")
+/// All entries, sorted.
+fn all(files: &[(String, Vec<usize>)]) -> Vec<usize> {
+    let mut all: Vec<usize> = files
+        .iter()
+        .flat_map(|(_, numbers)| numbers.clone())
+        .collect();
+    all.sort_unstable();
+    all
 }
 
 /// What a kill leaves: the directory as it is at this moment.
 fn as_killed(directory: &Path) -> TempDir {
     let left = TempDir::new().unwrap();
-    fs::create_dir(left.path().join(SPOOL)).unwrap();
-    for file in spooled(directory) {
-        let name = file.file_name().unwrap();
-        fs::copy(&file, left.path().join(SPOOL).join(name)).unwrap();
-    }
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(directory.join(".")).arg(left.path());
+    assert!(copy.status().unwrap().success());
     left
 }
 
-#[tokio::test]
-async fn lines_are_readable_once_the_log_is_closed() {
-    let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.note(entries("2142-11-21T10:00:00Z", 0..3));
-    shop.note(vec![]);
-    shop.note(entries("2142-11-21T11:00:00Z", 3..5));
-    shop.oplog.close(PATIENCE).await;
-    let archived = archived(dir.path());
-    let [(day, name, numbers)] = &archived[..] else {
-        panic!("one file, not {archived:?}")
+#[test]
+fn an_entry_is_one_line_of_json_with_every_field() {
+    let [entry] = &entries("2142-11-21T23:59:59.000001Z", 1..2)[..] else {
+        panic!("one entry")
     };
-    assert_eq!(day, "dt=2142-11-21");
-    assert!(name.starts_with("shop-"), "{name}");
-    assert_eq!(*numbers, [0, 1, 2, 3, 4]);
-    assert!(spooled(dir.path()).is_empty());
-    assert_eq!(shop.written(), 5);
-    assert_eq!(shop.figure("odyssey_oplog_spooled_bytes"), 0);
-    assert_eq!(shop.figure("odyssey_oplog_waiting_entries"), 0);
-}
-
-#[tokio::test]
-async fn a_file_is_complete_at_its_size_and_at_the_end_of_its_day() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = files(dir.path());
-    settings.config.file_max_bytes = 1000;
-    let shop = Shop::open(settings);
-    shop.note(entries("2142-11-21T23:59:59Z", 0..100));
-    shop.note(entries("2142-11-22T00:00:00Z", 100..102));
-    shop.oplog.close(PATIENCE).await;
-    let archived = archived(dir.path());
-    assert_eq!(all(&archived), (0..102).collect::<Vec<_>>());
-    let days: Vec<&str> = archived.iter().map(|(day, ..)| day.as_str()).collect();
+    let line = r#"{"at":"2142-11-21T23:59:59.000001Z","request_id":"a \"quoted\" one","kind":"give_up","driver_id":"Zoë","package_id":"package_1","from":"in_progress","to":null}"#;
     assert_eq!(
-        days.iter().filter(|day| **day == "dt=2142-11-22").count(),
-        1
+        String::from_utf8(entry.line()).unwrap(),
+        format!("{line}\n")
     );
-    // A line has some 160 bytes.
-    assert!((10..=25).contains(&days.len()), "{days:?}");
-}
-
-#[tokio::test]
-async fn the_oldest_files_are_removed() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = files(dir.path());
-    settings.config.files_max = 3;
-    fs::create_dir(dir.path().join("dt=2020-01-01")).unwrap();
-    let foreign = dir.path().join("dt=2020-01-01/notes.txt");
-    fs::write(&foreign, "not ours").unwrap();
-    let shop = Shop::open(settings);
-    for day in 1..=7 {
-        shop.note(vec![entry(&format!("2142-11-0{day}T12:00:00Z"), day)]);
-    }
-    shop.oplog.close(PATIENCE).await;
-    fs::remove_file(foreign).unwrap();
-    assert_eq!(all(&archived(dir.path())), [5, 6, 7]);
-    assert!(!dir.path().join("dt=2142-11-01").exists(), "an empty day");
-}
-
-#[tokio::test]
-async fn what_was_written_survives_a_kill_but_for_half_a_line() {
-    let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.note(entries(&today(), 0..1000));
-    until("the lines are written", async || shop.written() == 1000).await;
-    let left = as_killed(dir.path());
-    let [segment] = &spooled(left.path())[..] else {
-        panic!("one segment")
-    };
-    let mut torn = fs::read(segment).unwrap();
-    torn.extend_from_slice(br#"{"at":"2026-11"#);
-    fs::write(segment, torn).unwrap();
-    // It was being packed, and nothing came of it.
-    fs::write(segment.with_extension("ndjson.gz.part"), "half").unwrap();
-    // A segment in which nothing but a torn line ever was.
-    let empty = super::name::Name::new(today().parse().unwrap(), "shop");
-    fs::write(left.path().join(SPOOL).join(empty.plain()), "{").unwrap();
-
-    let next = Shop::open(files(left.path()));
-    next.note(entries(&today(), 1000..1001));
-    next.oplog.close(PATIENCE).await;
-    let archived = archived(left.path());
-    assert_eq!(archived.len(), 2);
-    assert_eq!(all(&archived), (0..1001).collect::<Vec<_>>());
-    assert_eq!(next.lost("torn"), 2);
-    assert!(spooled(left.path()).is_empty());
-    shop.oplog.close(PATIENCE).await;
-}
-
-#[tokio::test]
-async fn a_kill_between_packing_and_removing_doubles_nothing() {
-    let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.note(entries(&today(), 0..10));
-    until("the lines are written", async || shop.written() == 10).await;
-    let segment = spooled(dir.path()).remove(0);
-    let lines = fs::read(&segment).unwrap();
-    shop.oplog.close(PATIENCE).await;
-    fs::write(&segment, lines).unwrap();
-    Shop::open(files(dir.path())).oplog.close(PATIENCE).await;
-    let archived = archived(dir.path());
-    assert_eq!(archived.len(), 1);
-    assert_eq!(all(&archived), (0..10).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_full_disk_loses_nothing_that_fits_into_memory_and_is_over_when_it_is() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = files(dir.path());
-    settings.config.waiting_max = 50;
-    let shop = Shop::open(settings);
-    shop.note(entries(&today(), 0..10));
-    until("the lines are written", async || shop.written() == 10).await;
-    // The first line that does not fit is written in part.
-    shop.spool().room.store(100, Ordering::SeqCst);
-    for number in 10..200 {
-        shop.note(vec![entry(&today(), number)]);
-    }
-    let lost = shop.lost("queue_full");
-    assert_eq!(lost, 140);
-    assert_eq!(shop.written(), 10);
-    let is_down = || shop.oplog.state().is_some_and(|state| state.down.is_some());
-    until("it is known that nothing is written", async || is_down()).await;
-    shop.spool().room.store(u64::MAX, Ordering::SeqCst);
-    until("the lines are written", async || {
-        shop.written() == 200 - lost
-    })
-    .await;
-    assert!(!is_down());
-    shop.note(entries(&today(), 200..210));
-    shop.oplog.close(PATIENCE).await;
-    let kept = all(&archived(dir.path()));
-    assert_eq!(kept.len() as u64, 210 - lost);
-    assert!(kept.is_sorted_by(|one, next| one < next), "{kept:?}");
-    assert!(kept.ends_with(&(200..210).collect::<Vec<_>>()));
-    assert_eq!(shop.lost("queue_full"), lost);
-}
-
-#[tokio::test]
-async fn a_disk_that_stays_full_does_not_hold_up_the_end() {
-    let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.note(entries(&today(), 0..10));
-    until("the lines are written", async || shop.written() == 10).await;
-    shop.spool().room.store(0, Ordering::SeqCst);
-    shop.note(entries(&today(), 10..40));
-    shop.oplog.close(PATIENCE).await;
-    assert_eq!(shop.lost("disk"), 30);
-    assert_eq!(all(&archived(dir.path())), (0..10).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn what_does_not_fit_into_the_queue_is_counted() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = files(dir.path());
-    settings.config.waiting_max = 10;
-    let shop = Shop::open(settings);
-    shop.note(entries(&today(), 0..25));
-    assert_eq!(shop.lost("queue_full"), 15);
-    until("the lines are written", async || shop.written() == 10).await;
-    until("there is room", async || {
-        shop.figure("odyssey_oplog_waiting_entries") == 0
-    })
-    .await;
-    shop.note(entries(&today(), 25..30));
-    shop.oplog.close(PATIENCE).await;
-    let kept: Vec<usize> = (0..10).chain(25..30).collect();
-    assert_eq!(all(&archived(dir.path())), kept);
-}
-
-#[tokio::test]
-async fn what_comes_after_the_end_is_counted() {
-    let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.oplog.close(PATIENCE).await;
-    shop.note(entries(&today(), 0..7));
-    assert_eq!(shop.lost("closed"), 7);
-    shop.oplog.close(PATIENCE).await;
-    let nowhere = Oplog::disabled();
-    nowhere.note(entries(&today(), 0..7));
-    nowhere.update_gauges();
-    nowhere.close(PATIENCE).await;
-}
-
-#[tokio::test]
-async fn many_who_note_at_once_lose_nothing() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = files(dir.path());
-    settings.config.file_max_bytes = 50_000;
-    let shop = Shop::open(settings);
-    let at = today();
-    std::thread::scope(|scope| {
-        for part in 0..8 {
-            let (shop, at) = (&shop, &at);
-            scope.spawn(move || {
-                for number in part * 500..(part + 1) * 500 {
-                    shop.note(vec![entry(at, number)]);
-                }
-            });
-        }
-    });
-    shop.oplog.close(PATIENCE).await;
-    let kept = all(&archived(dir.path()));
-    assert_eq!(kept.len(), 4000);
-    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>().len(), 4000);
 }
 
 #[test]
-fn a_log_whose_last_handle_is_dropped_still_writes_what_is_queued() {
+fn an_instance_of_any_name_is_part_of_a_file_name_that_is_read_again() {
+    for (instance, part) in [
+        ("../Zoë/1", "..-Zo--1"),
+        ("", "odyssey"),
+        ("1.a_b", "1.a_b"),
+    ] {
+        let name = Name::new(Timestamp::UNIX_EPOCH, instance);
+        let path = name.in_spool(Path::new(""));
+        let file = path.to_str().unwrap();
+        assert!(
+            file.starts_with(&format!("1970-01-01T00-{part}-")),
+            "{file}"
+        );
+        assert_eq!(Name::parse(file), Some(name));
+        for foreign in [
+            &file[1..],
+            &file[..file.len() - 1],
+            &file.replace('T', "x"),
+            "ü.ndjson.gz",
+        ] {
+            assert_eq!(Name::parse(foreign), None, "{foreign}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lines_are_readable_once_the_log_is_closed_and_later_ones_are_counted() {
     let dir = TempDir::new().unwrap();
-    let shop = Shop::open(files(dir.path()));
-    shop.note(entries(&today(), 0..1000));
-    drop(shop);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let waits = async {
-        // The thread is through when the spool is empty again.
-        until("the lines are packed", async || {
-            spooled(dir.path()).is_empty() && !archived(dir.path()).is_empty()
-        })
-        .await;
-    };
-    runtime.block_on(waits);
+    let shop = Shop::files(dir.path());
+    shop.oplog.note(entries("2142-11-21T10:00:00Z", 0..3));
+    shop.oplog.note(vec![]);
+    shop.oplog.note(entries("2142-11-21T11:00:00Z", 3..5));
+    shop.close().await;
+    let archived = archived(dir.path());
+    assert_eq!(archived.len(), 1);
+    assert!(
+        archived[0].0.starts_with("dt=2142-11-21/shop-"),
+        "{archived:?}"
+    );
+    assert_eq!(archived[0].1, [0, 1, 2, 3, 4]);
+    assert_eq!(shop.written(), 5);
+    assert_eq!(shop.value("odyssey_oplog_waiting_entries"), 0);
+    shop.oplog.note(entries(&today(), 5..7));
+    shop.close().await;
+    assert_eq!(shop.lost("closed"), 2);
+}
+
+#[tokio::test]
+async fn a_file_is_complete_at_its_size_and_at_the_end_of_its_day_and_the_oldest_are_removed() {
+    let dir = TempDir::new().unwrap();
+    let foreign = dir.path().join("dt=2020-01-01/notes.txt");
+    fs::create_dir(foreign.parent().unwrap()).unwrap();
+    fs::write(&foreign, "not ours").unwrap();
+    let (file_max_bytes, files_max) = (1000, 3);
+    let shop = Shop::open(
+        dir.path(),
+        &Sink::Files,
+        Config {
+            file_max_bytes,
+            files_max,
+            ..config()
+        },
+    );
+    // A line has some 160 bytes.
+    shop.oplog.note(entries("2142-11-20T12:00:00Z", 0..10));
+    shop.oplog.note(entries("2142-11-21T23:59:59Z", 10..20));
+    shop.oplog.note(entries("2142-11-22T00:00:00Z", 20..22));
+    shop.close().await;
+    fs::remove_file(foreign).unwrap();
+    let archived = archived(dir.path());
+    let days = archived
+        .iter()
+        .map(|(name, numbers)| (&name[..13], numbers.len()));
+    let expected = [
+        ("dt=2142-11-21", 7),
+        ("dt=2142-11-21", 3),
+        ("dt=2142-11-22", 2),
+    ];
+    assert_eq!(days.collect::<Vec<_>>(), expected);
+    assert_eq!(all(&archived), (10..22).collect::<Vec<_>>());
+    assert!(!dir.path().join("dt=2142-11-20").exists(), "an empty day");
+}
+
+#[tokio::test]
+async fn flushed_lines_survive_a_kill_except_those_of_a_torn_flush() {
+    let dir = TempDir::new().unwrap();
+    let shop = Shop::files(dir.path());
+    shop.oplog.note(entries(&today(), 0..1000));
+    until("the lines are written", async || shop.written() == 1000).await;
+    let left = as_killed(dir.path());
+    let path = left.path().join(&archived(dir.path())[0].0);
+    // The begin of a flush, as a kill leaves it.
+    let begin = fs::read(&path).unwrap()[..100].to_vec();
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(&begin).unwrap();
+    let next = Shop::files(left.path());
+    next.oplog.note(entries(&today(), 1000..1001));
+    next.close().await;
+    assert_eq!(all(&archived(left.path())), (0..1001).collect::<Vec<_>>());
+    assert_eq!(next.lost("torn"), 1);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_loses_only_what_does_not_fit_into_memory() {
+    let dir = TempDir::new().unwrap();
+    let directory = dir.path().join("oplog");
+    let waiting_max = 50;
+    let shop = Shop::open(
+        &directory,
+        &Sink::Files,
+        Config {
+            waiting_max,
+            ..config()
+        },
+    );
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "in the way").unwrap();
+    shop.oplog.note(entries(&today(), 0..1));
+    until("it is reported", async || shop.down().is_some()).await;
+    shop.oplog.note(entries(&today(), 1..1000));
+    let lost = shop.lost("queue_full");
+    assert!((900..1000).contains(&lost), "{lost}");
+    assert_eq!(shop.written(), 0);
+    fs::remove_file(&directory).unwrap();
+    until("the lines are written", async || {
+        shop.written() == 1000 - lost
+    })
+    .await;
+    assert_eq!(shop.down(), None);
+    shop.oplog.note(entries(&today(), 1000..1001));
+    shop.close().await;
+    let kept = all(&archived(&directory));
+    assert_eq!((kept.len() as u64, kept.last()), (1001 - lost, Some(&1000)));
+}
+
+#[tokio::test]
+async fn a_disk_that_stays_broken_does_not_delay_the_end() {
+    let dir = TempDir::new().unwrap();
+    let directory = dir.path().join("oplog");
+    let shop = Shop::files(&directory);
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "in the way").unwrap();
+    shop.oplog.note(entries(&today(), 0..100));
+    shop.close().await;
+    assert_eq!(shop.lost("disk"), 100);
+}
+
+#[test]
+fn lines_that_a_full_disk_refuses_are_written_once_when_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    let name = Name::new(Timestamp::now(), "shop");
+    let path = name.in_archive(dir.path());
+    let mut current = Current::new(name, path.clone());
+    let lines: Vec<_> = entries(&today(), 0..2).iter().map(Entry::line).collect();
+    current.push(&lines[0]);
+    current.save().unwrap();
+    current.clear();
+    current.push(&lines[1]);
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let file = current.file.replace(full);
+    let error = current.save().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    current.file = file;
+    current.save().unwrap();
+    drop(current);
+    assert_eq!(trim(&path).unwrap(), 0);
+    assert_eq!(all(&archived(dir.path())), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_log_whose_last_handle_is_dropped_still_writes_what_is_queued() {
+    let dir = TempDir::new().unwrap();
+    let Shop { oplog, registry } = Shop::files(dir.path());
+    oplog.note(entries(&today(), 0..1000));
+    drop(oplog);
+    let written = || registry.render().contains("entries_written_total 1000\n");
+    until("the lines are written", async || written()).await;
     assert_eq!(all(&archived(dir.path())), (0..1000).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_directory_that_cannot_be_one_stops_the_start() {
-    let dir = TempDir::new().unwrap();
-    let taken = dir.path().join("oplog");
-    fs::write(&taken, "a file").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
     let metrics = Registry::new(&[]).register(Metrics::register);
-    let opened = Oplog::open(files(&taken), metrics);
+    let opened = Oplog::open(file.path().to_owned(), &Sink::Files, config(), metrics);
     assert!(opened.is_err());
-}
-
-#[tokio::test]
-async fn a_directory_that_goes_away_stops_nothing_and_is_made_again() {
-    let dir = TempDir::new().unwrap();
-    let directory = dir.path().join("oplog");
-    let shop = Shop::open(files(&directory));
-    fs::remove_dir_all(&directory).unwrap();
-    fs::write(&directory, "in the way").unwrap();
-    shop.note(entries(&today(), 0..10));
-    fs::remove_file(&directory).unwrap();
-    until("the lines are written", async || shop.written() == 10).await;
-    shop.oplog.close(PATIENCE).await;
-    assert_eq!(all(&archived(&directory)), (0..10).collect::<Vec<_>>());
 }

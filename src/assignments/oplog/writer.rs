@@ -1,326 +1,238 @@
-use std::collections::VecDeque;
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use tokio::sync::mpsc::{Receiver, UnboundedSender};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::entry::Entry;
-use super::metrics::{Lost, Metrics};
-use super::name::Name;
-use super::spool::{Closed, Fullness, Segment, Spool};
-use crate::storage::Condition;
+use super::file::{Current, Name, footprint, oldest_first, trim};
+use super::metrics::Lost;
+use super::{Config, SPOOL, Shared};
+use crate::storage::directory;
 
-/// Most bytes per write, plus one line.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Interval of flushes: the lines of one share a gzip member.
+const FLUSH: Duration = Duration::from_millis(250);
+/// Most bytes of a flush, plus one line.
+const FLUSH_BYTES_MAX: usize = 32 << 10;
 /// Interval of retries after a disk error.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often the end of the day is checked.
-const LOOK: Duration = Duration::from_secs(60);
-/// When a file is complete.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rotation {
-    /// Entries of different periods do not share a file; seconds.
-    pub(super) period_s: i64,
-    /// Size of the lines, in bytes.
-    pub(super) bytes_max: u64,
-    pub(super) age_max: Option<Duration>,
-}
 
-/// State shared by the thread and the callers.
+/// A complete file in the spool, and its length in bytes.
+pub(super) type Waiting = (Name, u64);
+
+/// Takes entries from the queue, and writes the files.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) metrics: Metrics,
-    /// Entries in memory.
-    waiting: AtomicUsize,
-    waiting_max: usize,
-    /// Whether entries fit into memory.
-    queue: Condition,
-    /// The log is being closed: no more waiting.
-    pub(super) closing: AtomicBool,
-    /// Whether lines are written.
-    pub(super) condition: Condition,
+pub(super) struct Writer {
+    pub(super) receiver: Receiver<Entry>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: Config,
+    pub(super) directory: PathBuf,
+    /// None: files are archived.
+    pub(super) uploads: Option<UnboundedSender<Waiting>>,
+    pub(super) current: Option<Current>,
+    /// Entries are dropped until a quarter of the spool is free: the log has one gap instead of many.
+    pub(super) is_full: bool,
 }
 
-impl Shared {
-    pub(super) fn new(metrics: Metrics, waiting_max: usize) -> Self {
-        Self {
-            metrics,
-            waiting: AtomicUsize::new(0),
-            waiting_max,
-            queue: Condition::default(),
-            closing: AtomicBool::new(false),
-            condition: Condition::default(),
+impl Writer {
+    /// Runs until the log is closed and all entries are written.
+    pub(super) async fn run(mut self) {
+        if let Err(error) = self.recover() {
+            warn!(%error, "cannot take over the operational log's files of an earlier process");
         }
-    }
-
-    /// Admits as many entries as fit into memory; the others are counted as lost.
-    pub(super) fn admit(&self, entries: usize) -> usize {
-        let mut admitted = 0;
-        let admit = |waiting: usize| {
-            admitted = entries.min(self.waiting_max.saturating_sub(waiting));
-            Some(waiting + admitted)
-        };
-        // The closure always returns `Some`.
-        let _ = self
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit);
-        let lost = entries - admitted;
-        if lost > 0 {
-            self.metrics.lost(Lost::QueueFull, lost as u64);
-            if self.queue.fails("too many entries are waiting") {
-                warn!(
-                    "entries of the operational log are lost: too many are waiting to be written"
-                );
+        let closing = self.shared.closing.clone();
+        while !self.receiver.is_closed() {
+            let interval = FLUSH.min(self.config.batch_age);
+            if timeout(interval, closing.cancelled()).await.is_ok() {
+                self.receiver.close();
+            }
+            while let Ok(entry) = self.receiver.try_recv() {
+                self.take(&entry).await;
+            }
+            self.flush().await;
+            let is_old = |current: &Current| current.began.elapsed() >= self.config.batch_age;
+            if self.uploads.is_some() && self.current.as_ref().is_some_and(is_old) {
+                self.complete().await;
             }
         }
-        admitted
+        // Those that were being queued.
+        while let Some(entry) = self.receiver.recv().await {
+            self.take(&entry).await;
+        }
+        self.complete().await;
     }
 
-    /// Removes entries from the count.
-    pub(super) fn left(&self, entries: usize) {
-        let before = self.waiting.fetch_sub(entries, Ordering::Relaxed);
-        let waiting = before - entries;
-        if waiting <= self.waiting_max / 2 && self.queue.works() {
+    /// Takes over the files of an earlier process. A kill may have torn the end of the newest.
+    fn recover(&self) -> io::Result<()> {
+        let directory = match self.uploads {
+            Some(_) => self.directory.join(SPOOL),
+            None => self.directory.clone(),
+        };
+        directory::create(&directory)?;
+        let files = oldest_first(&directory)?;
+        let torn = files.last().map_or(Ok(0), |newest| trim(newest));
+        let torn = torn.unwrap_or_else(|error| {
+            warn!(%error, "cannot check the newest file of the operational log");
+            0
+        });
+        self.shared.metrics.lost(Lost::Torn, torn);
+        let Some(uploads) = &self.uploads else {
+            return Ok(());
+        };
+        if !files.is_empty() {
+            let files = files.len();
+            info!(
+                files,
+                torn, "uploading files of the operational log of an earlier process"
+            );
+        }
+        for path in files {
+            // The newest may have been removed.
+            let Ok(file) = fs::metadata(&path) else {
+                continue;
+            };
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.and_then(Name::parse) {
+                self.shared.resized(0, file.len());
+                let _ = uploads.send((name, file.len()));
+            } else {
+                warn!(path = %path.display(), "this is not a file of the operational log; it stays");
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, entry: &Entry) {
+        let is_uploaded = self.uploads.is_some();
+        let is_other = |current: &Current| !current.name.is_of(entry.at, is_uploaded);
+        if self.current.as_ref().is_some_and(is_other) {
+            self.complete().await;
+        }
+        let current = self.current.get_or_insert_with(|| {
+            let name = Name::new(entry.at, &self.config.instance);
+            let path = if is_uploaded {
+                name.in_spool(&self.directory.join(SPOOL))
+            } else {
+                name.in_archive(&self.directory)
+            };
+            Current::new(name, path)
+        });
+        current.push(&entry.line());
+        self.shared.unsaved.store(current.unsaved_entries, Relaxed);
+        let Config {
+            batch_max_bytes,
+            file_max_bytes,
+            spool_max_bytes,
+            ..
+        } = self.config;
+        let bytes_max = if is_uploaded {
+            batch_max_bytes
+        } else {
+            file_max_bytes
+        };
+        // The current file is in the spool too, and must not be all of it.
+        if current.bytes >= bytes_max.min(spool_max_bytes / 2) {
+            self.complete().await;
+        } else if current.unsaved.len() >= FLUSH_BYTES_MAX {
+            self.flush().await;
+        }
+    }
+
+    /// Writes the lines to the file. Waits for a failing disk: new entries queue up in memory, and are lost only beyond its bound.
+    async fn flush(&mut self) {
+        let Self {
+            current: Some(current),
+            shared,
+            ..
+        } = self
+        else {
+            return;
+        };
+        if current.unsaved.is_empty() {
+            return;
+        }
+        let max = self.config.spool_max_bytes;
+        let limit = if self.is_full { max / 4 * 3 } else { max };
+        let bytes = footprint(current.unsaved.len() as u64);
+        self.is_full = self.uploads.is_some() && shared.spooled() + bytes > limit;
+        let said = "the spool of the operational log is full: entries are lost until the oldest are uploaded";
+        if self.is_full && shared.disk.fails(said) {
+            warn!("{said}");
+        }
+        let before = current.length;
+        let mut lost = self.is_full.then_some(Lost::SpoolFull);
+        while lost.is_none()
+            && let Err(error) = current.save()
+        {
+            if shared.disk.fails(&error) {
+                warn!(%error, "cannot write the operational log; new entries wait in memory, as far as they fit");
+            }
+            // Ends at once when the log is closed.
+            let _ = timeout(RETRY, shared.closing.cancelled()).await;
+            lost = shared.closing.is_cancelled().then_some(Lost::Disk);
+        }
+        let entries = current.clear();
+        shared.unsaved.store(0, Relaxed);
+        if let Some(reason) = lost {
+            shared.metrics.lost(reason, entries);
+            return;
+        }
+        shared.metrics.written.increment(entries);
+        if self.uploads.is_some() {
+            shared.resized(before, current.length);
+        }
+        if shared.disk.works() {
+            info!("the operational log can be written again");
+        }
+        if self.receiver.len() <= self.receiver.max_capacity() / 2 && shared.queue.works() {
             info!(
                 "entries of the operational log are no longer lost: few are waiting to be written"
             );
         }
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-/// Takes entries from the queue, writes and packs the files.
-#[derive(Debug)]
-pub(super) struct Writer {
-    receiver: Receiver<Vec<Entry>>,
-    shared: Arc<Shared>,
-    spool: Arc<Spool>,
-    rotation: Rotation,
-    instance: String,
-    /// Lines that are not in the file yet, their number, and the time of the first.
-    pending: Vec<u8>,
-    pending_lines: usize,
-    first: Timestamp,
-    /// The current file; None until the first write.
-    segment: Option<Segment>,
-    /// The period of the file's lines and of the pending ones.
-    period: i64,
-    /// Files to be packed, oldest first.
-    closed: VecDeque<Closed>,
-    /// The next attempt to pack after a failure.
-    pack_again: Option<Instant>,
-    fullness: Fullness,
-    packing: Condition,
-}
-
-impl Writer {
-    /// `left`: files of an earlier process.
-    pub(super) fn new(
-        receiver: Receiver<Vec<Entry>>,
-        shared: Arc<Shared>,
-        spool: Arc<Spool>,
-        rotation: Rotation,
-        instance: String,
-        left: Vec<Closed>,
-    ) -> Self {
-        Self {
-            receiver,
-            shared,
-            spool,
-            rotation,
-            instance,
-            pending: Vec::new(),
-            pending_lines: 0,
-            first: Timestamp::UNIX_EPOCH,
-            segment: None,
-            period: 0,
-            closed: left.into(),
-            pack_again: None,
-            fullness: Fullness::default(),
-            packing: Condition::default(),
-        }
-    }
-
-    /// Runs until all senders are dropped and all entries are written.
-    pub(super) fn run(mut self) {
-        loop {
-            if self.is_due() {
-                self.rotate();
-            }
-            self.pack();
-            match self.receiver.recv_timeout(self.patience()) {
-                Ok(entries) => {
-                    self.take(&entries);
-                    // All queued entries share the write.
-                    while let Ok(entries) = self.receiver.try_recv() {
-                        self.take(&entries);
-                    }
-                    self.flush();
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        self.rotate();
-        self.pack_again = None;
-        self.pack();
-    }
-
-    /// How long to wait for entries.
-    fn patience(&self) -> Duration {
-        let mut patience = match (&self.segment, self.rotation.age_max) {
-            (Some(segment), Some(age_max)) => age_max.saturating_sub(segment.began.elapsed()),
-            _ => LOOK,
-        };
-        if let Some(again) = self.pack_again {
-            patience = patience.min(again.saturating_duration_since(Instant::now()));
-        }
-        patience
-    }
-
-    /// Whether the file is complete without further entries.
-    fn is_due(&self) -> bool {
-        let Some(segment) = &self.segment else {
-            return false;
-        };
-        match self.rotation.age_max {
-            Some(age_max) => segment.began.elapsed() >= age_max,
-            None => self.period_of(Timestamp::now()) > self.period,
-        }
-    }
-
-    fn period_of(&self, at: Timestamp) -> i64 {
-        at.as_second().div_euclid(self.rotation.period_s)
-    }
-
-    fn take(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            let period = self.period_of(entry.at);
-            if period != self.period {
-                self.flush();
-                self.rotate();
-                self.period = period;
-            }
-            if self.pending.is_empty() {
-                self.first = entry.at;
-            }
-            entry.write_line(&mut self.pending);
-            self.pending_lines += 1;
-            let written = self.segment.as_ref().map_or(0, Segment::length);
-            let complete = written + self.pending.len() as u64 >= self.rotation.bytes_max;
-            if complete || self.pending.len() >= CHUNK_BYTES || self.is_due() {
-                self.flush();
-            }
-        }
-    }
-
-    /// Writes the pending lines. Waits for a failing disk: new entries queue up in memory, and are lost only beyond its bound.
-    fn flush(&mut self) {
-        if self.pending.is_empty() {
+    /// Flushes the file to the disk, and uploads or archives it; the next entry begins another one.
+    async fn complete(&mut self) {
+        self.flush().await;
+        let Some(Current {
+            name,
+            path,
+            file: Some(file),
+            length,
+            ..
+        }) = self.current.take()
+        else {
             return;
-        }
-        let bytes = self.pending.len();
-        if self
-            .fullness
-            .is_full(&self.spool, bytes, &self.shared.condition)
+        };
+        // Without a part of a member that could not be written.
+        let synced = file.set_len(length).and_then(|()| file.sync_all());
+        let synced = synced.and_then(|()| directory::sync_parent(&path));
+        if let Err(error) = synced
+            && self.shared.disk.fails(&error)
         {
-            self.lose(Lost::SpoolFull);
+            warn!(%error, "a file of the operational log may not survive a power cut");
         }
-        while !self.pending.is_empty() {
-            match self.write() {
-                Ok(()) => self.wrote(),
-                Err(error) => {
-                    if self.shared.condition.fails(&error) {
-                        warn!(%error, "cannot write the operational log; new entries wait in memory, as far as they fit");
-                    }
-                    if self.shared.closing.load(Ordering::Acquire) {
-                        self.lose(Lost::Disk);
-                    } else {
-                        thread::park_timeout(RETRY);
-                    }
-                }
-            }
-        }
-        let written = self.segment.as_ref().map_or(0, Segment::length);
-        if written >= self.rotation.bytes_max || self.is_due() {
-            self.rotate();
+        if let Some(uploads) = &self.uploads {
+            let _ = uploads.send((name, length));
+        } else if let Err(error) = self.prune() {
+            warn!(%error, "cannot remove old files of the operational log");
         }
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        if self.segment.is_none() {
-            let name = Name::new(self.first, &self.instance);
-            self.segment = Some(self.spool.begin(name)?);
-        }
-        if let Some(segment) = &mut self.segment {
-            self.spool.append(segment, &self.pending)?;
-            segment.lines += self.pending_lines as u64;
+    /// Removes the oldest files of the archive.
+    fn prune(&self) -> io::Result<()> {
+        let files = oldest_first(&self.directory)?;
+        let too_many = files.len().saturating_sub(self.config.files_max);
+        for path in &files[..too_many] {
+            fs::remove_file(path)?;
+            // Only an empty one can be removed.
+            let _ = path.parent().map(fs::remove_dir);
         }
         Ok(())
-    }
-
-    fn wrote(&mut self) {
-        self.shared.metrics.written(self.pending_lines as u64);
-        self.forget();
-        if self.shared.condition.works() {
-            info!("the operational log can be written again");
-        }
-    }
-
-    fn lose(&mut self, reason: Lost) {
-        self.shared.metrics.lost(reason, self.pending_lines as u64);
-        self.fullness.lost(self.pending_lines as u64);
-        self.forget();
-    }
-
-    /// Removes the pending lines from memory.
-    fn forget(&mut self) {
-        self.pending.clear();
-        self.shared.left(std::mem::take(&mut self.pending_lines));
-    }
-
-    fn rotate(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            self.closed.push_back(segment.close());
-            self.pack();
-        }
-    }
-
-    /// Packs complete files; failures are retried later.
-    fn pack(&mut self) {
-        if self.pack_again.is_some_and(|again| Instant::now() < again) {
-            return;
-        }
-        self.pack_again = None;
-        while let Some(closed) = self.closed.front() {
-            match self.spool.pack(closed) {
-                Ok(()) => {
-                    if self.packing.works() {
-                        info!("files of the operational log can be packed again");
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let entries = closed.lines;
-                    warn!(entries, "a file of the operational log was removed by hand");
-                    self.shared.metrics.lost(Lost::Disk, entries);
-                }
-                Err(error) => {
-                    if self.packing.fails(&error) {
-                        warn!(%error, "cannot pack a file of the operational log; it stays uncompressed");
-                    }
-                    self.pack_again = Some(Instant::now() + RETRY);
-                    return;
-                }
-            }
-            self.closed.pop_front();
-        }
     }
 }
