@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 pub use self::model::Model;
-use crate::connection::Answer;
+use crate::{client::Failure, connection::Answer};
 
 /// A day's lists, as a file has them and as they are sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,9 +153,9 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
 }
 
-/// A 200 is an acknowledgement; none when it does not say what it should.
-pub(crate) fn accepted<T: DeserializeOwned>(answer: &Answer) -> Option<Option<T>> {
-    (answer.status == StatusCode::OK).then(|| answer.json().ok())
+/// A 200 is an acknowledgement, also when its body is not the contract's.
+pub(crate) fn accepted<T: DeserializeOwned>(answer: &Answer) -> Option<Result<T, Failure>> {
+    (answer.status == StatusCode::OK).then(|| answer.json())
 }
 
 /// A refusal with this status, which is expected: whether it is a problem+json.

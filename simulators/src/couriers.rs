@@ -114,43 +114,6 @@ impl Options {
         };
         plan::draw(extent, publishing.seed, fastrand::u64(..))
     }
-
-    fn report(&self, ledger: &Ledger, elapsed: Duration) -> Part {
-        let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
-        let n = |name| tally.get(name);
-        let rate = Rate::of(ledger.acknowledged, elapsed, speed);
-        let mut part = Part::new("couriers")
-            .section("Events")
-            .figure("orders", "orders", ledger.orders.len() as u64)
-            .figure("couriers", "couriers", ledger.couriers.len() as u64)
-            .figure("acknowledged", "events acknowledged", ledger.acknowledged)
-            .rate("acknowledged_per_s", "events acknowledged", rate);
-        for (kind, path, label) in [
-            (Kind::Assigned, "outcomes.assigned", "  assigned"),
-            (Kind::Parked, "outcomes.parked", "  parked"),
-            (Kind::Updated, "outcomes.updated", "  updated"),
-            (Kind::Duplicate, "outcomes.duplicate", "  duplicates"),
-        ] {
-            if let Some(times) = ledger.outcomes.get(&kind) {
-                part = part.figure(path, label, *times);
-            }
-        }
-        part.section("Requests")
-            .figure("requests", "acknowledged", ledger.requests)
-            .count("given_up", "given up", tally.faults(GIVEN_UP).times)
-            .count(
-                "fate_unknown",
-                "  which may have been taken",
-                n(FATE_UNKNOWN),
-            )
-            .count("retries", "sent again for want of an answer", n(RETRIES))
-            .answers(tally)
-            .waits(
-                "latencies",
-                "From sent to acknowledged",
-                tally.waits(LATENCY, speed),
-            )
-    }
 }
 
 impl Scenario for Options {
@@ -182,12 +145,49 @@ impl Scenario for Options {
         let checks = checks(&mut ledger, &state);
         let (orders, couriers) = (ledger.orders.len(), ledger.couriers.len());
         Ok(Outcome::new("couriers", &Pace::real_time(self.publishing.seed), elapsed)
-            .with(self.report(&ledger, elapsed).checks(checks))
+            .with(report(&ledger, elapsed).checks(checks))
             .verdict(format!(
                 "Every event was acknowledged and every check holds ({orders} orders, {couriers} couriers)."
             ))
             .drawn_from(&ledger.tally))
     }
+}
+
+fn report(ledger: &Ledger, elapsed: Duration) -> Part {
+    let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
+    let n = |name| tally.get(name);
+    let rate = Rate::of(ledger.acknowledged, elapsed, speed);
+    let mut part = Part::new("couriers")
+        .section("Events")
+        .figure("orders", "orders", ledger.orders.len() as u64)
+        .figure("couriers", "couriers", ledger.couriers.len() as u64)
+        .figure("acknowledged", "events acknowledged", ledger.acknowledged)
+        .rate("acknowledged_per_s", "events acknowledged", rate);
+    for (kind, path, label) in [
+        (Kind::Assigned, "outcomes.assigned", "  assigned"),
+        (Kind::Parked, "outcomes.parked", "  parked"),
+        (Kind::Updated, "outcomes.updated", "  updated"),
+        (Kind::Duplicate, "outcomes.duplicate", "  duplicates"),
+    ] {
+        if let Some(times) = ledger.outcomes.get(&kind) {
+            part = part.figure(path, label, *times);
+        }
+    }
+    part.section("Requests")
+        .figure("requests", "acknowledged", ledger.requests)
+        .count("given_up", "given up", tally.faults(GIVEN_UP).times)
+        .count(
+            "fate_unknown",
+            "  which may have been taken",
+            n(FATE_UNKNOWN),
+        )
+        .count("retries", "sent again for want of an answer", n(RETRIES))
+        .answers(tally)
+        .waits(
+            "latencies",
+            "From sent to acknowledged",
+            tally.waits(LATENCY, speed),
+        )
 }
 
 /// All that must hold. `state` is why not all could be asked.

@@ -105,9 +105,10 @@ impl Schedule {
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
         let server = self.door.staff_address.clone();
-        let before: Option<Counts> = match self.sending.shared {
-            true => None,
-            false => Some(beforehand(&server, "/counts").await?),
+        let before: Option<Counts> = if self.sending.shared {
+            None
+        } else {
+            Some(beforehand(&server, "/counts").await?)
         };
         let crew = Crew {
             server,

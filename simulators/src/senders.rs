@@ -171,65 +171,15 @@ impl Options {
         crew.at_once(senders).await;
         ledger.into_inner()
     }
-
-    fn report(&self, run: &str, ledger: &Ledger, elapsed: Duration) -> outcome::Part {
-        let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
-        let n = |name| tally.get(name);
-        let packages = n(ACKNOWLEDGEMENTS);
-        let rate = Rate::of(packages, elapsed, speed);
-        outcome::Part::new("senders")
-            .data("run", run)
-            .section(format!("Packages package-{run}-…"))
-            .figure("packages.acknowledged", "acknowledged", packages)
-            .rate("packages.acknowledged_per_s", "packages acknowledged", rate)
-            .figure(
-                "packages.delivered",
-                "  delivered",
-                ledger.fates(None, Fate::Delivered).0,
-            )
-            .figure(
-                "packages.dropped",
-                "  dropped",
-                ledger.fates(None, Fate::Dropped).0,
-            )
-            .count("packages.replays", "  taken at an earlier try", n(REPLAYS))
-            .count(
-                "packages.duplicates",
-                "sent twice on purpose",
-                n(DUPLICATES),
-            )
-            .count(
-                "packages.mismatches",
-                "sent again with another field",
-                n(MISMATCHES),
-            )
-            .section("Preferences")
-            .figure("preferences.acknowledged", "acknowledged", n(ANSWERS))
-            .count("preferences.outdated", "  after a newer one", n(OUTDATED))
-            .section("Requests")
-            .count("malformed", "malformed on purpose", n(REJECTED))
-            .count("given_up", "given up", tally.faults(GIVEN_UP).times)
-            .count(
-                "fate_unknown",
-                "  which may have been taken",
-                n(FATE_UNKNOWN),
-            )
-            .count("retries", "sent again for want of an answer", n(RETRIES))
-            .answers(tally)
-            .waits(
-                "latencies",
-                "From sent to acknowledged",
-                tally.waits(LATENCY, speed),
-            )
-    }
 }
 
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
         let server = self.door.customers_address.clone();
-        let before: Option<Value> = match self.sending.shared {
-            true => None,
-            false => Some(beforehand(&server, "/statistics").await?),
+        let before: Option<Value> = if self.sending.shared {
+            None
+        } else {
+            Some(beforehand(&server, "/statistics").await?)
         };
         let crew = Crew {
             server,
@@ -263,7 +213,7 @@ impl Scenario for Options {
         let (packages, preferences) = (tally.get(ACKNOWLEDGEMENTS), tally.get(ANSWERS));
         let pace = Pace::real_time(self.sending.seed);
         Ok(Outcome::new("senders", &pace, elapsed)
-            .with(self.report(&run, &ledger, elapsed).checks(checks))
+            .with(report(&run, &ledger, elapsed).checks(checks))
             .verdict(format!(
                 "Every request was acknowledged and every check holds ({packages} packages, {preferences} preferences)."
             ))
@@ -289,6 +239,57 @@ async fn compare_preferences(client: &mut Client, ledger: &mut Ledger) -> Result
         ledger.compare_recipient(&id, &expected, &reported);
     }
     Ok(())
+}
+
+fn report(run: &str, ledger: &Ledger, elapsed: Duration) -> outcome::Part {
+    let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
+    let n = |name| tally.get(name);
+    let packages = n(ACKNOWLEDGEMENTS);
+    let rate = Rate::of(packages, elapsed, speed);
+    outcome::Part::new("senders")
+        .data("run", run)
+        .section(format!("Packages package-{run}-…"))
+        .figure("packages.acknowledged", "acknowledged", packages)
+        .rate("packages.acknowledged_per_s", "packages acknowledged", rate)
+        .figure(
+            "packages.delivered",
+            "  delivered",
+            ledger.fates(None, Fate::Delivered).0,
+        )
+        .figure(
+            "packages.dropped",
+            "  dropped",
+            ledger.fates(None, Fate::Dropped).0,
+        )
+        .count("packages.replays", "  taken at an earlier try", n(REPLAYS))
+        .count(
+            "packages.duplicates",
+            "sent twice on purpose",
+            n(DUPLICATES),
+        )
+        .count(
+            "packages.mismatches",
+            "sent again with another field",
+            n(MISMATCHES),
+        )
+        .section("Preferences")
+        .figure("preferences.acknowledged", "acknowledged", n(ANSWERS))
+        .count("preferences.outdated", "  after a newer one", n(OUTDATED))
+        .section("Requests")
+        .count("malformed", "malformed on purpose", n(REJECTED))
+        .count("given_up", "given up", tally.faults(GIVEN_UP).times)
+        .count(
+            "fate_unknown",
+            "  which may have been taken",
+            n(FATE_UNKNOWN),
+        )
+        .count("retries", "sent again for want of an answer", n(RETRIES))
+        .answers(tally)
+        .waits(
+            "latencies",
+            "From sent to acknowledged",
+            tally.waits(LATENCY, speed),
+        )
 }
 
 /// All that must hold.

@@ -103,7 +103,9 @@ pub struct Judged {
 }
 
 impl Model {
-    /// Fails if a rule is unknown or an id is there twice.
+    /// # Errors
+    ///
+    /// A rule is unknown, or an id is there twice.
     pub fn new(manifest: Manifest) -> Result<Self, String> {
         let drivers = places("driver", manifest.drivers.iter().map(|driver| &driver.id))?;
         let packages = manifest.packages.iter().map(|package| &package.id);
@@ -162,7 +164,11 @@ impl Model {
         owners.iter().flatten().count() + free.filter(|package| search.place(*package)).count()
     }
 
-    /// How these lists differ from the manifest, in whatever order they are.
+    /// Compares these lists, in whatever order they are, with the manifest.
+    ///
+    /// # Errors
+    ///
+    /// How they differ.
     pub fn compare(&self, reported: &Manifest) -> Result<(), String> {
         let lengths = |manifest: &Manifest| (manifest.drivers.len(), manifest.packages.len());
         let (reported_lengths, sent_lengths) = (lengths(reported), lengths(&self.manifest));

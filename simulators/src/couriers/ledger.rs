@@ -6,7 +6,10 @@ use super::{
     model::{Courier, Event, Kind, Outcome},
     plan::Request,
 };
-use crate::{client::Sent, tally::Tally};
+use crate::{
+    client::{Failure, Sent},
+    tally::Tally,
+};
 
 pub(super) const OUTCOMES: &str = "outcomes fit their events";
 pub(super) const ONE_COURIER: &str = "answers name one courier";
@@ -55,7 +58,7 @@ impl Ledger {
     pub(super) fn record(
         &mut self,
         request: &Request,
-        sent: &Sent<Option<Vec<Outcome>>>,
+        sent: &Sent<Result<Vec<Outcome>, Failure>>,
         took: Duration,
     ) {
         let Some(outcomes) = sent.answer() else {

@@ -14,7 +14,7 @@ use super::{
     state::{Whereabouts, courier_of, couriers},
 };
 use crate::{
-    client::{Backoff, Client},
+    client::{Backoff, Client, Failure},
     connection::Answer,
     crew::{Crew, Shared},
     tally::RETRIES,
@@ -23,9 +23,9 @@ use crate::{
 /// Between two looks at the outcome of an event that was published.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// A 202 is an acknowledgement; none when it lacks the outcome of an event.
-fn accepted(answer: &Answer) -> Option<Option<Vec<Outcome>>> {
-    (answer.status == StatusCode::ACCEPTED).then(|| answer.json().ok())
+/// A 202 is an acknowledgement, also when its body is not the contract's.
+fn accepted(answer: &Answer) -> Option<Result<Vec<Outcome>, Failure>> {
+    (answer.status == StatusCode::ACCEPTED).then(|| answer.json())
 }
 
 /// Sends one phase after the other, or until the run is stopped: to the shop, unless there is a topic.

@@ -13,7 +13,7 @@ use crate::{
         Item, Model, Plan, Status,
         model::{self, ASPECTS, Owners},
     },
-    client::Sent,
+    client::{Failure, Sent},
     tally::Tally,
 };
 
@@ -134,8 +134,12 @@ impl Book {
     }
 
     /// Enters a request without a judgement; its answer, if there was one that could be read.
-    pub(super) fn sent<'a, T>(&mut self, what: &str, sent: &'a Sent<Option<T>>) -> Option<&'a T> {
-        let answer = self.came(|| what.to_owned(), sent)?.as_ref();
+    pub(super) fn sent<'a, T>(
+        &mut self,
+        what: &str,
+        sent: &'a Sent<Result<T, Failure>>,
+    ) -> Option<&'a T> {
+        let answer = self.came(|| what.to_owned(), sent)?.as_ref().ok();
         if answer.is_none() {
             self.tally
                 .given_up(false, || format!("{what}: unreadable answer"));
@@ -144,7 +148,12 @@ impl Book {
     }
 
     /// A plan was asked for. `wait` is measured.
-    pub(super) fn assigned(&mut self, call: &Call, sent: &Sent<Option<Plan>>, wait: Duration) {
+    pub(super) fn assigned(
+        &mut self,
+        call: &Call,
+        sent: &Sent<Result<Plan, Failure>>,
+        wait: Duration,
+    ) {
         // A call that was not answered may have been taken, this try of it or an earlier one.
         self.may_have_assigned |= sent.acknowledged.is_none() && sent.may_be_taken();
         if let Some(plan) = self.sent("POST /assign", sent) {
@@ -209,7 +218,7 @@ impl Book {
         &mut self,
         package: usize,
         status: Status,
-        sent: &Sent<Option<Item>>,
+        sent: &Sent<Result<Item, Failure>>,
         before: Option<Times>,
         wait: Duration,
     ) -> bool {
@@ -227,8 +236,8 @@ impl Book {
         }
         self.tally.record(UPDATE, wait);
         let judgement = match item {
-            Some(item) => self.record(package, item, before),
-            None => Err("unreadable answer".to_owned()),
+            Ok(item) => self.record(package, item, before),
+            Err(failure) => Err(failure.to_string()),
         };
         self.tally.expect(ANSWERS, judgement.is_ok(), || {
             format!("{what}: {}", judgement.err().unwrap_or_default())
