@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    client::Failure,
     connection::Address,
     pace::seconds,
-    shop::{CutOff, Failure, Operator},
+    shop::{CutOff, Operator},
 };
 
 /// Measured time between two looks; the moment of the cut-off is known no better than this.

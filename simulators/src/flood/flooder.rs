@@ -26,7 +26,7 @@ use crate::{
     dribble::Slow,
     progress::Progress,
     shop::{Receipt, order_request},
-    visits::{Outcome, Visit},
+    visits::{Ending, Visit},
 };
 
 /// How a flooder uses connections.
@@ -140,20 +140,20 @@ impl Hand {
                 break;
             }
             let sent = Instant::now();
-            self.progress.customer_came();
+            self.progress.came();
             let over = self.over.clone();
             let answer = over.run_until_cancelled(self.order(number)).await;
-            let (outcome, receipt) = match answer {
-                Some(Ok(answer)) => (Outcome::Answered(answer.status), Receipt::read(&answer)),
-                Some(Err(error)) => (Outcome::Failed(error), Receipt::default()),
-                None => (Outcome::Unanswered, Receipt::default()),
+            let (ending, receipt) = match answer {
+                Some(Ok(answer)) => (Ending::Answered(answer.status), Receipt::read(&answer)),
+                Some(Err(error)) => (Ending::Failed(error), Receipt::default()),
+                None => (Ending::Unanswered, Receipt::default()),
             };
-            self.progress.customer_left(outcome.is_served());
+            self.progress.left(ending.is_served());
             visits.push(Visit {
                 group: 0,
                 arrived: sent - self.begun,
                 wait: sent.elapsed(),
-                outcome,
+                ending,
                 receipt,
             });
         }

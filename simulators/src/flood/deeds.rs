@@ -2,20 +2,21 @@
 //!
 //! All times here are measured, whatever the speed: the shop's flood control uses real time.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use hyper::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::{flooder::Flooder, list::Listed};
 use crate::{
-    cut_off::Listed,
-    flooder::Flooder,
+    client::Failure,
+    comparison::FloodTimes,
+    outcome::Part,
     pace::{maybe_seconds, spoken},
-    report::{row, row_unless_zero, status_name},
-    shop::Failure,
-    visits::{Outcome, Visit, by_status, by_transport_error, unanswered},
+    tally::{Tally, as_u64},
+    visits::{Ending, Endings, Visit},
 };
 
 /// When the flood began, by the local clock and by the clock of the shop's answers.
@@ -47,10 +48,9 @@ pub(crate) struct Deeds {
     pub(crate) shop_reached: bool,
     /// Orders that were to be sent.
     orders: u32,
-    sent: usize,
-    by_status: BTreeMap<u16, usize>,
-    by_transport_error: BTreeMap<String, usize>,
-    unanswered: usize,
+    sent: u64,
+    #[serde(flatten)]
+    endings: Endings,
     #[serde(rename = "first_429_after_s", serialize_with = "maybe_seconds")]
     first_429_after: Option<Duration>,
     /// From when on there was no order any more that was not turned away.
@@ -66,9 +66,9 @@ pub(crate) struct Deeds {
 /// The coffees that the flooder got.
 #[derive(Debug, Serialize)]
 pub(crate) struct Coffees {
-    pub(crate) served: usize,
+    pub(crate) served: u64,
     /// Of these, those that were begun after the cut-off, by the shop's own times; none when there was no cut-off.
-    pub(crate) started_after_cut_off: Option<usize>,
+    pub(crate) started_after_cut_off: Option<u64>,
     #[serde(rename = "last_started_after_s", serialize_with = "maybe_seconds")]
     last_started_after: Option<Duration>,
     #[serde(rename = "last_served_after_s", serialize_with = "maybe_seconds")]
@@ -90,10 +90,10 @@ impl Deeds {
         };
         let first_429_after = visits
             .iter()
-            .filter(|visit| visit.outcome == Outcome::Answered(StatusCode::TOO_MANY_REQUESTS))
+            .filter(|visit| visit.ending == Ending::Answered(StatusCode::TOO_MANY_REQUESTS))
             .map(|visit| visit.arrived + visit.wait)
             .min();
-        let last_admitted = visits.iter().filter(|visit| is_admitted(visit.outcome));
+        let last_admitted = visits.iter().filter(|visit| is_admitted(visit.ending));
         let last_admitted = last_admitted.map(|visit| visit.arrived).max();
         let only_refused_after =
             first_429_after.map(|first| first.max(last_admitted.unwrap_or_default()));
@@ -105,12 +105,10 @@ impl Deeds {
         let coffees = Coffees::of(begun, visits, reckoned);
         Self {
             from: flooder.from,
-            shop_reached: visits.iter().any(|visit| is_reached(visit.outcome)),
+            shop_reached: visits.iter().any(|visit| is_reached(visit.ending)),
             orders: flooder.orders,
-            sent: visits.len(),
-            by_status: by_status(visits),
-            by_transport_error: by_transport_error(visits),
-            unanswered: unanswered(visits),
+            sent: as_u64(visits.len()),
+            endings: Endings::of(visits),
             first_429_after,
             only_refused_after,
             cut_off,
@@ -122,16 +120,16 @@ impl Deeds {
 
 impl Coffees {
     fn of(begun: Beginning, visits: &[Visit], cut_off: Option<Duration>) -> Self {
-        let served = visits.iter().filter(|visit| visit.outcome.is_served());
+        let served = visits.iter().filter(|visit| visit.ending.is_served());
         let started: Vec<_> = served
             .clone()
             .filter_map(|visit| visit.receipt.started_at)
             .map(|moment| begun.until(moment))
             .collect();
-        let after = |cut_off| started.iter().filter(|start| **start > cut_off).count();
+        let after = |cut_off| as_u64(started.iter().filter(|start| **start > cut_off).count());
         let last_served_after = served.clone().map(|visit| visit.arrived + visit.wait).max();
         Self {
-            served: served.count(),
+            served: as_u64(served.count()),
             started_after_cut_off: cut_off.map(after),
             last_started_after: started.iter().max().copied(),
             last_served_after,
@@ -140,13 +138,13 @@ impl Coffees {
 }
 
 /// Whether there was a connection at least.
-fn is_reached(outcome: Outcome) -> bool {
-    !matches!(outcome, Outcome::Failed(error) if error.is_of_connecting())
+fn is_reached(ending: Ending) -> bool {
+    !matches!(ending, Ending::Failed(error) if error.is_of_connecting())
 }
 
 /// Whether the order was brewed, or could still have been.
-fn is_admitted(outcome: Outcome) -> bool {
-    outcome.is_served() || outcome == Outcome::Unanswered
+fn is_admitted(ending: Ending) -> bool {
+    ending.is_served() || ending == Ending::Unanswered
 }
 
 impl Deeds {
@@ -171,18 +169,17 @@ impl Deeds {
     }
 }
 
-impl fmt::Display for Deeds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nFlooder, {} orders from {}", self.orders, self.from)?;
-        for (status, times) in &self.by_status {
-            row(f, &status_name(*status), times)?;
-        }
-        for (error, times) in &self.by_transport_error {
-            row(f, error, times)?;
-        }
-        row_unless_zero(f, "unanswered when stopped", self.unanswered)?;
-        let not_sent = usize::try_from(self.orders).unwrap_or(usize::MAX) - self.sent;
-        row_unless_zero(f, "not yet sent when stopped", not_sent)?;
+impl Deeds {
+    pub(crate) fn part(&self) -> Part {
+        let title = format!("Flooder, {} orders from {}", self.orders, self.from);
+        let mut part = Part::of("flooder", self)
+            .section(title)
+            .rows_of(&self.endings.tally)
+            .note("unanswered when stopped", self.endings.unanswered)
+            .note(
+                "not yet sent when stopped",
+                u64::from(self.orders) - self.sent,
+            );
         let times = [
             ("first 429 after", self.first_429_after),
             ("only refused after", self.only_refused_after),
@@ -194,16 +191,29 @@ impl fmt::Display for Deeds {
         ];
         for (label, after) in times {
             if let Some(after) = after {
-                row(f, label, &spoken(after))?;
+                part = part.row(label, spoken(after));
             }
         }
         if let Some(refused) = self.cut_off.and_then(|listed| listed.refused_by_shop) {
-            row(f, "refused by the shop itself", &refused)?;
+            part = part.row("refused by the shop itself", refused);
         }
-        row(f, "coffees served", &self.coffees.served)?;
+        part = part.row("coffees served", self.coffees.served);
         match self.coffees.started_after_cut_off {
-            Some(started) => row(f, "  started after the cut-off", &started),
-            None => Ok(()),
+            Some(started) => part.row("  started after the cut-off", started),
+            None => part,
+        }
+    }
+
+    pub(crate) fn answers(&self) -> &Tally {
+        &self.endings.tally
+    }
+
+    /// What happened when in a run in which the flooder came at this time.
+    pub(crate) fn times(&self, came: Duration) -> FloodTimes {
+        FloodTimes {
+            came: Some(came),
+            cut_off: self.cut_off.map(|listed| came + listed.after),
+            last_coffee: self.coffees.last_served_after.map(|after| came + after),
         }
     }
 }
@@ -213,12 +223,12 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         connection::TransportError,
-        flooder::{Connections, Manner},
+        flood::{Connections, Manner},
         shop::Receipt,
         visits::tests::SERVED,
     };
 
-    const REFUSED: Outcome = Outcome::Answered(StatusCode::TOO_MANY_REQUESTS);
+    const REFUSED: Ending = Ending::Answered(StatusCode::TOO_MANY_REQUESTS);
 
     pub(crate) fn listed(after_ms: u64) -> Listed {
         Listed {
@@ -229,12 +239,12 @@ pub(crate) mod tests {
     }
 
     /// An order sent and answered at these milliseconds of the flood.
-    fn order(sent_ms: u64, answered_ms: u64, outcome: Outcome) -> Visit {
+    fn order(sent_ms: u64, answered_ms: u64, ending: Ending) -> Visit {
         Visit {
             group: 0,
             arrived: Duration::from_millis(sent_ms),
             wait: Duration::from_millis(answered_ms - sent_ms),
-            outcome,
+            ending,
             receipt: Receipt::default(),
         }
     }
@@ -304,22 +314,22 @@ pub(crate) mod tests {
         assert_eq!(from(&at_once), at(60));
         let in_between = [order(0, 5, REFUSED), order(70, 400, SERVED)];
         assert_eq!(from(&in_between), at(70));
-        let still_in_line = [order(0, 5, REFUSED), order(80, 99, Outcome::Unanswered)];
+        let still_in_line = [order(0, 5, REFUSED), order(80, 99, Ending::Unanswered)];
         assert_eq!(from(&still_in_line), at(80));
     }
 
     #[tokio::test]
     async fn a_shop_is_reached_unless_no_connection_ever_was() {
-        let reached = |outcome| deeds(&[order(0, 1, outcome)], Beginning::now(), None).shop_reached;
-        for outcome in [
+        let reached = |ending| deeds(&[order(0, 1, ending)], Beginning::now(), None).shop_reached;
+        for ending in [
             REFUSED,
-            Outcome::Unanswered,
-            Outcome::Failed(TransportError::Closed),
+            Ending::Unanswered,
+            Ending::Failed(TransportError::Closed),
         ] {
-            assert!(reached(outcome), "{outcome:?}");
+            assert!(reached(ending), "{ending:?}");
         }
         for error in [TransportError::Refused, TransportError::NotOurAddress] {
-            assert!(!reached(Outcome::Failed(error)), "{error}");
+            assert!(!reached(Ending::Failed(error)), "{error}");
         }
     }
 }
