@@ -221,7 +221,7 @@ async fn complete(shop: &Shop, days: &[Value; 2]) {
         assert_eq!(carried, held.len());
         assert_eq!(
             carried,
-            most(day, usize::try_from(CAP).unwrap(), &before),
+            most(day, CAP, &before),
             "{date}"
         );
         for (package, driver) in before {
