@@ -18,7 +18,7 @@ pub use self::model::Model;
 use self::{
     ledger::{LATENCY, Ledger, OUTCOMES},
     model::{Join, Kind},
-    plan::{Extent, Phase},
+    plan::Phase,
     publishing::publish,
     sns::Topic,
     state::{OF_STATE, State},
@@ -104,15 +104,9 @@ struct Publishing {
 impl Options {
     /// All events of the run, of orders and couriers with new ids.
     fn draw(&self) -> [Phase; 2] {
-        let (events, publishing) = (&self.events, &self.publishing);
-        let extent = Extent {
-            orders: events.orders,
-            couriers: events.couriers,
-            changes: events.changes,
-            connections: usize::try_from(publishing.connections).unwrap_or(1),
-            duplicates: events.duplicates,
-        };
-        plan::draw(extent, publishing.seed, fastrand::u64(..))
+        let connections = usize::try_from(self.publishing.connections).unwrap_or(1);
+        let seed = self.publishing.seed;
+        plan::draw(&self.events, connections, seed, fastrand::u64(..))
     }
 }
 

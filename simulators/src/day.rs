@@ -26,7 +26,7 @@ use self::{
         ACKNOWLEDGED, ANSWERS, ASSIGN, BY_DRIVER, BY_PACKAGE, BY_STATUS, Book, DRY_RUN, LEFT,
         PLANS, REFUSALS, REPEATED, UPDATE,
     },
-    draw::{RuleCount, Size},
+    draw::RuleCount,
     lists::Auditor,
     play::Office,
 };
@@ -130,12 +130,7 @@ struct Playing {
 impl Lists {
     fn manifest(&self) -> Result<Manifest> {
         let Some(file) = &self.manifest else {
-            let size = Size {
-                drivers: self.drivers,
-                packages: self.packages,
-                rules: self.rules,
-            };
-            return Ok(draw::manifest(size, self.seed));
+            return Ok(draw::manifest(self));
         };
         let context = || format!("cannot read {}", file.display());
         let text = fs::read(file).with_context(context)?;

@@ -16,7 +16,7 @@ use self::{
         ACKNOWLEDGEMENTS, CRASHED, DELIVERED, DUPLICATES, GONE, HISTORIES, LATENCY, Ledger, Log,
         REPLAYS, SEQUENCES,
     },
-    mission::{Planner, Step, Traits},
+    mission::{Planner, Step},
 };
 use crate::{
     audit::{Check, Counted, Figure},
@@ -142,17 +142,8 @@ impl Scenario for Options {
 impl Options {
     /// Flies all missions, or until the run is stopped.
     async fn fly(&self, crew: &Crew, run: &str) -> Ledger {
-        let traits = Traits {
-            hops_max: self.schedule.hops,
-            crashes: self.schedule.crashes,
-            duplicates: self.sending.duplicates,
-        };
-        let planner = Planner::new(
-            run.to_owned(),
-            traits,
-            self.schedule.missions(),
-            self.pace.seed,
-        );
+        let (schedule, duplicates) = (self.schedule.clone(), self.sending.duplicates);
+        let planner = Planner::new(run.to_owned(), schedule, duplicates, self.pace.seed);
         let planner = Shared::new(planner);
         let ledger = Shared::new(Ledger::default());
         let fleet = self.schedule.fleet;

@@ -18,7 +18,7 @@ use self::{
         ACKNOWLEDGEMENTS, ANSWERS, DUPLICATES, FATES, LATENCY, Ledger, MISMATCHES, NEW_ONCE,
         OUTDATED, PACKAGES, PREFERENCES, REJECTED, REPLAYS, UNKNOWN, figures,
     },
-    plan::{Part, Planner, Traits},
+    plan::{Part, Planner},
     sending::Sender,
 };
 use crate::{
@@ -62,7 +62,7 @@ pub struct Options {
 }
 
 /// How many packages there are and what they are like.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Packages")]
 struct Errands {
     /// Packages in all, and updates of preferences instead of some of them, 1 to 10000000
@@ -83,7 +83,7 @@ struct Errands {
 }
 
 /// What is done to be found out.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Trouble")]
 struct Trouble {
     /// Share of packages that are sent twice on purpose, 0% to 100%: at once, later, or both at the same time
@@ -120,27 +120,17 @@ struct Sending {
 }
 
 impl Options {
-    fn traits(&self) -> Traits {
-        let (errands, trouble) = (&self.errands, &self.trouble);
-        Traits {
-            marketing: errands.marketing,
-            preferences: errands.preferences,
-            duplicates: trouble.duplicates,
-            mismatches: trouble.mismatches,
-            malformed: trouble.malformed,
-        }
-    }
-
     fn part(&self, run: String) -> Part {
-        let errands = &self.errands;
+        let all = Errands {
+            senders: self.errands.senders.min(self.errands.recipients),
+            ..self.errands
+        };
         // In the past, however many updates there are: a second each, at most.
-        let span = i64::try_from(errands.packages).unwrap_or(i64::MAX);
+        let span = i64::try_from(all.packages).unwrap_or(i64::MAX);
         Part {
             run,
             number: 0,
-            senders: errands.senders.min(errands.recipients),
-            errands: errands.packages,
-            recipients: errands.recipients,
+            all,
             began: Timestamp::now().as_second() - span - 3600,
         }
     }
@@ -155,8 +145,8 @@ impl Options {
         let pause = self
             .sending
             .rate
-            .map(|rate| Duration::from_secs(part.senders) / rate);
-        let senders = (0..part.senders).map(|number| {
+            .map(|rate| Duration::from_secs(part.all.senders) / rate);
+        let senders = (0..part.all.senders).map(|number| {
             let part = Part {
                 number,
                 ..part.clone()
@@ -166,7 +156,7 @@ impl Options {
             let clients = [client(2 * number), client(2 * number + 1)];
             let pause = pause.unwrap_or_default();
             let sender = Sender::new(clients, &part, pause, crew.clone(), ledger.clone());
-            sender.work(Planner::new(part, self.traits(), self.sending.seed))
+            sender.work(Planner::new(part, self.trouble, self.sending.seed))
         });
         crew.at_once(senders).await;
         ledger.into_inner()

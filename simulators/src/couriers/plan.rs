@@ -5,7 +5,10 @@ use std::iter::repeat_n;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 
-use super::model::{Courier, Event, Order, Zone};
+use super::{
+    Events,
+    model::{Courier, Event, Order, Zone},
+};
 use crate::ids::uuid;
 
 /// Events of one request at most.
@@ -20,18 +23,6 @@ const ADDED_WITHIN_S: i64 = 600;
 /// Most events of a request; now and then it is as many as there may be.
 const LIST_MAX: usize = 40;
 const LARGE_LIST_ONE_IN: u32 = 50;
-
-/// How many events there are, and over how many connections.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Extent {
-    pub(super) orders: u64,
-    pub(super) couriers: u64,
-    /// Of each courier, after the first event.
-    pub(super) changes: u32,
-    pub(super) connections: usize,
-    /// Share of events that are sent again.
-    pub(super) duplicates: f64,
-}
 
 /// The events of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +54,7 @@ enum Turn {
 }
 
 /// A run: orders, and after all of them, couriers and further orders. Ids begin with the digits of `run`.
-pub(super) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
+pub(super) fn draw(extent: &Events, connections: usize, seed: u64, run: u64) -> [Phase; 2] {
     let mut chance = Rng::with_seed(seed);
     let mut id = {
         let mut chance = chance.fork();
@@ -78,9 +69,9 @@ pub(super) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
     let early = orders.len().div_ceil(EARLY_ONE_IN);
     let (early, late) = orders.split_at(early);
 
-    let mut phases = [(); 2].map(|()| vec![Vec::<Event>::new(); extent.connections]);
+    let mut phases = [(); 2].map(|()| vec![Vec::<Event>::new(); connections]);
     let mut anywhere = chance.fork();
-    let mut somewhere = || anywhere.usize(..extent.connections);
+    let mut somewhere = || anywhere.usize(..connections);
     // A redelivered event of the same phase may arrive before the first.
     let mut orders_by_phase = [early.to_vec(), late.to_vec()];
     for (number, event) in orders.iter().enumerate() {
@@ -107,7 +98,7 @@ pub(super) fn draw(extent: Extent, seed: u64, run: u64) -> [Phase; 2] {
                 let times = 1 + usize::from(chance.f64() < extent.duplicates);
                 let event = stories[courier].next().map(Event::Courier);
                 let copies = event.into_iter().flat_map(|event| repeat_n(event, times));
-                phases[1][courier % extent.connections].extend(copies);
+                phases[1][courier % connections].extend(copies);
             }
         }
     }

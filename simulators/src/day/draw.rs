@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, str::FromStr};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use super::Lists;
 use crate::{
     assignments::{Driver, Manifest, Package, Rule},
     ids::uuid,
@@ -62,23 +63,15 @@ impl FromStr for RuleCount {
     }
 }
 
-/// What is to be drawn.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) drivers: u32,
-    pub(super) packages: u32,
-    pub(super) rules: RuleCount,
-}
-
 /// Draws the lists. More drivers leave the packages alone, and more of either those that were there.
-pub(super) fn manifest(size: Size, seed: u64) -> Manifest {
-    let mut chance = Rng::with_seed(seed);
+pub(super) fn manifest(lists: &Lists) -> Manifest {
+    let mut chance = Rng::with_seed(lists.seed);
     let (mut of_drivers, mut of_packages) = (chance.fork(), chance.fork());
-    let drivers = 1..=size.drivers;
-    let packages = 0..size.packages;
+    let drivers = 1..=lists.drivers;
+    let packages = 0..lists.packages;
     Manifest {
         drivers: drivers
-            .map(|number| driver(number, size.rules, &mut of_drivers))
+            .map(|number| driver(number, lists.rules, &mut of_drivers))
             .collect(),
         packages: packages.map(|_| package(&mut of_packages)).collect(),
     }

@@ -2,18 +2,8 @@
 
 use fastrand::Rng;
 
+use super::Schedule;
 use crate::deliveries::{Event, EventType};
-
-/// What the missions of a run are like.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Traits {
-    /// Take-offs of a mission: uniform from 1 to this.
-    pub(super) hops_max: u32,
-    /// Share of missions that end in a crash, 0 to 1.
-    pub(super) crashes: f64,
-    /// Share of events that are sent twice on purpose, 0 to 1.
-    pub(super) duplicates: f64,
-}
 
 /// An event of a mission.
 #[derive(Debug, Clone)]
@@ -27,7 +17,9 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct Planner {
     run: String,
-    traits: Traits,
+    schedule: Schedule,
+    /// Share of events that are sent twice.
+    duplicates: f64,
     /// None when there is no end of them.
     left: Option<u64>,
     planned: u64,
@@ -36,11 +28,12 @@ pub(super) struct Planner {
 
 impl Planner {
     /// `run` makes the missions' names unlike those of any other run; at most 90 characters of `[A-Za-z0-9._~-]`.
-    pub(super) fn new(run: String, traits: Traits, missions: Option<u64>, seed: u64) -> Self {
+    pub(super) fn new(run: String, schedule: Schedule, duplicates: f64, seed: u64) -> Self {
         Self {
             run,
-            traits,
-            left: missions,
+            left: schedule.missions(),
+            schedule,
+            duplicates,
             planned: 0,
             chance: Rng::with_seed(seed),
         }
@@ -48,8 +41,8 @@ impl Planner {
 
     /// A drone crashes in the air: instead of landing after one of its take-offs.
     fn course(&mut self) -> Vec<EventType> {
-        let hops = self.chance.u32(1..=self.traits.hops_max);
-        let crashes = self.chance.f64() < self.traits.crashes;
+        let hops = self.chance.u32(1..=self.schedule.hops);
+        let crashes = self.chance.f64() < self.schedule.crashes;
         let mut course = vec![EventType::ParcelCollected];
         for hop in 1..=hops {
             course.push(EventType::TakenOff);
@@ -83,7 +76,7 @@ impl Iterator for Planner {
                 delivery_id: delivery_id.clone(),
                 kind,
             },
-            is_repeated: self.chance.f64() < self.traits.duplicates,
+            is_repeated: self.chance.f64() < self.duplicates,
         });
         Some(steps.collect())
     }

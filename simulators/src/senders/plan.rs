@@ -3,7 +3,10 @@
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::malformed::{self, WAYS};
+use super::{
+    Errands, Trouble,
+    malformed::{self, WAYS},
+};
 use crate::packages::{Form, Malformed, Moment, Package, PackageType, Update};
 
 /// The longest id that the contract permits, in characters. Every so many ids are this long.
@@ -14,18 +17,6 @@ const LATER_MAX: u64 = 20;
 /// An update's time is up to this many seconds off its place among the updates of its recipient, either way: some come
 /// after newer ones, and some are of the same second.
 const SHUFFLED_BY: i64 = 3;
-
-/// What the requests of a run are like, in shares from 0 to 1.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Traits {
-    pub(super) marketing: f64,
-    /// Of the errands: updates of a preference instead of a package.
-    pub(super) preferences: f64,
-    pub(super) duplicates: f64,
-    pub(super) mismatches: f64,
-    /// In addition to the errands.
-    pub(super) malformed: f64,
-}
 
 /// One thing that a sender does. Recipients are numbers: the sender's own, from 0.
 #[derive(Debug)]
@@ -61,12 +52,10 @@ pub(super) enum Again {
 pub(super) struct Part {
     /// Unlike that of any other run; at most 90 characters of `[A-Za-z0-9-]`.
     pub(super) run: String,
-    /// This sender, from 0, of so many.
+    /// This sender, from 0.
     pub(super) number: u64,
-    pub(super) senders: u64,
-    /// Of all senders together.
-    pub(super) errands: u64,
-    pub(super) recipients: u64,
+    /// Of all senders together, of whom there are not more than recipients.
+    pub(super) all: Errands,
     /// The second of the first updates.
     pub(super) began: i64,
 }
@@ -74,12 +63,12 @@ pub(super) struct Part {
 impl Part {
     /// This sender's share of so many things.
     fn of(&self, all: u64) -> u64 {
-        all / self.senders + u64::from(self.number < all % self.senders)
+        all / self.all.senders + u64::from(self.number < all % self.all.senders)
     }
 
     /// The id of the n-th of this sender's things, numbered from 1 among those of all senders.
     fn nth_id(&self, kind: &str, nth: u64) -> String {
-        self.id(kind, nth * self.senders + self.number + 1)
+        self.id(kind, nth * self.all.senders + self.number + 1)
     }
 
     fn id(&self, kind: &str, number: u64) -> String {
@@ -103,7 +92,7 @@ impl Part {
 
     /// The ids of this sender's own recipients; no other sender uses them.
     pub(super) fn recipients(&self) -> Vec<String> {
-        let own = 0..self.of(self.recipients);
+        let own = 0..self.of(self.all.recipients);
         own.map(|nth| self.nth_id("recipient", nth)).collect()
     }
 }
@@ -112,7 +101,7 @@ impl Part {
 #[derive(Debug)]
 pub(super) struct Planner {
     part: Part,
-    traits: Traits,
+    trouble: Trouble,
     recipients: Vec<String>,
     /// Updates so far, by recipient.
     updates: Vec<i64>,
@@ -125,16 +114,15 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// There must be a recipient for every sender.
-    pub(super) fn new(part: Part, traits: Traits, seed: u64) -> Self {
+    pub(super) fn new(part: Part, trouble: Trouble, seed: u64) -> Self {
         let recipients = part.recipients();
         // A large odd factor keeps the senders of neighbouring seeds apart.
         let apart = part.number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Self {
-            left: part.of(part.errands),
+            left: part.of(part.all.packages),
             updates: vec![0; recipients.len()],
             recipients,
-            traits,
+            trouble,
             packages: 0,
             malformed: 0,
             next: None,
@@ -157,7 +145,7 @@ impl Planner {
 
     fn errand(&mut self) -> Errand {
         let recipient = self.recipient();
-        if self.happens(self.traits.preferences) {
+        if self.happens(self.part.all.preferences) {
             self.updates[recipient] += 1;
             let update = self.update(recipient);
             return Errand::Update { recipient, update };
@@ -165,9 +153,9 @@ impl Planner {
         let package_id = self.part.nth_id("package", self.packages);
         self.packages += 1;
         let package = self.package(recipient, package_id);
-        let again = self.happens(self.traits.duplicates);
+        let again = self.happens(self.trouble.duplicates);
         let again = again.then(|| self.again());
-        let mismatch = self.happens(self.traits.mismatches);
+        let mismatch = self.happens(self.trouble.mismatches);
         let mismatch = mismatch.then(|| self.mismatch(&package));
         Errand::Send(Parcel {
             package,
@@ -178,7 +166,7 @@ impl Planner {
     }
 
     fn package(&mut self, recipient: usize, package_id: String) -> Package {
-        let marketing = self.happens(self.traits.marketing);
+        let marketing = self.happens(self.part.all.marketing);
         Package {
             timestamp: Moment {
                 // Around the times of the updates: it must not matter which is older.
@@ -254,7 +242,7 @@ impl Iterator for Planner {
         }
         self.left = self.left.checked_sub(1)?;
         let errand = self.errand();
-        if self.happens(self.traits.malformed) {
+        if self.happens(self.trouble.malformed) {
             self.next = Some(errand);
             return Some(Errand::SendMalformed(self.spoiled()));
         }
