@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     client::Failure,
-    tally::{Faults, Tally},
+    tally::{FATE_UNKNOWN, Faults, GIVEN_UP, Tally},
 };
 
 /// A number known up to the requests of unknown outcome.
@@ -167,9 +167,9 @@ impl Check {
         name: &'static str,
         things: &str,
         acknowledged: u64,
-        given_up: &Faults,
-        fate_unknown: u64,
+        tally: &Tally,
     ) -> Self {
+        let (given_up, fate_unknown) = (tally.faults(GIVEN_UP), tally.get(FATE_UNKNOWN));
         let finding = match given_up.first() {
             None => format!("{acknowledged} {things}"),
             Some(first) => format!(
@@ -177,9 +177,8 @@ impl Check {
                 given_up.times
             ),
         };
-        let texts = given_up.texts.clone();
         Self {
-            texts,
+            texts: given_up.texts,
             ..Self::new(name, given_up.times == 0, finding)
         }
     }

@@ -149,7 +149,8 @@ impl Scenario for Options {
 
 fn report(ledger: &Ledger, elapsed: Duration) -> Part {
     let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
-    let n = |name| tally.get(name);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
     let rate = Rate::of(ledger.acknowledged, elapsed, speed);
     let mut part = Part::new("couriers")
         .section("Events")
@@ -170,18 +171,10 @@ fn report(ledger: &Ledger, elapsed: Duration) -> Part {
     part.section("Requests")
         .figure("requests", "acknowledged", ledger.requests)
         .count("given_up", "given up", tally.faults(GIVEN_UP).times)
-        .count(
-            "fate_unknown",
-            "  which may have been taken",
-            n(FATE_UNKNOWN),
-        )
+        .count("fate_unknown", "  which may have been taken", unknown)
         .count("retries", "sent again for want of an answer", n(RETRIES))
         .answers(tally)
-        .waits(
-            "latencies",
-            "From sent to acknowledged",
-            tally.waits(LATENCY, speed),
-        )
+        .waits("latencies", "From sent to acknowledged", waits(LATENCY))
 }
 
 /// All that must hold. `state` is why not all could be asked.
@@ -195,8 +188,7 @@ fn checks(ledger: &mut Ledger, state: &Result<State, String>) -> Vec<Check> {
             "every event acknowledged",
             "events",
             ledger.acknowledged,
-            &tally.faults(GIVEN_UP),
-            tally.get(FATE_UNKNOWN),
+            tally,
         ),
         Check::without(OUTCOMES, &tally.faults(OUTCOMES), ledger.acknowledged),
     ];

@@ -207,9 +207,12 @@ impl Scenario for Options {
 /// `updating` is measured, from the first update to the last.
 fn report(book: &Book, updating: Duration) -> Part {
     let (tally, speed) = (&book.tally, Speed::REAL_TIME);
-    let n = |name| tally.get(name);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
     let (assigned, packages) = (book.held().count(), book.model.packages());
     let updates = n(ANSWERS);
+    let rate = Rate::of(updates, updating, speed);
+    let failed = book.count(Status::FailedToDeliver);
     Part::new("day")
         .data("date", book.date)
         .section(format!("The day {}", book.date))
@@ -218,39 +221,27 @@ fn report(book: &Book, updating: Duration) -> Part {
         .figure("assigned", "  assigned", as_u64(assigned))
         .figure("left_behind", "  left behind", as_u64(packages - assigned))
         .figure("delivered", "delivered", book.count(Status::Delivered))
-        .figure(
-            "failed_to_deliver",
-            "failed to deliver",
-            book.count(Status::FailedToDeliver),
-        )
+        .figure("failed_to_deliver", "failed to deliver", failed)
         .section("Requests")
         .figure("plans", "plans answered", n(PLANS))
         .count("left", "  asked for and left before", n(LEFT))
         .figure("updates", "updates acknowledged", updates)
-        .rate(
-            "updates_per_s",
-            "updates acknowledged",
-            Rate::of(updates, updating, speed),
-        )
+        .rate("updates_per_s", "updates acknowledged", rate)
         .count("repeated", "  sent twice on purpose", n(REPEATED))
         .count("strange", "about what is not", n(REFUSALS))
         .count("given_up", "given up", tally.faults(GIVEN_UP).times)
-        .count(
-            "fate_unknown",
-            "  which may have been taken",
-            n(FATE_UNKNOWN),
-        )
+        .count("fate_unknown", "  which may have been taken", unknown)
         .count("retries", "sent again for want of an answer", n(RETRIES))
         .answers(tally)
         .waits(
             "assign_latencies",
             "From asking for a plan to its answer",
-            tally.waits(ASSIGN, speed),
+            waits(ASSIGN),
         )
         .waits(
             "update_latencies",
             "From update to acknowledgement",
-            tally.waits(UPDATE, speed),
+            waits(UPDATE),
         )
 }
 
@@ -264,8 +255,7 @@ fn checks(book: &Book, manifest: Option<String>) -> Vec<Check> {
             "every request acknowledged",
             "manifest, plans and updates",
             tally.get(ACKNOWLEDGED),
-            &tally.faults(GIVEN_UP),
-            tally.get(FATE_UNKNOWN),
+            tally,
         ),
         Check::new("manifest kept", holds, finding),
     ];

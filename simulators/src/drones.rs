@@ -166,9 +166,14 @@ impl Options {
 
     fn report(&self, run: &str, ledger: &Ledger, elapsed: Duration) -> Part {
         let (tally, speed) = (&ledger.tally, self.pace.speed);
-        let n = |name| tally.get(name);
+        let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+        let unknown = n(FATE_UNKNOWN);
         let planned = self.schedule.missions();
         let events = n(SEQUENCES);
+        let rate = Rate::of(events, elapsed, speed);
+        let unfinished = ledger.begun - ledger.ended();
+        let not_begun = planned.map_or(0, |planned| planned.saturating_sub(ledger.begun));
+        let (retries, replays) = (n(RETRIES), n(REPLAYS));
         Part::new("drones")
             .data("run", run)
             .section(format!("Missions drone-{run}-…"))
@@ -176,45 +181,26 @@ impl Options {
             .figure("missions.begun", "begun", ledger.begun)
             .figure("missions.delivered", "delivered", n(DELIVERED))
             .figure("missions.crashed", "crashed", n(CRASHED))
-            .count(
-                "missions.unfinished",
-                "unfinished",
-                ledger.begun - ledger.ended(),
-            )
-            .note(
-                "not begun",
-                planned.unwrap_or_default().saturating_sub(ledger.begun),
-            )
+            .count("missions.unfinished", "unfinished", unfinished)
+            .note("not begun", not_begun)
             .section("Events")
             .figure("events.acknowledged", "acknowledged", events)
-            .rate(
-                "events.acknowledged_per_s",
-                "events acknowledged",
-                Rate::of(events, elapsed, speed),
-            )
+            .rate("events.acknowledged_per_s", "events acknowledged", rate)
             .count("events.given_up", "given up", tally.faults(GIVEN_UP).times)
             .count(
                 "events.fate_unknown",
                 "  which may have been taken",
-                n(FATE_UNKNOWN),
+                unknown,
             )
             .count(
                 "events.retries",
                 "sent again for want of an answer",
-                n(RETRIES),
+                retries,
             )
-            .count(
-                "events.replays",
-                "  which had been taken before",
-                n(REPLAYS),
-            )
+            .count("events.replays", "  which had been taken before", replays)
             .count("events.duplicates", "sent twice on purpose", n(DUPLICATES))
             .answers(tally)
-            .waits(
-                "latencies",
-                "From due to acknowledged",
-                tally.waits(LATENCY, speed),
-            )
+            .waits("latencies", "From due to acknowledged", waits(LATENCY))
     }
 }
 
@@ -254,8 +240,7 @@ fn checks(ledger: &Ledger, counted: &Counted<Counts>, broken_off: Option<&str>) 
             "every event acknowledged",
             "events",
             tally.get(SEQUENCES),
-            &tally.faults(GIVEN_UP),
-            tally.get(FATE_UNKNOWN),
+            tally,
         ),
         Check::of(SEQUENCES, tally),
         Check::of(ACKNOWLEDGEMENTS, tally),

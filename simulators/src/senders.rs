@@ -233,34 +233,25 @@ async fn compare_preferences(client: &mut Client, ledger: &mut Ledger) -> Result
 
 fn report(run: &str, ledger: &Ledger, elapsed: Duration) -> outcome::Part {
     let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
-    let n = |name| tally.get(name);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
     let packages = n(ACKNOWLEDGEMENTS);
+    let [delivered, dropped] = Fate::ALL.map(|fate| ledger.fates(None, fate).0);
+    let (again, other) = (n(DUPLICATES), n(MISMATCHES));
     let rate = Rate::of(packages, elapsed, speed);
     outcome::Part::new("senders")
         .data("run", run)
         .section(format!("Packages package-{run}-…"))
         .figure("packages.acknowledged", "acknowledged", packages)
         .rate("packages.acknowledged_per_s", "packages acknowledged", rate)
-        .figure(
-            "packages.delivered",
-            "  delivered",
-            ledger.fates(None, Fate::Delivered).0,
-        )
-        .figure(
-            "packages.dropped",
-            "  dropped",
-            ledger.fates(None, Fate::Dropped).0,
-        )
+        .figure("packages.delivered", "  delivered", delivered)
+        .figure("packages.dropped", "  dropped", dropped)
         .count("packages.replays", "  taken at an earlier try", n(REPLAYS))
-        .count(
-            "packages.duplicates",
-            "sent twice on purpose",
-            n(DUPLICATES),
-        )
+        .count("packages.duplicates", "sent twice on purpose", again)
         .count(
             "packages.mismatches",
             "sent again with another field",
-            n(MISMATCHES),
+            other,
         )
         .section("Preferences")
         .figure("preferences.acknowledged", "acknowledged", n(ANSWERS))
@@ -268,18 +259,10 @@ fn report(run: &str, ledger: &Ledger, elapsed: Duration) -> outcome::Part {
         .section("Requests")
         .count("malformed", "malformed on purpose", n(REJECTED))
         .count("given_up", "given up", tally.faults(GIVEN_UP).times)
-        .count(
-            "fate_unknown",
-            "  which may have been taken",
-            n(FATE_UNKNOWN),
-        )
+        .count("fate_unknown", "  which may have been taken", unknown)
         .count("retries", "sent again for want of an answer", n(RETRIES))
         .answers(tally)
-        .waits(
-            "latencies",
-            "From sent to acknowledged",
-            tally.waits(LATENCY, speed),
-        )
+        .waits("latencies", "From sent to acknowledged", waits(LATENCY))
 }
 
 /// All that must hold.
@@ -294,8 +277,7 @@ fn checks(
         "every request acknowledged",
         "packages and preferences",
         tally.get(ACKNOWLEDGEMENTS) + tally.get(ANSWERS),
-        &tally.faults(GIVEN_UP),
-        tally.get(FATE_UNKNOWN),
+        tally,
     )];
     let of_answers = [
         FATES,
