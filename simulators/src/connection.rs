@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::dribble::{Dribble, Slow};
+use crate::dribble::{Slow, dribbled};
 
 /// The shop's answers are small; anything larger is not the shop's, unless larger ones are asked for.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -96,7 +96,7 @@ impl Address {
             .map_err(|error| TransportError::of_connect(&error))?;
         match slow {
             None => Connection::over(stream).await,
-            Some((slow, pause)) => Connection::over(Dribble::new(stream, slow, pause)).await,
+            Some((slow, pause)) => Connection::over(dribbled(stream, slow, pause)).await,
         }
     }
 
@@ -264,16 +264,10 @@ pub(crate) enum TransportError {
 impl TransportError {
     /// Whether there was never a connection, so that the other side said nothing at all.
     pub(crate) fn is_of_connecting(self) -> bool {
-        match self {
-            Self::UnknownHost
-            | Self::NotOurAddress
-            | Self::Refused
-            | Self::ConnectTimedOut
-            | Self::OutOfFiles
-            | Self::OutOfPorts
-            | Self::ConnectFailed => true,
-            Self::Reset | Self::TimedOut | Self::Closed | Self::Malformed => false,
-        }
+        !matches!(
+            self,
+            Self::Reset | Self::TimedOut | Self::Closed | Self::Malformed
+        )
     }
 
     fn of_bind(error: &io::Error) -> Self {

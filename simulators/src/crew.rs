@@ -39,7 +39,6 @@ impl Crew {
     }
 
     /// A task for each; their results in the order in which they ended.
-    #[expect(clippy::unused_self, reason = "what happens at once is a crew's")]
     pub(crate) async fn at_once<T: Send + 'static>(
         &self,
         tasks: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,

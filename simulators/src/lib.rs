@@ -240,41 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_shop() {
-        let line = CommandLine::parse_from(["simulators", "rush"]);
-        let Command::Rush(options) = line.command else {
-            panic!("rush was asked for")
-        };
-        assert_eq!(options.crew.count, 10);
-        assert_eq!(
-            (options.crowd.group_min, options.crowd.group_max),
-            (100, 200)
-        );
-        assert_eq!(options.crew.brew_min.as_secs(), 30);
-        assert_eq!(options.crew.brew_max.as_secs(), 60);
-        assert!(options.output.prepare_picture("rush").unwrap().is_none());
-    }
-
-    #[test]
-    fn drones_fly_at_a_hundredfold_speed_unless_told_otherwise() {
+    fn drones_fly_at_a_hundredfold_speed_and_the_last_of_a_repeated_option_counts() {
         for (line, speed) in [
             (&["simulators", "drones"][..], 100.0),
-            (&["simulators", "drones", "--speed=2"], 2.0),
+            (&["simulators", "drones", "--speed=3", "--speed=2"], 2.0),
         ] {
             let Command::Drones(options) = CommandLine::parse_from(line).command else {
                 panic!("drones were asked for")
             };
             assert!((options.pace.speed.factor() - speed).abs() < f64::EPSILON);
         }
-    }
-
-    #[test]
-    fn the_last_of_a_repeated_option_counts() {
-        let line = CommandLine::parse_from(["simulators", "rush", "--groups=2", "--groups=3"]);
-        let Command::Rush(options) = line.command else {
-            panic!("rush was asked for")
-        };
-        assert_eq!(options.crowd.groups, 3);
     }
 
     #[test]

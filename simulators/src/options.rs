@@ -109,8 +109,10 @@ pub enum Display {
 impl Pace {
     /// Of a run without a speed.
     pub(crate) fn real_time(seed: u64) -> Self {
-        let speed = Speed::REAL_TIME;
-        Self { speed, seed }
+        Self {
+            speed: Speed::REAL_TIME,
+            seed,
+        }
     }
 }
 

@@ -221,7 +221,7 @@ pub(crate) fn by_arrival(
     moments: &[(Duration, &'static str)],
 ) -> Panel {
     let place = |number: usize| as_f64(as_u64(number));
-    let marks = visits.iter().enumerate().map(|(index, visit)| Mark {
+    let points = visits.iter().enumerate().map(|(index, visit)| Mark {
         place: place(index) + 0.5,
         wait: visit.wait,
         kind: visit.ending.kind(),
@@ -240,7 +240,7 @@ pub(crate) fn by_arrival(
         note: is_noted
             .then_some("Those who came at once stand in the order in which the shop noted them."),
         horizontal: Horizontal::Arrivals(visits.len()),
-        marks: marks.collect(),
+        points: points.collect(),
         bounds: Vec::new(),
         names: Vec::new(),
         moments: moments

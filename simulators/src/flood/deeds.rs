@@ -222,7 +222,6 @@ impl Deeds {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        connection::TransportError,
         flood::{Connections, Manner},
         shop::Receipt,
         visits::tests::SERVED,
@@ -316,20 +315,5 @@ pub(crate) mod tests {
         assert_eq!(from(&in_between), at(70));
         let still_in_line = [order(0, 5, REFUSED), order(80, 99, Ending::Unanswered)];
         assert_eq!(from(&still_in_line), at(80));
-    }
-
-    #[tokio::test]
-    async fn a_shop_is_reached_unless_no_connection_ever_was() {
-        let reached = |ending| deeds(&[order(0, 1, ending)], Beginning::now(), None).shop_reached;
-        for ending in [
-            REFUSED,
-            Ending::Unanswered,
-            Ending::Failed(TransportError::Closed),
-        ] {
-            assert!(reached(ending), "{ending:?}");
-        }
-        for error in [TransportError::Refused, TransportError::NotOurAddress] {
-            assert!(!reached(Ending::Failed(error)), "{error}");
-        }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Marks {
     pub(crate) title: String,
     pub(crate) note: Option<&'static str>,
     pub(crate) horizontal: Horizontal,
-    pub(crate) marks: Vec<Mark>,
+    pub(crate) points: Vec<Mark>,
     /// Dashed lines between groups of marks.
     pub(crate) bounds: Vec<f64>,
     /// Names above the panel.
@@ -115,19 +115,19 @@ impl Panel {
         let begun = points.iter().map(|(at, latency)| *at - *latency).min();
         let place = |at: Instant| begun.map_or(Duration::ZERO, |begun| at - begun);
         let length = points.iter().map(|(at, _)| place(*at)).max();
-        let marks = points.iter().map(|(at, latency)| Mark {
+        let mut waits: Vec<_> = points.iter().map(|(_, latency)| *latency).collect();
+        waits.sort_unstable();
+        let points = points.iter().map(|(at, latency)| Mark {
             place: place(*at).as_secs_f64(),
             wait: *latency,
             kind: Kind::Served,
             tip: format!("at {}", spoken(place(*at))),
         });
-        let mut waits: Vec<_> = points.iter().map(|(_, latency)| *latency).collect();
-        waits.sort_unstable();
         let over_time = Marks {
             title: format!("Over time: {name}"),
             note: None,
             horizontal: Horizontal::Run(length.unwrap_or_default()),
-            marks: marks.collect(),
+            points: points.collect(),
             bounds: Vec::new(),
             names: Vec::new(),
             moments: Vec::new(),
@@ -153,7 +153,7 @@ impl Panel {
     /// The longest waiting time in it, measured.
     pub(super) fn longest(&self) -> Duration {
         match self {
-            Self::Marks(panel) => panel.marks.iter().map(|mark| mark.wait).max(),
+            Self::Marks(panel) => panel.points.iter().map(|mark| mark.wait).max(),
             Self::Distribution(panel) => panel.waits.last().copied(),
             Self::Answers(_) => None,
         }
@@ -290,12 +290,12 @@ impl Marks {
             text(f, x(*place) + 6.0, y, "start", "moment-name", happening)?;
         }
         self.horizontal.draw(f)?;
-        let radius = if self.marks.len() <= LARGE_MARKS_MAX {
+        let radius = if self.points.len() <= LARGE_MARKS_MAX {
             3.0
         } else {
             1.8
         };
-        for mark in &self.marks {
+        for mark in &self.points {
             mark.draw(f, x(mark.place), axis, radius)?;
         }
         writeln!(f, "</svg>")?;
@@ -309,7 +309,7 @@ impl Marks {
         }
         write!(f, "<p class=\"faint\">")?;
         for (kind, class, meaning) in Kind::ALL {
-            if !self.marks.iter().any(|mark| mark.kind == kind) {
+            if !self.points.iter().any(|mark| mark.kind == kind) {
                 continue;
             }
             write!(

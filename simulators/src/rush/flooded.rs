@@ -96,7 +96,7 @@ pub(super) async fn run(options: &Options, env: &Env) -> Result<Outcome> {
 
     let progress = Progress::of_rush(Some("without flood"), planned);
     let without = once(options, plan.clone(), progress, env).await;
-    let (with, flood) = with_flood(options, plan, flooder, env).await?;
+    let (with, flood) = Box::pin(with_flood(options, plan, flooder, env)).await?;
 
     let times = flood.as_ref().map(|(came, deeds)| deeds.times(*came));
     let times = times.unwrap_or_default();
