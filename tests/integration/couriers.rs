@@ -341,7 +341,13 @@ async fn the_couriers_of_a_server_that_is_killed_again_and_again_keep_their_orde
 }
 
 pub(crate) async fn kill_again_and_again(settings: &[(&str, &str)]) {
-    let arguments = ["couriers", "--orders=400", "--duplicates=30%"];
+    // More to publish than to ask for.
+    let arguments = [
+        "couriers",
+        "--orders=150",
+        "--changes=60",
+        "--duplicates=30%",
+    ];
     let replay = |data: &Path| drop(replayed(data, settings));
     holds_while_killed(ROUNDS, settings, &arguments, replay).await;
 }

@@ -187,68 +187,59 @@ impl State {
 
     /// All that must hold of the answers.
     pub(super) fn check(&self, ledger: &mut Ledger) {
-        self.expect_once(ledger);
-        self.expect_one_answer(ledger);
+        self.expect_places(ledger);
         self.expect_counts(ledger);
         self.expect_latest(ledger);
         self.expect_as_logged(&mut ledger.tally);
     }
 
-    /// Every order that was acknowledged is in one courier's list and not among the parked, or the other way round.
-    fn expect_once(&self, ledger: &mut Ledger) {
-        let mut lists: BTreeMap<&str, usize> = BTreeMap::new();
-        for order in self.orders_of.values().flatten() {
-            *lists.entry(order).or_default() += 1;
-        }
+    /// Every order that was acknowledged is in one courier's list and not among the parked, or the other way round; that
+    /// courier is the one whom the shop names, the answers named, and the log has.
+    fn expect_places(&self, ledger: &mut Ledger) {
         let parked = self.parked.orders.iter();
         let parked: BTreeSet<_> = parked.map(|order| &order.id[..]).collect();
-        for (order, found) in &self.courier_of {
-            let times = lists.get(&order[..]).copied().unwrap_or(0);
-            let is_listed = parked.contains(&order[..]);
-            let holds = match found {
-                Whereabouts::With(_) => times == 1 && !is_listed,
-                Whereabouts::Parked => times == 0 && (is_listed || !self.parked.is_whole()),
-                Whereabouts::Unknown => !ledger.orders[order].acknowledged && times == 0,
-            };
-            ledger.tally.expect(ONCE, holds, || {
-                let parked = if is_listed { ", parked" } else { "" };
-                format!("{order}: {found:?}, in {times} couriers' lists{parked}")
-            });
-        }
-    }
-
-    /// An order is in the list of just the courier whom the shop names, and that is the one that the answers named.
-    fn expect_one_answer(&self, ledger: &mut Ledger) {
+        let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (courier, orders) in &self.orders_of {
             for order in orders {
-                if let Some(found) = self.courier_of.get(order)
-                    && *found != Whereabouts::With(courier.clone())
-                {
-                    let what = || format!("{order} is in the list of {courier}, but {found:?}");
-                    ledger.tally.fault(QUESTIONS, what);
-                }
+                lists.entry(order).or_default().push(courier);
             }
         }
+        let tally = &mut ledger.tally;
         for (order, found) in &self.courier_of {
-            let is_listed = match found {
-                Whereabouts::With(courier) => self.orders_of[courier].contains(order),
-                Whereabouts::Parked | Whereabouts::Unknown => true,
+            let known = &ledger.orders[order];
+            let listed = lists.get(&order[..]).map_or(&[][..], |listed| listed);
+            let is_parked = parked.contains(&order[..]);
+            let is_once = match found {
+                Whereabouts::With(_) => listed.len() == 1 && !is_parked,
+                Whereabouts::Parked => listed.is_empty() && (is_parked || !self.parked.is_whole()),
+                Whereabouts::Unknown => !known.acknowledged && listed.is_empty(),
             };
-            let what = || format!("{order} is not in the list of its courier, {found:?}");
-            ledger.tally.expect(QUESTIONS, is_listed, what);
-            let named = ledger
-                .orders
-                .get(order)
-                .and_then(|known| known.courier.clone());
-            let is_named = named
-                .clone()
-                .is_none_or(|named| *found == Whereabouts::With(named));
-            ledger.tally.expect(ONE_COURIER, is_named, || {
-                format!(
-                    "{order} was {}'s, but is {found:?}",
-                    named.unwrap_or_default()
-                )
+            let what = || format!("{order}: {found:?}, listed of {listed:?}, parked: {is_parked}");
+            tally.expect(ONCE, is_once, what);
+            let named = match found {
+                Whereabouts::With(courier) => Some(&courier[..]),
+                Whereabouts::Parked | Whereabouts::Unknown => None,
+            };
+            let agrees = match named {
+                Some(named) => listed.contains(&named),
+                None => listed.is_empty(),
+            };
+            tally.expect(
+                QUESTIONS,
+                agrees && listed.iter().all(|it| Some(*it) == named),
+                what,
+            );
+            let answered = known.courier.as_deref();
+            tally.expect(ONE_COURIER, answered.is_none() || answered == named, || {
+                format!("{order} was {answered:?}'s, but is {found:?}")
             });
+            let logged = match self.model.orders.get(order) {
+                Some(Some(courier)) => Whereabouts::With(courier.clone()),
+                Some(None) => Whereabouts::Parked,
+                None => Whereabouts::Unknown,
+            };
+            let what = || format!("{order}: {found:?}, not {logged:?}");
+            tally.expect(AS_LOGGED, *found == logged, what);
         }
     }
 
@@ -288,7 +279,7 @@ impl State {
         }
     }
 
-    /// Couriers, orders and parked orders are what replaying the log results in.
+    /// Couriers and parked orders are what replaying the log results in.
     fn expect_as_logged(&self, checks: &mut Tally) {
         let model = &self.model;
         let ids: BTreeSet<_> = self.couriers.iter().map(|shown| &shown.latest.id).collect();
@@ -301,15 +292,6 @@ impl State {
             let agrees = known
                 .is_some_and(|known| known.latest == shown.latest && known.count == shown.count);
             checks.expect(AS_LOGGED, agrees, || format!("{shown:?}, not {known:?}"));
-        }
-        for (order, found) in &self.courier_of {
-            let logged = match model.orders.get(order) {
-                Some(Some(courier)) => Whereabouts::With(courier.clone()),
-                Some(None) => Whereabouts::Parked,
-                None => Whereabouts::Unknown,
-            };
-            let what = || format!("{order}: {found:?}, not {logged:?}");
-            checks.expect(AS_LOGGED, *found == logged, what);
         }
         let total: usize = Zone::ALL
             .map(|zone| model.waiting(zone).count())
