@@ -53,7 +53,7 @@ const UNREADABLE: &str = "unreadable";
 /// Answers of the shop, of whatever kind.
 const REACHED: &str = "reached";
 
-/// The check of a crew without customers.
+/// The check of a run that expects nothing but a shop that answers.
 pub(crate) const SHOP_REACHED: &str = "shop reached";
 
 /// Let a crew of baristas pull orders, brew them and report them ready

@@ -1,6 +1,6 @@
 //! The same rush without and with a flood: what the flood cost the regulars.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -64,15 +64,7 @@ struct Pair {
     without: Option<Waits>,
     with: Option<Waits>,
     /// With the flood, in multiples of without it.
-    ratios: Option<Ratios>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Ratios {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
+    ratios: Option<Waits<f64>>,
 }
 
 impl Comparison {
@@ -114,7 +106,8 @@ impl Comparison {
         }
         if let Some(ratios) = self.waits.ratios {
             findings.push(format!(
-                "All regulars waited, compared to the run without the flood: {ratios}."
+                "All regulars waited, compared to the run without the flood: {}.",
+                words(ratios)
             ));
         }
         if let Some(after) = &self.waits_after_cut_off {
@@ -140,16 +133,11 @@ impl Comparison {
     }
 
     fn without_the_flood(&self) -> String {
-        let Summary {
-            arrived, served, ..
-        } = self.without_flood;
-        if served == arrived {
-            format!("Without the flood every one did ({arrived} of {arrived}).")
-        } else {
-            format!(
-                "Without the flood {} of {arrived} did not.",
-                arrived - served
-            )
+        let summary = &self.without_flood;
+        let arrived = summary.arrived;
+        match arrived - summary.served {
+            0 => format!("Without the flood every one did ({arrived} of {arrived})."),
+            unserved => format!("Without the flood {unserved} of {arrived} did not."),
         }
     }
 }
@@ -183,7 +171,7 @@ impl Pair {
     fn of(without: &[Visit], with: &[Visit], speed: Speed) -> Self {
         let regulars = as_u64(with.len());
         let [without, with] = [without, with].map(|visits| waits(visits, speed));
-        let ratios = without.zip(with).map(|(without, with)| Ratios {
+        let ratios = without.zip(with).map(|(without, with)| Waits {
             p50: ratio(without.p50, with.p50),
             p90: ratio(without.p90, with.p90),
             p99: ratio(without.p99, with.p99),
@@ -198,24 +186,26 @@ impl Pair {
     }
 
     fn of_those_after_cut_off(&self) -> String {
-        match self.ratios {
-            Some(ratios) => format!(
-                "The {} who came after the cut-off, some of them behind the flooder's coffees: {ratios}.",
-                self.regulars
-            ),
-            None => "No regular came after the cut-off.".to_owned(),
-        }
+        let Some(ratios) = self.ratios else {
+            return "No regular came after the cut-off.".to_owned();
+        };
+        format!(
+            "The {} who came after the cut-off, some of them behind the flooder's coffees: {}.",
+            self.regulars,
+            words(ratios)
+        )
     }
 
     fn of_those_after_last_coffee(&self) -> String {
-        match self.ratios {
-            Some(ratios) => format!(
-                "The {} who came when the flooder's coffees were done too: {ratios}. Sought: at most {RATIO_MAX} x, {}.",
-                self.regulars,
-                sought(ratios.p50 <= RATIO_MAX && ratios.p99 <= RATIO_MAX)
-            ),
-            None => "No regular came when the flooder's coffees were done.".to_owned(),
-        }
+        let Some(ratios) = self.ratios else {
+            return "No regular came when the flooder's coffees were done.".to_owned();
+        };
+        format!(
+            "The {} who came when the flooder's coffees were done too: {}. Sought: at most {RATIO_MAX} x, {}.",
+            self.regulars,
+            words(ratios),
+            sought(ratios.p50 <= RATIO_MAX && ratios.p99 <= RATIO_MAX)
+        )
     }
 
     /// Nothing without waiting times in both runs.
@@ -223,24 +213,19 @@ impl Pair {
         let (without, with, ratios) = (self.without?, self.with?, self.ratios?);
         let mut block = Block::new(format!("Measured waits of {who}"));
         block.columns = vec!["without", "with flood", "ratio"];
-        let ratios = [ratios.p50, ratios.p90, ratios.p99, ratios.max];
-        let both = without.named().into_iter().zip(with.named());
-        for (((name, without), (_, with)), ratio) in both.zip(ratios) {
-            block.rows.push(vec![
-                name.to_owned(),
-                spoken(without.measured),
-                spoken(with.measured),
-                format!("{ratio:.2}"),
-            ]);
+        let all = without.named().into_iter().zip(with.named());
+        for (((name, without), (_, with)), (_, ratio)) in all.zip(ratios.named()) {
+            let spans = [without, with].map(|span| spoken(span.measured));
+            let [without, with] = spans;
+            let row = vec![name.to_owned(), without, with, format!("{ratio:.2}")];
+            block.rows.push(row);
         }
         Some(block)
     }
 }
 
-impl fmt::Display for Ratios {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "median {:.2} x, p99 {:.2} x", self.p50, self.p99)
-    }
+fn words(ratios: Waits<f64>) -> String {
+    format!("median {:.2} x, p99 {:.2} x", ratios.p50, ratios.p99)
 }
 
 fn ratio(without: Span, with: Span) -> f64 {

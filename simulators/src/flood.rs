@@ -18,6 +18,7 @@ pub(crate) use self::{
     list::forgive,
 };
 use crate::{
+    baristas::SHOP_REACHED,
     connection::Address,
     options::{CustomersDoor, Output, Pace, duration},
     outcome::Outcome,
@@ -25,8 +26,6 @@ use crate::{
     scenario::{Env, Scenario},
 };
 
-/// The check of a flood.
-const SHOP_REACHED: &str = "shop reached";
 /// Orders in flight at once of a flooder with persistent connections; the default.
 const KEPT_AT_ONCE: u32 = 500;
 

@@ -25,12 +25,15 @@ const LATENCY_MAX_US: u64 = 7 * 24 * 3600 * 1_000_000;
 const POINTS_MAX: usize = 4000;
 
 /// What was counted in a run, or by one of its clients. Its size does not grow with the run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Tally {
     pub(crate) by_status: BTreeMap<u16, u64>,
     pub(crate) by_transport_error: BTreeMap<String, u64>,
+    #[serde(skip)]
     counts: BTreeMap<&'static str, u64>,
+    #[serde(skip)]
     faults: BTreeMap<&'static str, Faults>,
+    #[serde(skip)]
     latencies: BTreeMap<&'static str, Latencies>,
 }
 
@@ -206,18 +209,18 @@ impl Latencies {
     }
 }
 
-/// Percentiles of waiting times.
+/// Percentiles of waiting times, or what is drawn from them.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Waits {
-    pub(crate) p50: Span,
-    pub(crate) p90: Span,
-    pub(crate) p99: Span,
-    pub(crate) max: Span,
+pub(crate) struct Waits<T = Span> {
+    pub(crate) p50: T,
+    pub(crate) p90: T,
+    pub(crate) p99: T,
+    pub(crate) max: T,
 }
 
-impl Waits {
+impl<T: Copy> Waits<T> {
     /// With their names, in order.
-    pub(crate) fn named(&self) -> [(&'static str, Span); 4] {
+    pub(crate) fn named(&self) -> [(&'static str, T); 4] {
         [
             ("p50", self.p50),
             ("p90", self.p90),

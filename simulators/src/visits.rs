@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
@@ -68,20 +68,18 @@ pub(crate) struct Visit {
 }
 
 /// How visits ended, by count.
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Endings {
-    pub(crate) served: u64,
+    #[serde(skip)]
+    served: u64,
     pub(crate) unanswered: u64,
+    #[serde(flatten)]
     pub(crate) tally: Tally,
 }
 
 impl Endings {
     pub(crate) fn of(visits: &[Visit]) -> Self {
-        let mut endings = Self {
-            served: 0,
-            unanswered: 0,
-            tally: Tally::default(),
-        };
+        let mut endings = Self::default();
         let tally = &mut endings.tally;
         for visit in visits {
             endings.served += u64::from(visit.ending.is_served());
@@ -95,16 +93,6 @@ impl Endings {
             } += 1;
         }
         endings
-    }
-}
-
-impl Serialize for Endings {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("by_status", &self.tally.by_status)?;
-        map.serialize_entry("by_transport_error", &self.tally.by_transport_error)?;
-        map.serialize_entry("unanswered", &self.unanswered)?;
-        map.end()
     }
 }
 

@@ -219,7 +219,7 @@ impl Deeds {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::{
         flood::{Connections, Manner},
@@ -229,7 +229,7 @@ pub(crate) mod tests {
 
     const REFUSED: Ending = Ending::Answered(StatusCode::TOO_MANY_REQUESTS);
 
-    pub(crate) fn listed(after_ms: u64) -> Listed {
+    fn listed(after_ms: u64) -> Listed {
         Listed {
             after: Duration::from_millis(after_ms),
             until: Timestamp::UNIX_EPOCH,
@@ -254,7 +254,7 @@ pub(crate) mod tests {
         visit
     }
 
-    pub(crate) fn deeds(
+    fn deeds(
         orders: &[Visit],
         begun: Beginning,
         listed: Option<Result<Option<Listed>, Failure>>,
