@@ -51,7 +51,7 @@ advisories: ## Known vulnerabilities in dependencies; from the network
 
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
-	$(CARGO) nextest run -p odyssey --locked --test default_build
+	$(CARGO) nextest run -p odyssey --no-default-features --locked --test default_build
 	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
 soak: ## A thousand crashes of each desk, 500 flipped bits and 20 failovers of each kind of Redis, instead of a few

@@ -4,9 +4,7 @@ mod catalogues;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -24,7 +22,7 @@ use super::model::{
 };
 use super::oplog::{Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Store, Updated, Version};
-use super::turns::{Turn, Turns, Visit, WAIT_MAX, WAITING_MAX};
+use super::turns::{self, Turn, Turns, Visit, WAIT_MAX, WAITING_MAX};
 use crate::values::backoff::Backoff;
 
 /// Parts of a change that are reported together.
@@ -116,12 +114,10 @@ impl From<Unavailable> for PlanError {
 impl Assignments {
     /// If `strict`, a final status stays.
     pub fn new(store: Arc<dyn Store>, oplog: Oplog, metrics: Metrics, strict: bool) -> Self {
-        // Planning is CPU-bound: more plans than processors would only slow down the others.
-        let at_once = available_parallelism().map_or(1, NonZero::get);
         let desk = Desk {
             store,
             oplog,
-            turns: Turns::new(at_once, WAITING_MAX, metrics.clone()),
+            turns: Turns::new(turns::at_once(), WAITING_MAX, metrics.clone()),
             metrics,
             strict,
             planning: Mutex::default(),

@@ -7,7 +7,9 @@
 //! The turn is held by the work's thread: a plan whose client has left occupies its processor, and so its turn, until it reads
 //! the flag.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,6 +25,11 @@ use super::metrics::{Metrics, PlanGauge};
 pub(super) const WAITING_MAX: usize = 100;
 /// Timeout of a request that waits for a turn; then the desk is busy.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Planning is CPU-bound: more plans than processors would only slow down the others.
+pub(super) fn at_once() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
 
 /// Semaphores for plans, and for requests that wait.
 #[derive(Debug)]

@@ -6,11 +6,10 @@ use std::sync::OnceLock;
 use axum::http::{Method, Uri};
 use foldhash::fast::RandomState;
 use metrics::Histogram;
-use percent_encoding::percent_decode_str;
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::{OpenApi, RefOr};
 
-use super::params::wrong_parameter;
+use super::params::reject_unknown;
 use super::problem::Problem;
 
 pub(super) struct Described {
@@ -87,10 +86,8 @@ impl Route {
         }
     }
 
-    /// Rejects an unknown query parameter: a misspelt one would be ignored silently.
-    ///
     /// # Errors
-    /// 400, naming the parameter and the known ones.
+    /// 400 for an unknown query parameter.
     pub(super) fn check_query(&self, method: &Method, uri: &Uri) -> Result<(), Problem> {
         let Some(query) = uri.query().filter(|query| !query.is_empty()) else {
             return Ok(());
@@ -105,21 +102,7 @@ impl Route {
         let Some((_, known)) = operations.find(|(known, _)| known == method) else {
             return Ok(());
         };
-        let is_known = |name: &[u8]| known.iter().any(|known| known.as_bytes() == name);
-        // By bytes: a URI is ASCII.
-        let given = query
-            .as_bytes()
-            .split(|&byte| byte == b'&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or(pair));
-        for name in given.filter(|name| !is_known(name)) {
-            let spaced = String::from_utf8_lossy(name).replace('+', " ");
-            let name = percent_decode_str(&spaced).decode_utf8_lossy();
-            if !is_known(name.as_bytes()) {
-                return Err(unknown(&name, known));
-            }
-        }
-        Ok(())
+        reject_unknown(query, known)
     }
 }
 
@@ -133,19 +116,6 @@ fn query_names(operation: &Operation) -> Names {
         .filter(|parameter| parameter.parameter_in == ParameterIn::Query)
         .map(|parameter| parameter.name.as_str().into())
         .collect()
-}
-
-fn unknown(name: &str, known: &[Box<str>]) -> Problem {
-    let quoted: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-    let known = if known.is_empty() {
-        "there are none here".to_owned()
-    } else {
-        format!("known are {}", quoted.join(", "))
-    };
-    wrong_parameter(
-        name,
-        format!("The query parameter `{name}` is unknown; {known}."),
-    )
 }
 
 #[cfg(test)]

@@ -31,11 +31,11 @@ use uuid::Uuid;
 use super::activity::{Activity, OpenRequest};
 use super::api::Api;
 use super::described::{Described, Route};
+use super::headers::Scan;
 use super::html;
 use super::origin::{self, Origins, Rejection};
 use super::params::Caller;
 use super::problem::Problem;
-use super::scan::Scan;
 use crate::telemetry::Registry;
 
 /// The longest accepted `X-Request-Id`, in characters.

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use axum::http::{HeaderValue, Request, StatusCode, Uri, Version};
 
+use super::headers::Scan;
 use super::problem::Problem;
-use super::scan::Scan;
 
 /// A listener's hosts.
 #[derive(Debug)]

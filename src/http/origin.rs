@@ -9,9 +9,9 @@ use axum::http::header;
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use super::headers::Scan;
 use super::hosts::Hosts;
 use super::problem::Problem;
-use super::scan::Scan;
 
 /// What a page of an allowed origin may send (CORS).
 const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");

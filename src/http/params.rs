@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
 use uuid::Uuid;
@@ -21,12 +22,41 @@ pub struct Caller {
 }
 
 /// 400, for one parameter.
-pub(super) fn wrong_parameter(name: &str, detail: String) -> Problem {
+fn wrong_parameter(name: &str, detail: String) -> Problem {
     Problem::unreadable(detail.clone()).at(FieldError {
         pointer: None,
         parameter: Some(name.to_owned().into()),
         detail,
     })
+}
+
+/// Rejects an unknown query parameter: a misspelt one would be ignored silently.
+///
+/// # Errors
+/// 400, naming the parameter and the known ones.
+pub(super) fn reject_unknown(query: &str, known: &[Box<str>]) -> Result<(), Problem> {
+    let is_known = |name: &[u8]| known.iter().any(|known| known.as_bytes() == name);
+    // By bytes: a URI is ASCII.
+    let given = query
+        .as_bytes()
+        .split(|&byte| byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split(|&byte| byte == b'=').next().unwrap_or(pair));
+    for name in given.filter(|name| !is_known(name)) {
+        let spaced = String::from_utf8_lossy(name).replace('+', " ");
+        let name = percent_decode_str(&spaced).decode_utf8_lossy();
+        if !is_known(name.as_bytes()) {
+            let quoted: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+            let known = if known.is_empty() {
+                "there are none here".to_owned()
+            } else {
+                format!("known are {}", quoted.join(", "))
+            };
+            let detail = format!("The query parameter `{name}` is unknown; {known}.");
+            return Err(wrong_parameter(&name, detail));
+        }
+    }
+    Ok(())
 }
 
 /// The query string as a `T`. The edge has rejected unknown parameters (`described`).

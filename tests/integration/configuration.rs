@@ -96,6 +96,8 @@ fn the_version_names_the_release_the_commit_and_the_features() {
     let features: &[&str] = &[
         #[cfg(feature = "aws")]
         "aws",
+        #[cfg(feature = "jemalloc")]
+        "jemalloc",
         #[cfg(feature = "redis")]
         "redis",
     ];
