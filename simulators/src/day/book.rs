@@ -122,7 +122,7 @@ impl Book {
     }
 
     /// Enters the outcome of a request that had to be acknowledged.
-    fn came<'a, T>(&mut self, what: impl FnOnce() -> String, sent: &'a Sent<T>) -> Option<&'a T> {
+    fn enter<'a, T>(&mut self, what: impl FnOnce() -> String, sent: &'a Sent<T>) -> Option<&'a T> {
         let answer = sent.answer();
         if answer.is_some() {
             self.tally.count(ACKNOWLEDGED);
@@ -139,7 +139,7 @@ impl Book {
         what: &str,
         sent: &'a Sent<Result<T, Failure>>,
     ) -> Option<&'a T> {
-        let answer = self.came(|| what.to_owned(), sent)?.as_ref().ok();
+        let answer = self.enter(|| what.to_owned(), sent)?.as_ref().ok();
         if answer.is_none() {
             self.tally
                 .given_up(false, || format!("{what}: unreadable answer"));
@@ -223,7 +223,7 @@ impl Book {
         wait: Duration,
     ) -> bool {
         let what = format!("{} {}", self.model.package_id(package), status.name());
-        let answered = self.came(|| what.clone(), sent);
+        let answered = self.enter(|| what.clone(), sent);
         let holding = self.holdings[package].as_mut();
         let Some(item) = answered else {
             if let Some(holding) = holding {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Does, Rule, simulate, simulate_behind};
+use crate::client::get;
 use crate::shop::Shop;
 
 const MANIFEST: (&str, &str) = ("GET", "/manifest");
@@ -41,6 +42,25 @@ async fn a_day_holds_against_a_server_that_does_what_it_should() {
     let report = &outcome.json()["day"];
     assert_ne!(report["delivered"], 0, "{outcome}");
     assert_ne!(report["strange"], 0, "{outcome}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn lists_that_are_drawn_once_can_be_played_as_they_are() {
+    let shop = Shop::open(&[]).await;
+    let files = ["one.json", "other.json"].map(|name| shop.dir.path().join(name));
+    for file in &files {
+        let draw = format!("--draw={}", file.display());
+        let arguments = ["day", "--drivers=5", "--packages=30", "--seed=7", &draw];
+        assert!(simulate(&shop, &arguments).await.ok());
+    }
+    let [one, other] = files.each_ref().map(|file| std::fs::read(file).unwrap());
+    assert_eq!(one, other, "the same seed draws the same");
+    let manifest = format!("--manifest={}", files[0].display());
+    let outcome = simulate(&shop, &["day", "--keep-ids", &manifest]).await;
+    assert_eq!(outcome.failed(), [""; 0], "{outcome}");
+    let listed = shop.staff.ask(get("/manifest")).await.expect(200);
+    assert_eq!(listed["drivers"].as_array().unwrap().len(), 5);
     shop.close().await;
 }
 

@@ -1,8 +1,11 @@
 //! Drones: a clean run, and one answer that is corrupted.
 
 use serde_json::{Value, json};
+use simulators::Env;
+use testkit::until;
 
-use super::{Does, Rule, simulate, simulate_behind};
+use super::{Does, Rule, simulate, simulate_behind, simulate_until};
+use crate::client::get;
 use crate::shop::Shop;
 
 const EVENTS: (&str, &str) = ("POST", "/deliveries/*/events");
@@ -38,6 +41,32 @@ async fn drones_hold_against_a_server_that_does_what_it_should() {
     assert_eq!(outcome.failed(), [""; 0], "{outcome}");
     let report = &outcome.json()["drones"];
     assert_eq!(report["missions"]["begun"], 300, "{outcome}");
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn drones_that_fly_without_end_are_stopped_and_leave_missions_as_they_are() {
+    let shop = Shop::open(&[]).await;
+    let env = Env::quiet();
+    let closing = env.closing.clone();
+    let arguments = [
+        "drones",
+        "--keep-flying",
+        "--leg=0s",
+        "--fleet=4",
+        "--hops=50",
+    ];
+    let stop = async {
+        until("some missions have begun", async || {
+            let counts = shop.staff.ask(get("/counts")).await.expect(200);
+            counts["total"].as_u64().unwrap() > 6
+        })
+        .await;
+        closing.cancel();
+    };
+    let (outcome, ()) = tokio::join!(simulate_until(&shop, env, &arguments), stop);
+    assert_eq!(outcome.failed(), [""; 0], "{outcome}");
+    assert!(outcome.json()["drones"]["missions"]["planned"].is_null());
     shop.close().await;
 }
 

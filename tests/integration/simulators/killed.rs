@@ -20,6 +20,9 @@ use crate::durability::{
     ROUNDS_VARIABLE, Seed, number_from_environment, open, start_that_is_cut_short,
 };
 
+/// How often the server is killed. `make soak` wants a thousand.
+const ROUNDS: u64 = 5;
+
 /// An address that stays the same while servers behind it end and start.
 struct Forwarder {
     address: SocketAddr,
@@ -125,4 +128,23 @@ pub(crate) async fn holds_while_killed(
     let (shop, ()) = tokio::join!(kill, simulate);
     drop(forwarder);
     shop.close().await;
+}
+
+#[tokio::test]
+async fn the_events_of_drones_are_stored_once_by_a_server_that_is_killed() {
+    let arguments = ["drones", "--missions=100", "--fleet=8", "--leg=0s"];
+    holds_while_killed(ROUNDS, &[], &arguments, |_| ()).await;
+}
+
+#[tokio::test]
+async fn packages_are_processed_once_by_a_server_that_is_killed() {
+    // A crash may lose the count of malformed requests.
+    let arguments = ["senders", "--packages=500", "--malformed=0%"];
+    holds_while_killed(ROUNDS, &[], &arguments, |_| ()).await;
+}
+
+#[tokio::test]
+async fn a_day_goes_on_where_a_server_that_is_killed_has_left_it() {
+    let arguments = ["day", "--drivers=20", "--packages=150"];
+    holds_while_killed(ROUNDS, &[], &arguments, |_| ()).await;
 }
