@@ -56,7 +56,7 @@ async fn drones_that_fly_without_end_are_stopped_and_leave_missions_as_they_are(
         "--fleet=4",
         "--hops=50",
     ];
-    let stop = async {
+    let after_some = async {
         until("some missions have begun", async || {
             let counts = shop.staff.ask(get("/counts")).await.expect(200);
             counts["total"].as_u64().unwrap() > 6
@@ -64,7 +64,7 @@ async fn drones_that_fly_without_end_are_stopped_and_leave_missions_as_they_are(
         .await;
         closing.cancel();
     };
-    let (outcome, ()) = tokio::join!(simulate_until(&shop, env, &arguments), stop);
+    let (outcome, ()) = tokio::join!(simulate_until(&shop, env, &arguments), after_some);
     assert_eq!(outcome.failed(), [""; 0], "{outcome}");
     assert!(outcome.json()["drones"]["missions"]["planned"].is_null());
     shop.close().await;
