@@ -124,7 +124,7 @@ impl Panel {
             tip: format!("at {}", spoken(place(*at))),
         });
         let over_time = Marks {
-            title: format!("Over time: {name}"),
+            title: format!("Latency over time: {name}"),
             note: None,
             horizontal: Horizontal::Run(length.unwrap_or_default()),
             points: points.collect(),
@@ -133,7 +133,7 @@ impl Panel {
             moments: Vec::new(),
         };
         let distribution = Distribution {
-            title: format!("Distribution: {name}"),
+            title: format!("Distribution of the latencies: {name}"),
             note: None,
             share: "share of the acknowledged that took no longer",
             waits,
@@ -169,8 +169,11 @@ impl Panel {
     }
 }
 
+fn heading(f: &mut Formatter<'_>, title: &str) -> fmt::Result {
+    writeln!(f, "<h2>{title}</h2>")
+}
+
 fn open(f: &mut Formatter<'_>, title: &str, note: Option<&str>, height: f64) -> fmt::Result {
-    writeln!(f, "<h2>{title}</h2>")?;
     if let Some(note) = note {
         writeln!(f, "<p class=\"faint\">{note}</p>")?;
     }
@@ -275,6 +278,8 @@ impl Horizontal {
 
 impl Marks {
     fn draw(&self, f: &mut Formatter<'_>, axis: &WaitAxis) -> fmt::Result {
+        heading(f, &self.title)?;
+        self.legend(f)?;
         open(f, &self.title, self.note, HEIGHT)?;
         axis.draw(f)?;
         let x = |place: f64| self.horizontal.x(place);
@@ -298,8 +303,7 @@ impl Marks {
         for mark in &self.points {
             mark.draw(f, x(mark.place), axis, radius)?;
         }
-        writeln!(f, "</svg>")?;
-        self.legend(f)
+        writeln!(f, "</svg>")
     }
 
     /// What the marks mean, of those that occur.
@@ -348,6 +352,7 @@ impl Mark {
 
 impl Distribution {
     fn draw(&self, f: &mut Formatter<'_>, axis: &WaitAxis) -> fmt::Result {
+        heading(f, &self.title)?;
         open(f, &self.title, self.note, HEIGHT)?;
         axis.draw(f)?;
         let x = |share: f64| LEFT + (RIGHT - LEFT) * share;
@@ -398,6 +403,7 @@ fn curve(f: &mut Formatter<'_>, waits: &[Duration], axis: &WaitAxis, class: &str
 
 fn bars(f: &mut Formatter<'_>, answers: &[(String, u64)]) -> fmt::Result {
     let height = BAR_HEIGHT * (as_f64(as_u64(answers.len())) + 0.5);
+    heading(f, "Answers")?;
     open(f, "Answers", None, height)?;
     let most = answers.iter().map(|(_, times)| *times).max();
     let most = as_f64(most.unwrap_or_default()).max(1.0);
