@@ -1,7 +1,7 @@
 //! Customers, baristas, a flooder, delivery drones, senders of packages, a day's drivers and couriers for a running server.
 //!
 //! Each scenario is a subcommand and a file of its own, which knows the server by its HTTP contract only. It is registered
-//! in one line of [`scenarios!`], below.
+//! in one line of `scenarios!`, below.
 //!
 //! | file | what it holds |
 //! |---|---|
