@@ -24,6 +24,8 @@ use utoipa::openapi::OpenApi;
 
 use self::checks::Checks;
 pub use self::checks::{Checked, check_directory};
+#[cfg(feature = "redis")]
+pub use self::commands::migrate_couriers;
 #[cfg(feature = "aws")]
 pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, check_engines, replay_couriers};

@@ -1,376 +1,169 @@
 //! Clients that report orders to the courier desk, one or a hundred per request, and a check of the orders per courier.
 //!
-//! Every answer must say that each order was assigned. After the last order, the couriers' counts must add up to the number
-//! of orders, so an order that was lost or assigned twice fails the measurement.
+//! Every answer must say that each order was assigned. At the end the couriers' counts must add up to the number of orders,
+//! so an order that was lost or assigned twice fails the measurement.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use memchr::memmem;
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::client::Talk;
-use crate::crowd::Crowd;
-use crate::http::status;
-use crate::ledger::Ledger;
-use crate::lists::{exchange, exchange_once};
-use crate::peers::{Manner, Program, Programs, Server};
-use crate::senders::{Ids, mixed, uuid};
+use crate::client::{Message, Received, Session, Turn};
+use crate::http::{self, Connection};
+use crate::load::Load;
+use crate::packages::Ids;
+use crate::programs::Server;
 
-/// How a request with events begins; its body's length comes next.
-const TELL: &[u8] = b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: ";
-/// Requests all couriers.
-const COURIERS: &[u8] = b"GET /couriers HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-/// Available couriers.
 pub(crate) const AVAILABLE: u64 = 100;
-/// The parts of the town.
 const ZONES: [&str; 4] = ["N", "S", "E", "W"];
 /// Orders of a list.
 const LIST: u64 = 100;
-/// The same as a factor.
-pub(crate) const LIST_F64: f64 = 100.0;
 /// How each order's outcome begins.
 const ASSIGNED: &[u8] = br#"{"outcome":"assigned","courierId":""#;
-/// Orders of the look at how evenly they are given.
-pub(crate) const BALANCED: u32 = 100_000;
 
-/// Orders that were given a number, of all publishers of this program.
+/// Orders of all publishers of this program.
 static ORDERS: AtomicU64 = AtomicU64::new(0);
-/// Orders that were answered, of all publishers to one server, by `Publishing`.
-static ANSWERED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
-/// How orders are reported. Each variant has a server of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Publishing {
-    /// One by one, with ids that rise.
-    Single,
-    /// The same with random ids.
-    SingleRandom,
-    /// In lists of [`LIST`], with ids that rise.
-    Listed,
-    /// One by one to the no-op, with ids that rise.
-    ToNoop,
+/// One order after the other, to couriers of all zones.
+pub(crate) const ASCENDING: Load = Load {
+    customer: |_| publisher(Ids::Ascending, 1),
+    prepare: |server, _| register(server),
+    check,
+    ..Load::HTTP
+};
+
+pub(crate) const RANDOM: Load = Load {
+    customer: |_| publisher(Ids::Random, 1),
+    ..ASCENDING
+};
+
+pub(crate) const LISTED: Load = Load {
+    customer: |_| publisher(Ids::Ascending, LIST),
+    units_per_answer: 100.0,
+    check: |server, answers| check(server, answers * LIST),
+    ..ASCENDING
+};
+
+/// The no-op has no couriers.
+pub(crate) const NOOP: Load = Load {
+    prepare: |_, _| Ok(()),
+    check: |_, _| Ok(()),
+    ..ASCENDING
+};
+
+fn zone(number: u64) -> &'static str {
+    ZONES[usize::try_from(number % 4).unwrap_or_default()]
 }
 
-impl Publishing {
-    /// Orders of a request.
-    fn orders(self) -> u64 {
-        match self {
-            Publishing::Listed => LIST,
-            _ => 1,
-        }
-    }
-
-    fn ids(self) -> Ids {
-        match self {
-            Publishing::SingleRandom => Ids::Random,
-            _ => Ids::Rising,
-        }
-    }
-
-    /// Orders that were answered.
-    fn answered(self) -> &'static AtomicU64 {
-        match self {
-            Publishing::Single => &ANSWERED[0],
-            Publishing::SingleRandom => &ANSWERED[1],
-            Publishing::Listed => &ANSWERED[2],
-            Publishing::ToNoop => &ANSWERED[3],
-        }
-    }
-}
-
-/// Where a thing with this number is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Town {
-    /// In the zones in turn.
-    All,
-    /// All in one zone.
-    North,
-}
-
-impl Town {
-    fn zone(self, number: u64) -> &'static str {
-        match self {
-            Town::All => ZONES[usize::try_from(number % 4).unwrap_or(0)],
-            Town::North => ZONES[0],
-        }
-    }
-}
-
-/// The id of a courier.
 pub(crate) fn courier_id(number: u64) -> String {
-    uuid(mixed(number), mixed(!number))
+    Ids::Random.name(number)
 }
 
-/// The event of a courier who is available.
-fn courier(number: u64, town: Town) -> String {
-    let (id, zone) = (courier_id(number), town.zone(number));
+fn courier(number: u64) -> String {
+    let (id, zone) = (courier_id(number), zone(number));
     format!(
         r#"{{"courierId":"{id}","name":"Courier {number}","zone":"{zone}","isAvailable":true}}"#
     )
 }
 
-/// The event of an order.
-fn order(number: u64, ids: Ids, town: Town) -> String {
-    let (id, zone) = (ids.name(number), town.zone(number));
+fn order(number: u64, ids: Ids) -> String {
+    let (id, zone) = (ids.name(number), zone(number));
     format!(
         r#"{{"orderId":"{id}","details":"Two coffees and a newspaper","zone":"{zone}","addedAt":"2142-05-01T12:00:00.170682Z"}}"#
     )
 }
 
-fn request(body: &str) -> Vec<u8> {
-    let mut request = TELL.to_vec();
-    request.extend_from_slice(format!("{}\r\n\r\n{body}", body.len()).as_bytes());
-    request
-}
-
-fn list(events: impl Iterator<Item = String>) -> String {
-    let mut list = String::from("[");
-    for (place, event) in events.enumerate() {
-        let comma = if place > 0 { "," } else { "" };
-        // Writing into a string does not fail.
-        let _ = write!(list, "{comma}{event}");
-    }
-    list.push(']');
-    list
-}
-
-/// Registers all couriers with a server.
-fn begin(server: &Server, town: Town) -> Result<()> {
-    let couriers = list((0..AVAILABLE).map(|number| courier(number, town)));
-    exchange(server.staff, request(&couriers), 202)?;
+/// Makes all couriers available.
+fn register(server: &Server) -> Result<()> {
+    let couriers: Vec<String> = (0..AVAILABLE).map(courier).collect();
+    let request = http::json("POST", "/events", &format!("[{}]", couriers.join(",")));
+    Connection::open(server.staff)?.ask(&request)?.expect(202)?;
     Ok(())
 }
 
-/// The same, before orders are reported in this way. The no-op ignores couriers.
-pub(crate) fn prepare(server: &Server, publishing: Publishing, town: Town) -> Result<()> {
-    publishing.answered().store(0, Ordering::Relaxed);
-    begin(server, town)
+fn publisher(ids: Ids, orders: u64) -> Box<dyn Session> {
+    Box::new(Publisher { ids, orders })
 }
 
-/// Reports new orders, one request after the other.
-pub(crate) struct Publisher {
-    publishing: Publishing,
-    town: Town,
-    /// Requests until there is no more to tell.
-    left: u32,
+/// Reports new orders, in lists if there are more than one in a request.
+struct Publisher {
+    ids: Ids,
+    orders: u64,
 }
 
-impl Publisher {
-    /// Reports until the measurement ends.
-    pub(crate) fn new(publishing: Publishing, town: Town) -> Self {
-        Self::of(publishing, town, u32::MAX)
-    }
-
-    /// Makes this many requests, at least one.
-    fn of(publishing: Publishing, town: Town, requests: u32) -> Self {
-        Publisher {
-            publishing,
-            town,
-            left: requests,
+impl Session for Publisher {
+    fn request(&mut self, out: &mut Vec<u8>) {
+        let first = ORDERS.fetch_add(self.orders, Ordering::Relaxed);
+        let orders = (first..first + self.orders).map(|number| order(number, self.ids));
+        let mut body = orders.collect::<Vec<_>>().join(",");
+        if self.orders > 1 {
+            body = format!("[{body}]");
         }
+        http::write_json(out, "POST", "/events", &body);
+    }
+
+    fn receive(&mut self, message: Message, _: &mut Turn) -> Result<Received> {
+        http::expect(message, 202)?;
+        let assigned = memmem::find_iter(message.body, ASSIGNED).count();
+        let all = u64::try_from(assigned)? == self.orders;
+        ensure!(all, "{assigned} of {} orders were assigned", self.orders);
+        Ok(Received::Answer)
     }
 }
 
-impl Talk for Publisher {
-    fn open(&mut self, ledger: &mut Ledger, out: &mut Vec<u8>) {
-        self.left -= 1;
-        let count = self.publishing.orders();
-        let first = ORDERS.fetch_add(count, Ordering::Relaxed);
-        ledger.place();
-        let order = |number| order(number, self.publishing.ids(), self.town);
-        let body = match self.publishing {
-            Publishing::Listed => list((first..first + count).map(order)),
-            _ => order(first),
-        };
-        out.extend_from_slice(&request(&body));
-    }
-
-    fn receive(
-        &mut self,
-        head: &[u8],
-        body: &[u8],
-        ledger: &mut Ledger,
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        ensure!(status(head)? == 202, "the events were not taken");
-        let assigned = u64::try_from(memmem::find_iter(body, ASSIGNED).count())?;
-        let count = self.publishing.orders();
-        ensure!(
-            assigned == count,
-            "{assigned} of {count} orders were assigned"
-        );
-        self.publishing
-            .answered()
-            .fetch_add(count, Ordering::Relaxed);
-        ledger.answer_alike();
-        if ledger.open && self.left > 0 {
-            self.open(ledger, out);
-        }
-        Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-struct Couriers {
-    couriers: Vec<Counted>,
-}
-
-#[derive(Deserialize)]
-struct Counted {
-    count: u64,
-}
-
-/// How many each courier was given, the least first.
-fn counts(server: &Server) -> Result<Vec<u64>> {
-    let couriers: Couriers =
-        serde_json::from_slice(&exchange_once(server.staff, COURIERS.to_vec())?)
-            .context("a list of couriers")?;
-    let mut counts: Vec<u64> = couriers.couriers.iter().map(|known| known.count).collect();
-    counts.sort_unstable();
-    Ok(counts)
-}
-
-/// The couriers must have been given just the orders that were answered.
-pub(crate) fn check(server: &Server, publishing: Publishing) -> Result<()> {
-    let (given, answered) = (
-        counts(server)?.iter().sum::<u64>(),
-        publishing.answered().load(Ordering::Relaxed),
-    );
+/// The couriers must have exactly the orders that were answered, and in each zone the one with the most orders at most one
+/// more than the one with the fewest.
+fn check(server: &Server, answered: u64) -> Result<()> {
+    let answer = Connection::open(server.staff)?
+        .ask(&http::get("/couriers"))?
+        .expect(200)?;
+    let answer: Value = serde_json::from_slice(&answer.body).context("a list of couriers")?;
+    let couriers = answer["couriers"]
+        .as_array()
+        .context("a list of couriers")?;
+    let count = |courier: &Value| courier["count"].as_u64().unwrap_or_default();
+    let given: u64 = couriers.iter().map(count).sum();
     ensure!(
         given == answered,
-        "{answered} orders were answered, and the couriers were given {given}"
+        "{answered} orders were answered, and the couriers have {given}"
     );
-    Ok(())
-}
-
-/// How unevenly orders are given in one zone: the largest count less the smallest.
-pub(crate) fn imbalance(programs: &Programs, connections: u32) -> Result<f64> {
-    let server = programs.start(Program::Odyssey, Manner::Usual)?;
-    let looked = || {
-        prepare(&server, Publishing::Listed, Town::North)?;
-        let lists = BALANCED / u32::try_from(LIST)?;
-        let each = lists.div_ceil(connections);
-        // The last one has what is left.
-        let share = |number: u32| each.min(lists - number * each);
-        let publisher = |number| Publisher::of(Publishing::Listed, Town::North, share(number));
-        let mut crowd = Crowd::start(server.staff, lists.div_ceil(each), publisher)?;
-        crowd.receive(lists)?;
-        crowd.end()?;
-        check(&server, Publishing::Listed)?;
-        let counts = counts(&server)?;
+    for zone in ZONES {
+        let here = couriers.iter().filter(|courier| courier["zone"] == zone);
+        let counts: Vec<u64> = here.map(count).collect();
+        let range = counts.iter().max().zip(counts.iter().min());
+        let is_even = range.is_some_and(|(most, fewest)| most - fewest <= 1);
+        let is_complete = counts.len() as u64 == AVAILABLE / 4;
         ensure!(
-            counts.len() == usize::try_from(AVAILABLE)?
-                && counts.iter().sum::<u64>() == u64::from(BALANCED),
-            "{} orders for {} couriers",
-            counts.iter().sum::<u64>(),
-            counts.len()
+            is_even && is_complete,
+            "the couriers of zone {zone} have {counts:?} orders"
         );
-        let (least, most) = (counts[0], counts[counts.len() - 1]);
-        Ok(f64::from(u32::try_from(most - least)?))
-    };
-    server.explain(looked())
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
-
-    const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted";
-
-    fn body_of(request: &[u8]) -> Value {
-        let request = str::from_utf8(request).unwrap();
-        let (head, body) = request.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
-        serde_json::from_str(body).unwrap()
-    }
+    use crate::client::tests::receive;
+    use crate::ledger::Ledger;
 
     #[test]
-    fn an_order_is_told_alone_or_in_a_list_and_no_two_are_alike() {
-        let mut ledger = Ledger::new();
-        let (mut one, mut many) = (Vec::new(), Vec::new());
-        Publisher::new(Publishing::Single, Town::North).open(&mut ledger, &mut one);
-        Publisher::new(Publishing::Listed, Town::All).open(&mut ledger, &mut many);
-        let (one, many) = (body_of(&one), body_of(&many));
-        assert_eq!(one["zone"], "N");
-        let mut ids: Vec<_> = many
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|order| order["orderId"].to_string())
-            .collect();
-        assert_eq!(ids.len(), 100);
-        ids.push(one["orderId"].to_string());
-        ids.sort();
-        ids.dedup();
-        assert_eq!(ids.len(), 101);
-        let south = many.as_array().unwrap().iter();
-        let south = south.filter(|order| order["zone"] == "S");
-        assert_eq!(south.count(), 25);
-    }
-
-    #[test]
-    fn couriers_are_told_of_in_one_list() {
-        let couriers = body_of(&request(&list((0..3).map(|n| courier(n, Town::All)))));
-        assert_eq!(couriers[2]["zone"], "E");
-        assert_eq!(couriers[2]["isAvailable"], true);
-        assert_eq!(couriers[2]["courierId"], courier_id(2));
-    }
-
-    #[test]
-    fn a_wrong_answer_ends_the_measurement() {
-        let assigned = r#"{"outcome":"assigned","courierId":"a"}"#;
-        let mut ledger = Ledger::new();
-        for (publishing, head, body) in [
-            (
-                Publishing::Single,
-                &b"HTTP/1.1 503 Busy"[..],
-                format!("[{assigned}]"),
-            ),
-            (Publishing::Single, ACCEPTED, "[]".to_owned()),
-            (
-                Publishing::Single,
-                ACCEPTED,
-                r#"[{"outcome":"parked"}]"#.to_owned(),
-            ),
-            (
-                Publishing::Single,
-                ACCEPTED,
-                format!("[{assigned},{assigned}]"),
-            ),
-            (Publishing::Listed, ACCEPTED, format!("[{assigned}]")),
+    fn every_order_of_a_request_must_be_assigned() {
+        let outcome = r#"{"outcome":"assigned","courierId":"a"}"#;
+        let accepted = b"HTTP/1.1 202 Accepted";
+        for (orders, head, body, right) in [
+            (1, &accepted[..], format!("[{outcome}]"), true),
+            (2, accepted, format!("[{outcome},{outcome}]"), true),
+            (1, b"HTTP/1.1 503 Busy", format!("[{outcome}]"), false),
+            (1, accepted, r#"[{"outcome":"parked"}]"#.to_owned(), false),
+            (1, accepted, format!("[{outcome},{outcome}]"), false),
+            (2, accepted, format!("[{outcome}]"), false),
         ] {
-            let mut publisher = Publisher::new(publishing, Town::All);
-            let received = publisher.receive(head, body.as_bytes(), &mut ledger, &mut Vec::new());
-            assert!(received.is_err(), "{body}");
+            let mut publisher = publisher(Ids::Ascending, orders);
+            let mut ledger = Ledger::default();
+            let received = receive(&mut *publisher, &mut ledger, head, body.as_bytes());
+            assert_eq!(received.is_ok(), right, "{body}");
         }
-        let (mut publisher, mut out) = (Publisher::new(Publishing::Single, Town::All), Vec::new());
-        publisher.open(&mut ledger, &mut Vec::new());
-        let right = format!("[{assigned}]");
-        publisher
-            .receive(ACCEPTED, right.as_bytes(), &mut ledger, &mut out)
-            .unwrap();
-        // The books are closed: no further request is sent.
-        assert!(out.is_empty() && ledger.everybody_answered());
-    }
-
-    #[test]
-    fn whoever_is_limited_stops_by_themselves() {
-        let mut ledger = Ledger::new();
-        ledger.open = true;
-        let mut publisher = Publisher::of(Publishing::Single, Town::All, 2);
-        publisher.open(&mut ledger, &mut Vec::new());
-        let right = br#"[{"outcome":"assigned","courierId":"a"}]"#;
-        for goes_on in [true, false] {
-            let mut out = Vec::new();
-            publisher
-                .receive(ACCEPTED, right, &mut ledger, &mut out)
-                .unwrap();
-            assert_eq!(!out.is_empty(), goes_on);
-        }
-        assert!(ledger.everybody_answered());
     }
 }

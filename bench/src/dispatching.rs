@@ -1,10 +1,10 @@
-//! Decisions of two stores in one Redis, without HTTP between: the desk's, and the seed's way of deciding.
+//! Decisions of the couriers' store in Redis, and of the plain commands that do the same with fewer guarantees, without
+//! HTTP in between.
 //!
-//! Both are asked by as many tasks in the same runtime, each for one decision after the other, slice by slice in turn on the
-//! same server, which forgets everything in between.
+//! Each way has a Redis of its own and is called by as many tasks, each for one decision after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,274 +19,213 @@ use odyssey::storage::preflight::Findings;
 use odyssey::storage::redis::Redis as Engine;
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use serde::Deserialize;
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::couriers::{AVAILABLE, courier_id};
-use crate::machine::Time;
-use crate::peers::{Manner, Program, Programs, half_the_workers};
-use crate::senders::Ids;
+use crate::engine::{Sample, Side, sample};
+use crate::load::CUSTOMERS;
+use crate::packages::Ids;
+use crate::programs::{Server, half_the_processors};
 
-/// How long to measure, and how often.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Extent {
-    /// Repetitions.
-    pub(crate) rounds: u32,
-    /// Slices of each.
-    pub(crate) slices: u32,
-    /// Before anything is counted.
-    pub(crate) warm_up: Duration,
-    /// While it is counted.
-    pub(crate) window: Duration,
-    /// Who asks at once.
-    pub(crate) tasks: u64,
+const WARM_UP: Duration = Duration::from_millis(250);
+const WINDOW: Duration = Duration::from_millis(500);
+
+static ORDERS: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Way {
+    /// The store, one event for each call. It also stores the outgoing message.
+    Store,
+    /// Reads the courier with the fewest orders, increments the count, and stores the pair: four commands, one after the
+    /// other. Two concurrent calls may read the same courier, and the event itself is not stored.
+    Commands,
 }
 
-/// Decisions per second, round by round.
-#[derive(Debug, Default)]
-pub(crate) struct Decided {
-    /// The desk's store.
-    pub(crate) ours: Vec<f64>,
-    /// The seed's way.
-    pub(crate) seed: Vec<f64>,
-    /// The share of the machine that other programs used, of each round.
-    pub(crate) others: Vec<f64>,
+#[derive(Clone)]
+enum Decider {
+    Store(Arc<dyn Store>),
+    Commands(MultiplexedConnection),
 }
 
-/// Measures both sides in turn, in a Redis that is run in this manner. Calls `report` after each round.
-pub(crate) fn measure(
-    programs: &Programs,
-    manner: Manner,
-    extent: Extent,
-    mut report: impl FnMut(u32, f64, f64) -> Result<()>,
-) -> Result<Decided> {
-    let server = programs.start(Program::Redis, manner)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(half_the_workers())
-        .enable_all()
-        .build()
-        .context("starting a runtime")?;
-    let url = format!("redis://{}", server.staff);
-    let deciding = async {
-        let client = redis::Client::open(&url[..])?;
-        let connection = client.get_multiplexed_async_connection().await?;
-        let seed = Seed(connection.clone());
-        let ours = desk(&url).await?;
-        let mut decided = Decided::default();
-        for round in 1..=extent.rounds {
-            let before = Time::now([server.pid()].into_iter())?;
-            let (mut ours_sum, mut seed_sum) = (0.0, 0.0);
-            for _ in 0..extent.slices {
-                flush(&connection).await?;
-                ours_sum += rate(Desk(Arc::clone(&ours)), extent).await?;
-                flush(&connection).await?;
-                seed_sum += rate(seed.clone(), extent).await?;
-            }
-            let after = Time::now([server.pid()].into_iter())?;
-            decided.others.push(after.others_since(before));
-            let slices = f64::from(extent.slices);
-            let (ours, seed) = (ours_sum / slices, seed_sum / slices);
-            report(round, ours, seed)?;
-            decided.ours.push(ours);
-            decided.seed.push(seed);
-        }
-        anyhow::Ok(decided)
-    };
-    server.explain(runtime.block_on(deciding))
+/// Tasks that decide.
+pub(crate) struct Deciding {
+    runtime: Runtime,
+    decider: Decider,
+    connection: MultiplexedConnection,
+    server: Server,
 }
 
-/// The desk's store in this Redis, with publishing enabled: it stores the outgoing messages, too.
-async fn desk(url: &str) -> Result<Arc<dyn Store>> {
-    let engine = Engine::connect(config::Redis::at(url), Findings::default())
-        .await
-        .context("reaching Redis")?;
-    Ok(Arc::new(Redis::new(engine, Join::Zero, true, 1000)))
+impl Deciding {
+    pub(crate) fn start(way: Way, server: Server) -> Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder
+            .worker_threads(half_the_processors())
+            .enable_all()
+            .build();
+        let runtime = runtime.context("starting a runtime")?;
+        let url = format!("redis://{}", server.staff);
+        let (connection, decider) = runtime.block_on(async {
+            let client = redis::Client::open(&url[..])?;
+            let connection = client.get_multiplexed_async_connection().await?;
+            let decider = match way {
+                Way::Store => {
+                    let engine =
+                        Engine::connect(config::Redis::at(&url), Findings::default()).await;
+                    let engine = engine.context("connecting to Redis")?;
+                    Decider::Store(Arc::new(Redis::new(engine, Join::Zero, true, 1000)))
+                }
+                Way::Commands => Decider::Commands(connection.clone()),
+            };
+            anyhow::Ok((connection, decider))
+        })?;
+        Ok(Self {
+            runtime,
+            decider,
+            connection,
+            server,
+        })
+    }
 }
 
-async fn flush(connection: &MultiplexedConnection) -> Result<()> {
-    let mut flush = redis::cmd("FLUSHALL");
-    flush.arg("SYNC");
-    let flushed = flush.exec_async(&mut connection.clone()).await;
-    flushed.context("forgetting everything")
+impl Side for Deciding {
+    fn processes(&self) -> Option<Vec<u32>> {
+        Some(vec![self.server.pid()])
+    }
+
+    /// Begins with an empty Redis.
+    fn sample(&mut self) -> Result<Sample> {
+        let (decider, mut connection) = (self.decider.clone(), self.connection.clone());
+        let rate = self.runtime.block_on(async move {
+            let flushed = redis::cmd("FLUSHALL")
+                .arg("SYNC")
+                .exec_async(&mut connection)
+                .await;
+            flushed.context("flushing Redis")?;
+            rate(decider).await
+        });
+        Ok(sample([("rate", self.server.explain(rate)?)]))
+    }
 }
 
-/// A way of deciding.
-trait Way: Clone + Send + 'static {
-    /// Makes all couriers available, in the zones in turn.
-    fn begin(&self) -> impl Future<Output = Result<()>> + Send;
-
-    /// Assigns an order of a zone to the courier with the fewest orders there.
-    fn decide(&self, order: String, zone: Zone) -> impl Future<Output = Result<()>> + Send;
-
-    /// How many orders all couriers were given.
-    fn given(&self) -> impl Future<Output = Result<u64>> + Send;
-}
-
-/// The zone of what has this number.
 fn zone(number: u64) -> Zone {
     Zone::ALL[usize::try_from(number % 4).unwrap_or(0)]
 }
 
-/// Orders that were given a number.
-static ORDERS: AtomicU64 = AtomicU64::new(0);
-
-/// Decisions per second. The number of stored assignments must equal the number of decisions.
-async fn rate<W: Way>(way: W, extent: Extent) -> Result<f64> {
-    way.begin().await.context("making couriers available")?;
-    let (decided, ended) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let mut deciding = JoinSet::new();
-    for _ in 0..extent.tasks {
-        let (way, decided, ended) = (way.clone(), Arc::clone(&decided), Arc::clone(&ended));
-        deciding.spawn(async move {
-            while !ended.load(Ordering::Relaxed) {
+/// Decisions per second. The couriers must have as many orders as were decided.
+async fn rate(decider: Decider) -> Result<f64> {
+    decider.begin().await.context("making couriers available")?;
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + WINDOW;
+    let mut tasks = JoinSet::new();
+    for _ in 0..CUSTOMERS {
+        let decider = decider.clone();
+        tasks.spawn(async move {
+            let (mut decided, mut counted) = (0, 0);
+            while Instant::now() < end {
                 let number = ORDERS.fetch_add(1, Ordering::Relaxed);
                 let order = Ids::Random.name(number);
-                way.decide(order, zone(number)).await?;
-                decided.fetch_add(1, Ordering::Relaxed);
+                decider.decide(order, zone(number)).await?;
+                decided += 1;
+                counted += u32::from((begin..end).contains(&Instant::now()));
             }
-            anyhow::Ok(())
+            anyhow::Ok((decided, counted))
         });
     }
-    sleep(extent.warm_up).await;
-    let (begin, before) = (Instant::now(), decided.load(Ordering::Relaxed));
-    sleep(extent.window).await;
-    let (elapsed, after) = (begin.elapsed(), decided.load(Ordering::Relaxed));
-    ended.store(true, Ordering::Relaxed);
-    while let Some(ended) = deciding.join_next().await {
-        ended??;
+    let (mut decided, mut counted) = (0, 0);
+    while let Some(task) = tasks.join_next().await {
+        let (by_task, counted_by_task) = task??;
+        decided += by_task;
+        counted += counted_by_task;
     }
-    let (given, decided) = (way.given().await?, decided.load(Ordering::Relaxed));
+    let given = decider.given().await?;
     ensure!(
         given == decided,
-        "{decided} orders were decided about, and the couriers were given {given}"
+        "{decided} orders were decided, and the couriers have {given}"
     );
-    Ok(f64::from(u32::try_from(after - before)?) / elapsed.as_secs_f64())
+    Ok(f64::from(counted) / WINDOW.as_secs_f64())
 }
 
-/// The desk's store, one event for each call.
-#[derive(Clone)]
-struct Desk(Arc<dyn Store>);
-
-impl Way for Desk {
+impl Decider {
+    /// Makes all couriers available, in the zones in turn.
     async fn begin(&self) -> Result<()> {
-        let couriers = (0..AVAILABLE).map(|number| {
-            Ok(Event::Courier(AddCourier {
-                id: CourierId(courier_id(number).parse()?),
-                name: format!("Courier {number}").into(),
-                zone: zone(number),
-                is_available: true,
-            }))
-        });
-        let couriers = couriers.collect::<Result<Vec<_>>>()?;
-        let now = Timestamp::now();
-        let couriers = couriers.into_iter().map(|courier| (courier, now));
-        self.0.apply(couriers.collect()).await?;
+        match self {
+            Decider::Store(store) => {
+                let now = Timestamp::now();
+                let couriers = (0..AVAILABLE).map(|number| {
+                    let courier = AddCourier {
+                        id: CourierId(courier_id(number).parse()?),
+                        name: format!("Courier {number}").into(),
+                        zone: zone(number),
+                        is_available: true,
+                    };
+                    Ok((Event::Courier(courier), now))
+                });
+                store.apply(couriers.collect::<Result<_>>()?).await?;
+            }
+            Decider::Commands(connection) => {
+                for number in 0..AVAILABLE {
+                    let key = by_orders(zone(number));
+                    let (): () = connection.clone().zadd(key, courier_id(number), 0).await?;
+                }
+            }
+        }
         Ok(())
     }
 
+    /// Assigns an order to the courier of its zone with the fewest orders.
     async fn decide(&self, order: String, zone: Zone) -> Result<()> {
-        let at = Timestamp::from_microsecond(Timestamp::now().as_microsecond())?;
-        let order = Event::Order(AddOrder {
-            id: OrderId(order.parse()?),
-            details: "Two coffees and a newspaper".into(),
-            zone,
-            added_at: at,
-        });
-        match self.0.apply(vec![(order, at)]).await?[..] {
-            [Outcome::Assigned(_)] => Ok(()),
-            ref other => bail!("an order came to {other:?}"),
-        }
-    }
-
-    async fn given(&self) -> Result<u64> {
-        let couriers = self.0.couriers(None).await?;
-        Ok(couriers.iter().map(|courier| courier.count).sum())
-    }
-}
-
-/// The seed's way: reads the courier with the fewest orders, increments the count, and stores the pair, with one round trip
-/// each. Two concurrent calls may read the same courier, and the event itself is not stored.
-#[derive(Clone)]
-struct Seed(MultiplexedConnection);
-
-impl Seed {
-    fn turns(zone: Zone) -> String {
-        format!("zone:{}", zone.as_str())
-    }
-}
-
-impl Way for Seed {
-    async fn begin(&self) -> Result<()> {
-        let mut connection = self.0.clone();
-        for number in 0..AVAILABLE {
-            let turns = Self::turns(zone(number));
-            let (): () = connection.zadd(turns, courier_id(number), 0).await?;
+        match self {
+            Decider::Store(store) => {
+                let at = Timestamp::from_microsecond(Timestamp::now().as_microsecond())?;
+                let id = OrderId(order.parse()?);
+                let details = "Two coffees and a newspaper".into();
+                let order = Event::Order(AddOrder {
+                    id,
+                    details,
+                    zone,
+                    added_at: at,
+                });
+                match store.apply(vec![(order, at)]).await?[..] {
+                    [Outcome::Assigned(_)] => {}
+                    ref other => bail!("the outcome of an order was {other:?}"),
+                }
+            }
+            Decider::Commands(connection) => {
+                let mut connection = connection.clone();
+                let key = by_orders(zone);
+                let fewest: Vec<String> = connection.zrange(&key, 0, 0).await?;
+                let courier = fewest.first().context("no courier is available")?;
+                let _count: f64 = connection.zincr(&key, courier, 1).await?;
+                let (): () = connection.set(format!("order:{order}"), courier).await?;
+                let added: u64 = connection.sadd(format!("courier:{courier}"), order).await?;
+                ensure!(added == 1, "the order had been there before");
+            }
         }
         Ok(())
     }
 
-    async fn decide(&self, order: String, zone: Zone) -> Result<()> {
-        let mut connection = self.0.clone();
-        let turns = Self::turns(zone);
-        let least: Vec<String> = connection.zrange(&turns, 0, 0).await?;
-        let [courier] = &least[..] else {
-            bail!("nobody is available");
-        };
-        let _count: f64 = connection.zincr(&turns, courier, 1).await?;
-        let (): () = connection.set(format!("order:{order}"), courier).await?;
-        let added: u64 = connection.sadd(format!("courier:{courier}"), order).await?;
-        ensure!(added == 1, "an order was there before");
-        Ok(())
-    }
-
+    /// The number of orders of all couriers.
     async fn given(&self) -> Result<u64> {
-        let mut connection = self.0.clone();
-        let mut given = 0;
-        for number in 0..AVAILABLE {
-            let orders: u64 = connection
-                .scard(format!("courier:{}", courier_id(number)))
-                .await?;
-            given += orders;
+        match self {
+            Decider::Store(store) => {
+                let couriers = store.couriers(None).await?;
+                Ok(couriers.iter().map(|courier| courier.count).sum())
+            }
+            Decider::Commands(connection) => {
+                let mut given = 0;
+                for number in 0..AVAILABLE {
+                    let key = format!("courier:{}", courier_id(number));
+                    given += connection.clone().scard::<_, u64>(key).await?;
+                }
+                Ok(given)
+            }
         }
-        Ok(given)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use odyssey::couriers::sqlite::{MIGRATIONS, Sqlite};
-    use odyssey::storage::sqlite::{self, Database, Metrics};
-    use odyssey::telemetry::Registry;
-    use tempfile::TempDir;
-
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn any_store_of_the_desk_can_be_asked() {
-        let dir = TempDir::new().unwrap();
-        let settings = sqlite::Settings {
-            path: dir.path().join("couriers.db"),
-            application: odyssey::couriers::sqlite::APPLICATION,
-            pinned: Vec::new(),
-            migrations: MIGRATIONS,
-            queue_max: 1000,
-            batch_max: 64,
-            readers: 1,
-        };
-        let metrics = Registry::new(&[]).register(|| Metrics::register(&settings.path));
-        let database = Database::open(settings, metrics).unwrap();
-        let store = Arc::new(Sqlite::new(database, Join::Zero, false));
-        let extent = Extent {
-            rounds: 1,
-            slices: 1,
-            warm_up: Duration::from_millis(1),
-            window: Duration::from_millis(100),
-            tasks: 4,
-        };
-        // `rate` checks that the number of stored assignments equals the number of decisions.
-        rate(Desk(store), extent).await.unwrap();
-    }
+fn by_orders(zone: Zone) -> String {
+    format!("zone:{}", zone.as_str())
 }

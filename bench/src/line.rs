@@ -1,190 +1,94 @@
-//! The line's own cost, from what its benchmark has left behind.
+//! What one order costs the line itself, from placed to finished, with a short line and with a very long one.
 //!
-//! No server is involved, so `benches/line.rs` measures it with criterion, before this program runs. Criterion keeps the
-//! samples of its last run in the target directory. The two lengths are measured one after the other, not in rounds:
-//! no sample has a counterpart, and the medians themselves are compared.
+//! Everything else of a request (the connection, the channels, the clock, the id) is left out: this is the state machine
+//! alone, under its default bounds. Each time the newest order joins behind all others and the oldest is served, so the
+//! length stays the same.
 
-use std::env;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+use odyssey::config::Config;
+use odyssey::orders;
+use odyssey::orders::line::{Line, Pulled};
+use odyssey::orders::model::{Now, Order, OrderId};
 
-use crate::rounds::Section;
-use crate::table::{Row, Target, Unit};
+use crate::engine::{Sample, Side, sample};
 
-/// The benchmark's group, as `benches/line.rs` names it.
-const GROUP: &str = "place+start+finish";
-/// How many wait in a very long line, as the benchmark names it.
-const LONG: &str = "1000000";
-/// How many wait in a short one.
-const SHORT: &str = "100";
+/// Finished orders that the line remembers: the default, reached before anything is measured, so that each order also
+/// evicts one.
+const REMEMBERED_MAX: u32 = 100_000;
+/// Orders of a sample.
+const ORDERS: u32 = 200_000;
 
-const MEASURE: &str = "4. the line itself, 1,000,000 waiting to 100";
-const TARGET: Target = Target::AtMost(2.0);
-const REMEDY: &str = "run `cargo bench -p bench --bench line` first";
-
-/// A very long line against a short one.
-pub(crate) fn section() -> Result<Section> {
-    read(&criterion_directory()?)
+pub(crate) struct Shop {
+    line: Line<u32, u32>,
+    now: Now,
+    ids: u128,
 }
 
-/// Criterion's directory is that of the whole build; this program lies one level below it.
-fn criterion_directory() -> Result<PathBuf> {
-    let own = env::current_exe().context("where this program is")?;
-    let target = own.ancestors().nth(2).context("where the build is")?;
-    Ok(target.join("criterion"))
-}
-
-fn read(criterion: &Path) -> Result<Section> {
-    let (Some(long), Some(short)) = (
-        Samples::read(criterion, LONG)?,
-        Samples::read(criterion, SHORT)?,
-    ) else {
-        return Ok(Section {
-            rows: vec![Row::missing(MEASURE, TARGET, REMEDY)],
-            note: None,
-        });
-    };
-    let row = Row::unpaired(
-        MEASURE,
-        Unit::Nanoseconds,
-        &long.nanoseconds,
-        &short.nanoseconds,
-        TARGET,
-    );
-    let note = format!(
-        "4: medians of {} and {} samples of its own benchmark, which ran {} minutes before this table was made.",
-        long.nanoseconds.len(),
-        short.nanoseconds.len(),
-        long.age.max(short.age).as_secs().div_ceil(60)
-    );
-    Ok(Section {
-        rows: vec![row],
-        note: Some(note),
-    })
-}
-
-/// What one length's benchmark has left behind.
-#[derive(Debug)]
-struct Samples {
-    /// Of one order, sample by sample.
-    nanoseconds: Vec<f64>,
-    age: Duration,
-}
-
-impl Samples {
-    /// Nothing if the benchmark has not run.
-    fn read(criterion: &Path, waiting: &str) -> Result<Option<Self>> {
-        let file = criterion
-            .join(GROUP)
-            .join(waiting)
-            .join("new")
-            .join("sample.json");
-        let text = match fs::read_to_string(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| format!("reading {}", file.display()))?,
+impl Shop {
+    pub(crate) fn with_waiting(waiting: u32) -> Result<Self> {
+        let rules = orders::Config {
+            remembered_max: REMEMBERED_MAX as usize,
+            waiting_max: waiting as usize + 1,
+            ..Config::load(None)?.orders
         };
-        let nanoseconds = per_iteration(&text)
-            .with_context(|| format!("understanding the samples in {}", file.display()))?;
-        let taken = fs::metadata(&file)?.modified()?;
-        // A clock that was set back makes them new.
-        let age = SystemTime::now().duration_since(taken).unwrap_or_default();
-        Ok(Some(Samples { nanoseconds, age }))
-    }
-}
-
-/// Each sample is a number of iterations and the nanoseconds they took together.
-fn per_iteration(samples: &str) -> Result<Vec<f64>> {
-    let samples: Value = serde_json::from_str(samples)?;
-    let numbers = |name: &str| -> Result<Vec<f64>> {
-        let values = samples[name].as_array();
-        let numbers = values.and_then(|values| values.iter().map(Value::as_f64).collect());
-        numbers.with_context(|| format!("`{name}` is not a list of numbers"))
-    };
-    let (iterations, times) = (numbers("iters")?, numbers("times")?);
-    ensure!(
-        !times.is_empty() && iterations.len() == times.len(),
-        "{} times of {} samples",
-        times.len(),
-        iterations.len()
-    );
-    ensure!(
-        iterations.iter().chain(&times).all(|&number| number > 0.0),
-        "a sample of nothing"
-    );
-    let pairs = times.iter().zip(&iterations);
-    Ok(pairs.map(|(time, iterations)| time / iterations).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn leave(criterion: &Path, waiting: &str, samples: &str) {
-        let dir = criterion.join(GROUP).join(waiting).join("new");
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("sample.json"), samples).unwrap();
-    }
-
-    #[test]
-    fn a_sample_is_a_time_of_many_iterations() {
-        let samples =
-            r#"{"sampling_mode":"Linear","iters":[10.0,20.0,40.0],"times":[1000.0,2400.0,4400.0]}"#;
-        assert_eq!(per_iteration(samples).unwrap(), [100.0, 120.0, 110.0]);
-    }
-
-    #[test]
-    fn what_is_not_samples_is_refused() {
-        for samples in [
-            "",
-            "{}",
-            r#"{"iters":[],"times":[]}"#,
-            r#"{"iters":[1.0],"times":[1.0,2.0]}"#,
-            r#"{"iters":[0.0],"times":[1.0]}"#,
-            r#"{"iters":["1"],"times":[1.0]}"#,
-        ] {
-            assert!(per_iteration(samples).is_err(), "{samples}");
+        let now = Now {
+            instant: Instant::now(),
+            wall: Timestamp::now(),
+        };
+        let mut shop = Self {
+            line: Line::new(rules),
+            now,
+            ids: 0,
+        };
+        for _ in 0..waiting {
+            shop.place()?;
         }
+        for _ in 0..REMEMBERED_MAX + waiting {
+            shop.serve()?;
+        }
+        Ok(shop)
     }
 
-    #[test]
-    fn the_long_line_is_compared_with_the_short_one() {
-        let dir = TempDir::new().unwrap();
-        leave(
-            dir.path(),
-            SHORT,
-            r#"{"iters":[10,10],"times":[1000,3000]}"#,
-        );
-        leave(dir.path(), LONG, r#"{"iters":[10],"times":[3000]}"#);
-        let section = read(dir.path()).unwrap();
-        assert_eq!(
-            section.rows,
-            [Row::unpaired(
-                MEASURE,
-                Unit::Nanoseconds,
-                &[300.0],
-                &[100.0, 300.0],
-                TARGET
-            )]
-        );
-        let note = section.note.unwrap();
-        assert!(note.contains("medians of 1 and 2 samples"), "{note}");
+    /// Ascending ids, as those of version 7 are: the time in the high bits, noise in the low ones.
+    fn place(&mut self) -> Result<()> {
+        self.ids += 1;
+        let noise = self.ids.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff;
+        let id = OrderId(uuid::Uuid::from_u128(self.ids << 64 | noise));
+        let order = Order::new(id, None, self.now);
+        if black_box(self.line.place(self.now, order, None, Some(0))).is_err() {
+            bail!("an order was not accepted");
+        }
+        Ok(())
     }
 
-    #[test]
-    fn a_benchmark_that_has_not_run_is_asked_for() {
-        let dir = TempDir::new().unwrap();
-        let missing = [Row::missing(MEASURE, TARGET, REMEDY)];
-        assert_eq!(read(dir.path()).unwrap().rows, missing);
-        leave(dir.path(), SHORT, r#"{"iters":[1],"times":[1]}"#);
-        assert_eq!(read(dir.path()).unwrap().rows, missing);
-        leave(dir.path(), LONG, "{");
-        assert!(read(dir.path()).is_err(), "half a file is no benchmark");
+    fn serve(&mut self) -> Result<()> {
+        self.now.instant += Duration::from_micros(10);
+        self.place()?;
+        let Pulled::Order(lease) = self.line.pull(self.now, None, None) else {
+            bail!("no order waits");
+        };
+        if black_box(self.line.finish(self.now, lease.id, Some(1))).is_err() {
+            bail!("an order was not finished");
+        }
+        Ok(())
+    }
+}
+
+impl Side for Shop {
+    fn processes(&self) -> Option<Vec<u32>> {
+        Some(Vec::new())
+    }
+
+    fn sample(&mut self) -> Result<Sample> {
+        let begin = Instant::now();
+        for _ in 0..ORDERS {
+            self.serve()?;
+        }
+        let nanoseconds = begin.elapsed().as_secs_f64() * 1e9;
+        Ok(sample([("per-order", nanoseconds / f64::from(ORDERS))]))
     }
 }

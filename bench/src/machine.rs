@@ -1,98 +1,78 @@
-//! Where and with what the numbers were taken, and whether other programs used the machine at the same time: a number
-//! without that says nothing.
+//! The machine: its description, the processor time and the memory that programs use, and the cost of a flush to its
+//! disk. A measurement says nothing without them.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::Command;
 use std::thread::available_parallelism;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::peers::{Program, Programs};
+use crate::engine::Side;
+use crate::programs::Programs;
+use crate::table::Spread;
 
-/// The lock file this program was built with: it knows which hyper the bare server is.
-const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
+/// What a database writes at the least.
+const BLOCK: [u8; 4096] = [7; 4096];
+const FLUSHES: u32 = 200;
 
 /// One line on the machine and the versions of the programs that took part.
-pub(crate) fn describe(programs: &Programs, taking_part: &[Program]) -> Result<String> {
-    let cores = available_parallelism().context("counting cores")?;
+pub(crate) fn describe(programs: &Programs, taking_part: &[&str]) -> Result<String> {
+    let cores = available_parallelism().context("counting processors")?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut parts = vec![
-        format!("{cores} cores ({})", processor()),
-        format!("Linux {}", kernel.trim()),
-    ];
-    for &program in taking_part {
-        if matches!(program, Program::Noop | Program::Planner) {
-            // They are the measured server's library.
-            continue;
-        }
-        parts.push(match program {
-            Program::Bare => format!(
-                "bare hyper {}",
-                locked_version(LOCK, "hyper").unwrap_or("(unknown)")
-            ),
-            _ => programs.version(program)?,
-        });
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let names = processor
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name"));
+    let model = names.filter_map(|name| name.split_once(':')).next();
+    let model = model.map_or("model unknown", |(_, name)| name.trim());
+    let mut parts = vec![format!("{cores} cores ({model}), Linux {}", kernel.trim())];
+    // The others were built with the measured server, with its Cargo.lock.
+    let is_other = |program: &&&str| !["bare", "noop", "planner", "line"].contains(program);
+    for program in taking_part.iter().filter(is_other) {
+        parts.push(programs.version(program)?);
     }
     Ok(parts.join(", "))
 }
 
-/// Processor time, in the kernel's ticks: of the whole machine, and of the programs that were meant to use it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Time {
+/// Processor time in the kernel's ticks.
+#[derive(Clone, Copy)]
+pub(crate) struct Ticks {
     all: u64,
     busy: u64,
     ours: u64,
 }
 
-impl Time {
-    /// Until now; `ours` are this program and the given ones.
-    pub(crate) fn now(servers: impl Iterator<Item = u32>) -> Result<Self> {
-        let machine =
-            fs::read_to_string("/proc/stat").context("reading the machine's processor time")?;
-        let (all, busy) = machine_time(&machine).context("the machine's processor time")?;
+impl Ticks {
+    /// Of the machine, and of this program and the processes of all sides; nothing if one of them starts others.
+    pub(crate) fn used_by(sides: &[Box<dyn Side + '_>]) -> Result<Option<Self>> {
+        let processes: Option<Vec<Vec<u32>>> = sides.iter().map(|side| side.processes()).collect();
+        let Some(processes) = processes else {
+            return Ok(None);
+        };
+        let machine = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        let (all, busy) = machine_ticks(&machine).context("processor time in /proc/stat")?;
         let mut ours = 0;
-        for pid in servers.chain([std::process::id()]) {
+        for pid in processes.concat().into_iter().chain([std::process::id()]) {
             let process =
                 fs::read_to_string(format!("/proc/{pid}/stat")).context("a server is gone")?;
-            ours += process_time(&process).context("a server's processor time")?;
+            ours += process_ticks(&process).context("a server's processor time")?;
         }
-        Ok(Time { all, busy, ours })
+        Ok(Some(Ticks { all, busy, ours }))
     }
 
-    /// The share of the machine's time since `earlier` that was used by others: neither servers nor this program, nor
-    /// the kernel's own interrupts.
-    pub(crate) fn others_since(self, earlier: Time) -> f64 {
+    /// The share of the machine's time since `earlier` that was used neither by us nor by the kernel's interrupts.
+    pub(crate) fn others_since(self, earlier: Ticks) -> f64 {
         let others = (self.busy - earlier.busy).saturating_sub(self.ours - earlier.ours);
-        let share = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX));
-        share(others) / share((self.all - earlier.all).max(1))
+        let count = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX));
+        count(others) / count((self.all - earlier.all).max(1))
     }
-}
-
-/// Processor time that the threads of a program have used so far, to the nanosecond: the kernel's ticks are too coarse
-/// for half a second.
-pub(crate) fn time_on_processor(pid: u32) -> Result<Duration> {
-    let mut nanoseconds = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("a server is gone")? {
-        match fs::read_to_string(thread?.path().join("schedstat")) {
-            // The thread ended after the directory was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            text => {
-                let text = text.context("reading a thread's processor time")?;
-                nanoseconds += thread_time(&text).context("a thread's processor time")?;
-            }
-        }
-    }
-    Ok(Duration::from_nanos(nanoseconds))
-}
-
-/// A thread's time on a processor; its time in the queue for one and the number of its turns follow.
-fn thread_time(schedstat: &str) -> Option<u64> {
-    schedstat.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// All time, and that of programs and of a host that took the processor away.
-fn machine_time(stat: &str) -> Option<(u64, u64)> {
+fn machine_ticks(stat: &str) -> Option<(u64, u64)> {
     let ticks = stat
         .lines()
         .next()?
@@ -116,34 +96,77 @@ fn machine_time(stat: &str) -> Option<(u64, u64)> {
     Some((ticks.iter().take(8).sum(), user + nice + system + steal))
 }
 
-/// A process's time, in its own code and in the kernel. Its name may contain anything, so what follows it is read.
-fn process_time(stat: &str) -> Option<u64> {
+/// In user and kernel mode. The process's name may contain anything, so what follows it is read.
+fn process_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-fn processor() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    model.map_or_else(
-        || "model unknown".to_owned(),
-        |(_, name)| name.trim().to_owned(),
-    )
+/// Processor time of all threads of a process, to the nanosecond: ticks are too coarse for half a second.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("a server is gone")? {
+        match fs::read_to_string(thread?.path().join("schedstat")) {
+            // The thread ended after the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => {
+                nanoseconds += on_processor(&text.context("reading a schedstat")?)?;
+            }
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// The first version of a package that a lock file names.
-fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
-    let mut lines = lock
-        .lines()
-        .skip_while(|line| *line != format!("name = \"{package}\""));
-    lines
-        .nth(1)?
-        .strip_prefix("version = \"")?
-        .strip_suffix('"')
+/// Of this thread.
+pub(crate) fn own_processor_time() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").context("reading a schedstat")?;
+    Ok(Duration::from_nanos(on_processor(&text)?))
+}
+
+/// The first number; the time in the queue for a processor and the number of turns follow.
+fn on_processor(schedstat: &str) -> Result<u64> {
+    let used = schedstat.split_ascii_whitespace().next();
+    Ok(used.context("an empty schedstat")?.parse()?)
+}
+
+/// A process's resident memory, now (`VmRSS:`) or at its peak (`VmHWM:`).
+pub(crate) fn memory_bytes(pid: &str, name: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the server is gone")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("a process without {name}"))?;
+    let kib = line.trim().trim_end_matches(" kB");
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
+/// The file system of a directory, and the cost of a flush in it.
+pub(crate) fn describe_disk(dir: &Path) -> Result<String> {
+    let file = tempfile::tempfile_in(dir);
+    let mut file = file.with_context(|| format!("creating a file in {}", dir.display()))?;
+    let appended = flush(&mut file, SeekFrom::End(0))?;
+    let in_place = flush(&mut file, SeekFrom::Start(0))?;
+    let found = Command::new("findmnt")
+        .args(["-no", "FSTYPE", "-T"])
+        .arg(dir)
+        .output();
+    let kind = found.context("asking findmnt for the file system")?.stdout;
+    Ok(format!(
+        "the data are on {}, where a write of 4 KiB and its fdatasync take {appended:.0} µs at the end of a file and \
+         {in_place:.0} µs within it (medians of {FLUSHES})",
+        String::from_utf8_lossy(&kind).trim()
+    ))
+}
+
+/// Microseconds for a block and its flush.
+fn flush(file: &mut File, at: SeekFrom) -> Result<f64> {
+    let mut took = Vec::new();
+    for _ in 0..FLUSHES {
+        file.seek(at)?;
+        let begin = Instant::now();
+        file.write_all(&BLOCK)?;
+        file.sync_data()?;
+        took.push(begin.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(Spread::new(&took).median())
 }
 
 #[cfg(test)]
@@ -151,50 +174,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_stands_below_the_name() {
-        let lock = "[[package]]\nname = \"hyper-util\"\nversion = \"0.1.2\"\n\n[[package]]\nname = \"hyper\"\nversion = \"1.2.3\"\n";
-        assert_eq!(locked_version(lock, "hyper"), Some("1.2.3"));
-        assert_eq!(locked_version(lock, "axum"), None);
-    }
-
-    #[test]
-    fn time_of_others_is_what_is_neither_ours_nor_idle() {
-        let before = Time {
-            all: 1000,
-            busy: 500,
-            ours: 100,
-        };
-        let after = Time {
-            all: 1200,
-            busy: 650,
-            ours: 200,
-        };
-        assert!((after.others_since(before) - 0.25).abs() < 1e-9);
-    }
-
-    #[test]
     fn processor_time_is_read_from_the_kernels_lists() {
         let machine = "cpu  10 20 30 40 50 60 70 80 5 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
-        assert_eq!(machine_time(machine), Some((360, 140)));
+        assert_eq!(machine_ticks(machine), Some((360, 140)));
         let process = "7 (a) strange) name) S 1 7 7 0 -1 4194560 100 0 0 0 11 22 0 0 20 0 3 0";
-        assert_eq!(process_time(process), Some(33));
-        assert!(Time::now(std::iter::empty()).is_ok());
-    }
-
-    #[test]
-    fn a_threads_time_is_the_first_number_of_its_schedule() {
-        assert_eq!(thread_time("123456789 42 7\n"), Some(123_456_789));
-        assert_eq!(thread_time(""), None);
-        assert_eq!(thread_time("much 42 7\n"), None);
-    }
-
-    #[test]
-    fn time_on_the_processor_only_grows() {
-        let before = time_on_processor(std::process::id()).unwrap();
-        let mut sum = 0_u64;
-        while time_on_processor(std::process::id()).unwrap() == before {
-            sum = std::hint::black_box(sum + 1);
-        }
-        assert!(before > Duration::ZERO);
+        assert_eq!(process_ticks(process), Some(33));
+        assert!(Ticks::used_by(&[]).unwrap().is_some());
     }
 }

@@ -1,133 +1,123 @@
-//! Held orders as HTTP/2 streams of one connection: what an order costs when it brings no connection of its own.
+//! Held orders as HTTP/2 streams of one connection: what an order costs without a connection of its own.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use h2::client::{ResponseFuture, SendRequest};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
 use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
-use crate::http::order_id;
-use crate::memory::{LOOK_EVERY, Rest, resident_bytes, share};
-use crate::peers::Server;
-use crate::subject::Subject;
+use crate::engine::{Bench, Sample, Side, sample};
+use crate::http::{self, Connection};
+use crate::load::BARISTAS;
+use crate::memory::{PATIENCE, READ_EVERY, Rest, share};
+use crate::orders::{self, order_id};
+use crate::programs::Server;
+use crate::rows::Subject;
 
-/// For all streams to be opened, and for all to be answered.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// No answer waits for another to be read.
-const WINDOW_BYTES: u32 = 64 * 1024 * 1024;
-const BARISTAS: u32 = 10;
-
-/// Resident bytes per held stream.
-pub(crate) fn per_held(server: &Server, held: u32) -> Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        hold(server, 1).await?;
-        let idle = settled(server.pid()).await?;
-        let full = hold(server, held).await?;
-        Ok(share(idle, full, held))
-    })
+pub(crate) struct Streams<'a> {
+    pub(crate) subject: &'static Subject,
+    pub(crate) bench: &'a Bench,
 }
 
-/// Opens that many streams with an order each, looks at the server's resident memory, and has all answered.
+impl Side for Streams<'_> {
+    fn sample(&mut self) -> Result<Sample> {
+        let held = self.bench.streams;
+        let server = self.bench.programs.start(self.subject)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let each = runtime.block_on(async {
+            hold(&server, 1).await?;
+            let idle = settled(&server).await?;
+            Ok(share(idle, hold(&server, held).await?, held))
+        });
+        Ok(sample([("per-held", server.explain(each)?)]))
+    }
+}
+
+/// The server's resident memory with so many streams and an order on each. All of them are answered afterwards.
 async fn hold(server: &Server, held: u32) -> Result<u64> {
     let stream = TcpStream::connect(server.customers)
         .await
         .context("connecting")?;
-    let (orders, connection) = h2::client::Builder::new()
-        .initial_connection_window_size(WINDOW_BYTES)
-        .initial_max_send_streams(usize::try_from(held)?)
-        .handshake::<_, bytes::Bytes>(stream)
-        .await
-        .context("greeting with HTTP/2")?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_max_send_streams(held as usize);
+    let opened = builder.handshake(TokioIo::new(stream)).await;
+    let (mut orders, connection) = opened.context("opening an HTTP/2 connection")?;
     let connection = tokio::spawn(connection);
 
-    let placed = timeout(PATIENCE, place(orders, server.customers, held)).await;
-    let answers =
-        placed.context("not all streams could be opened; the server may allow fewer")??;
-    let resident = settled(server.pid()).await?;
-
+    let mut answers = Vec::new();
+    for _ in 0..held {
+        orders.ready().await.context("opening a stream")?;
+        let order = Request::post(format!("http://{}/order/", server.customers));
+        answers.push(orders.send_request(order.body(Empty::<Bytes>::new())?));
+    }
+    let resident = settled(server).await?;
     let staff = server.staff;
+    tokio::task::spawn_blocking(move || waiting(staff, held)).await??;
+
     let baristas = tokio::task::spawn_blocking(move || serve(staff, held));
-    let answered = timeout(PATIENCE, collect(answers)).await;
-    let mut answered = answered.context("not all streams were answered")??;
-    let finished = baristas.await.context("the baristas")??;
+    let mut answered = Vec::new();
+    for answer in answers {
+        let answer = timeout(PATIENCE, answer)
+            .await
+            .context("a stream was not answered")??;
+        ensure!(
+            answer.status() == StatusCode::OK,
+            "a stream was answered {}",
+            answer.status()
+        );
+        answered.push(order_id(&answer.into_body().collect().await?.to_bytes())?.0);
+    }
     answered.sort_unstable();
-    ensure!(
-        answered.windows(2).all(|pair| pair[0] != pair[1]),
-        "two streams were given the same order"
-    );
+    let finished = baristas.await.context("the baristas")??;
     ensure!(
         answered == finished,
         "the answered orders are not those that were finished"
     );
-    // Nothing is outstanding, so the connection has nothing more to say.
     connection.abort();
     Ok(resident)
 }
 
-async fn place(
-    orders: SendRequest<bytes::Bytes>,
-    counter: SocketAddr,
-    held: u32,
-) -> Result<Vec<ResponseFuture>> {
-    let mut orders = orders;
-    let mut answers = Vec::new();
-    for _ in 0..held {
-        orders = orders.ready().await.context("opening a stream")?;
-        let order = Request::post(format!("http://{counter}/order/")).body(())?;
-        let (answer, _) = orders.send_request(order, true)?;
-        answers.push(answer);
-    }
-    Ok(answers)
+/// All orders must be waiting: none in the client, because the server allows fewer streams.
+fn waiting(staff: SocketAddr, held: u32) -> Result<()> {
+    let metrics = Connection::open(staff)?
+        .ask(&http::get("/metrics"))?
+        .expect(200)?;
+    let all_wait = http::contains(
+        &metrics.body,
+        &format!("odyssey_orders{{stage=\"waiting\"}} {held}\n"),
+    );
+    ensure!(
+        all_wait,
+        "fewer than {held} orders are waiting; the server may allow fewer streams"
+    );
+    Ok(())
 }
 
-async fn collect(answers: Vec<ResponseFuture>) -> Result<Vec<u128>> {
-    let mut orders = Vec::with_capacity(answers.len());
-    for answer in answers {
-        let (head, mut body) = answer.await.context("reading an answer")?.into_parts();
-        ensure!(
-            head.status == StatusCode::OK,
-            "a stream was answered {}",
-            head.status
-        );
-        let mut bytes = Vec::new();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk?;
-            body.flow_control().release_capacity(chunk.len())?;
-            bytes.extend_from_slice(&chunk);
-        }
-        orders.push(order_id(&bytes)?.0);
-    }
-    Ok(orders)
-}
-
-/// Baristas on plain connections make that many coffees.
+/// Baristas on HTTP/1.1 connections finish so many orders. Returns their ids in order.
 fn serve(staff: SocketAddr, orders: u32) -> Result<Vec<u128>> {
     let orders = usize::try_from(orders)?;
-    let (framing, baristas) = Subject::baristas(BARISTAS);
-    let mut client = Client::new(framing)?;
-    for barista in baristas {
-        client.connect(Ipv4Addr::LOCALHOST, staff, barista)?;
+    let mut client = Client::new(crate::http::first)?;
+    for _ in 0..BARISTAS {
+        client.hire(staff, orders::barista(false))?;
     }
     client.run_while(PATIENCE, |ledger| {
-        ledger.finished() < orders || !ledger.everything_confirmed()
+        ledger.finished() < orders || !ledger.all_confirmed()
     })?;
     Ok(client.ledger.into_finished())
 }
 
-async fn settled(pid: u32) -> Result<u64> {
-    let mut rest = Rest::new();
-    loop {
-        let resident = resident_bytes(pid)?;
-        if rest.reached(resident) {
-            return Ok(resident);
-        }
-        sleep(LOOK_EVERY).await;
+async fn settled(server: &Server) -> Result<u64> {
+    let mut rest = Rest::default();
+    while !rest.is_reached(server)? {
+        sleep(READ_EVERY).await;
     }
+    Ok(rest.last())
 }

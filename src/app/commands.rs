@@ -72,12 +72,27 @@ pub async fn replay_couriers(
 )]
 async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn Store>> {
     #[cfg(feature = "redis")]
-    if let Some(redis) = Engines::find_redis(config, Findings::default()).await? {
+    if let Some(redis) = Engines::find_couriers(config, Findings::default()).await? {
         return Ok(couriers_in_redis(config, redis, false));
     }
     let copy = scratch.join("live.db");
     sqlite::copy(&config.data_dir.join(COURIERS.file), &copy)?;
     Ok(store_in(config, open(config, &copy)?))
+}
+
+/// Migrates the couriers in Redis from an earlier format; with `deletes_old`, deletes its keys.
+///
+/// # Errors
+/// If the couriers are not in Redis, or cannot be migrated.
+#[cfg(feature = "redis")]
+pub async fn migrate_couriers(
+    config: &Config,
+    deletes_old: bool,
+) -> anyhow::Result<couriers::redis::migration::Migration> {
+    let redis = Engines::find_redis(config, Findings::default()).await?;
+    let redis = redis.context("configuration key `couriers.store`: it is not \"redis\"")?;
+    let join = config.couriers.join;
+    Ok(couriers::redis::migration::migrate(&redis, join, deletes_old).await?)
 }
 
 /// Redrives couriers' dead letters; returns a summary. With `dry_run` each is passed to `list`, as a line, and stays.

@@ -55,7 +55,7 @@ impl Engines {
             #[cfg(feature = "aws")]
             topology,
             #[cfg(feature = "redis")]
-            redis: Self::find_redis(config, preflight.findings().clone()).await?,
+            redis: Self::find_couriers(config, preflight.findings().clone()).await?,
             preflight,
         })
     }
@@ -85,6 +85,27 @@ impl Engines {
         }
         checked.await?;
         Ok(findings.all())
+    }
+
+    /// Redis, if the couriers are there.
+    ///
+    /// # Errors
+    /// If it cannot be used, or has couriers in an earlier format.
+    #[cfg(feature = "redis")]
+    pub(super) async fn find_couriers(
+        config: &Config,
+        findings: Findings,
+    ) -> anyhow::Result<Option<Redis>> {
+        let found = Self::find_redis(config, findings).await?;
+        if let Some(redis) = &found {
+            let is_old = couriers::redis::migration::is_needed(redis).await;
+            anyhow::ensure!(
+                !is_old.context("cannot read the format of the couriers in Redis")?,
+                "the couriers in Redis are in the format of an earlier version: stop all servers, and run \
+                 `odyssey couriers migrate`"
+            );
+        }
+        Ok(found)
     }
 
     #[cfg(feature = "redis")]

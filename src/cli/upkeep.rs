@@ -33,6 +33,19 @@ pub enum Couriers {
         #[arg(long, value_name = "DIRECTORY")]
         into: Option<PathBuf>,
     },
+    /// Migrate the couriers in Redis from the format of an earlier version
+    ///
+    /// Stop all servers first. The event log is replayed into the present format, and the result compared: exit code 0 if it
+    /// agrees. `couriers.join` must have the value that the log was written with. The old keys stay; an interrupted migration
+    /// starts again.
+    #[cfg(feature = "redis")]
+    Migrate {
+        #[command(flatten)]
+        source: Source,
+        /// Delete the old keys, once the migrated couriers agree with them
+        #[arg(long)]
+        delete_old: bool,
+    },
     /// Redrive messages from the dead-letter queue to their source queues
     ///
     /// Each message that is there at the start is sent again with its attributes, and deleted once the source queue has it.
@@ -67,6 +80,8 @@ impl Couriers {
     pub(super) fn run(self, runtime: &Runtime) -> anyhow::Result<()> {
         match self {
             Self::Replay { source, into } => replay(runtime, &source.load()?, into.as_deref()),
+            #[cfg(feature = "redis")]
+            Self::Migrate { source, delete_old } => migrate(runtime, &source.load()?, delete_old),
             #[cfg(feature = "aws")]
             Self::Redrive { source, dry_run } => redrive(runtime, &source.load()?, dry_run),
         }
@@ -79,6 +94,17 @@ fn replay(runtime: &Runtime, config: &Config, into: Option<&Path>) -> anyhow::Re
     anyhow::ensure!(
         comparison.agrees(),
         "replaying the log does not reproduce the stored state"
+    );
+    Ok(())
+}
+
+#[cfg(feature = "redis")]
+fn migrate(runtime: &Runtime, config: &Config, delete_old: bool) -> anyhow::Result<()> {
+    let migration = runtime.block_on(app::migrate_couriers(config, delete_old))?;
+    output::print(&format!("{migration}\n"))?;
+    anyhow::ensure!(
+        migration.agrees(),
+        "the migrated couriers do not agree with the old ones, which stay as they are"
     );
     Ok(())
 }

@@ -5,7 +5,6 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use super::error::Unavailable;
 use super::model::Outcome;
 
-#[derive(Clone)]
 pub struct Metrics {
     assigned: Counter,
     parked: Counter,

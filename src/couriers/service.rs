@@ -23,7 +23,7 @@ const COUNT_PARKED_EVERY: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone)]
 pub struct Couriers {
     store: Arc<dyn Store>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     topic: Option<Arc<dyn Topic>>,
     /// Whether this process decides.
     dispatches: bool,
@@ -47,7 +47,7 @@ impl Couriers {
     pub fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
         Self {
             store,
-            metrics,
+            metrics: Arc::new(metrics),
             topic: None,
             dispatches: true,
             decided: Arc::default(),

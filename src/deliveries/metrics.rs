@@ -6,7 +6,6 @@ use super::error::{RecordError, Refusal};
 use super::model::EventType;
 use super::store::Recorded;
 
-#[derive(Clone)]
 pub struct Metrics {
     /// In the order of [`EventType::ALL`].
     recorded: [Counter; 5],

@@ -19,7 +19,7 @@ pub struct Deliveries {
     clock: Clock,
     /// What must be free for the public's events; None for the staff's.
     space: Option<FreeSpace>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 impl Deliveries {
@@ -29,7 +29,7 @@ impl Deliveries {
             stale_after,
             clock: Clock::starting_at(Timestamp::now()),
             space: None,
-            metrics,
+            metrics: Arc::new(metrics),
         }
     }
 
@@ -65,7 +65,7 @@ impl Deliveries {
             received_at: now(),
             is_public: self.space.is_some(),
         };
-        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         carried_through(async move {
             let recorded = store.record(event).await;
             metrics.recorded(&recorded);

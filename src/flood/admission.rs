@@ -272,9 +272,10 @@ impl Admission {
         counted.map(|(_, counted)| counted.address)
     }
 
-    /// Writes left of the rate; none if it is not counted.
-    pub(super) fn left(&self) -> Option<u32> {
-        self.counted.as_ref()?.1.left
+    /// Writes left of the rate, and its limits; none if it is not counted.
+    pub(super) fn left(&self) -> Option<(&Limits, u32)> {
+        let (flood, counted) = self.counted.as_ref()?;
+        Some((flood.table().limits(), counted.left?))
     }
 
     /// The request was malformed: it leaves no entry behind.

@@ -3,17 +3,22 @@
 use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::{FromRef, FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{Route, future::RouteFuture};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tower::Service;
+use tower::layer::layer_fn;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
@@ -37,6 +42,14 @@ pub struct Asker {
 }
 
 impl Asker {
+    fn of(flood: Flood, extensions: &Extensions, headers: &HeaderMap) -> Self {
+        let Some(&Caller { peer, .. }) = extensions.get() else {
+            unreachable!("the edge adds a `Caller` to every request")
+        };
+        let origin = flood.origin(peer, headers);
+        Self { flood, origin }
+    }
+
     /// The address that the request counts for, or would count for.
     pub fn address(&self) -> IpNet {
         self.origin.address
@@ -64,11 +77,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let flood = Flood::from_ref(state);
-        let Some(&Caller { peer, .. }) = parts.extensions.get() else {
-            unreachable!("the edge adds a `Caller` to every request")
-        };
-        let origin = flood.origin(peer, &parts.headers);
-        Ok(Self { flood, origin })
+        Ok(Self::of(flood, &parts.extensions, &parts.headers))
     }
 }
 
@@ -99,32 +108,105 @@ pub fn limited<S: Clone + Send + Sync + 'static, const N: usize>(
     routes.map(|(schemas, mut paths, methods)| {
         describe_limits(&mut paths);
         let methods = match flood.cloned() {
-            Some(flood) => methods.layer(middleware::from_fn_with_state(flood, admit_write)),
+            Some(flood) => {
+                let policy = Quota::of(Ask::Write, flood.table().limits()).policy();
+                methods.layer(layer_fn(move |route| Limited {
+                    flood: flood.clone(),
+                    policy: policy.clone(),
+                    route,
+                }))
+            }
             None => methods,
         };
         (schemas, paths, methods)
     })
 }
 
-async fn admit_write(
-    State(flood): State<Flood>,
-    asker: Asker,
-    request: Request,
-    next: Next,
-) -> Result<Response, Refusal> {
-    if request.method().is_safe() {
-        return Ok(next.run(request).await);
+/// A route whose unsafe requests are admitted first. Axum's `from_fn` copies the route twice more, and allocates.
+#[derive(Clone)]
+struct Limited {
+    flood: Flood,
+    /// Of writes; see [`Quota::policy`].
+    policy: HeaderValue,
+    route: Route,
+}
+
+impl Service<Request> for Limited {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = LimitedAnswer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes always are.
+        Poll::Ready(Ok(()))
     }
-    let mut admission = asker.admit(Ask::Write)?;
-    let mut response = next.run(request).await;
-    if is_malformed(response.status()) {
-        admission.malformed();
+
+    fn call(&mut self, request: Request) -> LimitedAnswer {
+        let mut admission = None;
+        if !request.method().is_safe() {
+            let flood = self.flood.clone();
+            let asker = Asker::of(flood, request.extensions(), request.headers());
+            match asker.admit(Ask::Write) {
+                Ok(admitted) => admission = Some((admitted, self.policy.clone())),
+                Err(refusal) => {
+                    let refusal = Some(refusal);
+                    return LimitedAnswer::Refused { refusal };
+                }
+            }
+        }
+        LimitedAnswer::Admitted {
+            answer: self.route.call(request),
+            admission,
+        }
     }
-    if let Some(left) = admission.left() {
-        let limits = flood.table().limits();
-        Quota::of(Ask::Write, limits).say(&mut response, left, None);
+}
+
+pin_project! {
+    /// The answer to an admitted request, or its refusal.
+    #[project = LimitedAnswerNow]
+    enum LimitedAnswer {
+        Refused {
+            refusal: Option<Refusal>,
+        },
+        Admitted {
+            #[pin]
+            answer: RouteFuture<Infallible>,
+            // None if the request is safe.
+            admission: Option<(Admission, HeaderValue)>,
+        },
     }
-    Ok(response)
+}
+
+impl Future for LimitedAnswer {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            LimitedAnswerNow::Refused { refusal } => {
+                let refusal = refusal.take().expect("not polled after its end");
+                Poll::Ready(Ok(refusal.into_response()))
+            }
+            LimitedAnswerNow::Admitted { answer, admission } => {
+                let mut response = ready!(answer.poll(cx))?;
+                if let Some((admission, policy)) = admission.take() {
+                    admission.answered(&mut response, policy);
+                }
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+impl Admission {
+    fn answered(mut self, response: &mut Response, policy: HeaderValue) {
+        if is_malformed(response.status()) {
+            self.malformed();
+        }
+        if let Some((limits, left)) = self.left() {
+            let limit = Quota::of(Ask::Write, limits).limit(left, None);
+            add_limit(response, policy, limit);
+        }
+    }
 }
 
 fn is_malformed(status: StatusCode) -> bool {
@@ -238,25 +320,29 @@ impl Quota {
         }
     }
 
-    /// `RateLimit-Policy` and `RateLimit` as of draft-ietf-httpapi-ratelimit-headers-10: quota and window, what remains
-    /// and when that changes.
-    fn say(&self, response: &mut Response, left: u32, changes_in: Option<Duration>) {
-        let Self {
-            name,
-            most,
-            window_secs,
-        } = self;
-        let window = window_secs.map(|secs| format!(";w={secs}"));
-        let policy = format!("\"{name}\";q={most}{}", window.unwrap_or_default());
-        let changes = changes_in.map(|time| format!(";t={}", whole_secs(time)));
-        let limit = format!("\"{name}\";r={left}{}", changes.unwrap_or_default());
-        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", limit)] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                let name = HeaderName::from_static(name);
-                response.headers_mut().insert(name, value);
-            }
-        }
+    /// `RateLimit-Policy`: quota and window.
+    fn policy(&self) -> HeaderValue {
+        let window = self.window_secs.map(|secs| format!(";w={secs}"));
+        quoted(self.name, 'q', self.most, window)
     }
+
+    /// `RateLimit`: what remains, and when that changes.
+    fn limit(&self, left: u32, changes_in: Option<Duration>) -> HeaderValue {
+        let changes = changes_in.map(|time| format!(";t={}", whole_secs(time)));
+        quoted(self.name, 'r', left, changes)
+    }
+}
+
+fn quoted(name: &str, parameter: char, value: u32, rest: Option<String>) -> HeaderValue {
+    let text = format!("\"{name}\";{parameter}={value}{}", rest.unwrap_or_default());
+    HeaderValue::try_from(text).expect("printable ASCII is a header value")
+}
+
+/// The headers of draft-ietf-httpapi-ratelimit-headers-10.
+fn add_limit(response: &mut Response, policy: HeaderValue, limit: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("ratelimit-policy"), policy);
+    headers.insert(HeaderName::from_static("ratelimit"), limit);
 }
 
 fn blocked_problem() -> Problem {
@@ -281,7 +367,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = self.problem.into_response();
         let (quota, retry_after) = *self.limit;
-        quota.say(&mut response, 0, Some(retry_after));
+        let limit = quota.limit(0, Some(retry_after));
+        add_limit(&mut response, quota.policy(), limit);
         response
     }
 }

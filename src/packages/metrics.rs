@@ -5,7 +5,6 @@ use metrics::{Counter, counter, describe_counter};
 use super::error::Unavailable;
 use super::model::{Outcome, Sent};
 
-#[derive(Clone)]
 pub struct Metrics {
     delivered: Counter,
     dropped: Counter,

@@ -25,7 +25,7 @@ pub struct Packages {
     future_max: Option<Duration>,
     space: FreeSpace,
     rejected: Arc<Rejected>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 /// The number of malformed requests. They are counted in memory and stored a few times a second: otherwise each would cost a
@@ -61,7 +61,7 @@ impl Packages {
             future_max,
             space,
             rejected: Arc::default(),
-            metrics,
+            metrics: Arc::new(metrics),
         }
     }
 
@@ -76,7 +76,7 @@ impl Packages {
     /// # Errors
     /// See [`Unavailable`]; a retry is safe.
     pub async fn send(&self, package: Package) -> Result<Sent, Unavailable> {
-        let Self { store, metrics, .. } = self.clone();
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         carried_through(async move {
             let sent = store.send(package).await;
             metrics.sent(&sent);
@@ -99,7 +99,7 @@ impl Packages {
         &self,
         update: Update,
     ) -> Result<(Vec<(PackageType, bool)>, bool), Unavailable> {
-        let Self { store, metrics, .. } = self.clone();
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         let updated = carried_through(async move {
             let (preferences, applied) = store.update(update).await?;
             metrics.updated(applied);
@@ -127,7 +127,7 @@ impl Packages {
     /// # Errors
     /// See [`Unavailable`]; a retry is safe.
     pub async fn reset(&self, recipient: Id) -> Result<Vec<(PackageType, bool)>, Unavailable> {
-        let Self { store, metrics, .. } = self.clone();
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
         let reset = carried_through(async move {
             store.reset(recipient).await?;
             metrics.reset();

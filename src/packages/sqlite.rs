@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::{Audit, Line};
@@ -191,31 +192,33 @@ impl Store for Sqlite {
     }
 }
 
-/// Runs in the caller's transaction.
+/// Runs in the caller's transaction. Written for a package that is new, as nearly all are.
 fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::Result<Sent> {
     let digest = package.digest(types).cast_signed();
-    if let Some((processed, first)) = find(connection, &package.id)? {
-        return Ok(Sent {
-            processed,
-            duplicate: true,
-            mismatch: digest != first,
-        });
-    }
-    let number = type_number(connection, types.name(package.package_type))?;
-    let preference = connection
-        .prepare_cached("SELECT said_at, takes FROM preferences WHERE recipient = ? AND type = ?")?
-        .query_row(params![package.recipient.as_str(), number], preference)
-        .optional()?;
+    let name = types.name(package.package_type);
+    let (number, preference) = match type_and_preference(connection, name, &package.recipient)? {
+        Some(known) => known,
+        None => (type_number(connection, name)?, None),
+    };
     let processed = Processed::decide(types, package.package_type, preference);
     let kind = 2 * number + i64::from(processed.outcome == Outcome::Dropped);
-    connection
-        .prepare_cached("INSERT INTO packages VALUES (?, ?, ?, ?)")?
+    let inserted = connection
+        .prepare_cached("INSERT INTO packages VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")?
         .execute(params![
             package.id.as_str(),
             kind,
             digest,
             processed.preference_timestamp.map(Micros)
         ])?;
+    if inserted == 0 {
+        let first = find(connection, &package.id)?;
+        let (processed, first) = first.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        return Ok(Sent {
+            processed,
+            duplicate: true,
+            mismatch: digest != first,
+        });
+    }
     connection
         .prepare_cached(
             "INSERT INTO counts VALUES (?, 1, 0) ON CONFLICT DO UPDATE SET packages = packages + 1",
@@ -226,6 +229,25 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
         duplicate: false,
         mismatch: false,
     })
+}
+
+/// The tables' number of a type that they have, and the recipient's preference for it.
+fn type_and_preference(
+    connection: &Connection,
+    name: &str,
+    recipient: &Id,
+) -> rusqlite::Result<Option<(i64, Option<Preference>)>> {
+    connection
+        .prepare_cached(
+            "SELECT said_at, takes, number
+             FROM types LEFT JOIN preferences ON recipient = ? AND type = number WHERE name = ?",
+        )?
+        .query_row([recipient.as_str(), name], |row| {
+            let is_known = row.get_ref(0)? != ValueRef::Null;
+            let preference = is_known.then(|| preference(row)).transpose()?;
+            Ok((row.get(2)?, preference))
+        })
+        .optional()
 }
 
 /// Stores the age of a new row, and deletes expired ones. Ages are measured by the storage's clock: a jump of the wall clock

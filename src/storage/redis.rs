@@ -6,10 +6,8 @@ mod server;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::aio::ConnectionLike;
 use redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
-    ServerErrorKind, Value,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
 };
 use tokio::task::JoinSet;
 
@@ -65,19 +63,17 @@ impl Redis {
     where
         T: FromRedisValue + Send + 'static,
     {
-        let answers = self.each(commands).await?;
-        answers.into_iter().map(|answer| typed(answer?)).collect()
-    }
-
-    /// As [`ask_all`](Self::ask_all), with an answer or an error per command.
-    async fn each(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
         #[cfg(test)]
         if let Some(left) = self.last_commands(commands.len()) {
             self.send(commands[..left].to_vec()).await?;
             // A kind that is never retried.
             return Err((ErrorKind::UnexpectedReturnType, "the process has ended").into());
         }
-        self.send(commands).await
+        let answers = self.send(commands).await?;
+        let typed = answers
+            .into_iter()
+            .map(|answer| Ok(redis::from_redis_value(answer?)?));
+        typed.collect()
     }
 
     async fn send(&self, commands: Vec<Cmd>) -> RedisResult<Vec<RedisResult<Value>>> {
@@ -87,7 +83,6 @@ impl Redis {
         let connection = self.connections.current().await?;
         let answers = connection.way.send(commands).await;
         match &answers {
-            // All are checked: behind a script that is not loaded there may be a command that a replica refused.
             Ok(answers) => {
                 for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
                     self.connections.replace_if_stale(&connection, error);
@@ -98,45 +93,26 @@ impl Redis {
         answers
     }
 
-    /// Runs a script, which is atomic. All its keys share a hash tag.
+    /// Runs a script, which is atomic.
     ///
     /// # Errors
     /// As [`ask`](Self::ask); or if the script fails.
-    pub async fn run<T>(&self, script: &Script, call: Call) -> RedisResult<T>
+    pub async fn run<T>(&self, script: &Script, arguments: &[&str]) -> RedisResult<T>
     where
         T: FromRedisValue + Send + 'static,
     {
-        let mut answers = self.run_all(script, &[call]).await?;
-        answers.pop().ok_or_else(no_answer)
-    }
-
-    /// Runs a script once per call, each atomic by itself; the answers in the order of the calls.
-    ///
-    /// # Errors
-    /// As [`ask_all`](Self::ask_all).
-    pub async fn run_all<T>(&self, script: &Script, calls: &[Call]) -> RedisResult<Vec<T>>
-    where
-        T: FromRedisValue + Send + 'static,
-    {
-        let commands = calls.iter().map(|call| call.of(script));
-        let mut answers = self.each(commands.collect()).await?;
-        // A restarted server has lost its scripts, perhaps in the middle of the pipeline. The other calls were executed.
-        let forgot = |answer: &RedisResult<Value>| {
-            let error = answer.as_ref().err();
-            error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+        let run = |name, by: &str| {
+            let (mut run, keys) = (redis::cmd(name), &script.keys);
+            run.arg(by).arg(keys.len()).arg(keys).arg(arguments);
+            run
         };
-        let places = (0..answers.len()).filter(|&place| forgot(&answers[place]));
-        let places: Vec<usize> = places.collect();
-        if !places.is_empty() {
-            let mut way = self.connections.current().await?.way.clone();
-            script.prepare_invoke().load_async(&mut way).await?;
-            let commands = places.iter().map(|&place| calls[place].of(script));
-            let again = self.each(commands.collect()).await?;
-            for (place, answer) in places.into_iter().zip(again) {
-                answers[place] = answer;
+        match self.ask(run("EVALSHA", &script.hash)).await {
+            // A server that was restarted or promoted does not know the script. It does afterwards.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.ask(run("EVAL", script.code)).await
             }
+            answer => answer,
         }
-        answers.into_iter().map(|answer| typed(answer?)).collect()
     }
 
     /// A handle that fails after so many commands.
@@ -156,23 +132,23 @@ impl Redis {
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct Call {
-    pub keys: Vec<String>,
-    pub arguments: Vec<String>,
+/// A Lua script, which a server knows by its hash.
+#[derive(Debug)]
+pub struct Script {
+    code: &'static str,
+    hash: String,
+    keys: Vec<String>,
 }
 
-impl Call {
-    fn of(&self, script: &Script) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script.get_hash()).arg(self.keys.len());
-        command.arg(&self.keys).arg(&self.arguments);
-        command
+impl Script {
+    /// All keys share a hash tag.
+    pub fn new(code: &'static str, keys: impl Into<Vec<String>>) -> Self {
+        Self {
+            code,
+            hash: redis::Script::new(code).get_hash().to_owned(),
+            keys: keys.into(),
+        }
     }
-}
-
-fn typed<T: FromRedisValue>(answer: Value) -> RedisResult<T> {
-    Ok(redis::from_redis_value(answer)?)
 }
 
 fn no_answer() -> RedisError {
@@ -204,34 +180,6 @@ impl Way {
                 answers.sort_by_key(|(place, _)| *place);
                 Ok(answers.into_iter().map(|(_, answer)| answer).collect())
             }
-        }
-    }
-}
-
-impl ConnectionLike for Way {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::One(one) => one.req_packed_command(cmd),
-            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::One(one) => one.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::One(one) => one.get_db(),
-            Self::Cluster(cluster) => cluster.get_db(),
         }
     }
 }

@@ -239,6 +239,44 @@ async fn a_server_without_its_redis_says_which_key_is_wrong() {
     );
 }
 
+/// Runs a command on couriers to its end, successfully; returns what it says.
+fn command(arguments: &[&str], settings: &[(&str, &str)]) -> String {
+    let mut command = odyssey();
+    command.args(arguments);
+    for (key, value) in settings {
+        command.env(variable(key), value);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn couriers_in_the_format_of_an_earlier_version_are_refused_until_they_are_migrated() {
+    let redis = Redis::start().await;
+    for line in include_str!("../data/couriers-in-redis-format-1.jsonl").lines() {
+        let command: Vec<String> = serde_json::from_str(line).unwrap();
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        redis.ask(&command).await;
+    }
+    let url = redis.socket();
+    let message = refusal(odyssey(), &settings(&url));
+    assert!(message.contains("`odyssey couriers migrate`"), "{message}");
+    let migrate = ["couriers", "migrate"];
+    let message = command(&migrate, &settings(&url));
+    let expected = "16 events, 3 couriers, 8 orders, 3 outgoing, 2 parked\n";
+    assert_eq!(message, expected);
+    let shop = Shop::open(&settings(&url)).await;
+    let parked = shop.staff.ask(get("/couriers/parked")).await.expect(200);
+    assert_eq!(parked["orders"].as_array().unwrap().len(), 2, "{parked}");
+    shop.close().await;
+    let message = command(&["couriers", "migrate", "--delete-old"], &settings(&url));
+    assert!(message.contains("The old keys are deleted."), "{message}");
+    let unused = tempfile::tempdir().unwrap();
+    let message = replayed(unused.path(), &settings(&url));
+    assert!(message.contains(" 8 orders, 2 of them parked"), "{message}");
+}
+
 #[tokio::test]
 async fn redis_over_tls_is_reached_if_its_authority_is_trusted_and_refused_otherwise() {
     let redis = Redis::with_tls().await;

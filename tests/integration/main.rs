@@ -39,6 +39,7 @@ mod h2c;
 #[cfg(feature = "aws")]
 mod infra;
 mod malformed;
+mod many_rows;
 mod nginx;
 mod observability;
 mod orders_baristas;

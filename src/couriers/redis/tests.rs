@@ -1,5 +1,6 @@
 mod disturbed;
 mod failover;
+mod migrated;
 
 use testkit::redis::{Redis as Server, SharedCluster};
 
@@ -8,7 +9,6 @@ use super::super::store::contract;
 use super::*;
 use crate::storage::config;
 use crate::storage::preflight::Findings;
-use crate::storage::redis::Call;
 
 async fn connect(url: &str) -> Client {
     Client::connect(config::Redis::at(url), Findings::default())
@@ -30,6 +30,10 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     let rights = rights
         .expect("they are written down")
         .replace("PASSWORD", "secret");
+    let more = text
+        .lines()
+        .find_map(|line| line.strip_prefix("The command needs some more rights: `"));
+    let more = more.and_then(|line| line.split('`').next()).unwrap();
     let server = Server::start().await;
     let rights = rights.split(' ');
     let user: Vec<&str> = ["ACL", "SETUSER", "odyssey"]
@@ -60,6 +64,21 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     store.replicate(vec![learned]).await.unwrap();
     assert!(store.order(contract::order(9)).await.unwrap().is_some());
     assert_eq!(store.state().down, None);
+    assert!(!migration::is_needed(&store.client).await.unwrap());
+    // The migration, and no server, needs more.
+    server.ask(&["FLUSHALL"]).await;
+    let more = ["ACL", "SETUSER", "odyssey"]
+        .into_iter()
+        .chain(more.split(' '));
+    migrated::write_old(&connect(&server.socket()).await, "").await;
+    assert!(
+        migration::migrate(&store.client, Join::Zero, true)
+            .await
+            .is_err()
+    );
+    server.ask(&more.collect::<Vec<&str>>()).await;
+    let migration = migration::migrate(&store.client, Join::Zero, true).await;
+    assert!(migration.unwrap().agrees());
 }
 
 mod one_server {
@@ -86,15 +105,21 @@ mod a_cluster {
     );
 
     #[tokio::test]
-    async fn zones_are_on_several_nodes() {
+    async fn all_keys_are_on_one_node() {
         let cluster = SharedCluster::lock().await;
         let store = store(&cluster.url(), Join::Zero).await;
         let everywhere = Zone::ALL.into_iter().zip(1..);
         let orders = everywhere.map(|(zone, number)| contract::placed(number, zone, 1));
         contract::tell(&store, orders.collect(), contract::at(1)).await;
-        let keys = cluster.ask_all(&["KEYS", "{odyssey:couriers:*"]).await;
-        let with_zones = keys.iter().filter(|keys| !keys.is_empty()).count();
-        assert!(with_zones > 1, "a test on one node shows nothing");
+        let keys = cluster.ask_all(&["KEYS", "*"]).await;
+        let with_keys = keys.iter().filter(|keys| !keys.is_empty()).count();
+        assert_eq!(with_keys, 1, "{keys:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_earlier_version_has_written_to_several_nodes_is_migrated() {
+        let cluster = SharedCluster::lock().await;
+        migrated::migrates(&connect(&cluster.url()).await).await;
     }
 }
 
@@ -137,83 +162,45 @@ async fn the_log_told_again_to_a_database_comes_to_what_is_in_redis() {
     assert_eq!((comparison.couriers, comparison.orders), (4, 8));
 }
 
-/// A process that restarted or stalled acts on a home zone that is out of date.
+/// Numbers without gaps, from 1 on, also those of duplicates and of several events of one script.
 #[tokio::test]
-async fn what_somebody_begins_who_has_slept_moves_nobody_back() {
+async fn events_are_numbered_from_1_on_without_a_gap() {
     let server = Server::start().await;
     let store = store(&server.socket(), Join::Zero).await;
-    let moves = [Zone::N, Zone::S, Zone::E].map(|zone| contract::says(7, zone, true));
-    contract::tell(&store, moves.into(), contract::at(1)).await;
-    let courier = contract::courier(7).to_string();
-    let event = notation::written(&contract::says(7, Zone::N, true)).unwrap();
-    let client = connect(&server.socket()).await;
-    let ask = async |zone, verb: &str, arguments: &[&str]| {
-        let arguments = [&[verb, "1", "zero", "1", &courier], arguments].concat();
-        let call = Call {
-            keys: notation::zone_keys(zone),
-            arguments: arguments.into_iter().map(str::to_owned).collect(),
-        };
-        let answer: (String, String) = client.run(&writer::ZONE, call).await.unwrap();
-        answer
+    let mut events = vec![contract::says(1, Zone::N, true)];
+    events.extend((0..250).map(|number| contract::placed(number % 200, Zone::N, 1)));
+    contract::tell(&store, events, contract::at(1)).await;
+    let numbers = async |after, limit| {
+        let events = store.events(after, limit).await.unwrap();
+        events.iter().map(|it| it.number).collect::<Vec<u64>>()
     };
-    let gone = ("gone".to_owned(), String::new());
-    // They were in N first, where they were new, and went to S, and then to E.
-    assert_eq!(ask(Zone::N, "say", &["1", "Ada", "1", &event]).await, gone);
-    assert_eq!(ask(Zone::N, "leave", &["1", "N", &event]).await, gone);
-    assert_eq!(ask(Zone::S, "say", &["2", "Ada", "1", &event]).await, gone);
-    let (done, _) = ask(Zone::S, "arrive", &["2", "Ada", "1", &event, "0", "1"]).await;
-    assert_eq!(done, "done");
-    // The same while they are between two zones.
-    let (done, takes) = ask(Zone::E, "leave", &["3", "E", &event]).await;
-    assert_eq!(done, "done");
-    let arrive = ["3", "Ada", "1", &event, "0", "1"];
-    let (done, _) = ask(Zone::E, "arrive", &arrive).await;
-    assert_eq!(done, "done");
-    let say = ask(Zone::E, "say", &["3", "Ada", "1", &event]).await;
-    assert_eq!(say, ("gone".to_owned(), takes));
-    let couriers = store.couriers(None).await.unwrap();
-    assert_eq!(couriers.len(), 1);
-    assert_eq!(couriers[0].said.zone, Zone::N);
+    assert_eq!(numbers(0, 1000).await, (1..=251).collect::<Vec<u64>>());
+    assert_eq!(numbers(249, 1).await, [250]);
+    assert!(numbers(251, 10).await.is_empty());
 }
 
+/// More than one command of the script can take, in both directions.
 #[tokio::test]
-async fn events_are_shown_at_once_and_in_their_order_after_a_clock_that_was_ahead_is_put_right() {
+async fn thousands_of_parked_orders_find_their_courier_at_once_and_in_their_order() {
     let server = Server::start().await;
     let store = store(&server.socket(), Join::Zero).await;
-    let client = connect(&server.socket()).await;
-    contract::tell(
-        &store,
-        vec![contract::says(1, Zone::N, true)],
-        contract::at(1),
-    )
-    .await;
-    // An hour ahead, as its node's clock was.
-    let ahead = (Timestamp::now().as_microsecond() + 3_600_000_000).to_string();
-    let set = command("SET", &zone_key(Zone::N, "clock"), &[&ahead]);
-    let _: String = client.ask(set).await.unwrap();
-    let mut shown = store.events(0, 100).await.unwrap().len();
-    assert_eq!(shown, 1);
-    for (courier, zone) in [
-        (2, Zone::N),
-        (3, Zone::S),
-        (4, Zone::N),
-        (5, Zone::W),
-        (6, Zone::E),
-    ] {
-        contract::tell(
-            &store,
-            vec![contract::says(courier, zone, true)],
-            contract::at(2),
-        )
-        .await;
-        let events = store.events(0, 100).await.unwrap();
-        shown += 1;
-        assert_eq!(events.len(), shown, "each is shown at once");
-        let Event::Courier(last) = &events[shown - 1].event else {
-            panic!("{events:?}");
-        };
-        assert_eq!(last.id, contract::courier(courier), "behind all before");
-    }
+    // The last one was placed first.
+    let numbered = (0..2500).zip((0..2500).rev());
+    let orders = numbered.map(|(number, second)| contract::placed(number, Zone::N, second));
+    contract::tell(&store, orders.collect(), contract::at(1)).await;
+    assert_eq!(store.parked(0).await, Ok((Vec::new(), 2500)));
+    assert_eq!(store.parked(2100).await.unwrap().0.len(), 2100);
+    let ida = vec![contract::says(1, Zone::N, true)];
+    let outcomes = contract::tell(&store, ida, contract::at(2)).await;
+    assert_eq!(outcomes, [Outcome::Updated { unparked: 2500 }]);
+    let outgoing = store.outgoing(2500).await.unwrap();
+    let assigned = outgoing.iter().map(|it| it.assignment.order_id);
+    assert!(assigned.eq((0..2500).rev().map(contract::order)));
+    let numbers = outgoing.iter().map(|it| it.number);
+    store.mark_published(numbers.collect()).await.unwrap();
+    assert!(store.outgoing(1).await.unwrap().is_empty());
+    let orders: Vec<OrderId> = (0..2500).map(contract::order).collect();
+    contract::consistent(&store, Join::Zero, &orders).await;
 }
 
 #[tokio::test]
@@ -247,45 +234,22 @@ async fn whoever_moves_is_seen_once_whenever_one_looks() {
 }
 
 #[tokio::test]
-async fn after_a_script_was_forgotten_only_the_calls_that_failed_are_sent_again() {
+async fn a_script_that_was_forgotten_is_sent_again_and_runs_once() {
     let server = Server::start().await;
     let client = connect(&server.socket()).await;
-    let script = redis::Script::new("return redis.call('INCR', KEYS[1])");
-    let call = |key: &str| Call {
-        keys: vec![key.to_owned()],
-        arguments: Vec::new(),
-    };
-    let flush = || {
-        let mut flush = redis::cmd("SCRIPT");
-        flush.arg("FLUSH");
-        flush
-    };
-    // A cache that is empty from the start: each is called once.
-    let _: String = client.ask(flush()).await.unwrap();
-    let calls = [call("a"), call("b")];
-    let answers: Vec<u64> = client.run_all(&script, &calls).await.unwrap();
-    assert_eq!(answers, [1, 1]);
-    // Another client flushes the cache again and again: no call runs twice.
+    let script = Script::new("return redis.call('INCR', KEYS[1])", ["count".to_owned()]);
+    // Another client flushes the cache again and again: no call runs twice, and none is missing.
     let emptied = client.clone();
     let emptying = tokio::spawn(async move {
         loop {
-            let _: Result<String, _> = emptied.ask(flush()).await;
+            let mut flush = redis::cmd("SCRIPT");
+            flush.arg("FLUSH");
+            let _: Result<String, _> = emptied.ask(flush).await;
         }
     });
-    let calls: Vec<Call> = (0..100).map(|place| call(&format!("k{place}"))).collect();
-    let mut sent = 0;
-    for _ in 0..200 {
-        sent += 1;
-        // If it is forgotten twice in a row, that is an error; what was called was called once all the same.
-        let _: Result<Vec<u64>, _> = client.run_all(&script, &calls).await;
+    for number in 1..=500 {
+        let count: u64 = client.run(&script, &[]).await.unwrap();
+        assert_eq!(count, number);
     }
     emptying.abort();
-    let counts = calls.iter().map(|call| {
-        let mut get = redis::cmd("GET");
-        get.arg(&call.keys);
-        get
-    });
-    let counts: Vec<Option<u64>> = client.ask_all(counts.collect()).await.unwrap();
-    let most = counts.into_iter().flatten().max();
-    assert!(most.is_some_and(|most| most <= sent), "{most:?} of {sent}");
 }

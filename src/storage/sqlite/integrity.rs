@@ -15,7 +15,7 @@
 
 mod verify;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File as Bytes;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -220,7 +220,7 @@ impl Integrity {
         connection: &Connection,
         mode: Mode,
     ) -> Result<bool, Failure> {
-        self.verify_file(frames(connection)?.0)?;
+        let verified = self.verify_file(frames(connection)?.0)?;
         self.sealed = false;
         let sql = match mode {
             Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
@@ -241,28 +241,28 @@ impl Integrity {
             return Ok(false);
         }
         self.owed = true;
-        self.seal(u32::try_from(frames).unwrap_or(0))?;
+        self.seal(u32::try_from(frames).unwrap_or(0), verified)?;
         Ok(true)
     }
 
     /// Before a checkpoint, verifies the pages that it overwrites. The engine may have read a damaged page, changed it, and
-    /// logged it with the damage; once copied, that page would have a valid checksum.
-    fn verify_file(&mut self, frames: u32) -> Result<(), Failure> {
+    /// logged it with the damage; once copied, that page would have a valid checksum. None if there is nothing to verify.
+    fn verify_file(&mut self, frames: u32) -> Result<Option<Verified>, Failure> {
         if self.head().damaged {
             return Err(Failure::Found(PAGE_DAMAGED.to_owned()));
         }
         if frames == 0 || self.overtaken {
-            return Ok(());
+            return Ok(None);
         }
         let mark = self.end_of_wal(frames).map_err(Failure::Sums)?;
         if self.head().wal.is_overtaken_by(&mark) {
-            return Ok(());
+            return Ok(None);
         }
         let Some(wal) = &self.wal else {
-            return Ok(());
+            return Ok(None);
         };
         match self.verify(wal, frames) {
-            Ok(()) => Ok(()),
+            Ok(last_frames) => Ok(Some(Verified { mark, last_frames })),
             Err(Fault::Unreadable(reason)) => Err(Failure::Sums(reason)),
             Err(Fault::Foreign) => Err(Failure::Damaged),
             Err(Fault::Damaged(detail)) => {
@@ -290,7 +290,7 @@ impl Integrity {
             WalState::Open {
                 mark,
                 copied: false,
-            } => self.verify_file(mark.frames),
+            } => self.verify_file(mark.frames).map(drop),
             _ => Ok(()),
         }
     }
@@ -313,21 +313,21 @@ impl Integrity {
     /// If they cannot be written.
     pub(super) fn settle(&mut self, connection: &Connection) -> Result<(), Failure> {
         if self.owed {
-            self.seal(frames(connection)?.0)?;
+            self.seal(frames(connection)?.0, None)?;
         }
         Ok(())
     }
 
     /// Writes the checksums of all pages in the first `frames` frames, all of which are in the file.
-    fn seal(&mut self, frames: u32) -> Result<(), Failure> {
-        self.try_seal(frames).map_err(Failure::Sums)?;
+    fn seal(&mut self, frames: u32, verified: Option<Verified>) -> Result<(), Failure> {
+        self.try_seal(frames, verified).map_err(Failure::Sums)?;
         self.owed = false;
         self.sealed = true;
         self.unsure.clear();
         Ok(())
     }
 
-    fn try_seal(&mut self, frames: u32) -> io::Result<()> {
+    fn try_seal(&mut self, frames: u32, verified: Option<Verified>) -> io::Result<()> {
         if frames > 0 {
             // The WAL exists, though it may not be open yet.
             self.end_of_wal(frames)?;
@@ -335,7 +335,10 @@ impl Integrity {
         let mut head = self.head();
         if let Some(wal) = self.wal.as_ref().filter(|_| frames > 0) {
             let (mark, pages) = wal::commit(wal, head.page_size, frames)?;
-            let last_frames = wal::last_frames(wal, head.page_size, frames)?;
+            let last_frames = match verified.filter(|verified| verified.mark == mark) {
+                Some(verified) => verified.last_frames,
+                None => wal::last_frames(wal, head.page_size, frames)?,
+            };
             let mut changed = Vec::with_capacity(last_frames.len());
             let mut bytes = vec![0; head.page_size as usize];
             for (&page, &frame) in last_frames.iter().filter(|(page, _)| **page <= pages) {
@@ -384,6 +387,12 @@ impl Integrity {
         }
         Ok(())
     }
+}
+
+/// The WAL up to this commit, whose pages were verified before its checkpoint. Read once: it has some megabytes.
+struct Verified {
+    mark: Mark,
+    last_frames: HashMap<u32, u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

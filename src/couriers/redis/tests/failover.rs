@@ -131,16 +131,14 @@ async fn change_places(
 
 /// The orders that a server has.
 async fn orders_of(server: &Server) -> BTreeSet<OrderId> {
-    let mut found = BTreeSet::new();
-    for zone in Zone::ALL {
-        let key = zone_key(zone, "orders");
-        // A node of a cluster refuses other commands for keys of other nodes.
-        if !server.ask(&["KEYS", &key]).await.is_empty() {
-            let orders = server.ask(&["HKEYS", &key]).await;
-            found.extend(orders.lines().map(|id| OrderId(id.parse().unwrap())));
-        }
+    // A node of a cluster refuses other commands for keys of other nodes.
+    let orders = key("orders");
+    if server.ask(&["KEYS", &orders]).await.is_empty() {
+        return BTreeSet::new();
     }
-    found
+    let orders = server.ask(&["HKEYS", &orders]).await;
+    let ids = orders.lines().map(|id| OrderId(id.parse().unwrap()));
+    ids.collect()
 }
 
 /// A decision that was acknowledged.

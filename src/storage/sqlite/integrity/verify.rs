@@ -112,8 +112,9 @@ impl Integrity {
         Ok(Some((examined, extent)))
     }
 
-    /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it.
-    pub(super) fn verify(&self, wal: &Bytes, frames: u32) -> Result<(), Fault> {
+    /// Each page in these frames must be in the file as its checksum says, or as one of the frames has it. Returns the last
+    /// frame of each.
+    pub(super) fn verify(&self, wal: &Bytes, frames: u32) -> Result<HashMap<u32, u32>, Fault> {
         let Head {
             page_size, pages, ..
         } = self.head();
@@ -121,7 +122,7 @@ impl Integrity {
         let last_frames = wal::last_frames(wal, page_size, frames)?;
         let mut others = HashMap::new();
         let mut bytes = vec![0; page_size as usize];
-        for page in last_frames.into_keys().filter(is_sure) {
+        for &page in last_frames.keys().filter(|page| is_sure(page)) {
             let Some(expected) = self.sums.pages(page, 1)? else {
                 return Fault::damaged("its `-sums` file is truncated");
             };
@@ -131,7 +132,7 @@ impl Integrity {
             }
         }
         if others.is_empty() {
-            return Ok(());
+            return Ok(last_frames);
         }
         // Copied before, when a reader blocked the rest, or by another program.
         let mut fewest = pages;
@@ -148,7 +149,7 @@ impl Integrity {
             Some(page) => Fault::damaged(format!(
                 "page {page} is not what was written, and is in the WAL, too"
             )),
-            None => Ok(()),
+            None => Ok(last_frames),
         }
     }
 
