@@ -4,21 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{report::LABEL_WIDTH, shop::Failure};
-
-/// How often something was wrong, and what it was the first time.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Faults {
-    pub(crate) times: u64,
-    pub(crate) first: Option<String>,
-}
-
-impl Faults {
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        self.times += 1;
-        self.first.get_or_insert_with(what);
-    }
-}
+use crate::{
+    client::Failure,
+    tally::{FATE_UNKNOWN, Faults, GIVEN_UP, Tally},
+};
 
 /// A number known up to the requests of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +70,7 @@ impl<T> Counted<T> {
             Self::BeforeAndAfter(before, after) => {
                 Check::change(name, figure(before), figure(after), expected)
             }
-            Self::NotCompared => Check {
-                name,
-                outcome: Outcome::Skipped,
-                finding: "others use the server too".to_owned(),
-            },
+            Self::NotCompared => Check::skipped(name, "others use the server too"),
             Self::Unreadable(why) => Check::new(name, false, format!("{asked}: {why}")),
         })
     }
@@ -95,24 +80,28 @@ impl<T> Counted<T> {
 pub(crate) type Figure<T> = fn(&T) -> u64;
 
 /// One thing that must hold.
-#[derive(Debug, Serialize)]
-pub(crate) struct Check {
-    pub(crate) name: &'static str,
-    pub(crate) outcome: Outcome,
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub outcome: Verdict,
     /// The figures behind it.
-    pub(crate) finding: String,
+    pub finding: String,
+    /// What was wrong, for the page.
+    #[serde(skip)]
+    pub(crate) texts: Vec<String>,
 }
 
+/// Whether it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub enum Verdict {
     Ok,
     Failed,
-    /// Not compared because others use the server too.
+    /// Not compared, for instance because others use the server too.
     Skipped,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -123,36 +112,54 @@ impl fmt::Display for Outcome {
 }
 
 impl Check {
-    pub(crate) fn new(name: &'static str, holds: bool, finding: String) -> Self {
-        let outcome = if holds { Outcome::Ok } else { Outcome::Failed };
+    pub(crate) fn new(name: &'static str, holds: bool, finding: impl Into<String>) -> Self {
+        let outcome = if holds { Verdict::Ok } else { Verdict::Failed };
         Self {
             name,
             outcome,
-            finding,
+            finding: finding.into(),
+            texts: Vec::new(),
         }
+    }
+
+    pub(crate) fn skipped(name: &'static str, why: impl Into<String>) -> Self {
+        let outcome = Verdict::Skipped;
+        Self {
+            outcome,
+            ..Self::new(name, true, why)
+        }
+    }
+
+    /// Holds when none of those that were examined under this name was at fault.
+    pub(crate) fn of(name: &'static str, tally: &Tally) -> Self {
+        Self::without(name, &tally.faults(name), tally.get(name))
     }
 
     /// Holds when none of `all` was at fault.
     pub(crate) fn without(name: &'static str, faults: &Faults, all: u64) -> Self {
-        let finding = match &faults.first {
+        let finding = match faults.first() {
             None => format!("{all} right"),
             Some(first) => format!("{} of {all} wrong; first {first}", faults.times),
         };
-        Self::new(name, faults.times == 0, finding)
+        let texts = faults.texts.clone();
+        Self {
+            texts,
+            ..Self::new(name, faults.times == 0, finding)
+        }
     }
 
-    /// Holds when none of `all` that could be looked up was at fault, and all could be. `broken_off` is the reason if not.
-    pub(crate) fn looked_up(
-        name: &'static str,
-        asked: &str,
-        faults: &Faults,
-        all: u64,
-        broken_off: Option<&str>,
-    ) -> Self {
-        match broken_off {
-            Some(why) => Self::new(name, false, format!("{asked}: {why}")),
-            None => Self::without(name, faults, all),
+    /// Fails if not all could be looked up, for this reason. `asked` is the request.
+    pub(crate) fn broken_off(self, asked: &str, why: Option<&str>) -> Self {
+        match why {
+            Some(why) => Self::new(self.name, false, format!("{asked}: {why}")),
+            None => self,
         }
+    }
+
+    /// Appends to the finding. Before [`broken_off`](Self::broken_off), which replaces it.
+    pub(crate) fn and(mut self, remark: &str) -> Self {
+        self.finding.push_str(remark);
+        self
     }
 
     /// Holds when nothing of what had to be acknowledged was given up. `things` are what is counted.
@@ -160,70 +167,25 @@ impl Check {
         name: &'static str,
         things: &str,
         acknowledged: u64,
-        given_up: &Faults,
-        fate_unknown: u64,
+        tally: &Tally,
     ) -> Self {
-        let finding = match &given_up.first {
+        let (given_up, fate_unknown) = (tally.faults(GIVEN_UP), tally.get(FATE_UNKNOWN));
+        let finding = match given_up.first() {
             None => format!("{acknowledged} {things}"),
             Some(first) => format!(
                 "{acknowledged} {things}, {} were not ({fate_unknown} may have been taken all the same); first {first}",
                 given_up.times
             ),
         };
-        Self::new(name, given_up.times == 0, finding)
+        Self {
+            texts: given_up.texts,
+            ..Self::new(name, given_up.times == 0, finding)
+        }
     }
 
     fn change(name: &'static str, before: u64, after: u64, expected: Expected) -> Self {
         let change = i128::from(after) - i128::from(before);
         let finding = format!("{before} to {after}: {change:+}, expected {expected}");
         Self::new(name, expected.admits(change), finding)
-    }
-}
-
-/// All that must hold.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-pub(crate) struct Checks(Vec<Check>);
-
-impl From<Vec<Check>> for Checks {
-    fn from(checks: Vec<Check>) -> Self {
-        Self(checks)
-    }
-}
-
-impl Checks {
-    pub(crate) fn all_hold(&self) -> bool {
-        self.failed().is_empty()
-    }
-
-    /// The names of those that do not hold.
-    pub(crate) fn failed(&self) -> Vec<&'static str> {
-        let failed = |check: &&Check| check.outcome == Outcome::Failed;
-        let failed = self.0.iter().filter(failed);
-        failed.map(|check| check.name).collect()
-    }
-
-    /// These words when all hold; otherwise which do not.
-    pub(crate) fn verdict(&self, in_order: String) -> String {
-        let failed = self.failed();
-        if failed.is_empty() {
-            return in_order;
-        }
-        format!("FAILED: {}.", failed.join(", "))
-    }
-}
-
-impl fmt::Display for Checks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nChecks")?;
-        for check in &self.0 {
-            let Check {
-                name,
-                outcome,
-                finding,
-            } = check;
-            writeln!(f, "  {name:<LABEL_WIDTH$}  {outcome:>12}  {finding}")?;
-        }
-        Ok(())
     }
 }

@@ -9,12 +9,11 @@
 //! | the shift ends (`--for`, `--idle-for`) | takes no more, finishes what is being brewed |
 //! | ctrl-c | gives back what is being brewed, so that it need not wait for its lease |
 
-use std::{collections::BTreeMap, future::pending, ops::AddAssign, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use fastrand::Rng;
-use serde::Serialize;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -23,34 +22,54 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
+    client::{Backoff, Failure, GOODBYE_MAX, goodbye_is_over},
     connection::Address,
     options::{Output, Pace, StaffDoor, duration},
+    outcome::{Outcome, Part},
     pace::Speed,
     progress::{self, Progress},
-    report::Report,
-    shop::{Counter, Failure, Finished, Order},
+    scenario::{Env, Scenario},
+    shop::{Counter, Finished, Order},
+    tally::Tally,
 };
 
 /// A shop that does not hold `/start/` is asked this often at most.
 const ASK_EVERY: Duration = Duration::from_millis(250);
-/// Measured time for the last calls when everything stops.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// Orders taken.
+const STARTED: &str = "started";
+/// Coffees whose finish the shop has acknowledged.
+const FINISHED: &str = "finished";
+/// Of these, coffees whose customer had gone.
+const CUSTOMER_GONE: &str = "customer_gone";
+/// Of these, finishes that the shop had received before.
+const ALREADY_FINISHED: &str = "already_finished";
+/// Coffees that the shop refused, or that could not be reported before the end.
+const NOT_FINISHED: &str = "not_finished";
+/// Orders given back unbrewed because the run was stopped.
+const GIVEN_BACK: &str = "given_back";
+/// Answers of status 200 that could not be read.
+const UNREADABLE: &str = "unreadable";
+/// Answers of the shop, of whatever kind.
+const REACHED: &str = "reached";
+
+/// The check of a run that expects nothing but a shop that answers.
+pub(crate) const SHOP_REACHED: &str = "shop reached";
 
 /// Let a crew of baristas pull orders, brew them and report them ready
 ///
 /// Each barista keeps a connection, asks for the oldest order, brews it and reports it ready.
 /// Runs until ctrl-c (which gives back what is being brewed), --for or --idle-for.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: StaffDoor,
+    door: StaffDoor,
     #[command(flatten)]
-    pub(crate) crew: Crew,
+    crew: Crew,
     #[command(flatten)]
-    pub(crate) shift: Shift,
+    shift: Shift,
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pace: Pace,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -96,36 +115,51 @@ impl Crew {
 /// When the crew goes home by itself.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shift")]
-pub(crate) struct Shift {
+struct Shift {
     /// End after this long, simulated, 0s to 24h; what is being brewed is finished
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-    pub(crate) length: Option<Duration>,
+    length: Option<Duration>,
     /// End when nothing has been brewing for this long, simulated, 0s to 24h
     #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) idle_for: Option<Duration>,
+    idle_for: Option<Duration>,
 }
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let progress = Progress::of_baristas();
-    let shown = progress::show(&progress, options.output.progress);
-    let begun = Instant::now();
-    let hours = Hours::until(closing);
-    let shop = options.door.staff_address.clone();
-    let crew = work(shop, &options.crew, &options.pace, &progress, &hours);
-    let clock = async {
-        options.shift.end(options.pace.speed, &progress).await;
-        hours.last_orders.cancel();
-        // The crew decides when it is done.
-        pending::<()>().await;
-    };
-    let tally = tokio::select! {
-        tally = crew => tally,
-        () = clock => Tally::default(),
-    };
-    let mut report = Report::new("baristas", &options.pace, begun.elapsed());
-    drop(shown);
-    report.add_baristas(tally);
-    Ok(report)
+impl Scenario for Options {
+    fn check(&self) -> Result<(), String> {
+        self.crew.check()
+    }
+
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let progress = Progress::of_baristas();
+        let shown = progress::show(&progress, env.display);
+        let begun = Instant::now();
+        let hours = Hours::until(env.closing);
+        let shop = self.door.staff_address.clone();
+        let crew = work(shop, &self.crew, &self.pace, &progress, &hours);
+        let clock = async {
+            self.shift.end(self.pace.speed, &progress).await;
+            hours.last_orders.cancel();
+            // The crew decides when it is done.
+            pending::<()>().await;
+        };
+        let tally = tokio::select! {
+            tally = crew => tally,
+            () = clock => Tally::default(),
+        };
+        let outcome = Outcome::new("baristas", &self.pace, begun.elapsed());
+        drop(shown);
+        // Baristas meet refusals in the course of their work; only a shop that never answered puts a run out of order.
+        let is_reached = tally.get(REACHED) > 0 || tally.by_transport_error.is_empty();
+        let verdict = if is_reached {
+            "The shift is over."
+        } else {
+            "The shop never answered."
+        };
+        Ok(outcome
+            .with(part(&tally))
+            .requires(SHOP_REACHED, is_reached)
+            .verdict_in_any_case(verdict.to_owned()))
+    }
 }
 
 impl Shift {
@@ -138,9 +172,9 @@ impl Shift {
             }
         };
         let idle = async {
-            match (self.idle_for, progress.brewing()) {
-                (Some(length), Some(brewing)) => idle(brewing, speed.measured(length)).await,
-                _ => pending().await,
+            match self.idle_for {
+                Some(length) => idle(progress.brewing(), speed.measured(length)).await,
+                None => pending().await,
             }
         };
         tokio::select! {
@@ -207,77 +241,47 @@ pub(crate) async fn work(
     }
     let mut total = Tally::default();
     for tally in working.join_all().await {
-        total += tally;
+        total.merge(tally);
     }
     total
 }
 
-/// What a crew did, by count.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Tally {
-    /// Orders taken.
-    pub(crate) started: usize,
-    /// Coffees whose finish the shop has acknowledged.
-    pub(crate) finished: usize,
-    /// Of these, coffees whose customer had gone.
-    pub(crate) customer_gone: usize,
-    /// Of these, finishes that the shop had heard before.
-    pub(crate) already_finished: usize,
-    /// Coffees that the shop refused, or that could not be reported before the end.
-    pub(crate) not_finished: usize,
-    /// Orders given back unbrewed because the run was stopped.
-    pub(crate) given_back: usize,
-    /// Answers other than the expected ones, by status.
-    pub(crate) unexpected_status: BTreeMap<u16, usize>,
-    /// Answers of status 200 that could not be read.
-    pub(crate) unreadable: usize,
-    pub(crate) by_transport_error: BTreeMap<String, usize>,
-    /// Whether the shop ever answered.
-    pub(crate) shop_reached: bool,
+/// The baristas' part of the report.
+pub(crate) fn part(tally: &Tally) -> Part {
+    Part::new("baristas")
+        .section("Baristas")
+        .figure(STARTED, "orders taken", tally.get(STARTED))
+        .figure(FINISHED, "coffees finished", tally.get(FINISHED))
+        .count(CUSTOMER_GONE, "  whose customer had gone", tally.get(CUSTOMER_GONE))
+        .count(ALREADY_FINISHED, "  reported before", tally.get(ALREADY_FINISHED))
+        .count(NOT_FINISHED, "coffees not finished", tally.get(NOT_FINISHED))
+        .count(GIVEN_BACK, "orders given back", tally.get(GIVEN_BACK))
+        .count(UNREADABLE, "unreadable answers", tally.get(UNREADABLE))
+        // Answers other than the expected ones.
+        .data("unexpected_status", &tally.by_status)
+        .data("by_transport_error", &tally.by_transport_error)
+        .rows_of(tally)
+        .data("shop_reached", tally.get(REACHED) > 0)
 }
 
-impl Tally {
-    fn failed(&mut self, failure: Failure) {
-        match failure {
-            Failure::Transport(error) => {
-                *self
-                    .by_transport_error
-                    .entry(error.to_string())
-                    .or_default() += 1;
-            }
-            Failure::Status(status) => {
-                *self.unexpected_status.entry(status.as_u16()).or_default() += 1;
-            }
-            Failure::Unreadable => self.unreadable += 1,
+fn failed(tally: &mut Tally, failure: Failure) {
+    match failure {
+        Failure::Transport(error) => {
+            let times = tally.by_transport_error.entry(error.to_string());
+            *times.or_default() += 1;
+            return;
         }
-        self.shop_reached |= !matches!(failure, Failure::Transport(_));
+        Failure::Status(status) => *tally.by_status.entry(status.as_u16()).or_default() += 1,
+        Failure::Unreadable => tally.count(UNREADABLE),
     }
-
-    fn acknowledged(&mut self, finished: &Finished) {
-        self.shop_reached = true;
-        self.finished += 1;
-        self.customer_gone += usize::from(finished.delivered == Some(false));
-        self.already_finished += usize::from(finished.already);
-    }
+    tally.count(REACHED);
 }
 
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.started += other.started;
-        self.finished += other.finished;
-        self.customer_gone += other.customer_gone;
-        self.already_finished += other.already_finished;
-        self.not_finished += other.not_finished;
-        self.given_back += other.given_back;
-        self.unreadable += other.unreadable;
-        self.shop_reached |= other.shop_reached;
-        for (status, times) in other.unexpected_status {
-            *self.unexpected_status.entry(status).or_default() += times;
-        }
-        for (error, times) in other.by_transport_error {
-            *self.by_transport_error.entry(error).or_default() += times;
-        }
-    }
+fn acknowledged(tally: &mut Tally, finished: &Finished) {
+    tally.count(REACHED);
+    tally.count(FINISHED);
+    tally.add(CUSTOMER_GONE, u64::from(finished.delivered == Some(false)));
+    tally.add(ALREADY_FINISHED, u64::from(finished.already));
 }
 
 /// One barista at work.
@@ -302,7 +306,7 @@ impl Barista {
                     None => return self.tally,
                 },
             };
-            self.tally.started += 1;
+            self.tally.count(STARTED);
             if self.brew().await {
                 handed = self.report_ready(&order).await;
             } else {
@@ -325,7 +329,7 @@ impl Barista {
             };
             let pause = match answer {
                 Ok(order) => {
-                    self.tally.shop_reached = true;
+                    self.tally.count(REACHED);
                     if order.is_some() {
                         return order;
                     }
@@ -333,7 +337,7 @@ impl Barista {
                     ASK_EVERY.saturating_sub(asked.elapsed())
                 }
                 Err(failure) => {
-                    self.tally.failed(failure);
+                    failed(&mut self.tally, failure);
                     backoff.next()
                 }
             };
@@ -378,12 +382,12 @@ impl Barista {
             };
             match answer {
                 Ok((finished, next)) => {
-                    self.tally.acknowledged(&finished);
-                    self.progress.coffee_brewed();
+                    acknowledged(&mut self.tally, &finished);
+                    self.progress.event();
                     return next;
                 }
                 Err(failure) => {
-                    self.tally.failed(failure);
+                    failed(&mut self.tally, failure);
                     if !failure.is_temporary() || hours.closing.is_cancelled() {
                         break;
                     }
@@ -394,51 +398,35 @@ impl Barista {
                 .run_until_cancelled(sleep(backoff.next()))
                 .await;
         }
-        self.tally.not_finished += 1;
+        self.tally.count(NOT_FINISHED);
         None
     }
 
     async fn give_back(&mut self, order: &Order) {
         match timeout(GOODBYE_MAX, self.counter.release(order)).await {
-            Ok(Ok(())) => self.tally.given_back += 1,
+            Ok(Ok(())) => self.tally.count(GIVEN_BACK),
             Ok(Err(failure)) => {
-                self.tally.failed(failure);
-                self.tally.not_finished += 1;
+                failed(&mut self.tally, failure);
+                self.tally.count(NOT_FINISHED);
             }
-            Err(_) => self.tally.not_finished += 1,
+            Err(_) => self.tally.count(NOT_FINISHED),
         }
     }
-}
-
-async fn goodbye_is_over(closing: &CancellationToken) {
-    closing.cancelled().await;
-    sleep(GOODBYE_MAX).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::StatusCode;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
-    };
-
     use super::*;
-    use crate::connection::TransportError;
-
-    fn crew(brew_min_s: u64, brew_max_s: u64) -> Crew {
-        Crew {
-            count: 10,
-            brew_min: Duration::from_secs(brew_min_s),
-            brew_max: Duration::from_secs(brew_max_s),
-            wait: 20,
-            next: false,
-        }
-    }
 
     #[test]
     fn brewing_times_cover_the_whole_range() {
-        let crew = crew(30, 60);
+        let crew = Crew {
+            count: 10,
+            brew_min: Duration::from_secs(30),
+            brew_max: Duration::from_secs(60),
+            wait: 20,
+            next: false,
+        };
         let mut chance = Rng::with_seed(1);
         let mut times: Vec<_> = (0..1000).map(|_| crew.brewing_time(&mut chance)).collect();
         times.sort_unstable();
@@ -447,111 +435,24 @@ mod tests {
         assert!((44..=46).contains(&times[500].as_secs()));
     }
 
-    #[test]
-    fn tallies_add_up() {
-        let mut one = Tally::default();
-        one.failed(Failure::Transport(TransportError::Refused));
-        assert!(!one.shop_reached);
-        let mut other = Tally::default();
-        other.failed(Failure::Transport(TransportError::Refused));
-        other.failed(Failure::Status(StatusCode::CONFLICT));
-        other.acknowledged(&Finished {
-            delivered: Some(false),
-            already: true,
-        });
-        one += other;
-        assert_eq!(one.by_transport_error["connection refused"], 2);
-        assert_eq!(one.unexpected_status[&409], 1);
-        assert_eq!(
-            (one.finished, one.customer_gone, one.already_finished),
-            (1, 1, 1)
-        );
-        assert!(one.shop_reached);
-    }
-
-    /// Reads one request's head and answers it; the connection stays open.
-    async fn answer(stream: &mut TcpStream, body: &str) -> String {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        let length = body.len();
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        let head = String::from_utf8(head).unwrap();
-        head.lines().next().unwrap().to_owned()
-    }
-
-    /// One barista at a shop that hands out one order; what the shop is asked after `then` happened to the hours
-    /// while the coffee was being brewed, and what the barista did.
-    async fn asked_after(brew_s: u64, then: impl Fn(&Hours)) -> (String, Tally) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let shop = format!("http://{}", listener.local_addr().unwrap());
-        let progress = Progress::of_baristas();
-        let hours = Hours::until(CancellationToken::new());
-        let mut crew = crew(brew_s, brew_s);
-        crew.count = 1;
-        let pace = Pace {
-            speed: "1000".parse().unwrap(),
-            seed: 1,
-        };
-        let staff = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let asked = answer(&mut stream, r#"{"order_id": "a b", "attempt": 2}"#).await;
-            assert_eq!(asked, "GET /start/?wait=20&barista=barista-1 HTTP/1.1");
-            let mut brewing = progress.brewing().unwrap();
-            brewing.wait_for(|now| *now == 1).await.unwrap();
-            then(&hours);
-            answer(&mut stream, "{}").await
-        };
-        tokio::join!(
-            staff,
-            work(shop.parse().unwrap(), &crew, &pace, &progress, &hours)
-        )
-    }
-
-    #[tokio::test]
-    async fn a_barista_stopped_while_brewing_gives_the_order_back() {
-        let (asked, tally) = asked_after(24 * 3600, Hours::close).await;
-        assert_eq!(asked, "POST /release/?order_id=a%20b HTTP/1.1");
-        assert_eq!((tally.started, tally.given_back, tally.finished), (1, 1, 0));
-    }
-
-    #[tokio::test]
-    async fn a_barista_whose_shift_ends_while_brewing_finishes_the_coffee() {
-        let (asked, tally) = asked_after(100, |hours| hours.last_orders.cancel()).await;
-        assert_eq!(asked, "POST /finish/?order_id=a%20b&attempt=2 HTTP/1.1");
-        assert_eq!((tally.started, tally.given_back, tally.finished), (1, 0, 1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shift_ends_after_its_length_in_simulated_time() {
-        let shift = Shift {
-            length: Some(Duration::from_secs(100)),
-            idle_for: None,
-        };
-        let begun = Instant::now();
-        shift
-            .end("10".parse().unwrap(), &Progress::of_baristas())
-            .await;
-        assert_eq!(begun.elapsed().as_secs(), 10);
-    }
-
     #[tokio::test(start_paused = true)]
     async fn an_idle_crew_leaves_only_after_being_idle_in_one_stretch() {
         let progress = Progress::of_baristas();
-        let shift = Shift {
-            length: None,
-            idle_for: Some(Duration::from_mins(1)),
-        };
+        let shift = |length, idle_for| Shift { length, idle_for };
+        let minute = Some(Duration::from_secs(60));
         let begun = Instant::now();
-        let coffee_meanwhile = async {
+        let coffee = async {
             sleep(Duration::from_secs(50)).await;
             let brewing = progress.brew();
             sleep(Duration::from_secs(100)).await;
             drop(brewing);
         };
-        tokio::join!(shift.end("1".parse().unwrap(), &progress), coffee_meanwhile);
+        let idle = shift(None, minute);
+        tokio::join!(idle.end(Speed::REAL_TIME, &progress), coffee);
         assert_eq!(begun.elapsed().as_secs(), 210);
+        let begun = Instant::now();
+        let tenfold = "10".parse().unwrap();
+        shift(minute, None).end(tenfold, &progress).await;
+        assert_eq!(begun.elapsed().as_secs(), 6);
     }
 }

@@ -1,14 +1,15 @@
 //! The same rush without and with a flood: what the flood cost the regulars.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::{
-    deeds::Deeds,
+    flood::Deeds,
+    outcome::Block,
     pace::{Span, Speed, spoken},
-    report::LABEL_WIDTH,
-    visits::{Summary, Visit, Waits},
+    tally::{Waits, as_u64},
+    visits::{Summary, Visit, waits},
 };
 
 /// What is sought; the report says whether it was reached, the exit code does not depend on it.
@@ -17,15 +18,15 @@ const CUT_OFF_WITHIN: Duration = Duration::from_secs(2);
 const RATIO_MAX: f64 = 1.1;
 /// Coffees for the flooder: the places that one address may have (`flood.outstanding_max` as it is by default). What was
 /// placed before the first refusal may be a neighbour's behind the same address, and stays in line.
-const COFFEES_MAX: usize = 250;
+const COFFEES_MAX: u64 = 250;
 
 /// Two runs with the same arrivals and the same seed of brewing times.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) without_flood: Summary,
     /// Since the beginning of the run, as the next one.
-    pub(crate) flood_came: Option<Span>,
-    pub(crate) cut_off: Option<Span>,
+    flood_came: Option<Span>,
+    cut_off: Option<Span>,
     waits: Pair,
     /// Of those regulars who came when the flooder had been cut off. They may still find baristas busy with coffees
     /// that were begun before ...
@@ -43,22 +44,27 @@ pub(crate) struct FloodTimes {
     pub(crate) last_coffee: Option<Duration>,
 }
 
+impl FloodTimes {
+    pub(crate) fn moments(self) -> Vec<(Duration, &'static str)> {
+        let moments = [
+            (self.came, "the flood comes"),
+            (self.cut_off, "the flooder is cut off"),
+        ];
+        let known = moments.into_iter();
+        known
+            .filter_map(|(moment, happening)| Some((moment?, happening)))
+            .collect()
+    }
+}
+
 /// Waiting times of the same regulars in both runs.
 #[derive(Debug, Serialize)]
 struct Pair {
-    regulars: usize,
+    regulars: u64,
     without: Option<Waits>,
     with: Option<Waits>,
     /// With the flood, in multiples of without it.
-    ratios: Option<Ratios>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Ratios {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
+    ratios: Option<Waits<f64>>,
 }
 
 impl Comparison {
@@ -100,7 +106,8 @@ impl Comparison {
         }
         if let Some(ratios) = self.waits.ratios {
             findings.push(format!(
-                "All regulars waited, compared to the run without the flood: {ratios}."
+                "All regulars waited, compared to the run without the flood: {}.",
+                words(ratios)
             ));
         }
         if let Some(after) = &self.waits_after_cut_off {
@@ -112,17 +119,25 @@ impl Comparison {
         findings
     }
 
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        let after = |pair: &Option<Pair>, since: &str| {
+            let pair = pair.as_ref()?;
+            pair.block(&format!("{} {since}", pair.regulars))
+        };
+        let blocks = [
+            self.waits.block("all regulars"),
+            after(&self.waits_after_cut_off, "after cut-off"),
+            after(&self.waits_after_last_coffee, "after last coffee"),
+        ];
+        blocks.into_iter().flatten().collect()
+    }
+
     fn without_the_flood(&self) -> String {
-        let Summary {
-            arrived, served, ..
-        } = self.without_flood;
-        if served == arrived {
-            format!("Without the flood every one did ({arrived} of {arrived}).")
-        } else {
-            format!(
-                "Without the flood {} of {arrived} did not.",
-                arrived - served
-            )
+        let summary = &self.without_flood;
+        let arrived = summary.arrived;
+        match arrived - summary.served {
+            0 => format!("Without the flood every one did ({arrived} of {arrived})."),
+            unserved => format!("Without the flood {unserved} of {arrived} did not."),
         }
     }
 }
@@ -154,12 +169,9 @@ fn sought(reached: bool) -> &'static str {
 
 impl Pair {
     fn of(without: &[Visit], with: &[Visit], speed: Speed) -> Self {
-        let (regulars, without, with) = (
-            with.len(),
-            Waits::of(without, speed),
-            Waits::of(with, speed),
-        );
-        let ratios = without.zip(with).map(|(without, with)| Ratios {
+        let regulars = as_u64(with.len());
+        let [without, with] = [without, with].map(|visits| waits(visits, speed));
+        let ratios = without.zip(with).map(|(without, with)| Waits {
             p50: ratio(without.p50, with.p50),
             p90: ratio(without.p90, with.p90),
             p99: ratio(without.p99, with.p99),
@@ -174,73 +186,46 @@ impl Pair {
     }
 
     fn of_those_after_cut_off(&self) -> String {
-        match self.ratios {
-            Some(ratios) => format!(
-                "The {} who came after the cut-off, some of them behind the flooder's coffees: {ratios}.",
-                self.regulars
-            ),
-            None => "No regular came after the cut-off.".to_owned(),
-        }
+        let Some(ratios) = self.ratios else {
+            return "No regular came after the cut-off.".to_owned();
+        };
+        format!(
+            "The {} who came after the cut-off, some of them behind the flooder's coffees: {}.",
+            self.regulars,
+            words(ratios)
+        )
     }
 
     fn of_those_after_last_coffee(&self) -> String {
-        match self.ratios {
-            Some(ratios) => format!(
-                "The {} who came when the flooder's coffees were done too: {ratios}. Sought: at most {RATIO_MAX} x, {}.",
-                self.regulars,
-                sought(ratios.p50 <= RATIO_MAX && ratios.p99 <= RATIO_MAX)
-            ),
-            None => "No regular came when the flooder's coffees were done.".to_owned(),
-        }
-    }
-
-    fn write(&self, f: &mut fmt::Formatter<'_>, who: &str) -> fmt::Result {
-        let (Some(without), Some(with), Some(ratios)) = (&self.without, &self.with, self.ratios)
-        else {
-            return Ok(());
+        let Some(ratios) = self.ratios else {
+            return "No regular came when the flooder's coffees were done.".to_owned();
         };
-        writeln!(
-            f,
-            "\n{:<width$}  {:>12}  {:>14}  {:>8}",
-            format!("Measured waits of {who}"),
-            "without",
-            "with flood",
-            "ratio",
-            width = LABEL_WIDTH + 2
-        )?;
-        let ratios = [ratios.p50, ratios.p90, ratios.p99, ratios.max];
-        for (((name, without), (_, with)), ratio) in
-            without.named().into_iter().zip(with.named()).zip(ratios)
-        {
-            let (without, with) = (spoken(without.measured), spoken(with.measured));
-            writeln!(
-                f,
-                "  {name:<LABEL_WIDTH$}  {without:>12}  {with:>14}  {ratio:>8.2}"
-            )?;
+        format!(
+            "The {} who came when the flooder's coffees were done too: {}. Sought: at most {RATIO_MAX} x, {}.",
+            self.regulars,
+            words(ratios),
+            sought(ratios.p50 <= RATIO_MAX && ratios.p99 <= RATIO_MAX)
+        )
+    }
+
+    /// Nothing without waiting times in both runs.
+    fn block(&self, who: &str) -> Option<Block> {
+        let (without, with, ratios) = (self.without?, self.with?, self.ratios?);
+        let mut block = Block::new(format!("Measured waits of {who}"));
+        block.columns = vec!["without", "with flood", "ratio"];
+        let all = without.named().into_iter().zip(with.named());
+        for (((name, without), (_, with)), (_, ratio)) in all.zip(ratios.named()) {
+            let spans = [without, with].map(|span| spoken(span.measured));
+            let [without, with] = spans;
+            let row = vec![name.to_owned(), without, with, format!("{ratio:.2}")];
+            block.rows.push(row);
         }
-        Ok(())
+        Some(block)
     }
 }
 
-impl fmt::Display for Ratios {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "median {:.2} x, p99 {:.2} x", self.p50, self.p99)
-    }
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.waits.write(f, "all regulars")?;
-        for (pair, since) in [
-            (&self.waits_after_cut_off, "after cut-off"),
-            (&self.waits_after_last_coffee, "after last coffee"),
-        ] {
-            if let Some(pair) = pair {
-                pair.write(f, &format!("{} {since}", pair.regulars))?;
-            }
-        }
-        Ok(())
-    }
+fn words(ratios: Waits<f64>) -> String {
+    format!("median {:.2} x, p99 {:.2} x", ratios.p50, ratios.p99)
 }
 
 fn ratio(without: Span, with: Span) -> f64 {
@@ -248,20 +233,9 @@ fn ratio(without: Span, with: Span) -> f64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use hyper::StatusCode;
-
+mod tests {
     use super::*;
-    use crate::{
-        deeds::{
-            Beginning,
-            tests::{deeds, listed},
-        },
-        visits::{
-            Outcome,
-            tests::{SERVED, speed, visit},
-        },
-    };
+    use crate::visits::tests::{SERVED, visit};
 
     /// Regulars who came at these milliseconds and each waited so long.
     fn regulars(visits_ms: &[(u64, u64)]) -> Vec<Visit> {
@@ -272,78 +246,42 @@ pub(crate) mod tests {
         visits_ms.iter().map(regular).collect()
     }
 
-    pub(crate) fn comparison(cut_off_ms: Option<u64>) -> Comparison {
-        Comparison::of(
-            &regulars(&[(0, 100), (0, 200), (800, 300), (1000, 400)]),
-            &regulars(&[(0, 300), (0, 400), (800, 300), (1000, 420)]),
-            4,
-            FloodTimes {
-                came: Some(Duration::from_millis(10)),
-                cut_off: cut_off_ms.map(Duration::from_millis),
-                last_coffee: Some(Duration::from_millis(900)),
-            },
-            speed(1),
-        )
-    }
-
-    fn near(ratio: f64, expected: f64) -> bool {
-        (ratio - expected).abs() < 0.01
+    fn comparison(cut_off_ms: Option<u64>) -> Comparison {
+        let times = FloodTimes {
+            came: Some(Duration::from_millis(10)),
+            cut_off: cut_off_ms.map(Duration::from_millis),
+            last_coffee: Some(Duration::from_millis(900)),
+        };
+        let without = regulars(&[(0, 100), (0, 200), (800, 300), (1000, 400)]);
+        let with = regulars(&[(0, 300), (0, 400), (800, 300), (1000, 420)]);
+        Comparison::of(&without, &with, 4, times, Speed::REAL_TIME)
     }
 
     #[test]
     fn those_who_came_after_the_cut_off_are_compared_with_themselves() {
+        let near = |ratio: f64, expected: f64| (ratio - expected).abs() < 0.01;
         let comparison = comparison(Some(500));
         let all = comparison.waits.ratios.unwrap();
         assert!(near(all.p50, 1.5) && near(all.max, 1.05), "{all:?}");
-        let after = comparison.waits_after_cut_off.unwrap();
+        let after = comparison.waits_after_cut_off.as_ref().unwrap();
         assert_eq!(after.regulars, 2);
         let ratios = after.ratios.unwrap();
         assert!(
             near(ratios.p50, 1.0) && near(ratios.p99, 1.05),
             "{ratios:?}"
         );
-    }
-
-    #[tokio::test]
-    async fn what_is_sought_is_said_to_be_reached_or_missed() {
-        let of_listed = |after_ms| deeds(&[], Beginning::now(), Some(Ok(Some(listed(after_ms)))));
-        let text = comparison(Some(500))
-            .findings(Some(&of_listed(490)))
-            .join("\n");
-        assert!(text.contains("Sought: within 2.0 s, reached."), "{text}");
-        assert!(text.contains("Sought: at most 250, reached."), "{text}");
-        assert!(
-            text.contains("without the flood: median 1.50 x, p99 1.05 x."),
-            "{text}"
-        );
-        assert!(
-            text.contains("behind the flooder's coffees: median 1.00 x"),
-            "{text}"
-        );
-        assert!(text.contains("at most 1.1 x, reached."), "{text}");
-        assert!(
-            text.contains("The 1 who came when the flooder's coffees were done too: median 1.05 x"),
-            "{text}"
-        );
-        let text = comparison(Some(2001))
-            .findings(Some(&of_listed(2001)))
-            .join("\n");
-        assert!(text.contains("Sought: within 2.0 s, missed."), "{text}");
-        assert!(
-            text.contains("No regular came after the cut-off."),
-            "{text}"
-        );
-        let text = comparison(None).findings(None).join("\n");
-        assert!(text.contains("The flood never came."), "{text}");
+        let text = comparison.findings(None).join("\n");
+        let expected = "The 1 who came when the flooder's coffees were done too: median 1.05 x, p99 1.05 x. Sought: at most 1.1 x, reached.";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
-    fn a_run_of_which_nobody_was_served_has_no_ratios() {
-        let refused = [visit(1, Outcome::Answered(StatusCode::TOO_MANY_REQUESTS))];
-        let comparison = Comparison::of(&refused, &refused, 1, FloodTimes::default(), speed(1));
-        assert!(comparison.waits.ratios.is_none());
-        assert_eq!(comparison.to_string(), "");
-        let findings = comparison.findings(None);
-        assert_eq!(findings[0], "Without the flood 1 of 1 did not.");
+    fn a_run_without_a_cut_off_or_without_service_has_no_ratios_after_it() {
+        assert!(comparison(None).waits_after_cut_off.is_none());
+        let text = comparison(Some(2001)).findings(None).join("\n");
+        let expected = "No regular came after the cut-off.";
+        assert!(text.contains(expected), "{text}");
+        let none = Comparison::of(&[], &[], 1, FloodTimes::default(), Speed::REAL_TIME);
+        assert!(none.waits.ratios.is_none() && none.blocks().is_empty());
     }
 }

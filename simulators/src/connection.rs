@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::dribble::{Dribble, Slow};
+use crate::dribble::{Slow, dribbled};
 
 /// The shop's answers are small; anything larger is not the shop's, unless larger ones are asked for.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -96,7 +96,7 @@ impl Address {
             .map_err(|error| TransportError::of_connect(&error))?;
         match slow {
             None => Connection::over(stream).await,
-            Some((slow, pause)) => Connection::over(Dribble::new(stream, slow, pause)).await,
+            Some((slow, pause)) => Connection::over(dribbled(stream, slow, pause)).await,
         }
     }
 
@@ -264,16 +264,10 @@ pub(crate) enum TransportError {
 impl TransportError {
     /// Whether there was never a connection, so that the other side said nothing at all.
     pub(crate) fn is_of_connecting(self) -> bool {
-        match self {
-            Self::UnknownHost
-            | Self::NotOurAddress
-            | Self::Refused
-            | Self::ConnectTimedOut
-            | Self::OutOfFiles
-            | Self::OutOfPorts
-            | Self::ConnectFailed => true,
-            Self::Reset | Self::TimedOut | Self::Closed | Self::Malformed => false,
-        }
+        !matches!(
+            self,
+            Self::Reset | Self::TimedOut | Self::Closed | Self::Malformed
+        )
     }
 
     fn of_bind(error: &io::Error) -> Self {
@@ -336,10 +330,7 @@ impl fmt::Display for TransportError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-    };
+    use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpListener};
 
     use super::*;
 
@@ -365,128 +356,60 @@ mod tests {
         }
     }
 
-    /// What a customer makes of a shop that reads the request and then does `answer`.
-    async fn outcome_of(
-        answer: impl AsyncFnOnce(&mut TcpStream),
-    ) -> Result<Answer, TransportError> {
+    /// What a client makes of a server that reads the request and then writes this and closes, or breaks off.
+    async fn outcome_of(answer: &[u8], linger: Option<Duration>) -> Result<u16, TransportError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: Address = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let shop = async {
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address: Address = url.parse().unwrap();
+        let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
+            SockRef::from(&stream).set_linger(linger).unwrap();
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(stream.read_u8().await.unwrap());
             }
-            answer(&mut stream).await;
+            drop(stream.write_all(answer).await);
         };
-        let customer = async {
+        let client = async {
             let mut connection = address.connect(None).await?;
-            connection
-                .exchange(address.request(Method::GET, "/", None))
-                .await
+            let request = address.request(Method::GET, "/", None);
+            let answer = connection.exchange(request).await?;
+            Ok(answer.status.as_u16())
         };
-        tokio::join!(customer, shop).0
+        tokio::join!(client, server).0
     }
 
     #[tokio::test]
-    async fn a_complete_answer_is_an_answer_whatever_its_status() {
-        let text = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno";
-        let answer = outcome_of(async |stream| stream.write_all(text).await.unwrap()).await;
-        let answer = answer.unwrap();
-        assert_eq!(
-            (answer.status.as_u16(), &answer.body[..]),
-            (503, &b"no"[..])
-        );
-    }
-
-    #[tokio::test]
-    async fn failures_are_told_apart() {
-        let closed = outcome_of(async |_| {}).await.unwrap_err();
-        assert_eq!(closed, TransportError::Closed);
-
-        let reset = outcome_of(async |stream| {
-            SockRef::from(&*stream)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
-        });
-        assert_eq!(reset.await.unwrap_err(), TransportError::Reset);
-
+    async fn failures_are_distinguished() {
+        let complete = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno";
+        assert_eq!(outcome_of(complete, None).await, Ok(503));
+        let length = ANSWER_MAX_BYTES + 1;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        let large = [head.into_bytes(), vec![b' '; length]].concat();
         let cut_short = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
-        let cut_short = outcome_of(async |stream| stream.write_all(cut_short).await.unwrap());
-        assert_eq!(cut_short.await.unwrap_err(), TransportError::Closed);
-
-        let noise = outcome_of(async |stream| {
-            stream
-                .write_all(b"220 mail.example ready\r\n")
-                .await
-                .unwrap();
-        });
-        assert_eq!(noise.await.unwrap_err(), TransportError::Malformed);
-
-        let flood = outcome_of(async |stream| {
-            let head = format!(
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
-                ANSWER_MAX_BYTES + 1
-            );
-            stream.write_all(head.as_bytes()).await.unwrap();
-            drop(stream.write_all(&vec![b' '; ANSWER_MAX_BYTES + 1]).await);
-        });
-        assert_eq!(flood.await.unwrap_err(), TransportError::Malformed);
-    }
-
-    #[tokio::test]
-    async fn nobody_listening_is_refused() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: Address = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        drop(listener);
-        assert_eq!(
-            address.connect(None).await.unwrap_err(),
-            TransportError::Refused
-        );
-    }
-
-    #[tokio::test]
-    async fn a_visitor_comes_from_the_address_that_is_asked_for() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: Address = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let from = Ipv4Addr::new(127, 9, 8, 7);
-        let slow = Some((Slow::Read, Duration::ZERO));
-        for connecting in [
-            address.connect(Some(from)).await,
-            address.connect_rudely(from, None).await,
-            address.connect_rudely(from, slow).await,
+        for (answer, linger, error) in [
+            (&b""[..], None, TransportError::Closed),
+            (b"", Some(Duration::ZERO), TransportError::Reset),
+            (cut_short, None, TransportError::Closed),
+            (b"220 mail ready\r\n", None, TransportError::Malformed),
+            (&large, None, TransportError::Malformed),
         ] {
-            connecting.unwrap();
-            let (_, peer) = listener.accept().await.unwrap();
-            assert_eq!(peer.ip(), from);
+            assert_eq!(outcome_of(answer, linger).await, Err(error));
         }
     }
 
     #[tokio::test]
-    async fn a_rude_visitor_breaks_the_connection_off() {
+    async fn no_listener_and_no_address_to_come_from_are_errors_of_connecting() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address: Address = format!("http://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let connecting = address.connect_rudely(Ipv4Addr::LOCALHOST, None);
-        let connection = connecting.await.unwrap();
-        let (mut stream, _) = listener.accept().await.unwrap();
-        drop(connection);
-        let end = stream.read_u8().await.unwrap_err();
-        assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
-    }
-
-    #[tokio::test]
-    async fn somebody_elses_address_is_told_from_a_shop_that_is_closed() {
-        let address: Address = "http://127.0.0.1:9".parse().unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address: Address = url.parse().unwrap();
+        drop(listener);
+        let refused = address.connect(None).await.unwrap_err();
+        assert_eq!(refused, TransportError::Refused);
         // Reserved for documentation: no machine has it.
-        let connecting = address.connect(Some(Ipv4Addr::new(192, 0, 2, 1)));
-        assert_eq!(connecting.await.unwrap_err(), TransportError::NotOurAddress);
+        let foreign = Some(Ipv4Addr::new(192, 0, 2, 1));
+        let foreign = address.connect(foreign).await.unwrap_err();
+        assert_eq!(foreign, TransportError::NotOurAddress);
+        assert!(refused.is_of_connecting() && foreign.is_of_connecting());
     }
 }

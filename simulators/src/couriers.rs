@@ -1,38 +1,42 @@
 //! `simulators couriers`: reports orders and couriers, and compares the shop's account with its own.
 
-mod checks;
 mod ledger;
-mod model;
+pub mod model;
 mod plan;
 mod publishing;
 mod sns;
 mod state;
-mod summary;
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
+use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::summary::Summary;
+pub use self::model::Model;
 use self::{
-    model::Join,
-    plan::{Extent, Phase},
-    publishing::Office,
+    ledger::{LATENCY, Ledger, OUTCOMES},
+    model::{Join, Kind},
+    plan::Phase,
+    publishing::publish,
     sns::Topic,
-    state::State,
+    state::{OF_STATE, State},
 };
 use crate::{
-    courier_desk::Link,
+    audit::Check,
+    client::beforehand,
+    crew::Crew,
     options::{Output, Pace, StaffDoor, any_seed, duration, share},
+    outcome::{Outcome, Part},
     pace::Speed,
     progress::{self, Progress},
-    report::Report,
-    resend::{insist, patience_at_the_end},
-    shop::Failure,
+    scenario::{Env, Scenario},
+    tally::{FATE_UNKNOWN, GIVEN_UP, RETRIES, Rate},
 };
+
+/// A list of orders or couriers has no pages.
+const ANSWER_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Report orders and couriers, and check that every order finds the courier whose turn it is
 ///
@@ -46,9 +50,9 @@ use crate::{
 /// what was sent, and with itself. No other client may report events during this comparison. The exit code is 0 only if
 /// every event was acknowledged and every check holds.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: StaffDoor,
+    door: StaffDoor,
     #[command(flatten)]
     events: Events,
     #[command(flatten)]
@@ -100,56 +104,103 @@ struct Publishing {
 impl Options {
     /// All events of the run, of orders and couriers with new ids.
     fn draw(&self) -> [Phase; 2] {
-        let (events, publishing) = (&self.events, &self.publishing);
-        let extent = Extent {
-            orders: events.orders,
-            couriers: events.couriers,
-            changes: events.changes,
-            connections: usize::try_from(publishing.connections).unwrap_or(1),
-            duplicates: events.duplicates,
-        };
-        plan::draw(extent, publishing.seed, fastrand::u64(..))
+        let connections = usize::try_from(self.publishing.connections).unwrap_or(1);
+        let seed = self.publishing.seed;
+        plan::draw(&self.events, connections, seed, fastrand::u64(..))
     }
 }
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let publishing = &options.publishing;
-    let shop = options.door.staff_address.clone();
-    let topic = match publishing.topic_arn.clone() {
-        Some(arn) => Some(Topic::connect(arn).await?),
-        None => None,
-    };
-    let mut link = Link::new(shop.clone());
-    // No retries: a mistyped address is reported at once.
-    let asked = insist(Duration::ZERO, async || link.couriers().await);
-    let failed = |failure: Failure| anyhow!("cannot read GET /couriers beforehand: {failure}");
-    asked.await.map_err(failed)?;
+impl Scenario for Options {
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let server = self.door.staff_address.clone();
+        let topic = match self.publishing.topic_arn.clone() {
+            Some(arn) => Some(Topic::connect(arn).await?),
+            None => None,
+        };
+        beforehand::<Value>(&server, "/couriers").await?;
+        let phases = self.draw();
+        let requests = phases.iter().flatten().flatten();
+        let events: usize = requests.map(|request| request.events.len()).sum();
+        let crew = Crew {
+            server,
+            patience: self.publishing.patience,
+            closing: env.closing,
+            progress: Progress::of_requests(events as u64),
+        };
+        let shown = progress::show(&crew.progress, env.display);
+        let begun = Instant::now();
+        let mut ledger = publish(&crew, topic.as_ref(), phases).await;
+        let elapsed = begun.elapsed();
+        drop(shown);
+        // Its counts are not the run's.
+        let mut client = crew.client(0).taking_answers_up_to(ANSWER_MAX_BYTES);
+        let join = self.events.join;
+        let state = Box::pin(State::ask(&mut client, &mut ledger, join)).await;
+        let checks = checks(&mut ledger, &state);
+        let (orders, couriers) = (ledger.orders.len(), ledger.couriers.len());
+        Ok(Outcome::new("couriers", &Pace::real_time(self.publishing.seed), elapsed)
+            .with(report(&ledger, elapsed).checks(checks))
+            .verdict(format!(
+                "Every event was acknowledged and every check holds ({orders} orders, {couriers} couriers)."
+            ))
+            .drawn_from(&ledger.tally))
+    }
+}
 
-    let phases = options.draw();
-    let requests = phases.iter().flatten().flatten();
-    let events: usize = requests.map(|request| request.events.len()).sum();
-    let progress = Progress::of_senders(u64::try_from(events).unwrap_or(u64::MAX));
-    let shown = progress::show(&progress, options.output.progress);
-    let begun = Instant::now();
-    let office = Office {
-        shop,
-        topic,
-        patience: publishing.patience,
-        progress,
-        closing: closing.clone(),
-    };
-    let ledger = office.work(phases).await;
-    let elapsed = begun.elapsed();
-    drop(shown);
-    let patience = patience_at_the_end(publishing.patience, &closing);
-    let join = options.events.join;
-    let state = Box::pin(State::ask(&mut link, &ledger, join, patience)).await;
-    let checks = checks::all(&ledger, &state);
-    let pace = Pace {
-        speed: Speed::REAL_TIME,
-        seed: publishing.seed,
-    };
-    let mut report = Report::new("couriers", &pace, elapsed);
-    report.add_couriers(Summary::of(&ledger, checks, elapsed));
-    Ok(report)
+fn report(ledger: &Ledger, elapsed: Duration) -> Part {
+    let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
+    let rate = Rate::of(ledger.acknowledged, elapsed, speed);
+    let mut part = Part::new("couriers")
+        .section("Events")
+        .figure("orders", "orders", ledger.orders.len() as u64)
+        .figure("couriers", "couriers", ledger.couriers.len() as u64)
+        .figure("acknowledged", "events acknowledged", ledger.acknowledged)
+        .rate("acknowledged_per_s", "events acknowledged", rate);
+    for (kind, path, label) in [
+        (Kind::Assigned, "outcomes.assigned", "  assigned"),
+        (Kind::Parked, "outcomes.parked", "  parked"),
+        (Kind::Updated, "outcomes.updated", "  updated"),
+        (Kind::Duplicate, "outcomes.duplicate", "  duplicates"),
+    ] {
+        if let Some(times) = ledger.outcomes.get(&kind) {
+            part = part.figure(path, label, *times);
+        }
+    }
+    part.section("Requests")
+        .figure("requests", "acknowledged", ledger.requests)
+        .count("given_up", "given up", tally.faults(GIVEN_UP).times)
+        .count("fate_unknown", "  which may have been taken", unknown)
+        .count("retries", "sent again for want of an answer", n(RETRIES))
+        .answers(tally)
+        .waits("latencies", "From sent to acknowledged", waits(LATENCY))
+}
+
+/// All that must hold. `state` is why not all could be asked.
+fn checks(ledger: &mut Ledger, state: &Result<State, String>) -> Vec<Check> {
+    if let Ok(state) = state {
+        state.check(ledger);
+    }
+    let tally = &ledger.tally;
+    let mut checks = vec![
+        Check::nothing_given_up(
+            "every event acknowledged",
+            "events",
+            ledger.acknowledged,
+            tally,
+        ),
+        Check::without(OUTCOMES, &tally.faults(OUTCOMES), ledger.acknowledged),
+    ];
+    match state {
+        Ok(state) => {
+            checks.push(state.quiet());
+            checks.extend(OF_STATE.map(|name| Check::of(name, tally)));
+        }
+        Err(why) => {
+            let finding = format!("not all could be asked: {why}");
+            checks.push(Check::new("the shop's final state", false, finding));
+        }
+    }
+    checks
 }

@@ -18,46 +18,62 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     arrival::{Arrival, Crowd},
     connection::Address,
-    options::{CustomersDoor, Output, Pace, Picture},
+    options::{CustomersDoor, Output, Pace},
+    outcome::Outcome,
     pace::Speed,
     progress::{self, Progress},
-    report::Report,
+    scenario::{Env, Scenario},
     shop::{self, Receipt},
-    visits::{Outcome, Visit},
+    visits::{Ending, Summary, Visit, by_arrival, distribution},
 };
+
+/// The check of the order line: every customer who came got a 200.
+pub(crate) const ALL_SERVED: &str = "every customer served";
 
 /// Send groups of customers who order and wait for as long as it takes
 ///
 /// Each customer sends one order on a connection of their own and waits without a time-out.
 /// Ends when all have been answered; ctrl-c ends it earlier and still reports.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: CustomersDoor,
+    door: CustomersDoor,
     #[command(flatten)]
-    pub(crate) crowd: Crowd,
+    crowd: Crowd,
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pace: Pace,
     #[command(flatten)]
     pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) picture: Picture,
 }
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let picture = options.picture.prepare("customers")?;
-    let plan = options.crowd.plan(&mut Rng::with_seed(options.pace.seed));
-    let planned = plan.len();
-    let progress = Progress::of_customers(planned);
-    let shown = progress::show(&progress, options.output.progress);
-    let shop = options.door.customers_address.clone();
-    let begun = Instant::now();
-    let visits = visit_all(shop, plan, options.pace.speed, progress, &closing).await;
-    let mut report = Report::new("customers", &options.pace, begun.elapsed());
-    drop(shown);
-    report.add_customers(&visits, planned);
-    report.draw(picture, &visits, None);
-    Ok(report)
+impl Scenario for Options {
+    fn check(&self) -> Result<(), String> {
+        self.crowd.check()
+    }
+
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let plan = self.crowd.plan(&mut Rng::with_seed(self.pace.seed));
+        let planned = plan.len();
+        let progress = Progress::of_customers(planned);
+        let shown = progress::show(&progress, env.display);
+        let shop = self.door.customers_address.clone();
+        let begun = Instant::now();
+        let visits = visit_all(shop, plan, self.pace.speed, progress, &env.closing).await;
+        let outcome = Outcome::new("customers", &self.pace, begun.elapsed());
+        drop(shown);
+        let summary = Summary::of(&visits, planned, self.pace.speed);
+        Ok(of_customers(outcome, &visits, &summary))
+    }
+}
+
+/// A run of customers is in order only if every one who came got a 200.
+pub(crate) fn of_customers(outcome: Outcome, visits: &[Visit], summary: &Summary) -> Outcome {
+    outcome
+        .with(summary.part("Customers"))
+        .requires(ALL_SERVED, summary.all_served())
+        .verdict_in_any_case(summary.sentence("customer"))
+        .draws(by_arrival(visits, "", &[]))
+        .draws(distribution(visits, None))
 }
 
 /// Has each customer of the plan arrive on time, and returns their visits in order of arrival.
@@ -80,18 +96,18 @@ pub(crate) async fn visit_all(
             () = sleep_until(due) => {}
         }
         let (shop, progress, closing) = (Arc::clone(&shop), Arc::clone(&progress), closing.clone());
-        progress.customer_came();
+        progress.came();
         waiting.spawn(async move {
             let customer = format!("group-{}-customer-{}", arrival.group, number + 1);
-            let (outcome, receipt) =
+            let (ending, receipt) =
                 wait_for_coffee(&shop, arrival.from, &customer, &closing).await;
             let wait = due.elapsed();
-            progress.customer_left(outcome.is_served());
+            progress.left(ending.is_served());
             let visit = Visit {
                 group: arrival.group,
                 arrived: due - begun,
                 wait,
-                outcome,
+                ending,
                 receipt,
             };
             (number, visit)
@@ -121,14 +137,14 @@ async fn wait_for_coffee(
     from: Option<Ipv4Addr>,
     customer: &str,
     closing: &CancellationToken,
-) -> (Outcome, Receipt) {
+) -> (Ending, Receipt) {
     let answer = tokio::select! {
         biased;
         answer = shop::order(shop, from, customer) => answer,
-        () = closing.cancelled() => return (Outcome::Unanswered, Receipt::default()),
+        () = closing.cancelled() => return (Ending::Unanswered, Receipt::default()),
     };
     match answer {
-        Ok(answer) => (Outcome::Answered(answer.status), Receipt::read(&answer)),
-        Err(error) => (Outcome::Failed(error), Receipt::default()),
+        Ok(answer) => (Ending::Answered(answer.status), Receipt::read(&answer)),
+        Err(error) => (Ending::Failed(error), Receipt::default()),
     }
 }

@@ -4,43 +4,50 @@
 mod book;
 mod draw;
 mod lists;
-mod plan;
 mod play;
-mod roster;
-mod rules;
-mod summary;
 
 use std::{
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
+use hyper::Method;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use serde_json::{Value, json};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::summary::Summary;
 use self::{
-    book::Book,
-    draw::{RuleCount, Size},
+    book::{
+        ACKNOWLEDGED, ANSWERS, ASSIGN, BY_DRIVER, BY_PACKAGE, BY_STATUS, Book, DRY_RUN, LEFT,
+        PLANS, REFUSALS, REPEATED, UPDATE,
+    },
+    draw::RuleCount,
     lists::Auditor,
     play::Office,
-    roster::Roster,
-    summary::Audit,
 };
 use crate::{
-    assignments::{Link, Manifest, Stored},
+    assignments::{Manifest, Model, Page, Reported, Status, Stored, accepted, model::ASPECTS},
+    audit::Check,
+    client::{Client, Failure, beforehand, encoded},
+    connection::Address,
+    crew::{Crew, Shared, run_id},
     options::{Output, Pace, StaffDoor, any_seed, duration, share},
+    outcome::{Outcome, Part},
     pace::Speed,
-    report::Report,
-    resend::{Resender, insist, locked, patience_at_the_end, run_id},
-    shop::Failure,
+    progress::Progress,
+    scenario::{Env, Scenario},
+    tally::{FATE_UNKNOWN, GIVEN_UP, RETRIES, Rate, as_u64},
 };
+
+/// The largest manifest is 32 MiB; the server may return its numbers with more digits.
+const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The longest id that the contract permits, in characters.
+const ID_CHARS_MAX: usize = 128;
 
 /// Let drivers deliver a day's packages, and check the plan and every record of it
 ///
@@ -54,9 +61,9 @@ use crate::{
 /// just what was acknowledged. The lists of that day on the server are replaced. The exit code is 0 only if every request
 /// was acknowledged and every check holds.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: StaffDoor,
+    door: StaffDoor,
     #[command(flatten)]
     lists: Lists,
     #[command(flatten)]
@@ -123,12 +130,7 @@ struct Playing {
 impl Lists {
     fn manifest(&self) -> Result<Manifest> {
         let Some(file) = &self.manifest else {
-            let size = Size {
-                drivers: self.drivers,
-                packages: self.packages,
-                rules: self.rules,
-            };
-            return Ok(draw::manifest(size, self.seed));
+            return Ok(draw::manifest(self));
         };
         let context = || format!("cannot read {}", file.display());
         let text = fs::read(file).with_context(context)?;
@@ -140,135 +142,216 @@ impl Lists {
     }
 
     /// The lists to be played, with ids of this run.
-    fn roster(&self) -> Result<Roster> {
+    fn model(&self) -> Result<Model> {
         let mut manifest = self.manifest()?;
         if !self.keep_ids {
-            manifest = roster::renamed(manifest, &run_id()).map_err(anyhow::Error::msg)?;
+            rename(&mut manifest, &run_id())?;
         }
-        Roster::of(manifest).map_err(|why| anyhow!("the lists cannot be played: {why}"))
+        Model::new(manifest).map_err(|why| anyhow!("the lists cannot be played: {why}"))
     }
 }
 
-/// Plays the day. None when the lists were only to be drawn.
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Option<Report>> {
-    let lists = &options.lists;
-    if let Some(file) = &lists.draw {
-        write(file, &lists.manifest()?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
-        return Ok(None);
+impl Scenario for Options {
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let (lists, playing) = (&self.lists, &self.playing);
+        if let Some(file) = &lists.draw {
+            let written = write(file, &lists.manifest()?);
+            written.with_context(|| format!("cannot write {}", file.display()))?;
+            return Ok(Outcome::silent());
+        }
+        let model = Arc::new(lists.model()?);
+        let server = self.door.staff_address.clone();
+        look_first(&server, &model, playing.date, lists.keep_ids).await?;
+        let crew = Crew {
+            server,
+            patience: playing.patience,
+            closing: env.closing,
+            // Of the updates; replaced when it is known how many there are.
+            progress: Progress::of_requests(0),
+        };
+        let begun = Instant::now();
+        let mut client = crew
+            .client(lists.seed)
+            .taking_answers_up_to(ANSWER_MAX_BYTES);
+        let (book, manifest) = put(&mut client, model, playing.date).await?;
+        let book = Shared::new(book);
+        let office = Office {
+            playing: playing.clone(),
+            seed: lists.seed,
+            display: env.display,
+            crew,
+            book: book.clone(),
+        };
+        let mut auditor = Auditor {
+            client,
+            book: book.clone(),
+        };
+        Box::pin(office.rehearse()).await;
+        Box::pin(auditor.by_driver(DRY_RUN)).await;
+        Box::pin(office.plan()).await;
+        let updating = Box::pin(office.update()).await;
+        Box::pin(auditor.all()).await;
+        let book = book.lock();
+        let part = report(&book, updating).checks(checks(&book, manifest));
+        let (assigned, packages) = (book.held().count(), book.model.packages());
+        let delivered = book.count(Status::Delivered);
+        Ok(Outcome::new("day", &Pace::real_time(lists.seed), begun.elapsed())
+            .with(part)
+            .verdict(format!(
+                "The day is over and every check holds ({assigned} of {packages} packages assigned, {delivered} delivered)."
+            ))
+            .drawn_from(&book.tally))
     }
-    let playing = &options.playing;
-    let roster = Arc::new(lists.roster()?);
-    let mut link = Link::new(options.door.staff_address.clone());
-    look_first(&mut link, &roster, playing.date, lists.keep_ids).await?;
-    let begun = Instant::now();
-    let resender = Resender::new(playing.patience, closing.clone(), lists.seed);
-    let (book, mut audit) = put(&mut link, roster, playing, resender).await?;
-    let book = Arc::new(Mutex::new(book));
-    let date = locked(&book).date;
-    let office = Office {
-        server: options.door.staff_address.clone(),
-        date,
-        max_per_driver: playing.max_per_driver,
-        shifts: playing.shifts,
-        failures: playing.failures,
-        duplicates: playing.duplicates,
-        concurrency: playing.concurrency,
-        seed: lists.seed,
-        patience: playing.patience,
-        display: options.output.progress,
-        closing: closing.clone(),
-        book: Arc::clone(&book),
+}
+
+/// `updating` is measured, from the first update to the last.
+fn report(book: &Book, updating: Duration) -> Part {
+    let (tally, speed) = (&book.tally, Speed::REAL_TIME);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
+    let (assigned, packages) = (book.held().count(), book.model.packages());
+    let updates = n(ANSWERS);
+    let rate = Rate::of(updates, updating, speed);
+    let failed = book.count(Status::FailedToDeliver);
+    Part::new("day")
+        .data("date", book.date)
+        .section(format!("The day {}", book.date))
+        .figure("drivers", "drivers", as_u64(book.model.drivers()))
+        .figure("packages", "packages", as_u64(packages))
+        .figure("assigned", "  assigned", as_u64(assigned))
+        .figure("left_behind", "  left behind", as_u64(packages - assigned))
+        .figure("delivered", "delivered", book.count(Status::Delivered))
+        .figure("failed_to_deliver", "failed to deliver", failed)
+        .section("Requests")
+        .figure("plans", "plans answered", n(PLANS))
+        .count("left", "  asked for and left before", n(LEFT))
+        .figure("updates", "updates acknowledged", updates)
+        .rate("updates_per_s", "updates acknowledged", rate)
+        .count("repeated", "  sent twice on purpose", n(REPEATED))
+        .count("strange", "about what is not", n(REFUSALS))
+        .count("given_up", "given up", tally.faults(GIVEN_UP).times)
+        .count("fate_unknown", "  which may have been taken", unknown)
+        .count("retries", "sent again for want of an answer", n(RETRIES))
+        .answers(tally)
+        .waits(
+            "assign_latencies",
+            "From asking for a plan to its answer",
+            waits(ASSIGN),
+        )
+        .waits(
+            "update_latencies",
+            "From update to acknowledgement",
+            waits(UPDATE),
+        )
+}
+
+/// All that must hold. `manifest` is how the manifest that the server returned differs from the one it was sent.
+fn checks(book: &Book, manifest: Option<String>) -> Vec<Check> {
+    let tally = &book.tally;
+    let holds = manifest.is_none();
+    let finding = manifest.unwrap_or_else(|| "told as it was sent".to_owned());
+    let mut checks = vec![
+        Check::nothing_given_up(
+            "every request acknowledged",
+            "manifest, plans and updates",
+            tally.get(ACKNOWLEDGED),
+            tally,
+        ),
+        Check::new("manifest kept", holds, finding),
+    ];
+    checks.extend(ASPECTS.map(|name| Check::of(name, tally)));
+    let lists = |name| {
+        let records = book.records.get(name).unwrap_or(&0);
+        let check = Check::of(name, tally).and(&format!(" lists, {records} records"));
+        let broken_off = book.broken_off.get(name).map(String::as_str);
+        check.broken_off("GET /assignments", broken_off)
     };
-    let mut auditor = Auditor {
-        link,
-        book: &book,
-        patience: playing.patience,
-    };
-    Box::pin(office.rehearse()).await;
-    audit.after_dry_run = Box::pin(auditor.by_driver()).await;
-    Box::pin(office.plan()).await;
-    let updating = Box::pin(office.update()).await;
-    auditor.patience = patience_at_the_end(playing.patience, &closing);
-    audit.by_driver = Box::pin(auditor.by_driver()).await;
-    audit.by_status = Box::pin(auditor.by_status()).await;
-    audit.by_package = Box::pin(auditor.by_package()).await;
-    let pace = Pace {
-        speed: Speed::REAL_TIME,
-        seed: lists.seed,
-    };
-    let mut report = Report::new("day", &pace, begun.elapsed());
-    report.add_day(Summary::of(&locked(&book), &audit, updating));
-    Ok(Some(report))
+    checks.push(lists(DRY_RUN));
+    checks.extend([ANSWERS, REFUSALS].map(|name| Check::of(name, tally)));
+    checks.extend([BY_DRIVER, BY_STATUS, BY_PACKAGE].map(lists));
+    checks
 }
 
 /// No retries: a mistyped address is reported at once.
 async fn look_first(
-    link: &mut Link,
-    roster: &Roster,
+    server: &Address,
+    model: &Model,
     date: Option<Date>,
     keep_ids: bool,
 ) -> Result<()> {
+    let mut client = Client::new(server.clone()).taking_answers_up_to(ANSWER_MAX_BYTES);
     let failed = |failure: Failure| anyhow!("cannot read GET /manifest beforehand: {failure}");
-    let asked = insist(Duration::ZERO, async || link.manifest(date).await);
-    asked.await.map_err(failed)?;
-    if keep_ids {
-        for driver in 0..roster.drivers() {
-            let id = roster.driver_id(driver);
-            let asked = insist(Duration::ZERO, async || {
-                link.list(&[("driver_id", id)], None).await
-            });
-            let page = asked.await.map_err(failed)?;
-            if !page.assignments.is_empty() {
-                bail!("{id} has packages already; without --keep-ids that does not matter");
-            }
+    let path = date.map_or_else(String::new, |date| format!("?date={date}"));
+    let stored: Result<Option<Value>, _> = client.look_up(&format!("/manifest{path}")).await;
+    stored.map_err(failed)?;
+    for id in (0..model.drivers()).map(|driver| model.driver_id(driver)) {
+        if !keep_ids {
+            break;
+        }
+        let path = format!("/assignments?driver_id={}", encoded(id));
+        let page: Page = beforehand(server, &path).await?;
+        if !page.assignments.is_empty() {
+            bail!("{id} has packages already; without --keep-ids that does not matter");
         }
     }
     Ok(())
 }
 
-/// Sends the lists and asks for them back.
+/// Sends the lists and asks for them back; how they differ from those that were sent.
 async fn put(
-    link: &mut Link,
-    roster: Arc<Roster>,
-    playing: &Playing,
-    mut resender: Resender,
-) -> Result<(Book, Audit)> {
+    client: &mut Client,
+    model: Arc<Model>,
+    asked: Option<Date>,
+) -> Result<(Book, Option<String>)> {
     let today = || Timestamp::now().to_zoned(TimeZone::UTC).date();
     let before = today();
-    let sent = link
-        .put_manifest(&roster.manifest, playing.date, &mut resender)
-        .await;
-    let mut book = Book::new(Arc::clone(&roster), playing.date.unwrap_or(before));
-    book.tries.add(std::mem::take(&mut resender.tries));
+    let mut body = json!(model.manifest);
+    if let Some(date) = asked {
+        body["date"] = json!(date);
+    }
+    let request = client.request(Method::PUT, "/manifest", Some(body.to_string()));
+    let sent = client.send(&request, accepted::<Stored>).await;
+    let mut book = Book::new(Arc::clone(&model), asked.unwrap_or(before));
+    book.tally.merge(std::mem::take(&mut client.tally));
     let Some(stored) = book.sent("PUT /manifest", &sent) else {
         bail!("PUT /manifest: {}", sent.why);
-    };
-    let mut audit = Audit::default();
-    let is_expected = |date| match playing.date {
-        Some(asked) => date == asked,
-        None => (before..=today()).contains(&date),
     };
     let Stored {
         date,
         drivers,
         packages,
     } = *stored;
-    if !is_expected(date) || (drivers, packages) != (roster.drivers(), roster.packages()) {
-        let what = format!("PUT /manifest: told {drivers} drivers, {packages} packages, {date}");
-        audit.manifest = Some(what);
-    }
+    let is_expected = asked.map_or_else(|| (before..=today()).contains(&date), |it| it == date);
+    let is_whole = (drivers, packages) == (model.drivers(), model.packages());
+    let told = format!("PUT /manifest: told {drivers} drivers, {packages} packages, {date}");
+    let fault = (!is_expected || !is_whole).then_some(told);
     book.date = date;
-    let asked = insist(playing.patience, async || link.manifest(Some(date)).await);
-    let fault = match asked.await {
-        Ok(Some(reported)) if reported.date == date => roster.compare(&reported.manifest).err(),
+    let reported: Result<Option<Reported>, _> =
+        client.look_up(&format!("/manifest?date={date}")).await;
+    let other = match reported {
+        Ok(Some(reported)) if reported.date == date => model.compare(&reported.manifest).err(),
         Ok(Some(reported)) => Some(format!("that of {} was told", reported.date)),
         Ok(None) => Some("it is not known".to_owned()),
         Err(failure) => Some(failure.to_string()),
     };
-    let fault = fault.map(|what| format!("GET /manifest: {what}"));
-    audit.manifest = audit.manifest.or(fault);
-    Ok((book, audit))
+    Ok((
+        book,
+        fault.or(other.map(|what| format!("GET /manifest: {what}"))),
+    ))
+}
+
+/// Gives every id the name of the run, which no other run has.
+fn rename(manifest: &mut Manifest, run: &str) -> Result<()> {
+    let drivers = manifest.drivers.iter_mut().map(|driver| &mut driver.id);
+    let packages = manifest.packages.iter_mut().map(|package| &mut package.id);
+    for id in drivers.chain(packages) {
+        id.push('-');
+        id.push_str(run);
+        if id.chars().count() > ID_CHARS_MAX {
+            bail!("{id} would be too long; see --keep-ids");
+        }
+    }
+    Ok(())
 }
 
 fn write(file: &Path, manifest: &Manifest) -> Result<()> {

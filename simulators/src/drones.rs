@@ -1,34 +1,33 @@
 //! `simulators drones`: delivery drones that report the events of their missions, and a comparison of the server's
 //! account with what it has acknowledged.
 
-mod checks;
-mod flight;
 mod ledger;
 mod mission;
-mod summary;
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
+use hyper::{Method, header::HeaderValue};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::summary::Summary;
 use self::{
-    checks::Compared,
-    flight::Fleet,
-    ledger::Ledger,
-    mission::{Planner, Traits},
+    ledger::{
+        ACKNOWLEDGEMENTS, CRASHED, DELIVERED, DUPLICATES, GONE, HISTORIES, LATENCY, Ledger, Log,
+        REPLAYS, SEQUENCES,
+    },
+    mission::{Planner, Step},
 };
 use crate::{
-    audit::Counted,
-    deliveries::Link,
+    audit::{Check, Counted, Figure},
+    client::{Client, Sent, beforehand},
+    crew::{Crew, Shared, run_id},
+    deliveries::{Acknowledgement, Counts, Event, IDEMPOTENCY_KEY},
     options::{Output, Pace, StaffDoor, duration, share},
+    outcome::{Outcome, Part},
     progress::{self, Progress},
-    report::Report,
-    resend::{insist, patience_at_the_end, run_id},
-    shop::Failure,
+    scenario::{Env, Scenario},
+    tally::{FATE_UNKNOWN, GIVEN_UP, RETRIES, Rate},
 };
 
 /// Let delivery drones report their missions, and check that the server has kept what it acknowledged
@@ -44,9 +43,9 @@ use crate::{
 /// check holds.
 #[derive(Debug, Args)]
 #[command(mut_arg("speed", |speed| speed.default_value("100")))]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: StaffDoor,
+    door: StaffDoor,
     #[command(flatten)]
     schedule: Schedule,
     #[command(flatten)]
@@ -103,75 +102,231 @@ impl Schedule {
     }
 }
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let Options {
-        schedule, sending, ..
-    } = options;
-    let server = options.door.staff_address.clone();
-    let before = if sending.shared {
-        None
-    } else {
-        // No retries: a mistyped address is reported at once.
-        let asked = insist(Duration::ZERO, async || {
-            Link::new(server.clone()).counts().await
-        });
-        let failed = |failure: Failure| anyhow!("cannot read GET /counts beforehand: {failure}");
-        Some(asked.await.map_err(failed)?)
-    };
-    let run = run_id();
-    let traits = Traits {
-        hops_max: schedule.hops,
-        crashes: schedule.crashes,
-        duplicates: sending.duplicates,
-    };
-    let missions = schedule.missions();
-    let planner = Planner::new(run.clone(), traits, missions, options.pace.seed);
-    let progress = Progress::of_drones(missions.unwrap_or_default());
-    let shown = progress::show(&progress, options.output.progress);
-    let begun = Instant::now();
-    let fleet = Fleet {
-        server: server.clone(),
-        drones: schedule.fleet,
-        leg: options.pace.speed.measured(schedule.leg),
-        patience: sending.patience,
-        progress,
-        closing: closing.clone(),
-    };
-    let ledger = fleet.fly(planner).await;
-    let elapsed = begun.elapsed();
-    drop(shown);
-    let patience = patience_at_the_end(sending.patience, &closing);
-    let mut link = Link::new(server);
-    let counted = match before {
-        None => Counted::NotCompared,
-        Some(before) => {
-            let after = insist(patience, async || link.counts().await).await;
-            Counted::of(before, after)
-        }
-    };
-    let compared = compare(&mut link, &ledger, sending.shared, patience).await;
-    let checks = checks::all(&ledger.tally, &counted, &compared);
-    let speed = options.pace.speed;
-    let mut report = Report::new("drones", &options.pace, elapsed);
-    report.add_drones(Summary::of(run, missions, &ledger, checks, elapsed, speed));
-    Ok(report)
+impl Scenario for Options {
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let server = self.door.staff_address.clone();
+        let before: Option<Counts> = if self.sending.shared {
+            None
+        } else {
+            Some(beforehand(&server, "/counts").await?)
+        };
+        let crew = Crew {
+            server,
+            patience: self.sending.patience,
+            closing: env.closing,
+            progress: Progress::of_missions(self.schedule.missions().unwrap_or_default()),
+        };
+        let run = run_id();
+        let shown = progress::show(&crew.progress, env.display);
+        let begun = Instant::now();
+        let ledger = self.fly(&crew, &run).await;
+        let elapsed = begun.elapsed();
+        drop(shown);
+        let mut client = crew.client(0);
+        let counted = match before {
+            None => Counted::NotCompared,
+            Some(before) => Counted::of(before, client.get("/counts").await),
+        };
+        let (ledger, broken_off) = compare(&mut client, ledger, self.sending.shared).await;
+        let checks = checks(&ledger, &counted, broken_off.as_deref());
+        let (events, missions) = (ledger.tally.get(SEQUENCES), ledger.begun);
+        Ok(Outcome::new("drones", &self.pace, elapsed)
+            .with(self.report(&run, &ledger, elapsed).checks(checks))
+            .verdict(format!(
+                "Every event was acknowledged and every check holds ({events} events, {missions} missions)."
+            ))
+            .drawn_from(&ledger.tally))
+    }
 }
 
-/// Looks up the histories of the last missions, until one cannot be looked up.
-async fn compare(link: &mut Link, ledger: &Ledger, shared: bool, patience: Duration) -> Compared {
-    let mut compared = Compared::default();
-    for log in ledger.recent() {
-        let asked = insist(patience, async || link.history(&log.delivery_id).await);
-        match asked.await {
-            Ok(history) => {
-                let pushed_out = ledger.may_be_unknown(log, shared);
-                compared.add(log, history.as_ref(), pushed_out);
-            }
-            Err(failure) => {
-                compared.broken_off = Some(failure.to_string());
+impl Options {
+    /// Flies all missions, or until the run is stopped.
+    async fn fly(&self, crew: &Crew, run: &str) -> Ledger {
+        let (schedule, duplicates) = (self.schedule.clone(), self.sending.duplicates);
+        let planner = Planner::new(run.to_owned(), schedule, duplicates, self.pace.seed);
+        let planner = Shared::new(planner);
+        let ledger = Shared::new(Ledger::default());
+        let fleet = self.schedule.fleet;
+        let leg = self.pace.speed.measured(self.schedule.leg);
+        let drones = (0..fleet).map(|number| {
+            let drone = Drone {
+                client: crew.client(number.into()),
+                // Spread over the first leg: real drones do not start in one moment.
+                pause: leg.mul_f64(f64::from(number) / f64::from(fleet)),
+                leg,
+                crew: crew.clone(),
+                planner: planner.clone(),
+                ledger: ledger.clone(),
+            };
+            drone.work()
+        });
+        crew.at_once(drones).await;
+        ledger.into_inner()
+    }
+
+    fn report(&self, run: &str, ledger: &Ledger, elapsed: Duration) -> Part {
+        let (tally, speed) = (&ledger.tally, self.pace.speed);
+        let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+        let unknown = n(FATE_UNKNOWN);
+        let planned = self.schedule.missions();
+        let events = n(SEQUENCES);
+        let rate = Rate::of(events, elapsed, speed);
+        let unfinished = ledger.begun - ledger.ended();
+        let not_begun = planned.map_or(0, |planned| planned.saturating_sub(ledger.begun));
+        let (retries, replays) = (n(RETRIES), n(REPLAYS));
+        Part::new("drones")
+            .data("run", run)
+            .section(format!("Missions drone-{run}-…"))
+            .data("missions.planned", planned)
+            .figure("missions.begun", "begun", ledger.begun)
+            .figure("missions.delivered", "delivered", n(DELIVERED))
+            .figure("missions.crashed", "crashed", n(CRASHED))
+            .count("missions.unfinished", "unfinished", unfinished)
+            .note("not begun", not_begun)
+            .section("Events")
+            .figure("events.acknowledged", "acknowledged", events)
+            .rate("events.acknowledged_per_s", "events acknowledged", rate)
+            .count("events.given_up", "given up", tally.faults(GIVEN_UP).times)
+            .count(
+                "events.fate_unknown",
+                "  which may have been taken",
+                unknown,
+            )
+            .count(
+                "events.retries",
+                "sent again for want of an answer",
+                retries,
+            )
+            .count("events.replays", "  which had been taken before", replays)
+            .count("events.duplicates", "sent twice on purpose", n(DUPLICATES))
+            .answers(tally)
+            .waits("latencies", "From due to acknowledged", waits(LATENCY))
+    }
+}
+
+/// Looks up the histories of the last missions, until one cannot be looked up: why not.
+async fn compare(
+    client: &mut Client,
+    mut ledger: Ledger,
+    shared: bool,
+) -> (Ledger, Option<String>) {
+    for log in ledger.take_recent() {
+        let path = format!("/deliveries/{}/events", log.delivery_id);
+        match client.look_up(&path).await {
+            Ok(history) => ledger.compare(&log, history.as_ref(), shared),
+            Err(failure) => return (ledger, Some(failure.to_string())),
+        }
+    }
+    (ledger, None)
+}
+
+/// All that must hold.
+fn checks(ledger: &Ledger, counted: &Counted<Counts>, broken_off: Option<&str>) -> Vec<Check> {
+    let tally = &ledger.tally;
+    let total: Figure<Counts> = |counts| counts.total;
+    let ongoing: Figure<Counts> = |counts| counts.ongoing;
+    let figures = [
+        ("total of deliveries", total, ledger.total_growth()),
+        ("ongoing deliveries", ongoing, ledger.ongoing_growth()),
+    ];
+    let [total, ongoing] = counted.changes("GET /counts", figures);
+    let asked = "GET /deliveries/…/events";
+    let mut histories = Check::of(HISTORIES, tally);
+    if tally.get(GONE) > 0 {
+        histories = histories.and(&format!("; {} no longer kept, as may be", tally.get(GONE)));
+    }
+    vec![
+        Check::nothing_given_up(
+            "every event acknowledged",
+            "events",
+            tally.get(SEQUENCES),
+            tally,
+        ),
+        Check::of(SEQUENCES, tally),
+        Check::of(ACKNOWLEDGEMENTS, tally),
+        Check::of(DUPLICATES, tally),
+        total,
+        ongoing,
+        histories.broken_off(asked, broken_off),
+    ]
+}
+
+/// One drone, which flies one mission after the other. A mission whose event is given up is over.
+struct Drone {
+    client: Client,
+    /// Until the next event, and between two, measured.
+    pause: Duration,
+    leg: Duration,
+    crew: Crew,
+    planner: Shared<Planner>,
+    ledger: Shared<Ledger>,
+}
+
+impl Drone {
+    async fn work(mut self) {
+        while self.waits().await {
+            let Some(mission) = self.planner.lock().next() else {
+                break;
+            };
+            self.fly(mission).await;
+        }
+        self.ledger.lock().tally.merge(self.client.tally);
+    }
+
+    /// Waits for the next event to be due; false when the run was stopped.
+    async fn waits(&mut self) -> bool {
+        let pause = std::mem::replace(&mut self.pause, self.leg);
+        self.crew.pause(pause).await
+    }
+
+    /// Sends the first event at once, and each other a leg after the one before it.
+    async fn fly(&mut self, mission: Vec<Step>) {
+        let Some(first) = mission.first() else {
+            return;
+        };
+        let mut log = Log::of(first.event.delivery_id.clone());
+        self.crew.progress.came();
+        for (number, step) in mission.iter().enumerate() {
+            if (number > 0 && !self.waits().await) || !self.take(step, &mut log).await {
                 break;
             }
         }
+        self.crew.progress.left(log.has_ended());
+        self.ledger.lock().close(log);
     }
-    compared
+
+    /// Sends an event, twice if it is to be; false when the mission cannot go on.
+    async fn take(&mut self, step: &Step, log: &mut Log) -> bool {
+        let event = &step.event;
+        let due = Instant::now();
+        let sent = self.send(event).await;
+        let may_be_taken = sent.may_be_taken();
+        let Some((_, first)) = sent.acknowledged else {
+            self.ledger
+                .lock()
+                .given_up(log, event, may_be_taken, &sent.why);
+            return false;
+        };
+        self.crew.progress.event();
+        self.ledger
+            .lock()
+            .acknowledged(log, event, &first, due.elapsed(), may_be_taken);
+        if step.is_repeated && !self.crew.is_stopped() {
+            let second = self.send(event).await;
+            // A repetition that ctrl-c has cut short proves nothing.
+            if second.answer().is_some() || !self.crew.is_stopped() {
+                self.ledger.lock().repeated(event, &first, second.answer());
+            }
+        }
+        true
+    }
+
+    async fn send(&mut self, event: &Event) -> Sent<Acknowledgement> {
+        let mut request = self
+            .client
+            .request(Method::POST, &event.path(), Some(event.body()));
+        let key = HeaderValue::from_str(&event.key).expect("a key is visible ASCII");
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        self.client.send(&request, Acknowledgement::read).await
+    }
 }

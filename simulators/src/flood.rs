@@ -1,5 +1,9 @@
 //! `simulators flood`: one visitor who orders thousands of coffees at once, always from the same address.
 
+mod deeds;
+mod flooder;
+mod list;
+
 use std::{net::Ipv4Addr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Result;
@@ -7,14 +11,19 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    connection::Address,
-    cut_off,
-    deeds::{Beginning, Deeds},
+use self::deeds::Beginning;
+pub(crate) use self::{
+    deeds::Deeds,
     flooder::{Connections, Flooder, Manner},
-    options::{CustomersDoor, Output, duration},
+    list::forgive,
+};
+use crate::{
+    baristas::SHOP_REACHED,
+    connection::Address,
+    options::{CustomersDoor, Output, Pace, duration},
+    outcome::Outcome,
     progress::{self, Progress},
-    report::Report,
+    scenario::{Env, Scenario},
 };
 
 /// Orders in flight at once of a flooder with persistent connections; the default.
@@ -25,14 +34,14 @@ const KEPT_AT_ONCE: u32 = 500;
 /// Ends when all orders have been answered, after --for, or on ctrl-c. A flooder expects no coffee: the exit code is 0
 /// whenever the shop could be reached. All times are measured, as the shop's flood control uses real time.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: CustomersDoor,
+    door: CustomersDoor,
     /// Base URL of the staff's side, to look up when the address is cut off [default: not looked up]
     #[arg(long = "staff", value_name = "URL", help_heading = "Shop")]
-    pub(crate) staff_address: Option<Address>,
+    staff_address: Option<Address>,
     #[command(flatten)]
-    pub(crate) flood: Flood,
+    flood: Flood,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -40,32 +49,32 @@ pub(crate) struct Options {
 /// The flood.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Flood")]
-pub(crate) struct Flood {
+struct Flood {
     /// Orders in all, 1 to 100000
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) orders: u32,
+    orders: u32,
     /// Address of this machine that the flooder comes from, IPv4
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.66.6")]
-    pub(crate) from: Ipv4Addr,
+    from: Ipv4Addr,
     /// Orders without an answer at the same time, 1 to 100000 [default: all; 500 with --connections kept]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) at_once: Option<u32>,
+    at_once: Option<u32>,
     /// How connections are used
     #[arg(long, value_enum, default_value_t = Connections::New)]
-    pub(crate) connections: Connections,
+    connections: Connections,
     /// How the flooder speaks
     #[arg(long, value_enum, default_value_t = Manner::Plain)]
-    pub(crate) manner: Manner,
+    manner: Manner,
     /// Pause after each byte of what is slow, measured, 0s to 24h
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
-    pub(crate) pause: Duration,
+    pause: Duration,
     /// End after this long, measured, 0s to 24h
     #[arg(long = "for", value_name = "TIME", default_value = "2m", value_parser = duration)]
-    pub(crate) length: Duration,
+    length: Duration,
 }
 
 impl Flood {
-    pub(crate) fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         if self.connections == Connections::Kept && self.manner != Manner::Plain {
             let reason = "a slow flooder uses a connection once: --connections kept goes with --manner plain";
             return Err(reason.to_owned());
@@ -90,27 +99,41 @@ impl Flood {
     }
 }
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let flooder = options
-        .flood
-        .flooder(options.door.customers_address.clone());
-    let progress = Progress::of_customers(usize::try_from(flooder.orders)?);
-    let shown = progress::show(&progress, options.output.progress);
-    let begun = Instant::now();
-    let over = closing.child_token();
-    let staff = options.staff_address.clone();
-    let mut flood = pin!(let_loose(flooder, staff, progress, over.clone()));
-    let deeds = tokio::select! {
-        deeds = &mut flood => deeds?,
-        () = sleep(options.flood.length) => {
-            over.cancel();
-            flood.await?
-        }
-    };
-    drop(shown);
-    let mut report = Report::of_clock("flood", begun.elapsed());
-    report.add_flooder(deeds);
-    Ok(report)
+impl Scenario for Options {
+    fn check(&self) -> Result<(), String> {
+        self.flood.check()
+    }
+
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let flooder = self.flood.flooder(self.door.customers_address.clone());
+        let progress = Progress::of_customers(usize::try_from(flooder.orders)?);
+        let shown = progress::show(&progress, env.display);
+        let begun = Instant::now();
+        let over = env.closing.child_token();
+        let staff = self.staff_address.clone();
+        let mut flood = pin!(let_loose(flooder, staff, progress, over.clone()));
+        let deeds = tokio::select! {
+            deeds = &mut flood => deeds?,
+            () = sleep(self.flood.length) => {
+                over.cancel();
+                flood.await?
+            }
+        };
+        drop(shown);
+        let mut outcome = Outcome::new("flood", &Pace::real_time(0), begun.elapsed());
+        outcome.seed = None;
+        // A flooder expects nothing but a shop that can be reached.
+        let verdict = if deeds.shop_reached {
+            deeds.verdict()
+        } else {
+            "The shop never answered.".to_owned()
+        };
+        Ok(outcome
+            .with(deeds.part())
+            .requires(SHOP_REACHED, deeds.shop_reached)
+            .verdict_in_any_case(verdict)
+            .drawn_from(deeds.answers()))
+    }
 }
 
 /// Floods the shop until all orders have been answered or `over` is cancelled; at the same time polls when the flooder is
@@ -130,7 +153,7 @@ pub(crate) async fn let_loose(
     };
     let watch = async {
         let staff = staff?;
-        Some(cut_off::watch(staff, flooder.from, begun.at, ended.clone()).await)
+        Some(list::watch(staff, flooder.from, begun.at, ended.clone()).await)
     };
     let (visits, listed) = tokio::join!(flood, watch);
     Ok(Deeds::of(&flooder, begun, &visits?, listed))

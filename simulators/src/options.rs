@@ -39,7 +39,7 @@ pub(crate) struct StaffDoor {
 }
 
 /// How fast time passes and where chance comes from.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Pace")]
 pub(crate) struct Pace {
     /// Simulated seconds per measured second, 0.01 to 100000
@@ -51,7 +51,7 @@ pub(crate) struct Pace {
 }
 
 /// What is shown while it runs and when it ends.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
     /// Form of the report on standard output
@@ -60,12 +60,6 @@ pub(crate) struct Output {
     /// What to show on standard error during the run
     #[arg(long, value_enum, default_value_t = Display::Auto)]
     pub(crate) progress: Display,
-}
-
-/// Where the picture of the waiting times goes; none is drawn unless asked for.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Output")]
-pub(crate) struct Picture {
     /// Write a picture of the waiting times to this HTML file, which needs nothing else to be viewed
     #[arg(long, value_name = "FILE", conflicts_with = "report_dir")]
     report: Option<PathBuf>,
@@ -74,10 +68,10 @@ pub(crate) struct Picture {
     report_dir: Option<PathBuf>,
 }
 
-impl Picture {
+impl Output {
     /// The file to draw to, if one was asked for, with its directory made.
     /// Done before the run, so that a long one does not end in a surprise.
-    pub(crate) fn prepare(&self, subcommand: &str) -> anyhow::Result<Option<PathBuf>> {
+    pub(crate) fn prepare_picture(&self, subcommand: &str) -> anyhow::Result<Option<PathBuf>> {
         let file = match (&self.report, &self.report_dir) {
             (Some(file), _) => file.clone(),
             (None, Some(directory)) => {
@@ -103,13 +97,23 @@ pub(crate) enum Format {
 
 /// What is shown during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Display {
+pub enum Display {
     /// A live line on a terminal, plain lines otherwise.
     Auto,
     /// A line every 5 seconds.
     Plain,
     /// Nothing.
     None,
+}
+
+impl Pace {
+    /// Of a run without a speed.
+    pub(crate) fn real_time(seed: u64) -> Self {
+        Self {
+            speed: Speed::REAL_TIME,
+            seed,
+        }
+    }
 }
 
 /// A seed for who names none: short enough to be typed again.

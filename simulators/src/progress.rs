@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{options::Display, pace::spoken};
+use crate::{options::Display, pace::spoken, tally::as_u64};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -26,159 +26,151 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 pub(crate) struct Progress {
     /// What this is, where there is more than one.
     name: Option<&'static str>,
-    /// Customers planned; zero when this run has none.
+    words: Words,
+    /// Those who are to come; zero when there is no end of them.
     expected: u64,
-    arrived: AtomicU64,
-    served: AtomicU64,
+    came: AtomicU64,
+    ended: AtomicU64,
     failed: AtomicU64,
-    /// Coffees being brewed by this run's baristas; none when it has no baristas.
-    brewing: Option<watch::Sender<u32>>,
-    brewed: AtomicU64,
-    /// Events acknowledged; none when this run has no drones.
-    events: Option<AtomicU64>,
-    /// Whether those who come are requests of senders.
-    is_sending: bool,
+    events: AtomicU64,
+    /// Coffees being brewed by this run's baristas.
+    brewing: watch::Sender<u32>,
 }
 
-impl Progress {
-    fn new(name: Option<&'static str>, expected: usize, baristas: bool) -> Arc<Self> {
-        let expected = u64::try_from(expected).unwrap_or(u64::MAX);
-        Arc::new(Self::blank(name, expected, baristas))
-    }
+/// How the counts are called. A count without a name is not shown.
+#[derive(Debug, Clone, Copy, Default)]
+struct Words {
+    under_way: Option<&'static str>,
+    brewing: bool,
+    ended: Option<&'static str>,
+    failed: &'static str,
+    /// The count whose growth is the rate, unless that is those who ended.
+    events: Option<&'static str>,
+}
 
-    fn blank(name: Option<&'static str>, expected: u64, baristas: bool) -> Self {
+const CUSTOMERS: Words = Words {
+    under_way: Some("waiting"),
+    brewing: false,
+    ended: Some("served"),
+    failed: "failed",
+    events: None,
+};
+
+impl Progress {
+    fn new(words: Words, expected: u64) -> Self {
         Self {
-            name,
+            name: None,
+            words,
             expected,
-            arrived: AtomicU64::new(0),
-            served: AtomicU64::new(0),
+            came: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            brewing: baristas.then(|| watch::Sender::new(0)),
-            brewed: AtomicU64::new(0),
-            events: None,
-            is_sending: false,
+            events: AtomicU64::new(0),
+            brewing: watch::Sender::new(0),
         }
     }
 
     pub(crate) fn of_customers(expected: usize) -> Arc<Self> {
-        Self::new(None, expected, false)
+        Arc::new(Self::new(CUSTOMERS, as_u64(expected)))
     }
 
     pub(crate) fn of_baristas() -> Arc<Self> {
-        Self::new(None, 0, true)
+        let words = Words {
+            brewing: true,
+            events: Some("brewed"),
+            ..Words::default()
+        };
+        Arc::new(Self::new(words, 0))
     }
 
-    pub(crate) fn of_both(expected: usize) -> Arc<Self> {
-        Self::new(None, expected, true)
+    /// Customers and baristas, in one of several runs if it has a name.
+    pub(crate) fn of_rush(name: Option<&'static str>, expected: usize) -> Arc<Self> {
+        let words = Words {
+            brewing: true,
+            ..CUSTOMERS
+        };
+        let progress = Self::new(words, as_u64(expected));
+        Arc::new(Self { name, ..progress })
     }
 
-    /// One of several runs of customers and baristas.
-    pub(crate) fn of_run(name: &'static str, expected: usize) -> Arc<Self> {
-        Self::new(Some(name), expected, true)
+    /// Drones, a mission each.
+    pub(crate) fn of_missions(expected: u64) -> Arc<Self> {
+        let words = Words {
+            under_way: Some("flying"),
+            ended: Some("missions ended"),
+            failed: "given up",
+            events: Some("events"),
+            ..CUSTOMERS
+        };
+        Arc::new(Self::new(words, expected))
     }
 
-    /// Drones in the place of customers, a mission each; zero expected when there is no end of them.
-    pub(crate) fn of_drones(expected: u64) -> Arc<Self> {
-        Arc::new(Self {
-            events: Some(AtomicU64::new(0)),
-            ..Self::blank(None, expected, false)
-        })
+    pub(crate) fn of_requests(expected: u64) -> Arc<Self> {
+        let words = Words {
+            under_way: Some("under way"),
+            ended: Some("acknowledged"),
+            failed: "given up",
+            ..CUSTOMERS
+        };
+        Arc::new(Self::new(words, expected))
     }
 
-    /// Requests in the place of customers.
-    pub(crate) fn of_senders(expected: u64) -> Arc<Self> {
-        Arc::new(Self {
-            is_sending: true,
-            ..Self::blank(None, expected, false)
-        })
+    pub(crate) fn came(&self) {
+        self.came.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn mission_began(&self) {
-        self.arrived.fetch_add(1, Relaxed);
-    }
-
-    /// Its last event was acknowledged, or it was given up.
-    pub(crate) fn mission_ended(&self, given_up: bool) {
-        self.customer_left(!given_up);
-    }
-
-    pub(crate) fn event_acknowledged(&self) {
-        if let Some(events) = &self.events {
-            events.fetch_add(1, Relaxed);
-        }
-    }
-
-    pub(crate) fn customer_came(&self) {
-        self.arrived.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn customer_left(&self, served: bool) {
-        let counter = if served { &self.served } else { &self.failed };
+    pub(crate) fn left(&self, is_ok: bool) {
+        let counter = if is_ok { &self.ended } else { &self.failed };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// A coffee was brewed, or an event acknowledged.
+    pub(crate) fn event(&self) {
+        self.events.fetch_add(1, Relaxed);
     }
 
     /// Counts a coffee as being brewed for as long as the guard lives.
     pub(crate) fn brew(&self) -> Brewing<'_> {
-        if let Some(brewing) = &self.brewing {
-            brewing.send_modify(|now| *now += 1);
-        }
+        self.brewing.send_modify(|now| *now += 1);
         Brewing(self)
     }
 
-    pub(crate) fn coffee_brewed(&self) {
-        self.brewed.fetch_add(1, Relaxed);
+    /// Follows the number of coffees being brewed.
+    pub(crate) fn brewing(&self) -> watch::Receiver<u32> {
+        self.brewing.subscribe()
     }
 
-    /// Follows the number of coffees being brewed; none when this run has no baristas.
-    pub(crate) fn brewing(&self) -> Option<watch::Receiver<u32>> {
-        self.brewing.as_ref().map(watch::Sender::subscribe)
-    }
-
-    /// The count whose growth is the rate: events acknowledged, or customers served, or coffees brewed when there are
-    /// neither drones nor customers.
+    /// The count whose growth is the rate.
     fn done(&self) -> u64 {
-        if let Some(events) = &self.events {
-            events.load(Relaxed)
-        } else if self.expected > 0 {
-            self.served.load(Relaxed)
-        } else {
-            self.brewed.load(Relaxed)
-        }
+        let counter = match self.words.events {
+            Some(_) => &self.events,
+            None => &self.ended,
+        };
+        counter.load(Relaxed)
     }
 
     fn line(&self, per_s: f64) -> String {
+        let words = self.words;
+        let [came, ended, failed, events] =
+            [&self.came, &self.ended, &self.failed, &self.events].map(|count| count.load(Relaxed));
         let mut parts: Vec<_> = self.name.map(str::to_owned).into_iter().collect();
-        let (served, failed) = (self.served.load(Relaxed), self.failed.load(Relaxed));
-        let waiting = self.arrived.load(Relaxed).saturating_sub(served + failed);
-        if let Some(events) = &self.events {
-            parts.push(format!("flying {waiting}"));
-            let of = match self.expected {
-                0 => String::new(),
-                expected => format!("/{expected}"),
-            };
-            parts.push(format!("missions ended {served}{of}"));
-            if failed > 0 {
-                parts.push(format!("given up {failed}"));
-            }
-            parts.push(format!("events {}", events.load(Relaxed)));
-        } else if self.is_sending {
-            parts.push(format!("under way {waiting}"));
-            parts.push(format!("acknowledged {served}/{}", self.expected));
-            if failed > 0 {
-                parts.push(format!("given up {failed}"));
-            }
-        } else if self.expected > 0 {
-            parts.push(format!("waiting {waiting}"));
-            if let Some(brewing) = &self.brewing {
-                parts.push(format!("brewing {}", *brewing.borrow()));
-            }
-            parts.push(format!("served {served}/{}", self.expected));
-            if failed > 0 {
-                parts.push(format!("failed {failed}"));
-            }
-        } else if let Some(brewing) = &self.brewing {
-            parts.push(format!("brewing {}", *brewing.borrow()));
-            parts.push(format!("brewed {}", self.brewed.load(Relaxed)));
+        if let Some(word) = words.under_way {
+            parts.push(format!("{word} {}", came.saturating_sub(ended + failed)));
+        }
+        if words.brewing {
+            parts.push(format!("brewing {}", *self.brewing.borrow()));
+        }
+        if let Some(word) = words.ended {
+            parts.push(match self.expected {
+                0 => format!("{word} {ended}"),
+                expected => format!("{word} {ended}/{expected}"),
+            });
+        }
+        if failed > 0 {
+            parts.push(format!("{} {failed}", words.failed));
+        }
+        if let Some(word) = words.events {
+            parts.push(format!("{word} {events}"));
         }
         parts.push(format!("{per_s:.1}/s measured"));
         parts.join(" · ")
@@ -190,9 +182,7 @@ pub(crate) struct Brewing<'a>(&'a Progress);
 
 impl Drop for Brewing<'_> {
     fn drop(&mut self) {
-        if let Some(brewing) = &self.0.brewing {
-            brewing.send_modify(|now| *now -= 1);
-        }
+        self.0.brewing.send_modify(|now| *now -= 1);
     }
 }
 
@@ -260,7 +250,7 @@ async fn tick(progress: Arc<Progress>, bar: Option<ProgressBar>) {
         tokio::time::sleep(every).await;
         let line = progress.line(rate.per_s(Instant::now(), progress.done()));
         if let Some(bar) = &bar {
-            bar.set_position(progress.served.load(Relaxed));
+            bar.set_position(progress.ended.load(Relaxed));
             bar.set_message(line);
         } else {
             // A closed standard error must not stop the run.
@@ -296,57 +286,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_tells_what_this_run_knows() {
-        let both = Progress::of_both(3);
-        for _ in 0..3 {
-            both.customer_came();
+    fn the_line_has_the_counts_of_its_run() {
+        let rush = Progress::of_rush(Some("with flood"), 3);
+        let drones = Progress::of_missions(0);
+        for progress in [&rush, &drones] {
+            progress.came();
+            progress.came();
+            progress.left(false);
+            progress.event();
         }
-        both.customer_left(true);
-        let brewing = both.brew();
-        assert_eq!(
-            both.line(1.25),
-            "waiting 2 · brewing 1 · served 1/3 · 1.2/s measured"
-        );
+        let brewing = rush.brew();
+        let expected =
+            "with flood · waiting 1 · brewing 1 · served 0/3 · failed 1 · 1.2/s measured";
+        assert_eq!(rush.line(1.25), expected);
         drop(brewing);
-        both.customer_left(false);
-        assert_eq!(
-            both.line(0.0),
-            "waiting 1 · brewing 0 · served 1/3 · failed 1 · 0.0/s measured"
-        );
-        assert_eq!(
-            Progress::of_customers(2).line(0.0),
-            "waiting 0 · served 0/2 · 0.0/s measured"
-        );
-        assert_eq!(
-            Progress::of_run("without flood", 2).line(0.0),
-            "without flood · waiting 0 · brewing 0 · served 0/2 · 0.0/s measured"
-        );
-        let drones = Progress::of_drones(2);
-        drones.mission_began();
-        drones.event_acknowledged();
-        assert_eq!(
-            drones.line(2.0),
-            "flying 1 · missions ended 0/2 · events 1 · 2.0/s measured"
-        );
-        assert_eq!(
-            Progress::of_drones(0).line(0.0),
-            "flying 0 · missions ended 0 · events 0 · 0.0/s measured"
-        );
-        let senders = Progress::of_senders(9);
-        senders.customer_came();
-        assert_eq!(
-            senders.line(1.0),
-            "under way 1 · acknowledged 0/9 · 1.0/s measured"
-        );
-        senders.customer_left(false);
-        assert_eq!(
-            senders.line(0.0),
-            "under way 0 · acknowledged 0/9 · given up 1 · 0.0/s measured"
-        );
-        assert_eq!(
-            Progress::of_baristas().line(0.0),
-            "brewing 0 · brewed 0 · 0.0/s measured"
-        );
+        let expected = "flying 1 · missions ended 0 · given up 1 · events 1 · 0.0/s measured";
+        assert_eq!(drones.line(0.0), expected);
+        let baristas = Progress::of_baristas().line(0.0);
+        assert_eq!(baristas, "brewing 0 · brewed 0 · 0.0/s measured");
     }
 
     #[test]

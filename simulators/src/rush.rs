@@ -8,16 +8,17 @@ use anyhow::Result;
 use clap::Args;
 use fastrand::Rng;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     arrival::{Arrival, Crowd},
-    baristas::{self, Crew, Hours, Tally},
-    customers::visit_all,
-    options::{CustomersDoor, Output, Pace, Picture, StaffDoor},
+    baristas::{self, Crew, Hours},
+    customers::{of_customers, visit_all},
+    options::{CustomersDoor, Output, Pace, StaffDoor},
+    outcome::Outcome,
     progress::{self, Progress},
-    report::Report,
-    visits::Visit,
+    scenario::{Env, Scenario},
+    tally::Tally,
+    visits::{Summary, Visit},
 };
 
 /// Customers and baristas at once, until every customer has been answered
@@ -25,7 +26,7 @@ use crate::{
 /// ctrl-c ends it earlier: customers still waiting are then unanswered, and baristas give back their orders.
 /// With --flood the same rush runs twice, without and with a flooder, and the report compares the two.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
     pub(crate) customers_door: CustomersDoor,
     #[command(flatten)]
@@ -40,32 +41,27 @@ pub(crate) struct Options {
     pub(crate) pace: Pace,
     #[command(flatten)]
     pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) picture: Picture,
 }
 
-impl Options {
-    pub(crate) fn check(&self) -> Result<(), String> {
+impl Scenario for Options {
+    fn check(&self) -> Result<(), String> {
         self.crowd.check()?;
         self.crew.check()?;
         self.flood.check(&self.crowd)
     }
-}
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let picture = options.picture.prepare("rush")?;
-    if options.flood.wanted {
-        return Box::pin(flooded::run(options, picture, &closing)).await;
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        if self.flood.wanted {
+            return Box::pin(flooded::run(self, &env)).await;
+        }
+        let plan = self.crowd.plan(&mut Rng::with_seed(self.pace.seed));
+        let planned = plan.len();
+        let rush = once(self, plan, Progress::of_rush(None, planned), &env).await;
+        let summary = Summary::of(&rush.visits, planned, self.pace.speed);
+        let outcome = Outcome::new("rush", &self.pace, rush.elapsed);
+        let outcome = of_customers(outcome, &rush.visits, &summary);
+        Ok(outcome.with(baristas::part(&rush.tally)))
     }
-    let plan = options.crowd.plan(&mut Rng::with_seed(options.pace.seed));
-    let planned = plan.len();
-    let progress = Progress::of_both(planned);
-    let rush = once(options, plan, progress, &closing).await;
-    let mut report = Report::new("rush", &options.pace, rush.elapsed);
-    report.add_customers(&rush.visits, planned);
-    report.add_baristas(rush.tally);
-    report.draw(picture, &rush.visits, None);
-    Ok(report)
 }
 
 /// The outcome of a rush for all customers.
@@ -80,16 +76,17 @@ async fn once(
     options: &Options,
     plan: Vec<Arrival>,
     progress: Arc<Progress>,
-    closing: &CancellationToken,
+    env: &Env,
 ) -> Rush {
-    let shown = progress::show(&progress, options.output.progress);
+    let shown = progress::show(&progress, env.display);
     let begun = Instant::now();
-    let hours = Hours::until(closing.child_token());
+    let hours = Hours::until(env.closing.child_token());
     let staff = options.staff_door.staff_address.clone();
     let crew = baristas::work(staff, &options.crew, &options.pace, &progress, &hours);
     let shop = options.customers_door.customers_address.clone();
     let crowd = async {
-        let visits = visit_all(shop, plan, options.pace.speed, progress.clone(), closing).await;
+        let speed = options.pace.speed;
+        let visits = visit_all(shop, plan, speed, progress.clone(), &env.closing).await;
         let elapsed = begun.elapsed();
         hours.close();
         (visits, elapsed)

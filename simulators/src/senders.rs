@@ -1,38 +1,38 @@
 //! `simulators senders`: senders of packages, and a comparison of the server's account with what it has acknowledged.
 
-mod checks;
 mod ledger;
 mod malformed;
 mod plan;
-mod preference;
 mod sending;
-mod summary;
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::summary::Summary;
 use self::{
-    checks::Compared,
-    ledger::Ledger,
-    plan::{Part, Traits},
-    sending::Office,
+    ledger::{
+        ACKNOWLEDGEMENTS, ANSWERS, DUPLICATES, FATES, LATENCY, Ledger, MISMATCHES, NEW_ONCE,
+        OUTDATED, PACKAGES, PREFERENCES, REJECTED, REPLAYS, UNKNOWN, figures,
+    },
+    plan::{Part, Planner},
+    sending::Sender,
 };
 use crate::{
-    audit::Counted,
+    audit::{Check, Counted},
+    client::{Client, beforehand},
+    crew::{Crew, Shared, run_id},
     options::{CustomersDoor, Output, Pace, any_seed, duration, share},
+    outcome::{self, Outcome},
     pace::Speed,
-    packages::Link,
+    packages::Fate,
     progress::{self, Progress},
-    report::Report,
-    resend::{insist, patience_at_the_end, run_id},
-    shop::Failure,
+    scenario::{Env, Scenario},
     sources::Sources,
+    tally::{FATE_UNKNOWN, GIVEN_UP, RETRIES, Rate},
 };
 
 /// Let senders send packages, and check that each is delivered or dropped once and as its recipient wants
@@ -48,9 +48,9 @@ use crate::{
 /// programs that send packages at the same time spoil the comparison of the statistics: tell so with --shared. The exit
 /// code is 0 only if every request was acknowledged and every check holds.
 #[derive(Debug, Args)]
-pub(crate) struct Options {
+pub struct Options {
     #[command(flatten)]
-    pub(crate) door: CustomersDoor,
+    door: CustomersDoor,
     #[command(flatten)]
     errands: Errands,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(crate) struct Options {
 }
 
 /// How many packages there are and what they are like.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Packages")]
 struct Errands {
     /// Packages in all, and updates of preferences instead of some of them, 1 to 10000000
@@ -83,7 +83,7 @@ struct Errands {
 }
 
 /// What is done to be found out.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Trouble")]
 struct Trouble {
     /// Share of packages that are sent twice on purpose, 0% to 100%: at once, later, or both at the same time
@@ -95,10 +95,6 @@ struct Trouble {
     /// Malformed requests in addition, for so many of the packages, 0% to 100%
     #[arg(long, value_name = "SHARE", default_value = "2%", value_parser = share)]
     malformed: f64,
-}
-
-fn senders_from() -> Sources {
-    "127.2.0.0/16".parse().expect("this is a network")
 }
 
 /// How requests are sent and what is made of the answers.
@@ -124,120 +120,182 @@ struct Sending {
 }
 
 impl Options {
-    fn traits(&self) -> Traits {
-        let (errands, trouble) = (&self.errands, &self.trouble);
-        Traits {
-            marketing: errands.marketing,
-            preferences: errands.preferences,
-            duplicates: trouble.duplicates,
-            mismatches: trouble.mismatches,
-            malformed: trouble.malformed,
-        }
-    }
-
     fn part(&self, run: String) -> Part {
-        let errands = &self.errands;
+        let all = Errands {
+            senders: self.errands.senders.min(self.errands.recipients),
+            ..self.errands
+        };
         // In the past, however many updates there are: a second each, at most.
-        let span = i64::try_from(errands.packages).unwrap_or(i64::MAX);
+        let span = i64::try_from(all.packages).unwrap_or(i64::MAX);
         Part {
             run,
             number: 0,
-            senders: errands.senders.min(errands.recipients),
-            errands: errands.packages,
-            recipients: errands.recipients,
+            all,
             began: Timestamp::now().as_second() - span - 3600,
         }
     }
-}
 
-pub(crate) async fn run(options: &Options, closing: CancellationToken) -> Result<Report> {
-    let sending = &options.sending;
-    let server = options.door.customers_address.clone();
-    let before = if sending.shared {
-        None
-    } else {
-        // No retries: a mistyped address is reported at once.
-        let asked = insist(Duration::ZERO, async || {
-            Link::new(server.clone()).statistics().await
-        });
-        let failed =
-            |failure: Failure| anyhow!("cannot read GET /statistics beforehand: {failure}");
-        Some(asked.await.map_err(failed)?)
-    };
-    let run = run_id();
-    let part = options.part(run.clone());
-    let progress = Progress::of_senders(options.errands.packages);
-    let shown = progress::show(&progress, options.output.progress);
-    let begun = Instant::now();
-    let pause = sending.rate.map(|rate| {
+    /// Runs all errands, or until the run is stopped.
+    async fn work(&self, crew: &Crew, part: &Part) -> Ledger {
+        let ledger = Shared::new(Ledger::default());
+        let here = || "127.2.0.0/16".parse().expect("this is a network");
+        let from: Option<Sources> = self.sending.from;
+        let from = from.or_else(|| crew.server.is_loopback().then(here));
         // The senders share the rate.
-        Duration::from_secs(part.senders) / rate
-    });
-    let office = Office {
-        from: sending
-            .from
-            .or_else(|| server.is_loopback().then(senders_from)),
-        server: server.clone(),
-        part,
-        traits: options.traits(),
-        seed: sending.seed,
-        pause: pause.unwrap_or_default(),
-        patience: sending.patience,
-        progress,
-        closing: closing.clone(),
-    };
-    let ledger = office.work().await;
-    let elapsed = begun.elapsed();
-    drop(shown);
-    let patience = patience_at_the_end(sending.patience, &closing);
-    let mut link = Link::new(server);
-    let counted = match before {
-        None => Counted::NotCompared,
-        Some(before) => {
-            let after = insist(patience, async || link.statistics().await).await;
-            Counted::of(before, after)
-        }
-    };
-    let packages = compare_packages(&mut link, &ledger, patience).await;
-    let preferences = compare_preferences(&mut link, &ledger, patience).await;
-    let checks = checks::all(&ledger.tally, &counted, &packages, &preferences);
-    let pace = Pace {
-        speed: Speed::REAL_TIME,
-        seed: sending.seed,
-    };
-    let mut report = Report::new("senders", &pace, elapsed);
-    report.add_senders(Summary::of(run, &ledger, checks, elapsed, pace.speed));
-    Ok(report)
+        let pause = self
+            .sending
+            .rate
+            .map(|rate| Duration::from_secs(part.all.senders) / rate);
+        let senders = (0..part.all.senders).map(|number| {
+            let part = Part {
+                number,
+                ..part.clone()
+            };
+            let address = from.map(|from| from.of(usize::try_from(number).unwrap_or(usize::MAX)));
+            let client = |number| crew.client(number).coming_from(address);
+            let clients = [client(2 * number), client(2 * number + 1)];
+            let pause = pause.unwrap_or_default();
+            let sender = Sender::new(clients, &part, pause, crew.clone(), ledger.clone());
+            sender.work(Planner::new(part, self.trouble, self.sending.seed))
+        });
+        crew.at_once(senders).await;
+        ledger.into_inner()
+    }
 }
 
-/// Looks up the last packages, until one cannot be looked up.
-async fn compare_packages(link: &mut Link, ledger: &Ledger, patience: Duration) -> Compared {
-    let mut compared = Compared::default();
-    for (package, fate) in &ledger.recent {
-        let asked = insist(patience, async || link.package(&package.package_id).await);
-        match asked.await {
-            Ok(kept) => compared.add_package(package, *fate, kept.as_ref()),
-            Err(failure) => {
-                compared.broken_off = Some(failure.to_string());
-                break;
+impl Scenario for Options {
+    async fn run(&self, env: Env) -> Result<Outcome> {
+        let server = self.door.customers_address.clone();
+        let before: Option<Value> = if self.sending.shared {
+            None
+        } else {
+            Some(beforehand(&server, "/statistics").await?)
+        };
+        let crew = Crew {
+            server,
+            patience: self.sending.patience,
+            closing: env.closing,
+            progress: Progress::of_requests(self.errands.packages),
+        };
+        let run = run_id();
+        let shown = progress::show(&crew.progress, env.display);
+        let begun = Instant::now();
+        let mut ledger = self.work(&crew, &self.part(run.clone())).await;
+        let elapsed = begun.elapsed();
+        drop(shown);
+        let mut client = crew.client(0);
+        let counted = match before {
+            None => Counted::NotCompared,
+            Some(before) => {
+                let after: Result<Value, _> = client.get("/statistics").await;
+                Counted::of(figures(&before), after.map(|after| figures(&after)))
             }
-        }
+        };
+        let packages = compare_packages(&mut client, &mut ledger).await.err();
+        let preferences = compare_preferences(&mut client, &mut ledger).await.err();
+        let checks = checks(
+            &ledger,
+            &counted,
+            packages.as_deref(),
+            preferences.as_deref(),
+        );
+        let tally = &ledger.tally;
+        let (packages, preferences) = (tally.get(ACKNOWLEDGEMENTS), tally.get(ANSWERS));
+        let pace = Pace::real_time(self.sending.seed);
+        Ok(Outcome::new("senders", &pace, elapsed)
+            .with(report(&run, &ledger, elapsed).checks(checks))
+            .verdict(format!(
+                "Every request was acknowledged and every check holds ({packages} packages, {preferences} preferences)."
+            ))
+            .drawn_from(&ledger.tally))
     }
-    compared
 }
 
-/// Looks up the preferences of some recipients, until one cannot be looked up.
-async fn compare_preferences(link: &mut Link, ledger: &Ledger, patience: Duration) -> Compared {
-    let mut compared = Compared::default();
-    for (id, preference) in ledger.compared_recipients() {
-        let asked = insist(patience, async || link.preferences(id).await);
-        match asked.await {
-            Ok(reported) => compared.add_recipient(id, *preference, &reported),
-            Err(failure) => {
-                compared.broken_off = Some(failure.to_string());
-                break;
-            }
-        }
+/// Looks up the last packages; why not all, if one cannot be looked up.
+async fn compare_packages(client: &mut Client, ledger: &mut Ledger) -> Result<(), String> {
+    for (package, fate) in std::mem::take(&mut ledger.recent) {
+        let path = format!("/packages/{}", package.package_id);
+        let stored: Option<Value> = client.look_up(&path).await.map_err(|it| it.to_string())?;
+        ledger.compare_package(&package, fate, stored.as_ref());
     }
-    compared
+    Ok(())
+}
+
+/// Looks up the preferences of some recipients; why not all, if one cannot be looked up.
+async fn compare_preferences(client: &mut Client, ledger: &mut Ledger) -> Result<(), String> {
+    for (id, expected) in ledger.compared_recipients() {
+        let path = format!("/preferences/{id}");
+        let reported: Value = client.get(&path).await.map_err(|it| it.to_string())?;
+        ledger.compare_recipient(&id, &expected, &reported);
+    }
+    Ok(())
+}
+
+fn report(run: &str, ledger: &Ledger, elapsed: Duration) -> outcome::Part {
+    let (tally, speed) = (&ledger.tally, Speed::REAL_TIME);
+    let (n, waits) = (|name| tally.get(name), |name| tally.waits(name, speed));
+    let unknown = n(FATE_UNKNOWN);
+    let packages = n(ACKNOWLEDGEMENTS);
+    let [delivered, dropped] = Fate::ALL.map(|fate| ledger.fates(None, fate).0);
+    let (again, other) = (n(DUPLICATES), n(MISMATCHES));
+    let rate = Rate::of(packages, elapsed, speed);
+    outcome::Part::new("senders")
+        .data("run", run)
+        .section(format!("Packages package-{run}-…"))
+        .figure("packages.acknowledged", "acknowledged", packages)
+        .rate("packages.acknowledged_per_s", "packages acknowledged", rate)
+        .figure("packages.delivered", "  delivered", delivered)
+        .figure("packages.dropped", "  dropped", dropped)
+        .count("packages.replays", "  taken at an earlier try", n(REPLAYS))
+        .count("packages.duplicates", "sent twice on purpose", again)
+        .count(
+            "packages.mismatches",
+            "sent again with another field",
+            other,
+        )
+        .section("Preferences")
+        .figure("preferences.acknowledged", "acknowledged", n(ANSWERS))
+        .count("preferences.outdated", "  after a newer one", n(OUTDATED))
+        .section("Requests")
+        .count("malformed", "malformed on purpose", n(REJECTED))
+        .count("given_up", "given up", tally.faults(GIVEN_UP).times)
+        .count("fate_unknown", "  which may have been taken", unknown)
+        .count("retries", "sent again for want of an answer", n(RETRIES))
+        .answers(tally)
+        .waits("latencies", "From sent to acknowledged", waits(LATENCY))
+}
+
+/// All that must hold.
+fn checks(
+    ledger: &Ledger,
+    counted: &Counted<[u64; 7]>,
+    packages: Option<&str>,
+    preferences: Option<&str>,
+) -> Vec<Check> {
+    let tally = &ledger.tally;
+    let mut checks = vec![Check::nothing_given_up(
+        "every request acknowledged",
+        "packages and preferences",
+        tally.get(ACKNOWLEDGEMENTS) + tally.get(ANSWERS),
+        tally,
+    )];
+    let of_answers = [
+        FATES,
+        NEW_ONCE,
+        ACKNOWLEDGEMENTS,
+        DUPLICATES,
+        MISMATCHES,
+        ANSWERS,
+        REJECTED,
+    ];
+    checks.extend(of_answers.map(|name| Check::of(name, tally)));
+    checks.extend(counted.changes("GET /statistics", ledger.growth()));
+    let stored = Check::of(PACKAGES, tally).broken_off("GET /packages/…", packages);
+    let mut last = Check::of(PREFERENCES, tally);
+    if tally.get(UNKNOWN) > 0 {
+        last = last.and(&format!("; {} of unknown fate", tally.get(UNKNOWN)));
+    }
+    checks.push(stored);
+    checks.push(last.broken_off("GET /preferences/…", preferences));
+    checks
 }

@@ -94,33 +94,23 @@ mod tests {
     #[test]
     fn visitors_take_the_addresses_of_a_network_in_turn() {
         let network = sources("127.0.1.0/30");
-        let addresses: Vec<_> = (0..3)
-            .map(|visitor| network.of(visitor).to_string())
-            .collect();
+        let addresses = [0, 1, 2].map(|visitor| network.of(visitor).to_string());
         assert_eq!(addresses, ["127.0.1.1", "127.0.1.2", "127.0.1.1"]);
-        assert_eq!(sources("127.0.66.6").of(7), Ipv4Addr::new(127, 0, 66, 6));
-        assert_eq!(sources("127.1.0.0/16").of(255), Ipv4Addr::new(127, 1, 1, 0));
-    }
-
-    #[test]
-    fn the_number_of_addresses_leaves_out_what_nobody_comes_from() {
         for (text, len) in [
             ("127.0.66.6", 1),
             ("127.0.0.0/31", 2),
             ("127.0.1.0/24", 254),
-            ("127.1.0.0/16", 65_534),
             ("0.0.0.0/0", 4_294_967_294),
         ] {
-            assert_eq!(sources(text).len(), len, "{text}");
+            assert_eq!(
+                (sources(text).len(), sources(text).to_string().contains('/')),
+                (len, len > 1),
+                "{text}"
+            );
         }
-    }
-
-    #[test]
-    fn a_network_knows_its_addresses() {
         let network = sources("127.0.1.0/24");
         assert!(network.contains(Ipv4Addr::new(127, 0, 1, 255)));
         assert!(!network.contains(Ipv4Addr::new(127, 0, 2, 1)));
-        assert!(sources("0.0.0.0/0").contains(Ipv4Addr::new(8, 8, 8, 8)));
     }
 
     #[test]
@@ -130,12 +120,5 @@ mod tests {
         }
         let stray_bits = "127.0.1.7/24".parse::<Sources>().unwrap_err();
         assert_eq!(stray_bits, "the network is 127.0.1.0/24");
-    }
-
-    #[test]
-    fn it_is_written_as_it_is_read() {
-        for text in ["127.0.66.6", "127.1.0.0/16"] {
-            assert_eq!(sources(text).to_string(), text);
-        }
     }
 }

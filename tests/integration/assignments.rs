@@ -12,6 +12,8 @@ use flate2::read::MultiGzDecoder;
 use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use simulators::assignments::model::ASPECTS;
+use simulators::assignments::{self, Model};
 use tokio::sync::Barrier;
 
 use crate::client::{Answer, Ask, get, post, put, within};
@@ -148,94 +150,19 @@ pub(crate) fn holders(listed: &[Value]) -> BTreeMap<String, String> {
 
 // --- What a plan must be -------------------------------------------------------------------------------------------
 
-/// Whether the driver may carry the package, by a reading of the rules of its own.
-pub(crate) fn may_carry(driver: &Value, package: &Value) -> bool {
-    let number = |field: &str| package[field].as_f64().unwrap();
-    let is = |field: &str| package[field].as_bool().unwrap();
-    let rules = driver["rules"].as_array().unwrap();
-    rules.iter().all(|rule| {
-        let params = &rule["params"];
-        let bound = |param: &str| params[param].as_f64().unwrap();
-        let among = |param: &str, value: &Value| params[param].as_array().unwrap().contains(value);
-        match rule["code"].as_str().unwrap() {
-            "MAX_WEIGHT" => number("weight_kg") <= bound("limit_kg"),
-            "NO_PERISHABLE" => !is("is_perishable"),
-            "REGION_ONLY" => among("allowed_regions", &package["region"]),
-            "MAX_DISTANCE" => number("distance_km") <= bound("max_km"),
-            "EXPRESS_ONLY" => is("is_express"),
-            "FRAGILE_ONLY" => is("is_fragile"),
-            "HAZMAT_ALLOWED" => {
-                let class = &package["hazmat_class"];
-                class.is_null() || among("allowed_classes", class)
-            }
-            "TEMP_CONTROL" => (bound("min_c")..=bound("max_c")).contains(&number("temperature_c")),
-            "TIME_WINDOW" => {
-                (bound("start_hour")..=bound("end_hour")).contains(&number("delivery_hour"))
-            }
-            "OVERSIZED" => number("volume_m3") >= bound("min_volume_m3"),
-            code => panic!("no such code: {code}"),
-        }
-    })
+fn model(manifest: &Value) -> Model {
+    Model::new(serde_json::from_value(manifest.clone()).unwrap()).unwrap()
 }
 
 /// The most packages that all listed drivers can carry that day, if those in `held` stay where they are.
-pub(crate) fn most(manifest: &Value, cap: usize, held: &BTreeMap<String, String>) -> usize {
-    let drivers = manifest["drivers"].as_array().unwrap();
-    let packages: Vec<_> = manifest["packages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|package| !held.contains_key(&text(&package["package_id"])))
-        .collect();
-    let able: Vec<Vec<usize>> = packages
-        .iter()
-        .map(|package| {
-            let able = |at: &usize| may_carry(&drivers[*at], package);
-            (0..drivers.len()).filter(able).collect()
-        })
-        .collect();
-    let free = drivers.iter().map(|driver| {
-        let name = text(&driver["driver_id"]);
-        cap.saturating_sub(held.values().filter(|holder| **holder == name).count())
-    });
-    let mut search = Search {
-        able,
-        free: free.collect(),
-        loads: vec![Vec::new(); drivers.len()],
-    };
-    let found = (0..packages.len()).filter(|package| {
-        let mut seen = vec![false; drivers.len()];
-        search.place(*package, &mut seen)
-    });
-    held.len() + found.count()
-}
-
-/// Augmenting paths, one package after the other.
-struct Search {
-    able: Vec<Vec<usize>>,
-    free: Vec<usize>,
-    loads: Vec<Vec<usize>>,
-}
-
-impl Search {
-    fn place(&mut self, package: usize, seen: &mut [bool]) -> bool {
-        for driver in self.able[package].clone() {
-            if std::mem::replace(&mut seen[driver], true) {
-                continue;
-            }
-            if self.loads[driver].len() < self.free[driver] {
-                self.loads[driver].push(package);
-                return true;
-            }
-            for at in 0..self.loads[driver].len() {
-                if self.place(self.loads[driver][at], seen) {
-                    self.loads[driver][at] = package;
-                    return true;
-                }
-            }
-        }
-        false
+pub(crate) fn most(manifest: &Value, cap: u32, held: &BTreeMap<String, String>) -> usize {
+    let model = model(manifest);
+    let mut owners = vec![None; model.packages()];
+    for (package, driver) in held {
+        owners[model.package(package).unwrap()] = model.driver(driver);
     }
+    let drivers: Vec<usize> = (0..model.drivers()).collect();
+    model.most(&drivers, cap, &owners)
 }
 
 /// Checks that an answer is a plan: these drivers, no package twice, none too many, none against a rule. Returns who has what.
@@ -246,40 +173,27 @@ pub(crate) fn expect_plan(manifest: &Value, wanted: &Value, answer: &Answer) -> 
     let members: Vec<_> = response.as_object().unwrap().keys().collect();
     let expected = ["assignments", "unassigned_drivers", "unassigned_packages"];
     assert_eq!(members, expected);
-    let plan: Plan = serde_json::from_value(response["assignments"].clone()).unwrap();
+    let plan: assignments::Plan = serde_json::from_value(response).unwrap();
+    assert!(plan.unassigned_drivers.is_sorted(), "{answer}");
+    let model = model(manifest);
     let asked: BTreeSet<String> = serde_json::from_value(wanted["driver_ids"].clone()).unwrap();
-    assert_eq!(plan.keys().cloned().collect::<BTreeSet<_>>(), asked);
-    let idle: Vec<String> = serde_json::from_value(response["unassigned_drivers"].clone()).unwrap();
-    let empty = plan.iter().filter(|(_, packages)| packages.is_empty());
-    assert_eq!(
-        idle,
-        empty.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-    );
-    let find = |list: &str, field: &str, name: &str| {
-        let mut listed = manifest[list].as_array().unwrap().iter();
-        let found = listed.find(|one| one[field] == name);
-        found
-            .unwrap_or_else(|| panic!("{name} is in no list"))
-            .clone()
+    let mut drivers: Vec<_> = asked.iter().map(|id| model.driver(id).unwrap()).collect();
+    drivers.sort_unstable();
+    let cap = wanted["max_per_driver"].as_u64().unwrap();
+    let nothing = vec![None; model.packages()];
+    let call = assignments::model::Call {
+        drivers: &drivers,
+        max_per_driver: cap.try_into().unwrap(),
+        before: nothing.clone(),
+        after: nothing,
+        settled: None,
     };
-    let left: Vec<String> =
-        serde_json::from_value(response["unassigned_packages"].clone()).unwrap();
-    let mut seen: BTreeSet<String> = left.iter().cloned().collect();
-    assert_eq!(seen.len(), left.len(), "left behind twice: {left:?}");
-    for (name, packages) in &plan {
-        let most = wanted["max_per_driver"].as_u64().unwrap();
-        assert!(
-            packages.len() as u64 <= most,
-            "{name} has too many: {response}"
-        );
-        let driver = find("drivers", "driver_id", name);
-        for id in packages {
-            assert!(seen.insert(id.clone()), "{id} is there twice: {response}");
-            let package = find("packages", "package_id", id);
-            assert!(may_carry(&driver, &package), "{driver} {package}");
-        }
+    let judged = model.judge(&call, &plan);
+    // The last aspects are about plans before and beside this one.
+    for (aspect, judgement) in ASPECTS.iter().zip(judged.aspects).take(5) {
+        assert_eq!(judgement, Ok(()), "{aspect}: {answer}");
     }
-    plan
+    plan.assignments
 }
 
 /// The places that an answer says are wrong.
@@ -406,7 +320,6 @@ async fn a_real_day_is_planned_as_well_as_it_can_be_and_the_same_again_on_anothe
         let answer = shop.staff.ask(assign(&wanted)).await;
         let plan = expect_plan(&day, &wanted, &answer);
         let carried: usize = plan.values().map(Vec::len).sum();
-        let cap = usize::try_from(cap).unwrap();
         assert_eq!(carried, most(&day, cap, &BTreeMap::new()), "{cap}");
     }
     // Whatever the order of the lists.

@@ -219,11 +219,7 @@ async fn complete(shop: &Shop, days: &[Value; 2]) {
         let held = holders(&listed(shop, &format!("date={date}")).await);
         let carried: usize = plan.values().map(Vec::len).sum();
         assert_eq!(carried, held.len());
-        assert_eq!(
-            carried,
-            most(day, usize::try_from(CAP).unwrap(), &before),
-            "{date}"
-        );
+        assert_eq!(carried, most(day, CAP, &before), "{date}");
         for (package, driver) in before {
             assert_eq!(held[&package], driver);
         }

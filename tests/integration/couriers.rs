@@ -1,19 +1,16 @@
 //! Couriers and orders over HTTP, with a server that may end at any moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use testkit::until;
-use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::client::{Ask, Connection, Door, get, post, within};
-use crate::durability::{ROUNDS_VARIABLE, Seed, number_from_environment, open};
+use crate::client::{Ask, Door, get, post};
+use crate::durability::{number_from_environment, open};
 use crate::shop::{Shop, odyssey, text, variable};
+use crate::simulators::holds_while_killed;
 
 /// How often the server is killed. `make soak` wants a thousand.
 const ROUNDS: u64 = 10;
@@ -338,85 +335,19 @@ async fn questions_that_make_no_sense_are_told_the_parameter() {
     shop.close().await;
 }
 
-/// The courier of each order, by the answers so far.
-type Book = Arc<Mutex<BTreeMap<Uuid, Option<String>>>>;
-
-/// Sends events of couriers and orders until the server is gone; records its answers in the book.
-async fn work(mut connection: Connection, book: Book, mut random: fastrand::Rng) {
-    loop {
-        let events: Vec<Value> = (0..random.usize(1..5))
-            .map(|_| {
-                let zone = ZONES[random.usize(..4)];
-                if random.u8(..4) == 0 {
-                    courier(Uuid::from_u128(random.u128(1..9)), zone, random.bool())
-                } else {
-                    order(Uuid::from_u128(random.u128(1000..5000)), zone)
-                }
-            })
-            .collect();
-        let Ok(answer) = connection.try_ask(&post_events(&json!(events))).await else {
-            return;
-        };
-        let outcomes = answer.expect(202);
-        let mut book = book.lock().unwrap();
-        for (event, outcome) in events.iter().zip(outcomes.as_array().unwrap()) {
-            if let Some(id) = event["orderId"].as_str() {
-                let courier = outcome["courierId"].as_str().map(str::to_owned);
-                let known = book.entry(id.parse().unwrap()).or_default();
-                if let (Some(known), Some(courier)) = (&known, &courier) {
-                    assert_eq!(known, courier, "the first courier of {id} stays");
-                }
-                *known = known.take().or(courier);
-            }
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_couriers_of_a_server_that_is_killed_again_and_again_keep_their_orders() {
     kill_again_and_again(&[]).await;
 }
 
 pub(crate) async fn kill_again_and_again(settings: &[(&str, &str)]) {
-    let rounds = number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS);
-    let mut random = fastrand::Rng::with_seed(Seed::from_environment().0);
-    let data = tempfile::tempdir().unwrap();
-    let book = Book::default();
-    for _ in 0..rounds {
-        let shop = open(data.path(), settings).await;
-        let mut workers = Vec::new();
-        for _ in 0..8 {
-            let connection = shop.staff.connect().await;
-            workers.push(tokio::spawn(work(
-                connection,
-                Arc::clone(&book),
-                random.fork(),
-            )));
-        }
-        let target = book.lock().unwrap().len() + random.usize(1..60);
-        until("so many orders are known", async || {
-            book.lock().unwrap().len() >= target
-        })
-        .await;
-        sleep(Duration::from_micros(random.u64(0..5000))).await;
-        shop.crash().await;
-        for worker in workers {
-            within("a worker notices the end", worker).await.unwrap();
-        }
-        replayed(data.path(), settings);
-    }
-    let shop = open(data.path(), settings).await;
-    let known = book.lock().unwrap().clone();
-    assert!(known.len() as u64 > rounds);
-    for (id, courier) in known {
-        let answer = shop.staff.ask(get(format!("/courier?orderId={id}"))).await;
-        match courier {
-            Some(courier) => assert_eq!(answer.expect(200), json!(courier)),
-            None => assert!(
-                answer.status == 200 || answer.json()["state"] == "parked",
-                "{answer}"
-            ),
-        }
-    }
-    shop.close().await;
+    // More to publish than to ask for.
+    let arguments = [
+        "couriers",
+        "--orders=150",
+        "--changes=60",
+        "--duplicates=30%",
+    ];
+    let replay = |data: &Path| drop(replayed(data, settings));
+    holds_while_killed(ROUNDS, settings, &arguments, replay).await;
 }

@@ -58,5 +58,6 @@ mod preflight;
 mod readme;
 mod shutdown;
 mod signals;
+mod simulators;
 mod status;
 mod values;

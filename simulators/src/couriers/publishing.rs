@@ -1,113 +1,98 @@
 //! Sends events over several connections at once, each with one request after the other; or publishes them to a topic.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{mem, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
+use hyper::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
 
 use super::{
+    ANSWER_MAX_BYTES,
     ledger::Ledger,
+    model::{Courier, Event, Outcome},
     plan::{Phase, Request},
     sns::Topic,
+    state::{Whereabouts, courier_of, couriers},
 };
 use crate::{
-    backoff::Backoff,
-    connection::Address,
-    courier_desk::{Courier, Event, Link, Shown, Whereabouts},
-    progress::Progress,
-    resend::{Resender, locked},
+    client::{Backoff, Client, Failure},
+    connection::Answer,
+    crew::{Crew, Shared},
+    tally::RETRIES,
 };
 
-/// Between two looks at what has become of an event that was published.
+/// Between two looks at the outcome of an event that was published.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// The clients of a run, with what they share.
-#[derive(Debug, Clone)]
-pub(crate) struct Office {
-    pub(crate) shop: Address,
-    /// The topic that events are published to; none when they are sent to the shop.
-    pub(crate) topic: Option<Topic>,
-    /// From the first try of a request to giving it up, and for an event that was published to be known; measured.
-    pub(crate) patience: Duration,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) closing: CancellationToken,
+/// A 202 is an acknowledgement, also when its body is not the contract's.
+fn accepted(answer: &Answer) -> Option<Result<Vec<Outcome>, Failure>> {
+    (answer.status == StatusCode::ACCEPTED).then(|| answer.json())
 }
 
-impl Office {
-    /// Sends one phase after the other, or until `closing` is cancelled, and returns what was answered.
-    pub(crate) async fn work(self, phases: [Phase; 2]) -> Ledger {
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
-        for phase in phases {
-            let mut publishing = JoinSet::new();
-            for (number, requests) in (0..).zip(phase) {
-                let publisher = Publisher {
-                    link: Link::new(self.shop.clone()),
-                    resender: Resender::new(self.patience, self.closing.clone(), number),
-                    office: self.clone(),
-                    ledger: Arc::clone(&ledger),
-                };
-                publishing.spawn(publisher.work(requests));
-            }
-            publishing.join_all().await;
-            if self.topic.is_some() {
-                self.await_orders(&ledger).await;
-            }
+/// Sends one phase after the other, or until the run is stopped: to the shop, unless there is a topic.
+pub(super) async fn publish(crew: &Crew, topic: Option<&Topic>, phases: [Phase; 2]) -> Ledger {
+    let ledger = Shared::new(Ledger::default());
+    for phase in phases {
+        let publishers = (0..).zip(phase).map(|(number, requests)| {
+            let publisher = Publisher {
+                client: crew.client(number).taking_answers_up_to(ANSWER_MAX_BYTES),
+                crew: crew.clone(),
+                topic: topic.cloned(),
+                ledger: ledger.clone(),
+            };
+            publisher.work(requests)
+        });
+        crew.at_once(publishers).await;
+        if topic.is_some() {
+            let orders: Vec<_> = ledger.lock().orders.keys().cloned().collect();
+            await_orders(crew, orders).await;
         }
-        let ledger = Arc::into_inner(ledger).expect("the publishers have ended");
-        let mut ledger = ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if self.topic.is_none() {
-            ledger.close();
-        }
-        ledger
     }
+    let mut ledger = ledger.into_inner();
+    if topic.is_none() {
+        ledger.close();
+    }
+    ledger
+}
 
-    /// Waits until the shop knows every order that was published, as long as the patience lasts. What it does not know then
-    /// is found out at the end.
-    async fn await_orders(&self, ledger: &Mutex<Ledger>) {
-        let orders: Vec<String> = locked(ledger).orders.keys().cloned().collect();
-        let mut link = Link::new(self.shop.clone());
-        let deadline = Instant::now() + self.patience;
-        for order in orders {
-            loop {
-                let found = timeout_at(deadline, Box::pin(link.courier_of(&order))).await;
-                let is_known = |found: Whereabouts| found != Whereabouts::Unknown;
-                if found.is_ok_and(|found| found.is_ok_and(is_known)) || !self.again(deadline).await
-                {
-                    break;
-                }
+/// A client for looks at published events, which are repeated here, and not by the client.
+fn observer(crew: &Crew) -> Client {
+    Client::new(crew.server.clone()).taking_answers_up_to(ANSWER_MAX_BYTES)
+}
+
+/// Waits until the shop knows every order that was published, as long as the patience lasts. What it does not know then is
+/// found out at the end.
+async fn await_orders(crew: &Crew, orders: Vec<String>) {
+    let mut client = observer(crew);
+    let deadline = Instant::now() + crew.patience;
+    for order in orders {
+        loop {
+            let found = courier_of(&mut client, &order).await;
+            let is_known = found.is_ok_and(|found| found != Whereabouts::Unknown);
+            if is_known || !look_again(crew, deadline).await {
+                break;
             }
         }
     }
+}
 
-    /// Waits until it is time for another look; false when there is to be none.
-    async fn again(&self, deadline: Instant) -> bool {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        let waited = self.closing.run_until_cancelled(sleep(LOOK_AGAIN_AFTER));
-        waited.await.is_some()
-    }
+/// Waits until it is time for another look; false when there is to be none.
+async fn look_again(crew: &Crew, deadline: Instant) -> bool {
+    Instant::now() < deadline && crew.pause(LOOK_AGAIN_AFTER).await
 }
 
 /// One connection's side.
 struct Publisher {
-    link: Link,
-    resender: Resender,
-    office: Office,
-    ledger: Arc<Mutex<Ledger>>,
+    client: Client,
+    crew: Crew,
+    topic: Option<Topic>,
+    ledger: Shared<Ledger>,
 }
 
 impl Publisher {
     async fn work(mut self, requests: Vec<Request>) {
-        let topic = self.office.topic.clone();
+        let topic = self.topic.take();
         for request in requests {
-            if self.office.closing.is_cancelled() {
+            if self.crew.is_stopped() {
                 break;
             }
             match &topic {
@@ -120,33 +105,32 @@ impl Publisher {
                 }
             }
         }
-        let tries = std::mem::take(&mut self.resender.tries);
-        self.ledger().tries.add(tries);
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        locked(&self.ledger)
+        let tally = mem::take(&mut self.client.tally);
+        self.ledger.lock().tally.merge(tally);
     }
 
     async fn post(&mut self, request: &Request) {
-        let progress = Arc::clone(&self.office.progress);
-        for _ in &request.events {
-            progress.customer_came();
-        }
+        let progress = &self.crew.progress;
+        request.events.iter().for_each(|_| progress.came());
         let began = Instant::now();
-        let sent = self.link.post(request.body(), &mut self.resender).await;
-        self.ledger().record(request, &sent, began.elapsed());
-        for _ in &request.events {
-            progress.customer_left(sent.acknowledged.is_some());
-        }
+        let posted = self
+            .client
+            .request(Method::POST, "/events", Some(request.body()));
+        let sent = self.client.send(&posted, accepted).await;
+        self.ledger.lock().record(request, &sent, began.elapsed());
+        let acknowledged = sent.answer().is_some();
+        request
+            .events
+            .iter()
+            .for_each(|_| progress.left(acknowledged));
     }
 
-    /// Publishes an event. A queue keeps no order, so the next of the same courier is not published before the shop has heard
-    /// this one.
+    /// Publishes an event. A queue keeps no order, so the next of the same courier is not published before the shop has
+    /// received this one.
     async fn publish(&mut self, topic: &Topic, event: Event) {
-        self.office.progress.customer_came();
+        self.crew.progress.came();
         let began = Instant::now();
-        let deadline = began + self.office.patience;
+        let deadline = began + self.crew.patience;
         let mut backoff = Backoff::default();
         let request = Request {
             events: vec![event],
@@ -154,32 +138,33 @@ impl Publisher {
         };
         let published = loop {
             match topic.publish(request.body()).await {
-                Err(_) if Instant::now() < deadline && !self.office.closing.is_cancelled() => {
-                    self.resender.tries.retries += 1;
+                Err(_) if Instant::now() < deadline && !self.crew.is_stopped() => {
+                    self.client.tally.count(RETRIES);
                     sleep(backoff.next()).await;
                 }
                 published => break published,
             }
         };
         match &published {
-            Ok(()) => self.ledger().passed_on(&request, began.elapsed()),
-            Err(why) => self.ledger().gave_up(&request, why, true),
+            Ok(()) => self
+                .ledger
+                .lock()
+                .acknowledge(&request, true, began.elapsed()),
+            Err(why) => self.ledger.lock().gave_up(&request, why, true),
         }
         if let (Ok(()), [Event::Courier(courier)]) = (&published, &request.events[..]) {
             self.await_courier(courier).await;
         }
-        self.office.progress.customer_left(published.is_ok());
+        self.crew.progress.left(published.is_ok());
     }
 
-    async fn await_courier(&mut self, courier: &Courier) {
-        let deadline = Instant::now() + self.office.patience;
-        let is_so = |shown: &Shown| shown.latest == *courier;
+    async fn await_courier(&self, courier: &Courier) {
+        let mut client = observer(&self.crew);
+        let deadline = Instant::now() + self.crew.patience;
         loop {
-            let shown = timeout_at(deadline, Box::pin(self.link.couriers())).await;
-            let is_shown = |all: Vec<Shown>| all.iter().any(is_so);
-            if shown.is_ok_and(|shown| shown.is_ok_and(is_shown))
-                || !self.office.again(deadline).await
-            {
+            let shown = couriers(&mut client).await;
+            let is_shown = shown.is_ok_and(|all| all.iter().any(|it| it.latest == *courier));
+            if is_shown || !look_again(&self.crew, deadline).await {
                 return;
             }
         }

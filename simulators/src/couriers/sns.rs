@@ -9,7 +9,7 @@ const PUBLISHED_WITHIN: std::time::Duration = std::time::Duration::from_secs(10)
 /// The topic, and how it is reached.
 #[cfg(feature = "aws")]
 #[derive(Debug, Clone)]
-pub(crate) struct Topic {
+pub(super) struct Topic {
     client: aws_sdk_sns::Client,
     arn: String,
 }
@@ -17,7 +17,7 @@ pub(crate) struct Topic {
 #[cfg(feature = "aws")]
 impl Topic {
     /// Takes region, credentials and endpoint from where all of Amazon's programs do: the environment and their files.
-    pub(crate) async fn connect(arn: String) -> Result<Self> {
+    pub(super) async fn connect(arn: String) -> Result<Self> {
         let version = aws_config::BehaviorVersion::v2026_01_12();
         // Without it, a topic that says nothing is waited for without end.
         let timeouts = aws_config::timeout::TimeoutConfig::builder();
@@ -29,7 +29,7 @@ impl Topic {
     }
 
     /// Publishes a message, with the tries that the SDK makes of itself. An error is what went wrong.
-    pub(crate) async fn publish(&self, message: String) -> Result<(), String> {
+    pub(super) async fn publish(&self, message: String) -> Result<(), String> {
         let publish = self.client.publish().topic_arn(&self.arn).message(message);
         let published = Box::pin(publish.send()).await;
         published.map(drop).map_err(|error| causes(&error))
@@ -47,17 +47,17 @@ fn causes(error: &dyn std::error::Error) -> String {
 /// There is none in this build.
 #[cfg(not(feature = "aws"))]
 #[derive(Debug, Clone)]
-pub(crate) enum Topic {}
+pub(super) enum Topic {}
 
 #[cfg(not(feature = "aws"))]
 impl Topic {
     #[expect(clippy::unused_async, reason = "with the feature it takes its time")]
-    pub(crate) async fn connect(_: String) -> Result<Self> {
+    pub(super) async fn connect(_: String) -> Result<Self> {
         anyhow::bail!("--topic-arn needs a build with the feature `aws`")
     }
 
     #[expect(clippy::unused_async, reason = "with the feature it takes its time")]
-    pub(crate) async fn publish(&self, _: String) -> Result<(), String> {
+    pub(super) async fn publish(&self, _: String) -> Result<(), String> {
         match *self {}
     }
 }

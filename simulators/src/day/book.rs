@@ -1,193 +1,186 @@
 //! What the server has said about who has what, and what it is therefore held to.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::{Timestamp, civil::Date};
 
-use super::{plan, roster::Roster};
 use crate::{
-    assignments::{Item, Plan, Refusal, Status},
-    audit::Faults,
-    resend::{Sent, Tries},
-    visits::Recorder,
+    assignments::{
+        Item, Model, Plan, Status,
+        model::{self, ASPECTS, Owners},
+    },
+    client::{Failure, Sent},
+    tally::Tally,
 };
 
-/// What must hold of every plan, in the order of [`plan::judge`].
-pub(crate) const ASPECTS: [&str; 7] = [
-    "plans name every driver",
-    "nobody above the cap",
-    "packages at most once",
-    "rules of the drivers",
-    "left behind exactly the rest",
-    "plans only grow",
-    "as many as possible",
-];
+pub(super) const DRY_RUN: &str = "nothing kept of a dry run";
+pub(super) const ANSWERS: &str = "answers to updates";
+pub(super) const REFUSALS: &str = "unknown ones refused";
+pub(super) const BY_DRIVER: &str = "assignments by driver";
+pub(super) const BY_STATUS: &str = "assignments by status";
+pub(super) const BY_PACKAGE: &str = "assignments by package";
+/// Plans that were answered, dry runs among them.
+pub(super) const PLANS: &str = "plans";
+/// Requests that were acknowledged.
+pub(super) const ACKNOWLEDGED: &str = "acknowledged";
+/// Calls whose client left before the answer.
+pub(super) const LEFT: &str = "left";
+/// Updates that were sent twice on purpose.
+pub(super) const REPEATED: &str = "repeated";
+/// From asking for a plan to its answer, and from sending an update to its acknowledgement.
+pub(super) const ASSIGN: &str = "plan";
+pub(super) const UPDATE: &str = "update";
 
-/// A call of `POST /assign`.
+/// A call of `POST /assign`. Moments are numbers of answers.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
-    /// Who was asked for, each once, ascending.
-    pub(crate) drivers: Arc<[usize]>,
-    pub(crate) max_per_driver: u32,
-    /// The moment, as the book counts, at which it was sent.
-    pub(crate) sent_at: u64,
-    pub(crate) dry_run: bool,
-    /// Assignments known at this moment are settled; the rest of the plan must be the best possible. None when concurrent
-    /// calls ask for other drivers, so that the whole plan counts as settled.
-    pub(crate) settled_at: Option<u64>,
-}
-
-impl Call {
-    pub(crate) fn asks_for(&self, driver: usize) -> bool {
-        self.drivers.binary_search(&driver).is_ok()
-    }
+pub(super) struct Call {
+    /// Each once, ascending.
+    pub(super) drivers: Arc<[usize]>,
+    pub(super) max_per_driver: u32,
+    pub(super) sent_at: u64,
+    pub(super) dry_run: bool,
+    /// Assignments known at this moment are settled: see [`model::Call::settled`].
+    pub(super) settled_at: Option<u64>,
 }
 
 /// A package that is assigned to a driver.
 #[derive(Debug, Clone)]
-pub(crate) struct Holding {
-    pub(crate) driver: usize,
-    /// The moment, as the book counts, since which it is known.
-    pub(crate) known_at: u64,
-    pub(crate) status: Status,
+pub(super) struct Holding {
+    pub(super) driver: usize,
+    /// The moment since which it is known.
+    known_at: u64,
+    pub(super) status: Status,
     /// An update was given up that the server may have taken.
-    pub(crate) is_uncertain: bool,
+    pub(super) is_uncertain: bool,
     /// As the newest record had them.
     times: Option<Times>,
 }
 
-/// When a package was assigned, and when its status was last said.
-pub(crate) type Times = (Timestamp, Timestamp);
-
-/// A package that a plan did not mention, so another driver must have it.
-#[derive(Debug)]
-struct Unmentioned {
-    package: usize,
-    drivers: Arc<[usize]>,
-}
+/// When a package was assigned, and when its status was last updated.
+pub(super) type Times = (Timestamp, Timestamp);
 
 /// Everything that is known of the day.
 #[derive(Debug)]
-pub(crate) struct Book {
-    pub(crate) roster: Arc<Roster>,
-    pub(crate) date: Date,
+pub(super) struct Book {
+    pub(super) model: Arc<Model>,
+    pub(super) date: Date,
+    pub(super) tally: Tally,
     /// By package.
-    pub(crate) holdings: Vec<Option<Holding>>,
-    /// Grows with every answer.
+    holdings: Vec<Option<Holding>>,
     moment: u64,
-    pub(crate) aspects: [Faults; 7],
-    unmentioned: Vec<Unmentioned>,
-    /// Plans that were answered, dry runs among them.
-    pub(crate) plans: u64,
-    /// Requests that were acknowledged.
-    pub(crate) acknowledged: u64,
-    pub(crate) given_up: Faults,
-    /// Of these, those that the server may have taken.
-    pub(crate) fate_unknown: u64,
-    /// Whether a call of `POST /assign` is among them: the server may have assigned packages that the book does not know of.
-    pub(crate) may_have_assigned: bool,
-    /// Calls whose client left before the answer.
-    pub(crate) left: u64,
-    pub(crate) updates: u64,
-    pub(crate) misanswered: Faults,
-    /// Updates that were sent twice on purpose.
-    pub(crate) repeated: u64,
-    /// Requests about things that the server does not know, and those of them that were not refused as they should.
-    pub(crate) strange: u64,
-    pub(crate) not_refused: Faults,
-    pub(crate) assign_waits: Recorder,
-    pub(crate) update_waits: Recorder,
-    pub(crate) tries: Tries,
+    /// Packages that a plan for these drivers did not mention, so another driver must have them.
+    unmentioned: Vec<(usize, Arc<[usize]>)>,
+    /// A call of `POST /assign` was given up: the server may have assigned packages that the book does not know of.
+    pub(super) may_have_assigned: bool,
+    /// Why a list could not be followed to its end, by check.
+    pub(super) broken_off: BTreeMap<&'static str, String>,
+    /// Records of the lists, by check.
+    pub(super) records: BTreeMap<&'static str, usize>,
 }
 
 impl Book {
-    pub(crate) fn new(roster: Arc<Roster>, date: Date) -> Self {
+    pub(super) fn new(model: Arc<Model>, date: Date) -> Self {
         Self {
             date,
-            holdings: vec![None; roster.packages()],
-            roster,
+            tally: Tally::default(),
+            holdings: vec![None; model.packages()],
+            model,
             moment: 0,
-            aspects: Default::default(),
             unmentioned: Vec::new(),
-            plans: 0,
-            acknowledged: 0,
-            given_up: Faults::default(),
-            fate_unknown: 0,
             may_have_assigned: false,
-            left: 0,
-            updates: 0,
-            misanswered: Faults::default(),
-            repeated: 0,
-            strange: 0,
-            not_refused: Faults::default(),
-            assign_waits: Recorder::default(),
-            update_waits: Recorder::default(),
-            tries: Tries::default(),
+            broken_off: BTreeMap::new(),
+            records: BTreeMap::new(),
         }
     }
 
     /// The moment, for a call that is about to be sent.
-    pub(crate) fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.moment
     }
 
-    /// Who is known to have the package since this moment or longer.
-    pub(crate) fn owner_at(&self, package: usize, moment: u64) -> Option<usize> {
-        let holding = self.holdings[package].as_ref()?;
-        (holding.known_at <= moment).then_some(holding.driver)
+    /// Each package's driver, as far as known since this moment or longer.
+    fn owners_at(&self, moment: u64) -> Owners {
+        let holdings = self.holdings.iter().map(Option::as_ref);
+        let known = holdings.map(|holding| holding.filter(|it| it.known_at <= moment));
+        known.map(|holding| holding.map(|it| it.driver)).collect()
+    }
+
+    pub(super) fn owner(&self, package: usize) -> Option<usize> {
+        self.holdings[package]
+            .as_ref()
+            .map(|holding| holding.driver)
     }
 
     /// Packages that are assigned, with their place in the list.
-    pub(crate) fn held(&self) -> impl Iterator<Item = (usize, &Holding)> {
+    pub(super) fn held(&self) -> impl Iterator<Item = (usize, &Holding)> {
         let holdings = self.holdings.iter().enumerate();
         holdings.filter_map(|(package, holding)| Some((package, holding.as_ref()?)))
     }
 
-    /// Takes down what came of a request that had to be acknowledged.
-    fn came<'a, T>(&mut self, what: impl FnOnce() -> String, sent: &'a Sent<T>) -> Option<&'a T> {
-        if let Some((_, answer)) = &sent.acknowledged {
-            self.acknowledged += 1;
-            return Some(answer);
+    /// Enters the outcome of a request that had to be acknowledged.
+    fn enter<'a, T>(&mut self, what: impl FnOnce() -> String, sent: &'a Sent<T>) -> Option<&'a T> {
+        let answer = sent.answer();
+        if answer.is_some() {
+            self.tally.count(ACKNOWLEDGED);
+        } else {
+            let what = || format!("{}: {}", what(), sent.why);
+            self.tally.given_up(sent.may_be_taken(), what);
         }
-        let why = &sent.why;
-        self.given_up.note(|| format!("{}: {why}", what()));
-        self.fate_unknown += u64::from(sent.may_be_taken());
-        None
+        answer
     }
 
-    /// Takes down a request without a judgement; its answer, if there was one that could be read.
-    pub(crate) fn sent<'a, T>(&mut self, what: &str, sent: &'a Sent<Option<T>>) -> Option<&'a T> {
-        let answer = self.came(|| what.to_owned(), sent)?.as_ref();
+    /// Enters a request without a judgement; its answer, if there was one that could be read.
+    pub(super) fn sent<'a, T>(
+        &mut self,
+        what: &str,
+        sent: &'a Sent<Result<T, Failure>>,
+    ) -> Option<&'a T> {
+        let answer = self.enter(|| what.to_owned(), sent)?.as_ref().ok();
         if answer.is_none() {
-            self.given_up.note(|| format!("{what}: unreadable answer"));
+            self.tally
+                .given_up(false, || format!("{what}: unreadable answer"));
         }
         answer
     }
 
     /// A plan was asked for. `wait` is measured.
-    pub(crate) fn assigned(&mut self, call: &Call, sent: &Sent<Option<Plan>>, wait: Duration) {
+    pub(super) fn assigned(
+        &mut self,
+        call: &Call,
+        sent: &Sent<Result<Plan, Failure>>,
+        wait: Duration,
+    ) {
         // A call that was not answered may have been taken, this try of it or an earlier one.
         self.may_have_assigned |= sent.acknowledged.is_none() && sent.may_be_taken();
         if let Some(plan) = self.sent("POST /assign", sent) {
-            self.assign_waits.record(wait);
+            self.tally.record(ASSIGN, wait);
             self.judge(call, plan);
         }
     }
 
     /// Judges a plan, and enters it unless it was a dry run.
-    pub(crate) fn judge(&mut self, call: &Call, plan: &Plan) {
-        self.plans += 1;
-        let judged = plan::judge(self, call, plan);
-        for (faults, judgement) in self.aspects.iter_mut().zip(judged.aspects) {
-            if let Err(what) = judgement {
-                faults.note(|| what);
-            }
+    fn judge(&mut self, call: &Call, plan: &Plan) {
+        self.tally.count(PLANS);
+        let asked = model::Call {
+            drivers: &call.drivers,
+            max_per_driver: call.max_per_driver,
+            before: self.owners_at(call.sent_at),
+            after: self.owners_at(u64::MAX),
+            settled: call.settled_at.map(|moment| self.owners_at(moment)),
+        };
+        let judged = self.model.judge(&asked, plan);
+        for (name, judgement) in ASPECTS.into_iter().zip(judged.aspects) {
+            let holds = judgement.is_ok();
+            let what = || judgement.err().unwrap_or_default();
+            self.tally.expect(name, holds, what);
         }
         let unmentioned = judged.unmentioned.into_iter();
-        self.unmentioned.extend(unmentioned.map(|package| {
-            let drivers = Arc::clone(&call.drivers);
-            Unmentioned { package, drivers }
-        }));
+        self.unmentioned
+            .extend(unmentioned.map(|package| (package, Arc::clone(&call.drivers))));
         self.moment += 1;
         if call.dry_run {
             return;
@@ -204,99 +197,92 @@ impl Book {
     }
 
     /// After the last plan: a package that a plan did not mention must be another driver's.
-    pub(crate) fn settle(&mut self) {
-        for Unmentioned { package, drivers } in std::mem::take(&mut self.unmentioned) {
-            let owner = self.owner_at(package, u64::MAX);
-            let elsewhere = owner.is_some_and(|owner| drivers.binary_search(&owner).is_err());
-            if !elsewhere && !self.may_have_assigned {
-                let id = self.roster.package_id(package);
+    pub(super) fn settle(&mut self) {
+        for (package, drivers) in std::mem::take(&mut self.unmentioned) {
+            let is_asked = |owner| drivers.binary_search(&owner).is_ok();
+            if self.owner(package).is_none_or(is_asked) && !self.may_have_assigned {
+                let id = self.model.package_id(package);
                 let what = || format!("{id} is neither assigned nor left behind");
-                self.aspects[4].note(what);
+                self.tally.fault(ASPECTS[4], what);
             }
         }
     }
 
     /// The times of a package, as the newest record had them.
-    pub(crate) fn times(&self, package: usize) -> Option<Times> {
+    pub(super) fn times(&self, package: usize) -> Option<Times> {
         self.holdings[package].as_ref()?.times
     }
 
     /// An update was sent; `before` are the times that were known then. `wait` is measured. Whether it was acknowledged.
-    pub(crate) fn updated(
+    pub(super) fn updated(
         &mut self,
         package: usize,
         status: Status,
-        sent: &Sent<Option<Item>>,
+        sent: &Sent<Result<Item, Failure>>,
         before: Option<Times>,
         wait: Duration,
     ) -> bool {
-        let id = self.roster.package_id(package).to_owned();
-        let answered = self.came(|| format!("{id} {}", status.name()), sent);
+        let what = format!("{} {}", self.model.package_id(package), status.name());
+        let answered = self.enter(|| what.clone(), sent);
+        let holding = self.holdings[package].as_mut();
         let Some(item) = answered else {
-            if let Some(holding) = &mut self.holdings[package] {
+            if let Some(holding) = holding {
                 holding.is_uncertain |= sent.may_be_taken();
             }
             return false;
         };
-        self.updates += 1;
-        self.update_waits.record(wait);
-        if let Some(holding) = &mut self.holdings[package] {
+        if let Some(holding) = holding {
             holding.status = status;
         }
+        self.tally.record(UPDATE, wait);
         let judgement = match item {
-            Some(item) => self.record(package, item, before),
-            None => Err("unreadable answer".to_owned()),
+            Ok(item) => self.record(package, item, before),
+            Err(failure) => Err(failure.to_string()),
         };
-        if let Err(what) = judgement {
-            self.misanswered
-                .note(|| format!("{id} {}: {what}", status.name()));
-        }
+        self.tally.expect(ANSWERS, judgement.is_ok(), || {
+            format!("{what}: {}", judgement.err().unwrap_or_default())
+        });
         true
     }
 
-    /// Compares a record of a package with what must be known of it, and takes its times down. `before` are those that
-    /// were known when it was asked for: answers to two who ask at once may come in any order.
-    pub(crate) fn record(
+    /// Compares a record of a package with what must be known of it, and enters its times. `before` are those that were known
+    /// when it was asked for: answers to two concurrent requests may come in any order.
+    pub(super) fn record(
         &mut self,
         package: usize,
         item: &Item,
         before: Option<Times>,
     ) -> Result<(), String> {
-        let roster = &self.roster;
         let Some(holding) = &mut self.holdings[package] else {
             return Err(format!(
                 "{} has it, and nobody was given it",
                 item.driver_id
             ));
         };
-        let wrong = |field: &str, reported: &str, is: &str| {
-            Err(format!("{field} {reported}, must be {is}"))
-        };
-        if item.package_id != roster.package_id(package) {
-            return wrong("package_id", &item.package_id, roster.package_id(package));
+        let (id, driver) = (
+            self.model.package_id(package),
+            self.model.driver_id(holding.driver),
+        );
+        let (date, other_date) = (self.date.to_string(), item.date.to_string());
+        let (status, other_status) = (holding.status.name(), item.status.name());
+        let is_same = other_status == status || holding.is_uncertain;
+        let status = if is_same { other_status } else { status };
+        for (field, reported, expected) in [
+            ("package_id", &item.package_id[..], id),
+            ("driver_id", &item.driver_id, driver),
+            ("date", &other_date, &date),
+            ("status", other_status, status),
+        ] {
+            if reported != expected {
+                return Err(format!("{field} {reported}, must be {expected}"));
+            }
         }
-        let driver = roster.driver_id(holding.driver);
-        if item.driver_id != driver {
-            return wrong("driver_id", &item.driver_id, driver);
-        }
-        if item.date != self.date {
-            return wrong("date", &item.date.to_string(), &self.date.to_string());
-        }
-        if item.status != holding.status && !holding.is_uncertain {
-            return wrong("status", item.status.name(), holding.status.name());
-        }
-        if let Some(field) = item.difference(&roster.manifest.packages[package]) {
+        if let Some(field) = item.difference(&self.model.manifest.packages[package]) {
             return Err(format!("{field} is not as in the manifest"));
         }
         let (assigned_at, updated_at) = (item.assigned_at, item.updated_at);
-        if updated_at < assigned_at {
-            return Err(format!(
-                "updated at {updated_at}, assigned at {assigned_at}"
-            ));
-        }
-        if let Some((assigned_before, updated_before)) = before
-            && (assigned_before != assigned_at || updated_at < updated_before)
-        {
+        let (assigned_before, updated_before) = before.unwrap_or((assigned_at, assigned_at));
+        if assigned_at != assigned_before || updated_at < updated_before {
             return Err(format!(
                 "assigned at {assigned_at} and updated at {updated_at}, before that at {assigned_before} and \
                  {updated_before}"
@@ -306,52 +292,45 @@ impl Book {
         Ok(())
     }
 
-    /// Something was said about what the server does not know.
-    pub(crate) fn refused(&mut self, what: &str, sent: &Sent<Refusal>) {
-        self.strange += 1;
-        let fault = match &sent.acknowledged {
-            Some((_, refusal)) if refusal.is_problem => return,
-            Some((status, _)) => format!("{status} without a problem"),
-            None => sent.why.clone(),
-        };
-        self.not_refused.note(|| format!("{what}: {fault}"));
+    /// A request about what the server does not know; the answer is whether it was refused with a problem.
+    pub(super) fn refused(&mut self, what: &str, sent: &Sent<bool>) {
+        self.tally
+            .expect(REFUSALS, sent.answer() == Some(&true), || {
+                let fault = match &sent.acknowledged {
+                    Some((status, _)) => format!("{status} without a problem"),
+                    None => sent.why.clone(),
+                };
+                format!("{what}: {fault}")
+            });
     }
 
     /// How many packages ended with this status.
-    pub(crate) fn count(&self, status: Status) -> u64 {
-        let such = self.held().filter(|(_, holding)| holding.status == status);
-        u64::try_from(such.count()).unwrap_or(u64::MAX)
+    pub(super) fn count(&self, status: Status) -> u64 {
+        self.held()
+            .map(|(_, holding)| u64::from(holding.status == status))
+            .sum()
     }
 
-    /// Packages that must be listed for a driver, or with a status, and those that may be.
-    pub(crate) fn expected(&self, fits: impl Fn(&Holding) -> Fits) -> Expectation {
+    /// The packages that belong in a list, and those that may or may not (`None`).
+    pub(super) fn expected(
+        &self,
+        belongs: impl Fn(usize, &Holding) -> Option<bool>,
+    ) -> Expectation {
         let mut expectation = Expectation::default();
         for (package, holding) in self.held() {
-            match fits(holding) {
-                Fits::Yes => drop(expectation.must.insert(package)),
-                Fits::Perhaps => drop(expectation.may.insert(package)),
-                Fits::No => {}
+            match belongs(package, holding) {
+                Some(true) => drop(expectation.must.insert(package)),
+                None => drop(expectation.may.insert(package)),
+                Some(false) => {}
             }
         }
         expectation
     }
 }
 
-/// Whether a package belongs in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fits {
-    Yes,
-    No,
-    /// The book does not say.
-    Perhaps,
-}
-
 /// The packages that a list must have, and others that it may have.
 #[derive(Debug, Default)]
-pub(crate) struct Expectation {
-    pub(crate) must: BTreeSet<usize>,
-    pub(crate) may: BTreeSet<usize>,
+pub(super) struct Expectation {
+    pub(super) must: BTreeSet<usize>,
+    pub(super) may: BTreeSet<usize>,
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, str::FromStr};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use super::Lists;
 use crate::{
     assignments::{Driver, Manifest, Package, Rule},
     ids::uuid,
@@ -33,7 +34,7 @@ const VOLUMES: RangeInclusive<i32> = 10..=300;
 
 /// How many rules a driver has, from the fewest to the most; each number is as likely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RuleCount {
+pub(super) struct RuleCount {
     fewest: usize,
     most: usize,
 }
@@ -62,23 +63,15 @@ impl FromStr for RuleCount {
     }
 }
 
-/// What is to be drawn.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Size {
-    pub(crate) drivers: u32,
-    pub(crate) packages: u32,
-    pub(crate) rules: RuleCount,
-}
-
 /// Draws the lists. More drivers leave the packages alone, and more of either those that were there.
-pub(crate) fn manifest(size: Size, seed: u64) -> Manifest {
-    let mut chance = Rng::with_seed(seed);
+pub(super) fn manifest(lists: &Lists) -> Manifest {
+    let mut chance = Rng::with_seed(lists.seed);
     let (mut of_drivers, mut of_packages) = (chance.fork(), chance.fork());
-    let drivers = 1..=size.drivers;
-    let packages = 0..size.packages;
+    let drivers = 1..=lists.drivers;
+    let packages = 0..lists.packages;
     Manifest {
         drivers: drivers
-            .map(|number| driver(number, size.rules, &mut of_drivers))
+            .map(|number| driver(number, lists.rules, &mut of_drivers))
             .collect(),
         packages: packages.map(|_| package(&mut of_packages)).collect(),
     }
@@ -135,118 +128,5 @@ fn package(chance: &mut Rng) -> Package {
         delivery_hour: chance.u8(..24),
         volume_m3: hundredths(VOLUMES, chance),
         destination: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::day::rules::Condition;
-
-    fn drawn(drivers: u32, packages: u32, rules: &str, seed: u64) -> Manifest {
-        let rules = rules.parse().unwrap();
-        let size = Size {
-            drivers,
-            packages,
-            rules,
-        };
-        manifest(size, seed)
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_lists_and_another_seed_others() {
-        assert_eq!(drawn(9, 90, "many", 7), drawn(9, 90, "many", 7));
-        assert_ne!(drawn(9, 90, "many", 7), drawn(9, 90, "many", 8));
-        let (small, large) = (drawn(9, 90, "many", 7), drawn(20, 200, "many", 7));
-        assert_eq!(small.drivers[..], large.drivers[..9]);
-        assert_eq!(small.packages[..], large.packages[..90]);
-    }
-
-    type Attribute = fn(&Package) -> f64;
-
-    #[test]
-    fn every_attribute_fills_its_range_and_stays_within_it() {
-        let packages = drawn(0, 5000, "few", 1).packages;
-        let attributes: [(Attribute, f64, f64); 5] = [
-            (|package| package.weight_kg, 0.5, 20.0),
-            (|package| package.distance_km, 1.0, 100.0),
-            (|package| package.temperature_c, -5.0, 25.0),
-            (|package| package.volume_m3, 0.1, 3.0),
-            (|package| f64::from(package.delivery_hour), 0.0, 23.0),
-        ];
-        for (attribute, least, most) in attributes {
-            let values = packages.iter().map(attribute);
-            let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| {
-                (low.min(value), high.max(value))
-            });
-            let slack = (most - least) / 100.0;
-            assert!((least..=least + slack).contains(&low), "{low} {least}");
-            assert!((most - slack..=most).contains(&high), "{high} {most}");
-        }
-        let classes: BTreeSet<_> = packages
-            .iter()
-            .map(|package| package.hazmat_class)
-            .collect();
-        assert_eq!(
-            classes,
-            BTreeSet::from([None, Some(1), Some(2), Some(3), Some(4)])
-        );
-        let regions: BTreeSet<_> = packages.iter().map(|package| &package.region[..]).collect();
-        assert_eq!(regions, BTreeSet::from(REGIONS));
-        let ids: BTreeSet<_> = packages.iter().map(|package| &package.id).collect();
-        assert_eq!(ids.len(), packages.len());
-        assert!(
-            ids.iter().all(|id| id.len() == 36 && &id[14..15] == "4"),
-            "{ids:?}"
-        );
-        let flags: [fn(&Package) -> bool; 3] = [
-            |package| package.is_perishable,
-            |package| package.is_express,
-            |package| package.is_fragile,
-        ];
-        for flag in flags {
-            let yes = packages.iter().filter(|package| flag(package)).count();
-            assert!((2300..2700).contains(&yes), "{yes}");
-        }
-    }
-
-    #[test]
-    fn every_driver_has_as_many_rules_as_were_asked_for_of_codes_that_are_known() {
-        for (rules, fewest, most) in [
-            ("few", 0, 2),
-            ("many", 2, 4),
-            ("3..3", 3, 3),
-            ("0..10", 0, 10),
-        ] {
-            let drivers = drawn(500, 0, rules, 1).drivers;
-            let counts: BTreeSet<_> = drivers.iter().map(|driver| driver.rules.len()).collect();
-            assert!(counts.into_iter().eq(fewest..=most), "{rules}");
-            for driver in &drivers {
-                let codes: BTreeSet<_> = driver.rules.iter().map(|rule| &rule.code).collect();
-                assert_eq!(codes.len(), driver.rules.len());
-                for rule in &driver.rules {
-                    match Condition::of(rule).unwrap() {
-                        Condition::RegionOnly { allowed_regions } => {
-                            assert_eq!(allowed_regions.len(), 2);
-                        }
-                        Condition::HazmatAllowed { allowed_classes } => {
-                            assert!((1..=2).contains(&allowed_classes.len()));
-                            assert!(allowed_classes.iter().all(|class| CLASSES.contains(class)));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            assert_eq!(drivers[499].id, "driver_500");
-        }
-    }
-
-    #[test]
-    fn a_number_of_rules_has_bounds() {
-        for text in ["", "some", "1", "3..2", "0..11", "-1..2", "1..=2", "a..b"] {
-            assert!(text.parse::<RuleCount>().is_err(), "{text}");
-        }
     }
 }

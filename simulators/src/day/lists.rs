@@ -1,13 +1,12 @@
 //! Follows the server's lists from page to page, and compares them with what must be in them.
 
-use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::book::{Book, Expectation, Fits};
+use super::book::{BY_DRIVER, BY_PACKAGE, BY_STATUS, Book, Expectation};
 use crate::{
-    assignments::{Link, Page, Status},
-    audit::{Check, Faults},
-    resend::{insist, locked},
-    shop::Failure,
+    assignments::{Model, Page, Status},
+    client::{Client, Failure, encoded},
+    crew::Shared,
 };
 
 /// Packages that are looked up by their ids, at most.
@@ -15,64 +14,19 @@ const LOOKED_UP_MAX: usize = 100;
 /// Pages are of different sizes, so that some lists have several.
 const LIMITS: [Option<usize>; 3] = [None, Some(3), Some(7)];
 
-/// The server's final lists of one kind, compared with the book.
-#[derive(Debug, Default)]
-pub(crate) struct Compared {
-    pub(crate) lists: u64,
-    pub(crate) records: u64,
-    faults: Faults,
-    /// Why not all could be looked up.
-    broken_off: Option<String>,
-}
-
-impl Compared {
-    pub(crate) fn check(&self, name: &'static str) -> Check {
-        let broken_off = self.broken_off.as_deref();
-        let asked = "GET /assignments";
-        let mut check = Check::looked_up(name, asked, &self.faults, self.lists, broken_off);
-        if broken_off.is_none() {
-            check.finding = format!("{} lists, {} records", check.finding, self.records);
-        }
-        check
-    }
-
-    /// A list, or as much of it as there was.
-    fn add(&mut self, what: &str, outcome: Result<Result<(), String>, Failure>) -> bool {
-        self.lists += 1;
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => self.faults.note(|| format!("{what}: {fault}")),
-            Err(failure) => self.broken_off = Some(format!("{what}: {failure}")),
-        }
-        self.broken_off.is_none()
-    }
-}
-
 /// One list as it comes in.
 #[derive(Debug)]
-pub(crate) struct List {
+struct List {
     expected: Expectation,
     limit: Option<usize>,
     seen: BTreeSet<usize>,
-    /// Of those that are not of this run: the server keeps others' too.
-    others: BTreeSet<(String, String)>,
-    /// Others' are no fault.
-    admits_others: bool,
+    /// Records of other runs, if the list may have them.
+    others: Option<BTreeSet<(String, String)>>,
 }
 
 impl List {
-    pub(crate) fn new(expected: Expectation, limit: Option<usize>, admits_others: bool) -> Self {
-        Self {
-            expected,
-            limit,
-            seen: BTreeSet::new(),
-            others: BTreeSet::new(),
-            admits_others,
-        }
-    }
-
     /// Takes a page.
-    pub(crate) fn add(&mut self, page: &Page, book: &mut Book) -> Result<(), String> {
+    fn add(&mut self, page: &Page, book: &mut Book) -> Result<(), String> {
         let items = &page.assignments;
         if self.limit.is_some_and(|limit| items.len() > limit) {
             return Err(format!("a page of {}", items.len()));
@@ -81,145 +35,151 @@ impl List {
             return Err("an empty page that is not the last".to_owned());
         }
         for item in items {
-            let id = &item.package_id;
-            let own = book.roster.driver(&item.driver_id);
-            let package = own.and_then(|_| book.roster.package(id));
-            let Some(package) = package else {
-                let other = (item.driver_id.clone(), id.clone());
-                if self.admits_others && own.is_none() && self.others.insert(other) {
+            let (id, driver) = (&item.package_id, &item.driver_id);
+            let own = book.model.driver(driver);
+            let Some(package) = own.and_then(|_| book.model.package(id)) else {
+                let others = self.others.as_mut().filter(|_| own.is_none());
+                if others.is_some_and(|others| others.insert((driver.clone(), id.clone()))) {
                     continue;
                 }
-                return Err(format!("{id} of {} is in it, or is twice", item.driver_id));
+                return Err(format!("{id} of {driver} is in it, or is twice"));
             };
-            let belongs =
-                self.expected.must.contains(&package) || self.expected.may.contains(&package);
+            let Expectation { must, may } = &self.expected;
+            let belongs = must.contains(&package) || may.contains(&package);
             // A package of a plan whose answer was lost.
-            let is_unheard = book.may_have_assigned && book.owner_at(package, u64::MAX).is_none();
+            let is_unheard = book.may_have_assigned && book.owner(package).is_none();
             if !belongs && !is_unheard {
-                return Err(format!("{id} of {} does not belong in it", item.driver_id));
+                return Err(format!("{id} of {driver} does not belong in it"));
             }
             if !self.seen.insert(package) {
                 return Err(format!("{id} is in it twice"));
             }
             if belongs {
                 let before = book.times(package);
-                book.record(package, item, before)
-                    .map_err(|what| format!("{id}: {what}"))?;
+                let recorded = book.record(package, item, before);
+                recorded.map_err(|what| format!("{id}: {what}"))?;
             }
         }
         Ok(())
     }
-
-    /// How many there were, when there are no more pages.
-    pub(crate) fn end(self, book: &Book) -> Result<u64, String> {
-        match self.expected.must.difference(&self.seen).next() {
-            Some(package) => Err(format!("{} is missing", book.roster.package_id(*package))),
-            None => Ok(u64::try_from(self.seen.len()).unwrap_or(u64::MAX)),
-        }
-    }
 }
 
 /// Reads lists and compares them.
-pub(crate) struct Auditor<'a> {
-    pub(crate) link: Link,
-    pub(crate) book: &'a Mutex<Book>,
-    /// Measured.
-    pub(crate) patience: Duration,
+pub(super) struct Auditor {
+    pub(super) client: Client,
+    pub(super) book: Shared<Book>,
 }
 
-impl Auditor<'_> {
-    /// Follows a list to its end.
+impl Auditor {
+    /// Follows a list to its end; how many records it had.
     async fn follow(
         &mut self,
-        filter: &[(&str, &str)],
+        query: &str,
         mut list: List,
-        records: &mut u64,
-    ) -> Result<Result<(), String>, Failure> {
-        let limit = list.limit.map(|limit| limit.to_string());
-        let mut filter = filter.to_vec();
-        filter.extend(limit.iter().map(|limit| ("limit", &limit[..])));
-        let mut cursor: Option<String> = None;
+    ) -> Result<Result<usize, String>, Failure> {
+        let limit = list.limit.map(|limit| format!("&limit={limit}"));
+        let query = format!("/assignments?{query}{}", limit.unwrap_or_default());
+        let mut cursor = String::new();
         loop {
-            let link = &mut self.link;
-            let page = insist(self.patience, async || {
-                link.list(&filter, cursor.as_deref()).await
-            });
-            let page = page.await?;
-            if let Err(fault) = list.add(&page, &mut locked(self.book)) {
+            let path = format!("{query}{cursor}");
+            let page: Page = self.client.get(&path).await?;
+            if let Err(fault) = list.add(&page, &mut self.book.lock()) {
                 return Ok(Err(fault));
             }
             match page.next {
                 None => break,
                 // Each page has a new record, so the loop ends.
-                next => cursor = next,
+                Some(next) => cursor = format!("&cursor={}", encoded(&next)),
             }
         }
-        let ended = list.end(&locked(self.book));
-        Ok(ended.map(|seen| *records += seen))
+        let missing = list.expected.must.difference(&list.seen).next();
+        Ok(match missing {
+            Some(package) => {
+                let book = self.book.lock();
+                Err(format!("{} is missing", book.model.package_id(*package)))
+            }
+            None => Ok(list.seen.len()),
+        })
+    }
+
+    /// Compares lists under the name of a check: each with its name, its query, and what must be in it.
+    async fn compare(
+        &mut self,
+        check: &'static str,
+        lists: impl Iterator<Item = (String, String, List)>,
+    ) {
+        for (name, query, list) in lists {
+            let outcome = self.follow(&query, list).await;
+            let mut book = self.book.lock();
+            match outcome {
+                Ok(found) => {
+                    *book.records.entry(check).or_default() += found.as_ref().unwrap_or(&0);
+                    let holds = found.is_ok();
+                    let what = || format!("{name}: {}", found.err().unwrap_or_default());
+                    book.tally.expect(check, holds, what);
+                }
+                Err(failure) => {
+                    book.broken_off.insert(check, format!("{name}: {failure}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn model(&self) -> (Arc<Model>, String) {
+        let book = self.book.lock();
+        (Arc::clone(&book.model), book.date.to_string())
     }
 
     /// What every driver has, whatever its status.
-    pub(crate) async fn by_driver(&mut self) -> Compared {
-        let mut compared = Compared::default();
-        let (roster, date) = {
-            let book = locked(self.book);
-            (book.roster.clone(), book.date.to_string())
-        };
-        for driver in 0..roster.drivers() {
-            let fits = |is: bool| if is { Fits::Yes } else { Fits::No };
-            let expected = locked(self.book).expected(|holding| fits(holding.driver == driver));
-            let id = roster.driver_id(driver);
-            let list = List::new(expected, LIMITS[driver % LIMITS.len()], false);
-            let filter = [("driver_id", id), ("date", &date)];
-            let outcome = self.follow(&filter, list, &mut compared.records).await;
-            if !compared.add(id, outcome) {
-                break;
-            }
-        }
-        compared
+    pub(super) async fn by_driver(&mut self, check: &'static str) {
+        let (model, date) = self.model();
+        let book = self.book.clone();
+        let lists = (0..model.drivers()).map(|driver| {
+            let id = model.driver_id(driver).to_owned();
+            let list = List {
+                expected: book
+                    .lock()
+                    .expected(|_, holding| Some(holding.driver == driver)),
+                limit: LIMITS[driver % LIMITS.len()],
+                seen: BTreeSet::new(),
+                others: None,
+            };
+            let query = format!("driver_id={}&date={date}", encoded(&id));
+            (id, query, list)
+        });
+        self.compare(check, lists).await;
     }
 
-    /// What has each status.
-    pub(crate) async fn by_status(&mut self) -> Compared {
-        let mut compared = Compared::default();
-        let date = locked(self.book).date.to_string();
-        for status in Status::ALL {
-            let expected = locked(self.book).expected(|holding| {
-                if holding.is_uncertain {
-                    Fits::Perhaps
-                } else if holding.status == status {
-                    Fits::Yes
-                } else {
-                    Fits::No
-                }
-            });
-            let list = List::new(expected, Some(100), true);
-            let filter = [("status", status.name()), ("date", &date)];
-            let outcome = self.follow(&filter, list, &mut compared.records).await;
-            if !compared.add(status.name(), outcome) {
-                break;
-            }
-        }
-        compared
-    }
-
-    /// Who has some of the packages.
-    pub(crate) async fn by_package(&mut self) -> Compared {
-        let mut compared = Compared::default();
-        let roster = locked(self.book).roster.clone();
-        for package in 0..roster.packages().min(LOOKED_UP_MAX) {
-            let mut expected = Expectation::default();
-            if locked(self.book).owner_at(package, u64::MAX).is_some() {
-                expected.must.insert(package);
-            }
-            let id = roster.package_id(package);
-            let list = List::new(expected, None, false);
-            let filter = [("package_id", id)];
-            let outcome = self.follow(&filter, list, &mut compared.records).await;
-            if !compared.add(id, outcome) {
-                break;
-            }
-        }
-        compared
+    /// What every driver has, what has each status, and who has some of the packages.
+    pub(super) async fn all(&mut self) {
+        self.by_driver(BY_DRIVER).await;
+        let (model, date) = self.model();
+        let book = self.book.clone();
+        let lists = Status::ALL.into_iter().map(|status| {
+            let expected = book
+                .lock()
+                .expected(|_, holding| (!holding.is_uncertain).then_some(holding.status == status));
+            let list = List {
+                expected,
+                limit: Some(100),
+                seen: BTreeSet::new(),
+                others: Some(BTreeSet::new()),
+            };
+            let name = status.name();
+            (name.to_owned(), format!("status={name}&date={date}"), list)
+        });
+        self.compare(BY_STATUS, lists).await;
+        let lists = (0..model.packages().min(LOOKED_UP_MAX)).map(|package| {
+            let list = List {
+                expected: book.lock().expected(|other, _| Some(other == package)),
+                limit: None,
+                seen: BTreeSet::new(),
+                others: None,
+            };
+            let id = model.package_id(package);
+            (id.to_owned(), format!("package_id={}", encoded(id)), list)
+        });
+        self.compare(BY_PACKAGE, lists).await;
     }
 }

@@ -1,23 +1,22 @@
-//! A day from its lists to its end: plans, several at once, then updates of every package by many hands.
+//! A day from its lists to its end: plans, several at once, then updates of every package by many workers.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use jiff::civil::Date;
-use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use hyper::{Method, StatusCode};
+use tokio::time::{Instant, timeout};
 
-use super::book::{Book, Call};
+use super::{
+    Playing,
+    book::{Book, Call, LEFT, REPEATED},
+};
 use crate::{
-    assignments::{Link, Status, call},
-    connection::Address,
+    assignments::{self, Item, Model, Plan, Status},
+    client::Client,
+    connection::Outgoing,
+    crew::{Crew, Shared},
     options::Display,
     progress::{self, Progress},
-    resend::{Resender, locked},
 };
 
 /// So many ask for the same plan at once.
@@ -31,29 +30,12 @@ const STRANGE_EVERY: usize = 25;
 
 /// The settings and the state that all clients of a run share.
 #[derive(Debug, Clone)]
-pub(crate) struct Office {
-    pub(crate) server: Address,
-    pub(crate) date: Date,
-    pub(crate) max_per_driver: u32,
-    pub(crate) shifts: u32,
-    /// Share of packages that are not delivered in the end.
-    pub(crate) failures: f64,
-    /// Share of updates that are sent twice.
-    pub(crate) duplicates: f64,
-    pub(crate) concurrency: u32,
-    pub(crate) seed: u64,
-    /// From the first try of a request to giving it up, measured.
-    pub(crate) patience: Duration,
-    pub(crate) display: Display,
-    pub(crate) closing: CancellationToken,
-    pub(crate) book: Arc<Mutex<Book>>,
-}
-
-/// A connection, and the patience to use it again and again.
-#[derive(Debug)]
-struct Line {
-    link: Link,
-    resender: Resender,
+pub(super) struct Office {
+    pub(super) playing: Playing,
+    pub(super) seed: u64,
+    pub(super) display: Display,
+    pub(super) crew: Crew,
+    pub(super) book: Shared<Book>,
 }
 
 /// What one of those who ask for a plan does.
@@ -65,7 +47,7 @@ enum Manner {
     DryRun,
 }
 
-/// What is to be said of a package until its story is over.
+/// The updates of a package until its end.
 #[derive(Debug, Clone, Copy)]
 struct Story {
     driver: usize,
@@ -78,77 +60,88 @@ struct Story {
 }
 
 impl Office {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        locked(&self.book)
+    fn client(&self, number: u64) -> Client {
+        let client = self.crew.client(number).waiting_up_to(PLANNED_WITHIN);
+        client.taking_answers_up_to(super::ANSWER_MAX_BYTES)
     }
 
-    fn line(&self, number: u64) -> Line {
-        let resender = Resender::new(self.patience, self.closing.clone(), number);
-        Line {
-            link: Link::new(self.server.clone()),
-            resender: resender.waiting_up_to(PLANNED_WITHIN),
-        }
+    fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.book.lock().model)
     }
 
     fn everybody(&self) -> Arc<[usize]> {
-        (0..self.book().roster.drivers()).collect()
+        (0..self.model().drivers()).collect()
     }
 
     /// Makes two calls that must change nothing: a dry run, and a call for an unknown driver.
-    pub(crate) async fn rehearse(&self) {
+    pub(super) async fn rehearse(&self) {
         let mut chance = Rng::with_seed(self.seed);
-        let everybody = self.everybody();
-        self.ask(&everybody, Manner::DryRun, Some(0), &mut chance)
+        self.ask(&self.everybody(), Manner::DryRun, Some(0), &mut chance)
             .await;
-        self.ask_for_a_stranger().await;
+        let stranger = format!("{}-stranger", self.model().driver_id(0));
+        let mut client = self.client(0);
+        let request = self.assign(&client, &[&stranger], false);
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let read = |answer: &_| assignments::refused(answer, status);
+        let sent = client.send(&request, read).await;
+        let mut book = self.book.lock();
+        book.refused("POST /assign for an unknown driver", &sent);
+        book.tally.merge(client.tally);
+    }
+
+    fn assign(&self, client: &Client, drivers: &[&str], dry_run: bool) -> Outgoing {
+        let date = self.book.lock().date;
+        let call = assignments::assign(drivers, self.playing.max_per_driver, date, dry_run);
+        client.request(Method::POST, "/assign", Some(call.to_string()))
     }
 
     /// Plans the day shift by shift, then for some drivers here and there at once.
-    pub(crate) async fn plan(&self) {
+    pub(super) async fn plan(&self) {
         let mut chance = Rng::with_seed(self.seed);
         let everybody = self.everybody();
-        for shift in 1..=self.shifts {
+        for shift in 1..=self.playing.shifts {
             // A driver more at least in each shift, as far as there are so many.
             let share = everybody.len() * shift as usize;
-            let drivers = everybody[..share.div_ceil(self.shifts as usize)].into();
-            let settled_at = Some(self.book().now());
-            let mut asking = JoinSet::new();
-            for number in 0..CALLERS {
-                let (office, drivers) = (self.clone(), Arc::clone(&drivers));
-                let mut chance = chance.fork();
-                let manner = if number == 0 {
-                    Manner::LeavesFirst
-                } else {
-                    Manner::Waits
+            let share = share.div_ceil(self.playing.shifts as usize);
+            let drivers: Arc<[usize]> = everybody[..share].into();
+            let settled_at = Some(self.book.lock().now());
+            let asking = (0..CALLERS).map(|number| {
+                let manner = match number {
+                    0 => Manner::LeavesFirst,
+                    _ => Manner::Waits,
                 };
-                asking.spawn(async move {
-                    let asked = office.ask(&drivers, manner, settled_at, &mut chance);
-                    Box::pin(asked).await;
-                });
-            }
-            asking.join_all().await;
+                self.clone()
+                    .ask_beside(Arc::clone(&drivers), manner, settled_at, chance.fork())
+            });
+            self.crew.at_once(asking).await;
             // Again, alone: a retry changes nothing.
             self.ask(&drivers, Manner::Waits, settled_at, &mut chance)
                 .await;
         }
-        let mut asking = JoinSet::new();
-        for _ in 0..CALLERS {
-            let office = self.clone();
+        let asking = (0..CALLERS).map(|_| {
             let mut chance = chance.fork();
             let some = chance.usize(1..=everybody.len());
             let mut drivers = chance.choose_multiple(everybody.iter().copied(), some);
             drivers.sort_unstable();
-            let drivers = drivers.into();
-            asking.spawn(async move {
-                let asked = office.ask(&drivers, Manner::Waits, None, &mut chance);
-                Box::pin(asked).await;
-            });
-        }
-        asking.join_all().await;
-        self.book().settle();
+            self.clone()
+                .ask_beside(drivers.into(), Manner::Waits, None, chance)
+        });
+        self.crew.at_once(asking).await;
+        self.book.lock().settle();
     }
 
-    /// Asks for a plan for these drivers, named in any order and some of them twice.
+    /// [`ask`](Self::ask) in a task of its own.
+    async fn ask_beside(
+        self,
+        drivers: Arc<[usize]>,
+        manner: Manner,
+        settled_at: Option<u64>,
+        mut chance: Rng,
+    ) {
+        Box::pin(self.ask(&drivers, manner, settled_at, &mut chance)).await;
+    }
+
+    /// Asks for a plan for these drivers, named in any order and one of them twice.
     async fn ask(
         &self,
         drivers: &Arc<[usize]>,
@@ -156,68 +149,58 @@ impl Office {
         settled_at: Option<u64>,
         chance: &mut Rng,
     ) {
-        if self.closing.is_cancelled() {
+        if self.crew.is_stopped() {
             return;
         }
         let dry_run = manner == Manner::DryRun;
-        let (request, asked) = {
-            let book = self.book();
-            let mut named = drivers.to_vec();
-            named.push(named[chance.usize(..named.len())]);
-            chance.shuffle(&mut named);
-            let named = named.iter().map(|driver| book.roster.driver_id(*driver));
-            let named: Vec<_> = named.collect();
-            let asked = Call {
-                drivers: Arc::clone(drivers),
-                max_per_driver: self.max_per_driver,
-                sent_at: book.now(),
-                dry_run,
-                settled_at,
-            };
-            (call(&named, self.max_per_driver, self.date, dry_run), asked)
+        let mut named = drivers.to_vec();
+        named.push(named[chance.usize(..named.len())]);
+        chance.shuffle(&mut named);
+        let model = self.model();
+        let named: Vec<_> = named
+            .iter()
+            .map(|driver| model.driver_id(*driver))
+            .collect();
+        let call = Call {
+            drivers: Arc::clone(drivers),
+            max_per_driver: self.playing.max_per_driver,
+            sent_at: self.book.lock().now(),
+            dry_run,
+            settled_at,
         };
-        let mut line = self.line(chance.u64(..));
+        let mut client = self.client(chance.u64(..));
+        let request = self.assign(&client, &named, dry_run);
         if manner == Manner::LeavesFirst {
             let after = Duration::from_micros(chance.u64(..LEAVES_WITHIN_US));
-            line.link.assign_and_leave(&request, after).await;
-            self.book().left += 1;
+            // The outcome does not matter: the same is asked for again.
+            drop(timeout(after, Box::pin(client.exchange(request.clone()))).await);
+            self.book.lock().tally.count(LEFT);
         }
         let begun = Instant::now();
-        let sent = line.link.assign(&request, &mut line.resender).await;
-        let mut book = self.book();
-        book.assigned(&asked, &sent, begun.elapsed());
-        book.tries.add(line.resender.tries);
-    }
-
-    /// A call for a driver who is not in the lists is rejected.
-    async fn ask_for_a_stranger(&self) {
-        let stranger = format!("{}-stranger", self.book().roster.driver_id(0));
-        let request = call(&[&stranger], self.max_per_driver, self.date, false);
-        let mut line = self.line(0);
-        let sent = line.link.assign_unknown(&request, &mut line.resender).await;
-        let mut book = self.book();
-        book.refused("POST /assign for an unknown driver", &sent);
-        book.tries.add(line.resender.tries);
+        let sent = client.send(&request, assignments::accepted::<Plan>).await;
+        let mut book = self.book.lock();
+        book.assigned(&call, &sent, begun.elapsed());
+        book.tally.merge(client.tally);
     }
 
     /// Reports the progress of every assigned package, to its last status. Returns how long that took.
-    pub(crate) async fn update(&self) -> Duration {
+    pub(super) async fn update(&self) -> Duration {
         let stories = self.stories();
-        let progress = Progress::of_senders(3 * u64::try_from(stories.len()).unwrap_or(u64::MAX));
-        let shown = progress::show(&progress, self.display);
-        let stories = Arc::new(Mutex::new(stories));
+        let mut office = self.clone();
+        office.crew.progress = Progress::of_requests(3 * stories.len() as u64);
+        let shown = progress::show(&office.crew.progress, self.display);
+        let stories = Shared::new(stories);
         let begun = Instant::now();
-        let mut publishing = JoinSet::new();
-        for number in 0..u64::from(self.concurrency) {
+        let publishers = (0..u64::from(self.playing.concurrency)).map(|number| {
             let publisher = Publisher {
-                office: self.clone(),
-                first: self.line(2 * number),
-                second: self.line(2 * number + 1),
-                progress: Arc::clone(&progress),
+                first: self.client(2 * number),
+                second: self.client(2 * number + 1),
+                model: self.model(),
+                office: office.clone(),
             };
-            publishing.spawn(publisher.work(Arc::clone(&stories)));
-        }
-        publishing.join_all().await;
+            Box::pin(publisher.work(stories.clone()))
+        });
+        self.crew.at_once(publishers).await;
         let elapsed = begun.elapsed();
         drop(shown);
         elapsed
@@ -225,13 +208,13 @@ impl Office {
 
     fn stories(&self) -> VecDeque<Story> {
         let mut chance = Rng::with_seed(self.seed.wrapping_add(1));
-        let book = self.book();
+        let book = self.book.lock();
         let stories = book.held().enumerate().map(|(number, (package, holding))| {
-            let is_twice = |chance: &mut Rng| u8::from(chance.f64() < self.duplicates);
+            let is_twice = |chance: &mut Rng| u8::from(chance.f64() < self.playing.duplicates);
             Story {
                 driver: holding.driver,
                 package,
-                end: if chance.f64() < self.failures {
+                end: if chance.f64() < self.playing.failures {
                     Status::FailedToDeliver
                 } else {
                     Status::Delivered
@@ -249,33 +232,31 @@ impl Office {
 
 /// Reports the progress of packages, one after the other.
 struct Publisher {
+    first: Client,
+    second: Client,
+    model: Arc<Model>,
     office: Office,
-    first: Line,
-    second: Line,
-    progress: Arc<Progress>,
 }
 
 impl Publisher {
-    async fn work(mut self, stories: Arc<Mutex<VecDeque<Story>>>) {
-        while !self.office.closing.is_cancelled() {
-            let Some(story) = locked(&stories).pop_front() else {
+    async fn work(mut self, stories: Shared<VecDeque<Story>>) {
+        while !self.office.crew.is_stopped() {
+            let Some(story) = stories.lock().pop_front() else {
                 break;
             };
-            Box::pin(self.post(story)).await;
+            self.post(story).await;
         }
-        let mut book = locked(&self.office.book);
-        book.tries.add(self.first.resender.tries);
-        book.tries.add(self.second.resender.tries);
+        let mut book = self.office.book.lock();
+        book.tally.merge(self.first.tally);
+        book.tally.merge(self.second.tally);
     }
 
     async fn post(&mut self, story: Story) {
-        for (bit, status) in [Status::Accepted, Status::InProgress, story.end]
-            .into_iter()
-            .enumerate()
-        {
+        let statuses = [Status::Accepted, Status::InProgress, story.end];
+        for (bit, status) in statuses.into_iter().enumerate() {
             let twice = story.twice & (1 << bit) != 0;
             // A story goes on from where it is known to be.
-            if !self.update(story, status, twice).await || self.office.closing.is_cancelled() {
+            if !self.update(story, status, twice).await || self.office.crew.is_stopped() {
                 return;
             }
         }
@@ -286,49 +267,56 @@ impl Publisher {
 
     /// Whether it was acknowledged.
     async fn update(&mut self, story: Story, status: Status, twice: bool) -> bool {
-        let roster = Arc::clone(&self.office.book().roster);
-        let driver = roster.driver_id(story.driver);
-        let package = roster.package_id(story.package);
-        let office = &self.office;
-        let say = async |line: &mut Line| {
+        let (model, office) = (&self.model, &self.office);
+        let (driver, package) = (
+            model.driver_id(story.driver),
+            model.package_id(story.package),
+        );
+        let body = assignments::update(driver, package, status).to_string();
+        let send = async |client: &mut Client| {
             let begun = Instant::now();
-            let before = office.book().times(story.package);
-            let Line { link, resender } = line;
-            let sent = link.update(driver, package, status, resender).await;
-            let mut book = office.book();
+            let before = office.book.lock().times(story.package);
+            let request = client.request(Method::POST, "/update", Some(body.clone()));
+            let sent = client.send(&request, assignments::accepted::<Item>).await;
+            let mut book = office.book.lock();
             book.updated(story.package, status, &sent, before, begun.elapsed())
         };
-        self.progress.customer_came();
+        office.crew.progress.came();
         let acknowledged = if twice && story.at_once {
-            let both = tokio::join!(say(&mut self.first), say(&mut self.second));
+            let both = tokio::join!(send(&mut self.first), send(&mut self.second));
             both.0 && both.1
         } else {
-            let once = say(&mut self.first).await;
-            once && (!twice || say(&mut self.second).await)
+            let once = send(&mut self.first).await;
+            once && (!twice || send(&mut self.second).await)
         };
-        self.progress.customer_left(acknowledged);
-        self.office.book().repeated += u64::from(twice && acknowledged);
+        office.crew.progress.left(acknowledged);
+        let repeated = u64::from(twice && acknowledged);
+        office.book.lock().tally.add(REPEATED, repeated);
         acknowledged
     }
 
     /// Updates that must be rejected: another driver's package, an unknown package, an unknown driver.
     async fn post_unknown(&mut self, story: Story) {
-        let roster = Arc::clone(&self.office.book().roster);
-        let driver = roster.driver_id(story.driver);
-        let package = roster.package_id(story.package);
+        let model = &self.model;
+        let (driver, package) = (
+            model.driver_id(story.driver),
+            model.package_id(story.package),
+        );
         let (no_driver, no_package) = (format!("{driver}-stranger"), format!("{package}-none"));
         let mut pairs = vec![(driver, &no_package[..]), (&no_driver[..], package)];
-        if roster.drivers() > 1 {
-            let other = (story.driver + 1) % roster.drivers();
-            pairs.push((roster.driver_id(other), package));
+        if model.drivers() > 1 {
+            let other = (story.driver + 1) % model.drivers();
+            pairs.push((model.driver_id(other), package));
         }
         for (driver, package) in pairs {
-            let Line { link, resender } = &mut self.first;
-            let sent = link.update_unknown(driver, package, resender).await;
+            let body = assignments::update(driver, package, Status::Accepted).to_string();
+            let request = self.first.request(Method::POST, "/update", Some(body));
+            let read = |answer: &_| assignments::refused(answer, StatusCode::NOT_FOUND);
+            let sent = self.first.send(&request, read).await;
             let what = format!("POST /update of {package} by {driver}");
             // What ctrl-c has cut short proves nothing.
-            if sent.acknowledged.is_some() || !self.office.closing.is_cancelled() {
-                self.office.book().refused(&what, &sent);
+            if sent.answer().is_some() || !self.office.crew.is_stopped() {
+                self.office.book.lock().refused(&what, &sent);
             }
         }
     }

@@ -1,24 +1,25 @@
 //! `simulators rush --flood`: the same rush twice, the second time with a flooder among the regulars.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
-use super::{Options, once};
+use super::{Options, Rush, once};
 use crate::{
     arrival::{Arrival, Crowd},
-    comparison::{Comparison, FloodTimes},
-    cut_off,
-    flood::let_loose,
-    flooder::{Connections, Flooder, Manner},
+    baristas,
+    comparison::Comparison,
+    customers::ALL_SERVED,
+    flood::{Connections, Deeds, Flooder, Manner, forgive, let_loose},
     options::duration,
+    outcome::{Outcome, Part},
     progress::Progress,
-    report::Report,
+    scenario::Env,
     sources::Sources,
+    visits::{Summary, by_arrival, distribution},
 };
 
 /// The regulars' default addresses: more than any crowd here has people.
@@ -75,11 +76,7 @@ fn regulars_from() -> Sources {
     REGULARS_FROM.parse().expect("the constant is a network")
 }
 
-pub(super) async fn run(
-    options: &Options,
-    picture: Option<PathBuf>,
-    closing: &CancellationToken,
-) -> Result<Report> {
+pub(super) async fn run(options: &Options, env: &Env) -> Result<Outcome> {
     let crowd = Crowd {
         from: Some(options.crowd.from.unwrap_or_else(regulars_from)),
         ..options.crowd.clone()
@@ -95,19 +92,59 @@ pub(super) async fn run(
         manner: Manner::Plain,
         pause: Duration::ZERO,
     };
+    forgive(options.staff_door.staff_address.clone(), flooder.from).await;
+
+    let progress = Progress::of_rush(Some("without flood"), planned);
+    let without = once(options, plan.clone(), progress, env).await;
+    let (with, flood) = Box::pin(with_flood(options, plan, flooder, env)).await?;
+
+    let times = flood.as_ref().map(|(came, deeds)| deeds.times(*came));
+    let times = times.unwrap_or_default();
+    let speed = options.pace.speed;
+    let summary = Summary::of(&with.visits, planned, speed);
+    let comparison = Comparison::of(&without.visits, &with.visits, planned, times, speed);
+    let deeds = flood.as_ref().map(|(_, deeds)| deeds);
+    let mut outcome = Outcome::new("rush", &options.pace, with.elapsed)
+        .with(summary.part("Regulars, with the flood"))
+        .with(baristas::part(&with.tally))
+        .requires(ALL_SERVED, summary.all_served())
+        .requires(
+            "every customer served without the flood",
+            comparison.without_flood.all_served(),
+        )
+        .requires(
+            "flooder cut off",
+            deeds.is_some_and(|deeds| deeds.cut_off.is_some()),
+        )
+        .verdict_in_any_case(summary.sentence("regular"))
+        .draws(by_arrival(&without.visits, ", without the flood", &[]))
+        .draws(by_arrival(&with.visits, ", with the flood", &times.moments()))
+        .draws(distribution(&with.visits, Some(&without.visits)));
+    outcome.findings = comparison.findings(deeds);
+    if let Some(deeds) = deeds {
+        outcome = outcome.with(deeds.part());
+    }
+    let blocks = comparison.blocks();
+    let part = Part::of("comparison", &comparison);
+    Ok(outcome.with(blocks.into_iter().fold(part, Part::block)))
+}
+
+/// The rush, and a flooder among its customers: when the flooder came, and what became of it; none if it was stopped
+/// before.
+async fn with_flood(
+    options: &Options,
+    plan: Vec<Arrival>,
+    flooder: Flooder,
+    env: &Env,
+) -> Result<(Rush, Option<(Duration, Deeds)>)> {
     let staff = options.staff_door.staff_address.clone();
-    cut_off::forgive(staff.clone(), flooder.from).await;
-
-    let progress = Progress::of_run("without flood", planned);
-    let without = once(options, plan.clone(), progress, closing).await;
-
     let flood_due = options.pace.speed.measured(options.flood.due(&plan));
-    let progress = Progress::of_run("with flood", planned);
+    let progress = Progress::of_rush(Some("with flood"), plan.len());
     let begun = Instant::now();
-    let over = closing.child_token();
-    let flood_over = closing.child_token();
+    let over = env.closing.child_token();
+    let flood_over = env.closing.child_token();
     let rush = async {
-        let rush = once(options, plan, progress, closing).await;
+        let rush = once(options, plan, progress, env).await;
         // On a busy machine the regulars may all be served before the flood has been sent.
         let _late = timeout(FLOOD_ENDS_WITHIN, flood_over.cancelled()).await;
         over.cancel();
@@ -122,30 +159,8 @@ pub(super) async fn run(
         flood_over.cancel();
         Some(deeds.map(|deeds| (came, deeds)))
     };
-    let (with, flood) = tokio::join!(rush, flood);
-
-    let mut report = Report::new("rush", &options.pace, with.elapsed);
-    report.add_customers(&with.visits, planned);
-    report.add_baristas(with.tally);
-    let mut times = FloodTimes::default();
-    if let Some((came, deeds)) = flood.transpose()? {
-        let since_start = |after: Duration| came + after;
-        times = FloodTimes {
-            came: Some(came),
-            cut_off: deeds.cut_off.map(|listed| since_start(listed.after)),
-            last_coffee: deeds.coffees.last_served_after.map(since_start),
-        };
-        report.add_flooder(deeds);
-    }
-    report.add_comparison(Comparison::of(
-        &without.visits,
-        &with.visits,
-        planned,
-        times,
-        options.pace.speed,
-    ));
-    report.draw(picture, &with.visits, Some(&without.visits));
-    Ok(report)
+    let (rush, flood) = tokio::join!(rush, flood);
+    Ok((rush, flood.transpose()?))
 }
 
 #[cfg(test)]

@@ -1,100 +1,23 @@
-//! Senders at work: each serves recipients of its own, one request after the other, and so knows what must become of
-//! every package. Only a package that is sent twice at once uses a second connection at the same time.
+//! A sender at work: it serves recipients of its own, one request after the other, and so knows what must become of every
+//! package. Only a package that is sent twice at once uses a second connection at the same time.
 
-use std::{
-    collections::BTreeMap,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, mem, time::Duration};
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until},
+use hyper::{
+    Method,
+    header::{CONTENT_TYPE, HeaderValue},
 };
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     ledger::Ledger,
-    plan::{Again, Errand, Parcel, Part, Planner, Traits},
-    preference::Preference,
+    plan::{Again, Errand, Parcel, Part, Planner},
 };
 use crate::{
-    connection::Address,
-    packages::{Fate, Handled, Link, Package},
-    progress::Progress,
-    resend::{Resender, Sent, locked},
-    sources::Sources,
+    client::{Client, Sent},
+    crew::{Crew, Shared},
+    packages::{self, Fate, Handled, Malformed, Package, Preferences},
 };
-
-/// All senders of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Office {
-    pub(crate) server: Address,
-    /// The addresses of ours that the senders come from, one after the other.
-    pub(crate) from: Option<Sources>,
-    /// Of the sender with the number 0; the others' differ in that.
-    pub(crate) part: Part,
-    pub(crate) traits: Traits,
-    pub(crate) seed: u64,
-    /// Between two errands of a sender, measured; zero is as fast as the server answers.
-    pub(crate) pause: Duration,
-    /// From the first try of a request to giving it up, measured.
-    pub(crate) patience: Duration,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) closing: CancellationToken,
-}
-
-impl Office {
-    /// Runs all errands, or until `closing` is cancelled, and returns what became of them.
-    pub(crate) async fn work(self) -> Ledger {
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
-        let mut working = JoinSet::new();
-        for number in 0..self.part.senders {
-            let part = Part {
-                number,
-                ..self.part.clone()
-            };
-            let turn = usize::try_from(number).unwrap_or(usize::MAX);
-            let from = self.from.map(|sources| sources.of(turn));
-            let line = |number| Line {
-                link: Link::new(self.server.clone()).coming_from(from),
-                resender: Resender::new(self.patience, self.closing.clone(), number),
-            };
-            let recipients = part.recipients().into_iter();
-            let sender = Sender {
-                first: line(2 * number),
-                second: line(2 * number + 1),
-                recipients: recipients.map(|id| (id, Preference::default())).collect(),
-                later: BTreeMap::new(),
-                done: 0,
-                due: Instant::now(),
-                pause: self.pause,
-                progress: Arc::clone(&self.progress),
-                closing: self.closing.clone(),
-                ledger: Arc::clone(&ledger),
-            };
-            let planner = Planner::new(part, self.traits, self.seed);
-            working.spawn(sender.work(planner));
-        }
-        working.join_all().await;
-        let ledger = Arc::into_inner(ledger).expect("the senders have ended");
-        ledger.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection, and the patience to use it again and again.
-#[derive(Debug)]
-struct Line {
-    link: Link,
-    resender: Resender,
-}
-
-impl Line {
-    async fn send(&mut self, package: &Package) -> Sent<Handled> {
-        self.link.send(package, &mut self.resender).await
-    }
-}
 
 /// An acknowledged package that is to be sent again.
 #[derive(Debug)]
@@ -105,24 +28,45 @@ struct Later {
 }
 
 /// One sender.
-struct Sender {
-    first: Line,
-    second: Line,
-    recipients: Vec<(String, Preference)>,
+pub(super) struct Sender {
+    first: Client,
+    second: Client,
+    recipients: Vec<(String, Preferences)>,
     /// By the number of errands that must be done before.
     later: BTreeMap<u64, Vec<Later>>,
     /// Errands so far.
     done: u64,
     /// When the next errand is.
     due: Instant,
+    /// Between two errands, measured; zero is as fast as the server answers.
     pause: Duration,
-    progress: Arc<Progress>,
-    closing: CancellationToken,
-    ledger: Arc<Mutex<Ledger>>,
+    crew: Crew,
+    ledger: Shared<Ledger>,
 }
 
 impl Sender {
-    async fn work(mut self, planner: Planner) {
+    pub(super) fn new(
+        [first, second]: [Client; 2],
+        part: &Part,
+        pause: Duration,
+        crew: Crew,
+        ledger: Shared<Ledger>,
+    ) -> Self {
+        let recipients = part.recipients().into_iter();
+        Self {
+            first,
+            second,
+            recipients: recipients.map(|id| (id, Preferences::default())).collect(),
+            later: BTreeMap::new(),
+            done: 0,
+            due: Instant::now(),
+            pause,
+            crew,
+            ledger,
+        }
+    }
+
+    pub(super) async fn work(mut self, planner: Planner) {
         for errand in planner {
             if !self.waits().await {
                 break;
@@ -132,48 +76,52 @@ impl Sender {
             self.repeat_up_to(self.done).await;
         }
         self.repeat_up_to(u64::MAX).await;
-        let mut ledger = locked(&self.ledger);
-        ledger.tally.tries.add(self.first.resender.tries);
-        ledger.tally.tries.add(self.second.resender.tries);
+        let mut ledger = self.ledger.lock();
+        ledger.tally.merge(self.first.tally);
+        ledger.tally.merge(self.second.tally);
         ledger.recipients.extend(self.recipients);
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        locked(&self.ledger)
     }
 
     /// Waits for the next errand to be due; false when the run was stopped.
     async fn waits(&mut self) -> bool {
         let due = self.due;
         if due > Instant::now() {
-            self.closing.run_until_cancelled(sleep_until(due)).await;
+            let closing = &self.crew.closing;
+            closing.run_until_cancelled(sleep_until(due)).await;
         }
         // A late sender does not catch up: the rate is a bound.
         self.due = Instant::now().max(due) + self.pause;
-        !self.closing.is_cancelled()
+        !self.crew.is_stopped()
     }
 
     async fn run(&mut self, errand: Errand) {
         match errand {
             Errand::Send(parcel) => {
-                self.progress.customer_came();
+                self.crew.progress.came();
                 let acknowledged = self.send(parcel).await;
-                self.progress.customer_left(acknowledged);
+                self.crew.progress.left(acknowledged);
             }
             Errand::Update { recipient, update } => {
-                self.progress.customer_came();
-                let Line { link, resender } = &mut self.first;
-                let sent = link.update(&update, resender).await;
-                let preference = &mut self.recipients[recipient].1;
-                locked(&self.ledger).updated(preference, &update, &sent);
-                self.progress.customer_left(sent.acknowledged.is_some());
+                self.crew.progress.came();
+                let body = Some(update.json().to_string());
+                let request = self.first.request(Method::PUT, "/preferences", body);
+                let sent = self.first.send(&request, packages::updated).await;
+                let preferences = &mut self.recipients[recipient].1;
+                self.ledger.lock().updated(preferences, &update, &sent);
+                self.crew.progress.left(sent.answer().is_some());
             }
-            Errand::SendMalformed(malformed) => {
-                let Line { link, resender } = &mut self.first;
-                let sent = link.send_malformed(&malformed, resender).await;
-                self.ledger().malformed(&malformed, &sent);
-            }
+            Errand::SendMalformed(malformed) => self.send_malformed(malformed).await,
         }
+    }
+
+    async fn send_malformed(&mut self, malformed: Malformed) {
+        let body = Some(malformed.body.clone());
+        let method = malformed.method.clone();
+        let mut request = self.first.request(method, malformed.path, body);
+        let content_type = HeaderValue::from_static(malformed.content_type);
+        request.headers_mut().insert(CONTENT_TYPE, content_type);
+        let sent = self.first.send(&request, packages::rejected).await;
+        self.ledger.lock().malformed(&malformed, &sent);
     }
 
     /// Sends a package, and again if it is to be; whether it was acknowledged.
@@ -182,27 +130,22 @@ impl Sender {
         let expected = self.recipients[parcel.recipient].1.fate_of(package.kind);
         let begun = Instant::now();
         let sent = if *again == Some(Again::Meanwhile) {
-            let both = tokio::join!(self.first.send(package), self.second.send(package));
+            let (first, second) = (&mut self.first, &mut self.second);
+            let both = tokio::join!(send(first, package), send(second, package));
             vec![both.0, both.1]
         } else {
-            vec![self.first.send(package).await]
+            vec![send(&mut self.first, package).await]
         };
-        let fate = self
-            .ledger()
-            .sent(package, expected, &sent, begun.elapsed());
+        let wait = begun.elapsed();
+        let fate = self.ledger.lock().sent(package, expected, &sent, wait);
         let Some(fate) = fate else {
             return false;
         };
         if let Some(Again::Then { over_second }) = *again {
-            self.repeat(package, fate, over_second).await;
+            self.repeat(package, fate, over_second, false).await;
         }
-        if let Some(other) = &parcel.mismatch
-            && !self.closing.is_cancelled()
-        {
-            let sent = self.first.send(other).await;
-            if !self.is_cut_short(&sent) {
-                self.ledger().mismatched(other, fate, &sent);
-            }
+        if let Some(other) = &parcel.mismatch {
+            self.repeat(other, fate, false, true).await;
         }
         if let Some(Again::Later {
             errands,
@@ -228,28 +171,30 @@ impl Sender {
         };
         let due = mem::replace(&mut self.later, not_yet);
         for later in due.into_values().flatten() {
-            self.repeat(&later.package, later.fate, later.over_second)
+            self.repeat(&later.package, later.fate, later.over_second, false)
                 .await;
         }
     }
 
-    async fn repeat(&mut self, package: &Package, fate: Fate, over_second: bool) {
-        if self.closing.is_cancelled() {
+    async fn repeat(&mut self, package: &Package, fate: Fate, over_second: bool, mismatch: bool) {
+        if self.crew.is_stopped() {
             return;
         }
-        let line = if over_second {
+        let client = if over_second {
             &mut self.second
         } else {
             &mut self.first
         };
-        let sent = line.send(package).await;
-        if !self.is_cut_short(&sent) {
-            self.ledger().repeated(package, fate, &sent);
+        let sent = send(client, package).await;
+        // A repetition that ctrl-c has cut short proves nothing.
+        if sent.answer().is_some() || !self.crew.is_stopped() {
+            self.ledger.lock().again(package, fate, mismatch, &sent);
         }
     }
+}
 
-    /// A repetition that ctrl-c has cut short proves nothing.
-    fn is_cut_short(&self, sent: &Sent<Handled>) -> bool {
-        sent.acknowledged.is_none() && self.closing.is_cancelled()
-    }
+async fn send(client: &mut Client, package: &Package) -> Sent<Handled> {
+    let body = package.json().to_string();
+    let request = client.request(Method::POST, "/packages", Some(body));
+    client.send(&request, Handled::read).await
 }

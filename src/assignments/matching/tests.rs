@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use simulators::assignments::Model;
 
 use super::explain::{Relaxation, Relaxed};
 use super::*;
@@ -204,50 +205,12 @@ fn small_plans_are_as_good_as_the_best_of_all_plans() {
     }
 }
 
-/// The number of packages that can be carried, by augmenting paths from one package at a time (Kuhn, 1955).
+/// The number of packages that can be carried, by the simulators' reading of the rules and their search.
 fn most_carried(manifest: &Manifest, max_per_driver: u32) -> usize {
-    fn place(
-        package: usize,
-        takers: &[Vec<usize>],
-        most: usize,
-        hands: &mut [Vec<usize>],
-        tried: &mut [bool],
-    ) -> bool {
-        for &driver in &takers[package] {
-            if std::mem::replace(&mut tried[driver], true) {
-                continue;
-            }
-            if hands[driver].len() < most {
-                hands[driver].push(package);
-                return true;
-            }
-            for place_in_hand in 0..hands[driver].len() {
-                if place(hands[driver][place_in_hand], takers, most, hands, tried) {
-                    hands[driver][place_in_hand] = package;
-                    return true;
-                }
-            }
-        }
-        false
-    }
-    let takers = |package| {
-        let drivers = manifest.drivers.iter().enumerate();
-        let takers = drivers.filter(|(_, driver)| accepts(driver, package));
-        takers.map(|(number, _)| number).collect::<Vec<_>>()
-    };
-    let takers: Vec<Vec<usize>> = manifest.packages.iter().map(takers).collect();
-    let mut hands = vec![Vec::new(); manifest.drivers.len()];
-    let placed = (0..manifest.packages.len()).filter(|&package| {
-        let mut tried = vec![false; manifest.drivers.len()];
-        place(
-            package,
-            &takers,
-            max_per_driver as usize,
-            &mut hands,
-            &mut tried,
-        )
-    });
-    placed.count()
+    let manifest = serde_json::to_value(manifest).unwrap();
+    let model = Model::new(serde_json::from_value(manifest).unwrap()).unwrap();
+    let drivers: Vec<usize> = (0..model.drivers()).collect();
+    model.most(&drivers, max_per_driver, &vec![None; model.packages()])
 }
 
 #[test]

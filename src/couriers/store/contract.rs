@@ -119,9 +119,8 @@ pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders:
             assert_eq!(board.apply(&recorded.event).0, recorded.outcome);
         }
     }
-    let by_log: Vec<Courier> = board.couriers().values().cloned().collect();
-    assert_eq!(by_log, couriers);
-    assert_eq!(*board.orders(), places);
+    assert_eq!(board.couriers(), couriers);
+    assert_eq!(board.orders(), places);
     assert_eq!(
         store.orders().await.unwrap(),
         places.into_iter().collect::<Vec<_>>()
@@ -360,11 +359,10 @@ pub(in super::super) async fn agrees_with_a_board(
     published.sort_by_key(zone);
     assert_eq!(outgoing, published);
     let orders: Vec<OrderId> = board.orders().keys().copied().collect();
-    for (&id, &place) in board.orders() {
+    for (id, place) in board.orders() {
         assert_eq!(store.order(id).await.unwrap(), Some(place));
     }
-    let couriers: Vec<Courier> = board.couriers().values().cloned().collect();
-    assert_eq!(store.couriers(None).await.unwrap(), couriers);
+    assert_eq!(store.couriers(None).await.unwrap(), board.couriers());
     consistent(&store, join, &orders).await;
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use simulators::deliveries::{Model, model};
 
 use super::super::config::{Config, Graph};
 use super::super::error::Refusal;
@@ -212,68 +213,6 @@ pub(in super::super) async fn only_so_many_are_ongoing(store: impl Store) {
     assert_eq!(ongoing(&store).await, ["b", "c"]);
 }
 
-/// A delivery of a naive store.
-#[derive(Debug, Clone)]
-struct Plain {
-    number: usize,
-    name: String,
-    events: Vec<(EventType, Option<String>)>,
-}
-
-#[derive(Debug, Default)]
-struct Naive {
-    deliveries: Vec<Plain>,
-    total: usize,
-}
-
-impl Naive {
-    fn is_over(delivery: &Plain) -> bool {
-        delivery.events.last().is_some_and(|last| last.0.is_final())
-    }
-
-    fn ongoing(&self) -> Vec<&Plain> {
-        let ongoing = self.deliveries.iter();
-        ongoing
-            .filter(|delivery| !Self::is_over(delivery))
-            .collect()
-    }
-
-    /// True if the event is accepted.
-    fn record(&mut self, rules: &Config, new: &NewEvent) -> bool {
-        let name = new.delivery.to_string();
-        let key = new.key.as_deref().map(str::to_owned);
-        let ongoing = self.ongoing().len() as u64;
-        let found = self.deliveries.iter_mut().find(|d| d.name == name);
-        if let Some(delivery) = found {
-            let sent_before = delivery.events.iter();
-            let mut sent_before = sent_before.filter(|event| key.is_some() && event.1 == key);
-            if let Some(first) = sent_before.next() {
-                return first.0 == new.event_type;
-            }
-            let accepted = !Self::is_over(delivery) && new.event_type != ParcelCollected;
-            if accepted {
-                delivery.events.push((new.event_type, key));
-            }
-            return accepted;
-        }
-        if new.event_type != ParcelCollected || ongoing >= rules.ongoing_max {
-            return false;
-        }
-        self.total += 1;
-        self.deliveries.push(Plain {
-            number: self.total,
-            name,
-            events: vec![(ParcelCollected, key)],
-        });
-        let last_kept = self
-            .total
-            .saturating_sub(usize::try_from(rules.kept).unwrap());
-        self.deliveries
-            .retain(|delivery| delivery.number > last_kept || !Self::is_over(delivery));
-        true
-    }
-}
-
 fn new_event() -> impl Strategy<Value = NewEvent> {
     let event_type = prop_oneof![
         4 => Just(ParcelCollected),
@@ -302,30 +241,43 @@ pub(in super::super) fn small_rules() -> Config {
     }
 }
 
-pub(in super::super) async fn agrees_with_a_naive_one(
+fn modelled(event_type: EventType) -> model::EventType {
+    let mut all = model::EventType::ALL.into_iter();
+    let same = all.find(|kind| kind.name() == event_type.as_str());
+    same.unwrap()
+}
+
+pub(in super::super) async fn agrees_with_the_model(
     store: impl Store,
     rules: Config,
     events: Vec<NewEvent>,
 ) {
-    let mut naive = Naive::default();
+    let mut model = Model::new(rules.ongoing_max, rules.kept);
     let mut names = BTreeSet::new();
     for event in events {
-        let accepted = naive.record(&rules, &event);
-        names.insert(event.delivery.to_string());
-        let recorded = store.record(event.clone()).await;
-        assert_eq!(recorded.is_ok(), accepted, "{event:?}: {recorded:?}");
+        let (name, kind) = (event.delivery.to_string(), modelled(event.event_type));
+        let expected = model.record(&name, kind, event.key.as_deref());
+        names.insert(name);
+        let recorded = match store.record(event.clone()).await {
+            Ok(Recorded::New(event)) => model::Recorded::New(event.sequence.into()),
+            Ok(Recorded::Replayed(event)) => model::Recorded::Replayed(event.sequence.into()),
+            Err(_) => model::Recorded::Refused,
+        };
+        assert_eq!(recorded, expected, "{event:?}");
         let counts = Counts {
-            ongoing: naive.ongoing().len() as u64,
-            total: naive.total as u64,
+            ongoing: model.ongoing().count() as u64,
+            total: model.total(),
         };
         assert_eq!(store.counts().await.unwrap(), counts);
     }
-    let expected: Vec<_> = naive.ongoing().iter().map(|d| d.name.clone()).collect();
-    assert_eq!(ongoing(&store).await, expected);
+    assert!(ongoing(&store).await.iter().eq(model.ongoing()));
     for name in &names {
-        let expected = naive.deliveries.iter().find(|d| &d.name == name);
-        let expected = expected.map(|d| d.events.iter().map(|event| event.0).collect::<Vec<_>>());
-        assert_eq!(event_types(&store, name).await, expected, "{name}");
+        let found = event_types(&store, name).await;
+        let found = found.map(|found| found.into_iter().map(modelled).collect::<Vec<_>>());
+        let expected = model
+            .delivery(name)
+            .map(|delivery| delivery.events().collect());
+        assert_eq!(found, expected, "{name}");
     }
 }
 
@@ -366,12 +318,12 @@ macro_rules! suite {
             #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
             #[test]
-            fn it_agrees_with_a_naive_one(events in contract::sequences()) {
+            fn it_agrees_with_the_model(events in contract::sequences()) {
                 let open: fn(Config) -> _ = $open;
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let rules = contract::small_rules();
                 let (store, _beside) = open(rules.clone());
-                runtime.block_on(contract::agrees_with_a_naive_one(store, rules, events));
+                runtime.block_on(contract::agrees_with_the_model(store, rules, events));
             }
         }
     };

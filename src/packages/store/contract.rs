@@ -1,10 +1,10 @@
 //! The contract of a store: each adapter runs [`suite!`] in its tests.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use simulators::packages::{Fate, Model};
 
 use super::super::model::{Outcome, PackageType, Preference, Tally, Types};
 use super::*;
@@ -240,90 +240,54 @@ pub(in super::super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..60)
 }
 
-/// A naive store: all updates and packages, searched each time.
-#[derive(Debug, Default)]
-struct Naive {
-    updates: Vec<Update>,
-    sent: Vec<(Package, Outcome)>,
-    rejected: u64,
-}
-
-impl Naive {
-    fn preference(&self, recipient: &Id, package_type: PackageType) -> Option<(Timestamp, bool)> {
-        let preferences = self
-            .updates
-            .iter()
-            .filter(|update| update.recipient == *recipient);
-        let preferences = preferences.filter_map(|update| {
-            let takes = *update.takes.get(&package_type)?;
-            Some((update.timestamp, takes))
-        });
-        // `!takes`, so that a refusal is the maximum among those of one timestamp.
-        preferences.max_by_key(|&(timestamp, takes)| (timestamp, !takes))
-    }
-
-    fn send(&mut self, package: &Package) -> (Outcome, bool, bool) {
-        if let Some((first, outcome)) = self.sent.iter().find(|sent| sent.0.id == package.id) {
-            return (*outcome, true, first != package);
-        }
-        let preference = self.preference(&package.recipient, package.package_type);
-        let outcome = if preference.is_none_or(|preference| preference.1) {
-            Outcome::Delivered
-        } else {
-            Outcome::Dropped
-        };
-        self.sent.push((package.clone(), outcome));
-        (outcome, false, false)
-    }
-}
-
-pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: Vec<Step>) {
+pub(in super::super) async fn agrees_with_the_model(store: impl Store, steps: Vec<Step>) {
     let types = types();
-    let mut naive = Naive::default();
+    let (mut model, mut rejected) = (Model::<Package, PackageType>::default(), 0);
     for step in steps {
         match step {
             Step::Send(package) => {
-                let expected = naive.send(&package);
+                let (id, recipient) = (package.id.to_string(), package.recipient.to_string());
+                let kind = package.package_type;
+                let expected = model.send(&id, &recipient, kind, package.clone());
                 let sent = store.send(package).await.unwrap();
-                let actual = (sent.processed.outcome, sent.duplicate, sent.mismatch);
-                assert_eq!(actual, expected);
+                assert_eq!(fate(sent.processed.outcome), expected.fate);
+                let actual = (sent.duplicate, sent.mismatch);
+                assert_eq!(actual, (expected.duplicate, expected.mismatch));
             }
             Step::Update(update) => {
-                naive.updates.push(update.clone());
-                let (recipient, said) = (update.recipient.clone(), update.clone());
+                let expected = model.preferences(update.recipient.as_str());
+                let takes = update.takes.iter().map(|(kind, takes)| (*kind, *takes));
+                let holds = expected.apply(update.timestamp.as_second(), takes);
                 let (preferences, applied) = store.update(update).await.unwrap();
-                let holds = said.takes.iter().all(|(&package_type, &takes)| {
-                    naive.preference(&recipient, package_type) == Some((said.timestamp, takes))
-                });
                 assert_eq!(applied, holds);
                 for (package_type, _) in types.all() {
                     let preference = preferences.get(&package_type);
-                    let preference =
-                        preference.map(|preference| (preference.timestamp, preference.takes));
-                    assert_eq!(preference, naive.preference(&recipient, package_type));
+                    let preference = preference
+                        .map(|preference| (preference.timestamp.as_second(), preference.takes));
+                    assert_eq!(preference, expected.newest(package_type));
                 }
             }
             Step::Reject => {
-                naive.rejected += 1;
-                store.store_rejected(naive.rejected).await.unwrap();
+                rejected += 1;
+                store.store_rejected(rejected).await.unwrap();
             }
         }
     }
-    let mut by_type: BTreeMap<String, Tally> = BTreeMap::new();
-    for (package, outcome) in &naive.sent {
-        let tally = by_type
-            .entry(types.name(package.package_type).to_owned())
-            .or_default();
-        match outcome {
-            Outcome::Delivered => tally.delivered += 1,
-            Outcome::Dropped => tally.dropped += 1,
-        }
-    }
     let statistics = store.statistics().await.unwrap();
-    assert_eq!(
-        (statistics.by_type, statistics.rejected),
-        (by_type, naive.rejected)
-    );
+    for (package_type, _) in types.all() {
+        let tally = statistics.by_type.get(types.name(package_type));
+        let tally = tally.copied().unwrap_or_default();
+        assert_eq!(tally.delivered, model.count(package_type, Fate::Delivered));
+        assert_eq!(tally.dropped, model.count(package_type, Fate::Dropped));
+    }
+    assert_eq!(statistics.rejected, rejected);
+}
+
+fn fate(outcome: Outcome) -> Fate {
+    match outcome {
+        Outcome::Delivered => Fate::Delivered,
+        Outcome::Dropped => Fate::Dropped,
+    }
 }
 
 /// Runs the contract against the stores that `$open` creates: from nothing to a store and a guard.
@@ -351,11 +315,11 @@ macro_rules! suite {
             #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 
             #[test]
-            fn it_agrees_with_a_naive_one(steps in contract::steps()) {
+            fn it_agrees_with_the_model(steps in contract::steps()) {
                 let open: fn() -> _ = $open;
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
                 let (store, _beside) = open();
-                runtime.block_on(contract::agrees_with_a_naive_one(store, steps));
+                runtime.block_on(contract::agrees_with_the_model(store, steps));
             }
         }
     };
