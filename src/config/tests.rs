@@ -108,6 +108,206 @@ fn a_mistake_is_refused_with_the_key_named() {
     assert!(refused("couriers.events", "sqs").contains("couriers.events_topic_arn"));
 }
 
+/// A key, a value that is wrong, and what is said of it.
+const WRONG_VALUES: &[(&str, &str, &str)] = &[
+    (
+        "flood.mode",
+        "on",
+        r#""on" is not accepted: it must be one of "enforce", "observe", "off""#,
+    ),
+    (
+        "log.format",
+        "xml",
+        r#""xml" is not accepted: it must be one of "auto", "text", "json""#,
+    ),
+    (
+        "deliveries.graph",
+        "any",
+        r#""any" is not accepted: it must be "free" or "strict""#,
+    ),
+    (
+        "couriers.roles",
+        "boss",
+        r#"["boss"] is not accepted: it must be "dispatcher" or "directory""#,
+    ),
+    (
+        "customers.h2c",
+        "yes",
+        r#""yes" is not accepted: it must be true or false, without quotes"#,
+    ),
+    (
+        "http.backlog",
+        "many",
+        r#""many" is not accepted: it must be a whole number, without quotes"#,
+    ),
+    (
+        "http.backlog",
+        "0",
+        "0 is not accepted: it must be from 1 to 65535",
+    ),
+    (
+        "flood.burst",
+        "0",
+        "0 is not accepted: it must be from 1 to 1000000",
+    ),
+    (
+        "flood.ipv6_prefix",
+        "300",
+        "300 is not accepted: it is out of bounds; the manual says: Bits of an IPv6 address that make one client. 32 to 128.",
+    ),
+    (
+        "http.backlog",
+        "-1",
+        "-1 is not accepted: it is out of bounds; the manual says: Connections that may wait",
+    ),
+    (
+        "orders.lease",
+        "soon",
+        r#""soon" is not a duration such as 90s, 2m or 1h 30m"#,
+    ),
+    (
+        "orders.lease",
+        "10ms",
+        r#""10ms" is not accepted: it must be from 1s to 24h"#,
+    ),
+    (
+        "flood.exempt",
+        "10.0.0.0/8,nobody",
+        r#"["10.0.0.0/8", "nobody"] is not accepted: "nobody" is neither an address nor a network such as 10.0.0.0/8"#,
+    ),
+    (
+        "staff.listen",
+        "shop:8001",
+        r#""shop:8001" is not accepted: it must be an IP address with a port, such as 127.0.0.1:8000"#,
+    ),
+    (
+        "staff.listen",
+        ":8001",
+        r#"":8001" is not accepted: it must be an IP address with a port"#,
+    ),
+    (
+        "staff.listen",
+        "localhost",
+        r#""localhost" is not accepted: it must be an IP address with a port"#,
+    ),
+    (
+        "customers.connections_max",
+        "many",
+        r#""many" is not accepted: it must be a number from 1, or "auto""#,
+    ),
+    (
+        "redis.url",
+        "me:hunter2@redis",
+        "*** is not accepted: it must be like redis://127.0.0.1:6379",
+    ),
+    (
+        "redis.url_file",
+        "no-such-file",
+        r#""no-such-file" is not accepted: it cannot be read: No such file"#,
+    ),
+    (
+        "orders.leese",
+        "1m",
+        "there is no such key; did you mean `orders.lease`?",
+    ),
+    (
+        "order.lease",
+        "1m",
+        "there is no such key; did you mean `orders.lease`?",
+    ),
+    (
+        "weather.rain",
+        "yes",
+        "there is no such key; `odyssey config --defaults` lists all keys",
+    ),
+];
+
+#[test]
+fn a_wrong_value_is_answered_with_the_value_and_the_form_that_is_right() {
+    for &(key, value, message) in WRONG_VALUES {
+        let error = set(key, value).expect_err(key).to_string();
+        let expected = format!("configuration key `{key}`: {message}");
+        assert!(error.starts_with(&expected), "{key}={value}: {error}");
+    }
+    let burst = (variable("flood.burst"), variable("flood.refill"));
+    let error = with(&[(&burst.0, "1000000"), (&burst.1, "6h")]).expect_err("6h");
+    let expected =
+        "`flood.refill`: \"6h\" is not accepted: it must refill a burst of 1000000 within 24000h";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn a_wrong_value_in_a_file_is_answered_in_the_same_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("odyssey.toml");
+    for (text, message) in [
+        (
+            "orders = 5",
+            "`orders`: 5 is not accepted: it is a section: its keys follow a line such as [orders]",
+        ),
+        (
+            "[orders]\nspeed = 9",
+            "`orders.speed`: there is no such key",
+        ),
+        ("[order]", "`order`: there is no such key"),
+        (
+            "[http]\nbacklog = \"9\"",
+            "`http.backlog`: \"9\" is not accepted: it must be a whole number, without quotes",
+        ),
+        (
+            "[oplog]\ninstance = 12",
+            "`oplog.instance`: 12 is not accepted: it must be text in quotes",
+        ),
+        (
+            "[packages]\ntypes = \"a\"",
+            "`packages.types`: \"a\" is not accepted: it must be a list of texts",
+        ),
+        (
+            "[packages]\ntypes = [2024]",
+            "`packages.types`: [2024] is not accepted: it must be a list of texts",
+        ),
+        (
+            "[redis]\nurl = \"hunter2\"",
+            "`redis.url`: *** is not accepted: it must be like redis://127.0.0.1:6379",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = Config::read(Some(&file), []).expect_err(text).to_string();
+        let expected = format!("configuration key {message}");
+        assert!(error.starts_with(&expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_environment_is_text_that_is_read_as_the_keys_kind() {
+    for (key, value, line) in [
+        ("oplog.instance", "0012", r#"instance = "0012""#),
+        ("oplog.instance", "true", r#"instance = "true""#),
+        ("oplog.prefix", "1.50", r#"prefix = "1.50""#),
+        ("packages.types", "2024", r#"types = ["2024"]"#),
+        (
+            "packages.types",
+            "gift, 2024,",
+            r#"types = ["gift", "2024"]"#,
+        ),
+        ("flood.exempt", "", "exempt = []"),
+        ("http.backlog", " 77 ", "backlog = 77"),
+        ("customers.h2c", "TRUE", "h2c = true"),
+        ("customers.connections_max", "077", "connections_max = 77"),
+        (
+            "staff.listen",
+            "localhost:9001",
+            r#"listen = "127.0.0.1:9001""#,
+        ),
+        ("staff.listen", "[::]:9001", r#"listen = "[::]:9001""#),
+        ("data_dir", "5", r#"data_dir = "5""#),
+    ] {
+        let printed = set(key, value).unwrap().to_toml();
+        let found = printed.lines().any(|printed| printed == line);
+        assert!(found, "{key}={value}: {line} is missing:\n{printed}");
+    }
+}
+
 /// A bound in the manual: it, and what is next to it on the wrong side.
 fn bound(text: &str, sign: i128) -> Option<[String; 2]> {
     let whole = text.parse::<i128>().ok();

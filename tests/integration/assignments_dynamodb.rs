@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -19,10 +18,10 @@ use uuid::Uuid;
 
 use crate::assignments::{
     DAY, STATUSES, any_drivers, any_packages, assign, expect_plan, holders, line, listed, lists,
-    most, names, package, pointers, put_manifest, real_day, timeless, unpacked, update, wanted,
+    most, names, pointers, put_manifest, real_day, timeless, unpacked, update, wanted,
 };
 use crate::client::{Answer, Ask, Door, get};
-use crate::emulator::odyssey_at;
+use crate::emulator::{odyssey_at, sdk};
 use crate::packages::with;
 use crate::shop::{Shop, text, variable};
 
@@ -90,22 +89,12 @@ impl Shared {
     }
 
     fn dynamodb() -> aws_sdk_dynamodb::Client {
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .region(Region::from_static("eu-west-2"))
-            .endpoint_url(endpoint());
-        aws_sdk_dynamodb::Client::from_conf(config.build())
+        aws_sdk_dynamodb::Client::new(&sdk(&endpoint()))
     }
 
     fn s3() -> aws_sdk_s3::Client {
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .region(Region::from_static("eu-west-2"))
-            .endpoint_url(endpoint())
-            .force_path_style(true);
-        aws_sdk_s3::Client::from_conf(config.build())
+        let config = aws_sdk_s3::config::Builder::from(&sdk(&endpoint()));
+        aws_sdk_s3::Client::from_conf(config.force_path_style(true).build())
     }
 
     /// The bucket's objects by their keys.
@@ -245,82 +234,6 @@ async fn expect_item(shared: &Shared, driver: &str, package: &str) {
     );
 }
 
-#[tokio::test]
-async fn names_of_any_characters_are_found_in_tables_too() {
-    let shared = Shared::new();
-    let shop = shared.open(&[]).await;
-    let odd = [
-        "Zoë 7", " a", "a#b", "a/b", "\"'\\", "日本", "driver/a", "#",
-    ];
-    let drivers: Vec<_> = odd
-        .iter()
-        .map(|name| crate::assignments::driver(name, &[]))
-        .collect();
-    let packages: Vec<_> = odd.iter().map(|name| package(name)).collect();
-    let day = lists(&drivers, &packages);
-    shop.staff.ask(put_manifest(&day)).await.expect(200);
-    let all = wanted(&odd, 1);
-    let answer = shop.staff.ask(assign(&all)).await;
-    for (name, packages) in expect_plan(&day, &all, &answer) {
-        let item = shop
-            .staff
-            .ask(update(&name, &packages[0], "delivered"))
-            .await;
-        let query = format!("driver_id={}", crate::assignments::encoded(&name));
-        assert_eq!(listed(&shop, &query).await, [item.expect(200)], "{name}");
-    }
-    assert_eq!(listed(&shop, "limit=1").await.len(), odd.len());
-    let unknown = shop.staff.ask(assign(&wanted(&["d-00"], 1))).await;
-    assert_eq!(pointers(&unknown), ["/driver_ids/0"]);
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_server_whose_tables_are_missing_says_that_it_is_not_well() {
-    let shared = Shared::new();
-    let shop = shared.open(&[("aws.provision", "false")]).await;
-    let day = lists(&any_drivers(1), &any_packages(1));
-    for ask in [
-        put_manifest(&day),
-        assign(&wanted(&["d-00"], 1)),
-        update("d-00", "p-000", "accepted"),
-        get("/assignments"),
-    ] {
-        let answer = shop.staff.ask(ask).await;
-        expect_unavailable(&answer);
-    }
-    assert_eq!(shop.staff.ask(get("/readyz/assignments")).await.status, 503);
-    assert_eq!(shop.staff.ask(get("/healthz")).await.status, 200);
-    close_after_an_outage(shop).await;
-}
-
-#[tokio::test]
-async fn an_item_that_cannot_be_read_is_left_out_of_lists_and_named_in_the_log() {
-    let shared = Shared::new();
-    let shop = shared.open(&[]).await;
-    let day = lists(&any_drivers(1), &any_packages(3));
-    shop.staff.ask(put_manifest(&day)).await.expect(200);
-    shop.staff
-        .ask(assign(&wanted(&["d-00"], 3)))
-        .await
-        .expect(200);
-    let key = |text: &str| AttributeValue::S(text.to_owned());
-    let put = Shared::dynamodb().put_item().table_name(&shared.table);
-    let put = put
-        .item("driver_id", key("d-00"))
-        .item("package_id", key("by-hand"));
-    Box::pin(put.send()).await.unwrap();
-    for query in ["driver_id=d-00", ""] {
-        assert_eq!(holders(&listed(&shop, query).await).len(), 3, "{query}");
-    }
-    // The log is written by a thread of its own.
-    until("the log names the item", async || {
-        shop.log().contains("driver_id=d-00 package_id=by-hand")
-    })
-    .await;
-    close_after_an_outage(shop).await;
-}
-
 // --- Several servers -----------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -382,9 +295,8 @@ async fn two_servers_that_plan_the_same_day_at_once_never_give_a_package_twice()
     let (package, driver) = complete.first_key_value().unwrap();
     let item = second
         .staff
-        .ask(update(driver, package, "accepted"))
-        .await
-        .expect(200);
+        .expect(update(driver, package, "accepted"), 200)
+        .await;
     let seen = listed(&first, &format!("package_id={package}")).await;
     assert_eq!(seen, [item]);
     first.close().await;
@@ -420,8 +332,9 @@ async fn ready(shop: &Shop, status: u16) {
     .await;
 }
 
-/// A day, of which half was given, when the engine goes away in this way; and what becomes of it.
-async fn outage(way: Way) {
+/// Half of a day was given when the engine goes away.
+#[tokio::test]
+async fn while_the_tables_refuse_it_is_said_and_the_same_request_completes_afterwards() {
     let proxy = Proxy::before_emulator(emulator()).await;
     let shared = Shared::new().through(&proxy);
     let shop = shared.open(&[]).await;
@@ -433,7 +346,7 @@ async fn outage(way: Way) {
     let before = expect_plan(&day, &half, &answer);
     let held = holders(&listed(&shop, "").await);
     let (package, driver) = held.first_key_value().unwrap();
-    proxy.is_now(way);
+    proxy.is_now(Way::Refused);
     let all = wanted(&drivers, 5);
     // All at once: each waits for its own silence.
     let asked = [
@@ -462,53 +375,6 @@ async fn outage(way: Way) {
     assert_eq!(complete.len(), after.values().map(Vec::len).sum::<usize>());
     assert_eq!(complete.len(), most(&day, 5, &held));
     shop.serve_all().await;
-    close_after_an_outage(shop).await;
-}
-
-#[tokio::test]
-async fn while_the_tables_refuse_it_is_said_and_the_same_request_completes_afterwards() {
-    outage(Way::Refused).await;
-}
-
-#[tokio::test]
-async fn while_the_tables_are_silent_it_is_said_and_the_same_request_completes_afterwards() {
-    outage(Way::Swallowed).await;
-}
-
-/// An item that was written, but whose answer was lost, is not written twice.
-#[tokio::test]
-async fn answers_that_are_lost_in_the_midst_of_a_plan_double_nothing() {
-    let proxy = Proxy::before_emulator(emulator()).await;
-    let shared = Shared::new().through(&proxy);
-    let shop = shared.open(&[]).await;
-    let day = lists(&any_drivers(10), &any_packages(60));
-    shop.staff.ask(put_manifest(&day)).await.expect(200);
-    let all = wanted(&names(&day, "drivers"), 5);
-    let mut random = fastrand::Rng::with_seed(2142);
-    for cap in 1..=5 {
-        let some = with(&all, "max_per_driver", cap);
-        let asked = tokio::spawn(persistently(shop.staff, assign(&some)));
-        sleep(Duration::from_millis(random.u64(0..150))).await;
-        // Answers are lost, then connections; tries go on and find what they have done.
-        proxy.is_now(Way::AnswersLost);
-        sleep(Duration::from_millis(random.u64(20..150))).await;
-        proxy.is_now(Way::Refused);
-        sleep(Duration::from_millis(random.u64(0..100))).await;
-        proxy.is_now(Way::Open);
-        let answer = timeout(PERSISTENCE + SILENCE, asked)
-            .await
-            .unwrap()
-            .unwrap();
-        let plan = expect_plan(&day, &some, &answer);
-        let has: Vec<_> = plan.values().map(Vec::len).collect();
-        assert_eq!(has, [cap; 10], "{answer}");
-        let held = holders(&listed(&shop, "").await);
-        assert_eq!(held.len(), 10 * cap);
-        let (package, driver) = held.last_key_value().unwrap();
-        let status = STATUSES[cap % STATUSES.len()];
-        let item = persistently(shop.staff, update(driver, package, status)).await;
-        assert_eq!(item.expect(200)["status"], status);
-    }
     close_after_an_outage(shop).await;
 }
 
@@ -610,10 +476,7 @@ async fn a_bucket_at_an_address_of_its_own_is_asked_for_without_a_name_of_its_ow
         .await;
         let day = lists(&any_drivers(1), &any_packages(1));
         shop.staff.ask(put_manifest(&day)).await.expect(200);
-        shop.staff
-            .ask(assign(&wanted(&["d-00"], 1)))
-            .await
-            .expect(200);
+        shop.staff.expect(assign(&wanted(&["d-00"], 1)), 200).await;
         shop.until("it is in the bucket", |now| now.count(STORED) > 0)
             .await;
         let objects = shared.objects().await;

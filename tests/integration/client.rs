@@ -1,7 +1,7 @@
 //! Visitors. Each is one connection that no pool shares, so that a test decides when it is dropped.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -212,6 +212,14 @@ impl Door {
         self.over(stream).await
     }
 
+    /// From this address of this machine, which has all of 127.0.0.0/8.
+    pub(crate) async fn connect_from(self, from: &str) -> Connection {
+        let socket = TcpSocket::new_v4().unwrap();
+        let from: IpAddr = from.parse().unwrap();
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+        self.over(socket.connect(self.address).await.unwrap()).await
+    }
+
     pub(crate) async fn over(self, stream: TcpStream) -> Connection {
         stream.set_nodelay(true).unwrap();
         let (requests, driver) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -229,6 +237,16 @@ impl Door {
         // Boxed: tests ask often, and what they ask would otherwise make all of their futures large.
         let answered = Box::pin(async { self.connect().await.ask(&ask).await });
         within(&what, answered).await
+    }
+
+    /// The body of an answer that must have this status.
+    pub(crate) async fn expect(self, ask: Ask, status: u16) -> Value {
+        self.ask(ask).await.expect(status)
+    }
+
+    /// The members of a problem that must be of this status and kind.
+    pub(crate) async fn expect_problem(self, ask: Ask, status: u16, kind: &str) -> Value {
+        self.ask(ask).await.expect_problem(status, kind)
     }
 
     /// One request on a connection of its own, which goes on while the test does something else.
@@ -312,12 +330,6 @@ impl Visitor {
         let what = self.what.clone();
         let answer = within(&what, &mut self.task).await.unwrap();
         answer.unwrap_or_else(|error| panic!("not so: {what}: {error:?}"))
-    }
-
-    /// The answer, or the error, for a request that may fail.
-    pub(crate) async fn outcome(mut self) -> Result<Answer, hyper::Error> {
-        let what = self.what.clone();
-        within(&what, &mut self.task).await.unwrap()
     }
 
     /// Closes the connection, answered or not.

@@ -133,6 +133,7 @@ async fn a_barista_waits_for_an_order_that_comes_later_or_hears_that_there_is_no
 async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
     let shop = Shop::open(&[]).await;
     let unknown = "019aaaaa-0000-7000-8000-000000000000";
+    let nowhere = format!("http://{}/nowhere", shop.customers.address);
     for (arguments, code, message) in [
         (&["finish", unknown][..], 1, "404"),
         (&["order", "--name", ""], 1, "422"),
@@ -143,6 +144,14 @@ async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
             1,
             "cannot connect",
         ),
+        (&["health", &nowhere], 1, "404"),
+        (
+            &["health", "http://127.0.0.1:1/healthz"],
+            1,
+            "cannot connect",
+        ),
+        (&["health", "ftp://127.0.0.1/"], 2, "plain http://"),
+        (&["health", "/healthz"], 2, "plain http://"),
         (&["finish"], 2, "ORDER_ID"),
         (&["finish", "7"], 2, "7"),
         (&["finish", unknown, "--attempt", "0"], 2, "attempt"),
@@ -228,6 +237,7 @@ async fn a_health_check_without_a_url_asks_the_address_of_the_configuration() {
         for mut command in [by_environment, by_file] {
             let output = command.output().unwrap();
             assert_eq!(output.status.success(), well, "{listen}: {output:?}");
+            assert_eq!(output.stderr.is_empty(), well, "{listen}: {output:?}");
         }
     }
     shop.close().await;

@@ -1,6 +1,9 @@
-//! A server beside an emulator of Amazon's services.
+//! A server beside an emulator of Amazon's services, and how a test itself asks the emulator.
 
 use std::process::Command;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
 
 use crate::shop::odyssey;
 
@@ -22,4 +25,15 @@ pub(crate) fn odyssey_at(endpoint: &str) -> Command {
     }
     command.env("AWS_ENDPOINT_URL", endpoint);
     command
+}
+
+/// For clients of the services at this address.
+pub(crate) fn sdk(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .region(Region::from_static("eu-west-2"))
+        .endpoint_url(endpoint)
+        .build()
 }

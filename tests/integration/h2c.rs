@@ -184,23 +184,6 @@ async fn a_connection_that_breaks_takes_all_its_customers_with_it() {
 }
 
 #[tokio::test]
-async fn a_barista_whose_stream_is_reset_while_idle_gets_no_order() {
-    let shop = Shop::open(&[("staff.h2c", "true")]).await;
-    let connection = Connection::open(shop.staff).await;
-    let idle = tokio::spawn(connection.ask(&get("/start/?wait=50")));
-    shop.until("the barista is idle", |now| now.idle_baristas() == 1)
-        .await;
-    idle.abort();
-    shop.until("nobody is idle", |now| now.idle_baristas() == 0)
-        .await;
-    let id = shop.promised().await;
-    assert_eq!(shop.start().await.attempt, 1);
-    shop.finish(&id).await;
-    drop(connection);
-    shop.close().await;
-}
-
-#[tokio::test]
 async fn an_order_in_an_answer_that_never_leaves_goes_back_to_its_place_as_if_never_taken() {
     let shop = Shop::open(&[("staff.h2c", "true"), ("orders.lease", "1h")]).await;
     let id = shop.promised().await;

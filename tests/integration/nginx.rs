@@ -1,7 +1,7 @@
 //! The public door: Debian's nginx with the shipped configuration, in front of the real binary. Only ports, files and,
 //! where a test says so, times differ (`nginx/variant.sh`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{found, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -125,26 +125,14 @@ impl Nginx {
         children.map(|pid| Pid::from_raw(pid).unwrap()).collect()
     }
 
-    async fn connect_from(&self, from: &str) -> Connection {
-        let socket = TcpSocket::new_v4().unwrap();
-        let from: IpAddr = from.parse().unwrap();
-        socket.bind(SocketAddr::new(from, 0)).unwrap();
-        let stream = socket.connect(self.customers.address).await.unwrap();
-        self.customers.over(stream).await
-    }
-
     async fn ask_from(&self, from: &str, ask: Ask) -> Answer {
-        self.connect_from(from).await.ask(&ask).await
+        self.customers.connect_from(from).await.ask(&ask).await
     }
 
     /// A customer from this address who is in line when this returns.
     async fn customer_from(&self, shop: &Shop, from: &str, ask: Ask) -> Visitor {
-        let before = shop.metrics().await.placed();
-        let mut connection = self.connect_from(from).await;
-        let visitor = Visitor::new(async move { connection.try_ask(&ask).await });
-        shop.until("the order is placed", |now| now.placed() > before)
-            .await;
-        visitor
+        let connection = self.customers.connect_from(from).await;
+        shop.customer_over(connection, ask).await
     }
 }
 
@@ -322,7 +310,7 @@ async fn what_is_too_much_even_for_the_door_gets_the_same_kind_of_answer() {
     // The application would admit all requests: nginx refuses.
     let shop = Shop::open(&[BEHIND_NGINX, ("flood.mode", "off")]).await;
     let nginx = Nginx::before(&shop, &[]).await;
-    let mut connection = nginx.connect_from("127.0.66.6").await;
+    let mut connection = nginx.customers.connect_from("127.0.66.6").await;
     let ask = order().prefer("respond-async");
     let mut admitted = 0;
     let refused = loop {
@@ -392,7 +380,7 @@ async fn a_flooder_is_cut_off_through_the_door_and_a_regular_is_served() {
     // 250 held and 100 refused; nginx lets 400 through.
     let flood: Vec<_> = (0..250)
         .map(|_| {
-            let from = nginx.connect_from("127.0.66.6");
+            let from = nginx.customers.connect_from("127.0.66.6");
             async {
                 let mut connection = from.await;
                 Visitor::new(async move { connection.try_ask(&order()).await })
@@ -407,13 +395,13 @@ async fn a_flooder_is_cut_off_through_the_door_and_a_regular_is_served() {
         now.waiting() == 251
     })
     .await;
-    let mut connection = nginx.connect_from("127.0.66.6").await;
+    let mut connection = nginx.customers.connect_from("127.0.66.6").await;
     for _ in 0..100 {
         connection.ask(&order()).await.expect(429);
     }
     let refused = connection.ask(&order()).await;
     refused.expect_problem(429, "cut-off");
-    let next = nginx.connect_from("127.0.0.1").await;
+    let next = nginx.customers.connect_from("127.0.0.1").await;
     let next = Visitor::new(async move { { next }.try_ask(&order()).await });
     shop.until("a regular joins them", |now| now.waiting() == 252)
         .await;
@@ -449,14 +437,12 @@ async fn a_broken_connection_to_the_application_is_not_tried_again() {
     let nginx = Nginx::between(address, address, &[]).await;
     nginx
         .staff
-        .ask(get("/start/"))
-        .await
-        .expect_problem(502, "unreachable");
+        .expect_problem(get("/start/"), 502, "unreachable")
+        .await;
     nginx
         .customers
-        .ask(order())
-        .await
-        .expect_problem(502, "unreachable");
+        .expect_problem(order(), 502, "unreachable")
+        .await;
     nginx.staff.ask(get("/last")).await.expect(200);
     assert_eq!(hangs_up.await.unwrap(), 2, "each request arrived once");
 }
@@ -528,26 +514,23 @@ async fn a_whole_day_and_a_thousand_events_pass_the_staffs_door() {
     let json = |ask: Ask| ask.header("Content-Type", "application/json");
     nginx
         .staff
-        .ask(json(put("/manifest")).body(day))
-        .await
-        .expect(200);
+        .expect(json(put("/manifest")).body(day), 200)
+        .await;
     // As large as a manifest may be: white space means nothing to JSON.
     let mut largest = manifest.to_string().into_bytes();
     largest.resize(32 << 20, b' ');
     nginx
         .staff
-        .ask(json(put("/manifest/")).body(largest))
-        .await
-        .expect(200);
+        .expect(json(put("/manifest/")).body(largest), 200)
+        .await;
     let mut wanted = wanted(&names(&manifest, "drivers"), 10)
         .to_string()
         .into_bytes();
     wanted.resize(2 << 20, b' ');
     nginx
         .staff
-        .ask(json(post("/assign")).body(wanted))
-        .await
-        .expect(200);
+        .expect(json(post("/assign")).body(wanted), 200)
+        .await;
     let events: Vec<_> = (0..1000)
         .map(|_| couriers::order(Uuid::new_v4(), "N"))
         .collect();
@@ -712,17 +695,13 @@ async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written()
         ("2001:db8:1:2::7", net("2001:db8:1:2::")),
         ("::1", net("::")),
     ] {
-        let connection = nginx.connect_from("127.0.0.1").await;
+        let connection = nginx.customers.connect_from("127.0.0.1").await;
         assert_eq!(counted(connection, address).await, key, "{address}");
     }
     if has_ipv6 {
         let door = Door { address: mapped };
         for last in [6, 7] {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket
-                .bind(SocketAddr::from(([127, 0, 66, last], 0)))
-                .unwrap();
-            let connection = door.over(socket.connect(mapped).await.unwrap()).await;
+            let connection = door.connect_from(&format!("127.0.66.{last}")).await;
             assert_eq!(counted(connection, "").await, [127, 0, 66, last]);
         }
     }
@@ -732,7 +711,7 @@ async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written()
 async fn the_location_of_every_package_leads_through_the_door_to_it() {
     let shop = Shop::open(&[BEHIND_NGINX]).await;
     let nginx = Nginx::before(&shop, &[]).await;
-    let mut connection = nginx.connect_from("127.0.0.1").await;
+    let mut connection = nginx.customers.connect_from("127.0.0.1").await;
     let longest = "\u{1f4e6}".repeat(64);
     for id in [
         "p-1", "a/b", "/a", "a/", "a//b", "...", "..a", "a..", ".a/b.", "a b", "a+b", "a%b",
@@ -788,9 +767,8 @@ async fn a_page_behind_a_door_may_use_it_and_a_page_of_another_origin_may_not() 
     let rebound = get("/healthz").header("host", "evil.example");
     nginx
         .staff
-        .ask(rebound)
-        .await
-        .expect_problem(421, "misdirected");
+        .expect_problem(rebound, 421, "misdirected")
+        .await;
     let metrics = shop.metrics().await;
     assert_eq!((metrics.placed(), metrics.brewing()), (1, 1), "{metrics}");
     drop(nginx);

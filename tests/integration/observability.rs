@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::assignments::{any_drivers, any_packages, assign, lists, put_manifest, wanted};
-use crate::client::{event, get, order, send};
+use crate::client::{get, send};
 use crate::packages::package;
 use crate::shop::Shop;
+use crate::status::busy;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,19 +62,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 #[tokio::test]
 async fn everything_that_alerts_and_dashboards_show_is_measured() {
-    let shop = Shop::open(&[]).await;
-    // Histograms are shown from their first observation on.
-    let visitor = shop.customer(order()).await;
-    shop.serve_all().await;
-    visitor.answer().await.expect(200);
-    let collected = event("drone-7", "PARCEL_COLLECTED");
-    shop.staff.ask(collected).await.expect(201);
-    let day = lists(&any_drivers(1), &any_packages(2));
-    shop.staff.ask(put_manifest(&day)).await.expect(200);
-    shop.staff
-        .ask(assign(&wanted(&["d-00"], 1)))
-        .await
-        .expect(200);
+    let shop = busy().await;
     let metrics = shop.staff.ask(get("/metrics")).await;
     let measured = names(metrics.text());
     for name in ["alerts.yml", "grafana/dashboards/odyssey.json"] {
@@ -92,6 +80,7 @@ async fn everything_that_alerts_and_dashboards_show_is_measured() {
             );
         }
     }
+    shop.serve_all().await;
     shop.close().await;
 }
 

@@ -1,6 +1,5 @@
 //! Between "taken from the line" and "answer handed to the connection": baristas who come and go at random moments.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -131,39 +130,6 @@ async fn every_order_is_served_exactly_once_while_baristas_hang_up_at_random_mom
         started <= ORDERS + returned,
         "{started} hand-overs, {returned} returns"
     );
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn an_order_is_never_brewed_by_two_while_a_lease_holds() {
-    let shop = Shop::open(&[("orders.lease", "1h"), ("log.level", "info")]).await;
-    let ids: BTreeSet<String> = {
-        let mut ids = BTreeSet::new();
-        for _ in 0..100 {
-            ids.insert(shop.promised().await);
-        }
-        ids
-    };
-    // Twice as many hands as orders, at once.
-    let baristas: Vec<Visitor> = (0..200)
-        .map(|_| shop.staff.hold(get("/start/?wait=1")))
-        .collect();
-    let taken = Cell::new(0);
-    let mut handed = BTreeSet::new();
-    for barista in baristas {
-        let answer = barista.answer().await;
-        if answer.status == 204 {
-            continue;
-        }
-        let started = Started::of(&answer.expect(200));
-        assert_eq!(started.attempt, 1);
-        handed.insert(started.id);
-        taken.set(taken.get() + 1);
-    }
-    assert_eq!((taken.get(), &handed), (100, &ids));
-    for id in &ids {
-        shop.finish(id).await;
-    }
     shop.close().await;
 }
 

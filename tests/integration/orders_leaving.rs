@@ -3,8 +3,8 @@
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::client::{Raw, get, order, post};
-use crate::shop::{Shop, Started};
+use crate::client::{Raw, order, post};
+use crate::shop::Shop;
 
 /// The bytes of an order, for customers who do something odd with their connection.
 const ORDER: &str = "POST /order/ HTTP/1.1\r\nhost: shop\r\ncontent-length: 0\r\n\r\n";
@@ -16,19 +16,6 @@ async fn raw_customer(shop: &Shop, bytes: &str) -> Raw {
     shop.until("the order is placed", |now| now.placed() > before)
         .await;
     raw
-}
-
-#[tokio::test]
-async fn a_promised_order_nobody_asks_about_leaves_the_line_and_its_customer_can_learn_so() {
-    let shop = Shop::open(&[("orders.promise_grace", "1s")]).await;
-    let unasked = shop.promised().await;
-    let all = shop
-        .until("nobody has asked", |now| now.cancelled("unasked") == 1)
-        .await;
-    assert!(all.waiting() == 0 && all.orders_add_up());
-    let order = shop.customers.ask(get(format!("/orders/{unasked}"))).await;
-    assert_eq!(order.expect(200)["status"], "cancelled");
-    shop.close().await;
 }
 
 #[tokio::test]
@@ -44,9 +31,8 @@ async fn a_customer_who_leaves_before_brewing_frees_the_place() {
         .customer(order().json(&json!({"customer": "third"})))
         .await;
     shop.customers
-        .ask(order())
-        .await
-        .expect_problem(503, "line-full");
+        .expect_problem(order(), 503, "line-full")
+        .await;
     second.leave().await;
     let after = shop
         .until("the place is free", |now| now.waiting() == 2)
@@ -59,53 +45,6 @@ async fn a_customer_who_leaves_before_brewing_frees_the_place() {
     for visitor in [first, third, fourth] {
         visitor.answer().await.expect(200);
     }
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_with_a_key_who_comes_back_within_the_grace_has_kept_the_place() {
-    let shop = Shop::open(&[("orders.reconnect_grace", "1h")]).await;
-    let ask = |name: &str| order().key(name).json(&json!({"customer": name}));
-    let first = shop.customer(ask("first")).await;
-    let second = shop.customer(ask("second")).await;
-    let third = shop.customer(ask("third")).await;
-    second.leave().await;
-    let away = shop
-        .until("the connection is gone", |now| now.held() == 2)
-        .await;
-    assert_eq!(
-        (away.waiting(), away.cancelled("left")),
-        (3, 0),
-        "the place is kept"
-    );
-    let second = shop.customer(ask("second")).await;
-    let back = shop.metrics().await;
-    assert_eq!(
-        (back.waiting(), back.held(), back.placed(), back.attached()),
-        (3, 3, 3, 1)
-    );
-    assert_eq!(shop.serve_all().await, ["first", "second", "third"]);
-    for visitor in [first, second, third] {
-        visitor.answer().await.expect(200);
-    }
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_with_a_key_who_is_away_is_still_brewed_for_and_gets_the_answer_later() {
-    let shop = Shop::open(&[("orders.reconnect_grace", "1h")]).await;
-    let visitor = shop.customer(order().key("k-1")).await;
-    visitor.leave().await;
-    shop.until("the connection is gone", |now| now.held() == 0)
-        .await;
-    let started = shop.start().await;
-    assert!(!started.customer_waiting);
-    let back = shop.customer(order().key("k-1")).await;
-    assert_eq!(shop.finish(&started.id).await["delivered"], true);
-    assert_eq!(
-        back.answer().await.expect(200)["order_id"],
-        started.id.as_str()
-    );
     shop.close().await;
 }
 
@@ -136,25 +75,6 @@ async fn a_customer_with_a_key_who_stays_away_beyond_the_grace_has_lost_the_plac
 }
 
 #[tokio::test]
-async fn of_two_customers_with_one_key_one_may_leave_without_any_grace_running() {
-    let shop = Shop::open(&[("orders.reconnect_grace", "1s")]).await;
-    let one = shop.customer(order().key("k-1")).await;
-    let other = shop.customer(order().key("k-1")).await;
-    one.leave().await;
-    shop.until("one is gone", |now| now.held() == 1).await;
-    // Longer than the grace: another key's grace, begun later, runs out first.
-    let passing = shop.customer(order().key("k-2")).await;
-    passing.leave().await;
-    let after = shop
-        .until("a grace has run out", |now| now.cancelled("abandoned") == 1)
-        .await;
-    assert_eq!((after.waiting(), after.held()), (1, 1));
-    shop.serve_all().await;
-    other.answer().await.expect(200);
-    shop.close().await;
-}
-
-#[tokio::test]
 async fn a_customer_who_leaves_during_brewing_does_not_stop_it_and_the_finish_says_so() {
     let shop = Shop::open(&[]).await;
     let visitor = shop.customer(order()).await;
@@ -179,50 +99,16 @@ async fn a_customer_who_leaves_during_brewing_does_not_stop_it_and_the_finish_sa
 }
 
 #[tokio::test]
-async fn an_order_whose_customer_left_during_brewing_is_not_put_back_in_line() {
+async fn a_customer_who_resets_the_connection_or_closes_their_sending_side_counts_as_gone() {
     let shop = Shop::open(&[]).await;
-    let visitor = shop.customer(order()).await;
-    let started = shop.start().await;
-    visitor.leave().await;
-    shop.until("the customer is gone", |now| now.held() == 0)
-        .await;
-    shop.staff
-        .ask(post(format!("/release/?order_id={}", started.id)))
-        .await
-        .expect(200);
-    assert_eq!(shop.pull("wait=0").await.status, 204);
-    assert_eq!(shop.state(&started.id).await["status"], "cancelled");
-    let problem = shop
-        .try_finish(&started.id, "")
-        .await
-        .expect_problem(409, "not-started");
-    assert_eq!(problem["state"], "cancelled");
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_whose_connection_is_reset_has_left_too() {
-    let shop = Shop::open(&[]).await;
-    let raw = raw_customer(&shop, ORDER).await;
-    raw.0.set_zero_linger().unwrap();
-    drop(raw);
-    shop.until("the place is free", |now| {
-        now.waiting() == 0 && now.cancelled("left") == 1
-    })
-    .await;
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_who_closes_only_their_sending_side_counts_as_gone() {
-    let shop = Shop::open(&[]).await;
-    let mut raw = raw_customer(&shop, ORDER).await;
-    raw.0.shutdown().await.unwrap();
-    shop.until("the place is free", |now| {
-        now.waiting() == 0 && now.cancelled("left") == 1
-    })
-    .await;
-    assert_eq!(raw.rest().await, "", "nothing was answered");
+    let reset = raw_customer(&shop, ORDER).await;
+    reset.0.set_zero_linger().unwrap();
+    let mut half = raw_customer(&shop, ORDER).await;
+    drop(reset);
+    half.0.shutdown().await.unwrap();
+    let after = shop.until("both are gone", |now| now.held() == 0).await;
+    assert_eq!((after.waiting(), after.cancelled("left")), (0, 2));
+    assert_eq!(half.rest().await, "", "nothing was answered");
     shop.close().await;
 }
 
@@ -327,56 +213,5 @@ async fn an_idle_barista_who_sent_more_behind_the_request_and_left_is_handed_not
     let started = shop.start().await;
     assert_eq!((started.id.as_str(), started.attempt), (id.as_str(), 1));
     shop.finish(&id).await;
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_whose_body_breaks_off_has_ordered_nothing() {
-    let shop = Shop::open(&[]).await;
-    let mut raw = shop.customers.raw().await;
-    raw.write("POST /order/ HTTP/1.1\r\nhost: shop\r\ncontent-length: 100\r\n\r\n{\"customer\":")
-        .await;
-    shop.until("the connection is there", |now| {
-        now.connections("customers") == 1
-    })
-    .await;
-    drop(raw);
-    let after = shop
-        .until("the connection is gone", |now| {
-            now.connections("customers") == 0
-        })
-        .await;
-    assert_eq!((after.placed(), after.held()), (0, 0));
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_customer_who_leaves_one_order_can_use_the_next_connection_at_once() {
-    let shop = Shop::open(&[]).await;
-    for _ in 0..20 {
-        shop.customer(order()).await.leave().await;
-    }
-    let after = shop.until("everybody is gone", |now| now.held() == 0).await;
-    assert_eq!(
-        (after.placed(), after.cancelled("left"), after.waiting()),
-        (20, 20, 0)
-    );
-    assert_eq!(shop.pull("wait=0").await.status, 204);
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn a_barista_who_leaves_while_idle_gets_no_order_and_the_next_one_does() {
-    let shop = Shop::open(&[]).await;
-    let leaving = shop.idle_barista("barista=leaving").await;
-    let staying = shop.idle_barista("barista=staying").await;
-    leaving.leave().await;
-    shop.until("one is gone", |now| now.idle_baristas() == 1)
-        .await;
-    let visitor = shop.customer(order()).await;
-    let started = Started::of(&staying.answer().await.expect(200));
-    assert_eq!(started.attempt, 1);
-    assert_eq!(shop.finish(&started.id).await["barista"], "staying");
-    visitor.answer().await.expect(200);
     shop.close().await;
 }

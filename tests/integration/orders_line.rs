@@ -1,195 +1,10 @@
-//! The line as a whole: first come, first served, and every customer is served once.
+//! The line as a whole: every order that was placed is counted once more, whichever way it ends.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use serde_json::Value;
 
-use serde_json::{Value, json};
-use tokio::time::sleep;
-
-use crate::client::{Connection, Door, Visitor, delete, get, order, post, within};
+use crate::client::{delete, order, post};
 use crate::metrics::Metrics;
-use crate::shop::{Shop, Started, text};
-
-const CUSTOMERS: usize = 200;
-const BARISTAS: usize = 10;
-
-/// Works on one connection until all customers are served; returns the orders it took, in that order.
-async fn barista(
-    staff: Door,
-    name: usize,
-    served: tokio::sync::watch::Sender<usize>,
-) -> Vec<Started> {
-    let mut brew = fastrand::Rng::with_seed(name as u64);
-    let mut connection = staff.connect().await;
-    let mut taken = Vec::new();
-    while *served.borrow() < CUSTOMERS {
-        let ask = get(format!("/start/?wait=1&barista=barista-{name}"));
-        let answer = connection.ask(&ask).await;
-        if answer.status == 204 {
-            continue;
-        }
-        let started = Started::of(&answer.expect(200));
-        sleep(Duration::from_millis(brew.u64(0..10))).await;
-        let finish = post(format!("/finish/?order_id={}&attempt=1", started.id));
-        let finished = connection.ask(&finish).await.expect(200);
-        assert_eq!(finished["delivered"], true);
-        assert_eq!(finished["already"], false);
-        assert_eq!(finished["barista"], format!("barista-{name}"));
-        served.send_modify(|served| *served += 1);
-        taken.push(started);
-    }
-    taken
-}
-
-/// Lets the whole crew work until all customers are served.
-async fn crew(shop: &Shop) -> Vec<Vec<Started>> {
-    let served = tokio::sync::watch::Sender::new(0);
-    let baristas =
-        (0..BARISTAS).map(|name| tokio::spawn(barista(shop.staff, name, served.clone())));
-    let baristas: Vec<_> = baristas.collect();
-    let mut taken = Vec::new();
-    for barista in baristas {
-        taken.push(within("a barista goes home", barista).await.unwrap());
-    }
-    taken
-}
-
-fn number(customer: &Value) -> usize {
-    text(customer)
-        .strip_prefix("customer-")
-        .unwrap()
-        .parse()
-        .unwrap()
-}
-
-fn named(number: usize) -> Value {
-    json!({"customer": format!("customer-{number:03}")})
-}
-
-/// Each order was handed out once, and each customer's own was finished.
-fn everybody_was_served_once(taken: &[Vec<Started>], answers: &[Value]) {
-    let handed: Vec<_> = taken
-        .iter()
-        .flatten()
-        .map(|order| order.id.clone())
-        .collect();
-    let distinct: BTreeSet<_> = handed.iter().cloned().collect();
-    assert_eq!((handed.len(), distinct.len()), (CUSTOMERS, CUSTOMERS));
-    let answered: BTreeSet<_> = answers
-        .iter()
-        .map(|answer| text(&answer["order_id"]))
-        .collect();
-    assert_eq!(answered, distinct);
-    assert!(answers.iter().all(|answer| answer["attempts"] == 1));
-}
-
-#[tokio::test]
-async fn two_hundred_customers_in_line_are_started_in_order_of_arrival_by_ten_baristas() {
-    let shop = Shop::open(&[]).await;
-    let mut visitors: Vec<Visitor> = Vec::new();
-    for number in 0..CUSTOMERS {
-        visitors.push(shop.customer(order().json(&named(number))).await);
-    }
-    let full = shop.metrics().await;
-    assert_eq!((full.waiting(), full.held()), (CUSTOMERS, CUSTOMERS));
-
-    let taken = crew(&shop).await;
-    for orders in &taken {
-        let numbers: Vec<_> = orders
-            .iter()
-            .map(|order| order.customer.clone().unwrap())
-            .collect();
-        assert!(
-            numbers.is_sorted(),
-            "a barista got a later order first: {numbers:?}"
-        );
-    }
-    let mut answers = Vec::new();
-    for (customer, visitor) in visitors.into_iter().enumerate() {
-        let answer = visitor.answer().await.expect(200);
-        assert_eq!(
-            number(&answer["customer"]),
-            customer,
-            "somebody else's coffee"
-        );
-        answers.push(answer);
-    }
-    everybody_was_served_once(&taken, &answers);
-    let starts: Vec<_> = answers
-        .iter()
-        .map(|answer| text_time(&answer["started_at"]))
-        .collect();
-    assert!(starts.is_sorted(), "started out of order: {starts:#?}");
-
-    let after = shop.metrics().await;
-    assert_eq!(
-        (after.placed(), after.finished(true)),
-        (CUSTOMERS, CUSTOMERS)
-    );
-    assert_eq!(after.answers("customers", 200), CUSTOMERS);
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn two_hundred_customers_who_arrive_while_ten_baristas_work_are_all_served_once() {
-    let shop = Shop::open(&[]).await;
-    let arriving = async {
-        let mut visitors: Vec<Visitor> = Vec::new();
-        for number in 0..CUSTOMERS {
-            visitors.push(shop.customers.hold(order().json(&named(number))));
-            if number % 10 == 9 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        }
-        let mut answers = Vec::new();
-        for (customer, visitor) in visitors.into_iter().enumerate() {
-            let answer = visitor.answer().await.expect(200);
-            assert_eq!(
-                number(&answer["customer"]),
-                customer,
-                "somebody else's coffee"
-            );
-            answers.push(answer);
-        }
-        answers
-    };
-    let (mut answers, taken) = tokio::join!(arriving, crew(&shop));
-    everybody_was_served_once(&taken, &answers);
-    // Whole milliseconds are shown; within one, any order is right.
-    answers.sort_by_key(|answer| text_time(&answer["placed_at"]));
-    for pair in answers.windows(2) {
-        let [first, second] = pair else { continue };
-        let apart = text_time(&first["placed_at"]) < text_time(&second["placed_at"]);
-        let overtaken = text_time(&first["started_at"]) > text_time(&second["started_at"]);
-        assert!(!(apart && overtaken), "overtaken: {first} by {second}");
-    }
-    shop.close().await;
-}
-
-#[tokio::test]
-async fn baristas_who_take_the_next_order_with_the_finish_serve_the_line_in_order() {
-    let shop = Shop::open(&[]).await;
-    let mut visitors: Vec<Visitor> = Vec::new();
-    for number in 0..50 {
-        visitors.push(shop.customer(order().json(&named(number))).await);
-    }
-    let mut barista: Connection = shop.staff.connect().await;
-    let mut next = barista.ask(&get("/start/")).await.expect(200);
-    for expected in 0..50 {
-        assert_eq!(number(&next["customer"]), expected);
-        let id = text(&next["order_id"]);
-        let finish = post(format!("/finish/?order_id={id}&next=0"));
-        let both = barista.ask(&finish).await.expect(200);
-        assert_eq!(both["finished"]["order_id"], id.as_str());
-        next = both["next"].clone();
-    }
-    assert_eq!(next, Value::Null);
-    drop(barista);
-    for visitor in visitors {
-        visitor.answer().await.expect(200);
-    }
-    shop.close().await;
-}
+use crate::shop::{Shop, text};
 
 /// RFC 3339 in UTC; the number of fractional digits varies, so the texts themselves do not sort.
 pub(crate) fn text_time(json: &Value) -> jiff::Timestamp {
@@ -212,9 +27,8 @@ async fn every_order_that_was_placed_is_finished_or_cancelled_or_pending() {
     leave(order().key("away")).await;
     let deleted = shop.promised().await;
     shop.customers
-        .ask(delete(format!("/orders/{deleted}")))
-        .await
-        .expect(200);
+        .expect(delete(format!("/orders/{deleted}")), 200)
+        .await;
     shop.until("nobody is in line", |now| now.waiting() == 0)
         .await;
 
@@ -229,9 +43,8 @@ async fn every_order_that_was_placed_is_finished_or_cancelled_or_pending() {
     brewing.leave().await;
     shop.until("nobody is held", |now| now.held() == 0).await;
     shop.staff
-        .ask(post(format!("/release/?order_id={}", started.id)))
-        .await
-        .expect(200);
+        .expect(post(format!("/release/?order_id={}", started.id)), 200)
+        .await;
     let brewing = shop.customer(order().key("gone")).await;
     shop.start().await;
     brewing.leave().await;

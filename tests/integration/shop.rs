@@ -12,15 +12,14 @@ use tempfile::TempDir;
 use testkit::found;
 use tokio::time::sleep;
 
-use crate::client::{Answer, Ask, Door, Visitor, get, order, post};
+use crate::client::{Answer, Ask, Connection, Door, Visitor, get, order, post};
 use crate::metrics::Metrics;
 
 /// How long anything may take that a test waits for. Far more than it takes on a busy machine; only a failure waits
 /// that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How soon a condition is looked at again; each time a little later, up to [`LOOK_LAST`].
-const LOOK_FIRST: Duration = Duration::from_millis(2);
-const LOOK_LAST: Duration = Duration::from_millis(50);
+/// How soon a condition is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The program, without the configuration of the user who runs the tests.
 pub(crate) fn odyssey() -> Command {
@@ -69,14 +68,7 @@ impl Drop for Shop {
         if std::thread::panicking() {
             #[expect(clippy::print_stderr, reason = "a failed test shows the server's log")]
             {
-                eprintln!("--- the server's log, without the looks at it ---");
-                for line in self
-                    .log()
-                    .lines()
-                    .filter(|line| !line.contains("\"/metrics\""))
-                {
-                    eprintln!("{line}");
-                }
+                eprintln!("--- the server's log ---\n{}", self.log());
             }
         }
     }
@@ -159,16 +151,17 @@ impl Shop {
         what: &str,
         mut as_described: impl FnMut(&Metrics) -> bool,
     ) -> Metrics {
-        let mut looks = Looks::new();
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let metrics = self.metrics().await;
             if as_described(&metrics) {
                 return metrics;
             }
             assert!(
-                looks.again().await,
+                Instant::now() < deadline,
                 "never so: {what}. What is so:\n{metrics}"
             );
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -188,6 +181,15 @@ impl Shop {
             now.placed() + now.attached() > before.placed() + before.attached()
         })
         .await;
+        visitor
+    }
+
+    /// A customer on this connection whose order is in line when this returns. One at a time.
+    pub(crate) async fn customer_over(&self, mut connection: Connection, ask: Ask) -> Visitor {
+        let before = self.metrics().await.placed();
+        let visitor = Visitor::new(async move { connection.try_ask(&ask).await });
+        self.until("the order is placed", |now| now.placed() > before)
+            .await;
         visitor
     }
 
@@ -332,28 +334,6 @@ fn door(url: &Value) -> Door {
     let address = url.as_str().and_then(|url| url.strip_prefix("http://"));
     Door {
         address: address.unwrap().parse().unwrap(),
-    }
-}
-
-/// Pauses between looks at a condition.
-struct Looks {
-    deadline: Instant,
-    pause: Duration,
-}
-
-impl Looks {
-    fn new() -> Self {
-        Self {
-            deadline: Instant::now() + PATIENCE,
-            pause: LOOK_FIRST,
-        }
-    }
-
-    /// False once patience is over.
-    async fn again(&mut self) -> bool {
-        sleep(self.pause).await;
-        self.pause = (self.pause * 5 / 4).min(LOOK_LAST);
-        Instant::now() < self.deadline
     }
 }
 

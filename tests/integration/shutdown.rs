@@ -7,25 +7,23 @@ use testkit::until;
 use crate::client::{get, order, post};
 use crate::shop::{Shop, Started, text};
 
-/// Sends the signal and waits until the customers' side has closed.
-async fn stop(shop: &Shop, signal: Signal) {
-    shop.signal(signal);
-    let deadline = std::time::Instant::now() + crate::shop::PATIENCE;
-    while !shop.customers.refuses().await {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the customers' listener never closed"
-        );
-    }
+/// Sends SIGTERM and waits until the customers' side has closed.
+async fn stop(shop: &Shop) {
+    shop.signal(Signal::TERM);
+    until("the customers' listener is closed", async || {
+        shop.customers.refuses().await
+    })
+    .await;
 }
 
-async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
+#[tokio::test]
+async fn after_sigterm_everybody_held_is_served_and_nobody_new_comes_in() {
     let shop = Shop::open(&[]).await;
     let brewed = shop.customer(order()).await;
     let waiting = shop.customer(order().key("k-1")).await;
     let started = shop.start().await;
 
-    stop(&shop, signal).await;
+    stop(&shop).await;
     let ready = shop.staff.ask(get("/readyz")).await;
     let problem = ready.expect_problem(503, "stopping");
     assert_eq!(problem["components"].as_array().unwrap().len(), 6);
@@ -58,16 +56,6 @@ async fn everybody_held_is_served_and_nobody_new_comes_in(signal: Signal) {
     );
     let log = shop.ended_well().await;
     assert!(!log.contains("did not close in time"), "{log}");
-}
-
-#[tokio::test]
-async fn after_sigterm_everybody_held_is_served_and_nobody_new_comes_in() {
-    everybody_held_is_served_and_nobody_new_comes_in(Signal::TERM).await;
-}
-
-#[tokio::test]
-async fn after_sigint_everybody_held_is_served_and_nobody_new_comes_in() {
-    everybody_held_is_served_and_nobody_new_comes_in(Signal::INT).await;
 }
 
 #[tokio::test]
@@ -137,15 +125,6 @@ async fn whoever_is_still_held_when_the_drain_is_over_is_sent_away_with_503() {
 }
 
 #[tokio::test]
-async fn without_any_drain_time_held_customers_are_sent_away_at_once() {
-    let shop = Shop::open(&[("shutdown.drain", "0s")]).await;
-    let waiting = shop.customer(order()).await;
-    shop.signal(Signal::TERM);
-    waiting.answer().await.expect_problem(503, "stopping");
-    shop.ended_well().await;
-}
-
-#[tokio::test]
 async fn idle_baristas_are_sent_home_with_204() {
     let shop = Shop::open(&[]).await;
     let one = shop.idle_barista("barista=one").await;
@@ -175,7 +154,7 @@ async fn orders_that_nobody_is_held_for_do_not_hold_up_the_end() {
 async fn a_customer_who_leaves_during_the_drain_lets_it_end() {
     let shop = Shop::open(&[("shutdown.drain", "24h")]).await;
     let visitor = shop.customer(order()).await;
-    stop(&shop, Signal::TERM).await;
+    stop(&shop).await;
     assert!(visitor.is_held());
     visitor.leave().await;
     shop.ended_well().await;
@@ -186,7 +165,7 @@ async fn a_second_signal_ends_at_once() {
     for (second, code) in [(Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)] {
         let mut shop = Shop::open(&[("shutdown.drain", "24h")]).await;
         let visitor = shop.customer(order()).await;
-        stop(&shop, Signal::TERM).await;
+        stop(&shop).await;
         shop.signal(second);
         assert_eq!(shop.ended().await.code(), Some(code));
         assert!(shop.log().contains("a second signal"));
@@ -259,7 +238,7 @@ async fn an_order_is_the_baristas_until_the_end_even_if_its_customer_is_promised
     let asking = shop.customers.hold(get(format!("/orders/{id}?wait=50")));
     shop.until("the question is held", |now| now.held() == 1)
         .await;
-    stop(&shop, Signal::TERM).await;
+    stop(&shop).await;
     assert_eq!(shop.start().await.id, id);
     shop.finish(&id).await;
     assert_eq!(text(&asking.answer().await.expect(200)["status"]), "ready");

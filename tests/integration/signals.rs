@@ -427,16 +427,14 @@ async fn at_debug_what_baristas_do_names_the_customers_request() {
     for path in ["extend", "release"] {
         let ask = crate::client::post(format!("/{path}/?order_id={id}"));
         shop.staff
-            .ask(ask.header("x-request-id", "barista-1"))
-            .await
-            .expect(200);
+            .expect(ask.header("x-request-id", "barista-1"), 200)
+            .await;
     }
     shop.start().await;
     let finish = crate::client::post(format!("/finish/?order_id={id}"));
     shop.staff
-        .ask(finish.header("x-request-id", "barista-1"))
-        .await
-        .expect(200);
+        .expect(finish.header("x-request-id", "barista-1"), 200)
+        .await;
     one.answer().await.expect(200);
     // An idle barista is given what a customer brings.
     let idle = shop
