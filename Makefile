@@ -54,8 +54,8 @@ test: ## Everything that can fail; installs what is missing
 	$(CARGO) nextest run -p odyssey --no-default-features --locked --test default_build
 	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
-soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows and 20 failovers of each kind of Redis, instead of a few
-	SOAK_ROUNDS=1000 SOAK_FLIPS=500 SOAK_SCENARIOS=100 SOAK_ROWS=1000000 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit) or test(many_times_in_a_row) or test(many_rows)'
+soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation and 20 failovers of each kind of Redis
+	SOAK_ROUNDS=1000 SOAK_FLIPS=500 SOAK_SCENARIOS=100 SOAK_ROWS=1000000 SOAK_EXAMPLES=50 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit) or test(many_times_in_a_row) or test(many_rows) or test(answer_as_they_are_described)'
 	SOAK_FAILOVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(a_failover)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Ask, Visitor, delete, get, order, post, send, within};
+use crate::client::{Ask, Visitor, get, order, post, send, within};
 use crate::packages::package;
 use crate::shop::{Shop, Started, text};
 
