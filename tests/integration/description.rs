@@ -224,7 +224,7 @@ async fn refusals(door: Door, api: &Value) -> Seen {
 }
 
 /// What is described and not reached here, with the reason and the tests that reach it. An operation may be any.
-const REACHED_ELSEWHERE: [(&str, &[u16], &str); 13] = [
+const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
     ("", &[429], "takes a flood: flood.rs"),
     (
         "",
@@ -270,6 +270,12 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 13] = [
         "POST /storage/check",
         &[409],
         "takes a check that is running: src/app/checks.rs",
+    ),
+    ("GET /courier", &[404], "takes an order's id: couriers.rs"),
+    (
+        "GET /manifest",
+        &[404],
+        "takes a day without lists: assignments_manifest.rs",
     ),
     ("DELETE /flood/{address}", &[200], "takes a flood: flood.rs"),
     (
