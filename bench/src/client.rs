@@ -44,6 +44,7 @@ pub(crate) struct Turn<'a> {
 }
 
 /// What a message was to the client that received it.
+#[derive(Clone, Copy)]
 pub(crate) enum Received {
     /// Part of the protocol, or work for a worker.
     Other,

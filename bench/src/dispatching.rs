@@ -123,27 +123,27 @@ async fn rate(decider: Decider) -> Result<f64> {
     for _ in 0..CUSTOMERS {
         let decider = decider.clone();
         tasks.spawn(async move {
-            let (mut decided, mut counted) = (0, 0);
+            let (mut made, mut counted) = (0, 0);
             while Instant::now() < end {
                 let number = ORDERS.fetch_add(1, Ordering::Relaxed);
                 let order = Ids::Random.name(number);
                 decider.decide(order, zone(number)).await?;
-                decided += 1;
+                made += 1;
                 counted += u32::from((begin..end).contains(&Instant::now()));
             }
-            anyhow::Ok((decided, counted))
+            anyhow::Ok((made, counted))
         });
     }
-    let (mut decided, mut counted) = (0, 0);
+    let (mut made, mut counted) = (0, 0);
     while let Some(task) = tasks.join_next().await {
         let (by_task, counted_by_task) = task??;
-        decided += by_task;
+        made += by_task;
         counted += counted_by_task;
     }
     let given = decider.given().await?;
     ensure!(
-        given == decided,
-        "{decided} orders were decided, and the couriers have {given}"
+        given == made,
+        "{made} orders were decided, and the couriers have {given}"
     );
     Ok(f64::from(counted) / WINDOW.as_secs_f64())
 }

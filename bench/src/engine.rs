@@ -4,6 +4,7 @@
 //! disturbs all of them. A subject's value of a round is the median of its samples.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::thread::available_parallelism;
 
@@ -133,7 +134,11 @@ impl Experiment {
                     Spread::new(&shares).median() * 100.0,
                     &ROWS.subjects[*key].name,
                 );
-                note += &format!(", the client {share:.0} % of its processor with {name}");
+                // Writing to a string cannot fail.
+                let _ = write!(
+                    note,
+                    ", the client {share:.0} % of its processor with {name}"
+                );
             }
         }
         Some(note + ".")

@@ -23,10 +23,10 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[&str]) -> Result<Stri
     let cores = available_parallelism().context("counting processors")?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let names = processor
+    let mut names = processor
         .lines()
         .filter_map(|line| line.strip_prefix("model name"));
-    let model = names.filter_map(|name| name.split_once(':')).next();
+    let model = names.find_map(|name| name.split_once(':'));
     let model = model.map_or("model unknown", |(_, name)| name.trim());
     let mut parts = vec![format!("{cores} cores ({model}), Linux {}", kernel.trim())];
     // The others were built with the measured server, with its Cargo.lock.

@@ -46,7 +46,7 @@ impl Ids {
         let high = match self {
             Ids::Ascending => {
                 let moment = FIRST_MOMENT + number / IDS_PER_MOMENT;
-                moment << 16 | 0x7000 | number % IDS_PER_MOMENT << 8 | mixed(number) & 0xff
+                (moment << 16) | 0x7000 | ((number % IDS_PER_MOMENT) << 8) | (mixed(number) & 0xff)
             }
             Ids::Random => mixed(number) & !0xf000 | 0x4000,
         };

@@ -184,12 +184,12 @@ impl Server {
 
     fn await_addresses(&mut self, announces: bool) -> Result<()> {
         let end = Instant::now() + START_TIMEOUT;
-        let announced = self.dir.path().join("addresses.json");
+        let file = self.dir.path().join("addresses.json");
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended at its start with {status}");
             }
-            if let Some(addresses) = read_addresses(&announced) {
+            if let Some(addresses) = read_addresses(&file) {
                 (self.customers, self.staff) = addresses;
                 return Ok(());
             }

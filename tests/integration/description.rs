@@ -292,21 +292,27 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
 
 #[tokio::test]
 async fn both_listeners_answer_as_they_are_described_and_every_description_is_reached() {
-    let shop = Shop::open(&[
+    let settings = [
         ("flood.mode", "off"),
         ("log.level", "info"),
         ("customers.hosts", "ip"),
+    ];
+    let impatient = [
         ("http.body_timeout", "100ms"),
         ("assignments.manifest_timeout", "1s"),
-    ])
-    .await;
+    ];
+    let shop = Shop::open(&settings).await;
+    let impatient = Shop::open(&[&settings[..], &impatient].concat()).await;
     let dir = tempfile::tempdir().unwrap();
     let mut missing = Vec::new();
     // One after the other: what is a customer's order for one is a barista's for the other.
-    for door in [shop.customers, shop.staff] {
+    for (door, impatient_door) in [
+        (shop.customers, impatient.customers),
+        (shop.staff, impatient.staff),
+    ] {
         let api = door.ask(get("/openapi.json")).await.expect(200);
         let mut seen = schemathesis(door, &api, dir.path()).await;
-        seen.extend(refusals(door, &api).await);
+        seen.extend(refusals(impatient_door, &api).await);
         for (operation, description) in operations(&api) {
             for status in description["responses"].as_object().unwrap().keys() {
                 let status: u16 = status.parse().unwrap();
@@ -320,6 +326,8 @@ async fn both_listeners_answer_as_they_are_described_and_every_description_is_re
         }
     }
     assert_eq!(missing, Vec::<String>::new());
-    shop.serve_all().await;
-    shop.close().await;
+    for shop in [shop, impatient] {
+        shop.serve_all().await;
+        shop.close().await;
+    }
 }

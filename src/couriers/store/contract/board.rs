@@ -24,7 +24,9 @@ impl Board {
     pub(super) fn apply(&mut self, event: &Event) -> (Outcome, Vec<Assignment>) {
         let mut assigned = Vec::new();
         let outcome = self.0.apply(&converted(event), &mut assigned);
-        let place = outcome.courier_id.map_or(Whereabouts::Parked, with);
+        let place = outcome
+            .courier_id
+            .map_or(Whereabouts::Parked, |courier| with(&courier));
         let outcome = match (outcome.kind, place) {
             (Kind::Updated, _) => Outcome::Updated {
                 unparked: outcome.unparked.unwrap(),
@@ -52,14 +54,14 @@ impl Board {
     pub(super) fn orders(&self) -> BTreeMap<OrderId, Whereabouts> {
         let orders = self.0.orders.clone().into_iter();
         let orders = orders.map(|(order, courier)| {
-            let place = courier.map_or(Whereabouts::Parked, with);
+            let place = courier.map_or(Whereabouts::Parked, |courier| with(&courier));
             (OrderId(order.parse().unwrap()), place)
         });
         orders.collect()
     }
 }
 
-fn with(courier: String) -> Whereabouts {
+fn with(courier: &str) -> Whereabouts {
     Whereabouts::With(CourierId(courier.parse().unwrap()))
 }
 
