@@ -196,7 +196,14 @@ impl Store for Sqlite {
 fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::Result<Sent> {
     let digest = package.digest(types).cast_signed();
     let name = types.name(package.package_type);
-    let (number, preference) = match type_and_preference(connection, name, &package.recipient)? {
+    let known = type_and_preference(connection, name, &package.recipient)?;
+    if known.is_none()
+        && let Some(first) = find(connection, &package.id)?
+    {
+        // A type is stored with its first package.
+        return Ok(duplicate(first, digest));
+    }
+    let (number, preference) = match known {
         Some(known) => known,
         None => (type_number(connection, name)?, None),
     };
@@ -212,12 +219,8 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
         ])?;
     if inserted == 0 {
         let first = find(connection, &package.id)?;
-        let (processed, first) = first.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        return Ok(Sent {
-            processed,
-            duplicate: true,
-            mismatch: digest != first,
-        });
+        let first = first.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        return Ok(duplicate(first, digest));
     }
     connection
         .prepare_cached(
@@ -229,6 +232,15 @@ fn send(connection: &Connection, types: &Types, package: &Package) -> rusqlite::
         duplicate: false,
         mismatch: false,
     })
+}
+
+/// `first`: the outcome and the digest of the package that was sent first.
+fn duplicate(first: (Processed, i64), digest: i64) -> Sent {
+    Sent {
+        processed: first.0,
+        duplicate: true,
+        mismatch: digest != first.1,
+    }
 }
 
 /// The tables' number of a type that they have, and the recipient's preference for it.

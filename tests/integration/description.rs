@@ -160,8 +160,19 @@ fn described(api: &Value, method: &str, path: &str) -> Option<String> {
         .then(|| format!("{method} {template}"))
 }
 
+/// Queries and headers that are refused, or answered 304.
+const REFUSED: [(&str, &str); 5] = [
+    ("brista=Bo", ""),
+    ("", "sec-fetch-site: cross-site\r\n"),
+    ("", "content-length: 1000000000\r\n"),
+    ("", "content-type: text/plain\r\ncontent-length: 1\r\n"),
+    ("", "if-none-match: *\r\n"),
+];
+/// More than the one byte that is sent.
+const SLOW: (&str, &str) = ("", "content-length: 2\r\n");
+
 /// Asks each operation for what it may be refused with whatever it does.
-async fn refusals(door: Door, api: &Value) -> Seen {
+async fn refusals(door: Door, api: &Value, requests: &[(&str, &str)]) -> Seen {
     let mut seen = Seen::new();
     for (operation, description) in operations(api) {
         let (method, path) = operation.split_once(' ').unwrap();
@@ -187,14 +198,7 @@ async fn refusals(door: Door, api: &Value) -> Seen {
         };
         let tail = if waits > 0 { "&" } else { "?" };
         let typed = "content-type: application/json\r\n";
-        for (query, headers) in [
-            ("brista=Bo", ""),
-            ("", "sec-fetch-site: cross-site\r\n"),
-            ("", "content-length: 1000000000\r\n"),
-            ("", "content-type: text/plain\r\ncontent-length: 1\r\n"),
-            ("", "content-length: 2\r\n"),
-            ("", "if-none-match: *\r\n"),
-        ] {
+        for (query, headers) in requests {
             let query = if query.is_empty() {
                 String::new()
             } else {
@@ -312,7 +316,8 @@ async fn both_listeners_answer_as_they_are_described_and_every_description_is_re
     ] {
         let api = door.ask(get("/openapi.json")).await.expect(200);
         let mut seen = schemathesis(door, &api, dir.path()).await;
-        seen.extend(refusals(impatient_door, &api).await);
+        seen.extend(refusals(door, &api, &REFUSED).await);
+        seen.extend(refusals(impatient_door, &api, &[SLOW]).await);
         for (operation, description) in operations(&api) {
             for status in description["responses"].as_object().unwrap().keys() {
                 let status: u16 = status.parse().unwrap();

@@ -183,6 +183,9 @@ fn create(path: &Path) -> io::Result<File> {
 /// Removes a member at the end that a kill has torn; returns how many lines were in it. A file without a whole one is removed.
 pub(super) fn trim(path: &Path) -> io::Result<u64> {
     let bytes = fs::read(path)?;
+    if bytes.is_empty() {
+        fs::remove_file(path)?;
+    }
     let (mut rest, mut lines) = (&bytes[..], Vec::new());
     while !rest.is_empty() {
         let mut member = GzDecoder::new(rest);

@@ -98,6 +98,8 @@ impl Uploads {
             Ok(body) => self.send(&name.key(&self.config.prefix), body).await?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 warn!(path = %path.display(), "a file of the operational log was removed before its upload");
+                self.shared.resized(*length, 0);
+                return Ok(());
             }
             Err(error) => return Err(error.into()),
         }

@@ -19,6 +19,7 @@ use crate::storage::directory;
 const FLUSH: Duration = Duration::from_millis(250);
 /// Most bytes of a flush, plus one line.
 const FLUSH_BYTES_MAX: usize = 32 << 10;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Interval of retries after a disk error.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -55,8 +56,13 @@ impl Writer {
                 self.take(&entry).await;
             }
             self.flush().await;
-            let is_old = |current: &Current| current.began.elapsed() >= self.config.batch_age;
-            if self.uploads.is_some() && self.current.as_ref().is_some_and(is_old) {
+            // An archived file is complete, and on the disk, after a day at most.
+            let age_max = match self.uploads {
+                Some(_) => self.config.batch_age,
+                None => DAY,
+            };
+            let is_old = |current: &Current| current.began.elapsed() >= age_max;
+            if self.current.as_ref().is_some_and(is_old) {
                 self.complete().await;
             }
         }
@@ -81,6 +87,17 @@ impl Writer {
             0
         });
         self.shared.metrics.lost(Lost::Torn, torn);
+        let spool = self.directory.join(SPOOL);
+        let spooled = fs::read_dir(&spool).map_or(0, Iterator::count);
+        let taken_over = if self.uploads.is_some() {
+            files.len()
+        } else {
+            0
+        };
+        if spooled > taken_over {
+            let (files, spool) = (spooled - taken_over, spool.display());
+            warn!(files, %spool, "files of another sink or of an earlier version stay where they are");
+        }
         let Some(uploads) = &self.uploads else {
             return Ok(());
         };
@@ -209,6 +226,12 @@ impl Writer {
         else {
             return;
         };
+        if length == 0 {
+            // Nothing could be written to it. If it cannot be removed either, the next start does it.
+            drop(file);
+            let _ = fs::remove_file(&path);
+            return;
+        }
         // Without a part of a member that could not be written.
         let synced = file.set_len(length).and_then(|()| file.sync_all());
         let synced = synced.and_then(|()| directory::sync_parent(&path));

@@ -13,7 +13,7 @@ use super::super::model::{Assignment, Join, Zone};
 use super::super::store::{Recorded, Store};
 use super::notation::{self, command, command_on, invalid_answer};
 use super::writer::KEYS;
-use super::{Client, PAGE, Redis, scan_hash};
+use super::{Client, PAGE, Redis};
 
 /// The zones in the order in which a number, divided by 4, leaves 0, 1, 2, 3.
 const ZONES: [(u64, Zone); 4] = [(0, Zone::N), (1, Zone::S), (2, Zone::E), (3, Zone::W)];
@@ -22,11 +22,13 @@ const OLD_NAMES: [&str; 11] = [
     "couriers", "counts", "turns", "orders", "parked", "given", "leaving", "left", "log",
     "outgoing", "clock",
 ];
+/// Of the old keys of no zone.
+const OLD_PREFIX: &str = "odyssey:couriers:";
 /// Old keys of replicated assignments, one per courier.
-const OLD_REPLICATED: &str = "odyssey:couriers:learned-of:";
-/// Values of the key `format`: no old data was found, or it was migrated.
+const OLD_REPLICATED: &str = "learned-of:";
+/// Values of the key `format`: no old data was found, or it was migrated, followed by the number of its last event.
 const NEW: &str = "new";
-const MIGRATED: &str = "migrated";
+const MIGRATED: &str = "migrated ";
 
 /// The result of a migration.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -75,8 +77,10 @@ impl fmt::Display for Migration {
 /// If Redis does not answer.
 pub async fn is_needed(client: &Client) -> RedisResult<bool> {
     let format: Option<String> = client.ask(command("GET", "format", &[])).await?;
-    if format.as_deref() == Some(MIGRATED) {
-        return Ok(false);
+    if let Some(last) = format.as_deref().and_then(|it| it.strip_prefix(MIGRATED)) {
+        // Events of an earlier version that was started after the migration are not in this format.
+        let newer = old_pages(client, notation::number(last)?, 1).await?;
+        return Ok(newer.iter().any(|page| !page.is_empty()));
     }
     let logs = ZONES.map(|(_, zone)| old("EXISTS", zone, "log", &[]));
     let logs: Vec<u64> = client.ask_all(logs.into()).await?;
@@ -87,7 +91,7 @@ pub async fn is_needed(client: &Client) -> RedisResult<bool> {
         return Ok(false);
     }
     // A directory has no log. Looking through all keys takes up to a second; it is done once.
-    let is_old = !replicated_keys(client).await?.is_empty();
+    let is_old = !old_keys(client, OLD_REPLICATED).await?.is_empty();
     if !is_old {
         // If Redis refuses writes, the next start looks again.
         let _: RedisResult<String> = client.ask(command("SET", "format", &[NEW])).await;
@@ -102,11 +106,13 @@ pub async fn is_needed(client: &Client) -> RedisResult<bool> {
 pub async fn migrate(client: &Client, join: Join, deletes_old: bool) -> RedisResult<Migration> {
     let mut migration = Migration::default();
     if is_needed(client).await? {
-        migration = replay(client, join).await?;
+        let last;
+        (migration, last) = replay(client, join).await?;
         if !migration.agrees() {
             return Ok(migration);
         }
-        let _: String = client.ask(command("SET", "format", &[MIGRATED])).await?;
+        let format = format!("{MIGRATED}{last}");
+        let _: String = client.ask(command("SET", "format", &[&format])).await?;
     }
     if deletes_old {
         delete_old(client).await?;
@@ -115,8 +121,8 @@ pub async fn migrate(client: &Client, join: Join, deletes_old: bool) -> RedisRes
     Ok(migration)
 }
 
-/// Replays the old logs into this format, and copies what is not in a log.
-async fn replay(client: &Client, join: Join) -> RedisResult<Migration> {
+/// Replays the old logs into this format, and copies what is not in a log; returns the number of the last event too.
+async fn replay(client: &Client, join: Join) -> RedisResult<(Migration, u64)> {
     let format: Option<String> = client.ask(command("GET", "format", &[])).await?;
     if format.is_some() {
         return Err(refused("servers of both versions have written to it"));
@@ -132,7 +138,7 @@ async fn replay(client: &Client, join: Join) -> RedisResult<Migration> {
     let _: Vec<u64> = client.ask_all(deletions.collect()).await?;
     // Replayed assignments stay out of the outbox: most were published.
     let store = Redis::new(client.clone(), join, false, 1);
-    let mut migration = replay_logs(client, &store).await?;
+    let (mut migration, last) = replay_logs(client, &store).await?;
     copy_outgoing(client).await?;
     copy_replicated(client, &store).await?;
     // A courier has two fields.
@@ -146,16 +152,16 @@ async fn replay(client: &Client, join: Join) -> RedisResult<Migration> {
         let after: u64 = client.ask(command(new_command, name, &[])).await?;
         migration.counts.insert(name, [before, after / fields]);
     }
-    Ok(migration)
+    Ok((migration, last))
 }
 
-async fn replay_logs(client: &Client, store: &Redis) -> RedisResult<Migration> {
+async fn replay_logs(client: &Client, store: &Redis) -> RedisResult<(Migration, u64)> {
     let mut migration = Migration::default();
     let mut after = 0;
     loop {
         let recorded = old_events(client, after, PAGE).await?;
         let Some(last) = recorded.last() else {
-            return Ok(migration);
+            return Ok((migration, after));
         };
         after = last.number;
         let events = recorded.iter().map(|it| (it.event.clone(), it.at));
@@ -169,16 +175,24 @@ async fn replay_logs(client: &Client, store: &Redis) -> RedisResult<Migration> {
     }
 }
 
-/// The next events of the old logs after a number, which is the time of the zone, times 4, plus the index of the zone.
-async fn old_events(client: &Client, after: u64, limit: usize) -> RedisResult<Vec<Recorded>> {
+/// The next entries of each old log after a number: the id and the fields of each.
+async fn old_pages(
+    client: &Client,
+    after: u64,
+    limit: usize,
+) -> RedisResult<Vec<Vec<(String, BTreeMap<String, String>)>>> {
     let count = limit.to_string();
     let pages = ZONES.map(|(index, zone)| {
         let from = format!("{}-0", (after + 4 - index) / 4);
         old("XRANGE", zone, "log", &[&from, "+", "COUNT", &count])
     });
-    let pages: Vec<Vec<(String, BTreeMap<String, String>)>> = client.ask_all(pages.into()).await?;
+    client.ask_all(pages.into()).await
+}
+
+/// The next events of the old logs after a number, which is the time of the zone, times 4, plus the index of the zone.
+async fn old_events(client: &Client, after: u64, limit: usize) -> RedisResult<Vec<Recorded>> {
     let mut entries = Vec::new();
-    for ((index, _), page) in ZONES.iter().zip(pages) {
+    for ((index, _), page) in ZONES.iter().zip(old_pages(client, after, limit).await?) {
         for (id, fields) in page {
             let time = notation::number(id.strip_suffix("-0").unwrap_or_default())?;
             entries.push((time * 4 + index, fields));
@@ -252,42 +266,30 @@ async fn copy_replicated(client: &Client, store: &Redis) -> RedisResult<()> {
 /// The couriers with replicated orders.
 async fn old_replicated(client: &Client) -> RedisResult<Vec<(String, Vec<String>)>> {
     let mut replicated = Vec::new();
-    for key in replicated_keys(client).await? {
+    for key in old_keys(client, OLD_REPLICATED).await? {
         let orders = client.ask(command_on(&key, "SMEMBERS", &[])).await?;
-        let courier = key.strip_prefix(OLD_REPLICATED).unwrap_or_default();
+        let courier = key.rsplit(':').next().unwrap_or_default();
         replicated.push((courier.to_owned(), orders));
     }
     Ok(replicated)
 }
 
-async fn replicated_keys(client: &Client) -> RedisResult<Vec<String>> {
-    let keys = command_on(&format!("{OLD_REPLICATED}*"), "KEYS", &[]);
+/// The old keys of no zone that begin with this, after the prefix of all of them.
+async fn old_keys(client: &Client, begin: &str) -> RedisResult<Vec<String>> {
+    let keys = command_on(&format!("{OLD_PREFIX}{begin}*"), "KEYS", &[]);
     client.ask(keys).await
 }
 
-/// Deletes the old keys: first those that are found through others.
+/// Deletes the old keys, those of no zone first: the logs tell that there is something to delete.
 async fn delete_old(client: &Client) -> RedisResult<()> {
-    for (courier, orders) in old_replicated(client).await? {
-        let orders = orders.iter().map(|id| unlink(&format!("learned:{id}")));
-        let of_courier = unlink(&format!("learned-of:{courier}"));
-        ask_in_pages(client, orders.chain([of_courier]).collect()).await?;
+    let keys = old_keys(client, "").await?;
+    for page in keys.chunks(PAGE) {
+        let deletions = page.iter().map(|key| command_on(key, "UNLINK", &[]));
+        let _: Vec<u64> = client.ask_all(deletions.collect()).await?;
     }
     for (_, zone) in ZONES {
-        let mut deletions = Vec::new();
-        for (hash, prefix) in [("orders", "order"), ("couriers", "home")] {
-            let fields = scan_hash(client, &old_key(zone, hash)).await?;
-            let keys = fields.iter().map(|(id, _)| format!("{prefix}:{id}"));
-            deletions.extend(keys.map(|key| unlink(&key)));
-        }
-        deletions.extend(OLD_NAMES.map(|name| old("UNLINK", zone, name, &[])));
-        ask_in_pages(client, deletions).await?;
-    }
-    ask_in_pages(client, vec![unlink("probe")]).await
-}
-
-async fn ask_in_pages(client: &Client, commands: Vec<Cmd>) -> RedisResult<()> {
-    for page in commands.chunks(PAGE) {
-        let _: Vec<u64> = client.ask_all(page.to_vec()).await?;
+        let deletions = OLD_NAMES.map(|name| old("UNLINK", zone, name, &[]));
+        let _: Vec<u64> = client.ask_all(deletions.into()).await?;
     }
     Ok(())
 }
@@ -303,11 +305,7 @@ fn old(name: &str, zone: Zone, key_name: &str, arguments: &[&str]) -> Cmd {
 
 /// A command on an old key that belongs to no zone.
 fn old_without_zone(name: &str, key: &str) -> Cmd {
-    command_on(&format!("odyssey:couriers:{key}"), name, &[])
-}
-
-fn unlink(key: &str) -> Cmd {
-    old_without_zone("UNLINK", key)
+    command_on(&format!("{OLD_PREFIX}{key}"), name, &[])
 }
 
 /// The sum over the zones.

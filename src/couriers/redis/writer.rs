@@ -26,7 +26,7 @@ const BATCH_MAX: usize = 256;
 /// Batches in progress: while Redis decides about one, the next one is written.
 const LANES: usize = 2;
 /// Most events per script call. A call blocks Redis for some 15 µs per event; with 100, less than a fiftieth of the cost is that
-/// of the call itself, and other clients wait for 2 ms at most.
+/// of the call itself, and other clients wait for 2 ms at most, unless a courier becomes available to many parked orders.
 const EVENTS_PER_SCRIPT: usize = 100;
 /// Interval of probing Redis after a failure.
 const PROBE_EVERY: Duration = Duration::from_secs(1);

@@ -155,6 +155,29 @@ async fn a_new_redis_needs_no_migration() {
     assert_eq!(migration.to_string(), "There is nothing to migrate.");
 }
 
+#[tokio::test]
+async fn what_the_earlier_version_writes_after_a_migration_is_not_overlooked_and_its_data_not_deleted()
+ {
+    let server = Server::start().await;
+    let client = connect(&server.socket()).await;
+    write_old(&client, "").await;
+    migrate(&client, Join::Zero, false).await.unwrap();
+    assert!(!is_needed(&client).await.unwrap());
+    let later = [
+        "XADD",
+        "{odyssey:couriers:W}:log",
+        "9000000000000000-0",
+        "outcome",
+        "p",
+    ];
+    ask(&client, &later.map(str::to_owned)).await;
+    assert!(is_needed(&client).await.unwrap());
+    let old = keys(&client).await;
+    let refused = migrate(&client, Join::Zero, true).await.unwrap_err();
+    assert!(refused.to_string().contains("servers of both versions"));
+    assert_eq!(keys(&client).await, old);
+}
+
 /// With another rule for newcomers than the log was written with.
 #[tokio::test]
 async fn a_migration_that_does_not_agree_leaves_everything_as_it_was() {
