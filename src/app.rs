@@ -2,7 +2,7 @@
 //! that depends on all others. `engines` are reached over the network, `storage` is the data directory, `desks` use both,
 //! `messages` runs the couriers' queues.
 
-mod checks;
+mod check;
 mod commands;
 mod desks;
 mod engines;
@@ -22,8 +22,8 @@ use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::openapi::OpenApi;
 
-use self::checks::Checks;
-pub use self::checks::{Checked, check_directory};
+use self::check::Checks;
+pub use self::check::{Checked, check_directory};
 #[cfg(feature = "redis")]
 pub use self::commands::migrate_couriers;
 #[cfg(feature = "aws")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::checks::{Checks, check_routes};
+use super::check::{Checks, check_routes};
 use super::storage::Stores;
 use crate::assignments::{self, Assignments};
 use crate::config::Config;

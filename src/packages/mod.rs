@@ -34,7 +34,7 @@
 //! and a package that is sent again after that is processed again.
 //!
 //! # Modules
-//! The usual ones, [`metrics`], and [`audit`], which recounts the ledger.
+//! The usual ones, [`metrics`], [`audit`], which recounts the ledger, and [`rules`]: which preference wins, and what it decides.
 //!
 //! # Deliberately absent
 //! - Changing an outcome. A dropped package stays dropped, even if the recipient changes their preferences: a retry is the same
@@ -47,6 +47,7 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod routes;
+pub mod rules;
 pub mod service;
 pub mod sqlite;
 pub mod store;

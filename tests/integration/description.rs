@@ -273,7 +273,7 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
     (
         "POST /storage/check",
         &[409],
-        "takes a check that is running: src/app/checks.rs",
+        "takes a check that is running: src/app/check.rs",
     ),
     ("GET /courier", &[404], "takes an order's id: couriers.rs"),
     (

@@ -60,12 +60,8 @@ async fn who_has_too_many_orders_open_is_told_when_to_come_back() {
 #[tokio::test]
 async fn a_flooder_is_cut_off_what_he_placed_since_he_was_refused_goes_and_all_else_stays() {
     let shop = Shop::open(&SMALL).await;
-    let first = customer_from(
-        &shop,
-        FLOODER,
-        order().json(&json!({"customer": "brewing"})),
-    )
-    .await;
+    let brewing = order().json(&json!({"customer": "brewing"}));
+    let first = customer_from(&shop, FLOODER, brewing).await;
     let started = shop.start().await;
     let mut his = Vec::new();
     let mut regulars = Vec::new();

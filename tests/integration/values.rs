@@ -158,11 +158,7 @@ async fn a_malformed_body_is_refused_in_the_same_words_at_every_desk() {
             // The manifest is skipped over what it does not know.
             let skipped = ask.path == "/manifest" && body.starts_with("{\"a\"");
             let answer = door.ask(ask.clone().body(body.to_owned())).await;
-            let kind = if status == 400 {
-                "unreadable"
-            } else {
-                "invalid"
-            };
+            let kind = ["invalid", "unreadable"][usize::from(status == 400)];
             let problem = if skipped {
                 answer.json()
             } else {

@@ -13,7 +13,7 @@
 //! - The database file stays open for as long as the engine has it open: when a process closes any descriptor of a file, it loses
 //!   all its locks on it.
 
-mod verify;
+mod check;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File as Bytes;
@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 use tracing::warn;
 
-use self::verify::PAGE_DAMAGED;
-pub(super) use self::verify::{Extent, Fault};
+use self::check::PAGE_DAMAGED;
+pub(super) use self::check::{Extent, Fault};
 use super::connection::File;
 use super::error::Failure;
 use super::pages::{create, open, page_size, sum_of};

@@ -1,4 +1,4 @@
-//! Verification: whether database file, WAL and checksums agree. Changes nothing.
+//! Checks whether database file, WAL and checksums agree. Changes nothing.
 
 use std::collections::HashMap;
 use std::fs::File as Bytes;
