@@ -2,6 +2,7 @@
 //! that depends on all others. `engines` are reached over the network, `storage` is the data directory, `desks` use both,
 //! `messages` runs the couriers' queues.
 
+mod access;
 mod check;
 mod commands;
 mod desks;
@@ -12,6 +13,7 @@ mod reload;
 mod storage;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,6 +24,7 @@ use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::openapi::OpenApi;
 
+use self::access::Access;
 use self::check::Checks;
 pub use self::check::{Checked, check_directory};
 #[cfg(feature = "redis")]
@@ -34,12 +37,14 @@ use self::engines::Engines;
 pub use self::life::{Start, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
+use crate::access::tls::Acceptor;
+use crate::access::watch::{Watched, keep_looking};
 use crate::config::Config;
-use crate::http::Api;
 use crate::http::config::Http;
 use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
 use crate::http::listen::{listen, raise_open_files};
+use crate::http::login::Login;
 use crate::http::origin::Origins;
 use crate::http::server::{ConnectionLimit, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
@@ -68,6 +73,7 @@ pub struct App {
     storage: Storage,
     checks: Checks,
     check_every: Duration,
+    watched: Vec<Arc<Watched>>,
     wall: clock::Metrics,
     /// Of customers and staff.
     readiness: [Readiness; 2],
@@ -86,6 +92,7 @@ pub struct Addresses {
 #[derive(Debug)]
 struct Listener {
     address: SocketAddr,
+    scheme: &'static str,
     server: Server,
     shutdown: Shutdown,
 }
@@ -119,6 +126,8 @@ impl App {
         components.insert(0, order_line(&desks));
         let messages = Messages::new(config, &engines, &registry);
         components.extend(messages.component());
+        let access = Access::open(config, &config.data_dir, &desks.flood, &registry)?;
+        components.extend(access.component());
         let readiness = Readiness::of(components);
         messages.attach(&mut desks.couriers);
         desks.load_manifest(config).await?;
@@ -130,23 +139,21 @@ impl App {
             logs.count_lost(&registry),
         );
         let checks = Checks::new(storage.databases());
-        let states = States::new(&desks, readiness.clone(), scrape, checks.clone());
-        let [customers, staff] = apis(config, Some(&states));
-        let open_listener =
-            |name, listener: &http::config::Listener, origins: &[String], limit, api: Api| {
-                let origins = Origins::new(name, &listener.hosts, origins);
-                let flood = desks.flood.clone();
-                let client_of = move |peer, headers: &_| flood.client(peer, headers);
-                let edge = Edge::new(name, api, origins, client_of, registry.clone());
-                Listener::open(name, listener, limit, edge, &config.http)
-            };
-        let allowed = &config.customers.origins;
+        let login = Login::new(Arc::clone(&access.guards[1]), config.tls.is_on());
+        let states = States::new(&desks, readiness.clone(), scrape, checks.clone(), login);
         let flood = desks.flood.clone();
         let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
-        let listener = config.customers.listener();
+        let [customers, staff] = listeners(
+            config,
+            &access,
+            &states,
+            &registry,
+            [customers_limit, staff_limit],
+        )?;
         Ok(Self {
-            customers: open_listener("customers", &listener, allowed, customers_limit, customers)?,
-            staff: open_listener("staff", &config.staff, &[], staff_limit, staff)?,
+            customers,
+            staff,
+            watched: access.watched,
             desks,
             messages,
             preflight: engines.preflight,
@@ -162,8 +169,8 @@ impl App {
     /// The bound addresses, with the actual ports.
     pub fn addresses(&self) -> Addresses {
         Addresses {
-            customers: format!("http://{}", self.customers.address),
-            staff: format!("http://{}", self.staff.address),
+            customers: self.customers.url(),
+            staff: self.staff.url(),
         }
     }
 
@@ -179,6 +186,7 @@ impl App {
             storage,
             checks,
             check_every,
+            watched,
             wall,
             readiness: [readiness, _],
             drain,
@@ -222,6 +230,14 @@ impl App {
             "the storage check",
             checks.keep_checking(check_every),
         );
+        if !watched.is_empty() {
+            let watching = keep_looking(watched);
+            supervise(
+                &mut background,
+                "the watch on tokens and certificates",
+                watching,
+            );
+        }
         supervise(
             &mut background,
             "the wall clock monitor",
@@ -413,11 +429,46 @@ fn connection_limits(config: &Config, open_files: u64) -> anyhow::Result<[Connec
         .map(|limit| ConnectionLimit::new(usize::try_from(limit).unwrap_or(usize::MAX))))
 }
 
+/// Opens the listeners of customers and staff.
+fn listeners(
+    config: &Config,
+    access: &Access,
+    states: &States,
+    registry: &Registry,
+    limits: [ConnectionLimit; 2],
+) -> anyhow::Result<[Listener; 2]> {
+    let sections = [config.customers.listener(), config.staff.listener()];
+    let apis = apis(config, Some(states));
+    let origins: [&[String]; 2] = [&config.customers.origins, &[]];
+    let mut opened = Vec::new();
+    for (at, ((name, limit), (section, api))) in ["customers", "staff"]
+        .into_iter()
+        .zip(limits)
+        .zip(sections.into_iter().zip(apis))
+        .enumerate()
+    {
+        let origins = Origins::new(name, &section.hosts, origins[at]);
+        let guard = Arc::clone(&access.guards[at]);
+        let edge = Edge::new(name, api, origins, guard, registry.clone());
+        let tls = access.acceptors.as_ref().map(|all| all[at].clone());
+        opened.push(Listener::open(
+            name,
+            &section,
+            limit,
+            tls,
+            edge,
+            &config.http,
+        )?);
+    }
+    Ok(opened.try_into().expect("two were opened"))
+}
+
 impl Listener {
     fn open(
         name: &'static str,
         listener: &http::config::Listener,
         limit: ConnectionLimit,
+        tls: Option<Acceptor>,
         edge: Edge,
         http: &Http,
     ) -> anyhow::Result<Self> {
@@ -429,19 +480,26 @@ impl Listener {
             )
         })?;
         let address = socket.local_addr()?;
-        info!(%address, connections_max = limit.max(), h2c = listener.h2c, "the {name} listener is open");
+        info!(%address, connections_max = limit.max(), h2c = listener.h2c, tls = tls.is_some(), "the {name} listener is open");
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let settings = Settings {
             name,
             h2c: listener.h2c,
             limit,
+            tls,
             http: http.clone(),
         };
         let shutdown = Shutdown::default();
         Ok(Self {
             address,
+            scheme,
             server: Server::new(socket, edge, settings, shutdown.clone()),
             shutdown,
         })
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 }
 

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use self::layers::Layers;
+use crate::access::config::{Access, CustomersAuth, StaffAuth, Tls};
 use crate::assignments::{self, oplog};
 use crate::http::config::{Http, Listener, connections_within, each_is_host, is_origin};
 use crate::storage::config::{Aws, Redis, Storage};
@@ -28,6 +30,8 @@ pub const DEFAULTS: &str = include_str!("config.default.toml");
 
 /// The server's URL for commands. Not a key: it configures no server.
 const CLIENT_URL: &str = "ODYSSEY_URL";
+/// The token of commands. No key either.
+const CLIENT_TOKEN: &str = "ODYSSEY_TOKEN";
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -58,7 +62,11 @@ pub struct Config {
     #[garde(dive)]
     pub customers: Customers,
     #[garde(dive)]
-    pub staff: Listener,
+    pub staff: Staff,
+    #[garde(dive)]
+    pub access: Access,
+    #[garde(dive)]
+    pub tls: Tls,
     #[garde(dive)]
     pub http: Http,
     #[garde(dive)]
@@ -92,7 +100,7 @@ pub struct Config {
     pub passed_over: Vec<String>,
 }
 
-/// The keys of a [`Listener`], and those that the staff's has not. Not flattened: errors would not name the key.
+/// The keys of a [`Listener`], and the customers' own. Not flattened: errors would not name the key.
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 #[garde(allow_unvalidated)]
 pub struct Customers {
@@ -112,6 +120,37 @@ pub struct Customers {
     pub origins: Vec<String>,
     /// Whether drones may report here.
     pub deliveries: bool,
+    pub auth: CustomersAuth,
+}
+
+/// The keys of a [`Listener`], and the staff's own.
+#[derive(Debug, Clone, Deserialize, Serialize, Validate)]
+#[garde(allow_unvalidated)]
+pub struct Staff {
+    #[serde(with = "text")]
+    pub listen: SocketAddr,
+    pub h2c: bool,
+    #[serde(with = "auto")]
+    #[garde(custom(connections_within()))]
+    pub connections_max: Option<usize>,
+    #[garde(custom(each_is_host()))]
+    pub hosts: Vec<String>,
+    pub auth: StaffAuth,
+    /// How long a browser stays logged in.
+    #[serde(with = "text")]
+    #[garde(custom(within("1m", "720h")))]
+    pub session: Duration,
+}
+
+impl Staff {
+    pub fn listener(&self) -> Listener {
+        Listener {
+            listen: self.listen,
+            h2c: self.h2c,
+            connections_max: self.connections_max,
+            hosts: self.hosts.clone(),
+        }
+    }
 }
 
 impl Customers {
@@ -244,9 +283,17 @@ fn manual(key: &str) -> String {
 }
 
 pub fn client_url() -> Option<String> {
-    std::env::var(CLIENT_URL)
-        .ok()
-        .filter(|url| !url.trim().is_empty())
+    variable(CLIENT_URL)
+}
+
+pub fn client_token() -> Option<String> {
+    variable(CLIENT_TOKEN)
+}
+
+/// An empty variable is none.
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    value.filter(|value| !value.trim().is_empty())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! - [`config`], [`telemetry`], [`shutdown`], [`notify`]: start, logs and metrics, shutdown, service manager.
 //! - [`cli`]: the command line; every command except the server itself.
 //! - [`version`]: which build this is.
+//! - [`access`]: tokens, identities and TLS.
 //! - [`flood`]: admission by client address.
 //! - [`http`]: what both listeners share.
 //! - [`values`]: JSON, timestamps and ids, the same for every desk; pure.
@@ -16,6 +17,7 @@
 //!
 //! `ARCHITECTURE.md` describes the design.
 
+pub mod access;
 pub mod app;
 pub mod assignments;
 pub mod cli;

@@ -17,13 +17,14 @@ use proc_macro2::{TokenStream, TokenTree};
 const MODULES: &str = "
     lib:
     main: app cli config telemetry
-    cli: app config values version
+    cli: access app config values version
     notify:
-    app: config http flood storage notify shutdown telemetry version
-    config: http::config flood orders deliveries packages assignments couriers storage::config shutdown telemetry::config values
+    access: storage::Condition values
+    app: access config http flood storage notify shutdown telemetry version
+    config: access::config http::config flood orders deliveries packages assignments couriers storage::config shutdown telemetry::config values
     telemetry: values
     shutdown: values orders http::status http::connection::Shutdown
-    http: values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::preflight
+    http: access values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::preflight
     flood: http values
     storage: values
     values:
@@ -32,7 +33,7 @@ const MODULES: &str = "
 
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
-    routes: service hold store matching manifest rules reading idempotency model error | http flood values
+    routes: service hold store matching manifest rules reading idempotency oplog::Cause model error | access::Role http flood values
     service: hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
     hold: line model
     turns: matching metrics error

@@ -103,7 +103,7 @@ impl Checks {
 /// Reads all database files and their WALs, and compares them with their stored checksums. One check at a time; desks stay
 /// available. A desk whose files are damaged answers 503 from then on, and `/readyz/{desk}` has the reason. Trees,
 /// references and rows are checked offline by `odyssey check`.
-#[utoipa::path(post, path = "/storage/check", tag = "status", responses(
+#[utoipa::path(post, path = "/storage/check", tag = "status", security(("token" = ["operator"])), responses(
     (status = 200, description = "The findings, good or bad", body = Checked),
     (status = 409, description = "A check is running", body = Problem, content_type = "application/problem+json"),
 ))]

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::access::securities;
 use super::check::{Checks, check_routes};
 use super::storage::Stores;
+use crate::access::config::CustomersAuth;
 use crate::assignments::{self, Assignments};
 use crate::config::Config;
 use crate::couriers::{self, Couriers};
@@ -16,6 +18,7 @@ use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
 use crate::http::index::{Index, index_routes};
+use crate::http::login::{Login, login_routes};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_routes};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
@@ -34,6 +37,8 @@ pub(super) struct Desks {
     pub(super) flood: Flood,
     /// Writes of the public need free space.
     pub(super) space: FreeSpace,
+    /// Package ids are the sender's own.
+    pub(super) by_sender: bool,
     pub(super) limits: BodyLimits,
     pub(super) manifest_limits: BodyLimits,
     pub(super) events_limits: BodyLimits,
@@ -79,6 +84,7 @@ impl Desks {
             ),
             flood,
             space: stores.space,
+            by_sender: config.customers.auth == CustomersAuth::Tokens,
             limits,
             events_limits: BodyLimits {
                 max_bytes: config.couriers.events_max_bytes,
@@ -143,6 +149,8 @@ pub(super) struct States {
     readiness: [Readiness; 2],
     scrape: Scrape,
     checks: Checks,
+    /// At the staff's listener.
+    login: Login,
 }
 
 impl States {
@@ -151,6 +159,7 @@ impl States {
         readiness: [Readiness; 2],
         scrape: Scrape,
         checks: Checks,
+        login: Login,
     ) -> Self {
         let limits = desks.limits;
         let public = desks.deliveries.clone().public(desks.space.clone());
@@ -163,7 +172,7 @@ impl States {
             },
             public_deliveries: deliveries::routes::Desk::new(public, limits),
             deliveries: deliveries::routes::Desk::new(desks.deliveries.clone(), limits),
-            packages: packages::routes::Desk::new(desks.packages.clone(), limits),
+            packages: packages::routes::Desk::new(desks.packages.clone(), limits, desks.by_sender),
             assignments: assignments::routes::Desk::new(
                 desks.assignments.clone(),
                 limits,
@@ -177,6 +186,7 @@ impl States {
             readiness,
             scrape,
             checks,
+            login,
         }
     }
 }
@@ -187,7 +197,8 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
         "The public API: orders are placed and held until they are ready, packages are sent.";
     let inner = "The internal API: baristas, drones and operators. Not for the public network.";
     let flood = states.map(|of| &of.flood);
-    let mut customers = Api::new("Odyssey: customers", public);
+    let [public_security, inner_security] = securities(config);
+    let mut customers = Api::new("Odyssey: customers", public, public_security);
     if config.customers.deliveries {
         let routes = limited(deliveries::routes::customer_routes(), flood);
         customers = customers.routes(routes, states.map(|of| &of.public_deliveries));
@@ -204,7 +215,7 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
             .routes(packages, states.map(|of| &of.packages))
             .routes(index_routes(), Some(&of_customers))
             .routes(health_routes(), states.map(|of| &of.readiness[0])),
-        Api::new("Odyssey: staff", inner)
+        Api::new("Odyssey: staff", inner, inner_security)
             .routes(orders::routes::staff_routes(), orders)
             .routes(
                 deliveries::routes::staff_routes(),
@@ -226,7 +237,8 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
             .routes(index_routes(), Some(&of_staff))
             .routes(health_routes(), states.map(|of| &of.readiness[1]))
             .routes(metrics_routes(), states.map(|of| &of.scrape))
-            .routes(check_routes(), states.map(|of| &of.checks)),
+            .routes(check_routes(), states.map(|of| &of.checks))
+            .routes(login_routes(), states.map(|of| &of.login)),
     ]
 }
 

@@ -132,13 +132,6 @@ fn log_urls(app: &App, addresses: &Addresses, began: Instant) {
         metrics = format!("{staff}/metrics"),
         "baristas and operators work here"
     );
-    let ip = app.staff.address.ip();
-    if !ip.is_loopback() {
-        warn!(
-            %ip,
-            "the staff's listener has no authentication and listens beyond this machine: let only staff reach it (configuration key `staff.listen`)"
-        );
-    }
     let ready_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(
         ready_ms,

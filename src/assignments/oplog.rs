@@ -45,7 +45,7 @@ mod s3;
 mod writer;
 
 pub use config::Config;
-pub use entry::{Entry, Kind};
+pub use entry::{Cause, Entry, Kind};
 pub use metrics::Metrics;
 #[cfg(feature = "aws")]
 pub use s3::{probe, provision};

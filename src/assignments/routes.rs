@@ -24,11 +24,13 @@ use self::wire::{
 };
 use super::error::{AssignError, Refusal, Unavailable, UpdateError};
 use super::manifest::Manifest;
+use super::oplog::Cause;
 use super::service::{Assignments, today};
+use crate::access::Role;
 use crate::http::Problem;
 use crate::http::body::{self, BodyLimits, Json, stream};
 use crate::http::caching::{CachedJson, no_store, no_store_list};
-use crate::http::params::{Query, RequestId};
+use crate::http::params::{Actor, Query, RequestId};
 use crate::http::responses::{JsonBody, NotFound, NotModified, Parameters, Stored};
 
 /// Parses a manifest: its day, if it has one, and its lists.
@@ -86,7 +88,7 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 4] {
 /// Replaces the lists of that day. Existing assignments stay. Of a manifest with mistakes nothing is stored; `errors` has up to 100
 /// of them.
 #[utoipa::path(
-    put, path = "/manifest", tag = "assignments",
+    put, path = "/manifest", tag = "assignments", security(("token" = ["dispatcher"])),
     request_body(content = NewManifest, content_type = "application/json"),
     responses(
         JsonBody,
@@ -110,7 +112,7 @@ async fn put_manifest(State(desk): State<Desk>, request: Request) -> Result<Resp
 
 /// Get a day's manifest
 #[utoipa::path(
-    get, path = "/manifest", tag = "assignments",
+    get, path = "/manifest", tag = "assignments", security(("token" = ["dispatcher"])),
     params(
         ("date" = Option<String>, Query, description = "The day; today (UTC) by default", format = Date),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of lists that the client has"),
@@ -146,7 +148,7 @@ struct ManifestQuery {
 /// As many packages as any plan could carry; of such plans one whose load is as even as possible; of those one that takes
 /// perishable, express and early packages first. Earlier assignments stay, and count. Idempotent.
 #[utoipa::path(
-    post, path = "/assign", tag = "assignments",
+    post, path = "/assign", tag = "assignments", security(("token" = ["dispatcher"])),
     request_body(content = AssignRequest, content_type = "application/json"),
     params(("explain" = Option<bool>, Query, description = "Explain why packages stay behind, and what would help most")),
     responses(
@@ -159,6 +161,7 @@ async fn assign(
     State(desk): State<Desk>,
     Query(AssignQuery { explain }): Query<AssignQuery>,
     RequestId(request_id): RequestId,
+    actor: Actor,
     request: Request,
 ) -> Result<Response, Problem> {
     let limits = BodyLimits {
@@ -168,7 +171,10 @@ async fn assign(
     let body: AssignRequest = body::json(request, limits).await?;
     let listed = body.driver_ids.clone();
     let request = body.into_request(explain);
-    let assigned = desk.assignments.assign(request, &request_id).await;
+    let assigned = desk
+        .assignments
+        .assign(request, cause(&request_id, &actor))
+        .await;
     let assigned = assigned.map_err(|error| problems::of_assign(error, &listed))?;
     let items = assigned.plan.items();
     Ok(no_store_list(items, DayPlan::from(assigned)).await)
@@ -178,7 +184,7 @@ async fn assign(
 ///
 /// Of a pair of driver and package with several days, the latest is updated.
 #[utoipa::path(
-    post, path = "/update", tag = "assignments",
+    post, path = "/update", tag = "assignments", security(("token" = ["dispatcher", "driver"])),
     request_body(content = NewStatus, content_type = "application/json"),
     responses(
         JsonBody,
@@ -189,22 +195,30 @@ async fn assign(
 async fn update(
     State(desk): State<Desk>,
     RequestId(request_id): RequestId,
+    actor: Actor,
     Json(body): Json<NewStatus>,
 ) -> Result<Response, Problem> {
     let unknown = UpdateError::Refused(Refusal::NoSuchAssignment);
     let pair = body.driver_id.zip(body.package_id);
     let (driver, package) = pair.ok_or(unknown)?;
-    let updated = desk
-        .assignments
-        .update(driver, package, body.status, &request_id);
+    actor.may_act_for(Role::Driver, driver.as_str())?;
+    let cause = cause(&request_id, &actor);
+    let updated = desk.assignments.update(driver, package, body.status, cause);
     Ok(no_store(&AssignmentState::from(updated.await?.assignment)))
+}
+
+fn cause(request_id: &str, actor: &Actor) -> Cause {
+    Cause {
+        identity: actor.name().map(Arc::from),
+        ..request_id.into()
+    }
 }
 
 /// List assignments
 ///
 /// All that match the filter, page by page: until there is no `next`. A page may have fewer than `limit`, even none.
 #[utoipa::path(
-    get, path = "/assignments", tag = "assignments",
+    get, path = "/assignments", tag = "assignments", security(("token" = ["dispatcher"])),
     params(
         ("driver_id" = Option<String>, Query, description = "Of this driver"),
         ("package_id" = Option<String>, Query, description = "Of this package"),

@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 use super::model::{
     Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Plan, Status, Update,
 };
-use super::oplog::{Entry, Kind, Oplog};
+use super::oplog::{Cause, Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Store, Updated, Version};
 use super::turns::{self, Turn, Turns, Visit, WAIT_MAX, WAITING_MAX};
 use crate::values::backoff::Backoff;
@@ -170,7 +170,7 @@ impl Assignments {
         Ok(Some(Shown { version, json }))
     }
 
-    /// Plans a day, and assigns its packages. Earlier assignments stay; idempotent. `request_id` goes into the operational log. Dropping
+    /// Plans a day, and assigns its packages. Earlier assignments stay; idempotent. `cause` goes into the operational log. Dropping
     /// the future cancels the plan, unless it is being stored already.
     ///
     /// # Errors
@@ -178,12 +178,13 @@ impl Assignments {
     pub async fn assign(
         &self,
         mut request: Request,
-        request_id: &str,
+        cause: impl Into<Cause>,
     ) -> Result<Assigned, AssignError> {
         if !self.desk.store.is_healthy() {
             // Do not queue for an engine that is down.
             return Err(Unavailable::Engine.into());
         }
+        let cause = cause.into();
         let visit = self.desk.turns.enter()?;
         let catalogue = self.catalogue(request.date, &visit).await?;
         let leavers = self.take_leavers(&mut request, &catalogue).await?;
@@ -198,7 +199,7 @@ impl Assignments {
         let request = Arc::new(request);
         let mut backoff = BACKOFF;
         for _ in 0..TRIES {
-            let tried = self.try_assign(&visit, &catalogue, &request, &leavers, request_id);
+            let tried = self.try_assign(&visit, &catalogue, &request, &leavers, &cause);
             match tried.await {
                 Ok(planned) => {
                     drop(turn);
@@ -246,7 +247,7 @@ impl Assignments {
         catalogue: &Arc<Catalogue>,
         request: &Arc<Request>,
         leavers: &[DriverId],
-        request_id: &str,
+        cause: &Cause,
     ) -> Result<matching::Planned, PlanError> {
         let date = request.date;
         let turn = visit.turn().await?;
@@ -277,23 +278,23 @@ impl Assignments {
         if !request.dry_run {
             let given = std::mem::take(&mut planned.given);
             let change = difference(date, &counts, returned, given);
-            self.store_change(change, request_id).await?;
+            self.store_change(change, cause).await?;
         }
         Ok(planned)
     }
 
     /// Stores a change, and reports every stored part. Completes even if the client leaves.
-    async fn store_change(&self, change: Change, request_id: &str) -> Result<(), PlanError> {
+    async fn store_change(&self, change: Change, cause: &Cause) -> Result<(), PlanError> {
         if change.drivers.is_empty() {
             return Ok(());
         }
-        let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
+        let (desk, cause) = (Arc::clone(&self.desk), cause.clone());
         let keeping = tokio::spawn(async move {
             let (at, reporter) = (change.at, Arc::clone(&desk));
             // Reported while it is stored: a change of many parts takes a while.
             let on_stored = move |parts: &[DriverChange]| {
                 for parts in parts.chunks(PARTS_AT_ONCE) {
-                    reporter.report(at, &request_id, parts);
+                    reporter.report(at, &cause, parts);
                 }
             };
             desk.store.change(change, Arc::new(on_stored)).await
@@ -313,7 +314,7 @@ impl Assignments {
         driver: DriverId,
         package: PackageId,
         status: Status,
-        request_id: &str,
+        cause: impl Into<Cause>,
     ) -> Result<Updated, UpdateError> {
         let update = Update {
             driver,
@@ -322,7 +323,7 @@ impl Assignments {
             strict: self.desk.strict,
             at: now(),
         };
-        let (desk, request_id) = (Arc::clone(&self.desk), Arc::<str>::from(request_id));
+        let (desk, cause) = (Arc::clone(&self.desk), cause.into());
         // Reported even if the client leaves.
         let updating = tokio::spawn(async move {
             let updated = desk.store.update(update).await;
@@ -333,7 +334,7 @@ impl Assignments {
             if let Ok(updated) = &updated {
                 desk.oplog.note(vec![Entry {
                     at: updated.assignment.updated_at,
-                    request_id,
+                    cause,
                     kind: Kind::Update,
                     driver: updated.assignment.driver.clone(),
                     package: updated.assignment.package.id.clone(),
@@ -405,11 +406,11 @@ impl Assignments {
 
 impl Desk {
     /// Counts the stored parts of a change, and writes them to the operational log.
-    fn report(&self, at: Timestamp, request_id: &Arc<str>, stored: &[DriverChange]) {
+    fn report(&self, at: Timestamp, cause: &Cause, stored: &[DriverChange]) {
         let assigned = Some(Status::Assigned);
         let entry = |driver: &DriverId, package: &PackageId, kind, from, to| Entry {
             at,
-            request_id: Arc::clone(request_id),
+            cause: cause.clone(),
             kind,
             driver: driver.clone(),
             package: package.clone(),

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::client::Credentials;
 use super::http::{Ask, Url};
 use super::output::{self, Format};
 use super::{Source, Unchecked};
@@ -32,6 +33,8 @@ pub struct Check {
     #[arg(long, conflicts_with_all = ["data", "url"])]
     engines: bool,
     #[command(flatten)]
+    credentials: Credentials,
+    #[command(flatten)]
     source: Source,
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
@@ -52,7 +55,7 @@ impl Check {
             return self.report(&json, table, &worst, "an engine cannot be used as it is");
         }
         let checked = match &self.url {
-            Some(url) => runtime.block_on(ask(url)),
+            Some(url) => runtime.block_on(ask(url, &self.credentials)),
             None => self.look(),
         };
         let json = checked.map_err(|error| Unchecked(format!("{error:#}")))?;
@@ -94,7 +97,8 @@ impl Check {
     }
 }
 
-async fn ask(url: &Url) -> anyhow::Result<Value> {
+async fn ask(url: &Url, credentials: &Credentials) -> anyhow::Result<Value> {
     let ask = Ask::new(Method::POST, url.join("/storage/check")?);
+    let ask = credentials.add_to(ask, None)?;
     ask.within(PATIENCE).await?.success()?.json()
 }

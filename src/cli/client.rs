@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,9 +12,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::http::{Answer, Ask, Url};
 use super::output::{self, Format};
+use super::tls::Trust;
 use super::{Misuse, Source};
 use crate::config::{self, Config};
 use crate::values::config::Text;
@@ -34,18 +37,24 @@ pub struct Health {
     /// URL to request [default: /healthz at the customers' listener of the configuration]
     url: Option<Url>,
     #[command(flatten)]
+    credentials: Credentials,
+    #[command(flatten)]
     source: Source,
 }
 
 impl Health {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let url = match self.url {
-            Some(url) => url,
-            None => Listener::Customers
-                .of(&self.source.load()?)?
-                .join("/healthz")?,
+        let (url, certificate) = match self.url {
+            Some(url) => (url, None),
+            None => {
+                let (url, certificate) = Listener::Customers.of(&self.source.load()?)?;
+                (url.join("/healthz")?, certificate)
+            }
         };
-        let answer = Ask::new(Method::GET, url.clone())
+        let ask = Ask::new(Method::GET, url.clone());
+        let answer = self
+            .credentials
+            .add_to(ask, certificate)?
             .within(HEALTH_PATIENCE)
             .await?;
         let status = answer.status;
@@ -302,22 +311,67 @@ pub struct Server {
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
     #[command(flatten)]
+    credentials: Credentials,
+    #[command(flatten)]
     source: Source,
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     output: Format,
 }
 
+/// What the server is shown, and whom it is taken for.
+#[derive(Debug, Args)]
+pub(super) struct Credentials {
+    /// A file with a token [environment: the token itself in `ODYSSEY_TOKEN`]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// A PEM file of whom to trust over https [default: the configured certificate for the server of the configuration, else the
+    /// system's authorities]
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// Adds them to a request. `configured`: the certificate of the server of the configuration.
+    pub(super) fn add_to(&self, ask: Ask, configured: Option<PathBuf>) -> anyhow::Result<Ask> {
+        let trust = match (&self.ca_file, configured) {
+            (Some(file), _) => Trust::Authorities(file.clone()),
+            (None, Some(certificate)) => Trust::Certificate(certificate),
+            (None, None) => Trust::System,
+        };
+        let token = match &self.token_file {
+            Some(file) => {
+                let read = std::fs::read_to_string(file);
+                Some(read.with_context(|| format!("--token-file: cannot read {}", file.display()))?)
+            }
+            None => config::client_token(),
+        };
+        let token = token.map(|token| Zeroizing::new(token.trim().to_owned()));
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            anyhow::bail!("what was given as a token is none");
+        }
+        Ok(ask.trusting(trust).with_token(token.as_ref()))
+    }
+}
+
 impl Server {
     fn ask(&self, listener: Listener, method: Method, path: &str) -> anyhow::Result<Ask> {
-        let url = match (&self.url, config::client_url()) {
-            (Some(url), _) => url.clone(),
-            (None, Some(url)) => url
-                .parse::<Url>()
-                .map_err(|wrong| Misuse(format!("ODYSSEY_URL: {wrong}")))?,
+        let (url, certificate) = match (&self.url, config::client_url()) {
+            (Some(url), _) => (url.clone(), None),
+            (None, Some(url)) => {
+                let url = url.parse::<Url>();
+                (
+                    url.map_err(|wrong| Misuse(format!("ODYSSEY_URL: {wrong}")))?,
+                    None,
+                )
+            }
             (None, None) => listener.of(&self.source.load()?)?,
         };
-        Ok(Ask::new(method, url.join(path)?))
+        self.credentials
+            .add_to(Ask::new(method, url.join(path)?), certificate)
     }
 
     fn show(&self, answer: &Answer, table: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
@@ -338,7 +392,8 @@ enum Listener {
 }
 
 impl Listener {
-    fn of(self, config: &Config) -> anyhow::Result<Url> {
+    /// Its URL, and the certificate that it has.
+    fn of(self, config: &Config) -> anyhow::Result<(Url, Option<PathBuf>)> {
         let (name, address) = match self {
             Self::Customers => ("customers", config.customers.listen),
             Self::Staff => ("staff", config.staff.listen),
@@ -347,8 +402,17 @@ impl Listener {
             address.port() != 0,
             "the port in `{name}.listen` is 0 (any free port): name the URL"
         );
-        let url = format!("http://{}", reachable(address));
-        url.parse::<Url>().map_err(anyhow::Error::msg)
+        let certificate = config
+            .tls
+            .is_on()
+            .then(|| config.tls.certificate_file.clone());
+        let scheme = if certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let url = format!("{scheme}://{}", reachable(address));
+        Ok((url.parse::<Url>().map_err(anyhow::Error::msg)?, certificate))
     }
 }
 

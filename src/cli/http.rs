@@ -12,10 +12,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::output::printable;
+use super::tls::Trust;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// TCP keepalive: a vanished server is noticed after about four of these, while an order is held.
@@ -23,9 +26,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Far above any answer here.
 const BODY_MAX_BYTES: usize = 64 << 20;
 
-/// A plain HTTP URL, such as `http://127.0.0.1:8000/healthz`.
+/// A URL, such as `http://127.0.0.1:8000/healthz`.
 #[derive(Debug, Clone)]
 pub(super) struct Url {
+    is_https: bool,
     authority: Authority,
     path: PathAndQuery,
 }
@@ -34,13 +38,17 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a plain http:// URL such as http://127.0.0.1:8001");
+        let wrong = || {
+            format!("{text:?} is not a URL such as http://127.0.0.1:8001 or https://shop.example")
+        };
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let parts = uri.into_parts();
-        let http = parts.scheme == Some(Scheme::HTTP);
+        let is_https = parts.scheme == Some(Scheme::HTTPS);
+        let is_http = is_https || parts.scheme == Some(Scheme::HTTP);
         match parts.authority {
-            // Credentials would be sent in plain text.
-            Some(authority) if http && !authority.as_str().contains('@') => Ok(Self {
+            // Credentials in a URL are seen by others.
+            Some(authority) if is_http && !authority.as_str().contains('@') => Ok(Self {
+                is_https,
                 authority,
                 path: parts
                     .path_and_query
@@ -53,7 +61,8 @@ impl FromStr for Url {
 
 impl std::fmt::Display for Url {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
     }
 }
 
@@ -65,16 +74,20 @@ impl Url {
         let path = joined
             .parse()
             .with_context(|| format!("{joined} is not a path"))?;
-        let authority = self.authority.clone();
-        Ok(Self { authority, path })
+        Ok(Self {
+            path,
+            ..self.clone()
+        })
+    }
+
+    fn host(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
     }
 
     async fn connect(&self) -> anyhow::Result<TcpStream> {
         let authority = &self.authority;
-        let address = (
-            authority.host().trim_matches(['[', ']']),
-            authority.port_u16().unwrap_or(80),
-        );
+        let default = if self.is_https { 443 } else { 80 };
+        let address = (self.host(), authority.port_u16().unwrap_or(default));
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
             .await
             .map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"))
@@ -89,11 +102,17 @@ impl Url {
     }
 }
 
+/// A connection's bytes, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
 #[derive(Debug)]
 pub(super) struct Ask {
     url: Url,
     request: axum::http::request::Builder,
     body: Bytes,
+    trust: Trust,
 }
 
 /// A complete answer.
@@ -118,6 +137,20 @@ impl Ask {
             url,
             request,
             body: Bytes::new(),
+            trust: Trust::default(),
+        }
+    }
+
+    /// Whom to trust over https.
+    pub(super) fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// With this token, if any.
+    pub(super) fn with_token(self, token: Option<&Zeroizing<String>>) -> Self {
+        match token {
+            Some(token) => self.header("authorization", &format!("Bearer {}", **token)),
+            None => self,
         }
     }
 
@@ -143,6 +176,17 @@ impl Ask {
     pub(super) async fn answer(self) -> anyhow::Result<Answer> {
         let url = self.url;
         let stream = url.connect().await?;
+        let stream: Box<dyn Stream> = if url.is_https {
+            let connected = timeout(CONNECT_TIMEOUT, self.trust.connect(url.host(), stream)).await;
+            let connected = connected.map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"));
+            Box::new(
+                connected
+                    .and_then(|tls| tls)
+                    .with_context(|| format!("cannot connect to {url}"))?,
+            )
+        } else {
+            Box::new(stream)
+        };
         let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // An error there fails the request, too.
         let driver = tokio::spawn(async { drop(connection.await) });
@@ -215,10 +259,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_plain_http_and_paths_go_below_it() {
+    fn a_url_is_http_or_https_and_paths_go_below_it() {
         for (base, joined) in [
             ("http://127.0.0.1:8001", "http://127.0.0.1:8001/start/"),
             ("http://[::1]:8001/", "http://[::1]:8001/start/"),
+            ("https://shop.example", "https://shop.example/start/"),
             (
                 "http://shop.example/staff/",
                 "http://shop.example/staff/start/",
@@ -232,13 +277,14 @@ mod tests {
             "/healthz",
             "localhost",
             "localhost:8001",
-            "https://127.0.0.1",
+            "ftp://127.0.0.1",
+            "https://ada:secret@127.0.0.1",
             "http://",
             "http://ada:secret@127.0.0.1",
             "http://a b",
         ] {
             let said = wrong.parse::<Url>().unwrap_err();
-            assert!(said.contains("plain http:// URL"), "{wrong}: {said}");
+            assert!(said.contains("is not a URL such as"), "{wrong}: {said}");
         }
     }
 

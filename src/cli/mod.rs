@@ -2,6 +2,7 @@
 //!
 //! - `client`: `health`, `order`, `start`, `finish`, `line` and `flood`, which call a running server over `http`.
 //! - `check`: checks of stored data and shared engines.
+//! - `token`, `certificate`: what the listeners' credentials are made of.
 //! - `upkeep`: `packages` and `couriers`, which work on stored data.
 //! - `paper`: `openapi`, `completions` and `man`, which describe the program.
 //! - `output`: tables, JSON, and the end of a pipe.
@@ -9,11 +10,14 @@
 //! Exit codes: 0 on success; 1 on failure, with one sentence on standard error; 2 for wrong usage, or if `check` could not
 //! check.
 
+mod certificate;
 mod check;
 mod client;
 mod http;
 mod output;
 mod paper;
+mod tls;
+mod token;
 mod upkeep;
 
 use std::fmt;
@@ -93,6 +97,14 @@ pub enum Command {
     /// running server checks its files, with --engines the shared engines are checked. Exit code 0 if all is good, 1 if
     /// something is damaged, 2 if something could not be checked.
     Check(check::Check),
+    /// Create, list and revoke tokens
+    ///
+    /// The server that reads the file as its `access.tokens_file` sees a change within a second.
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Create certificates
+    #[command(subcommand)]
+    Certificate(certificate::Certificate),
     /// Maintain packages
     #[command(subcommand)]
     Packages(upkeep::Packages),
@@ -192,6 +204,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Line(line) => runtime()?.block_on(line.run()),
         Command::Flood(flood) => runtime()?.block_on(flood.run()),
         Command::Check(check) => check.run(&runtime()?),
+        Command::Token(token) => token.run(),
+        Command::Certificate(certificate) => certificate.run(),
         Command::Packages(packages) => packages.run(),
         Command::Couriers(couriers) => couriers.run(&runtime()?),
         Command::Openapi { listener } => paper::openapi(listener),

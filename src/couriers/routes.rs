@@ -57,7 +57,7 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 8] {
 /// the available courier of its zone with the fewest orders; without one it is parked until there is one. An order that is sent
 /// again stays with its courier.
 #[utoipa::path(
-    post, path = "/events", tag = "couriers",
+    post, path = "/events", tag = "couriers", security(("token" = ["courier-feed"])),
     request_body(content = NewCourierEvents, content_type = "application/json"),
     responses(
         JsonBody,
@@ -83,7 +83,7 @@ async fn take_in_events(
 
 /// The orders of a courier
 #[utoipa::path(
-    get, path = "/orders", tag = "couriers",
+    get, path = "/orders", tag = "couriers", security(("token" = ["courier-feed"])),
     params(("courierId" = Uuid, Query)),
     responses(
         Stored,
@@ -104,7 +104,7 @@ async fn get_orders(
 ///
 /// Without one the problem has a `state`: parked or unknown.
 #[utoipa::path(
-    get, path = "/courier", tag = "couriers",
+    get, path = "/courier", tag = "couriers", security(("token" = ["courier-feed"])),
     params(("orderId" = Uuid, Query)),
     responses(
         Stored,
@@ -143,7 +143,7 @@ async fn get_courier(
 /// a queue, the change is published there, and visible after it was received: send all fields if changes follow one another
 /// quickly.
 #[utoipa::path(
-    patch, path = "/courier/{courier_id}", tag = "couriers",
+    patch, path = "/courier/{courier_id}", tag = "couriers", security(("token" = ["courier-feed"])),
     params(("courier_id" = Uuid, Path)),
     request_body(content = CourierPatch, content_type = "application/json"),
     responses(
@@ -165,7 +165,7 @@ async fn patch_courier(
 
 /// List couriers, of all zones or of one
 #[utoipa::path(
-    get, path = "/couriers", tag = "couriers",
+    get, path = "/couriers", tag = "couriers", security(("token" = ["courier-feed"])),
     params(("zone" = Option<String>, Query, description = "N, S, E or W", pattern = "^[NSEW]$")),
     responses(
         Stored,
@@ -187,7 +187,7 @@ async fn list_couriers(
 
 /// List parked orders
 #[utoipa::path(
-    get, path = "/couriers/parked", tag = "couriers",
+    get, path = "/couriers/parked", tag = "couriers", security(("token" = ["courier-feed"])),
     responses(
         Stored,
         (status = 200, description = "Parked orders", body = ParkedOrders),
@@ -202,7 +202,7 @@ async fn list_parked(State(desk): State<Desk>) -> Result<Response, Problem> {
 ///
 /// Every event with its outcome, in the order in which they were applied.
 #[utoipa::path(
-    get, path = "/couriers/events", tag = "couriers",
+    get, path = "/couriers/events", tag = "couriers", security(("token" = ["courier-feed"])),
     params(
         ("after" = Option<u64>, Query, description = "The number after which the page begins; 0 by default", format = "whole"),
         ("limit" = Option<u32>, Query, description = "Events on a page at most; 100 by default", minimum = 1, maximum = 1000),
@@ -227,7 +227,7 @@ async fn list_courier_events(
 }
 
 /// Alive? (of the courier desk)
-#[utoipa::path(get, path = "/status", tag = "couriers", responses((status = 200, description = "`{\"status\":\"ok\"}`", body = CourierDeskStatus)))]
+#[utoipa::path(get, path = "/status", tag = "couriers", security(()), responses((status = 200, description = "`{\"status\":\"ok\"}`", body = CourierDeskStatus)))]
 async fn get_status() -> Response {
     no_store(&CourierDeskStatus { status: "ok" })
 }

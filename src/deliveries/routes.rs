@@ -18,10 +18,12 @@ use super::error::RecordError;
 use super::model::{DeliveryId, ID_CHARS_MAX};
 use super::service::Deliveries;
 use super::store::Recorded;
+use crate::access::Role;
 use crate::http::Problem;
 use crate::http::body::{BodyLimits, Json};
 use crate::http::caching::{CachedJson, JsonCache, no_store, no_store_list};
-use crate::http::params::{Path, idempotency_key, parsed};
+use crate::http::guard::not_its_subject;
+use crate::http::params::{Actor, Path, idempotency_key, parsed};
 use crate::http::responses::{JsonBody, NotFound, NotModified, Parameters, Stored};
 use crate::values::id;
 
@@ -71,7 +73,7 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
 /// Answered once the event is durable. With an `Idempotency-Key`, or an `event_id` in the body, the same event can be sent again,
 /// and gets the first answer.
 #[utoipa::path(
-    post, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
+    post, path = "/deliveries/{delivery_id}/events", tag = "deliveries", security(("token" = ["drone"])),
     request_body(content = NewEvent, content_type = "application/json"),
     params(
         ("delivery_id" = String, Path, description = "The drone's name for its mission", min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$"),
@@ -88,11 +90,12 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
 )]
 async fn record_event(
     State(desk): State<Desk>,
+    actor: Actor,
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(event): Json<NewEvent>,
 ) -> Result<Response, Problem> {
-    let id = delivery_id(&id)?;
+    let id = own_delivery(&id, &actor)?;
     let key = idempotency_key(&headers, |key| id::key(key).map(Box::from))?
         .or(event.event_id.map(String::into_boxed_str));
     desk.deliveries.check_space()?;
@@ -121,7 +124,7 @@ async fn record_event(
 ///
 /// In order, whether it is ongoing or over.
 #[utoipa::path(
-    get, path = "/deliveries/{delivery_id}/events", tag = "deliveries",
+    get, path = "/deliveries/{delivery_id}/events", tag = "deliveries", security(("token" = ["drone"])),
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
@@ -132,9 +135,10 @@ async fn record_event(
 )]
 async fn list_events(
     State(desk): State<Desk>,
+    actor: Actor,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let history = desk.deliveries.history(delivery_id(&id)?).await?;
+    let history = desk.deliveries.history(own_delivery(&id, &actor)?).await?;
     let history = history.ok_or_else(unknown_delivery)?;
     let events = history.events.len();
     Ok(no_store_list(events, DeliveryEvents::from(history)).await)
@@ -142,7 +146,7 @@ async fn list_events(
 
 /// Get an event
 #[utoipa::path(
-    get, path = "/deliveries/{delivery_id}/events/{sequence}", tag = "deliveries",
+    get, path = "/deliveries/{delivery_id}/events/{sequence}", tag = "deliveries", security(("token" = ["drone"])),
     params(
         ("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$"),
         ("sequence" = u32, Path, description = "Its place in the delivery, from 1"),
@@ -156,9 +160,10 @@ async fn list_events(
 )]
 async fn get_event(
     State(desk): State<Desk>,
+    actor: Actor,
     Path((id, sequence)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let id = delivery_id(&id)?;
+    let id = own_delivery(&id, &actor)?;
     let digits = sequence.bytes().all(|b| b.is_ascii_digit());
     let number = sequence.parse().ok().filter(|_| digits);
     let sequence = number.ok_or_else(|| Problem::unreadable("A sequence is a number from 1."))?;
@@ -169,7 +174,7 @@ async fn get_event(
 
 /// Get a delivery's state
 #[utoipa::path(
-    get, path = "/deliveries/{delivery_id}", tag = "deliveries",
+    get, path = "/deliveries/{delivery_id}", tag = "deliveries", security(("token" = ["drone"])),
     params(("delivery_id" = String, Path, min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._~-]+$")),
     responses(
         Stored,
@@ -180,9 +185,10 @@ async fn get_event(
 )]
 async fn get_delivery(
     State(desk): State<Desk>,
+    actor: Actor,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let delivery = desk.deliveries.delivery(delivery_id(&id)?).await?;
+    let delivery = desk.deliveries.delivery(own_delivery(&id, &actor)?).await?;
     let delivery = delivery.ok_or_else(unknown_delivery)?;
     let stale_from = delivery.stale_from(desk.deliveries.stale_after());
     let state = DeliveryState::of(&delivery, stale_from, desk.deliveries.time());
@@ -193,7 +199,7 @@ async fn get_delivery(
 ///
 /// Oldest first. Finished ones are available by id.
 #[utoipa::path(
-    get, path = "/deliveries", tag = "deliveries",
+    get, path = "/deliveries", tag = "deliveries", security(("token" = ["operator"])),
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of a list that the client has")),
     responses(
         Stored,
@@ -227,7 +233,7 @@ async fn list_ongoing(State(desk): State<Desk>, headers: HeaderMap) -> Result<Re
 ///
 /// Ongoing ones, and all since the beginning.
 #[utoipa::path(
-    get, path = "/counts", tag = "deliveries",
+    get, path = "/counts", tag = "deliveries", security(("token" = ["operator"])),
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of counts that the client has")),
     responses(
         Stored,
@@ -245,6 +251,19 @@ async fn get_counts(State(desk): State<Desk>, headers: HeaderMap) -> Result<Resp
     desk.counts
         .put(version, Timestamp::MIN..Timestamp::MAX, &page);
     Ok(page.answer(&headers))
+}
+
+/// The delivery, which must be the drone's own: its id is the token's subject, or begins with that and a dot.
+fn own_delivery(text: &str, actor: &Actor) -> Result<DeliveryId, Problem> {
+    let id = delivery_id(text)?;
+    if let Some(drone) = actor.bound_to(Role::Drone) {
+        let rest = text.strip_prefix(drone);
+        let is_own = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if !is_own {
+            return Err(not_its_subject(drone));
+        }
+    }
+    Ok(id)
 }
 
 fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {

@@ -226,15 +226,15 @@ impl Flood {
         &self.shared.table
     }
 
-    /// False if it was not blocked.
-    pub fn unblock(&self, address: IpNet) -> bool {
+    /// False if it was not blocked. `identity`: the name of who unblocks it, for the log.
+    pub fn unblock(&self, address: IpNet, identity: Option<&str>) -> bool {
         // By an address of the client, or by the entry's key as listed.
         let address = canonical(address);
         let key = self.shared.proxies.key(address.addr());
         let table = &self.shared.table;
         let back = table.unblock(address) || table.unblock(key);
         if back {
-            info!(address = %display(address), "an address is unblocked");
+            info!(address = %display(address), identity, "an address is unblocked");
         }
         back
     }

@@ -30,7 +30,7 @@ use super::networks::{Kind, Level};
 use super::table::{Ask, Block, Limits, Reason, Refused, WRITES_PER_ORDER};
 use crate::http::Problem;
 use crate::http::caching::no_store_list;
-use crate::http::params::{Caller, Path, Query, page_cursor, page_limit};
+use crate::http::params::{Actor, Caller, Path, Query, page_cursor, page_limit};
 use crate::http::responses::{NotFound, Parameters, describe_limits};
 use crate::values::time::Moment;
 
@@ -454,7 +454,7 @@ struct BlockedQuery {
 ///
 /// Why, and until when; most refused first, page by page. An address refused between two pages may move to an earlier one.
 #[utoipa::path(
-    get, path = "/flood", tag = "flood", operation_id = "list_cut_off", params(BlockedQuery),
+    get, path = "/flood", tag = "flood", security(("token" = ["operator"])), operation_id = "list_cut_off", params(BlockedQuery),
     responses(Parameters, (status = 200, description = "The limits, and the blocked addresses", body = FloodState)),
 )]
 async fn list_blocked(
@@ -542,19 +542,20 @@ struct Unblocked {
 ///
 /// At once; its refusals are reset.
 #[utoipa::path(
-    delete, path = "/flood/{address}", tag = "flood", operation_id = "let_back_in",
+    delete, path = "/flood/{address}", tag = "flood", security(("token" = ["operator"])), operation_id = "let_back_in",
     params(("address" = String, Path, description = "An address, or a network as it is listed, its slash written %2F")),
     responses(NotFound, (status = 200, description = "Unblocked", body = Unblocked)),
 )]
 async fn unblock(
     State(flood): State<Flood>,
+    actor: Actor,
     Path(address): Path<String>,
 ) -> Result<Response, Problem> {
     let parsed = address
         .parse::<IpNet>()
         .or_else(|_| address.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| Problem::unreadable("This is neither an address nor a network."))?;
-    if !flood.unblock(parsed) {
+    if !flood.unblock(parsed, actor.name()) {
         return Err(Problem::new(
             StatusCode::NOT_FOUND,
             "not-cut-off",

@@ -20,10 +20,12 @@ use super::files::File;
 use super::html;
 use super::problem::Problem;
 use super::responses::describe_rejections;
+use super::security::Security;
 
 #[derive(Clone)]
 pub struct Api {
     router: OpenApiRouter,
+    security: Security,
 }
 
 impl fmt::Debug for Api {
@@ -33,7 +35,7 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    pub fn new(title: &str, description: &str) -> Self {
+    pub fn new(title: &str, description: &str, security: Security) -> Self {
         let info = InfoBuilder::new()
             .title(title)
             .version(crate::version::VERSION)
@@ -48,13 +50,19 @@ impl Api {
         // Named by the sets of `responses`.
         let mut schemas = vec![(Problem::name().into_owned(), Problem::schema())];
         Problem::schemas(&mut schemas);
-        let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+        let components = security
+            .described()
+            .fold(ComponentsBuilder::new(), |components, (name, scheme)| {
+                components.security_scheme(name, scheme)
+            });
+        let components = components.schemas_from_iter(schemas).build();
         let openapi = OpenApiBuilder::new()
             .info(info)
             .components(Some(components))
             .build();
         Self {
             router: OpenApiRouter::with_openapi(openapi),
+            security,
         }
     }
 
@@ -89,7 +97,10 @@ impl Api {
                 &mut item.delete,
             ];
             let operations = operations.into_iter().flatten();
-            operations.for_each(describe_rejections);
+            operations.for_each(|operation| {
+                self.security.complete(operation);
+                describe_rejections(operation);
+            });
         }
         let other_paths: Vec<String> = paths
             .paths

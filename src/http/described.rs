@@ -1,4 +1,4 @@
-//! Per path of a listener's description: the route's name in metrics, and the known query parameters.
+//! Per path of a listener's description: the route's name in metrics, the known query parameters, and what callers must prove.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -11,6 +11,7 @@ use utoipa::openapi::{OpenApi, RefOr};
 
 use super::params::reject_unknown;
 use super::problem::Problem;
+use super::security::Requirement;
 
 pub(super) struct Described {
     paths: matchit::Router<usize>,
@@ -24,7 +25,23 @@ pub(super) struct Route {
     pub(super) path: String,
     /// Registered on first use.
     pub(super) seconds: OnceLock<Histogram>,
-    operations: Vec<(Method, Names)>,
+    operations: Vec<DescribedOperation>,
+}
+
+struct DescribedOperation {
+    method: Method,
+    names: Names,
+    requirement: Requirement,
+}
+
+impl DescribedOperation {
+    fn of(method: Method, operation: &Operation) -> Self {
+        Self {
+            method,
+            names: query_names(operation),
+            requirement: Requirement::of(operation),
+        }
+    }
 }
 
 /// An operation's query parameters.
@@ -52,7 +69,9 @@ impl Described {
                 (Method::DELETE, &item.delete),
             ]
             .into_iter()
-            .filter_map(|(method, operation)| Some((method, query_names(operation.as_ref()?))))
+            .filter_map(|(method, operation)| {
+                Some(DescribedOperation::of(method, operation.as_ref()?))
+            })
             .collect();
             routes.push(Route::new(path, operations));
         }
@@ -78,7 +97,7 @@ impl Described {
 }
 
 impl Route {
-    fn new(path: &str, operations: Vec<(Method, Names)>) -> Self {
+    fn new(path: &str, operations: Vec<DescribedOperation>) -> Self {
         Self {
             path: path.to_owned(),
             seconds: OnceLock::new(),
@@ -92,17 +111,25 @@ impl Route {
         let Some(query) = uri.query().filter(|query| !query.is_empty()) else {
             return Ok(());
         };
+        // The router refuses unknown paths and methods.
+        let operation = self.operation(method);
+        operation.map_or(Ok(()), |known| reject_unknown(query, &known.names))
+    }
+
+    /// What a request must prove. Nothing for unknown paths and methods: the router has no handler for them.
+    pub(super) fn requirement(&self, method: &Method) -> Requirement {
+        let operation = self.operation(method);
+        operation.map_or(Requirement::Nothing, |known| known.requirement)
+    }
+
+    fn operation(&self, method: &Method) -> Option<&DescribedOperation> {
         let method = if method == Method::HEAD {
             &Method::GET
         } else {
             method
         };
-        // The router refuses unknown paths and methods.
         let mut operations = self.operations.iter();
-        let Some((_, known)) = operations.find(|(known, _)| known == method) else {
-            return Ok(());
-        };
-        reject_unknown(query, known)
+        operations.find(|known| known.method == method)
     }
 }
 

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -31,11 +30,14 @@ use uuid::Uuid;
 use super::activity::{Activity, OpenRequest};
 use super::api::Api;
 use super::described::{Described, Route};
+use super::guard::{Guard, Peer, may_log_in};
 use super::headers::Scan;
 use super::html;
+use super::login;
 use super::origin::{self, Origins, Rejection};
 use super::params::Caller;
 use super::problem::Problem;
+use crate::access::Granted;
 use crate::telemetry::Registry;
 
 /// The longest accepted `X-Request-Id`, in characters.
@@ -57,12 +59,9 @@ struct Shared {
     /// Rejects requests before routing.
     rejecting: Router,
     origins: Origins,
+    guard: Arc<Guard>,
     seen: Arc<Seen>,
-    client_of: Box<ClientOf>,
 }
-
-/// The client's address, by peer and header.
-type ClientOf = dyn Fn(IpAddr, &HeaderMap) -> String + Send + Sync;
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,13 +70,12 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Requests that `origins` accepts go to the routes of `api` and are measured in `registry`. The log names clients by
-    /// `client_of`.
+    /// Requests that `origins` and `guard` accept go to the routes of `api` and are measured in `registry`.
     pub fn new(
         listener: &'static str,
         api: Api,
         origins: Origins,
-        client_of: impl Fn(IpAddr, &HeaderMap) -> String + Send + Sync + 'static,
+        guard: Arc<Guard>,
         registry: Registry,
     ) -> Self {
         let described = Described::by(&api.openapi());
@@ -87,7 +85,7 @@ impl Edge {
             rejecting: Router::new().fallback(reject),
             seen: Arc::new(Seen::new(listener, origins.vary(), described, registry)),
             origins,
-            client_of: Box::new(client_of),
+            guard,
         };
         Self {
             shared: Arc::new(shared),
@@ -95,7 +93,7 @@ impl Edge {
     }
 
     /// The service of one connection; its requests count in `activity`.
-    pub fn service(self, peer: IpAddr, activity: Arc<Activity>) -> EdgeService {
+    pub fn service(self, peer: Peer, activity: Arc<Activity>) -> EdgeService {
         EdgeService {
             edge: self,
             peer,
@@ -105,34 +103,52 @@ impl Edge {
 }
 
 impl Shared {
-    fn way(&self, request: &mut Request<Incoming>, route: &Route) -> Way<'_> {
+    fn way(&self, request: &mut Request<Incoming>, route: &Route, peer: &Peer) -> Way<'_> {
         let scan = Scan::of(request.headers());
         let id = request_id(scan.request_id);
         let html = scan.accept.is_some() && html::prefers_html(request.headers());
+        let (mut readable_by, mut granted) = (None, None);
         let checked = self.origins.check(request, &scan).and_then(|origin| {
+            readable_by = origin;
+            let requirement = route.requirement(request.method());
+            granted = self.guard.check(request, &scan, requirement, peer)?;
             route.check_query(request.method(), request.uri())?;
-            Ok(origin)
+            Ok(())
         });
-        let (router, readable_by) = match checked {
-            Ok(origin) => (&self.router, origin),
+        let router = match checked {
+            Ok(()) => &self.router,
             Err(rejection) => {
-                let origin = match &rejection {
-                    Rejection::Preflight(origin) => Some(origin.clone()),
-                    Rejection::Problem(_) => None,
+                let rejection = match rejection {
+                    Rejection::Preflight(origin) => {
+                        readable_by = Some(origin.clone());
+                        Rejection::Preflight(origin)
+                    }
+                    Rejection::Problem(problem)
+                        if html && self.guard.has_sessions() && may_log_in(request, &problem) =>
+                    {
+                        Rejection::LogIn(login::location(request.uri()))
+                    }
+                    rejection => rejection,
                 };
                 request.extensions_mut().insert(rejection);
-                (&self.rejecting, origin)
+                &self.rejecting
             }
         };
         let finish =
             (html || readable_by.is_some()).then(|| Box::new(Finish { html, readable_by }));
-        Way { router, id, finish }
+        Way {
+            router,
+            id,
+            granted,
+            finish,
+        }
     }
 }
 
 struct Way<'a> {
     router: &'a Router,
     id: HeaderValue,
+    granted: Option<Granted>,
     finish: Option<Box<Finish>>,
 }
 
@@ -140,7 +156,7 @@ struct Way<'a> {
 #[derive(Debug)]
 pub struct EdgeService {
     edge: Edge,
-    peer: IpAddr,
+    peer: Peer,
     activity: Arc<Activity>,
 }
 
@@ -223,16 +239,22 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             answered: false,
         };
         let route = seen.described.route(record.route);
-        let Way { router, id, finish } = shared.way(&mut request, route);
-        request.extensions_mut().insert(Caller {
-            peer: self.peer,
-            request_id: id.clone(),
-        });
+        let Way {
+            router,
+            id,
+            granted,
+            finish,
+        } = shared.way(&mut request, route, &self.peer);
         let span = if enabled!(Level::DEBUG) {
-            self.span(&id, &request)
+            self.span(&id, &request, granted.as_ref())
         } else {
             Span::none()
         };
+        request.extensions_mut().insert(Caller {
+            peer: self.peer.address,
+            request_id: id.clone(),
+            granted,
+        });
         if self.activity.streams().is_none() {
             self.activity.set_unread(!request.body().is_end_stream());
         }
@@ -294,7 +316,12 @@ impl HttpBody for Arriving {
 
 impl EdgeService {
     /// The span of a request's log lines.
-    fn span(&self, id: &HeaderValue, request: &Request<Incoming>) -> Span {
+    fn span(
+        &self,
+        id: &HeaderValue,
+        request: &Request<Incoming>,
+        granted: Option<&Granted>,
+    ) -> Span {
         let headers = request.headers();
         let trace_id = headers.get("traceparent").and_then(trace_id);
         let shared = &self.edge.shared;
@@ -303,7 +330,8 @@ impl EdgeService {
             request_id = id.to_str().unwrap_or_default(),
             trace_id,
             listener = shared.seen.listener,
-            client = (shared.client_of)(self.peer, headers),
+            client = shared.guard.client(self.peer.address, headers),
+            identity = granted.map(|granted| &*granted.identity.name),
             method = %request.method(),
             path = request.uri().path(),
         )

@@ -72,7 +72,7 @@ pub fn index_routes() -> [UtoipaMethodRouter<Arc<Index>>; 1] {
 ///
 /// The listener's pages. HTML for clients that prefer it.
 #[utoipa::path(
-    get, path = "/", tag = "status",
+    get, path = "/", tag = "status", security(()),
     params(("Accept" = Option<String>, Header, description = "`text/html` for a page")),
     responses((status = 200, description = "The pages of this listener", content(
         (Index = "application/json"),

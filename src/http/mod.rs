@@ -3,7 +3,8 @@
 //! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
 //! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
 //! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]), requests for
-//! other hosts (`hosts`), and undocumented parameters. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
+//! other hosts (`hosts`), requests without the credential ([`guard`]) that the route requires ([`security`]), and undocumented
+//! parameters. Browsers get a session by [`login`]. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
 //! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
 //! listener serves.
 
@@ -17,17 +18,21 @@ mod described;
 mod docs;
 pub mod edge;
 pub mod files;
+pub mod guard;
 mod headers;
 mod hosts;
 mod html;
 pub mod index;
 pub mod listen;
+pub mod login;
 pub mod origin;
 mod overflow;
 pub mod params;
 pub mod problem;
 pub mod responses;
+pub mod security;
 pub mod server;
+mod socket;
 pub mod status;
 pub mod streams;
 pub mod wire;

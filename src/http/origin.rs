@@ -16,7 +16,7 @@ use super::problem::Problem;
 /// What a page of an allowed origin may send (CORS).
 const CORS_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const CORS_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Content-Type, Idempotency-Key, If-None-Match, Prefer, Traceparent, X-Request-Id",
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Prefer, Traceparent, X-Request-Id",
 );
 /// Further response headers that it may read.
 const CORS_RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -39,6 +39,8 @@ pub(crate) enum Rejection {
     Problem(Problem),
     /// A preflight from this origin.
     Preflight(HeaderValue),
+    /// A browser is sent here to log in.
+    LogIn(HeaderValue),
 }
 
 impl Origins {
@@ -115,6 +117,13 @@ impl IntoResponse for Rejection {
                 headers.insert(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE);
                 response
             }
+            Self::LogIn(location) => {
+                let headers = [
+                    (header::LOCATION, location),
+                    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                ];
+                (StatusCode::SEE_OTHER, headers).into_response()
+            }
         }
     }
 }
@@ -157,7 +166,7 @@ fn is_of(origin: &str, host: Option<&str>) -> bool {
 }
 
 /// The one unsafe GET.
-fn takes_an_order<B>(request: &Request<B>) -> bool {
+pub(super) fn takes_an_order<B>(request: &Request<B>) -> bool {
     matches!(request.uri().path(), "/start" | "/start/") && request.method() == Method::GET
 }
 
@@ -182,7 +191,7 @@ fn is_a_visit(scan: &Scan<'_>) -> bool {
 /// Whether it is a top-level navigation to a page.
 fn opens_a_page<B>(request: &Request<B>, scan: &Scan<'_>) -> bool {
     let path = request.uri().path();
-    (path == "/" || path == "/docs" || path.starts_with("/docs/"))
+    (matches!(path, "/" | "/docs" | "/login") || path.starts_with("/docs/"))
         && (request.method() == Method::GET || request.method() == Method::HEAD)
         && scan.fetch_mode.is_some_and(|mode| mode == "navigate")
         && scan.fetch_dest.is_some_and(|dest| dest == "document")

@@ -52,6 +52,8 @@ pub(super) struct OverflowQueue {
     waiting: Mutex<VecDeque<(Instant, oneshot::Sender<()>)>>,
     rejections: Semaphore,
     health: Arc<Semaphore>,
+    /// Under TLS a connection is not peeked at: health checks wait as others do, and a rejected connection is closed.
+    tls: bool,
 }
 
 /// A connection's place in the queue; resolves when it is rejected.
@@ -69,11 +71,12 @@ pub(super) enum Verdict {
 }
 
 impl OverflowQueue {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tls: bool) -> Self {
         Self {
             waiting: Mutex::default(),
             rejections: Semaphore::new(REJECTIONS_MAX),
             health: Arc::new(Semaphore::new(HEALTH_MAX)),
+            tls,
         }
     }
 
@@ -134,7 +137,8 @@ impl OverflowQueue {
     /// Resolves once the connection's first request is a complete health check and has a permit.
     async fn health_check(&self, stream: &TcpStream) -> OwnedSemaphorePermit {
         // Boxed: it has a buffer for the header.
-        if Box::pin(asks_for_health(stream)).await
+        if !self.tls
+            && Box::pin(asks_for_health(stream)).await
             && let Ok(place) = Arc::clone(&self.health).acquire_owned().await
         {
             return place;
@@ -147,6 +151,9 @@ impl OverflowQueue {
         &self,
         stream: TcpStream,
     ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        if self.tls {
+            return None;
+        }
         let look = {
             let Ok(_place) = self.rejections.try_acquire() else {
                 return None;
@@ -171,6 +178,9 @@ impl OverflowQueue {
     }
 
     async fn reject(&self, mut stream: TcpStream, problem: Problem) {
+        if self.tls {
+            return;
+        }
         let Ok(_place) = self.rejections.try_acquire() else {
             return;
         };

@@ -11,7 +11,9 @@ use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
 use uuid::Uuid;
 
+use super::guard::not_its_subject;
 use super::problem::{FieldError, Problem};
+use crate::access::{Granted, Role};
 use crate::values::id::KEY_CHARS_MAX;
 
 /// In the extensions of every request.
@@ -19,6 +21,47 @@ use crate::values::id::KEY_CHARS_MAX;
 pub struct Caller {
     pub peer: IpAddr,
     pub request_id: HeaderValue,
+    /// With what it may use the route; none where nothing is required.
+    pub granted: Option<Granted>,
+}
+
+/// Who sent the request, if that had to be proved.
+#[derive(Debug, Clone)]
+pub struct Actor(Option<Granted>);
+
+impl Actor {
+    /// Its name, for logs and records.
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_ref().map(|granted| &*granted.identity.name)
+    }
+
+    /// For whom it acts.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.as_ref().map(|granted| &*granted.identity.subject)
+    }
+
+    /// The only subject that it may act for, if it may use the route for no other role than this.
+    pub fn bound_to(&self, role: Role) -> Option<&str> {
+        self.0.as_ref().and_then(|granted| granted.bound_to(role))
+    }
+
+    /// # Errors
+    /// 403 if it is here for this role only, and `subject` is not its own.
+    pub fn may_act_for(&self, role: Role, subject: &str) -> Result<(), Problem> {
+        match self.bound_to(role) {
+            Some(own) if own != subject => Err(not_its_subject(own)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Actor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self(caller.and_then(|caller| caller.granted.clone())))
+    }
 }
 
 /// 400, for one parameter.

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::access::Roles;
 use crate::storage::{SpaceLow, Unavailable};
 
 /// A problem, as `application/problem+json`.
@@ -50,6 +51,8 @@ enum Accepted {
     Methods(&'static str),
     /// A body without a content coding.
     Identity,
+    /// A token (RFC 6750, section 3): the error, if one was sent, and the roles of which one is needed.
+    Token(Option<&'static str>, Roles),
 }
 
 /// One wrong place in a request.
@@ -191,6 +194,17 @@ impl Problem {
         self
     }
 
+    /// Adds `WWW-Authenticate: Bearer`.
+    #[must_use]
+    pub(super) fn challenge(mut self, error: Option<&'static str>, roles: Roles) -> Self {
+        self.accepted = Some(Accepted::Token(error, roles));
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.more
@@ -263,9 +277,20 @@ fn as_urn<S: Serializer>(slug: &&'static str, serializer: S) -> Result<S::Ok, S:
     serializer.collect_str(&format_args!("urn:odyssey:problem:{slug}"))
 }
 
+fn challenge(error: Option<&'static str>, roles: Roles) -> HeaderValue {
+    let mut text = "Bearer realm=\"odyssey\"".to_owned();
+    if let Some(error) = error {
+        text += &format!(", error=\"{error}\"");
+    }
+    if !roles.is_empty() {
+        text += &format!(", scope=\"{roles}\"");
+    }
+    HeaderValue::try_from(text).expect("names of roles are visible ASCII")
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         // Strings, numbers and maps with string keys: this cannot fail, and an empty body would still carry the status.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
@@ -280,10 +305,16 @@ impl IntoResponse for Problem {
         }
         if let Some(accepted) = self.accepted {
             let (name, value) = match accepted {
-                Accepted::Methods(methods) => (header::ALLOW, methods),
-                Accepted::Identity => (header::ACCEPT_ENCODING, "identity"),
+                Accepted::Methods(methods) => (header::ALLOW, HeaderValue::from_static(methods)),
+                Accepted::Identity => (
+                    header::ACCEPT_ENCODING,
+                    HeaderValue::from_static("identity"),
+                ),
+                Accepted::Token(error, roles) => {
+                    (header::WWW_AUTHENTICATE, challenge(error, roles))
+                }
             };
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.insert(name, value);
         }
         response
     }

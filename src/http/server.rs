@@ -27,9 +27,12 @@ use super::activity::Activity;
 use super::config::Http;
 use super::connection::{Shutdown, Timeouts, serve_until_idle};
 use super::edge::{Edge, said};
+use super::guard::Peer;
 use super::overflow::{OverflowQueue, Verdict};
+use super::socket::Socket;
 use super::streams::Streams;
 use super::wire::Wire;
+use crate::access::tls::{self, Acceptor};
 
 /// HTTP/1.1: the largest request header, and hyper's largest send buffer.
 const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -56,6 +59,8 @@ pub struct Settings {
     /// Also serve HTTP/2 with prior knowledge.
     pub h2c: bool,
     pub limit: ConnectionLimit,
+    /// None: plain HTTP.
+    pub tls: Option<Acceptor>,
     pub http: Http,
 }
 
@@ -120,8 +125,8 @@ impl Server {
         Self {
             listener,
             edge,
+            overflow: Arc::new(OverflowQueue::new(settings.tls.is_some())),
             settings,
-            overflow: Arc::new(OverflowQueue::new()),
             shutdown,
             connections: TaskTracker::new(),
         }
@@ -179,30 +184,32 @@ impl Server {
 
     fn accepted(&self, peer: IpAddr) -> Accepted {
         Accepted {
-            peer,
+            peer: Peer {
+                address: peer,
+                certificate: None,
+            },
+            tls: self.settings.tls.clone(),
             edge: self.edge.clone(),
             shutdown: self.shutdown.clone(),
             timeouts: Timeouts {
                 idle: self.settings.http.header_timeout,
                 stalled: self.settings.http.write_timeout,
             },
-            h2_streams_max: self
-                .settings
-                .h2c
+            h2_streams_max: (self.settings.h2c || self.settings.tls.is_some())
                 .then_some(self.settings.http.h2_streams_max),
         }
     }
 
     /// `guards` are dropped when the connection ends.
     fn serve(&self, connection: Accepted, stream: TcpStream, guards: impl Send + 'static) {
-        let activity = Arc::new(Activity::begin());
-        let wire = Wire::new(stream, Arc::clone(&activity));
-        if connection.h2_streams_max.is_some() {
+        if connection.h2_streams_max.is_some() || connection.tls.is_some() {
             self.connections.spawn(async move {
                 let _guards = guards;
-                connection.serve_either(wire, activity).await;
+                connection.serve_either(stream).await;
             });
         } else {
+            let activity = Arc::new(Activity::begin());
+            let wire = Wire::new(Socket::Plain(stream), Arc::clone(&activity));
             self.connections.spawn(async move {
                 let _guards = guards;
                 connection.serve_h1(wire, activity).await;
@@ -224,11 +231,7 @@ impl Server {
                 return;
             };
             match verdict {
-                Verdict::Permit(_permit) => {
-                    let activity = Arc::new(Activity::begin());
-                    let wire = Wire::new(stream, Arc::clone(&activity));
-                    connection.serve_either(wire, activity).await;
-                }
+                Verdict::Permit(_permit) => connection.serve_either(stream).await,
                 Verdict::Health(_place) => connection.serve_one(stream).await,
                 Verdict::Full => overflow.reject_full(stream).await,
             }
@@ -237,7 +240,8 @@ impl Server {
 }
 
 struct Accepted {
-    peer: IpAddr,
+    peer: Peer,
+    tls: Option<Acceptor>,
     edge: Edge,
     shutdown: Shutdown,
     timeouts: Timeouts,
@@ -246,7 +250,16 @@ struct Accepted {
 }
 
 impl Accepted {
-    async fn serve_either(self, mut wire: Wire, activity: Arc<Activity>) {
+    async fn serve_either(mut self, stream: TcpStream) {
+        let socket = match self.tls.take() {
+            None => Socket::Plain(stream),
+            Some(tls) => match self.handshake(&tls, stream).await {
+                Some(socket) => socket,
+                None => return,
+            },
+        };
+        let activity = Arc::new(Activity::begin());
+        let mut wire = Wire::new(socket, Arc::clone(&activity));
         let Some(streams_max) = self.h2_streams_max else {
             return self.serve_h1(wire, activity).await;
         };
@@ -260,10 +273,27 @@ impl Accepted {
         }
     }
 
-    /// Serves one request, and closes the connection.
+    /// A TLS handshake, within the time for a header. None if it failed.
+    async fn handshake(&mut self, tls: &Acceptor, stream: TcpStream) -> Option<Socket> {
+        // Boxed: a handshake's future is large, and the connection's lasts.
+        let handshake = Box::pin(timeout(self.timeouts.idle, tls.accept(stream)));
+        match self.shutdown.until_triggered(handshake).await? {
+            Ok(Ok(stream)) => {
+                self.peer.certificate = tls::identity(stream.get_ref().1);
+                Some(Socket::Tls(Box::new(stream)))
+            }
+            Ok(Err(error)) => {
+                debug!(peer = %self.peer.address, %error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Serves one request, and closes the connection. Without TLS: see `overflow`.
     async fn serve_one(self, stream: TcpStream) {
         let activity = Arc::new(Activity::begin());
-        let wire = Wire::new(stream, Arc::clone(&activity));
+        let wire = Wire::new(Socket::Plain(stream), Arc::clone(&activity));
         let served = self.serve_h1_while(wire, activity, false);
         let _ = timeout(HEALTH_TIMEOUT, served).await;
     }
@@ -274,7 +304,8 @@ impl Accepted {
 
     /// `keep_alive`: more than one request.
     async fn serve_h1_while(self, wire: Wire, activity: Arc<Activity>, keep_alive: bool) {
-        let service = self.edge.service(self.peer, Arc::clone(&activity));
+        let peer = self.peer.clone();
+        let service = self.edge.service(peer, Arc::clone(&activity));
         // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
         let connection = http1::Builder::new()
             .max_buf_size(H1_BUFFER_MAX_BYTES)
@@ -286,7 +317,8 @@ impl Accepted {
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
         let streams = Streams::default();
         let activity = Arc::new(Activity::begin().with_streams(streams.clone()));
-        let service = self.edge.service(self.peer, Arc::clone(&activity));
+        let peer = self.peer.clone();
+        let service = self.edge.service(peer, Arc::clone(&activity));
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_max)

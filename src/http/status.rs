@@ -190,13 +190,13 @@ fn no_store(answer: impl IntoResponse) -> Response {
 /// Alive?
 ///
 /// The process answers.
-#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "Alive", body = Status)))]
+#[utoipa::path(get, path = "/healthz", tag = "status", security(()), responses((status = 200, description = "Alive", body = Status)))]
 async fn healthz() -> Response {
     no_store(axum::Json(Status { status: "ok" }))
 }
 
 /// Alive? (the same as `/healthz`)
-#[utoipa::path(get, path = "/health", tag = "status", responses((status = 200, description = "Alive", body = Status)))]
+#[utoipa::path(get, path = "/health", tag = "status", security(()), responses((status = 200, description = "Alive", body = Status)))]
 async fn health() -> Response {
     healthz().await
 }
@@ -212,7 +212,7 @@ problems! {
 ///
 /// Whether the order line takes orders, and the state of every desk. 503 during shutdown. A desk whose storage is down
 /// answers 503 itself and is listed as `down`; the order line needs no storage.
-#[utoipa::path(get, path = "/readyz", tag = "status", responses(NotReady, (status = 200, description = "Ready", body = Ready)))]
+#[utoipa::path(get, path = "/readyz", tag = "status", security(()), responses(NotReady, (status = 200, description = "Ready", body = Ready)))]
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let components = readiness.look_at_all();
     let problem = if readiness.is_stopping() {
@@ -229,7 +229,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 /// Is this desk ready?
 ///
 /// For load balancers and alerts on one desk.
-#[utoipa::path(get, path = "/readyz/{desk}", tag = "status",
+#[utoipa::path(get, path = "/readyz/{desk}", tag = "status", security(()),
     params(("desk" = String, Path, description = "orders, deliveries, packages, assignments or couriers", example = "orders")),
     responses(NotReady, NotFound, (status = 200, description = "Ready", body = ReadyDesk)),
 )]
@@ -315,7 +315,7 @@ impl Scrape {
 /// Metrics
 ///
 /// In Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", tag = "status", responses(
+#[utoipa::path(get, path = "/metrics", tag = "status", security(("token" = ["scraper"])), responses(
     (status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"),
 ))]
 async fn metrics(State(scrape): State<Scrape>) -> Response {

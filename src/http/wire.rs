@@ -15,13 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::activity::Activity;
+use super::socket::Socket;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-
-use super::activity::Activity;
 
 /// The preface of an HTTP/2 client with prior knowledge (RFC 9113, section 3.4); no HTTP/1.1 method begins like this.
 const H2_PREFACE_START: &[u8] = b"PRI ";
@@ -32,7 +31,7 @@ const LINGER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// One connection's socket.
 pub struct Wire {
-    socket: TokioIo<TcpStream>,
+    socket: TokioIo<Socket>,
     activity: Arc<Activity>,
     /// Bytes that were read ahead.
     ahead: Vec<u8>,
@@ -51,7 +50,7 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    pub fn new(socket: TcpStream, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(socket: Socket, activity: Arc<Activity>) -> Self {
         Self {
             socket: TokioIo::new(socket),
             activity,
@@ -69,15 +68,18 @@ impl Wire {
         self
     }
 
-    /// Waits for the first bytes, and whether they begin HTTP/2.
+    /// Whether HTTP/2 was agreed on, or else the first bytes begin it; waits for them.
     ///
     /// # Errors
     /// If the socket is broken.
     pub async fn speaks_h2(&mut self) -> io::Result<bool> {
+        if let Some(agreed) = self.socket.inner().agreed_on_h2() {
+            return Ok(agreed);
+        }
         while self.ahead.len() < H2_PREFACE_START.len() {
             let mut bytes = [0; H2_PREFACE_START.len()];
             let missing = &mut bytes[self.ahead.len()..];
-            let socket = self.socket.inner();
+            let socket = self.socket.inner().tcp();
             socket.readable().await?;
             let count = match socket.try_read(missing) {
                 Ok(count) => count,
@@ -135,7 +137,7 @@ impl Drop for Wire {
         if self.activity.is_given_up() {
             // A reset: otherwise the kernel would go on sending what the client does not read. Fails on a broken socket
             // only.
-            let _ = SockRef::from(self.socket.inner()).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.socket.inner().tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }

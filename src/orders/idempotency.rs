@@ -12,22 +12,44 @@ pub const KEY_ANYWHERE_CHARS_MIN: usize = 16;
 
 /// `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): 1 to 255 visible ASCII characters. One of
 /// [`KEY_ANYWHERE_CHARS_MIN`] or more names the same order from any address, since a phone changes networks; a shorter one
-/// counts per origin.
+/// counts per origin. A client with a token has keys of its own, of any length.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {
     text: Arc<str>,
-    /// Of a short key only.
-    origin: Option<IpNet>,
+    scope: Scope,
+}
+
+/// Whose keys are told from others'.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Scope {
+    /// A long key without an identity.
+    Anywhere,
+    /// A short one.
+    Origin(IpNet),
+    /// The name of an identity.
+    Identity(Box<str>),
 }
 
 impl IdempotencyKey {
     /// None if it is empty, too long, or holds anything but visible ASCII.
     pub fn parse(text: &[u8], origin: IpNet) -> Option<Self> {
         let text = id::key(text)?;
-        let origin = (text.len() < KEY_ANYWHERE_CHARS_MIN).then_some(origin);
+        let scope = if text.len() < KEY_ANYWHERE_CHARS_MIN {
+            Scope::Origin(origin)
+        } else {
+            Scope::Anywhere
+        };
         Some(Self {
             text: Arc::from(text),
-            origin,
+            scope,
+        })
+    }
+
+    /// The key of a client with a token. None as for [`IdempotencyKey::parse`].
+    pub fn of_identity(text: &[u8], identity: &str) -> Option<Self> {
+        Some(Self {
+            text: Arc::from(id::key(text)?),
+            scope: Scope::Identity(identity.into()),
         })
     }
 }
@@ -76,6 +98,11 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap() == elsewhere(text), same);
             assert_eq!(elsewhere(text), elsewhere(text));
+            // With a token it is the identity's.
+            let of = |identity| IdempotencyKey::of_identity(text, identity).unwrap();
+            assert_eq!(of("ada"), of("ada"));
+            assert_ne!(of("ada"), of("eve"));
+            assert_ne!(of("ada"), elsewhere(text));
         }
     }
 }

@@ -30,6 +30,13 @@ impl Id {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What the ledger calls a package with this id, where each sender has ids of their own: an id has no control character, so
+    /// no two of these are the same.
+    #[must_use]
+    pub fn of_sender(&self, sender: &Self) -> Self {
+        Self(format!("{sender}\u{1f}{self}").into())
+    }
 }
 
 impl fmt::Display for Id {

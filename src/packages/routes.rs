@@ -15,10 +15,11 @@ use self::wire::{
 };
 use super::model::{ID_CHARS_MAX, Id};
 use super::service::Packages;
+use crate::access::Role;
 use crate::http::Problem;
 use crate::http::body::{AnyJson, BodyLimits, Ignored};
 use crate::http::caching::{CachedJson, JsonCache, no_store};
-use crate::http::params::{Path, parsed};
+use crate::http::params::{Actor, Path, Query, parsed};
 use crate::http::responses::{IgnoredBody, JsonBody, NotFound, NotModified, Parameters, Stored};
 use crate::values::id::bytes_max;
 
@@ -30,14 +31,17 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 pub struct Desk {
     packages: Packages,
     limits: BodyLimits,
+    /// Senders are known by their tokens: each has package ids of their own.
+    by_sender: bool,
     statistics: JsonCache,
 }
 
 impl Desk {
-    pub fn new(packages: Packages, limits: BodyLimits) -> Self {
+    pub fn new(packages: Packages, limits: BodyLimits, by_sender: bool) -> Self {
         Self {
             packages,
             limits,
+            by_sender,
             statistics: JsonCache::default(),
         }
     }
@@ -50,6 +54,12 @@ impl Desk {
         let read = read?;
         self.packages.check_space()?;
         Ok(read)
+    }
+
+    /// What the ledger calls a package.
+    fn ledger_id(&self, id: &Id, sender: Option<&Id>) -> Id {
+        let sender = sender.filter(|_| self.by_sender);
+        sender.map_or_else(|| id.clone(), |sender| id.of_sender(sender))
     }
 }
 
@@ -80,9 +90,10 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 3] {
 /// Send a package
 ///
 /// Delivered, or dropped if its recipient has declined its type: 201. The `package_id` alone identifies it: if it was sent before,
-/// by any sender, it is not processed again, and the answer is 200 with the first outcome.
+/// by any sender, it is not processed again, and the answer is 200 with the first outcome. Where tokens are required, by this sender:
+/// each has ids of their own, and sends as itself.
 #[utoipa::path(
-    post, path = "/packages", tag = "packages",
+    post, path = "/packages", tag = "packages", security(("token" = ["sender"])),
     request_body(content = NewPackage, content_type = "application/json"),
     responses(
         JsonBody,
@@ -93,12 +104,15 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 3] {
 )]
 async fn send_package(
     State(desk): State<Desk>,
+    actor: Actor,
     body: Result<AnyJson, Problem>,
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
     let package = body.and_then(|AnyJson(json)| wire::package(&json, types));
-    let package = desk.checked(package)?;
+    let mut package = desk.checked(package)?;
+    actor.may_act_for(Role::Sender, package.sender.as_str())?;
     let id = package.id.clone();
+    package.id = desk.ledger_id(&id, Some(&package.sender));
     let sent = desk.packages.send(package).await?;
     let first = !sent.duplicate;
     let mut response = no_store(&SentPackage::of(&id, sent));
@@ -112,10 +126,18 @@ async fn send_package(
     Ok(response)
 }
 
+#[derive(Debug, serde::Deserialize)]
+struct PackageQuery {
+    sender: Option<String>,
+}
+
 /// Get a package's outcome
 #[utoipa::path(
-    get, path = "/packages/{package_id}", tag = "packages",
-    params(("package_id" = String, Path, min_length = 1, max_length = 128)),
+    get, path = "/packages/{package_id}", tag = "packages", security(("token" = ["sender"])),
+    params(
+        ("package_id" = String, Path, min_length = 1, max_length = 128),
+        ("sender" = Option<String>, Query, description = "Whose package, where tokens are required; default: the token's subject"),
+    ),
     responses(
         Stored,
         Parameters,
@@ -125,10 +147,22 @@ async fn send_package(
 )]
 async fn get_package(
     State(desk): State<Desk>,
+    actor: Actor,
     Path(id): Path<String>,
+    Query(PackageQuery { sender }): Query<PackageQuery>,
 ) -> Result<Response, Problem> {
     let id = parsed_id("package_id", &id)?;
-    let processed = desk.packages.package(id.clone()).await?;
+    let own = actor.bound_to(Role::Sender);
+    let sender = sender
+        .as_deref()
+        .or(own)
+        .map(|sender| parsed_id("sender", sender));
+    let sender = sender.transpose()?;
+    if let Some(sender) = &sender {
+        actor.may_act_for(Role::Sender, sender.as_str())?;
+    }
+    let named = desk.ledger_id(&id, sender.as_ref());
+    let processed = desk.packages.package(named).await?;
     let processed = processed.ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,
@@ -146,7 +180,7 @@ async fn get_package(
 /// refusal. A type that is not in the update keeps its preference; `personal_preference` and `marketing_preference` are required.
 /// With `packages.future_max` a `timestamp` further ahead of the server's clock is answered 422.
 #[utoipa::path(
-    put, path = "/preferences", tag = "packages",
+    put, path = "/preferences", tag = "packages", security(("token" = ["recipient-service"])),
     request_body(content = NewPreferences, content_type = "application/json"),
     responses(
         JsonBody,
@@ -156,12 +190,14 @@ async fn get_package(
 )]
 async fn update_preferences(
     State(desk): State<Desk>,
+    actor: Actor,
     body: Result<AnyJson, Problem>,
 ) -> Result<Response, Problem> {
     let types = desk.packages.types();
     let latest = desk.packages.latest(Timestamp::now());
     let update = body.and_then(|AnyJson(json)| wire::update(&json, types, latest));
     let update = desk.checked(update)?;
+    actor.may_act_for(Role::RecipientService, update.recipient.as_str())?;
     let recipient = update.recipient.clone();
     let (taken, applied) = desk.packages.update(update).await?;
     let preferences = wire::preferences(&recipient, types, taken, Some(applied));
@@ -172,7 +208,7 @@ async fn update_preferences(
 ///
 /// Without preferences: the defaults.
 #[utoipa::path(
-    get, path = "/preferences/{recipient_id}", tag = "packages",
+    get, path = "/preferences/{recipient_id}", tag = "packages", security(("token" = ["recipient-service"])),
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         Stored,
@@ -182,9 +218,11 @@ async fn update_preferences(
 )]
 async fn get_preferences(
     State(desk): State<Desk>,
+    actor: Actor,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let recipient = parsed_id("recipient_id", &id)?;
+    actor.may_act_for(Role::RecipientService, recipient.as_str())?;
     let taken = desk.packages.preferences(recipient.clone()).await?;
     let preferences = wire::preferences(&recipient, desk.packages.types(), taken, None);
     Ok(no_store(&preferences))
@@ -196,7 +234,7 @@ async fn get_preferences(
 /// next preference is applied whatever its `timestamp`, also an older one that arrives late: let the recipient set their preferences
 /// again. Idempotent. Packages that were processed before keep their outcome.
 #[utoipa::path(
-    delete, path = "/preferences/{recipient_id}", tag = "packages",
+    delete, path = "/preferences/{recipient_id}", tag = "packages", security(("token" = ["operator"])),
     params(("recipient_id" = String, Path, min_length = 1, max_length = 128)),
     responses(
         IgnoredBody,
@@ -220,7 +258,7 @@ async fn reset_preferences(
 ///
 /// Since the beginning. Dropped packages are valid ones that their recipients had declined.
 #[utoipa::path(
-    get, path = "/statistics", tag = "packages",
+    get, path = "/statistics", tag = "packages", security(("token" = ["sender", "recipient-service"])),
     params(("If-None-Match" = Option<String>, Header, description = "The `ETag` of statistics that the client has")),
     responses(
         Stored,

@@ -2,18 +2,22 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::shop::PATIENCE;
 
@@ -195,13 +199,37 @@ impl Answer {
     }
 }
 
-/// A listener's address.
+/// A listener's address, and how it is entered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
+    /// The token of requests that have no other; leaked.
+    pub(crate) token: Option<&'static str>,
+    /// Leaked; None: plain HTTP.
+    pub(crate) tls: Option<&'static Arc<ClientConfig>>,
 }
 
 impl Door {
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            token: None,
+            tls: None,
+        }
+    }
+
+    pub(crate) fn with_token(self, token: &str) -> Self {
+        let token = Some(&*token.to_owned().leak());
+        Self { token, ..self }
+    }
+
+    pub(crate) fn without_token(self) -> Self {
+        Self {
+            token: None,
+            ..self
+        }
+    }
+
     /// Bytes, without HTTP.
     pub(crate) async fn raw(self) -> Raw {
         Raw(TcpStream::connect(self.address).await.unwrap())
@@ -222,6 +250,18 @@ impl Door {
 
     pub(crate) async fn over(self, stream: TcpStream) -> Connection {
         stream.set_nodelay(true).unwrap();
+        let Some(tls) = self.tls else {
+            return self.speak(stream).await;
+        };
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(Arc::clone(tls)).connect(name, stream);
+        self.speak(tls.await.unwrap()).await
+    }
+
+    async fn speak(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Connection {
         let (requests, driver) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         Connection {
             door: self,
@@ -291,6 +331,10 @@ impl Connection {
         let host = self.door.address.to_string();
         let headers = request.headers_mut();
         headers.entry(HOST).or_insert(host.parse().unwrap());
+        if let Some(token) = self.door.token {
+            let bearer = format!("Bearer {token}").parse().unwrap();
+            headers.entry(AUTHORIZATION).or_insert(bearer);
+        }
         Answer::read(self.requests.send_request(request).await?).await
     }
 

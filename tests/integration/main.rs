@@ -16,6 +16,7 @@ mod fleet;
 mod metrics;
 mod shop;
 
+mod access;
 mod assignments;
 mod assignments_crash;
 #[cfg(feature = "aws")]
@@ -60,4 +61,5 @@ mod shutdown;
 mod signals;
 mod simulators;
 mod status;
+mod tls;
 mod values;

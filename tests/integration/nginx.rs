@@ -71,7 +71,7 @@ fn variant(customers: SocketAddr, staff: SocketAddr, times: &[&str]) -> (TempDir
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
-    let [customers, staff] = doors.map(|address| Door { address });
+    let [customers, staff] = doors.map(Door::at);
     (dir, customers, staff)
 }
 
@@ -699,7 +699,7 @@ async fn ipv4_visitors_are_counted_one_by_one_however_their_address_is_written()
         assert_eq!(counted(connection, address).await, key, "{address}");
     }
     if has_ipv6 {
-        let door = Door { address: mapped };
+        let door = Door::at(mapped);
         for last in [6, 7] {
             let connection = door.connect_from(&format!("127.0.66.{last}")).await;
             assert_eq!(counted(connection, "").await, [127, 0, 66, last]);

@@ -409,7 +409,7 @@ impl Reader {
 
     fn door(&self, port: u16) -> Door {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[&port]));
-        Door { address }
+        Door::at(address)
     }
 
     async fn waiting(&self) -> usize {

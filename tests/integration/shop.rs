@@ -108,9 +108,7 @@ impl Shop {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(log).spawn().unwrap();
         // From here on its end is taken care of, whatever fails.
-        let unused = Door {
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        };
+        let unused = Door::at(SocketAddr::from(([0, 0, 0, 0], 0)));
         let mut shop = Self {
             child,
             customers: unused,
@@ -282,6 +280,7 @@ impl Shop {
             let bad = line.contains("\"level\":\"ERROR\"") || line.contains("panicked");
             assert!(!bad, "the log says: {line}");
         }
+        assert_no_secret(&log);
         log
     }
 
@@ -294,6 +293,18 @@ impl Shop {
         .await;
         self.signal(Signal::TERM);
         self.ended_well().await
+    }
+}
+
+/// Checks that there is no token in a text: no `ody_`, id and secret.
+#[track_caller]
+pub(crate) fn assert_no_secret(text: &str) {
+    for (at, _) in text.match_indices("ody_") {
+        let rest = text[at + 4..].bytes().take(20);
+        let is_token = rest.clone().take(12).all(|b| b.is_ascii_hexdigit())
+            && rest.clone().nth(12) == Some(b'_');
+        let around = text[at.saturating_sub(100)..].chars().take(200);
+        assert!(!is_token, "a token: {}", around.collect::<String>());
     }
 }
 
@@ -331,10 +342,8 @@ fn log_file(dir: &Path) -> PathBuf {
 }
 
 fn door(url: &Value) -> Door {
-    let address = url.as_str().and_then(|url| url.strip_prefix("http://"));
-    Door {
-        address: address.unwrap().parse().unwrap(),
-    }
+    let address = url.as_str().and_then(|url| url.split_once("://"));
+    Door::at(address.unwrap().1.parse().unwrap())
 }
 
 /// Lets this test open so many files at once.

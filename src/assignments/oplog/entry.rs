@@ -5,11 +5,31 @@ use serde::Serialize;
 
 use super::super::model::{DriverId, PackageId, Status};
 
+/// What caused a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    pub request_id: Arc<str>,
+    /// The name of who sent the request, if that had to be proved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<str>>,
+}
+
+/// A request of an unknown sender.
+impl From<&str> for Cause {
+    fn from(request_id: &str) -> Self {
+        Self {
+            request_id: request_id.into(),
+            identity: None,
+        }
+    }
+}
+
 /// A change of a package with a driver; serialized, a line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     pub at: Timestamp,
-    pub request_id: Arc<str>,
+    #[serde(flatten)]
+    pub cause: Cause,
     pub kind: Kind,
     #[serde(rename = "driver_id")]
     pub driver: DriverId,

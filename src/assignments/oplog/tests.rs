@@ -82,7 +82,7 @@ fn today() -> String {
 fn entries(at: &str, numbers: Range<usize>) -> Vec<Entry> {
     let entry = |number| Entry {
         at: at.parse().unwrap(),
-        request_id: "a \"quoted\" one".into(),
+        cause: "a \"quoted\" one".into(),
         kind: Kind::GiveUp,
         driver: DriverId::parse("Zoë").unwrap(),
         package: PackageId::parse(&format!("package_{number}")).unwrap(),

@@ -23,7 +23,7 @@ use super::wire::{
 use super::{Desk, bounded_wait, no_store, order_id, to_json};
 use crate::http::Problem;
 use crate::http::body::Ignored;
-use crate::http::params::{Path, Query, parsed};
+use crate::http::params::{Actor, Path, Query, parsed};
 use crate::http::responses::{IgnoredBody, NotFound, Parameters};
 
 pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
@@ -44,7 +44,7 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
 ///
 /// As its customer sees it, without waiting.
 #[utoipa::path(
-    get, path = "/orders/{order_id}", tag = "orders",
+    get, path = "/orders/{order_id}", tag = "orders", security(("token" = ["barista"])),
     params(("order_id" = Uuid, Path)),
     responses(
         IgnoredBody,
@@ -69,7 +69,7 @@ struct Pull {
     /// `orders.start_wait`.
     #[param(minimum = 0, maximum = 55)]
     wait: Option<u64>,
-    /// The barista's name, recorded with the order; 1 to 64 characters.
+    /// The barista's name, recorded with the order; 1 to 64 characters. Default: the token's subject.
     #[param(min_length = 1, max_length = 64)]
     barista: Option<String>,
 }
@@ -79,7 +79,7 @@ struct Pull {
 /// The barista has it for the time of the lease. If the client disconnects before the answer is sent, the order keeps its
 /// place.
 #[utoipa::path(
-    post, path = "/start/", tag = "orders", params(Pull),
+    post, path = "/start/", tag = "orders", security(("token" = ["barista"])), params(Pull),
     responses(
         IgnoredBody,
         Parameters,
@@ -90,12 +90,13 @@ struct Pull {
 async fn start_order(
     State(desk): State<Desk>,
     version: Version,
+    actor: Actor,
     Query(pull): Query<Pull>,
     _: Ignored,
 ) -> Result<Response, Problem> {
     let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
-    let barista = barista_name(pull.barista)?;
+    let barista = barista_name(pull.barista, &actor)?;
     Ok(match take(&desk.orders, barista, wait).await {
         Some(guard) => {
             let json = to_json(&StartedOrder::of(guard.lease()));
@@ -113,7 +114,7 @@ async fn start_order(
 ///
 /// The same as POST. Browsers must use POST: a GET by navigation or prefetch is answered 403.
 #[utoipa::path(
-    get, path = "/start/", tag = "orders", params(Pull),
+    get, path = "/start/", tag = "orders", security(("token" = ["barista"])), params(Pull),
     responses(
         IgnoredBody,
         Parameters,
@@ -124,10 +125,11 @@ async fn start_order(
 async fn start_order_by_get(
     desk: State<Desk>,
     version: Version,
+    actor: Actor,
     pull: Query<Pull>,
     body: Ignored,
 ) -> Result<Response, Problem> {
-    start_order(desk, version, pull, body).await
+    start_order(desk, version, actor, pull, body).await
 }
 
 async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<LeaseGuard> {
@@ -167,7 +169,7 @@ struct Finish {
 /// Requests held for it are answered 200. The first report counts, from any barista; with `attempt` only if that attempt is
 /// still the current one. With `next` the answer is `{"finished": …, "next": …}`.
 #[utoipa::path(
-    post, path = "/finish/", tag = "orders", params(Finish),
+    post, path = "/finish/", tag = "orders", security(("token" = ["barista"])), params(Finish),
     responses(
         IgnoredBody,
         Parameters,
@@ -178,6 +180,7 @@ struct Finish {
 async fn finish_order(
     State(desk): State<Desk>,
     version: Version,
+    actor: Actor,
     Query(finish): Query<Finish>,
     _: Ignored,
 ) -> Result<Response, Problem> {
@@ -186,7 +189,7 @@ async fn finish_order(
         .next
         .map(|next| bounded_wait("next", next))
         .transpose()?;
-    let barista = barista_name(finish.barista)?;
+    let barista = barista_name(finish.barista, &actor)?;
     let finished = FinishedOrder::of(&desk.orders.finish(id, finish.attempt)?);
     let Some(wait) = next else {
         return Ok(no_store(&finished));
@@ -215,7 +218,7 @@ struct LeaseParams {
 ///
 /// From now, for its full length.
 #[utoipa::path(
-    post, path = "/extend/", tag = "orders", params(LeaseParams),
+    post, path = "/extend/", tag = "orders", security(("token" = ["barista"])), params(LeaseParams),
     responses(
         IgnoredBody,
         FenceError,
@@ -242,7 +245,7 @@ async fn extend_order(
 ///
 /// It returns to its original place at once.
 #[utoipa::path(
-    post, path = "/release/", tag = "orders", params(LeaseParams),
+    post, path = "/release/", tag = "orders", security(("token" = ["barista"])), params(LeaseParams),
     responses(
         IgnoredBody,
         FenceError,
@@ -259,14 +262,15 @@ async fn release_order(
     Ok(no_store(&ReleasedOrder { order_id: id.0 }))
 }
 
-fn barista_name(name: Option<String>) -> Result<Option<Box<str>>, Problem> {
+/// The given name, else the token's subject.
+fn barista_name(name: Option<String>, actor: &Actor) -> Result<Option<Box<str>>, Problem> {
     let parse = |name: &str| {
         let fits = (1..=BARISTA_CHARS_MAX).contains(&name.chars().count());
         fits.then(|| name.into())
     };
     let detail = || format!("`barista` must be 1 to {BARISTA_CHARS_MAX} characters long.");
-    name.map(|name| parsed("barista", &name, parse, detail))
-        .transpose()
+    let name = name.map(|name| parsed("barista", &name, parse, detail));
+    Ok(name.transpose()?.or_else(|| actor.subject().map(Box::from)))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask};
 use crate::http::Problem;
 use crate::http::body::{Ignored, OptionalJson};
-use crate::http::params::{LoggedRequestId, Path, Query, idempotency_key};
+use crate::http::params::{Actor, LoggedRequestId, Path, Query, idempotency_key};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited, NotFound, Parameters};
 use crate::values::json;
 
@@ -40,7 +40,7 @@ pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 2] {
 /// wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then stays in line as long as
 /// its `Location` is polled before `ask_before`.
 #[utoipa::path(
-    post, path = "/order/", tag = "orders",
+    post, path = "/order/", tag = "orders", security((), ("token" = [])),
     request_body(content = Option<NewOrder>, content_type = "application/json"),
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: it gives access to the order. One of fewer than 16 characters names an order of the client's address only",
@@ -60,11 +60,12 @@ async fn place_order(
     Newcomer(asker): Newcomer,
     State(desk): State<Desk>,
     request_id: LoggedRequestId,
+    actor: Actor,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // The request's parts are dropped before the wait: they would cost memory per held customer.
-    let placed = placement(&desk, &asker, request_id, headers, body);
+    let placed = placement(&desk, &asker, request_id, &actor, headers, body);
     let (placement, wait, _joined) = match placed {
         Ok(placed) => placed,
         Err(refusal) => return Err::<Response, _>(refusal).into_response(),
@@ -108,10 +109,11 @@ fn placement(
     desk: &Desk,
     asker: &Asker,
     LoggedRequestId(request_id): LoggedRequestId,
+    actor: &Actor,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> axum::response::Result<Placing> {
-    let keyed = keyed(&headers, asker.address(), &body.json)?;
+    let keyed = keyed(&headers, asker.address(), actor, &body.json)?;
     let joins = keyed
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
@@ -147,8 +149,16 @@ fn placement(
 /// The placement, how long its request is held, and the admission of a request that joined.
 type Placing = (Placement<Orders>, Option<Duration>, Option<Admission>);
 
-fn keyed(headers: &HeaderMap, origin: IpNet, body: &Value) -> Result<Option<Keyed>, Problem> {
-    let key = idempotency_key(headers, |key| IdempotencyKey::parse(key, origin))?;
+fn keyed(
+    headers: &HeaderMap,
+    origin: IpNet,
+    actor: &Actor,
+    body: &Value,
+) -> Result<Option<Keyed>, Problem> {
+    let key = idempotency_key(headers, |key| match actor.name() {
+        Some(identity) => IdempotencyKey::of_identity(key, identity),
+        None => IdempotencyKey::parse(key, origin),
+    })?;
     Ok(key.map(|key| Keyed {
         key,
         // Of the value, not the bytes: clients may serialize it differently each time.
@@ -219,7 +229,7 @@ struct Waiting {
 ///
 /// With `wait` the request is held until the order is ready or cancelled, or the time is over.
 #[utoipa::path(
-    get, path = "/orders/{order_id}", tag = "orders",
+    get, path = "/orders/{order_id}", tag = "orders", security(()),
     params(("order_id" = Uuid, Path), Waiting),
     responses(
         IgnoredBody,
@@ -253,7 +263,7 @@ async fn get_order(
 ///
 /// While it waits. Requests held for it are answered 409.
 #[utoipa::path(
-    delete, path = "/orders/{order_id}", tag = "orders",
+    delete, path = "/orders/{order_id}", tag = "orders", security(()),
     params(("order_id" = Uuid, Path)),
     responses(
         IgnoredBody,

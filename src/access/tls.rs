@@ -1,0 +1,172 @@
+//! TLS of both listeners, and the identities of client certificates.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConnection, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::config::Tls;
+use super::{Identity, Role};
+
+/// The scheme of the URI in a client certificate: `odyssey://role/name`.
+const IDENTITY_SCHEME: &str = "odyssey://";
+
+/// The keys and certificates in force at one listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Acceptor {
+    config: Arc<ArcSwap<ServerConfig>>,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+/// What was read from the files of section `tls`.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Of customers and staff.
+    configs: [Arc<ServerConfig>; 2],
+    /// When the server's certificate expires.
+    pub not_after: Timestamp,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Reads the files. `verify_staff`: the staff's listener asks for client certificates.
+    ///
+    /// # Errors
+    /// If a file cannot be read or has no PEM, the key is not the certificate's, or an authority is unusable. Names the key.
+    pub fn read(tls: &Tls, verify_staff: bool) -> anyhow::Result<Self> {
+        let of = |key: &str, path: &std::path::Path| {
+            format!("configuration key `tls.{key}`: `{}`", path.display())
+        };
+        let certificates_of = |key: &str, path: &std::path::Path| {
+            let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+            let certificates: Vec<CertificateDer<'static>> = certificates
+                .map_err(|error| anyhow::anyhow!("{error}"))
+                .with_context(|| of(key, path))?;
+            ensure!(
+                !certificates.is_empty(),
+                "{}: it has no certificate in PEM",
+                of(key, path)
+            );
+            anyhow::Ok(certificates)
+        };
+        let chain = certificates_of("certificate_file", &tls.certificate_file)?;
+        let key = PrivateKeyDer::from_pem_file(&tls.key_file)
+            .map_err(|error| anyhow::anyhow!("{error}"))
+            .with_context(|| of("key_file", &tls.key_file))?;
+        let (_, certificate) = X509Certificate::from_der(&chain[0])
+            .with_context(|| of("certificate_file", &tls.certificate_file))?;
+        let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())?;
+        let provider = Arc::new(ring::default_provider());
+        let config = |verifies: bool| {
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()?;
+            let builder = if verifies {
+                let path = &tls.client_ca_file;
+                let mut roots = RootCertStore::empty();
+                for authority in certificates_of("client_ca_file", path)? {
+                    roots
+                        .add(authority)
+                        .with_context(|| of("client_ca_file", path))?;
+                }
+                // Without a certificate a connection has no identity, and may ask for its health.
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::new(roots),
+                    Arc::clone(&provider),
+                )
+                .allow_unauthenticated()
+                .build()
+                .with_context(|| of("client_ca_file", path))?;
+                builder.with_client_cert_verifier(verifier)
+            } else {
+                builder.with_no_client_auth()
+            };
+            let mut config = builder
+                .with_single_cert(chain.clone(), key.clone_key())
+                .with_context(|| of("key_file", &tls.key_file))?;
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            config.ticketer = ring::Ticketer::new()?;
+            anyhow::Ok(Arc::new(config))
+        };
+        Ok(Self {
+            configs: [config(false)?, config(verify_staff)?],
+            not_after,
+        })
+    }
+
+    /// Of customers and staff.
+    pub fn acceptors(self) -> [Acceptor; 2] {
+        self.configs.map(|config| Acceptor {
+            config: Arc::new(ArcSwap::new(config)),
+        })
+    }
+
+    /// Puts them in force for new connections.
+    pub fn replace(self, acceptors: &[Acceptor; 2]) {
+        for (config, acceptor) in self.configs.into_iter().zip(acceptors) {
+            acceptor.config.store(config);
+        }
+    }
+}
+
+impl Acceptor {
+    /// # Errors
+    /// If the handshake fails.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(self.config.load_full())
+            .accept(stream)
+            .await
+    }
+}
+
+/// Whom a connection's client certificate names; none without one, or without the URI of an identity.
+pub fn identity(connection: &ServerConnection) -> Option<Arc<Identity>> {
+    let certificate = connection.peer_certificates()?.first()?;
+    identity_of(certificate).map(Arc::new)
+}
+
+fn identity_of(certificate: &[u8]) -> Option<Identity> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(IDENTITY_SCHEME),
+            _ => None,
+        });
+    let (role, name) = uris.next()?.split_once('/')?;
+    let role: Role = role.parse().ok()?;
+    let fits = !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_graphic());
+    fits.then(|| Identity {
+        name: name.into(),
+        subject: name.into(),
+        roles: role.into(),
+        token: None,
+    })
+}

@@ -1,0 +1,217 @@
+//! Access to both listeners: reads tokens and certificates, keeps them up to date, and builds the guards.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use metrics::{Gauge, describe_gauge, gauge};
+use tracing::warn;
+
+use crate::access::config::{CustomersAuth, StaffAuth};
+use crate::access::file;
+use crate::access::session::Sessions;
+use crate::access::tls::{Acceptor, Loaded};
+use crate::access::tokens::{TokenSet, Tokens};
+use crate::access::watch::Watched;
+use crate::config::Config;
+use crate::flood::Flood;
+use crate::http::guard::{Credentials, Guard};
+use crate::http::security::{Kind, Security};
+use crate::http::status::Component;
+use crate::storage::State;
+use crate::telemetry::Registry;
+
+/// In the data directory: signs the sessions of browsers.
+const SESSION_KEY: &str = "session.key";
+
+#[derive(Debug)]
+pub(super) struct Access {
+    /// Of customers and staff.
+    pub(super) guards: [Arc<Guard>; 2],
+    /// Of customers and staff; None: plain HTTP.
+    pub(super) acceptors: Option<[Acceptor; 2]>,
+    pub(super) watched: Vec<Arc<Watched>>,
+}
+
+impl Access {
+    /// # Errors
+    /// If the staff's listener would be open to others by mistake, or a file cannot be read. Names the key.
+    pub(super) fn open(
+        config: &Config,
+        data: &Path,
+        flood: &Flood,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let (auth, ip) = (config.staff.auth, config.staff.listen.ip());
+        if let Some(refusal) = auth.refusal(ip, &config.access, &config.tls) {
+            bail!("configuration key `staff.auth`: {refusal}");
+        }
+        let for_customers = config.customers.auth == CustomersAuth::Tokens;
+        if for_customers && !config.access.has_tokens() {
+            bail!(
+                "configuration key `customers.auth`: it needs `access.tokens_file`; `odyssey token new` creates one"
+            );
+        }
+        let gauges = registry.register(Gauges::register);
+        gauges.required[0].set(f64::from(for_customers));
+        gauges.required[1].set(f64::from(auth.is_required()));
+        let tokens = TokenSet::default();
+        let mut watched = Vec::new();
+        if for_customers || auth == StaffAuth::Tokens {
+            let (path, set) = (config.access.tokens_file.clone(), tokens.clone());
+            let gauges = gauges.clone();
+            let read = move || {
+                let tokens = Tokens::new(file::read(&path)?);
+                gauges.take(&tokens);
+                set.replace(tokens);
+                Ok(())
+            };
+            let files = vec![config.access.tokens_file.clone()];
+            let watch = Watched::open("the tokens", files, read);
+            watched.push(watch.context("configuration key `access.tokens_file`")?);
+        }
+        let acceptors = open_tls(config, &gauges, &mut watched)?;
+        let sessions = match auth {
+            StaffAuth::Tokens => {
+                let path = data.join(SESSION_KEY);
+                let open = Sessions::open(&path, config.staff.session);
+                Some(open.with_context(|| format!("the key of sessions, {}", path.display()))?)
+            }
+            _ => None,
+        };
+        let staff = match auth {
+            StaffAuth::Tokens => Some(Credentials::Tokens(tokens.clone(), sessions)),
+            StaffAuth::Mtls => Some(Credentials::Certificates),
+            StaffAuth::Auto | StaffAuth::None => None,
+        };
+        let customers = for_customers.then_some(Credentials::Tokens(tokens, None));
+        let guard = |listener, credentials| {
+            let flood = flood.clone();
+            let client_of = move |peer, headers: &_| flood.client(peer, headers);
+            Arc::new(Guard::new(listener, credentials, client_of, registry))
+        };
+        if auth == StaffAuth::None && !ip.to_canonical().is_loopback() {
+            warn!(%ip, "everyone who reaches the staff's listener may act as staff (configuration key `staff.auth`)");
+        }
+        Ok(Self {
+            guards: [guard("customers", customers), guard("staff", staff)],
+            acceptors,
+            watched,
+        })
+    }
+
+    /// Whether tokens and certificates are those of the files.
+    pub(super) fn component(&self) -> Option<Component> {
+        let watched = self.watched.clone();
+        let look = move || {
+            let states = watched.iter().map(|watched| watched.condition().state());
+            let mut states: Vec<State> = states.collect();
+            states.sort_by_key(|state| state.down.is_none());
+            states.into_iter().next().unwrap_or_else(State::well)
+        };
+        (!self.watched.is_empty()).then(|| Component::new("access", look))
+    }
+}
+
+fn open_tls(
+    config: &Config,
+    gauges: &Gauges,
+    watched: &mut Vec<Arc<Watched>>,
+) -> anyhow::Result<Option<[Acceptor; 2]>> {
+    let tls = config.tls.clone();
+    if !tls.is_on() {
+        return Ok(None);
+    }
+    let verify = config.staff.auth == StaffAuth::Mtls;
+    let acceptors = Loaded::read(&tls, verify)?.acceptors();
+    let files = [&tls.certificate_file, &tls.key_file, &tls.client_ca_file];
+    let files = files
+        .into_iter()
+        .filter(|file| !file.as_os_str().is_empty());
+    let files: Vec<PathBuf> = files.cloned().collect();
+    let (replaced, gauges) = (acceptors.clone(), gauges.clone());
+    let read = move || {
+        let loaded = Loaded::read(&tls, verify)?;
+        if loaded.not_after <= Timestamp::now() {
+            warn!(not_after = %loaded.not_after, "the server's certificate has expired");
+        }
+        gauges.certificate.set(seconds(loaded.not_after));
+        loaded.replace(&replaced);
+        Ok(())
+    };
+    watched.push(Watched::open("the certificates", files, read)?);
+    Ok(Some(acceptors))
+}
+
+/// How the listeners of customers and staff describe their credentials.
+pub(super) fn securities(config: &Config) -> [Security; 2] {
+    let customers = Security {
+        kind: Kind::Tokens,
+        required: config.customers.auth == CustomersAuth::Tokens,
+    };
+    let staff = Security {
+        kind: match config.staff.auth {
+            StaffAuth::Mtls => Kind::Certificates,
+            _ => Kind::TokensAndSessions,
+        },
+        required: config.staff.auth.is_required(),
+    };
+    [customers, staff]
+}
+
+#[derive(Debug, Clone)]
+struct Gauges {
+    /// Of customers and staff.
+    required: [Gauge; 2],
+    tokens: Gauge,
+    token: Gauge,
+    certificate: Gauge,
+}
+
+impl Gauges {
+    fn register() -> Self {
+        const REQUIRED: &str = "odyssey_access_required";
+        const TOKENS: &str = "odyssey_access_tokens";
+        const TOKEN: &str = "odyssey_access_token_not_after_seconds";
+        const CERTIFICATE: &str = "odyssey_tls_certificate_not_after_seconds";
+        describe_gauge!(
+            REQUIRED,
+            "1 if the listener's requests need a credential, else 0"
+        );
+        describe_gauge!(TOKENS, "Tokens in the file");
+        describe_gauge!(
+            TOKEN,
+            "When the next valid token expires, in seconds since 1970; +Inf if none does"
+        );
+        describe_gauge!(
+            CERTIFICATE,
+            "When the server's certificate expires, in seconds since 1970; +Inf without TLS"
+        );
+        let gauges = Self {
+            required: ["customers", "staff"]
+                .map(|listener| gauge!(REQUIRED, "listener" => listener)),
+            tokens: gauge!(TOKENS),
+            token: gauge!(TOKEN),
+            certificate: gauge!(CERTIFICATE),
+        };
+        gauges.token.set(f64::INFINITY);
+        gauges.certificate.set(f64::INFINITY);
+        gauges
+    }
+
+    fn take(&self, tokens: &Tokens) {
+        self.tokens
+            .set(f64::from(u32::try_from(tokens.count()).unwrap_or(u32::MAX)));
+        let next = tokens.next_expiry(Timestamp::now());
+        self.token.set(next.map_or(f64::INFINITY, seconds));
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "seconds until the year 9999 have 39 bits"
+)]
+fn seconds(time: Timestamp) -> f64 {
+    time.as_second() as f64
+}
