@@ -282,6 +282,7 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
         "takes a day without lists: assignments_manifest.rs",
     ),
     ("DELETE /flood/{address}", &[200], "takes a flood: flood.rs"),
+    ("POST /login", &[303, 401], "takes a token: access.rs"),
     (
         "POST /assign",
         &[200, 409],
