@@ -101,13 +101,14 @@ impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If the data directory or an address cannot be used, more connections are configured than the limit of open files
+    /// If the staff's listener would be open by mistake, the data directory or an address cannot be used, more connections are configured than the limit of open files
     /// allows, or the configured manifest is not acceptable.
     pub async fn open(
         config: &Config,
         logs: &Logs,
         drain: watch::Receiver<Duration>,
     ) -> anyhow::Result<Self> {
+        access::check(config)?;
         let registry = registry();
         let [customers_limit, staff_limit] = connection_limits(config, raise_open_files())?;
         let types = package_types(config)?;
@@ -128,7 +129,7 @@ impl App {
         components.extend(messages.component());
         let access = Access::open(config, &config.data_dir, &desks.flood, &registry)?;
         components.extend(access.component());
-        let readiness = Readiness::of(components);
+        let readiness = Readiness::of(components, !config.staff.auth.is_required());
         messages.attach(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(
@@ -143,6 +144,11 @@ impl App {
         let states = States::new(&desks, readiness.clone(), scrape, checks.clone(), login);
         let flood = desks.flood.clone();
         let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
+        let staff_limit = if config.staff.auth.is_required() {
+            Access::gate(staff_limit, &desks.flood)
+        } else {
+            staff_limit
+        };
         let [customers, staff] = listeners(
             config,
             &access,

@@ -19,8 +19,9 @@ use super::origin::{Rejection, takes_an_order};
 use super::problem::Problem;
 use super::security::{Requirement, SESSION_COOKIE};
 use crate::access::session::Sessions;
+use crate::access::tls::Certified;
 use crate::access::tokens::{Refused, TokenSet};
-use crate::access::{Granted, Identity, Roles};
+use crate::access::{Granted, Identity, Role, Roles};
 use crate::telemetry::Registry;
 
 /// Refused credentials per second from one client that are answered 401 and logged; more are answered 429.
@@ -43,8 +44,8 @@ pub enum Credentials {
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
-    /// Whom the connection's client certificate names.
-    pub certificate: Option<Arc<Identity>>,
+    /// Whom the connection's client certificate names. Boxed: most connections have none.
+    pub certificate: Option<Box<Certified>>,
 }
 
 /// Decides about a listener's requests.
@@ -215,6 +216,18 @@ impl Guard {
         if roles_here.is_empty() {
             return Err(fail(Reason::Role, roles, Some(&identity)).into());
         }
+        let is_change = !request.method().is_safe() || takes_an_order(request);
+        if is_change && roles_here.contains(Role::Operator) {
+            // The audit trail of what only few do; others are named by the records that they change.
+            info!(
+                listener = self.listener,
+                identity = &*identity.name,
+                token = identity.token.as_deref(),
+                method = %request.method(),
+                path = request.uri().path(),
+                "an operator changes something"
+            );
+        }
         Ok(Some(Granted {
             identity,
             roles: roles_here,
@@ -252,11 +265,10 @@ impl Guard {
             token = identity.and_then(|identity| identity.token.as_deref()),
             "a credential was refused"
         );
-        problem(
-            reason,
-            roles,
-            matches!(self.credentials, Some(Credentials::Certificates)),
-        )
+        if matches!(self.credentials, Some(Credentials::Certificates)) {
+            return of_certificate(reason, roles);
+        }
+        of_token(reason, roles)
     }
 }
 
@@ -269,7 +281,16 @@ impl Credentials {
         peer: &Peer,
     ) -> Result<Option<Arc<Identity>>, Reason> {
         let (tokens, sessions) = match self {
-            Self::Certificates => return Ok(peer.certificate.clone()),
+            Self::Certificates => {
+                let Some(certified) = &peer.certificate else {
+                    return Ok(None);
+                };
+                // Connections may outlive certificates.
+                if certified.not_after < Timestamp::now() {
+                    return Err(Reason::Expired);
+                }
+                return Ok(Some(Arc::clone(&certified.identity)));
+            }
             Self::Tokens(tokens, sessions) => (tokens, sessions),
         };
         if let Some(header) = scan.authorization {
@@ -320,15 +341,33 @@ pub(super) fn may_log_in<B>(request: &Request<B>, problem: &Problem) -> bool {
         && !takes_an_order(request)
 }
 
-fn problem(reason: Reason, roles: Roles, by_certificate: bool) -> Problem {
-    let unauthorized =
-        |slug, title, detail: String| Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail);
+fn of_certificate(reason: Reason, roles: Roles) -> Problem {
     match reason {
-        Reason::Missing if by_certificate => unauthorized(
+        Reason::Role => Problem::new(
+            StatusCode::FORBIDDEN,
+            "role-missing",
+            "The certificate's role does not allow this",
+            format!("This needs one of the roles: {roles}."),
+        ),
+        Reason::Expired => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "credential-expired",
+            "The client certificate has expired",
+            "Connect again with a new one.",
+        ),
+        _ => Problem::new(
+            StatusCode::UNAUTHORIZED,
             "credential-missing",
             "A client certificate is needed",
             format!("Connect with a certificate for one of the roles: {roles}."),
         ),
+    }
+}
+
+fn of_token(reason: Reason, roles: Roles) -> Problem {
+    let unauthorized =
+        |slug, title, detail: String| Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail);
+    match reason {
         Reason::Missing => unauthorized(
             "credential-missing",
             "A token is needed",

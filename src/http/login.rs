@@ -243,9 +243,13 @@ fn form(next: Option<&str>, is_logged_in: bool, refused: Option<&str>) -> Respon
     };
     let mut response: Response<Body> = page("Log in", &content);
     let no_store = HeaderValue::from_static("no-store");
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, no_store);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, no_store);
+    // With `no-referrer` the form would name no origin, and over plain HTTP nothing else shows that it is this page's.
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("same-origin"),
+    );
     response
 }
 

@@ -157,7 +157,11 @@ async fn a_problem_ends_with_1_and_its_sentence_and_a_mistake_with_2() {
         (&["finish", unknown, "--attempt", "0"], 2, "attempt"),
         (&["order", "--wait", "soon"], 2, "90s"),
         (&["order", "--wait", "10000h"], 2, "30 days"),
-        (&["line", "--url", "http://ada:secret@127.0.0.1"], 2, "is not a URL"),
+        (
+            &["line", "--url", "http://ada:secret@127.0.0.1"],
+            2,
+            "is not a URL",
+        ),
         (&["line", "--output", "xml"], 2, "table"),
         (&["flood"], 2, "unblock"),
     ] {
