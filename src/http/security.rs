@@ -211,9 +211,9 @@ mod tests {
                     Requirement::Optional(Roles::from_iter(Role::ALL)),
                 ),
             ] {
-                let mut operation = operation(declared.clone());
+                let mut operation = operation(declared);
                 security.complete(&mut operation);
-                assert_eq!(Requirement::of(&operation), completed, "{declared:?}");
+                assert_eq!(Requirement::of(&operation), completed);
             }
         }
     }
