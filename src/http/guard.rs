@@ -174,6 +174,18 @@ impl Guard {
         issued.map_err(|refused| self.refuse(headers, peer, refused.into(), Roles::default(), None))
     }
 
+    /// Whom the browser's session stands for; none without a valid one.
+    ///
+    /// # Errors
+    /// 404 where browsers cannot log in.
+    pub(super) fn logged_in(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Problem> {
+        let Some(Credentials::Tokens(tokens, Some(sessions))) = &self.credentials else {
+            return Err(no_login());
+        };
+        let verify = |session| sessions.verify(session, &tokens.now(), Timestamp::now());
+        Ok(session(headers).and_then(|session| verify(session).ok()))
+    }
+
     /// Whether browsers can log in.
     pub(super) fn has_sessions(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Tokens(_, Some(_))))
@@ -306,7 +318,7 @@ fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 }
 
 /// The session in a request's cookies.
-pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
+fn session(headers: &HeaderMap) -> Option<&str> {
     let fields = headers.get_all(header::COOKIE).iter();
     let pairs = fields
         .filter_map(|field| field.to_str().ok())
@@ -346,7 +358,7 @@ fn problem(reason: Reason, roles: Roles, by_certificate: bool) -> Problem {
         Reason::Expired => unauthorized(
             "credential-expired",
             "The token has expired",
-            "Ask whoever runs this shop for a new one, or log in again.".to_owned(),
+            "Ask an operator for a new one, or log in again.".to_owned(),
         )
         .challenge(Some("invalid_token"), Roles::default()),
         Reason::Role => Problem::new(

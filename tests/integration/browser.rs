@@ -10,30 +10,32 @@ use crate::client::{Door, order};
 use crate::nginx::Nginx;
 use crate::shop::Shop;
 
+/// Of Chromium in all tests. `evil.example` is this machine, and so is `shop`, a name for which it sends no Fetch metadata.
+pub(crate) const SWITCHES: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1, MAP shop 127.0.0.1",
+];
+
 /// What the browser has made of a page once nothing moves any more: its document, and what it wrote into the console.
 struct Visit {
     document: String,
     console: Vec<String>,
 }
 
-/// Opens an address. `evil.example` is this machine.
+/// Opens an address.
 async fn visit(url: String) -> Visit {
     let profile = tempfile::tempdir().unwrap();
     let mut browser = Command::new("chromium");
     browser
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-        ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-        ])
-        .args(["--disable-sync", "--disable-dev-shm-usage"])
+        .args(SWITCHES)
         .args(["--enable-logging=stderr", "--log-level=0"])
-        .arg("--host-resolver-rules=MAP evil.example 127.0.0.1")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         // Pages may take so much of their own time, in milliseconds, however long that takes.
         .args(["--virtual-time-budget=10000", "--dump-dom", &url])
@@ -51,7 +53,7 @@ async fn visit(url: String) -> Visit {
 }
 
 /// A web server that answers every request with one page.
-async fn foreign_site(page: String) -> u16 {
+pub(crate) async fn foreign_site(page: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -71,7 +73,7 @@ async fn foreign_site(page: String) -> u16 {
 }
 
 /// A page that tries to take an order in every way there is, and to spend an address's orders.
-fn evil(customers: Door, staff: Door, order_id: &str) -> String {
+pub(crate) fn evil(customers: Door, staff: Door, order_id: &str) -> String {
     let (customers, staff) = (customers.address, staff.address);
     format!(
         r#"<!DOCTYPE html><title>evil</title>
@@ -84,7 +86,7 @@ fn evil(customers: Door, staff: Door, order_id: &str) -> String {
 <form id="f2" method="post" target="order" action="http://{customers}/order/"></form>
 <script>
   f1.submit(); f2.submit();
-  const send = (url, options) => fetch(url, {{mode: "no-cors", ...options}}).catch(() => 0);
+  const send = (url, options) => fetch(url, {{mode: "no-cors", credentials: "include", ...options}}).catch(() => 0);
   send("http://{staff}/start/");
   send("http://{staff}/start/", {{method: "POST"}});
   send("http://{staff}/events", {{method: "POST", body: new Blob(["[]"])}});
