@@ -5,7 +5,7 @@ use testkit::found;
 
 use crate::access::Tokens;
 use crate::browser::{evil, foreign_site};
-use crate::client::Door;
+use crate::client::{Door, get};
 use crate::shop::{Shop, assert_no_secret, odyssey, text};
 use crate::webdriver::{Browser, key};
 
@@ -146,18 +146,14 @@ async fn a_browser_whose_token_is_revoked_is_sent_to_the_login_page_again() {
     assert!(!said.contains("logged in"), "{said}");
     // The same name with a new token, by which the page opens again.
     let next = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    found("the new token is valid", async || {
-        enter(&browser, &next).await;
-        browser
-            .find("body")
-            .await
-            .text()
-            .await
-            .contains(&id)
-            .then_some(())
-    })
-    .await;
-    assert_eq!(browser.url().await, page);
+    let door = shop.staff.with_token(&next);
+    let look = async || {
+        let answer = door.ask(get(format!("/orders/{id}"))).await;
+        (answer.status == 200).then_some(())
+    };
+    found("the new token is valid", look).await;
+    enter(&browser, &next).await;
+    browser.arrives_at(&page).await;
     drop(browser);
     shop.serve_all().await;
     shop.close().await;
@@ -267,7 +263,8 @@ async fn a_barista_who_is_logged_in_takes_orders_from_the_documentation() {
     let (status, started) = fetch(&browser, "POST", "/start/").await;
     assert_eq!(status, 200, "{started}");
     assert_eq!(text(&started["order_id"]), first);
-    assert_eq!(shop.state(&first).await["barista"], "bo");
+    let order = shop.staff.expect(get(format!("/orders/{first}")), 200);
+    assert_eq!(order.await["barista"], "bo");
     let second = shop.promised().await;
     open_operation(&browser, "post", "/start/").await;
     let answer = execute(&browser).await;
@@ -329,7 +326,7 @@ fn thief(page: &str, staff: Door) -> String {
         r#"<iframe id="framed" src="{page}"></iframe><iframe id="docs" src="http://{staff}/docs"></iframe>
 <img src="{page}"><img src="http://{staff}/logout"><iframe src="http://{staff}/logout"></iframe>
 <script src="{page}"></script>
-<form id="top" method="post" action="http://{staff}/start/"></form>
+<form id="taking" method="post" action="http://{staff}/start/"></form>
 <form id="session" method="post" target="login" action="http://{staff}/login"><input name="token" value="x"></form><iframe name="login"></iframe>
 <script>
   session.submit();
@@ -368,14 +365,9 @@ async fn a_page_of_another_origin_reads_and_changes_nothing_in_a_browser_that_is
         assert_eq!(browser.run("return read()").await, "", "{host}");
         let tried = |now: &crate::metrics::Metrics| now.count(refused) >= before + 15;
         shop.until("it tried everything", tried).await;
-        for navigation in [
-            format!("location = '{staff}{page}'"),
-            "top_form()".to_owned(),
-        ] {
-            let script =
-                navigation.replace("top_form()", "document.getElementById('top').submit()");
+        for navigation in [&format!("location = '{staff}{page}'"), "taking.submit()"] {
             browser.visit(&foreign).await;
-            browser.run(&script).await;
+            browser.run(navigation).await;
             let shown = browser
                 .until(
                     "it has left",
