@@ -52,7 +52,7 @@ pub struct Peer {
 /// Decides about a listener's requests.
 pub struct Guard {
     listener: &'static str,
-    /// None: whoever reaches the listener may use it.
+    /// None: every client may use it.
     credentials: Option<Credentials>,
     client_of: Box<ClientOf>,
     /// By client.
@@ -318,7 +318,7 @@ fn bearer(header: &HeaderValue) -> Option<&[u8]> {
 }
 
 /// The session in a request's cookies.
-fn session(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     let fields = headers.get_all(header::COOKIE).iter();
     let pairs = fields
         .filter_map(|field| field.to_str().ok())

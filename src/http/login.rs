@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use zeroize::Zeroizing;
 
 use super::body::{self, BodyLimits};
-use super::guard::{Guard, SESSION_COOKIE};
+use super::guard::{Guard, SESSION_COOKIE, session};
 use super::html::{page, prefers_html};
 use super::params::{Caller, Query};
 use super::problem::Problem;
@@ -149,7 +149,12 @@ async fn log_in(
     responses((status = 303, description = "Logged out", headers(("Location" = String), ("Set-Cookie" = String)))),
 )]
 async fn log_out(State(login): State<Login>, headers: HeaderMap) -> Response {
-    login.answer(&headers, "", Duration::ZERO, "/login")
+    let mut response = login.answer(&headers, "", Duration::ZERO, "/login");
+    if session(&headers).is_none() {
+        // A page of another site has sent the browser here, without its cookie: it stays logged in.
+        response.headers_mut().remove(header::SET_COOKIE);
+    }
+    response
 }
 
 impl Login {

@@ -72,9 +72,9 @@ pub(crate) async fn foreign_site(page: String) -> u16 {
     port
 }
 
-/// A page that tries to take an order in every way there is, and to spend an address's orders.
-pub(crate) fn evil(customers: Door, staff: Door, order_id: &str) -> String {
-    let (customers, staff) = (customers.address, staff.address);
+/// A page that tries to take an order in every way there is, and to spend an address's orders, at these listeners (host and
+/// port).
+pub(crate) fn evil(customers: &str, staff: &str, order_id: &str) -> String {
     format!(
         r#"<!DOCTYPE html><title>evil</title>
 <link rel="prefetch" href="http://{staff}/start/?a">
@@ -101,7 +101,8 @@ pub(crate) fn evil(customers: Door, staff: Door, order_id: &str) -> String {
 async fn a_page_of_another_origin_that_a_barista_has_open_takes_no_order() {
     let shop = Shop::open(&[]).await;
     let id = shop.promised().await;
-    let port = foreign_site(evil(shop.customers, shop.staff, &id)).await;
+    let [customers, staff] = [shop.customers, shop.staff].map(|door| door.address.to_string());
+    let port = foreign_site(evil(&customers, &staff, &id)).await;
     // Another site, and another port of the same one.
     for host in ["evil.example", "127.0.0.1"] {
         let seen = visit(format!("http://{host}:{port}/")).await;
