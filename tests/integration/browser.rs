@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::{Door, order};
+use crate::client::order;
 use crate::nginx::Nginx;
 use crate::shop::Shop;
 
