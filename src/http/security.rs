@@ -6,9 +6,10 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 
-use super::guard::SESSION_COOKIE;
 use crate::access::{Role, Roles};
 
+/// The cookie of a browser's session.
+pub(super) const SESSION_COOKIE: &str = "odyssey_session";
 /// The scheme that descriptions name.
 const TOKEN: &str = "token";
 /// The schemes of each kind of credential, added to each operation that names [`TOKEN`].
@@ -116,7 +117,8 @@ impl Security {
         let described = |&name: &&'static str| {
             let scheme = match name {
                 SESSION => {
-                    let text = "A browser's session, from `/login`.";
+                    let text =
+                        "A browser's session. Log in at [/login](/login); nothing is entered here.";
                     SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
                         SESSION_COOKIE,
                         text,
