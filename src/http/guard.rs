@@ -51,7 +51,7 @@ pub struct Peer {
 /// Decides about a listener's requests.
 pub struct Guard {
     listener: &'static str,
-    /// None: whoever reaches the listener may use it.
+    /// None: every client may use it.
     credentials: Option<Credentials>,
     client_of: Box<ClientOf>,
     /// By client.
@@ -171,6 +171,18 @@ impl Guard {
         });
         let issued = issued.map(|session| (session, sessions.lifetime()));
         issued.map_err(|refused| self.refuse(headers, peer, refused.into(), Roles::default(), None))
+    }
+
+    /// Whom the browser's session stands for; none without a valid one.
+    ///
+    /// # Errors
+    /// 404 where browsers cannot log in.
+    pub(super) fn logged_in(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Problem> {
+        let Some(Credentials::Tokens(tokens, Some(sessions))) = &self.credentials else {
+            return Err(no_login());
+        };
+        let verify = |session| sessions.verify(session, &tokens.now(), Timestamp::now());
+        Ok(session(headers).and_then(|session| verify(session).ok()))
     }
 
     /// Whether browsers can log in.
@@ -383,7 +395,7 @@ fn of_token(reason: Reason, roles: Roles) -> Problem {
         Reason::Expired => unauthorized(
             "credential-expired",
             "The token has expired",
-            "Ask whoever runs this shop for a new one, or log in again.".to_owned(),
+            "Ask an operator for a new one, or log in again.".to_owned(),
         )
         .challenge(Some("invalid_token"), Roles::default()),
         Reason::Role => Problem::new(

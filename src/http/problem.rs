@@ -205,6 +205,11 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// What kind of problem it is, in words; the occurrence is what it displays.
+    pub(super) fn title(&self) -> &'static str {
+        self.title
+    }
+
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.more

@@ -118,7 +118,8 @@ impl Security {
         let described = |&name: &&'static str| {
             let scheme = match name {
                 SESSION => {
-                    let text = "A browser's session, from `/login`.";
+                    let text =
+                        "A browser's session. Log in at [/login](/login); nothing is entered here.";
                     SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
                         SESSION_COOKIE,
                         text,

@@ -228,7 +228,7 @@ async fn refusals(door: Door, api: &Value, requests: &[(&str, &str)]) -> Seen {
 }
 
 /// What is described and not reached here, with the reason and the tests that reach it. An operation may be any.
-const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
+const REACHED_ELSEWHERE: [(&str, &[u16], &str); 17] = [
     ("", &[429], "takes a flood: flood.rs"),
     (
         "",
@@ -274,6 +274,12 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
         "POST /storage/check",
         &[409],
         "takes a check that is running: src/app/check.rs",
+    ),
+    ("GET /login", &[200], "takes tokens: login.rs"),
+    (
+        "POST /login",
+        &[303, 401],
+        "takes tokens: access.rs, login.rs",
     ),
     ("GET /courier", &[404], "takes an order's id: couriers.rs"),
     (
