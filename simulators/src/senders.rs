@@ -25,7 +25,7 @@ use crate::{
     audit::{Check, Counted},
     client::{Client, beforehand},
     crew::{Crew, Shared, run_id},
-    options::{CustomersDoor, Output, Pace, any_seed, duration, share},
+    options::{Credential, CustomersDoor, Output, Pace, any_seed, duration, share},
     outcome::{self, Outcome},
     pace::Speed,
     packages::Fate,
@@ -51,6 +51,8 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     door: CustomersDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     errands: Errands,
     #[command(flatten)]
@@ -165,7 +167,7 @@ impl Options {
 
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
-        let server = self.door.customers_address.clone();
+        let server = self.credential.added_to(&self.door.customers_address)?;
         let before: Option<Value> = if self.sending.shared {
             None
         } else {
