@@ -42,6 +42,7 @@ mod infra;
 mod malformed;
 mod many_rows;
 mod nginx;
+mod nginx_access;
 mod observability;
 mod orders_baristas;
 mod orders_customers;

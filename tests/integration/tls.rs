@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -16,17 +18,21 @@ use crate::client::{Door, get, order, post};
 use crate::shop::{Shop, odyssey, text};
 
 /// An authority, and the files that it signs.
-struct Authority {
+pub(crate) struct Authority {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn create() -> Self {
+    pub(crate) fn create() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Not the name of those that it signs: OpenSSL takes such a certificate for self-signed.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority");
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
         Self {
@@ -39,12 +45,12 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.file(name).display().to_string()
     }
 
     /// Signs `<name>.pem` with `<name>.key`, which replace those that are there: the key first, as its own step.
-    fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
+    pub(crate) fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         change(&mut params);
@@ -61,7 +67,7 @@ impl Authority {
     }
 
     /// A client that trusts this authority; with the certificate of this name, if any.
-    fn client(&self, certificate: Option<&str>) -> &'static Arc<ClientConfig> {
+    pub(crate) fn client(&self, certificate: Option<&str>) -> &'static Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate_in(&self.file("ca.pem"))).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
