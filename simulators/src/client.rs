@@ -265,7 +265,8 @@ pub(crate) async fn beforehand<T: DeserializeOwned>(
 /// it lasts. Every other answer, and none, is for the run.
 pub(crate) async fn admitted(server: &Address, path: &str) -> anyhow::Result<()> {
     let mut client = Client::new(server.clone());
-    match timeout(ANSWER_WITHIN, client.call(Method::GET, path)).await {
+    let call = Box::pin(client.call(Method::GET, path));
+    match timeout(ANSWER_WITHIN, call).await {
         Ok(Ok(Answer {
             status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
             ..

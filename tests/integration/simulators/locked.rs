@@ -56,7 +56,7 @@ async fn each_scenario_passes_at_a_locked_shop_with_the_token_of_its_role() {
     let directory = shop.dir.path().join("pages");
     let report = format!("--report-dir={}", directory.display());
     for ((_, scenario), file) in SCENARIOS.iter().zip(&files) {
-        let arguments = [scenario, &[&**file, &*report][..]].concat();
+        let arguments = [*scenario, &[&**file, &*report][..]].concat();
         let outcome = simulate(&shop, &arguments).await;
         assert!(outcome.ok(), "{arguments:?}: {outcome}");
         assert_no_secret(&format!("{outcome}{}{outcome:?}", outcome.json()));
