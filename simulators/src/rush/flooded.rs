@@ -147,8 +147,9 @@ async fn with_flood(
     let begun = Instant::now();
     let over = env.closing.child_token();
     let flood_over = env.closing.child_token();
+    let watched = staff.clone();
     let rush = async {
-        let rush = once(options, staff.clone(), plan, progress, env).await;
+        let rush = once(options, staff, plan, progress, env).await;
         // On a busy machine the regulars may all be served before the flood has been sent.
         let _late = timeout(FLOOD_ENDS_WITHIN, flood_over.cancelled()).await;
         over.cancel();
@@ -159,7 +160,7 @@ async fn with_flood(
             .await?;
         let came = begun.elapsed();
         let progress = Progress::of_customers(0);
-        let deeds = let_loose(flooder, Some(staff), progress, over.clone()).await;
+        let deeds = let_loose(flooder, Some(watched), progress, over.clone()).await;
         flood_over.cancel();
         Some(deeds.map(|deeds| (came, deeds)))
     };
