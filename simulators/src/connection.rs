@@ -82,6 +82,11 @@ impl Address {
         })
     }
 
+    /// Whether its requests have a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// Whether it is this machine's own, over IPv4: then we may come from any of 127.0.0.0/8.
     pub(crate) fn is_loopback(&self) -> bool {
         let address = self.host.parse::<Ipv4Addr>();
@@ -379,6 +384,7 @@ mod tests {
         let request = |address: &Address| address.request(Method::GET, "/start/", None);
         assert!(!request(&plain).headers().contains_key(AUTHORIZATION));
         let locked = plain.clone().with_token("ody_secret").unwrap();
+        assert!(locked.has_token() && !plain.has_token());
         let asked = request(&locked);
         assert_eq!(asked.headers()[AUTHORIZATION], "Bearer ody_secret");
         for debug in [format!("{locked:?}"), format!("{asked:?}")] {

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     audit::{Check, Counted},
-    client::{Client, beforehand},
+    client::{Client, beforehand, encoded},
     crew::{Crew, Shared, run_id},
     options::{Credential, CustomersDoor, Output, Pace, any_seed, duration, share},
     outcome::{self, Outcome},
@@ -122,7 +122,7 @@ struct Sending {
 }
 
 impl Options {
-    fn part(&self, run: String) -> Part {
+    fn part(&self, run: String, own_ids: bool) -> Part {
         let all = Errands {
             senders: self.errands.senders.min(self.errands.recipients),
             ..self.errands
@@ -134,6 +134,7 @@ impl Options {
             number: 0,
             all,
             began: Timestamp::now().as_second() - span - 3600,
+            own_ids,
         }
     }
 
@@ -173,6 +174,7 @@ impl Scenario for Options {
         } else {
             Some(beforehand(&server, "/statistics").await?)
         };
+        let own_ids = server.has_token();
         let crew = Crew {
             server,
             patience: self.sending.patience,
@@ -182,7 +184,7 @@ impl Scenario for Options {
         let run = run_id();
         let shown = progress::show(&crew.progress, env.display);
         let begun = Instant::now();
-        let mut ledger = self.work(&crew, &self.part(run.clone())).await;
+        let mut ledger = self.work(&crew, &self.part(run.clone(), own_ids)).await;
         let elapsed = begun.elapsed();
         drop(shown);
         let mut client = crew.client(0);
@@ -193,7 +195,7 @@ impl Scenario for Options {
                 Counted::of(figures(&before), after.map(|after| figures(&after)))
             }
         };
-        let packages = compare_packages(&mut client, &mut ledger).await.err();
+        let packages = compare_packages(&mut client, &mut ledger, own_ids).await.err();
         let preferences = compare_preferences(&mut client, &mut ledger).await.err();
         let checks = checks(
             &ledger,
@@ -214,9 +216,16 @@ impl Scenario for Options {
 }
 
 /// Looks up the last packages; why not all, if one cannot be looked up.
-async fn compare_packages(client: &mut Client, ledger: &mut Ledger) -> Result<(), String> {
+async fn compare_packages(
+    client: &mut Client,
+    ledger: &mut Ledger,
+    own_ids: bool,
+) -> Result<(), String> {
     for (package, fate) in std::mem::take(&mut ledger.recent) {
-        let path = format!("/packages/{}", package.package_id);
+        let mut path = format!("/packages/{}", package.package_id);
+        if own_ids {
+            path += &format!("?sender={}", encoded(&package.sender()));
+        }
         let stored: Option<Value> = client.look_up(&path).await.map_err(|it| it.to_string())?;
         ledger.compare_package(&package, fate, stored.as_ref());
     }

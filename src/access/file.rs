@@ -239,7 +239,7 @@ mod tests {
                 good.replace("\"barista\"", "\"chef\""),
                 "\"chef\" is no role; roles are barista",
             ),
-            (good.replace("ab\"\n", "a\"\n"), "64 hexadecimal digits"),
+            (good.replace(&digest, &digest[1..]), "64 hexadecimal digits"),
             (format!("{good}not_after = \"soon\"\n"), "no time such as"),
             (format!("{good}colour = 7\n"), "unknown field `colour`"),
             (format!("{good}{good}"), "is there twice"),

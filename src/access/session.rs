@@ -162,10 +162,7 @@ mod tests {
             verify(&session.replace(".100.", ".900."), 99),
             Err(Refused::Unknown)
         );
-        assert_eq!(
-            verify(&session[..session.len() - 2], 99),
-            Err(Refused::Unknown)
-        );
+        assert!(verify(&session[..session.len() - 2], 99).is_err());
         for malformed in [
             "",
             ".",

@@ -17,14 +17,12 @@ use tracing::info;
 use super::headers::Scan;
 use super::origin::{Rejection, takes_an_order};
 use super::problem::Problem;
-use super::security::Requirement;
+use super::security::{Requirement, SESSION_COOKIE};
 use crate::access::session::Sessions;
 use crate::access::tokens::{Refused, TokenSet};
 use crate::access::{Granted, Identity, Roles};
 use crate::telemetry::Registry;
 
-/// The cookie of a browser's session.
-pub(super) const SESSION_COOKIE: &str = "odyssey_session";
 /// Refused credentials per second from one client that are answered 401 and logged; more are answered 429.
 const REFUSED_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// As many at once.

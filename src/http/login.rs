@@ -16,11 +16,12 @@ use utoipa_axum::routes;
 use zeroize::Zeroizing;
 
 use super::body::{self, BodyLimits};
-use super::guard::{Guard, SESSION_COOKIE, session};
+use super::guard::{Guard, session};
 use super::html::{page, prefers_html};
 use super::params::{Caller, Query};
 use super::problem::Problem;
 use super::responses::problems;
+use super::security::SESSION_COOKIE;
 
 /// A form with a token and a path, in bytes.
 const FORM_MAX_BYTES: usize = 16 * 1024;

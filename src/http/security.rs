@@ -6,9 +6,10 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 
-use super::guard::SESSION_COOKIE;
 use crate::access::{Role, Roles};
 
+/// The cookie of a browser's session.
+pub(super) const SESSION_COOKIE: &str = "odyssey_session";
 /// The scheme that descriptions name.
 const TOKEN: &str = "token";
 /// The schemes of each kind of credential, added to each operation that names [`TOKEN`].

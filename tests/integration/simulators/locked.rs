@@ -17,7 +17,10 @@ const SCENARIOS: [(&str, &[&str]); 6] = [
         &["flood", "--orders=5", "--for=1s", "--from=127.0.66.9"],
     ),
     ("operator", &["drones", "--missions=10", "--leg=0s"]),
-    ("operator", &["senders", "--packages=100"]),
+    (
+        "operator",
+        &["senders", "--packages=200", "--mismatches=30%", "--seed=1"],
+    ),
     ("dispatcher", &["day", "--drivers=3", "--packages=9"]),
     ("courier-feed", &["couriers", "--orders=20", "--couriers=3"]),
 ];
