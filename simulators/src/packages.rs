@@ -128,6 +128,12 @@ impl Package {
         })
     }
 
+    /// The sender's id as the server stores it.
+    pub(crate) fn sender(&self) -> String {
+        let text = self.sender_id.as_str().map(str::to_owned);
+        text.unwrap_or_else(|| self.sender_id.to_string())
+    }
+
     /// The first field of `GET /packages/{id}` that is not as it was sent, or not as it was answered.
     pub(crate) fn difference(&self, fate: Fate, stored: &Value) -> Option<String> {
         let mut expected = self.json();

@@ -112,10 +112,15 @@ impl Access {
         })
     }
 
-    /// Updates the gauges of tokens at each scrape: the next one to expire changes with time.
+    /// Updates the gauges of files and tokens at each scrape: the next token to expire changes with time.
     pub(super) fn update_gauges(&self) -> Box<dyn Fn() + Send + Sync> {
         let (tokens, gauges) = (self.tokens.clone(), self.gauges.clone());
-        Box::new(move || gauges.take(&tokens.now()))
+        let watched = self.watched.clone();
+        Box::new(move || {
+            gauges.take(&tokens.now());
+            let well = watched.iter().all(|files| files.condition().is_healthy());
+            gauges.well.set(f64::from(well));
+        })
     }
 
     /// Where staff must prove who they are, others must not take all connections: a quarter at most is one address's, a trusted
@@ -215,6 +220,7 @@ pub(super) fn securities(config: &Config) -> [Security; 2] {
 struct Gauges {
     /// Of customers and staff.
     required: [Gauge; 2],
+    well: Gauge,
     tokens: Gauge,
     token: Gauge,
     certificate: Gauge,
@@ -223,12 +229,17 @@ struct Gauges {
 impl Gauges {
     fn register() -> Self {
         const REQUIRED: &str = "odyssey_access_required";
+        const WELL: &str = "odyssey_access_well";
         const TOKENS: &str = "odyssey_access_tokens";
         const TOKEN: &str = "odyssey_access_token_not_after_seconds";
         const CERTIFICATE: &str = "odyssey_tls_certificate_not_after_seconds";
         describe_gauge!(
             REQUIRED,
             "1 if the listener's requests need a credential, else 0"
+        );
+        describe_gauge!(
+            WELL,
+            "1 while the tokens and certificates in force are those of the files, else 0"
         );
         describe_gauge!(TOKENS, "Tokens in the file");
         describe_gauge!(
@@ -242,6 +253,7 @@ impl Gauges {
         let gauges = Self {
             required: ["customers", "staff"]
                 .map(|listener| gauge!(REQUIRED, "listener" => listener)),
+            well: gauge!(WELL),
             tokens: gauge!(TOKENS),
             token: gauge!(TOKEN),
             certificate: gauge!(CERTIFICATE),

@@ -44,6 +44,7 @@ mod login;
 mod malformed;
 mod many_rows;
 mod nginx;
+mod nginx_access;
 mod observability;
 mod orders_baristas;
 mod orders_customers;

@@ -18,13 +18,13 @@ use crate::client::{Door, get, order, post};
 use crate::shop::{Shop, odyssey, text};
 
 /// An authority, and the files that it signs.
-struct Authority {
+pub(crate) struct Authority {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn create() -> Self {
+    pub(crate) fn create() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -44,12 +44,12 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.file(name).display().to_string()
     }
 
     /// Signs `<name>.pem` with `<name>.key`, which replace those that are there: the key first, as its own step.
-    fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
+    pub(crate) fn sign(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         change(&mut params);
@@ -66,7 +66,7 @@ impl Authority {
     }
 
     /// A client that trusts this authority; with the certificate of this name, if any.
-    fn client(&self, certificate: Option<&str>) -> &'static Arc<ClientConfig> {
+    pub(crate) fn client(&self, certificate: Option<&str>) -> &'static Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(certificate_in(&self.file("ca.pem"))).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
