@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command beside the engines that tests share, an emulator of AWS and a Redis cluster, on free ports of 127.0.0.1. Stops
+# Runs a command beside the engines that tests share, two emulators of AWS and a Redis cluster, on free ports of 127.0.0.1. Stops
 # them when the command has ended; its exit code is the command's. Usage: with-engines.sh COMMAND...
 #
 # The command finds in its environment
-#   EMULATOR_ADDRESS   the emulator's URL
-#   EMULATOR_PROGRAM   the emulator's program, for starting further ones
-#   REDIS_CLUSTER      a directory of the cluster, with a directory for each node: redis.conf and redis.sock
+#   EMULATOR_ADDRESSES   the emulators' URLs, separated by a space: each is one thread of Python, and a test uses one of them
+#   EMULATOR_PROGRAM     the emulator's program, for starting further ones
+#   REDIS_CLUSTER        a directory of the cluster, with a directory for each node: redis.conf and redis.sock
 set -euo pipefail
 
 # How long an engine may take to answer. Only a failure takes that long.
@@ -65,8 +65,8 @@ print(*(one.getsockname()[1] for one in taken))' "$1"
 
 # Its log says that it has the port, so that another process on the port is not taken for it; then a request checks it.
 emulator_answers() {
-  grep -qs 'Running on' "$dir/emulator.log" && (
-    exec 3<>"/dev/tcp/127.0.0.1/${ports[0]}"
+  grep -qs 'Running on' "$dir/emulator-$1.log" && (
+    exec 3<>"/dev/tcp/127.0.0.1/$1"
     printf 'GET /moto-api/ HTTP/1.0\r\n\r\n' >&3
     read -r -t 10 status <&3
     [[ $status == *' 200 '* ]]
@@ -101,9 +101,12 @@ start_cluster() {
 
 # Fails if a port was taken since it was found free.
 start() {
-  read -ra ports < <(free_ports 7)
-  engine "$dir/emulator.log" "$moto" -H 127.0.0.1 -p "${ports[0]}"
-  start_cluster && await emulator_answers && await cluster_answers && return
+  local port
+  read -ra ports < <(free_ports 8)
+  for port in "${ports[0]}" "${ports[7]}"; do
+    engine "$dir/emulator-$port.log" "$moto" -H 127.0.0.1 -p "$port"
+  done
+  start_cluster && await emulator_answers "${ports[0]}" && await emulator_answers "${ports[7]}" && await cluster_answers && return
   stop
   return 1
 }
@@ -114,5 +117,6 @@ start || start || start || {
   exit 1
 }
 
-export EMULATOR_ADDRESS=http://127.0.0.1:${ports[0]} EMULATOR_PROGRAM=$moto REDIS_CLUSTER=$dir/cluster
+export EMULATOR_ADDRESSES="http://127.0.0.1:${ports[0]} http://127.0.0.1:${ports[7]}"
+export EMULATOR_PROGRAM=$moto REDIS_CLUSTER=$dir/cluster
 "$@"

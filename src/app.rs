@@ -136,7 +136,7 @@ impl App {
             &desks,
             &storage,
             [&customers_limit, &staff_limit],
-            logs.count_lost(&registry),
+            [Box::new(logs.count_lost(&registry)), access.update_gauges()],
         );
         let checks = Checks::new(storage.databases());
         let login = Login::new(Arc::clone(&access.guards[1]), config.tls.is_on());
@@ -335,7 +335,7 @@ fn scrape(
     desks: &Desks,
     storage: &Storage,
     [customers, staff]: [&ConnectionLimit; 2],
-    count_lost_lines: impl Fn() + Send + Sync + 'static,
+    others: [Box<dyn Fn() + Send + Sync>; 2],
 ) -> Scrape {
     const OPEN: &str = "odyssey_connections";
     const MOST: &str = "odyssey_connections_max";
@@ -373,7 +373,7 @@ fn scrape(
         desks.flood.update_gauges();
         oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
-        count_lost_lines();
+        others.iter().for_each(|update| update());
         for database in &databases {
             database.update_gauges();
         }
@@ -545,7 +545,7 @@ mod tests {
             "/ /assign /assignments /counts /courier /courier/{courier_id} /couriers /couriers/events /couriers/parked \
              /deliveries /deliveries/{delivery_id} /deliveries/{delivery_id}/events \
              /deliveries/{delivery_id}/events/{sequence} /events /extend/ /finish/ /flood /flood/{address} /health \
-             /healthz /manifest /metrics /orders /orders/{order_id} /packages/{package_id} \
+             /healthz /login /logout /manifest /metrics /orders /orders/{order_id} /packages/{package_id} \
              /preferences/{recipient_id} /readyz /readyz/{desk} /release/ /start/ /statistics /status /storage/check \
              /update"
         );

@@ -79,6 +79,7 @@ impl Loaded {
             .map_err(|error| anyhow::anyhow!("{error}"))
             .with_context(|| of("key_file", &tls.key_file))?;
         let (_, certificate) = X509Certificate::from_der(&chain[0])
+            .map_err(|error| anyhow::anyhow!("{error}"))
             .with_context(|| of("certificate_file", &tls.certificate_file))?;
         let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())?;
         let provider = Arc::new(ring::default_provider());

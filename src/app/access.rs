@@ -32,6 +32,8 @@ pub(super) struct Access {
     /// Of customers and staff; None: plain HTTP.
     pub(super) acceptors: Option<[Acceptor; 2]>,
     pub(super) watched: Vec<Arc<Watched>>,
+    tokens: TokenSet,
+    gauges: Gauges,
 }
 
 impl Access {
@@ -60,11 +62,8 @@ impl Access {
         let mut watched = Vec::new();
         if for_customers || auth == StaffAuth::Tokens {
             let (path, set) = (config.access.tokens_file.clone(), tokens.clone());
-            let gauges = gauges.clone();
             let read = move || {
-                let tokens = Tokens::new(file::read(&path)?);
-                gauges.take(&tokens);
-                set.replace(tokens);
+                set.replace(Tokens::new(file::read(&path)?));
                 Ok(())
             };
             let files = vec![config.access.tokens_file.clone()];
@@ -85,7 +84,7 @@ impl Access {
             StaffAuth::Mtls => Some(Credentials::Certificates),
             StaffAuth::Auto | StaffAuth::None => None,
         };
-        let customers = for_customers.then_some(Credentials::Tokens(tokens, None));
+        let customers = for_customers.then(|| Credentials::Tokens(tokens.clone(), None));
         let guard = |listener, credentials| {
             let flood = flood.clone();
             let client_of = move |peer, headers: &_| flood.client(peer, headers);
@@ -98,7 +97,15 @@ impl Access {
             guards: [guard("customers", customers), guard("staff", staff)],
             acceptors,
             watched,
+            tokens,
+            gauges,
         })
+    }
+
+    /// Updates the gauges of tokens at each scrape: the next one to expire changes with time.
+    pub(super) fn update_gauges(&self) -> Box<dyn Fn() + Send + Sync> {
+        let (tokens, gauges) = (self.tokens.clone(), self.gauges.clone());
+        Box::new(move || gauges.take(&tokens.now()))
     }
 
     /// Whether tokens and certificates are those of the files.

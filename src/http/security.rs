@@ -118,6 +118,7 @@ impl Security {
                     description: Some(
                         "A client certificate with the URI odyssey://role/name.".to_owned(),
                     ),
+                    deprecated: None,
                     extensions: None,
                 },
                 _ => {

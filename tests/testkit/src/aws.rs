@@ -13,9 +13,11 @@ use tokio::task::JoinSet;
 pub use crate::http::Request;
 use crate::{Incoming, Process, free_port, http, until, variable};
 
-/// The address of the emulator that all tests share.
+/// The address of the emulator that this test, a process of its own, shares with others.
 pub fn emulator() -> SocketAddr {
-    let endpoint = variable("EMULATOR_ADDRESS");
+    let endpoints = variable("EMULATOR_ADDRESSES");
+    let endpoints: Vec<&str> = endpoints.split_whitespace().collect();
+    let endpoint = endpoints[std::process::id() as usize % endpoints.len()];
     let address = endpoint.strip_prefix("http://").unwrap();
     address.trim_end_matches('/').parse().unwrap()
 }
