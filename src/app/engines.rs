@@ -37,13 +37,13 @@ impl Engines {
     /// Connects to the configured engines, and creates missing resources with `aws.provision`.
     #[cfg_attr(
         not(any(feature = "aws", feature = "redis")),
-        expect(
-            clippy::unused_async,
-            unused_mut,
-            reason = "with a feature it waits, and adds probes"
-        )
+        expect(clippy::unused_async, reason = "with a feature it waits")
     )]
     pub(super) async fn find(config: &Config) -> anyhow::Result<Self> {
+        #[cfg_attr(
+            not(any(feature = "aws", feature = "redis")),
+            expect(unused_mut, reason = "with a feature it gets probes")
+        )]
         let mut preflight = Preflight::default();
         // Not used without the features.
         let _ = config;
@@ -69,6 +69,10 @@ impl Engines {
         expect(unused_mut, reason = "with the feature probes are added")
     )]
     pub(super) async fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
+        #[cfg_attr(
+            not(any(feature = "aws", feature = "redis")),
+            expect(unused_mut, reason = "with a feature it gets probes")
+        )]
         let mut preflight = Preflight::default();
         // Not used without the features.
         let _ = config;

@@ -66,7 +66,7 @@ pub async fn serve(
     };
     let addresses = app.addresses();
     opened(&addresses)?;
-    log_urls(&app, &addresses, began);
+    log_urls(&addresses, began);
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
     let mut running = pin!(app.run(stopped));
@@ -119,7 +119,7 @@ fn log_start(config: &Config, file: Option<&PathBuf>) {
 }
 
 /// Logs the URLs.
-fn log_urls(app: &App, addresses: &Addresses, began: Instant) {
+fn log_urls(addresses: &Addresses, began: Instant) {
     let Addresses { customers, staff } = addresses;
     info!(
         url = customers,

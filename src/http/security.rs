@@ -95,6 +95,15 @@ pub enum Kind {
 }
 
 impl Security {
+    /// Of a listener that is open to everyone.
+    #[cfg(test)]
+    pub(super) fn open() -> Self {
+        Self {
+            kind: Kind::Tokens,
+            required: false,
+        }
+    }
+
     fn schemes(self) -> &'static [&'static str] {
         match self.kind {
             Kind::Tokens => &[TOKEN],

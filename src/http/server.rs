@@ -366,25 +366,30 @@ mod tests {
 
     use super::*;
     use crate::http::api::Api;
+    use crate::http::guard::Guard;
     use crate::http::origin::Origins;
+    use crate::http::security::Security;
     use crate::telemetry::Registry;
 
     #[tokio::test]
     async fn a_listener_whose_accepting_panics_goes_on_until_it_is_stopped() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (registry, security) = (Registry::new(&[]), Security::open());
+        let guard = Guard::new("customers", None, |peer, _| peer.to_string(), &registry);
         let edge = Edge::new(
             "customers",
-            Api::new("", ""),
+            Api::new("", "", security),
             Origins::new("customers", &[], &[]),
-            |peer, _| peer.to_string(),
-            Registry::new(&[]),
+            Arc::new(guard),
+            registry,
         );
         let limit = ConnectionLimit::new(1).with_gate(|_| panic!("a gate that cannot be asked"));
         let settings = Settings {
             name: "customers",
             h2c: false,
             limit,
+            tls: None,
             http: crate::config::Config::defaults().http,
         };
         let shutdown = Shutdown::default();

@@ -481,11 +481,8 @@ async fn a_server_beyond_this_machine_does_not_start_without_access_control() {
         assert!(log.contains(said), "{settings:?}: {log}");
     }
     // Knowingly, or with tokens.
-    let open = Shop::open(&[("staff.listen", "0.0.0.0:0"), ("staff.auth", "none")]).await;
-    let open = Shop {
-        staff: local(open.staff),
-        ..open
-    };
+    let mut open = Shop::open(&[("staff.listen", "0.0.0.0:0"), ("staff.auth", "none")]).await;
+    open.staff = local(open.staff);
     assert!(open.log().contains("may act as staff"), "{}", open.log());
     open.staff.ask(get("/start/")).await.expect(204);
     open.close().await;
@@ -517,8 +514,7 @@ async fn tokens_are_replaced_while_200_customers_are_held_and_all_are_served() {
     let first = tokens.issue("barista");
     let shop = tokens.locked(&[]).await;
     let customers: Vec<_> = (0..200).map(|_| shop.customers.hold(order())).collect();
-    shop.until("200 are held", |now| now.held_requests() == 200)
-        .await;
+    shop.until("200 are held", |now| now.held() == 200).await;
     let mut token = first;
     let mut served = 0;
     while served < 200 {

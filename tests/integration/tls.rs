@@ -134,8 +134,7 @@ async fn both_listeners_speak_tls_with_either_protocol_and_a_plain_client_gets_n
     authority.sign("shop", |_| ());
     let shop = authority.shop(&[]).await;
     let customer = shop.customers.hold(order());
-    shop.until("one is held", |now| now.held_requests() == 1)
-        .await;
+    shop.until("one is held", |now| now.held() == 1).await;
     for door in [shop.customers, shop.staff] {
         for (protocols, agreed) in [
             (&["h2", "http/1.1"][..], Some("h2")),
@@ -195,8 +194,7 @@ async fn a_certificate_is_replaced_while_200_are_held_and_a_broken_one_leaves_th
     let first = certificate_in(&authority.file("shop.pem"));
     let shop = authority.shop(&[]).await;
     let customers: Vec<_> = (0..200).map(|_| shop.customers.hold(order())).collect();
-    shop.until("200 are held", |now| now.held_requests() == 200)
-        .await;
+    shop.until("200 are held", |now| now.held() == 200).await;
     let presented = async || {
         let tls = shop.customers.tls.unwrap();
         handshake(shop.customers, tls, &[]).await.unwrap().0
