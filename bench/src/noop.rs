@@ -6,6 +6,7 @@
 //! same courier; it decides nothing and stores nothing.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -17,9 +18,11 @@ use odyssey::http::body::AnyJson;
 use odyssey::http::caching::no_store;
 use odyssey::http::connection::Shutdown;
 use odyssey::http::edge::{self, Edge};
+use odyssey::http::guard::Guard;
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
 use odyssey::http::params::Path;
+use odyssey::http::security::Security;
 use odyssey::http::server::{ConnectionLimit, Server, Settings};
 use odyssey::http::{Api, Problem};
 use odyssey::telemetry::{self, Registry};
@@ -94,7 +97,7 @@ async fn serve(config: &Config, port: u16) -> anyhow::Result<()> {
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let listener = listen(address, config.http.backlog).context("listening")?;
     let limits = config.http.body_limits();
-    let api = Api::new("No-op", "Answers that need nothing.").routes(
+    let api = Api::new("No-op", "Answers that need nothing.", Security::open()).routes(
         [
             routes!(record_event),
             routes!(send_package),
@@ -108,17 +111,19 @@ async fn serve(config: &Config, port: u16) -> anyhow::Result<()> {
         name: "staff",
         h2c: config.staff.h2c,
         limit: ConnectionLimit::new(CONNECTIONS_MAX),
+        tls: None,
         http: config.http.clone(),
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
-    let edge = Edge::new("staff", api, origins, |peer, _| peer.to_string(), registry);
+    let guard = Guard::new("staff", None, |peer, _| peer.to_string(), &registry);
+    let edge = Edge::new("staff", api, origins, Arc::new(guard), registry);
     let server = Server::new(listener, edge, settings, Shutdown::default());
     // On a worker, as the measured server's listeners are.
     tokio::spawn(server.run()).await.context("serving ended")
 }
 
 /// Reads an event and answers as if it had been stored
-#[utoipa::path(post, path = "/deliveries/{delivery_id}/events", params(("delivery_id" = String, Path)), responses((status = 201)))]
+#[utoipa::path(post, path = "/deliveries/{delivery_id}/events", security(()), params(("delivery_id" = String, Path)), responses((status = 201)))]
 async fn record_event(
     Path(delivery_id): Path<String>,
     AnyJson(event): AnyJson,
@@ -137,7 +142,7 @@ async fn record_event(
 }
 
 /// Reads a package and answers as if it had been delivered
-#[utoipa::path(post, path = "/packages", request_body = String, responses((status = 201)))]
+#[utoipa::path(post, path = "/packages", security(()), request_body = String, responses((status = 201)))]
 async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
     let text = |name| package.get(name).and_then(serde_json::Value::as_str);
     let sent = Sent {
@@ -154,7 +159,7 @@ async fn send_package(AnyJson(package): AnyJson) -> Result<Response, Problem> {
 }
 
 /// Reads an order and answers as if a courier had been given it
-#[utoipa::path(post, path = "/events", request_body = String, responses((status = 202)))]
+#[utoipa::path(post, path = "/events", security(()), request_body = String, responses((status = 202)))]
 async fn order_event(AnyJson(event): AnyJson) -> Result<Response, Problem> {
     let id = event.get("orderId").and_then(serde_json::Value::as_str);
     id.ok_or_else(unreadable)?;
@@ -167,7 +172,7 @@ async fn order_event(AnyJson(event): AnyJson) -> Result<Response, Problem> {
 }
 
 /// Answers as short as counts, with their headers
-#[utoipa::path(get, path = "/counts", responses((status = 200)))]
+#[utoipa::path(get, path = "/counts", security(()), responses((status = 200)))]
 async fn get_counts() -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),

@@ -96,8 +96,7 @@ pub enum Kind {
 
 impl Security {
     /// Of a listener that is open to everyone.
-    #[cfg(test)]
-    pub(super) fn open() -> Self {
+    pub fn open() -> Self {
         Self {
             kind: Kind::Tokens,
             required: false,
