@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::access::presenter;
 use crate::client::{Client, Message, Received, Session, Turn};
-use crate::engine::{Bench, Sample, Side, sample};
+use crate::engine::{Sample, Side, sample};
 use crate::http;
 use crate::load::{BARISTAS, CUSTOMERS};
 use crate::machine::yield_to_others;
