@@ -10,14 +10,18 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustls::ClientConfig;
 use socket2::{Domain, Socket, Type};
 
 use crate::ledger::Ledger;
+use crate::programs::Server;
+use crate::tls::Tls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger than any answer, so that one read empties a socket.
@@ -81,11 +85,14 @@ pub(crate) struct Client {
     framing: Framing,
     connections: Vec<Connection>,
     scratch: Box<[u8]>,
+    /// None for connections without TLS.
+    tls: Option<Arc<ClientConfig>>,
     pub(crate) ledger: Ledger,
 }
 
 struct Connection {
     stream: TcpStream,
+    tls: Option<Box<Tls>>,
     session: Box<dyn Session>,
     /// A message of which only the beginning has arrived.
     inbox: Vec<u8>,
@@ -101,7 +108,16 @@ impl Client {
             framing,
             connections: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            tls: None,
             ledger: Ledger::default(),
+        })
+    }
+
+    /// With TLS if the server has it.
+    pub(crate) fn of(framing: Framing, server: &Server) -> Result<Self> {
+        Ok(Client {
+            tls: server.tls.clone(),
+            ..Client::new(framing)?
         })
     }
 
@@ -115,7 +131,7 @@ impl Client {
         connection.flush()
     }
 
-    /// Connects a client from `source`, which sends its first request.
+    /// Connects a client from `source`, which sends its first request, if it has one yet. With it a TLS handshake begins.
     pub(crate) fn enter(
         &mut self,
         source: Ipv4Addr,
@@ -125,6 +141,9 @@ impl Client {
         self.ledger.placed += 1;
         let connection = self.connect(source, target, session)?;
         connection.session.request(&mut connection.outbox);
+        if connection.outbox.is_empty() {
+            return Ok(());
+        }
         connection.flush()
     }
 
@@ -135,6 +154,7 @@ impl Client {
         mut session: Box<dyn Session>,
     ) -> Result<&mut Connection> {
         let stream = dial(source, target, self.poll.registry(), self.connections.len())?;
+        let tls = self.tls.as_ref().map(Tls::open).transpose()?;
         let mut outbox = Vec::new();
         session.connected(&mut Turn {
             ledger: &mut self.ledger,
@@ -142,10 +162,16 @@ impl Client {
         });
         Ok(self.connections.push_mut(Connection {
             stream,
+            tls,
             session,
             inbox: Vec::new(),
             outbox,
         }))
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        let mut tls = self.connections.iter().filter_map(|one| one.tls.as_ref());
+        tls.any(|tls| tls.is_handshaking())
     }
 
     /// Has the client of one connection send a request, although none is due.
@@ -218,7 +244,13 @@ impl Connection {
             match self.stream.read(scratch) {
                 Ok(0) => bail!("the server has closed a connection"),
                 Ok(count) => {
-                    self.take(framing, ledger, &scratch[..count])?;
+                    match &mut self.tls {
+                        None => self.take(framing, ledger, &scratch[..count])?,
+                        Some(tls) => {
+                            let plain = tls.decrypt(&scratch[..count])?;
+                            self.take(framing, ledger, &plain)?;
+                        }
+                    }
                     self.flush()?;
                     if count < scratch.len() {
                         return Ok(());
@@ -265,10 +297,14 @@ impl Connection {
 
     /// Writes as much as the socket takes.
     fn flush(&mut self) -> Result<()> {
-        while !self.outbox.is_empty() {
-            match self.stream.write(&self.outbox) {
-                Ok(count) if count == self.outbox.len() => self.outbox.clear(),
-                Ok(count) => drop(self.outbox.drain(..count)),
+        let outbox = match &mut self.tls {
+            None => &mut self.outbox,
+            Some(tls) => tls.encrypt(&mut self.outbox)?,
+        };
+        while !outbox.is_empty() {
+            match self.stream.write(outbox) {
+                Ok(count) if count == outbox.len() => outbox.clear(),
+                Ok(count) => drop(outbox.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("writing a request"),

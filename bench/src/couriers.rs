@@ -27,19 +27,19 @@ static ORDERS: AtomicU64 = AtomicU64::new(0);
 
 /// One order after the other, to couriers of all zones.
 pub(crate) const ASCENDING: Load = Load {
-    customer: |_| publisher(Ids::Ascending, 1),
+    customer: |_, _| publisher(Ids::Ascending, 1),
     prepare: |server, _| register(server),
     check,
     ..Load::HTTP
 };
 
 pub(crate) const RANDOM: Load = Load {
-    customer: |_| publisher(Ids::Random, 1),
+    customer: |_, _| publisher(Ids::Random, 1),
     ..ASCENDING
 };
 
 pub(crate) const LISTED: Load = Load {
-    customer: |_| publisher(Ids::Ascending, LIST),
+    customer: |_, _| publisher(Ids::Ascending, LIST),
     units_per_answer: 100.0,
     check: |server, answers| check(server, answers * LIST),
     ..ASCENDING

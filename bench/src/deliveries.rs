@@ -21,24 +21,24 @@ const ONGOING: usize = 100;
 static MISSIONS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) const EVENTS: Load = Load {
-    customer: |number| Box::new(Drone::new(number, |sequence| sequence)),
+    customer: |number, _| Box::new(Drone::new(number, |sequence| sequence)),
     ..Load::HTTP
 };
 
 /// The no-op stores nothing: every event is its mission's first.
 pub(crate) const EVENTS_NOOP: Load = Load {
-    customer: |number| Box::new(Drone::new(number, |_| 1)),
+    customer: |number, _| Box::new(Drone::new(number, |_| 1)),
     ..Load::HTTP
 };
 
 pub(crate) const COUNTS: Load = Load {
-    customer: |_| Repeat::boxed(COUNTS_REQUEST, 200, |first, body| first == body),
+    customer: |_, _| Repeat::boxed(COUNTS_REQUEST, 200, |first, body| first == body),
     ..LIST
 };
 
 /// The list of [`ONGOING`] deliveries.
 pub(crate) const LIST: Load = Load {
-    customer: |_| Repeat::boxed(LIST_REQUEST, 200, |first, body| first == body),
+    customer: |_, _| Repeat::boxed(LIST_REQUEST, 200, |first, body| first == body),
     prepare: |server, _| begin(server),
     ..Load::HTTP
 };

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::access::Verification;
 use crate::dispatching::Deciding;
+use crate::disturbed::Disturbed;
 use crate::line::Shop;
 use crate::load::{Load, Running, WINDOWS_PER_SECOND};
 use crate::machine::Ticks;
@@ -187,6 +190,12 @@ impl Subject {
             }),
             Drive::Line(waiting) => Box::new(Shop::with_waiting(*waiting)?),
             Drive::Day(name) => Box::new(Process::new(self, name, bench)?),
+            Drive::Verify { known } => Box::new(Verification::of(*known)?),
+            Drive::Beside(disturbance) => Box::new(Disturbed {
+                server: server()?,
+                by: *disturbance,
+                window: Duration::from_secs(bench.seconds.into()),
+            }),
             Drive::Decide(way) => Box::new(Deciding::start(*way, server()?)?),
         })
     }
@@ -194,17 +203,17 @@ impl Subject {
 
 impl Row {
     fn line(&self, series: &[Round], bench: &Bench) -> Result<Line> {
-        let values = |key: &String, figure: &str, times: f64| -> Result<Vec<f64>> {
+        let values = |key: &String, figure: &str, times: f64, plus: f64| -> Result<Vec<f64>> {
             let values = series
                 .iter()
-                .map(|round| Some(round.get(key)?.get(figure)? * times));
+                .map(|round| Some(round.get(key)?.get(figure)? * times + plus));
             let values = values.collect::<Option<_>>();
             values.with_context(|| format!("{key} has no {figure}"))
         };
-        let ours = values(&self.ours, &self.figure, 1.0)?;
+        let ours = values(&self.ours, &self.figure, 1.0, 0.0)?;
         let peer = self.peer.as_ref();
         let peer = peer
-            .map(|peer| values(peer, self.peer_figure(), self.peer_times))
+            .map(|peer| values(peer, self.peer_figure(), self.peer_times, self.peer_plus))
             .transpose()?;
         let processors = available_parallelism().map_or(1, usize::from);
         let measure = self

@@ -28,8 +28,8 @@ const FUNCTION: &[u8] = b"americano";
 pub(crate) const JOBS: Load = Load {
     framing: first,
     listener: |server| server.customers,
-    customer: |number| Box::new(Submitter(Tally::new(number))),
-    worker: Some(|| Box::new(Worker)),
+    customer: |number, _| Box::new(Submitter(Tally::new(number))),
+    worker: Some(|_| Box::new(Worker)),
     ..Load::HTTP
 };
 

@@ -4,6 +4,8 @@
 //! a measurement in which the records of clients and workers disagree. They are compared only after the measurement, so
 //! that checking costs the client next to nothing.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use crate::client::Received;
@@ -18,6 +20,8 @@ pub(crate) struct Ledger {
     pub(crate) ready: u32,
     pub(crate) placed: u64,
     pub(crate) answers: u64,
+    /// Of the answers to clients that measure them.
+    pub(crate) latencies: Vec<Duration>,
     unconfirmed: u64,
     answered: Vec<u128>,
     finished: Vec<u128>,

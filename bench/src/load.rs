@@ -12,7 +12,7 @@ use crate::client::{Client, Framing, Session};
 use crate::engine::{Bench, CLIENT_BUSY, Sample, Side, sample};
 use crate::machine::{own_processor_time, processor_time};
 use crate::programs::Server;
-use crate::{couriers, deliveries, gearman, http, nats, orders, packages, redis};
+use crate::{access, couriers, deliveries, gearman, http, nats, orders, packages, redis};
 
 pub(crate) const CUSTOMERS: u32 = 64;
 pub(crate) const BARISTAS: u32 = 10;
@@ -36,8 +36,8 @@ pub(crate) struct Load {
     pub(crate) listener: fn(&Server) -> SocketAddr,
     pub(crate) clients: u32,
     /// A client by its number.
-    pub(crate) customer: fn(u32) -> Box<dyn Session>,
-    pub(crate) worker: Option<fn() -> Box<dyn Session>>,
+    pub(crate) customer: fn(u32, &Server) -> Box<dyn Session>,
+    pub(crate) worker: Option<fn(&Server) -> Box<dyn Session>>,
     /// Work without a worker that is ready for it is lost.
     pub(crate) is_pushed: bool,
     /// Units of what is compared per answer.
@@ -54,7 +54,7 @@ impl Load {
         framing: http::first,
         listener: |server| server.staff,
         clients: CUSTOMERS,
-        customer: |_| http::Repeat::boxed(b"", 200, |_, _| false),
+        customer: |_, _| http::Repeat::boxed(b"", 200, |_, _| false),
         worker: None,
         is_pushed: false,
         units_per_answer: 1.0,
@@ -67,6 +67,9 @@ impl Load {
             "cycle" => orders::CYCLE,
             "next" => orders::NEXT,
             "blocked" => orders::BLOCKED,
+            "accepted-tokens" => access::ACCEPTED,
+            "tokens-without-role" => access::WITHOUT_ROLE,
+            "unknown-tokens" => access::UNKNOWN,
             "bare" => orders::BARE,
             "bare-held" => orders::BARE_HELD,
             "jobs" => gearman::JOBS,
@@ -93,7 +96,7 @@ impl Load {
             return Ok(());
         };
         for _ in 0..count {
-            client.hire(server.staff, worker())?;
+            client.hire(server.staff, worker(server))?;
         }
         client.run_while(PATIENCE, |ledger| ledger.ready < count)
     }
@@ -118,12 +121,15 @@ impl Running {
 
     fn measure(&mut self) -> Result<Sample> {
         let (load, pid) = (self.load, self.server.pid());
-        let mut client = Client::new(load.framing)?;
+        let mut client = Client::of(load.framing, &self.server)?;
         client.ledger.open = true;
         load.hire(&mut client, &self.server, BARISTAS)?;
         let first_customer = client.connections();
         for number in 0..load.clients {
-            let (session, address) = ((load.customer)(number), (load.listener)(&self.server));
+            let (session, address) = (
+                (load.customer)(number, &self.server),
+                (load.listener)(&self.server),
+            );
             client.enter(Ipv4Addr::LOCALHOST, address, session)?;
         }
 

@@ -4,11 +4,11 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::engine::Side;
 use crate::programs::Programs;
@@ -121,6 +121,19 @@ pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
 pub(crate) fn own_processor_time() -> Result<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").context("reading a schedstat")?;
     Ok(Duration::from_nanos(on_processor(&text)?))
+}
+
+/// Gives this thread the lowest priority: others that become runnable preempt it.
+pub(crate) fn yield_to_others() -> Result<()> {
+    let this = fs::read_link("/proc/thread-self").context("reading /proc")?;
+    let mut command = Command::new("renice");
+    command.args(["-n", "19", "-p"]).args(this.file_name());
+    let status = command.stdout(Stdio::null()).status();
+    ensure!(
+        status.context("starting renice")?.success(),
+        "renice failed"
+    );
+    Ok(())
 }
 
 /// The first number; the time in the queue for a processor and the number of turns follow.

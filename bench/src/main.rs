@@ -3,14 +3,16 @@
 //! README.md describes what is measured, and why it is fair. `rows.toml` says what is compared ([`rows`]): two subjects,
 //! which are programs in one use ([`programs`]). The [`engine`] samples the subjects of an experiment in turn. Most are a
 //! [`load`] of clients, which one [`client`] drives; they differ in what they send ([`orders`], [`deliveries`],
-//! [`mod@packages`] and [`couriers`] in [`http`]; [`gearman`], [`nats`], [`redis`]), and the [`ledger`] checks what they
-//! received. Others hold requests ([`memory`], [`streams`]), plan days ([`planner`]), or need no
-//! server ([`mod@line`], [`dispatching`]). The result is a [`table`] with notes on the [`machine`].
+//! [`mod@packages`], [`couriers`] and [`access`] in [`http`], with or without [`mod@tls`]; [`gearman`], [`nats`], [`redis`]), and the [`ledger`] checks what they
+//! received. Others hold requests ([`memory`], [`streams`]), measure cycles beside other clients ([`disturbed`]), plan days
+//! ([`planner`]), or need no server ([`mod@line`], [`dispatching`], [`access`]). The result is a [`table`] with notes on the [`machine`].
 
+mod access;
 mod client;
 mod couriers;
 mod deliveries;
 mod dispatching;
+mod disturbed;
 mod engine;
 mod gearman;
 mod http;
@@ -29,6 +31,7 @@ mod redis;
 mod rows;
 mod streams;
 mod table;
+mod tls;
 
 use std::fs;
 use std::io::{self, Write};

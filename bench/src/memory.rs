@@ -42,17 +42,20 @@ impl Held<'_> {
     /// The server's resident memory while it holds so many requests. All of them are answered afterwards.
     fn hold(&self, server: &Server, held: u32) -> Result<u64> {
         let load = self.load;
-        let mut client = Client::new(load.framing)?;
+        let mut client = Client::of(load.framing, server)?;
         client.ledger.holding = true;
         if load.is_pushed {
             load.hire(&mut client, server, 1)?;
         }
         for number in 0..held {
-            let (session, address) = ((load.customer)(number), (load.listener)(server));
+            let (session, address) = ((load.customer)(number, server), (load.listener)(server));
             client.enter(source(number), address, session)?;
             if number.is_multiple_of(BATCH) {
                 client.run_until(Instant::now() + Duration::from_millis(1))?;
             }
+        }
+        while client.is_handshaking() {
+            client.run_until(Instant::now() + READ_EVERY)?;
         }
         let resident = settled(&mut client, server)?;
         if !load.is_pushed {

@@ -18,14 +18,14 @@ const LINE_MAX_BYTES: usize = 16 * 1024;
 pub(crate) const REQUESTS: Load = Load {
     framing: first,
     listener: |server| server.customers,
-    customer: |number| {
+    customer: |number, _| {
         let inbox = format!("_INBOX.{number}");
         Box::new(Requester {
             tally: Tally::new(number),
             inbox,
         })
     },
-    worker: Some(|| Box::new(Worker { held: Vec::new() })),
+    worker: Some(|_| Box::new(Worker { held: Vec::new() })),
     is_pushed: true,
     ..Load::HTTP
 };

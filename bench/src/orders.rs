@@ -13,12 +13,12 @@ use crate::programs::Server;
 const ORDER: &[u8] = b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
 const ORDER_ASYNC: &[u8] =
     b"POST /order/ HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: respond-async\r\nContent-Length: 0\r\n\r\n";
-const START: &[u8] = b"GET /start/?wait=55 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+/// Baristas' requests end with their authorization and an empty line.
+const START: &[u8] = b"GET /start/?wait=55 HTTP/1.1\r\nHost: 127.0.0.1\r\n";
 /// The order's id comes between the two parts.
 const FINISH: &[u8] = b"POST /finish/?order_id=";
-const FINISH_TAIL: &[u8] = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
-const FINISH_NEXT_TAIL: &[u8] =
-    b"&next=55 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
+const FINISH_TAIL: &[u8] = b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n";
+const FINISH_NEXT_TAIL: &[u8] = b"&next=55 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n";
 /// Makes the bare server answer all requests that it holds.
 const RELEASE: &[u8] = b"POST /release HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
 
@@ -29,21 +29,21 @@ const FLOOD_MAX: u32 = 10_000;
 /// Three requests: order, start, finish.
 pub(crate) const CYCLE: Load = Load {
     listener: |server| server.customers,
-    customer: |_| Box::new(Customer),
-    worker: Some(|| barista(false)),
+    customer: |_, _| Box::new(Customer),
+    worker: Some(|server| barista(false, server.authorization())),
     ..Load::HTTP
 };
 
 /// Two requests: order, and a finish that returns the next order.
 pub(crate) const NEXT: Load = Load {
-    worker: Some(|| barista(true)),
+    worker: Some(|server| barista(true, server.authorization())),
     ..CYCLE
 };
 
 /// Orders of a blocked address.
 pub(crate) const BLOCKED: Load = Load {
     listener: |server| server.customers,
-    customer: |_| Repeat::boxed(ORDER, 429, |_, body| contains(body, BLOCKED_TYPE)),
+    customer: |_, _| Repeat::boxed(ORDER, 429, |_, body| contains(body, BLOCKED_TYPE)),
     prepare: be_blocked,
     ..Load::HTTP
 };
@@ -52,14 +52,14 @@ pub(crate) const BLOCKED: Load = Load {
 pub(crate) const BARE: Load = Load {
     listener: |server| server.customers,
     clients: CUSTOMERS + BARISTAS,
-    customer: |_| Repeat::boxed(ORDER, 200, |_, body| body == b"ok"),
+    customer: |_, _| Repeat::boxed(ORDER, 200, |_, body| body == b"ok"),
     units_per_answer: 1.0 / 3.0,
     ..Load::HTTP
 };
 
 /// The bare server holds every request until one for `/release`.
 pub(crate) const BARE_HELD: Load = Load {
-    worker: Some(|| Box::new(Releaser)),
+    worker: Some(|_| Box::new(Releaser)),
     ..BARE
 };
 
@@ -76,7 +76,7 @@ fn be_blocked(server: &Server, _: &Bench) -> Result<()> {
 }
 
 /// Places an order, is held, is answered.
-struct Customer;
+pub(crate) struct Customer;
 
 impl Session for Customer {
     fn request(&mut self, out: &mut Vec<u8>) {
@@ -89,17 +89,22 @@ impl Session for Customer {
     }
 }
 
-pub(crate) fn barista(with_next: bool) -> Box<dyn Session> {
+/// `authorization`: a header's line, or nothing.
+pub(crate) fn barista(with_next: bool, authorization: String) -> Box<dyn Session> {
     Box::new(Barista {
         with_next,
+        authorization,
         open: Open::Start,
+        held: Vec::new(),
     })
 }
 
-/// Starts the next order, reports it as ready at once, and so on.
+/// Starts the next order, reports it as ready at once, and so on. While the ledger is holding, the report is held back.
 struct Barista {
     with_next: bool,
+    authorization: String,
     open: Open,
+    held: Vec<u8>,
 }
 
 /// The barista's open request.
@@ -113,7 +118,9 @@ enum Open {
 impl Barista {
     fn start(&mut self, turn: &mut Turn) {
         self.open = Open::Start;
-        turn.out.extend_from_slice(START);
+        for part in [START, self.authorization.as_bytes(), b"\r\n"] {
+            turn.out.extend_from_slice(part);
+        }
     }
 
     /// Once the ledger is closed no barista asks for a next order: it might never come.
@@ -126,8 +133,19 @@ impl Barista {
             (Open::Finish(id), FINISH_TAIL)
         };
         self.open = open;
-        for part in [FINISH, written, tail] {
-            turn.out.extend_from_slice(part);
+        let out = if turn.ledger.holding {
+            &mut self.held
+        } else {
+            &mut *turn.out
+        };
+        for part in [
+            FINISH,
+            written,
+            tail,
+            self.authorization.as_bytes(),
+            b"\r\n",
+        ] {
+            out.extend_from_slice(part);
         }
         Ok(())
     }
@@ -159,6 +177,10 @@ impl Session for Barista {
             (status, _) => bail!("the barista was answered {status}"),
         }
         Ok(Received::Other)
+    }
+
+    fn release(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
     }
 }
 
@@ -219,7 +241,7 @@ mod tests {
     #[test]
     fn a_barista_with_next_asks_for_none_once_the_ledger_is_closed() {
         let mut ledger = Ledger::default();
-        let mut barista = barista(true);
+        let mut barista = barista(true, String::new());
         let started = format!(r#"{{"order_id":"{ID}"}}"#);
         let delivered = format!(r#"{{"order_id":"{ID}","delivered":true,"already":false}}"#);
         let finished_first = format!(r#"{{"finished":{delivered},"next":{started}}}"#);

@@ -23,11 +23,11 @@ static PACKAGES: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) const ASCENDING: Load = Load {
     listener: |server| server.customers,
-    customer: |_| sender(Ids::Ascending),
+    customer: |_, _| sender(Ids::Ascending),
     ..Load::HTTP
 };
 pub(crate) const RANDOM: Load = Load {
-    customer: |_| sender(Ids::Random),
+    customer: |_, _| sender(Ids::Random),
     ..ASCENDING
 };
 

@@ -8,17 +8,25 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
+use crate::access;
 use crate::rows::{Origin, Program, ROWS, Subject};
+use crate::tls;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 const LOG_TAIL_LINES: usize = 8;
+/// What a token begins with.
+const TOKEN_PREFIX: &str = "ody_";
+/// Where the commands before the start put the server's certificate.
+const CERTIFICATE: &str = "tls.crt";
 
 /// As many threads as serve in the measured server by default: half of the processors, rounded up.
 pub(crate) fn half_the_processors() -> usize {
@@ -113,7 +121,7 @@ impl Programs {
         {
             if name == "arguments" {
                 command.args(value.split(' '));
-            } else {
+            } else if name != "before" {
                 command.env(
                     name,
                     value.replace("{workers}", &half_the_processors().to_string()),
@@ -123,10 +131,38 @@ impl Programs {
         Ok(command)
     }
 
+    /// Runs the commands of the program that its settings have `before` its start, in its directory. Returns the tokens
+    /// that they printed.
+    fn prepare(&self, subject: &Subject, dir: &Path) -> Result<Vec<String>> {
+        let settings = subject.settings.iter();
+        let commands = settings.filter_map(|name| ROWS.settings[name].get("before"));
+        let mut tokens = Vec::new();
+        for arguments in commands.flat_map(|commands| commands.split("; ")) {
+            let mut command = Command::new(self.path(&subject.program)?);
+            let output = command.args(arguments.split(' ')).current_dir(dir).output();
+            let output = output.with_context(|| format!("running {arguments}"))?;
+            ensure!(
+                output.status.success(),
+                "{arguments}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let printed = String::from_utf8(output.stdout)?;
+            let printed = printed
+                .lines()
+                .filter(|line| line.starts_with(TOKEN_PREFIX));
+            tokens.extend(printed.map(str::to_owned));
+        }
+        Ok(tokens)
+    }
+
     /// Starts a server and waits until it accepts connections.
     pub(crate) fn start(&self, subject: &Subject) -> Result<Server> {
         let dir = self.directory()?;
         let port = free_port()?;
+        let tokens = self.prepare(subject, dir.path())?;
+        let certificate = dir.path().join(CERTIFICATE);
+        let tls = certificate.exists().then(|| tls::trusting(&certificate));
+        let tls = tls.transpose()?;
         let log = File::create(dir.path().join("log"))?;
         let mut command = self.command(subject, dir.path(), port)?;
         let child = command.stdout(log.try_clone()?).stderr(log).spawn();
@@ -138,6 +174,8 @@ impl Programs {
             dir,
             customers: address,
             staff: address,
+            tokens,
+            tls,
         };
         let announces = ROWS.programs[&subject.program]
             .arguments
@@ -164,11 +202,21 @@ pub(crate) struct Server {
     pub(crate) customers: SocketAddr,
     /// Where workers connect.
     pub(crate) staff: SocketAddr,
+    /// In the order of their creation. A barista's is the first.
+    pub(crate) tokens: Vec<String>,
+    /// Trusts its certificate; none without TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 impl Server {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The header's line of a barista's requests; empty where they need no token.
+    pub(crate) fn authorization(&self) -> String {
+        let token = self.tokens.first();
+        token.map_or_else(String::new, |token| access::authorization(token))
     }
 
     /// Adds the end of the server's log to an error.
@@ -227,7 +275,8 @@ fn read_addresses(file: &Path) -> Option<(SocketAddr, SocketAddr)> {
         addresses
             .get(name)?
             .as_str()?
-            .strip_prefix("http://")?
+            .split_once("://")?
+            .1
             .parse()
             .ok()
     };

@@ -16,7 +16,7 @@ const LINE_MAX_BYTES: usize = 1024;
 
 pub(crate) const ENTRIES: Load = Load {
     framing: first,
-    customer: |connection| {
+    customer: |connection, _| {
         Box::new(Recorder {
             connection,
             mission: 0,

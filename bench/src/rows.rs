@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use crate::dispatching::Way;
+use crate::disturbed::Disturbance;
 
 /// Checked by a test: it parses, and every name in it is defined.
 pub(crate) static ROWS: LazyLock<Rows> =
@@ -80,6 +81,10 @@ pub(crate) enum Drive {
     Day(String),
     /// Decisions about orders for couriers, without HTTP.
     Decide(Way),
+    /// The verification of tokens in this process.
+    Verify { known: bool },
+    /// Cycles beside clients that disturb.
+    Beside(Disturbance),
 }
 
 #[derive(Deserialize)]
@@ -113,6 +118,9 @@ pub(crate) struct Row {
     /// The peer's value is multiplied by it.
     #[serde(default = "one")]
     pub(crate) peer_times: f64,
+    /// Added to the peer's value.
+    #[serde(default)]
+    pub(crate) peer_plus: f64,
     at_least: Option<f64>,
     at_most: Option<f64>,
 }

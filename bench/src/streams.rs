@@ -106,7 +106,7 @@ fn serve(staff: SocketAddr, orders: u32) -> Result<Vec<u128>> {
     let orders = usize::try_from(orders)?;
     let mut client = Client::new(crate::http::first)?;
     for _ in 0..BARISTAS {
-        client.hire(staff, orders::barista(false))?;
+        client.hire(staff, orders::barista(false, String::new()))?;
     }
     client.run_while(PATIENCE, |ledger| {
         ledger.finished() < orders || !ledger.all_confirmed()
