@@ -15,7 +15,7 @@ use crate::storage::Condition;
 /// How often files are looked at: a revoked token is rejected within a second.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// What tells one content of a file from another: times of the changes of content and permissions, size and inode. None if it
+/// Distinguishes one content of a file from another: times of the changes of content and permissions, size and inode. None if it
 /// cannot be seen.
 type Stamp = Option<[i64; 6]>;
 

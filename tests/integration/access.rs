@@ -509,7 +509,7 @@ async fn a_server_beyond_this_machine_does_not_start_without_access_control() {
     drop(locked);
 }
 
-/// The door at 127.0.0.1 of a listener on all addresses.
+/// The address at 127.0.0.1 of a listener on all addresses.
 fn local(door: Door) -> Door {
     Door {
         address: ([127, 0, 0, 1], door.address.port()).into(),
