@@ -212,7 +212,9 @@ impl Handled {
     pub(crate) fn names(&self, package: &Package) -> bool {
         // The base URL may have a prefix that the server behind it knows or not.
         let place = format!("/packages/{}", package.package_id);
-        let located = |location: &String| location.ends_with(&place);
+        // For a token that may read several senders' packages, the query has the sender.
+        let path = |location: &String| location.split('?').next().map(str::to_owned);
+        let located = |location: &String| path(location).is_some_and(|path| path.ends_with(&place));
         self.body["package_id"] == package.package_id.as_str()
             && self.fate().is_some()
             && self.body["duplicate"] == !self.created

@@ -62,33 +62,41 @@ impl Drop for Driver {
 }
 
 impl Driver {
-    /// At a port that the system chooses, which the driver writes to `log`.
+    /// At a port that the system chooses, which the driver writes to `log`. It wants the same one of IPv4 and of IPv6, and ends if
+    /// one of them is taken: then another one is tried.
     async fn start(log: &Path) -> Self {
-        let file = File::create(log).unwrap();
-        // It ends with the test, even if that is killed.
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "chromedriver", "--port=0"])
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
-        let mut driver = Self {
-            process,
-            door: Door::at(([127, 0, 0, 1], 0).into()),
-            browser: None,
-        };
-        let port = found("the driver listens", async || {
-            let said = std::fs::read_to_string(log).unwrap();
-            let ended = driver.process.try_wait().unwrap();
-            let install = "is it installed (scripts/install-tools.sh test)?";
-            assert!(ended.is_none(), "chromedriver ended; {install} {said}");
-            let (_, port) = said.split_once("started successfully on port ")?;
-            port.split_once('.')?.0.parse().ok()
-        });
-        let port = port.await;
-        driver.door.address.set_port(port);
-        driver
+        loop {
+            let file = File::create(log).unwrap();
+            // It ends with the test, even if that is killed.
+            let process = Command::new("setpriv")
+                .args(["--pdeathsig", "KILL", "chromedriver", "--port=0"])
+                .stdin(Stdio::null())
+                .stdout(file.try_clone().unwrap())
+                .stderr(file)
+                .spawn()
+                .unwrap();
+            let mut driver = Self {
+                process,
+                door: Door::at(([127, 0, 0, 1], 0).into()),
+                browser: None,
+            };
+            let port = found("the driver listens, or its port is taken", async || {
+                let ended = driver.process.try_wait().unwrap().is_some();
+                let said = std::fs::read_to_string(log).unwrap();
+                if ended {
+                    let install = "is it installed (scripts/install-tools.sh test)?";
+                    let is_taken = said.contains("port not available");
+                    assert!(is_taken, "chromedriver ended; {install} {said}");
+                    return Some(None);
+                }
+                let (_, port) = said.split_once("started successfully on port ")?;
+                Some(Some(port.split_once('.')?.0.parse().ok()?))
+            });
+            if let Some(port) = port.await {
+                driver.door.address.set_port(port);
+                return driver;
+            }
+        }
     }
 
     /// The value of a command's answer. Starting a browser may take longer than other answers on a busy machine.
