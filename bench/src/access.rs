@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
@@ -16,28 +15,35 @@ use crate::client::{Message, Received, Session, Turn};
 use crate::engine::{Sample, Side, sample};
 use crate::http;
 use crate::load::Load;
+use crate::machine::own_processor_time;
 
 /// Of an order that does not exist.
 const FINISH: &str = "POST /finish/?order_id=01890a5d-ac96-774b-bcce-b302099a8057 HTTP/1.1\r\nHost: 127.0.0.1\r\n\
     Content-Length: 0\r\n";
-/// Clients whose requests one connection forwards, before the first comes again.
-const FORWARDED: u32 = 1 << 17;
-const VERIFICATIONS: u32 = 50_000;
+/// Clients whose requests one connection forwards in turn, so that none has too many refused.
+const MANY: u32 = 1 << 17;
+const VERIFICATIONS: u32 = 100_000;
 
 /// A barista's token; the order is unknown.
 pub(crate) const ACCEPTED: Load = Load {
-    customer: |number, server| presenter(number, server.tokens.first(), &[404]),
+    customer: |number, server| presenter(number, server.tokens.first(), MANY, &[404]),
     ..Load::HTTP
 };
 
 /// A known token without the route's role.
 pub(crate) const WITHOUT_ROLE: Load = Load {
-    customer: |number, server| presenter(number, server.tokens.last(), &[403]),
+    customer: |number, server| presenter(number, server.tokens.last(), MANY, &[403]),
     ..Load::HTTP
 };
 
 pub(crate) const UNKNOWN: Load = Load {
-    customer: |number, _| presenter(number, None, &[401]),
+    customer: |number, _| presenter(number, None, MANY, &[401]),
+    ..Load::HTTP
+};
+
+/// The same of few clients, most of whose requests are one too many.
+pub(crate) const LIMITED: Load = Load {
+    customer: |number, _| presenter(number, None, 1, &[401, 429]),
     ..Load::HTTP
 };
 
@@ -51,16 +57,17 @@ fn unknown(number: u32) -> String {
     format!("ody_{number:012x}_{:A<43}", "")
 }
 
-/// Presents a token to `/finish/`, each time for another client: after some refusals the same one would be answered 429.
-/// Without a known token, it is another unknown one each time.
+/// Presents a token to `/finish/`, in turn for so many `clients`. Without a known one, each client has an unknown one.
 pub(crate) fn presenter(
     number: u32,
     known: Option<&String>,
+    clients: u32,
     statuses: &'static [u16],
 ) -> Box<dyn Session> {
     Box::new(Presenter {
-        number: number * FORWARDED,
+        number: number * MANY,
         known: known.cloned(),
+        clients,
         statuses,
         sent: 0,
     })
@@ -69,13 +76,14 @@ pub(crate) fn presenter(
 struct Presenter {
     number: u32,
     known: Option<String>,
+    clients: u32,
     statuses: &'static [u16],
     sent: u32,
 }
 
 impl Session for Presenter {
     fn request(&mut self, out: &mut Vec<u8>) {
-        let number = self.number + self.sent % FORWARDED;
+        let number = self.number + self.sent % self.clients;
         self.sent += 1;
         let client = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
         let token = self.known.clone().unwrap_or_else(|| unknown(number));
@@ -126,13 +134,14 @@ impl Side for Verification {
     }
 
     fn sample(&mut self) -> Result<Sample> {
-        let begin = Instant::now();
+        let begin = own_processor_time()?;
         for _ in 0..VERIFICATIONS {
             let presented = black_box(self.presented.as_bytes());
             let verified = self.tokens.verify(presented, Timestamp::now());
             ensure!(verified.is_ok() == self.is_known, "a wrong verdict");
         }
-        let each = begin.elapsed().as_secs_f64() * 1e9 / f64::from(VERIFICATIONS);
+        let used = own_processor_time()?.saturating_sub(begin).as_secs_f64();
+        let each = used * 1e9 / f64::from(VERIFICATIONS);
         Ok(sample([("per-token", each)]))
     }
 }
@@ -144,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_request_with_an_unknown_token_is_another_clients_with_another_token() {
-        let mut presenter = presenter(63, None, &[401]);
+        let mut presenter = presenter(63, None, MANY, &[401]);
         let mut request = || {
             let mut out = Vec::new();
             presenter.request(&mut out);

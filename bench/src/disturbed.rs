@@ -18,7 +18,7 @@ use crate::access::presenter;
 use crate::client::{Client, Message, Received, Session, Turn};
 use crate::engine::{Sample, Side, sample};
 use crate::http;
-use crate::load::{BARISTAS, CUSTOMERS};
+use crate::load::CUSTOMERS;
 use crate::machine::yield_to_others;
 use crate::memory::PATIENCE;
 use crate::orders::{Customer, barista};
@@ -27,6 +27,8 @@ use crate::programs::Server;
 const ORDERS_PER_MILLISECOND: usize = 2;
 /// So many that a connection's last order is answered before the next one is due, even after a pause.
 const ORDERING: u32 = 512;
+/// So many that one is free for each order, also when a request takes milliseconds.
+const BARISTAS: u32 = 100;
 const BREWED: u32 = 200;
 const TOKENS_PER_MILLISECOND: usize = 10;
 /// Connections of one burst, and the time between the beginnings of two.
@@ -39,8 +41,9 @@ const TICK: Duration = Duration::from_millis(1);
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Disturbance {
     Nothing,
-    /// Unknown tokens. Each is another client's, so that every one is verified, answered 401 and logged.
-    WrongTokens,
+    /// Unknown tokens, forwarded for so many clients by each connection. Of few clients most are answered 429; of many,
+    /// each is answered 401 and logged.
+    WrongTokens(u32),
     /// Connections that all begin their handshake at once.
     Handshakes,
 }
@@ -163,25 +166,27 @@ impl Session for TimedCustomer {
 }
 
 impl Disturbance {
-    /// Disturbs until the end. Returns how many requests were answered per second. The client's time for them must not
-    /// show as the server's.
+    /// Disturbs until the end. Returns how many requests were answered per second. What a burst of handshakes takes of the
+    /// client's processor must not show as the server's.
     fn until(self, ended: &AtomicBool, server: &Server) -> Result<f64> {
-        yield_to_others()?;
         let begin = Instant::now();
         let is_over = || ended.load(Ordering::Relaxed);
         let answers = match self {
             Disturbance::Nothing => 0,
-            Disturbance::WrongTokens => wrong_tokens(server, is_over)?,
-            Disturbance::Handshakes => handshakes(server, is_over)?,
+            Disturbance::WrongTokens(clients) => wrong_tokens(server, clients, is_over)?,
+            Disturbance::Handshakes => {
+                yield_to_others()?;
+                handshakes(server, is_over)?
+            }
         };
         Ok(f64::from(u32::try_from(answers)?) / begin.elapsed().as_secs_f64())
     }
 }
 
-fn wrong_tokens(server: &Server, is_over: impl Fn() -> bool) -> Result<u64> {
+fn wrong_tokens(server: &Server, clients: u32, is_over: impl Fn() -> bool) -> Result<u64> {
     let mut client = Client::of(http::first, server)?;
     for number in 0..CUSTOMERS {
-        let session = presenter(number, None, &[401]);
+        let session = presenter(number, None, clients, &[401, 429]);
         client.enter(Ipv4Addr::LOCALHOST, server.staff, session)?;
     }
     pace(&mut client, CUSTOMERS, TOKENS_PER_MILLISECOND, is_over)?;

@@ -70,6 +70,7 @@ impl Load {
             "accepted-tokens" => access::ACCEPTED,
             "tokens-without-role" => access::WITHOUT_ROLE,
             "unknown-tokens" => access::UNKNOWN,
+            "limited-tokens" => access::LIMITED,
             "bare" => orders::BARE,
             "bare-held" => orders::BARE_HELD,
             "jobs" => gearman::JOBS,
