@@ -211,24 +211,10 @@ impl App {
             customers.server.run(),
         );
         supervise(&mut listeners, "the staff's listener", staff.server.run());
-        let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        supervise(&mut background, "the order line's timers", async move {
-            orders.run_timers().await;
-        });
-        supervise(&mut background, "flood control's sweeper", async move {
-            flood.sweep().await;
-        });
-        let packages = desks.packages.clone();
-        supervise(&mut background, "the package desk's counts", async move {
-            packages.store_counts().await;
-        });
+        supervise_desks(&mut background, &desks);
         let space = storage.space.clone();
         supervise(&mut background, "the free space monitor", async move {
             space.watch().await;
-        });
-        let couriers = desks.couriers.clone();
-        supervise(&mut background, "the count of parked orders", async move {
-            couriers.count_parked().await;
         });
         supervise(&mut background, "the engine checks", preflight.run());
         supervise(
@@ -270,6 +256,25 @@ impl App {
         .await;
         sound
     }
+}
+
+/// Runs the tasks of the desks.
+fn supervise_desks(background: &mut Tasks, desks: &Desks) {
+    let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
+    supervise(background, "the order line's timers", async move {
+        orders.run_timers().await;
+    });
+    supervise(background, "flood control's sweeper", async move {
+        flood.sweep().await;
+    });
+    let packages = desks.packages.clone();
+    supervise(background, "the package desk's counts", async move {
+        packages.store_counts().await;
+    });
+    let couriers = desks.couriers.clone();
+    supervise(background, "the count of parked orders", async move {
+        couriers.count_parked().await;
+    });
 }
 
 /// Runs a task for the lifetime of the server; its end or panic is reported through `tasks`.
@@ -379,7 +384,9 @@ fn scrape(
         desks.flood.update_gauges();
         oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
-        others.iter().for_each(|update| update());
+        for update in &others {
+            update();
+        }
         for database in &databases {
             database.update_gauges();
         }

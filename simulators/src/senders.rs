@@ -222,10 +222,8 @@ async fn compare_packages(
     own_ids: bool,
 ) -> Result<(), String> {
     for (package, fate) in std::mem::take(&mut ledger.recent) {
-        let mut path = format!("/packages/{}", package.package_id);
-        if own_ids {
-            path += &format!("?sender={}", encoded(&package.sender()));
-        }
+        let sender = own_ids.then(|| format!("?sender={}", encoded(&package.sender())));
+        let path = format!("/packages/{}{}", package.package_id, sender.unwrap_or_default());
         let stored: Option<Value> = client.look_up(&path).await.map_err(|it| it.to_string())?;
         ledger.compare_package(&package, fate, stored.as_ref());
     }

@@ -84,11 +84,10 @@ impl StaffAuth {
             Self::Mtls if !tls.has_client_ca() => {
                 Some("it needs `tls.client_ca_file`, which signs the staff's certificates")
             }
-            Self::Mtls => None,
             Self::Auto | Self::Tokens | Self::None if tls.has_client_ca() => Some(
                 "`tls.client_ca_file` is set, but client certificates are asked for with \"mtls\" only",
             ),
-            Self::Auto | Self::Tokens | Self::None => None,
+            Self::Auto | Self::Tokens | Self::Mtls | Self::None => None,
         }
     }
 

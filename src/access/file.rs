@@ -134,8 +134,8 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Entry>> {
     }
     let mut ids: Vec<&str> = entries.iter().map(|entry| &*entry.id).collect();
     ids.sort_unstable();
-    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        bail!("the id {} is there twice", twice[0]);
+    if let Some([twice, _]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("the id {twice} is there twice");
     }
     Ok(entries)
 }

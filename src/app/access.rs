@@ -18,7 +18,7 @@ use crate::access::tokens::{TokenSet, Tokens};
 use crate::access::watch::Watched;
 use crate::config::Config;
 use crate::flood::Flood;
-use crate::http::guard::{Credentials, Guard};
+use crate::http::guard::{Credentials, Guard, outdated};
 use crate::http::security::{Kind, Security};
 use crate::http::server::ConnectionLimit;
 use crate::http::status::Component;
@@ -151,7 +151,8 @@ impl Access {
             states.sort_by_key(|state| state.down.is_none());
             states.into_iter().next().unwrap_or_else(State::well)
         };
-        (!self.watched.is_empty()).then(|| Component::new("access", look))
+        let component = || Component::new("access", look).answering(outdated);
+        (!self.watched.is_empty()).then(component)
     }
 }
 

@@ -44,12 +44,11 @@ pub struct Health {
 
 impl Health {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let ask = match self.url {
-            Some(url) => self.credentials.add_to(Ask::new(Method::GET, url), None)?,
-            None => {
-                let (url, _) = Listener::Customers.of(&self.source.load()?)?;
-                Ask::new(Method::GET, url.join("/healthz")?).trusting(Trust::Any)
-            }
+        let ask = if let Some(url) = self.url {
+            self.credentials.add_to(Ask::new(Method::GET, url), None)?
+        } else {
+            let (url, _) = Listener::Customers.of(&self.source.load()?)?;
+            Ask::new(Method::GET, url.join("/healthz")?).trusting(Trust::Any)
         };
         let answer = ask.within(HEALTH_PATIENCE).await?;
         let status = answer.status;

@@ -432,6 +432,16 @@ fn undeclared() -> Problem {
     )
 }
 
+/// 503 of the readiness: the files of tokens or certificates cannot be read.
+pub fn outdated() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "access-outdated",
+        "Tokens or certificates cannot be read",
+        "Those of before stay in force; the log has the cause.",
+    )
+}
+
 fn too_many() -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,

@@ -28,6 +28,8 @@ pub struct Component {
     look: Arc<dyn Fn() -> EngineState + Send + Sync>,
     engines: &'static [Engine],
     findings: Findings,
+    /// What it answers while it is down.
+    problem: fn() -> Problem,
 }
 
 impl Component {
@@ -37,7 +39,14 @@ impl Component {
             look: Arc::new(look),
             engines: &[],
             findings: Findings::default(),
+            problem: || Problem::from(Unavailable::Engine),
         }
+    }
+
+    /// With this answer while it is down, in place of that of a storage.
+    #[must_use]
+    pub fn answering(self, problem: fn() -> Problem) -> Self {
+        Self { problem, ..self }
     }
 
     /// Depends on these shared engines, if they are used: it is down while one of their checks is pending or has failed.
@@ -264,6 +273,7 @@ async fn readyz_desk(
         return Err(no_such_desk(&readiness));
     };
     let is_line = component.name == readiness.components[0].name;
+    let down = component.problem;
     let component = readiness.look_at(component, &actor);
     let problem = if readiness.is_stopping() {
         Problem::stopping()
@@ -273,7 +283,7 @@ async fn readyz_desk(
     } else if is_line {
         broken_line()
     } else {
-        Problem::from(Unavailable::Engine)
+        down()
     };
     Err(with_components(problem, &[component]))
 }
