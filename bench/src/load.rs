@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONFIRMED_WITHIN: Duration = Duration::from_millis(5);
 const LAST_ORDERS_MAX: u32 = 1000;
 
+/// Opens a worker's session.
+type Worker = fn(&Server) -> Box<dyn Session>;
+
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) framing: Framing,
@@ -37,7 +40,7 @@ pub(crate) struct Load {
     pub(crate) clients: u32,
     /// A client by its number.
     pub(crate) customer: fn(u32, &Server) -> Box<dyn Session>,
-    pub(crate) worker: Option<fn(&Server) -> Box<dyn Session>>,
+    pub(crate) worker: Option<Worker>,
     /// Work without a worker that is ready for it is lost.
     pub(crate) is_pushed: bool,
     /// Units of what is compared per answer.

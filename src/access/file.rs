@@ -248,7 +248,11 @@ mod tests {
         let path = directory.path().join("tokens.toml");
         let (one, other) = (entry("bo"), entry("eve"));
         for added in [&one, &other] {
-            edit(&path, |entries| Ok(entries.push(added.clone()))).unwrap();
+            let add = |entries: &mut Vec<Entry>| {
+                entries.push(added.clone());
+                Ok(())
+            };
+            edit(&path, add).unwrap();
         }
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(edit(&path, |_| -> anyhow::Result<()> { bail!("no") }).is_err());

@@ -9,9 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::output::{self, Format};
+use crate::access::Role;
 use crate::access::file::{self, Entry};
 use crate::access::token::NewToken;
-use crate::access::{Role, Roles};
 use crate::values::config::Text;
 
 #[derive(Debug, Subcommand)]

@@ -208,31 +208,22 @@ async fn a_wrong_expired_revoked_malformed_or_repeated_token_is_refused_and_said
     ask(&format!("Bearer {good}")).await.expect(204);
     ask(&format!("bearer {good} ")).await.expect(204);
     let secret = &good[17..];
-    for (authorization, said) in [
-        (
-            format!("Bearer {}", good.replace(secret, &"A".repeat(43))),
-            "credential-invalid",
-        ),
-        (
-            format!("Bearer ody_000000000000_{secret}"),
-            "credential-invalid",
-        ),
-        (format!("Bearer {}", &good[1..]), "credential-invalid"),
-        (format!("Bearer {good}{good}"), "credential-invalid"),
-        (format!("Bearer {}", "x".repeat(8000)), "credential-invalid"),
-        (good.clone(), "credential-invalid"),
-        (format!("Basic {good}"), "credential-invalid"),
-        ("Bearer".to_owned(), "credential-invalid"),
-        (String::new(), "credential-invalid"),
+    for authorization in [
+        format!("Bearer {}", good.replace(secret, &"A".repeat(43))),
+        format!("Bearer ody_000000000000_{secret}"),
+        format!("Bearer {}", &good[1..]),
+        format!("Bearer {good}{good}"),
+        format!("Bearer {}", "x".repeat(8000)),
+        good.clone(),
+        format!("Basic {good}"),
+        "Bearer".to_owned(),
+        String::new(),
     ] {
         let answer = ask(&authorization).await;
-        answer.expect_problem(401, said);
+        answer.expect_problem(401, "credential-invalid");
         let challenge = "Bearer realm=\"odyssey\", error=\"invalid_token\"";
-        assert_eq!(
-            answer.header("www-authenticate"),
-            Some(challenge),
-            "{answer}"
-        );
+        let header = answer.header("www-authenticate");
+        assert_eq!(header, Some(challenge), "{answer}");
     }
     let missing = staff.ask(get("/start/?wait=0")).await;
     missing.expect_problem(401, "credential-missing");
@@ -304,18 +295,17 @@ async fn many_refused_credentials_are_answered_429_and_a_valid_one_is_still_acce
     assert!(lines.count() < 250, "each refusal has a line");
 }
 
+/// The answer to a token that is for another subject.
+#[track_caller]
+fn mismatch(answer: &Answer) {
+    answer.expect_problem(403, "subject-mismatch");
+}
+
 #[tokio::test]
-async fn an_identity_acts_for_its_subject_only() {
+async fn a_drone_reports_and_reads_its_own_deliveries_only() {
     let tokens = Tokens::create();
-    let token =
-        |role, subject| tokens.issue_with(&["--role", role, "--name", "n", "--subject", subject]);
-    let drone = token("drone", "drone-7");
-    let driver = token("driver", "ada");
-    let (sender, other) = (token("sender", "acme"), token("sender", "bolt"));
-    let service = token("recipient-service", "zoe");
+    let drone = tokens.issue_with(&["--role", "drone", "--name", "n", "--subject", "drone-7"]);
     let shop = tokens.locked(&[]).await;
-    let mismatch = |answer: Answer| answer.expect_problem(403, "subject-mismatch");
-    // Drones, on both listeners.
     for door in [
         shop.staff.with_token(&drone),
         shop.customers.with_token(&drone),
@@ -336,16 +326,28 @@ async fn an_identity_acts_for_its_subject_only() {
     }
     let staff = shop.staff.with_token(&drone);
     staff.ask(get("/deliveries/drone-7")).await.expect(200);
-    mismatch(staff.ask(get("/deliveries/drone-8")).await);
-    mismatch(staff.ask(get("/deliveries/drone-8/events")).await);
-    mismatch(staff.ask(get("/deliveries/drone-8/events/1")).await);
+    mismatch(&staff.ask(get("/deliveries/drone-8")).await);
+    mismatch(&staff.ask(get("/deliveries/drone-8/events")).await);
+    mismatch(&staff.ask(get("/deliveries/drone-8/events/1")).await);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn an_identity_acts_for_its_subject_only() {
+    let tokens = Tokens::create();
+    let token =
+        |role, subject| tokens.issue_with(&["--role", role, "--name", "n", "--subject", subject]);
+    let driver = token("driver", "ada");
+    let (sender, other) = (token("sender", "acme"), token("sender", "bolt"));
+    let service = token("recipient-service", "zoe");
+    let shop = tokens.locked(&[]).await;
     // Drivers.
     let update = |driver: &str| {
         let body = json!({"driver_id": driver, "package_id": "p", "status": "accepted"});
         post("/update").json(&body)
     };
     let door = shop.staff.with_token(&driver);
-    mismatch(door.ask(update("eve")).await);
+    mismatch(&door.ask(update("eve")).await);
     let own = door.ask(update("ada")).await;
     assert_ne!(own.status, 403, "{own}");
     // Senders: as themselves, with ids of their own.
@@ -354,7 +356,7 @@ async fn an_identity_acts_for_its_subject_only() {
         shop.customers.with_token(&sender),
         shop.customers.with_token(&other),
     );
-    mismatch(acme.ask(package("bolt")).await);
+    mismatch(&acme.ask(package("bolt")).await);
     acme.ask(get("/packages/1"))
         .await
         .expect_problem(404, "package-unknown");
@@ -363,7 +365,7 @@ async fn an_identity_acts_for_its_subject_only() {
     bolt.ask(get("/packages/1"))
         .await
         .expect_problem(404, "package-unknown");
-    mismatch(bolt.ask(get("/packages/1?sender=acme")).await);
+    mismatch(&bolt.ask(get("/packages/1?sender=acme")).await);
     bolt.ask(package("bolt")).await.expect(201);
     let again = acme.ask(package("acme")).await;
     assert_eq!(again.status, 200, "{again}");
@@ -385,8 +387,8 @@ async fn an_identity_acts_for_its_subject_only() {
         ))
     };
     let zoe = shop.customers.with_token(&service);
-    mismatch(zoe.ask(preferences("ada")).await);
-    mismatch(zoe.ask(get("/preferences/ada")).await);
+    mismatch(&zoe.ask(preferences("ada")).await);
+    mismatch(&zoe.ask(get("/preferences/ada")).await);
     let set = zoe.ask(preferences("zoe")).await;
     assert_eq!(set.status, 200, "{set}");
     zoe.ask(get("/preferences/zoe")).await.expect(200);
@@ -592,13 +594,17 @@ async fn a_broken_tokens_file_leaves_the_old_tokens_in_force_and_is_reported_unt
     shop.signal(rustix::process::Signal::TERM);
 }
 
+fn log_in(body: String) -> Ask {
+    let form = "application/x-www-form-urlencoded";
+    post("/login").header("Content-Type", form).body(body)
+}
+
 #[tokio::test]
-async fn a_browser_s_session_reads_and_changes_only_from_a_page_of_the_listener_until_it_is_over() {
+async fn a_protected_page_leads_to_the_form_and_a_token_back_to_the_page_with_a_session() {
     let tokens = Tokens::create();
     let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
     let shop = tokens.locked(&[]).await;
     let door = shop.staff.without_token();
-    // A page that needs a session leads to the form, and the form back to the page.
     let page = get("/orders/0191d5c8-7a9b-7000-8000-000000000000?x").header("Accept", "text/html");
     let sent = door.ask(page).await;
     assert_eq!(sent.status, 303, "{sent}");
@@ -610,11 +616,6 @@ async fn a_browser_s_session_reads_and_changes_only_from_a_page_of_the_listener_
             .contains("value=\"/orders/0191d5c8-7a9b-7000-8000-000000000000?x\""),
         "{shown}"
     );
-    let log_in = |body: String| {
-        post("/login")
-            .header("Content-Type", "application/x-www-form-urlencoded")
-            .body(body)
-    };
     let wrong = log_in("token=wrong".to_owned()).header("Accept", "text/html");
     let wrong = door.ask(wrong).await;
     assert_eq!(wrong.status, 401, "{wrong}");
@@ -656,6 +657,17 @@ async fn a_browser_s_session_reads_and_changes_only_from_a_page_of_the_listener_
             .contains("; Secure"),
         "{behind_tls}"
     );
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_browser_s_session_reads_and_changes_only_from_a_page_of_the_listener_until_it_is_over() {
+    let tokens = Tokens::create();
+    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
+    let shop = tokens.locked(&[]).await;
+    let door = shop.staff.without_token();
+    let answer = door.ask(log_in(format!("token={token}"))).await;
+    let cookie = answer.header("set-cookie").unwrap();
     let session = cookie.split(';').next().unwrap().to_owned();
     let with = |ask: Ask| ask.header("Cookie", format!("a=b; {session}"));
     // Reading needs no proof, changing does; `GET /start/` changes.
@@ -763,6 +775,13 @@ async fn no_command_prints_a_secret_except_the_one_that_creates_it() {
         assert!(printed.contains(said), "{arguments:?}: {printed}");
         assert_no_secret(&printed);
     }
+    shop.close().await;
+}
+
+#[test]
+fn tokens_are_listed_without_their_secrets_and_wrong_usage_changes_nothing() {
+    let tokens = Tokens::create();
+    let token = tokens.issue_with(&["--role", "barista", "--role", "drone", "--name", "bo"]);
     let listed = tokens.run(&["list"]);
     let table = String::from_utf8(listed.stdout).unwrap();
     assert!(
@@ -806,5 +825,4 @@ async fn no_command_prints_a_secret_except_the_one_that_creates_it() {
         assert!(!tokens.run(wrong).status.success(), "{wrong:?}");
     }
     assert_eq!(std::fs::read_to_string(tokens.file()).unwrap(), stored);
-    shop.close().await;
 }
