@@ -48,7 +48,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=10001:10001 /out/data /var/lib/odyssey
 WORKDIR /var/lib/odyssey
 USER 10001:10001
-# Inside a container "this machine" is the container.
+# Inside a container "this machine" is the container. Beyond it the staff's listener needs staff.auth: without it the server
+# refuses to start.
 ENV ODYSSEY_CUSTOMERS__LISTEN=0.0.0.0:8000 \
     ODYSSEY_STAFF__LISTEN=0.0.0.0:8001
 EXPOSE 8000 8001

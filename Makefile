@@ -23,8 +23,10 @@ build up: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse 
 build: ## Build the container images
 	docker compose --profile demo build
 
-up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:8080
-	docker compose up --build
+up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:8080; creates tokens in secrets/ on first use
+	docker compose build
+	scripts/create-secrets.sh
+	docker compose up
 
 down: ## Stop and remove the containers of every profile; held customers are served first, stored data stays
 	docker compose --profile demo --profile observability --profile aws --profile redis down

@@ -68,7 +68,7 @@ advisories)
   subcommand deny '^0.20'
   ;;
 test)
-  debian cc gcc make make curl curl nginx nginx-light chromium chromium promtool prometheus openssl openssl redis-server redis-server python3 python3 python:ensurepip python3-venv
+  debian cc gcc make make curl curl nginx nginx-light chromium chromium chromedriver chromium-driver promtool prometheus openssl openssl redis-server redis-server python3 python3 python:ensurepip python3-venv
   subcommand nextest '^0.9'
   virtual emulator 'moto[server]==5.2.5'
   virtual api 'openapi-spec-validator==0.9.0' 'schemathesis==4.32.5'

@@ -101,13 +101,14 @@ impl App {
     /// Builds everything and opens both listeners. Needs a runtime.
     ///
     /// # Errors
-    /// If the data directory or an address cannot be used, more connections are configured than the limit of open files
+    /// If the staff's listener would be open by mistake, the data directory or an address cannot be used, more connections are configured than the limit of open files
     /// allows, or the configured manifest is not acceptable.
     pub async fn open(
         config: &Config,
         logs: &Logs,
         drain: watch::Receiver<Duration>,
     ) -> anyhow::Result<Self> {
+        access::check(config)?;
         let registry = registry();
         let [customers_limit, staff_limit] = connection_limits(config, raise_open_files())?;
         let types = package_types(config)?;
@@ -128,7 +129,7 @@ impl App {
         components.extend(messages.component());
         let access = Access::open(config, &config.data_dir, &desks.flood, &registry)?;
         components.extend(access.component());
-        let readiness = Readiness::of(components);
+        let readiness = Readiness::of(components, !config.staff.auth.is_required());
         messages.attach(&mut desks.couriers);
         desks.load_manifest(config).await?;
         let scrape = scrape(
@@ -143,6 +144,11 @@ impl App {
         let states = States::new(&desks, readiness.clone(), scrape, checks.clone(), login);
         let flood = desks.flood.clone();
         let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
+        let staff_limit = if config.staff.auth.is_required() {
+            Access::gate(staff_limit, &desks.flood)
+        } else {
+            staff_limit
+        };
         let [customers, staff] = listeners(
             config,
             &access,
@@ -205,24 +211,10 @@ impl App {
             customers.server.run(),
         );
         supervise(&mut listeners, "the staff's listener", staff.server.run());
-        let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-        supervise(&mut background, "the order line's timers", async move {
-            orders.run_timers().await;
-        });
-        supervise(&mut background, "flood control's sweeper", async move {
-            flood.sweep().await;
-        });
-        let packages = desks.packages.clone();
-        supervise(&mut background, "the package desk's counts", async move {
-            packages.store_counts().await;
-        });
+        supervise_desks(&mut background, &desks);
         let space = storage.space.clone();
         supervise(&mut background, "the free space monitor", async move {
             space.watch().await;
-        });
-        let couriers = desks.couriers.clone();
-        supervise(&mut background, "the count of parked orders", async move {
-            couriers.count_parked().await;
         });
         supervise(&mut background, "the engine checks", preflight.run());
         supervise(
@@ -264,6 +256,25 @@ impl App {
         .await;
         sound
     }
+}
+
+/// Runs the tasks of the desks.
+fn supervise_desks(background: &mut Tasks, desks: &Desks) {
+    let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
+    supervise(background, "the order line's timers", async move {
+        orders.run_timers().await;
+    });
+    supervise(background, "flood control's sweeper", async move {
+        flood.sweep().await;
+    });
+    let packages = desks.packages.clone();
+    supervise(background, "the package desk's counts", async move {
+        packages.store_counts().await;
+    });
+    let couriers = desks.couriers.clone();
+    supervise(background, "the count of parked orders", async move {
+        couriers.count_parked().await;
+    });
 }
 
 /// Runs a task for the lifetime of the server; its end or panic is reported through `tasks`.
@@ -373,7 +384,9 @@ fn scrape(
         desks.flood.update_gauges();
         oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
-        others.iter().for_each(|update| update());
+        for update in &others {
+            update();
+        }
         for database in &databases {
             database.update_gauges();
         }

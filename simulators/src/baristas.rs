@@ -22,14 +22,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Backoff, Failure, GOODBYE_MAX, goodbye_is_over},
+    client::{Backoff, Failure, GOODBYE_MAX, admitted, goodbye_is_over},
     connection::Address,
-    options::{Output, Pace, StaffDoor, duration},
+    options::{Credential, Output, Pace, StaffDoor, duration},
     outcome::{Outcome, Part},
     pace::Speed,
     progress::{self, Progress},
     scenario::{Env, Scenario},
-    shop::{Counter, Finished, Order},
+    shop::{Counter, Finished, Order, UNKNOWN_ORDER},
     tally::Tally,
 };
 
@@ -64,6 +64,8 @@ pub(crate) const SHOP_REACHED: &str = "shop reached";
 pub struct Options {
     #[command(flatten)]
     door: StaffDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     crew: Crew,
     #[command(flatten)]
@@ -130,11 +132,12 @@ impl Scenario for Options {
     }
 
     async fn run(&self, env: Env) -> Result<Outcome> {
+        let shop = self.credential.added_to(&self.door.staff_address)?;
+        admitted(&shop, UNKNOWN_ORDER).await?;
         let progress = Progress::of_baristas();
         let shown = progress::show(&progress, env.display);
         let begun = Instant::now();
         let hours = Hours::until(env.closing);
-        let shop = self.door.staff_address.clone();
         let crew = work(shop, &self.crew, &self.pace, &progress, &hours);
         let clock = async {
             self.shift.end(self.pace.speed, &progress).await;

@@ -258,7 +258,35 @@ pub(crate) async fn beforehand<T: DeserializeOwned>(
     path: &str,
 ) -> anyhow::Result<T> {
     let answer = Client::new(server.clone()).get(path).await;
-    answer.map_err(|failure| anyhow!("cannot read GET {path} beforehand: {failure}"))
+    answer.map_err(|failure| unreadable(path, failure))
+}
+
+/// `GET` before a run whose workers ask again after any refusal: without a credential they would be refused for as long as
+/// it lasts. Every other answer, and none, is for the run.
+pub(crate) async fn admitted(server: &Address, path: &str) -> anyhow::Result<()> {
+    let mut client = Client::new(server.clone());
+    let call = Box::pin(client.call(Method::GET, path));
+    match timeout(ANSWER_WITHIN, call).await {
+        Ok(Ok(Answer {
+            status: status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+            ..
+        })) => Err(unreadable(path, Failure::Status(status))),
+        _ => Ok(()),
+    }
+}
+
+/// Why a run does not begin.
+pub(crate) fn unreadable(path: &str, failure: Failure) -> anyhow::Error {
+    let advice = match failure {
+        Failure::Status(StatusCode::UNAUTHORIZED) => {
+            ": give a valid token with --token-file or in ODYSSEY_TOKEN"
+        }
+        Failure::Status(StatusCode::FORBIDDEN) => {
+            ": the token of --token-file or ODYSSEY_TOKEN needs a role for it"
+        }
+        _ => "",
+    };
+    anyhow!("cannot read GET {path} beforehand: {failure}{advice}")
 }
 
 pub(crate) async fn goodbye_is_over(closing: &CancellationToken) {

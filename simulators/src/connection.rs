@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri,
     client::conn::http1,
-    header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -31,7 +31,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A base URL: `http://host[:port][/prefix]`.
+/// A base URL: `http://host[:port][/prefix]`, and the token of the requests below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     host: String,
@@ -39,6 +39,8 @@ pub(crate) struct Address {
     authority: HeaderValue,
     /// Without a slash at its end; empty for most.
     prefix: String,
+    /// Marked as sensitive, so that `Debug` does not print it.
+    authorization: Option<HeaderValue>,
 }
 
 impl FromStr for Address {
@@ -63,11 +65,28 @@ impl FromStr for Address {
             authority: HeaderValue::from_str(authority.as_str())
                 .map_err(|error| error.to_string())?,
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            authorization: None,
         })
     }
 }
 
 impl Address {
+    /// The same, with this token in every request; None if it is not the text of a token.
+    pub(crate) fn with_token(self, token: &str) -> Option<Self> {
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        bearer.set_sensitive(true);
+        is_token.then_some(Self {
+            authorization: Some(bearer),
+            ..self
+        })
+    }
+
+    /// Whether its requests have a token.
+    pub(crate) fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// Whether it is this machine's own, over IPv4: then we may come from any of 127.0.0.0/8.
     pub(crate) fn is_loopback(&self) -> bool {
         let address = self.host.parse::<Ipv4Addr>();
@@ -143,6 +162,9 @@ impl Address {
         let headers = request.headers_mut();
         headers.insert(HOST, self.authority.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static("odyssey-simulators"));
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         if is_json {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -353,6 +375,23 @@ mod tests {
             "http://shop/?a=b",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_in_every_request_and_in_no_debug_output() {
+        let plain: Address = "http://shop:8001".parse().unwrap();
+        let request = |address: &Address| address.request(Method::GET, "/start/", None);
+        assert!(!request(&plain).headers().contains_key(AUTHORIZATION));
+        let locked = plain.clone().with_token("ody_secret").unwrap();
+        assert!(locked.has_token() && !plain.has_token());
+        let asked = request(&locked);
+        assert_eq!(asked.headers()[AUTHORIZATION], "Bearer ody_secret");
+        for debug in [format!("{locked:?}"), format!("{asked:?}")] {
+            assert!(!debug.contains("secret"), "{debug}");
+        }
+        for text in ["", "two words", "tab\tbed", "line\nbreak", "é"] {
+            assert_eq!(plain.clone().with_token(text), None, "{text:?}");
         }
     }
 

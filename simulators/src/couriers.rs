@@ -27,7 +27,7 @@ use crate::{
     audit::Check,
     client::beforehand,
     crew::Crew,
-    options::{Output, Pace, StaffDoor, any_seed, duration, share},
+    options::{Credential, Output, Pace, StaffDoor, any_seed, duration, share},
     outcome::{Outcome, Part},
     pace::Speed,
     progress::{self, Progress},
@@ -53,6 +53,8 @@ const ANSWER_MAX_BYTES: usize = 256 * 1024 * 1024;
 pub struct Options {
     #[command(flatten)]
     door: StaffDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     events: Events,
     #[command(flatten)]
@@ -112,7 +114,7 @@ impl Options {
 
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
-        let server = self.door.staff_address.clone();
+        let server = self.credential.added_to(&self.door.staff_address)?;
         let topic = match self.publishing.topic_arn.clone() {
             Some(arn) => Some(Topic::connect(arn).await?),
             None => None,

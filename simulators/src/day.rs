@@ -33,10 +33,10 @@ use self::{
 use crate::{
     assignments::{Manifest, Model, Page, Reported, Status, Stored, accepted, model::ASPECTS},
     audit::Check,
-    client::{Client, Failure, beforehand, encoded},
+    client::{Client, beforehand, encoded, unreadable},
     connection::Address,
     crew::{Crew, Shared, run_id},
-    options::{Output, Pace, StaffDoor, any_seed, duration, share},
+    options::{Credential, Output, Pace, StaffDoor, any_seed, duration, share},
     outcome::{Outcome, Part},
     pace::Speed,
     progress::Progress,
@@ -64,6 +64,8 @@ const ID_CHARS_MAX: usize = 128;
 pub struct Options {
     #[command(flatten)]
     door: StaffDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     lists: Lists,
     #[command(flatten)]
@@ -160,7 +162,7 @@ impl Scenario for Options {
             return Ok(Outcome::silent());
         }
         let model = Arc::new(lists.model()?);
-        let server = self.door.staff_address.clone();
+        let server = self.credential.added_to(&self.door.staff_address)?;
         look_first(&server, &model, playing.date, lists.keep_ids).await?;
         let crew = Crew {
             server,
@@ -280,10 +282,9 @@ async fn look_first(
     keep_ids: bool,
 ) -> Result<()> {
     let mut client = Client::new(server.clone()).taking_answers_up_to(ANSWER_MAX_BYTES);
-    let failed = |failure: Failure| anyhow!("cannot read GET /manifest beforehand: {failure}");
     let path = date.map_or_else(String::new, |date| format!("?date={date}"));
     let stored: Result<Option<Value>, _> = client.look_up(&format!("/manifest{path}")).await;
-    stored.map_err(failed)?;
+    stored.map_err(|failure| unreadable("/manifest", failure))?;
     for id in (0..model.drivers()).map(|driver| model.driver_id(driver)) {
         if !keep_ids {
             break;

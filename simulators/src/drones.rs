@@ -23,7 +23,7 @@ use crate::{
     client::{Client, Sent, beforehand},
     crew::{Crew, Shared, run_id},
     deliveries::{Acknowledgement, Counts, Event, IDEMPOTENCY_KEY},
-    options::{Output, Pace, StaffDoor, duration, share},
+    options::{Credential, Output, Pace, StaffDoor, duration, share},
     outcome::{Outcome, Part},
     progress::{self, Progress},
     scenario::{Env, Scenario},
@@ -46,6 +46,8 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     door: StaffDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     schedule: Schedule,
     #[command(flatten)]
@@ -104,7 +106,7 @@ impl Schedule {
 
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
-        let server = self.door.staff_address.clone();
+        let server = self.credential.added_to(&self.door.staff_address)?;
         let before: Option<Counts> = if self.sending.shared {
             None
         } else {

@@ -19,11 +19,13 @@ pub(crate) use self::{
 };
 use crate::{
     baristas::SHOP_REACHED,
+    client::admitted,
     connection::Address,
-    options::{CustomersDoor, Output, Pace, duration},
+    options::{Credential, CustomersDoor, Output, Pace, duration},
     outcome::Outcome,
     progress::{self, Progress},
     scenario::{Env, Scenario},
+    shop::BLOCKED,
 };
 
 /// Orders in flight at once of a flooder with persistent connections; the default.
@@ -40,6 +42,8 @@ pub struct Options {
     /// Base URL of the staff's side, to look up when the address is cut off [default: not looked up]
     #[arg(long = "staff", value_name = "URL", help_heading = "Shop")]
     staff_address: Option<Address>,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     flood: Flood,
     #[command(flatten)]
@@ -105,12 +109,18 @@ impl Scenario for Options {
     }
 
     async fn run(&self, env: Env) -> Result<Outcome> {
+        let staff = match &self.staff_address {
+            Some(address) => Some(self.credential.added_to(address)?),
+            None => None,
+        };
+        if let Some(staff) = &staff {
+            admitted(staff, BLOCKED).await?;
+        }
         let flooder = self.flood.flooder(self.door.customers_address.clone());
         let progress = Progress::of_customers(usize::try_from(flooder.orders)?);
         let shown = progress::show(&progress, env.display);
         let begun = Instant::now();
         let over = env.closing.child_token();
-        let staff = self.staff_address.clone();
         let mut flood = pin!(let_loose(flooder, staff, progress, over.clone()));
         let deeds = tokio::select! {
             deeds = &mut flood => deeds?,

@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::{connection::Address, pace::Speed};
+
+/// The environment variable of a token.
+const TOKEN: &str = "ODYSSEY_TOKEN";
 
 /// Where customers order.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +39,39 @@ pub(crate) struct StaffDoor {
         default_value = "http://127.0.0.1:8001"
     )]
     pub(crate) staff_address: Address,
+}
+
+/// What a locked server is shown.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Shop")]
+pub(crate) struct Credential {
+    /// File with the token of all requests except customers' orders [environment: the token itself in `ODYSSEY_TOKEN`]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Credential {
+    /// This address, with the token in its requests if there is one.
+    pub(crate) fn added_to(&self, address: &Address) -> Result<Address> {
+        let address = address.clone();
+        let (token, source) = match &self.token_file {
+            Some(file) => {
+                let source = format!("--token-file {}", file.display());
+                let read = fs::read_to_string(file);
+                (
+                    read.with_context(|| format!("cannot read {source}"))?,
+                    source,
+                )
+            }
+            None => match std::env::var(TOKEN) {
+                Ok(token) if !token.trim().is_empty() => (token, TOKEN.to_owned()),
+                _ => return Ok(address),
+            },
+        };
+        let locked = address.with_token(token.trim());
+        // Not what is there: it may be another secret.
+        locked.ok_or_else(|| anyhow!("{source} is not a token"))
+    }
 }
 
 /// How fast time passes and where chance comes from.
@@ -71,7 +107,7 @@ pub(crate) struct Output {
 impl Output {
     /// The file to draw to, if one was asked for, with its directory made.
     /// Done before the run, so that a long one does not end in a surprise.
-    pub(crate) fn prepare_picture(&self, subcommand: &str) -> anyhow::Result<Option<PathBuf>> {
+    pub(crate) fn prepare_picture(&self, subcommand: &str) -> Result<Option<PathBuf>> {
         let file = match (&self.report, &self.report_dir) {
             (Some(file), _) => file.clone(),
             (None, Some(directory)) => {
@@ -147,6 +183,29 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_file_without_a_token_is_named_and_its_content_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bo.token");
+        let credential = Credential {
+            token_file: Some(file.clone()),
+        };
+        let address: Address = "http://shop".parse().unwrap();
+        let added = || credential.added_to(&address);
+        let missing = format!("{:#}", added().unwrap_err());
+        assert!(missing.contains("cannot read --token-file"), "{missing}");
+        for content in ["", "\n", "two secrets"] {
+            fs::write(&file, content).unwrap();
+            let wrong = format!("{:#}", added().unwrap_err());
+            assert!(wrong.ends_with("bo.token is not a token"), "{wrong}");
+        }
+        fs::write(&file, "ody_secret\n").unwrap();
+        assert_eq!(
+            Some(added().unwrap()),
+            address.clone().with_token("ody_secret")
+        );
+    }
 
     #[test]
     fn durations_are_read_with_their_unit() {

@@ -12,11 +12,14 @@ use tokio::time::Instant;
 use crate::{
     arrival::{Arrival, Crowd},
     baristas::{self, Crew, Hours},
+    client::admitted,
+    connection::Address,
     customers::{of_customers, visit_all},
-    options::{CustomersDoor, Output, Pace, StaffDoor},
+    options::{Credential, CustomersDoor, Output, Pace, StaffDoor},
     outcome::Outcome,
     progress::{self, Progress},
     scenario::{Env, Scenario},
+    shop::UNKNOWN_ORDER,
     tally::Tally,
     visits::{Summary, Visit},
 };
@@ -31,6 +34,8 @@ pub struct Options {
     pub(crate) customers_door: CustomersDoor,
     #[command(flatten)]
     pub(crate) staff_door: StaffDoor,
+    #[command(flatten)]
+    pub(crate) credential: Credential,
     #[command(flatten)]
     pub(crate) crowd: Crowd,
     #[command(flatten)]
@@ -51,12 +56,15 @@ impl Scenario for Options {
     }
 
     async fn run(&self, env: Env) -> Result<Outcome> {
+        let staff = self.credential.added_to(&self.staff_door.staff_address)?;
+        admitted(&staff, UNKNOWN_ORDER).await?;
         if self.flood.wanted {
-            return Box::pin(flooded::run(self, &env)).await;
+            return Box::pin(flooded::run(self, staff, &env)).await;
         }
         let plan = self.crowd.plan(&mut Rng::with_seed(self.pace.seed));
         let planned = plan.len();
-        let rush = once(self, plan, Progress::of_rush(None, planned), &env).await;
+        let progress = Progress::of_rush(None, planned);
+        let rush = once(self, staff, plan, progress, &env).await;
         let summary = Summary::of(&rush.visits, planned, self.pace.speed);
         let outcome = Outcome::new("rush", &self.pace, rush.elapsed);
         let outcome = of_customers(outcome, &rush.visits, &summary);
@@ -74,6 +82,7 @@ struct Rush {
 /// Has all customers of the plan come, and the crew work until all of them have been answered.
 async fn once(
     options: &Options,
+    staff: Address,
     plan: Vec<Arrival>,
     progress: Arc<Progress>,
     env: &Env,
@@ -81,7 +90,6 @@ async fn once(
     let shown = progress::show(&progress, env.display);
     let begun = Instant::now();
     let hours = Hours::until(env.closing.child_token());
-    let staff = options.staff_door.staff_address.clone();
     let crew = baristas::work(staff, &options.crew, &options.pace, &progress, &hours);
     let shop = options.customers_door.customers_address.clone();
     let crowd = async {

@@ -23,9 +23,9 @@ use self::{
 };
 use crate::{
     audit::{Check, Counted},
-    client::{Client, beforehand},
+    client::{Client, beforehand, encoded},
     crew::{Crew, Shared, run_id},
-    options::{CustomersDoor, Output, Pace, any_seed, duration, share},
+    options::{Credential, CustomersDoor, Output, Pace, any_seed, duration, share},
     outcome::{self, Outcome},
     pace::Speed,
     packages::Fate,
@@ -51,6 +51,8 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     door: CustomersDoor,
+    #[command(flatten)]
+    credential: Credential,
     #[command(flatten)]
     errands: Errands,
     #[command(flatten)]
@@ -120,7 +122,7 @@ struct Sending {
 }
 
 impl Options {
-    fn part(&self, run: String) -> Part {
+    fn part(&self, run: String, own_ids: bool) -> Part {
         let all = Errands {
             senders: self.errands.senders.min(self.errands.recipients),
             ..self.errands
@@ -132,6 +134,7 @@ impl Options {
             number: 0,
             all,
             began: Timestamp::now().as_second() - span - 3600,
+            own_ids,
         }
     }
 
@@ -165,12 +168,13 @@ impl Options {
 
 impl Scenario for Options {
     async fn run(&self, env: Env) -> Result<Outcome> {
-        let server = self.door.customers_address.clone();
+        let server = self.credential.added_to(&self.door.customers_address)?;
         let before: Option<Value> = if self.sending.shared {
             None
         } else {
             Some(beforehand(&server, "/statistics").await?)
         };
+        let own_ids = server.has_token();
         let crew = Crew {
             server,
             patience: self.sending.patience,
@@ -180,7 +184,7 @@ impl Scenario for Options {
         let run = run_id();
         let shown = progress::show(&crew.progress, env.display);
         let begun = Instant::now();
-        let mut ledger = self.work(&crew, &self.part(run.clone())).await;
+        let mut ledger = self.work(&crew, &self.part(run.clone(), own_ids)).await;
         let elapsed = begun.elapsed();
         drop(shown);
         let mut client = crew.client(0);
@@ -191,7 +195,7 @@ impl Scenario for Options {
                 Counted::of(figures(&before), after.map(|after| figures(&after)))
             }
         };
-        let packages = compare_packages(&mut client, &mut ledger).await.err();
+        let packages = compare_packages(&mut client, &mut ledger, own_ids).await.err();
         let preferences = compare_preferences(&mut client, &mut ledger).await.err();
         let checks = checks(
             &ledger,
@@ -212,9 +216,14 @@ impl Scenario for Options {
 }
 
 /// Looks up the last packages; why not all, if one cannot be looked up.
-async fn compare_packages(client: &mut Client, ledger: &mut Ledger) -> Result<(), String> {
+async fn compare_packages(
+    client: &mut Client,
+    ledger: &mut Ledger,
+    own_ids: bool,
+) -> Result<(), String> {
     for (package, fate) in std::mem::take(&mut ledger.recent) {
-        let path = format!("/packages/{}", package.package_id);
+        let sender = own_ids.then(|| format!("?sender={}", encoded(&package.sender())));
+        let path = format!("/packages/{}{}", package.package_id, sender.unwrap_or_default());
         let stored: Option<Value> = client.look_up(&path).await.map_err(|it| it.to_string())?;
         ledger.compare_package(&package, fate, stored.as_ref());
     }

@@ -70,6 +70,9 @@ struct FinishedAndNext {
     next: Option<Order>,
 }
 
+/// An order that no shop has: baristas may look it up, and it changes nothing.
+pub(crate) const UNKNOWN_ORDER: &str = "/orders/00000000-0000-0000-0000-000000000000";
+
 /// One barista's side of the counter.
 #[derive(Debug)]
 pub(crate) struct Counter {
@@ -150,6 +153,9 @@ struct FloodListEntry {
     cut_off: CutOff,
 }
 
+/// The addresses that are cut off.
+pub(crate) const BLOCKED: &str = "/flood";
+
 /// An operator's side of the counter, who looks after floods.
 #[derive(Debug)]
 pub(crate) struct Operator(Client);
@@ -161,7 +167,7 @@ impl Operator {
 
     /// `GET /flood`: whether this address is cut off, and what is known about it.
     pub(crate) async fn cut_off(&mut self, address: Ipv4Addr) -> Result<Option<CutOff>, Failure> {
-        let list: FloodList = read(&self.0.call(Method::GET, "/flood").await?)?;
+        let list: FloodList = read(&self.0.call(Method::GET, BLOCKED).await?)?;
         let address = address.to_string();
         let mut entries = list.cut_off.into_iter();
         let entry = entries.find(|entry| entry.address == address);
@@ -170,7 +176,7 @@ impl Operator {
 
     /// `DELETE /flood/{address}`: lets it in again.
     pub(crate) async fn let_in(&mut self, address: Ipv4Addr) -> Result<(), Failure> {
-        let path = format!("/flood/{address}");
+        let path = format!("{BLOCKED}/{address}");
         let answer = self.0.call(Method::DELETE, &path).await?;
         match answer.status {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(()),

@@ -71,7 +71,7 @@ pub enum CustomersAuth {
 }
 
 impl StaffAuth {
-    /// Why a server with this address and these sections must not start, if so.
+    /// Why these sections contradict each other, or why a server with this address and these sections must not start, if so.
     pub fn refusal(self, ip: IpAddr, access: &Access, tls: &Tls) -> Option<&'static str> {
         match self {
             Self::Auto if !ip.to_canonical().is_loopback() => Some(
@@ -84,6 +84,9 @@ impl StaffAuth {
             Self::Mtls if !tls.has_client_ca() => {
                 Some("it needs `tls.client_ca_file`, which signs the staff's certificates")
             }
+            Self::Auto | Self::Tokens | Self::None if tls.has_client_ca() => Some(
+                "`tls.client_ca_file` is set, but client certificates are asked for with \"mtls\" only",
+            ),
             Self::Auto | Self::Tokens | Self::Mtls | Self::None => None,
         }
     }

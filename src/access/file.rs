@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::role::{Role, Roles};
 use super::token::{Digest, is_id};
+use crate::values::id::nfc;
 
 /// A name, or a subject, in characters.
 const NAME_CHARS_MAX: usize = 128;
@@ -61,14 +62,18 @@ impl Entry {
             subject,
             not_after,
         } = written;
-        ensure!(is_id(&id), "the id {id:?} is not 12 hexadecimal digits");
+        // What is wrong is not quoted: it may be a token that was pasted into the wrong place.
+        ensure!(is_id(&id), "an id is not 12 hexadecimal digits");
         let of = || format!("token {id}");
         check_name(&name).with_context(of)?;
         if let Some(subject) = &subject {
             check_name(subject).with_context(of)?;
         }
-        let roles: Result<Roles, String> = roles.iter().map(|role| role.parse::<Role>()).collect();
-        let roles = roles.map_err(anyhow::Error::msg).with_context(of)?;
+        let roles: Option<Roles> = roles.iter().map(|role| role.parse::<Role>().ok()).collect();
+        let roles = roles.with_context(|| {
+            let known = Roles::from_iter(Role::ALL);
+            format!("token {id}: a role is unknown; roles are {known}")
+        })?;
         ensure!(!roles.is_empty(), "token {id}: it has no role");
         let digest = Digest::parse(&sha256)
             .with_context(|| format!("token {id}: `sha256` is not 64 hexadecimal digits"))?;
@@ -81,7 +86,8 @@ impl Entry {
             name,
             roles,
             digest,
-            subject,
+            // As ids are: a name may be written in several ways.
+            subject: subject.map(|subject| nfc(&subject).into_owned()),
             not_after,
         })
     }
@@ -108,7 +114,7 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
     let fits = (1..=NAME_CHARS_MAX).contains(&name.chars().count());
     ensure!(
         fits && !name.chars().any(char::is_control),
-        "{name:?} is not 1 to {NAME_CHARS_MAX} characters without control characters"
+        "a name or a subject is not 1 to {NAME_CHARS_MAX} characters without control characters"
     );
     Ok(())
 }
@@ -118,11 +124,9 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
 pub fn parse(text: &str) -> anyhow::Result<Vec<Entry>> {
     let written: Written = toml::from_str(text).map_err(|error| {
         let before = &text[..error.span().map_or(0, |span| span.start)];
-        anyhow::anyhow!(
-            "line {}: {}",
-            before.matches('\n').count() + 1,
-            error.message().replace('\n', "; ")
-        )
+        let line = before.matches('\n').count() + 1;
+        // Without the parser's words, which quote the value.
+        anyhow::anyhow!("line {line}: it is not as `odyssey token new` writes it")
     })?;
     let mut entries: Vec<Entry> = Vec::with_capacity(written.token.len());
     for entry in written.token {
@@ -130,8 +134,8 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Entry>> {
     }
     let mut ids: Vec<&str> = entries.iter().map(|entry| &*entry.id).collect();
     ids.sort_unstable();
-    if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        bail!("the id {} is there twice", twice[0]);
+    if let Some([twice, _]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("the id {twice} is there twice");
     }
     Ok(entries)
 }
@@ -176,7 +180,12 @@ pub fn edit<T>(
     let mut file = tempfile::NamedTempFile::new_in(directory).with_context(of)?;
     file.write_all(text.as_bytes()).with_context(of)?;
     let permissions = match path.metadata() {
-        Ok(known) => known.permissions(),
+        Ok(known) => {
+            // The server must be able to read it as before.
+            fchown(file.as_file(), Some(known.uid()), Some(known.gid()))
+                .with_context(|| format!("{}: its owner cannot be kept", of()))?;
+            known.permissions()
+        }
         Err(_) => Permissions::from_mode(0o600),
     };
     file.as_file()
@@ -203,6 +212,34 @@ mod tests {
             subject: Some("bo".to_owned()),
             not_after: Some("2027-01-31T00:00:00Z".parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn a_token_in_the_wrong_place_is_not_quoted_and_a_subject_is_in_nfc() {
+        let token = NewToken::generate().unwrap();
+        let entry = |change: &dyn Fn(&mut WrittenEntry)| {
+            let mut written = entry("bo").written();
+            change(&mut written);
+            let text = toml::to_string(&Written {
+                token: vec![written],
+            })
+            .unwrap();
+            parse(&text)
+        };
+        let text = &*token.text;
+        for wrong in [
+            entry(&|entry| entry.id = text.to_owned()),
+            entry(&|entry| entry.roles = vec![text.to_owned()]),
+            entry(&|entry| entry.sha256 = text.to_owned()),
+            entry(&|entry| entry.not_after = Some(text.to_owned())),
+            parse(&format!("token = \"{text}\"")),
+            parse(&format!("[[token]]\nroles = \"{text}\"")),
+        ] {
+            let error = format!("{:#}", wrong.unwrap_err());
+            assert!(!error.contains(&text[17..]), "{error}");
+        }
+        let zoe = entry(&|entry| entry.subject = Some("Zoe\u{308}".to_owned())).unwrap();
+        assert_eq!(zoe[0].subject.as_deref(), Some("Zo\u{eb}"));
     }
 
     #[test]
@@ -237,11 +274,11 @@ mod tests {
             (good.replace("\"barista\"", ""), "no role"),
             (
                 good.replace("\"barista\"", "\"chef\""),
-                "\"chef\" is no role; roles are barista",
+                "a role is unknown; roles are barista",
             ),
-            (good.replace("ab\"\n", "a\"\n"), "64 hexadecimal digits"),
+            (good.replace(&digest, &digest[1..]), "64 hexadecimal digits"),
             (format!("{good}not_after = \"soon\"\n"), "no time such as"),
-            (format!("{good}colour = 7\n"), "unknown field `colour`"),
+            (format!("{good}colour = 7\n"), "line 6"),
             (format!("{good}{good}"), "is there twice"),
             (format!("{good}["), "line 6"),
         ] {

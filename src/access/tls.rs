@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ServerConnection, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConnection, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -110,7 +110,13 @@ impl Loaded {
                 .with_single_cert(chain.clone(), key.clone_key())
                 .with_context(|| of("key_file", &tls.key_file))?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            config.ticketer = ring::Ticketer::new()?;
+            if verifies {
+                // A resumed session would not verify the client again: an expired certificate would stay valid.
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            } else {
+                config.ticketer = ring::Ticketer::new()?;
+            }
             anyhow::Ok(Arc::new(config))
         };
         Ok(Self {
@@ -144,30 +150,44 @@ impl Acceptor {
     }
 }
 
-/// Whom a connection's client certificate names; none without one, or without the URI of an identity.
-pub fn identity(connection: &ServerConnection) -> Option<Arc<Identity>> {
-    let certificate = connection.peer_certificates()?.first()?;
-    identity_of(certificate).map(Arc::new)
+/// Whom a connection's client certificate names, and until when; none without one, or without exactly one URI of an identity.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    pub identity: Arc<Identity>,
+    /// The last moment at which the certificate is valid.
+    pub not_after: Timestamp,
 }
 
-fn identity_of(certificate: &[u8]) -> Option<Identity> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
+impl Certified {
+    pub fn of(connection: &ServerConnection) -> Option<Self> {
+        let certificate = connection.peer_certificates()?.first()?;
+        Self::read(certificate)
+    }
+
+    fn read(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        let names = names.value.general_names.iter();
+        let mut uris = names.filter_map(|name| match name {
             GeneralName::URI(uri) => uri.strip_prefix(IDENTITY_SCHEME),
             _ => None,
         });
-    let (role, name) = uris.next()?.split_once('/')?;
-    let role: Role = role.parse().ok()?;
-    let fits = !name.is_empty() && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_graphic());
-    fits.then(|| Identity {
-        name: name.into(),
-        subject: name.into(),
-        roles: role.into(),
-        token: None,
-    })
+        let (role, name) = uris.next()?.split_once('/')?;
+        let role: Role = role.parse().ok()?;
+        let fits = (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        if !fits || uris.next().is_some() {
+            return None;
+        }
+        let identity = Identity {
+            name: name.into(),
+            subject: name.into(),
+            roles: role.into(),
+            token: None,
+        };
+        let not_after = certificate.validity().not_after.timestamp();
+        Some(Self {
+            identity: Arc::new(identity),
+            not_after: Timestamp::from_second(not_after).ok()?,
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! The text of tokens: `ody_<id>_<secret>`. The prefix is for scanners that search repositories and logs for secrets.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -55,7 +55,7 @@ impl Digest {
 /// In hexadecimal digits.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 
@@ -63,6 +63,14 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Digest")
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A new token: its id, and its text, which is printed once.
@@ -78,7 +86,7 @@ impl NewToken {
         let mut random = Zeroizing::new([0; ID_CHARS / 2 + 32]);
         getrandom::fill(&mut random[..])?;
         let (id, secret) = random.split_at(ID_CHARS / 2);
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(id);
         let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(secret));
         let text = Zeroizing::new(format!("{PREFIX}{id}_{}", *secret));
         Ok(Self { id, text })

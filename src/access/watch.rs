@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use crate::storage::Condition;
 /// How often files are looked at: a revoked token is rejected within a second.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// What tells one content of a file from another: time of the change, size and inode. None if it cannot be seen.
-type Stamp = Option<(i64, i64, u64, u64)>;
+/// Distinguishes one content of a file from another: times of the changes of content and permissions, size and inode. None if it
+/// cannot be seen.
+type Stamp = Option<[i64; 6]>;
 
 /// Reads the files, and puts them in force.
 type Reload = dyn Fn() -> anyhow::Result<()> + Send + Sync;
@@ -62,12 +64,13 @@ impl Watched {
         &self.condition
     }
 
-    /// Reads the files if they have changed. If they are refused, what was in force stays in force.
+    /// Reads the files if they have changed, or could not be read the last time. If they are refused, what was in force stays in
+    /// force.
     pub fn look(&self) {
         let now = stamps(&self.files);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before it is read: a change while it is read is seen the next time.
-        if *seen != now {
+        if *seen != now || !self.condition.is_healthy() {
             *seen = now;
             self.read();
         }
@@ -75,7 +78,8 @@ impl Watched {
 
     /// Reads the files, changed or not: on SIGHUP.
     pub fn read(&self) {
-        match (self.reload)() {
+        let reloaded = catch_unwind(AssertUnwindSafe(|| (self.reload)()));
+        match reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("reading them panicked"))) {
             Ok(()) => {
                 self.condition.works();
                 info!("{} were read again", self.name);
@@ -102,16 +106,22 @@ pub async fn keep_looking(all: Vec<Arc<Watched>>) {
         let all = all.clone();
         // Files may be on a file system that hangs.
         let looking = tokio::task::spawn_blocking(move || all.iter().for_each(|one| one.look()));
-        if looking.await.is_err() {
-            return;
-        }
+        // It fails only while the runtime shuts down: a panic is caught where it is read.
+        drop(looking.await);
     }
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
     let stamp = |file: &PathBuf| {
         let data = file.metadata().ok()?;
-        Some((data.mtime(), data.mtime_nsec(), data.size(), data.ino()))
+        Some([
+            data.mtime(),
+            data.mtime_nsec(),
+            data.ctime(),
+            data.ctime_nsec(),
+            data.size().cast_signed(),
+            data.ino().cast_signed(),
+        ])
     };
     files.iter().map(stamp).collect()
 }
@@ -142,13 +152,17 @@ mod tests {
         .unwrap();
         watched.look();
         assert_eq!(reads.load(Ordering::Relaxed), 1);
-        for (content, reason) in [("bad content", Some("it is not good")), ("good", None)] {
+        // Refused ones are read again each time, as a read may fail for a moment; good ones are not.
+        for (content, reason, read) in [
+            ("bad content", Some("it is not good"), 3),
+            ("good", None, 4),
+        ] {
             std::fs::write(&file, content).unwrap();
             watched.look();
             watched.look();
             assert_eq!(watched.condition().state().down.as_deref(), reason);
+            assert_eq!(reads.load(Ordering::Relaxed), read);
         }
-        assert_eq!(reads.load(Ordering::Relaxed), 3);
         std::fs::remove_file(&file).unwrap();
         watched.look();
         assert!(!watched.condition().is_healthy());

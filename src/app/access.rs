@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use dashmap::DashMap;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use metrics::{Gauge, describe_gauge, gauge};
 use tracing::warn;
@@ -16,14 +18,30 @@ use crate::access::tokens::{TokenSet, Tokens};
 use crate::access::watch::Watched;
 use crate::config::Config;
 use crate::flood::Flood;
-use crate::http::guard::{Credentials, Guard};
+use crate::http::guard::{Credentials, Guard, outdated};
 use crate::http::security::{Kind, Security};
+use crate::http::server::ConnectionLimit;
 use crate::http::status::Component;
 use crate::storage::State;
 use crate::telemetry::Registry;
 
 /// In the data directory: signs the sessions of browsers.
 const SESSION_KEY: &str = "session.key";
+
+/// # Errors
+/// If the staff's listener would be open to others by mistake, or keys contradict each other. Names the key.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    let ip = config.staff.listen.ip();
+    if let Some(refusal) = config.staff.auth.refusal(ip, &config.access, &config.tls) {
+        bail!("configuration key `staff.auth`: {refusal}");
+    }
+    if config.customers.auth == CustomersAuth::Tokens && !config.access.has_tokens() {
+        bail!(
+            "configuration key `customers.auth`: it needs `access.tokens_file`; `odyssey token new` creates one"
+        );
+    }
+    Ok(())
+}
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -38,7 +56,7 @@ pub(super) struct Access {
 
 impl Access {
     /// # Errors
-    /// If the staff's listener would be open to others by mistake, or a file cannot be read. Names the key.
+    /// If a file cannot be read. Names the key.
     pub(super) fn open(
         config: &Config,
         data: &Path,
@@ -46,15 +64,7 @@ impl Access {
         registry: &Registry,
     ) -> anyhow::Result<Self> {
         let (auth, ip) = (config.staff.auth, config.staff.listen.ip());
-        if let Some(refusal) = auth.refusal(ip, &config.access, &config.tls) {
-            bail!("configuration key `staff.auth`: {refusal}");
-        }
         let for_customers = config.customers.auth == CustomersAuth::Tokens;
-        if for_customers && !config.access.has_tokens() {
-            bail!(
-                "configuration key `customers.auth`: it needs `access.tokens_file`; `odyssey token new` creates one"
-            );
-        }
         let gauges = registry.register(Gauges::register);
         gauges.required[0].set(f64::from(for_customers));
         gauges.required[1].set(f64::from(auth.is_required()));
@@ -102,10 +112,34 @@ impl Access {
         })
     }
 
-    /// Updates the gauges of tokens at each scrape: the next one to expire changes with time.
+    /// Updates the gauges of files and tokens at each scrape: the next token to expire changes with time.
     pub(super) fn update_gauges(&self) -> Box<dyn Fn() + Send + Sync> {
         let (tokens, gauges) = (self.tokens.clone(), self.gauges.clone());
-        Box::new(move || gauges.take(&tokens.now()))
+        let watched = self.watched.clone();
+        Box::new(move || {
+            gauges.take(&tokens.now());
+            let well = watched.iter().all(|files| files.condition().is_healthy());
+            gauges.well.set(f64::from(well));
+        })
+    }
+
+    /// Where staff must prove who they are, others must not take all connections: a quarter at most is one address's, a trusted
+    /// proxy's and an exempt one's apart.
+    pub(super) fn gate(limit: ConnectionLimit, flood: &Flood) -> ConnectionLimit {
+        let most = (limit.max() / 4).max(1);
+        let (open, flood) = (Arc::<DashMap<IpNet, usize>>::default(), flood.clone());
+        limit.with_gate(move |peer| {
+            let Some(address) = flood.counted(peer) else {
+                return Some(None);
+            };
+            let mut count = open.entry(address).or_default();
+            if *count >= most {
+                return None;
+            }
+            *count += 1;
+            let open = Arc::clone(&open);
+            Some(Some(Box::new(Seat { open, address })))
+        })
     }
 
     /// Whether tokens and certificates are those of the files.
@@ -117,7 +151,23 @@ impl Access {
             states.sort_by_key(|state| state.down.is_none());
             states.into_iter().next().unwrap_or_else(State::well)
         };
-        (!self.watched.is_empty()).then(|| Component::new("access", look))
+        let component = || Component::new("access", look).answering(outdated);
+        (!self.watched.is_empty()).then(component)
+    }
+}
+
+/// An open connection of an address.
+struct Seat {
+    open: Arc<DashMap<IpNet, usize>>,
+    address: IpNet,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.open.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.open.remove_if(&self.address, |_, count| *count == 0);
     }
 }
 
@@ -171,6 +221,7 @@ pub(super) fn securities(config: &Config) -> [Security; 2] {
 struct Gauges {
     /// Of customers and staff.
     required: [Gauge; 2],
+    well: Gauge,
     tokens: Gauge,
     token: Gauge,
     certificate: Gauge,
@@ -179,12 +230,17 @@ struct Gauges {
 impl Gauges {
     fn register() -> Self {
         const REQUIRED: &str = "odyssey_access_required";
+        const WELL: &str = "odyssey_access_well";
         const TOKENS: &str = "odyssey_access_tokens";
         const TOKEN: &str = "odyssey_access_token_not_after_seconds";
         const CERTIFICATE: &str = "odyssey_tls_certificate_not_after_seconds";
         describe_gauge!(
             REQUIRED,
             "1 if the listener's requests need a credential, else 0"
+        );
+        describe_gauge!(
+            WELL,
+            "1 while the tokens and certificates in force are those of the files, else 0"
         );
         describe_gauge!(TOKENS, "Tokens in the file");
         describe_gauge!(
@@ -198,6 +254,7 @@ impl Gauges {
         let gauges = Self {
             required: ["customers", "staff"]
                 .map(|listener| gauge!(REQUIRED, "listener" => listener)),
+            well: gauge!(WELL),
             tokens: gauge!(TOKENS),
             token: gauge!(TOKEN),
             certificate: gauge!(CERTIFICATE),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::access::securities;
 use super::check::{Checks, check_routes};
 use super::storage::Stores;
-use crate::access::config::CustomersAuth;
+use crate::access::config::{CustomersAuth, StaffAuth};
 use crate::assignments::{self, Assignments};
 use crate::config::Config;
 use crate::couriers::{self, Couriers};
@@ -206,7 +206,7 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
     let packages = limited(packages::routes::customer_routes(), flood);
     let [of_customers, of_staff] = [
         Index::new("customers", public, &[]),
-        Index::new("staff", inner, &[("/metrics", "Metrics, for Prometheus")]),
+        Index::new("staff", inner, staff_links(config)),
     ];
     let orders = states.map(|of| &of.orders);
     [
@@ -240,6 +240,17 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
             .routes(check_routes(), states.map(|of| &of.checks))
             .routes(login_routes(), states.map(|of| &of.login)),
     ]
+}
+
+fn staff_links(config: &Config) -> &'static [(&'static str, &'static str)] {
+    static LINKS: [(&str, &str); 2] = [
+        ("/metrics", "Metrics, for Prometheus"),
+        ("/login", "Log in or out"),
+    ];
+    match config.staff.auth {
+        StaffAuth::Tokens => &LINKS,
+        _ => &LINKS[..1],
+    }
 }
 
 pub(super) fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>> {

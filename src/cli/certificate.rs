@@ -84,7 +84,7 @@ impl Certificate {
     }
 }
 
-/// Atomic: a server that reads it meanwhile sees the old file or the new one.
+/// Atomic: a server that reads it at the same time sees the old file or the new one.
 fn write(path: &Path, pem: &str, mode: u32) -> anyhow::Result<()> {
     let of = || format!("cannot write {}", path.display());
     let mut partial = path.to_owned().into_os_string();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use axum::http::uri::{Authority, PathAndQuery, Scheme};
-use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -121,7 +121,7 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    url: Url,
+    pub(super) url: Url,
 }
 
 impl Ask {
@@ -149,7 +149,16 @@ impl Ask {
     /// With this token, if any.
     pub(super) fn with_token(self, token: Option<&Zeroizing<String>>) -> Self {
         match token {
-            Some(token) => self.header("authorization", &format!("Bearer {}", **token)),
+            Some(token) => {
+                let mut request = self;
+                let bearer = HeaderValue::try_from(format!("Bearer {}", **token));
+                // The caller has seen that it is visible ASCII. Masked in `Debug`.
+                if let Ok(mut bearer) = bearer {
+                    bearer.set_sensitive(true);
+                    request.request = request.request.header(header::AUTHORIZATION, bearer);
+                }
+                request
+            }
             None => self,
         }
     }

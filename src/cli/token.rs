@@ -99,7 +99,7 @@ impl New {
         let entry = Entry {
             id: token.id.clone(),
             name: self.name.clone(),
-            roles: Roles::from_iter(self.roles.iter().copied()),
+            roles: self.roles.iter().copied().collect(),
             digest: token.digest(),
             subject: self.subject,
             not_after: self.not_after,

@@ -140,14 +140,9 @@ impl Flood {
     /// it, is at its limit. Connections of trusted and exempt peers are not counted.
     pub fn connect(&self, peer: IpAddr) -> Option<Pass> {
         let shared = &*self.shared;
-        let peer = peer.to_canonical();
-        let address = shared.proxies.key(peer);
-        let is_counted = shared.mode != Mode::Off
-            && !shared.proxies.is_trusted(peer)
-            && !shared.exempt.iter().any(|network| network.contains(&peer));
-        if !is_counted {
+        let Some(address) = self.counted(peer).filter(|_| shared.mode != Mode::Off) else {
             return Some(None);
-        }
+        };
         if shared.table.connect(address) {
             let flood = self.clone();
             return Some(Some(Box::new(Connected { flood, address })));
@@ -155,6 +150,15 @@ impl Flood {
         let enforced = shared.mode == Mode::Enforce;
         shared.metrics.refused_connection(enforced);
         (!enforced).then_some(None)
+    }
+
+    /// What a peer's connections count for; none if it is a trusted proxy or exempt.
+    pub fn counted(&self, peer: IpAddr) -> Option<IpNet> {
+        let shared = &*self.shared;
+        let peer = peer.to_canonical();
+        let is_counted = !shared.proxies.is_trusted(peer)
+            && !shared.exempt.iter().any(|network| network.contains(&peer));
+        is_counted.then(|| shared.proxies.key(peer))
     }
 
     fn refused(&self, refused: Refused) -> Result<Admission, Refused> {

@@ -128,8 +128,9 @@ impl Api {
         self.router.get_openapi().clone()
     }
 
-    /// The routes, `/openapi.json`, `/docs`, and problems for all else.
-    pub fn into_router(self) -> Router {
+    /// Two routers: one of the described paths, which has nothing else, and one of all that is open to everyone
+    /// (`/openapi.json`, `/docs`, the files of pages) with problems for all else.
+    pub fn into_routers(self) -> [Router; 2] {
         let (router, openapi) = self.router.split_for_parts();
         let json_type = HeaderValue::from_static("application/json");
         let description = openapi
@@ -143,13 +144,16 @@ impl Api {
             Some(file) => file.answer(&headers, false),
             None => Problem::bug().into_response(),
         });
-        router
+        let pages = Router::new()
             .route("/openapi.json", description.clone())
             .route("/openapi.json/", description)
             .merge(docs::routes())
-            .merge(html::files())
-            .fallback(async || Problem::no_such_path())
-            .method_not_allowed_fallback(async || Problem::no_such_method())
+            .merge(html::files());
+        [router, pages].map(|router| {
+            router
+                .fallback(async || Problem::no_such_path())
+                .method_not_allowed_fallback(async || Problem::no_such_method())
+        })
     }
 }
 

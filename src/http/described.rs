@@ -116,7 +116,12 @@ impl Route {
         operation.map_or(Ok(()), |known| reject_unknown(query, &known.names))
     }
 
-    /// What a request must prove. Nothing for unknown paths and methods: the router has no handler for them.
+    /// False for what is found where no path is: the router of the described paths must not see it.
+    pub(super) fn is_described(&self) -> bool {
+        !self.operations.is_empty()
+    }
+
+    /// What a request must prove. Nothing for unknown methods: the router answers 405.
     pub(super) fn requirement(&self, method: &Method) -> Requirement {
         let operation = self.operation(method);
         operation.map_or(Requirement::Nothing, |known| known.requirement)

@@ -55,7 +55,10 @@ pub struct Edge {
 }
 
 struct Shared {
+    /// Of the described paths.
     router: Router,
+    /// Of all other paths: nothing there needs a credential.
+    pages: Router,
     /// Rejects requests before routing.
     rejecting: Router,
     origins: Origins,
@@ -80,8 +83,10 @@ impl Edge {
     ) -> Self {
         let described = Described::by(&api.openapi());
         let reject = async |Extension(rejection): Extension<Rejection>| rejection;
+        let [router, pages] = api.into_routers();
         let shared = Shared {
-            router: api.into_router(),
+            router,
+            pages,
             rejecting: Router::new().fallback(reject),
             seen: Arc::new(Seen::new(listener, origins.vary(), described, registry)),
             origins,
@@ -116,7 +121,8 @@ impl Shared {
             Ok(())
         });
         let router = match checked {
-            Ok(()) => &self.router,
+            Ok(()) if route.is_described() => &self.router,
+            Ok(()) => &self.pages,
             Err(rejection) => {
                 let rejection = match rejection {
                     Rejection::Preflight(origin) => {

@@ -17,14 +17,13 @@ use tracing::info;
 use super::headers::Scan;
 use super::origin::{Rejection, takes_an_order};
 use super::problem::Problem;
-use super::security::Requirement;
+use super::security::{Requirement, SESSION_COOKIE};
 use crate::access::session::Sessions;
+use crate::access::tls::Certified;
 use crate::access::tokens::{Refused, TokenSet};
-use crate::access::{Granted, Identity, Roles};
+use crate::access::{Granted, Identity, Role, Roles};
 use crate::telemetry::Registry;
 
-/// The cookie of a browser's session.
-pub(super) const SESSION_COOKIE: &str = "odyssey_session";
 /// Refused credentials per second from one client that are answered 401 and logged; more are answered 429.
 const REFUSED_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// As many at once.
@@ -45,14 +44,14 @@ pub enum Credentials {
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
-    /// Whom the connection's client certificate names.
-    pub certificate: Option<Arc<Identity>>,
+    /// Whom the connection's client certificate names. Boxed: most connections have none.
+    pub certificate: Option<Box<Certified>>,
 }
 
 /// Decides about a listener's requests.
 pub struct Guard {
     listener: &'static str,
-    /// None: whoever reaches the listener may use it.
+    /// None: every client may use it.
     credentials: Option<Credentials>,
     client_of: Box<ClientOf>,
     /// By client.
@@ -174,6 +173,18 @@ impl Guard {
         issued.map_err(|refused| self.refuse(headers, peer, refused.into(), Roles::default(), None))
     }
 
+    /// Whom the browser's session stands for; none without a valid one.
+    ///
+    /// # Errors
+    /// 404 where browsers cannot log in.
+    pub(super) fn logged_in(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Problem> {
+        let Some(Credentials::Tokens(tokens, Some(sessions))) = &self.credentials else {
+            return Err(no_login());
+        };
+        let verify = |session| sessions.verify(session, &tokens.now(), Timestamp::now());
+        Ok(session(headers).and_then(|session| verify(session).ok()))
+    }
+
     /// Whether browsers can log in.
     pub(super) fn has_sessions(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Tokens(_, Some(_))))
@@ -217,6 +228,18 @@ impl Guard {
         if roles_here.is_empty() {
             return Err(fail(Reason::Role, roles, Some(&identity)).into());
         }
+        let is_change = !request.method().is_safe() || takes_an_order(request);
+        if is_change && roles_here.contains(Role::Operator) {
+            // The audit trail of what only few do; others are named by the records that they change.
+            info!(
+                listener = self.listener,
+                identity = &*identity.name,
+                token = identity.token.as_deref(),
+                method = %request.method(),
+                path = request.uri().path(),
+                "an operator changes something"
+            );
+        }
         Ok(Some(Granted {
             identity,
             roles: roles_here,
@@ -254,11 +277,10 @@ impl Guard {
             token = identity.and_then(|identity| identity.token.as_deref()),
             "a credential was refused"
         );
-        problem(
-            reason,
-            roles,
-            matches!(self.credentials, Some(Credentials::Certificates)),
-        )
+        if matches!(self.credentials, Some(Credentials::Certificates)) {
+            return of_certificate(reason, roles);
+        }
+        of_token(reason, roles)
     }
 }
 
@@ -271,7 +293,16 @@ impl Credentials {
         peer: &Peer,
     ) -> Result<Option<Arc<Identity>>, Reason> {
         let (tokens, sessions) = match self {
-            Self::Certificates => return Ok(peer.certificate.clone()),
+            Self::Certificates => {
+                let Some(certified) = &peer.certificate else {
+                    return Ok(None);
+                };
+                // Connections may outlive certificates.
+                if certified.not_after < Timestamp::now() {
+                    return Err(Reason::Expired);
+                }
+                return Ok(Some(Arc::clone(&certified.identity)));
+            }
             Self::Tokens(tokens, sessions) => (tokens, sessions),
         };
         if let Some(header) = scan.authorization {
@@ -322,15 +353,33 @@ pub(super) fn may_log_in<B>(request: &Request<B>, problem: &Problem) -> bool {
         && !takes_an_order(request)
 }
 
-fn problem(reason: Reason, roles: Roles, by_certificate: bool) -> Problem {
-    let unauthorized =
-        |slug, title, detail: String| Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail);
+fn of_certificate(reason: Reason, roles: Roles) -> Problem {
     match reason {
-        Reason::Missing if by_certificate => unauthorized(
+        Reason::Role => Problem::new(
+            StatusCode::FORBIDDEN,
+            "role-missing",
+            "The certificate's role does not allow this",
+            format!("This needs one of the roles: {roles}."),
+        ),
+        Reason::Expired => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "credential-expired",
+            "The client certificate has expired",
+            "Connect again with a new one.",
+        ),
+        _ => Problem::new(
+            StatusCode::UNAUTHORIZED,
             "credential-missing",
             "A client certificate is needed",
             format!("Connect with a certificate for one of the roles: {roles}."),
         ),
+    }
+}
+
+fn of_token(reason: Reason, roles: Roles) -> Problem {
+    let unauthorized =
+        |slug, title, detail: String| Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail);
+    match reason {
         Reason::Missing => unauthorized(
             "credential-missing",
             "A token is needed",
@@ -346,7 +395,7 @@ fn problem(reason: Reason, roles: Roles, by_certificate: bool) -> Problem {
         Reason::Expired => unauthorized(
             "credential-expired",
             "The token has expired",
-            "Ask whoever runs this shop for a new one, or log in again.".to_owned(),
+            "Ask an operator for a new one, or log in again.".to_owned(),
         )
         .challenge(Some("invalid_token"), Roles::default()),
         Reason::Role => Problem::new(
@@ -380,6 +429,16 @@ fn undeclared() -> Problem {
         "role-missing",
         "This is not allowed to anyone",
         "No role was declared for this operation; this is a bug in the server.",
+    )
+}
+
+/// 503 of the readiness: the files of tokens or certificates cannot be read.
+pub fn outdated() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "access-outdated",
+        "Tokens or certificates cannot be read",
+        "Those of before stay in force; the log has the cause.",
     )
 }
 

@@ -17,9 +17,8 @@ const STYLE: &str = include_str!("style.css");
 /// Browsers request an icon in any case.
 const ICON: &str = include_str!("icon.svg");
 
-/// The same as in `nginx/pass.conf`: a browser enforces both.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'",
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 const BY_ACCEPT: HeaderValue = HeaderValue::from_static("Accept");
 

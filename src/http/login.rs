@@ -1,10 +1,12 @@
 //! `/login` and `/logout`: a browser exchanges a token for a session. The token is in the body of one request, and in no URL,
 //! page or log; the session is in a cookie that scripts cannot read.
+//!
+//! The page's referrer policy is `same-origin`, unlike that of other pages: under `no-referrer` browsers send `Origin: null` with
+//! a form, and over plain HTTP to a name they send no Fetch metadata either, so the form would count as another site's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -16,11 +18,13 @@ use utoipa_axum::routes;
 use zeroize::Zeroizing;
 
 use super::body::{self, BodyLimits};
-use super::guard::{Guard, SESSION_COOKIE, session};
+use super::guard::{Guard, session};
 use super::html::{page, prefers_html};
 use super::params::{Caller, Query};
 use super::problem::Problem;
 use super::responses::problems;
+use super::security::SESSION_COOKIE;
+use crate::access::Identity;
 
 /// A form with a token and a path, in bytes.
 const FORM_MAX_BYTES: usize = 16 * 1024;
@@ -44,6 +48,13 @@ impl Login {
 
 pub fn login_routes() -> [UtoipaMethodRouter<Login>; 2] {
     [routes!(show_login, log_in), routes!(log_out)]
+}
+
+problems! {
+    /// Of the page.
+    struct PageProblems {
+        404: "This listener takes no tokens",
+    }
 }
 
 problems! {
@@ -83,11 +94,18 @@ struct LoginForm {
 /// The page where a token is entered
 #[utoipa::path(
     get, path = "/login", tag = "access", security(()), params(Next),
-    responses((status = 200, description = "A form", content_type = "text/html", body = String)),
+    responses(
+        PageProblems,
+        (status = 200, description = "A form", content_type = "text/html", body = String),
+    ),
 )]
-async fn show_login(Query(next): Query<Next>, headers: HeaderMap) -> Response {
-    let is_logged_in = session(&headers).is_some();
-    form(next.next.as_deref(), is_logged_in, None)
+async fn show_login(
+    State(login): State<Login>,
+    Query(next): Query<Next>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let identity = login.guard.logged_in(&headers)?;
+    Ok(form(next.next.as_deref(), identity.as_deref(), None))
 }
 
 /// Log in with a token
@@ -115,11 +133,8 @@ async fn log_in(
     let next = field("next");
     let (session, lifetime) = match login.guard.log_in(&headers, peer, token.as_bytes()) {
         Ok(issued) => issued,
-        Err(problem) if prefers_html(&headers) => {
-            let status = problem.status();
-            let mut response = self::form(next.as_deref(), false, Some(&problem.to_string()));
-            *response.status_mut() = status;
-            return Err(response);
+        Err(problem) if prefers_html(&headers) && login.guard.has_sessions() => {
+            return Err(refused(next.as_deref(), problem));
         }
         Err(problem) => return Err(problem.into_response()),
     };
@@ -135,7 +150,12 @@ async fn log_in(
     responses((status = 303, description = "Logged out", headers(("Location" = String), ("Set-Cookie" = String)))),
 )]
 async fn log_out(State(login): State<Login>, headers: HeaderMap) -> Response {
-    login.answer(&headers, "", Duration::ZERO, "/login")
+    let mut response = login.answer(&headers, "", Duration::ZERO, "/login");
+    if session(&headers).is_none() {
+        // A page of another site has sent the browser here, without its cookie: it stays logged in.
+        response.headers_mut().remove(header::SET_COOKIE);
+    }
+    response
 }
 
 impl Login {
@@ -225,26 +245,42 @@ fn is_local(path: &str) -> bool {
         && path.bytes().all(visible)
 }
 
-fn form(next: Option<&str>, is_logged_in: bool, refused: Option<&str>) -> Response {
-    let next = next.filter(|next| is_local(next)).unwrap_or("/");
-    let content = html! {
-        @if let Some(refused) = refused { p role="alert" { strong { (refused) } } }
-        @if is_logged_in { p { "This browser has a session. " a href="/logout" { "Log out" } } }
-        form method="post" action="/login" {
-            p {
-                label for="token" { "Token" } " "
-                input type="password" id="token" name="token" required autofocus autocomplete="current-password" spellcheck="false";
-            }
-            input type="hidden" name="next" value=(next);
-            p { button type="submit" { "Log in" } }
-        }
-        p { small { "Whoever runs this shop creates tokens with " code { "odyssey token new" } "." } }
-    };
-    let mut response: Response<Body> = page("Log in", &content);
-    let no_store = HeaderValue::from_static("no-store");
+/// The form again, with a problem's status and headers.
+fn refused(next: Option<&str>, problem: Problem) -> Response {
+    let (page, body) = form(next, None, Some(&problem)).into_parts();
+    let mut response = problem.into_response();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().extend(page.headers);
+    *response.body_mut() = body;
     response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, no_store);
+}
+
+fn form(next: Option<&str>, identity: Option<&Identity>, refused: Option<&Problem>) -> Response {
+    let next = next.filter(|next| is_local(next)).unwrap_or("/");
+    let describes = refused.map(|_| "refused");
+    let content = html! {
+        @if let Some(identity) = identity {
+            p { "This browser is logged in as " strong { (identity.name) } " (" (identity.roles) "). " a href="/logout" { "Log out" } }
+        }
+        @if let Some(problem) = refused {
+            p id="refused" role="alert" { strong { (problem.title()) "." } " " (problem) }
+        }
+        form method="post" action="/login" {
+            label for="token" { @if identity.is_some() { "Another token" } @else { "Token" } }
+            input type="password" id="token" name="token" required autofocus autocomplete="current-password"
+                autocapitalize="none" spellcheck="false" aria-invalid=[describes.map(|_| "true")] aria-describedby=[describes];
+            input type="hidden" name="next" value=(next);
+            button type="submit" { "Log in" }
+        }
+        p { small { "An operator creates tokens with " code { "odyssey token new" } "." } }
+    };
+    let mut response = page("Log in", &content);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("same-origin"),
+    );
     response
 }
 

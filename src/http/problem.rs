@@ -205,6 +205,11 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// What kind of problem it is, in words; the occurrence is what it displays.
+    pub(super) fn title(&self) -> &'static str {
+        self.title
+    }
+
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.more
@@ -278,13 +283,15 @@ fn as_urn<S: Serializer>(slug: &&'static str, serializer: S) -> Result<S::Ok, S:
 }
 
 fn challenge(error: Option<&'static str>, roles: Roles) -> HeaderValue {
-    let mut text = "Bearer realm=\"odyssey\"".to_owned();
-    if let Some(error) = error {
-        text += &format!(", error=\"{error}\"");
-    }
-    if !roles.is_empty() {
-        text += &format!(", scope=\"{roles}\"");
-    }
+    let error = error
+        .map(|error| format!(", error=\"{error}\""))
+        .unwrap_or_default();
+    let scope = if roles.is_empty() {
+        String::new()
+    } else {
+        format!(", scope=\"{roles}\"")
+    };
+    let text = format!("Bearer realm=\"odyssey\"{error}{scope}");
     HeaderValue::try_from(text).expect("names of roles are visible ASCII")
 }
 

@@ -6,9 +6,11 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 
-use super::guard::SESSION_COOKIE;
+use super::responses;
 use crate::access::{Role, Roles};
 
+/// The cookie of a browser's session.
+pub(super) const SESSION_COOKIE: &str = "odyssey_session";
 /// The scheme that descriptions name.
 const TOKEN: &str = "token";
 /// The schemes of each kind of credential, added to each operation that names [`TOKEN`].
@@ -116,7 +118,8 @@ impl Security {
         let described = |&name: &&'static str| {
             let scheme = match name {
                 SESSION => {
-                    let text = "A browser's session, from `/login`.";
+                    let text =
+                        "A browser's session. Log in at [/login](/login); nothing is entered here.";
                     SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description(
                         SESSION_COOKIE,
                         text,
@@ -156,7 +159,63 @@ impl Security {
             .collect();
         if open {
             all.insert(0, SecurityRequirement::default());
+        } else {
+            let known = &mut operation.responses.responses;
+            for (status, response) in responses::of(&[
+                (401, "No valid credential"),
+                (
+                    403,
+                    "The credential is for other roles or another subject, or another site's page sent this",
+                ),
+                (429, "Too many refused credentials from this address"),
+            ]) {
+                known.entry(status).or_insert(response);
+            }
         }
         operation.security = Some(all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::openapi::path::OperationBuilder;
+
+    use super::*;
+
+    fn operation(security: Option<Vec<SecurityRequirement>>) -> Operation {
+        let operation = OperationBuilder::new();
+        operation.securities(security).build()
+    }
+
+    #[test]
+    fn an_operation_that_declares_nothing_stays_closed_whatever_the_listener_requires() {
+        let token = |roles: &[&str]| SecurityRequirement::new(TOKEN, roles.to_vec());
+        let open = SecurityRequirement::default;
+        let (barista, operator) = (Roles::from(Role::Barista), Role::Operator);
+        for required in [true, false] {
+            let security = Security {
+                kind: Kind::TokensAndSessions,
+                required,
+            };
+            let restricted = if required {
+                Requirement::Roles(barista.and(operator))
+            } else {
+                Requirement::Optional(barista.and(operator))
+            };
+            for (declared, completed) in [
+                (None, Requirement::Undeclared),
+                (Some(vec![]), Requirement::Undeclared),
+                (Some(vec![open()]), Requirement::Nothing),
+                (Some(vec![token(&["barista"])]), restricted),
+                (
+                    Some(vec![open(), token(&[])]),
+                    Requirement::Optional(Roles::from_iter(Role::ALL)),
+                ),
+            ] {
+                let mut operation = operation(declared);
+                security.complete(&mut operation);
+                assert_eq!(Requirement::of(&operation), completed);
+            }
+        }
     }
 }

@@ -32,7 +32,7 @@ use super::overflow::{OverflowQueue, Verdict};
 use super::socket::Socket;
 use super::streams::Streams;
 use super::wire::Wire;
-use crate::access::tls::{self, Acceptor};
+use crate::access::tls::{Acceptor, Certified};
 
 /// HTTP/1.1: the largest request header, and hyper's largest send buffer.
 const H1_BUFFER_MAX_BYTES: usize = 64 * 1024;
@@ -202,7 +202,8 @@ impl Server {
 
     /// `guards` are dropped when the connection ends.
     fn serve(&self, connection: Accepted, stream: TcpStream, guards: impl Send + 'static) {
-        if connection.h2_streams_max.is_some() || connection.tls.is_some() {
+        // With TLS there is always HTTP/2.
+        if connection.h2_streams_max.is_some() {
             self.connections.spawn(async move {
                 let _guards = guards;
                 connection.serve_either(stream).await;
@@ -279,7 +280,7 @@ impl Accepted {
         let handshake = Box::pin(timeout(self.timeouts.idle, tls.accept(stream)));
         match self.shutdown.until_triggered(handshake).await? {
             Ok(Ok(stream)) => {
-                self.peer.certificate = tls::identity(stream.get_ref().1);
+                self.peer.certificate = Certified::of(stream.get_ref().1).map(Box::new);
                 Some(Socket::Tls(Box::new(stream)))
             }
             Ok(Err(error)) => {
@@ -304,8 +305,7 @@ impl Accepted {
 
     /// `keep_alive`: more than one request.
     async fn serve_h1_while(self, wire: Wire, activity: Arc<Activity>, keep_alive: bool) {
-        let peer = self.peer.clone();
-        let service = self.edge.service(peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         // hyper's own header timeout would arm and disarm a timer for each request; see the module on connections.
         let connection = http1::Builder::new()
             .max_buf_size(H1_BUFFER_MAX_BYTES)
@@ -317,8 +317,7 @@ impl Accepted {
     async fn serve_h2(self, wire: Wire, streams_max: u32) {
         let streams = Streams::default();
         let activity = Arc::new(Activity::begin().with_streams(streams.clone()));
-        let peer = self.peer.clone();
-        let service = self.edge.service(peer, Arc::clone(&activity));
+        let service = self.edge.service(self.peer, Arc::clone(&activity));
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_max)

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::params::Path;
+use super::params::{Actor, Path};
 use super::problem::Problem;
 use super::responses::{NotFound, problems};
 use crate::storage::preflight::{Engine, Finding, Findings};
@@ -28,6 +28,8 @@ pub struct Component {
     look: Arc<dyn Fn() -> EngineState + Send + Sync>,
     engines: &'static [Engine],
     findings: Findings,
+    /// What it answers while it is down.
+    problem: fn() -> Problem,
 }
 
 impl Component {
@@ -37,7 +39,14 @@ impl Component {
             look: Arc::new(look),
             engines: &[],
             findings: Findings::default(),
+            problem: || Problem::from(Unavailable::Engine),
         }
+    }
+
+    /// With this answer while it is down, in place of that of a storage.
+    #[must_use]
+    pub fn answering(self, problem: fn() -> Problem) -> Self {
+        Self { problem, ..self }
     }
 
     /// Depends on these shared engines, if they are used: it is down while one of their checks is pending or has failed.
@@ -63,8 +72,16 @@ pub struct Readiness {
     stopping: Arc<AtomicBool>,
     /// The first is the order line, which decides `/readyz`.
     components: Arc<[Component]>,
-    /// Whether reasons are shown: they name hosts and files.
-    shows_reasons: bool,
+    reasons: Reasons,
+}
+
+/// To whom reasons are shown: they name hosts and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reasons {
+    Nobody,
+    /// Who has a valid credential.
+    Identified,
+    Everyone,
 }
 
 impl fmt::Debug for Readiness {
@@ -75,15 +92,19 @@ impl fmt::Debug for Readiness {
 
 impl Readiness {
     /// Of the customers' listener and of the staff's. The first component is the order line, which alone decides `/readyz`:
-    /// other desks answer 503 themselves.
-    pub fn of(components: Vec<Component>) -> [Self; 2] {
+    /// other desks answer 503 themselves. `staff_is_open`: the staff's listener requires no credential.
+    pub fn of(components: Vec<Component>, staff_is_open: bool) -> [Self; 2] {
         let staff = Self {
             stopping: Arc::default(),
             components: components.into(),
-            shows_reasons: true,
+            reasons: if staff_is_open {
+                Reasons::Everyone
+            } else {
+                Reasons::Identified
+            },
         };
         let customers = Self {
-            shows_reasons: false,
+            reasons: Reasons::Nobody,
             ..staff.clone()
         };
         [customers, staff]
@@ -97,11 +118,20 @@ impl Readiness {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    fn look_at(&self, component: &Component) -> ComponentState {
+    fn shows_reasons(&self, actor: &Actor) -> bool {
+        match self.reasons {
+            Reasons::Nobody => false,
+            Reasons::Identified => actor.name().is_some(),
+            Reasons::Everyone => true,
+        }
+    }
+
+    fn look_at(&self, component: &Component, actor: &Actor) -> ComponentState {
+        let shows_reasons = self.shows_reasons(actor);
         let EngineState { down, since } = component.state();
         let state = if down.is_some() { "down" } else { "ok" };
         let reason = down.map(|reason| {
-            if self.shows_reasons {
+            if shows_reasons {
                 reason
             } else {
                 "See the log or the staff's listener for the cause.".to_owned()
@@ -112,7 +142,7 @@ impl Readiness {
             state,
             since: since.into(),
             reason,
-            checks: if self.shows_reasons {
+            checks: if shows_reasons {
                 component.findings.of(component.engines)
             } else {
                 Vec::new()
@@ -120,10 +150,10 @@ impl Readiness {
         }
     }
 
-    fn look_at_all(&self) -> Vec<ComponentState> {
+    fn look_at_all(&self, actor: &Actor) -> Vec<ComponentState> {
         let components = self.components.iter();
         components
-            .map(|component| self.look_at(component))
+            .map(|component| self.look_at(component, actor))
             .collect()
     }
 }
@@ -212,9 +242,9 @@ problems! {
 ///
 /// Whether the order line takes orders, and the state of every desk. 503 during shutdown. A desk whose storage is down
 /// answers 503 itself and is listed as `down`; the order line needs no storage.
-#[utoipa::path(get, path = "/readyz", tag = "status", security(()), responses(NotReady, (status = 200, description = "Ready", body = Ready)))]
-async fn readyz(State(readiness): State<Readiness>) -> Response {
-    let components = readiness.look_at_all();
+#[utoipa::path(get, path = "/readyz", tag = "status", security((), ("token" = [])), responses(NotReady, (status = 200, description = "Ready", body = Ready)))]
+async fn readyz(State(readiness): State<Readiness>, actor: Actor) -> Response {
+    let components = readiness.look_at_all(&actor);
     let problem = if readiness.is_stopping() {
         Problem::stopping()
     } else if components.first().is_some_and(ComponentState::is_down) {
@@ -229,12 +259,13 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 /// Is this desk ready?
 ///
 /// For load balancers and alerts on one desk.
-#[utoipa::path(get, path = "/readyz/{desk}", tag = "status", security(()),
+#[utoipa::path(get, path = "/readyz/{desk}", tag = "status", security((), ("token" = [])),
     params(("desk" = String, Path, description = "orders, deliveries, packages, assignments or couriers", example = "orders")),
     responses(NotReady, NotFound, (status = 200, description = "Ready", body = ReadyDesk)),
 )]
 async fn readyz_desk(
     State(readiness): State<Readiness>,
+    actor: Actor,
     Path(desk): Path<String>,
 ) -> Result<Response, Problem> {
     let mut components = readiness.components.iter();
@@ -242,7 +273,8 @@ async fn readyz_desk(
         return Err(no_such_desk(&readiness));
     };
     let is_line = component.name == readiness.components[0].name;
-    let component = readiness.look_at(component);
+    let down = component.problem;
+    let component = readiness.look_at(component, &actor);
     let problem = if readiness.is_stopping() {
         Problem::stopping()
     } else if !component.is_down() {
@@ -251,7 +283,7 @@ async fn readyz_desk(
     } else if is_line {
         broken_line()
     } else {
-        Problem::from(Unavailable::Engine)
+        down()
     };
     Err(with_components(problem, &[component]))
 }

@@ -19,7 +19,7 @@ pub struct IdempotencyKey {
     scope: Scope,
 }
 
-/// Whose keys are told from others'.
+/// Keys of different scopes are different keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Scope {
     /// A long key without an identity.

@@ -222,20 +222,14 @@ impl Statistics {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    pub(in super::super) fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+    fn types() -> Types {
+        Types::new(&["personal".to_owned(), "marketing".to_owned()], &[]).unwrap()
     }
 
-    pub(in super::super) fn types(opt_in: &[&str]) -> Types {
-        let owned = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
-        Types::new(&owned(&["personal", "marketing"]), &owned(opt_in)).unwrap()
-    }
-
-    pub(in super::super) const PERSONAL: PackageType = PackageType(0);
-    pub(in super::super) const MARKETING: PackageType = PackageType(1);
+    const PERSONAL: PackageType = PackageType(0);
 
     #[test]
     fn types_are_checked() {
@@ -271,25 +265,25 @@ pub(super) mod tests {
     fn the_digest_stays_what_it_is_in_the_files() {
         let package = Package {
             id: Id::parse("p").unwrap(),
-            timestamp: at(1),
+            timestamp: Timestamp::from_second(1).unwrap(),
             sender: Id::parse("s").unwrap(),
             recipient: Id::parse("r").unwrap(),
             package_type: PERSONAL,
         };
-        let digest = package.digest(&types(&[]));
+        let digest = package.digest(&types());
         assert_eq!(digest, DIGEST);
         let other = Package {
             sender: Id::parse("sr").unwrap(),
             recipient: Id::parse("x").unwrap(),
             ..package.clone()
         };
-        assert_ne!(other.digest(&types(&[])), digest);
+        assert_ne!(other.digest(&types()), digest);
         // The id is not part of it.
         let same = Package {
             id: Id::parse("q").unwrap(),
             ..package
         };
-        assert_eq!(same.digest(&types(&[])), digest);
+        assert_eq!(same.digest(&types()), digest);
     }
 
     const DIGEST: u64 = 3_855_504_135_164_987_499;

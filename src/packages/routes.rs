@@ -112,14 +112,19 @@ async fn send_package(
     let mut package = desk.checked(package)?;
     actor.may_act_for(Role::Sender, package.sender.as_str())?;
     let id = package.id.clone();
+    // Of a token for several senders, the sender must be named.
+    let named = desk.by_sender && actor.bound_to(Role::Sender).is_none();
+    let sender = named.then(|| package.sender.clone());
     package.id = desk.ledger_id(&id, Some(&package.sender));
     let sent = desk.packages.send(package).await?;
     let first = !sent.duplicate;
     let mut response = no_store(&SentPackage::of(&id, sent));
     if first {
         *response.status_mut() = StatusCode::CREATED;
-        let id = utf8_percent_encode(id.as_str(), RESERVED);
-        if let Ok(location) = HeaderValue::try_from(format!("/packages/{id}")) {
+        let encoded = |id: &Id| utf8_percent_encode(id.as_str(), RESERVED).to_string();
+        let query = sender.map(|sender| format!("?sender={}", encoded(&sender)));
+        let location = format!("/packages/{}{}", encoded(&id), query.unwrap_or_default());
+        if let Ok(location) = HeaderValue::try_from(location) {
             response.headers_mut().insert(header::LOCATION, location);
         }
     }
@@ -136,7 +141,7 @@ struct PackageQuery {
     get, path = "/packages/{package_id}", tag = "packages", security(("token" = ["sender"])),
     params(
         ("package_id" = String, Path, min_length = 1, max_length = 128),
-        ("sender" = Option<String>, Query, description = "Whose package, where tokens are required; default: the token's subject"),
+        ("sender" = Option<String>, Query, description = "Whose package, where tokens are required; default: the subject of a sender's token"),
     ),
     responses(
         Stored,

@@ -60,11 +60,23 @@ impl Processed {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::super::model::Id;
-    use super::super::model::tests::{MARKETING, PERSONAL, at, types};
     use super::*;
+
+    const PERSONAL: PackageType = PackageType(0);
+    const MARKETING: PackageType = PackageType(1);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn types(opt_in: &[&str]) -> Types {
+        let owned = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        Types::new(&owned(&["personal", "marketing"]), &owned(opt_in)).unwrap()
+    }
 
     #[test]
     fn without_a_word_the_default_decides_and_with_one_the_word() {

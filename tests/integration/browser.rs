@@ -6,9 +6,22 @@ use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::{Door, order};
+use crate::client::order;
 use crate::nginx::Nginx;
 use crate::shop::Shop;
+
+/// Of Chromium in all tests. `evil.example` is this machine, and so is `shop`, a name for which it sends no Fetch metadata.
+pub(crate) const SWITCHES: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1, MAP shop 127.0.0.1",
+];
 
 /// What the browser has made of a page once nothing moves any more: its document, and what it wrote into the console.
 struct Visit {
@@ -16,24 +29,13 @@ struct Visit {
     console: Vec<String>,
 }
 
-/// Opens an address. `evil.example` is this machine.
+/// Opens an address.
 async fn visit(url: String) -> Visit {
     let profile = tempfile::tempdir().unwrap();
     let mut browser = Command::new("chromium");
     browser
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-        ])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-        ])
-        .args(["--disable-sync", "--disable-dev-shm-usage"])
+        .args(SWITCHES)
         .args(["--enable-logging=stderr", "--log-level=0"])
-        .arg("--host-resolver-rules=MAP evil.example 127.0.0.1")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         // Pages may take so much of their own time, in milliseconds, however long that takes.
         .args(["--virtual-time-budget=10000", "--dump-dom", &url])
@@ -51,7 +53,7 @@ async fn visit(url: String) -> Visit {
 }
 
 /// A web server that answers every request with one page.
-async fn foreign_site(page: String) -> u16 {
+pub(crate) async fn foreign_site(page: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -70,9 +72,9 @@ async fn foreign_site(page: String) -> u16 {
     port
 }
 
-/// A page that tries to take an order in every way there is, and to spend an address's orders.
-fn evil(customers: Door, staff: Door, order_id: &str) -> String {
-    let (customers, staff) = (customers.address, staff.address);
+/// A page that tries to take an order in every way there is, and to spend an address's orders, at these listeners (host and
+/// port).
+pub(crate) fn evil(customers: &str, staff: &str, order_id: &str) -> String {
     format!(
         r#"<!DOCTYPE html><title>evil</title>
 <link rel="prefetch" href="http://{staff}/start/?a">
@@ -84,7 +86,7 @@ fn evil(customers: Door, staff: Door, order_id: &str) -> String {
 <form id="f2" method="post" target="order" action="http://{customers}/order/"></form>
 <script>
   f1.submit(); f2.submit();
-  const send = (url, options) => fetch(url, {{mode: "no-cors", ...options}}).catch(() => 0);
+  const send = (url, options) => fetch(url, {{mode: "no-cors", credentials: "include", ...options}}).catch(() => 0);
   send("http://{staff}/start/");
   send("http://{staff}/start/", {{method: "POST"}});
   send("http://{staff}/events", {{method: "POST", body: new Blob(["[]"])}});
@@ -99,7 +101,8 @@ fn evil(customers: Door, staff: Door, order_id: &str) -> String {
 async fn a_page_of_another_origin_that_a_barista_has_open_takes_no_order() {
     let shop = Shop::open(&[]).await;
     let id = shop.promised().await;
-    let port = foreign_site(evil(shop.customers, shop.staff, &id)).await;
+    let [customers, staff] = [shop.customers, shop.staff].map(|door| door.address.to_string());
+    let port = foreign_site(evil(&customers, &staff, &id)).await;
     // Another site, and another port of the same one.
     for host in ["evil.example", "127.0.0.1"] {
         let seen = visit(format!("http://{host}:{port}/")).await;

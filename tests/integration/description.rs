@@ -228,7 +228,7 @@ async fn refusals(door: Door, api: &Value, requests: &[(&str, &str)]) -> Seen {
 }
 
 /// What is described and not reached here, with the reason and the tests that reach it. An operation may be any.
-const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
+const REACHED_ELSEWHERE: [(&str, &[u16], &str); 18] = [
     ("", &[429], "takes a flood: flood.rs"),
     (
         "",
@@ -275,6 +275,12 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
         &[409],
         "takes a check that is running: src/app/check.rs",
     ),
+    ("GET /login", &[200], "takes tokens: login.rs"),
+    (
+        "POST /login",
+        &[303, 401],
+        "takes tokens: access.rs, login.rs",
+    ),
     ("GET /courier", &[404], "takes an order's id: couriers.rs"),
     (
         "GET /manifest",
@@ -282,6 +288,7 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 15] = [
         "takes a day without lists: assignments_manifest.rs",
     ),
     ("DELETE /flood/{address}", &[200], "takes a flood: flood.rs"),
+    ("POST /login", &[303, 401], "takes a token: access.rs"),
     (
         "POST /assign",
         &[200, 409],

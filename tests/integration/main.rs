@@ -15,6 +15,7 @@ mod emulator;
 mod fleet;
 mod metrics;
 mod shop;
+mod webdriver;
 
 mod access;
 mod assignments;
@@ -39,9 +40,11 @@ mod flood;
 mod h2c;
 #[cfg(feature = "aws")]
 mod infra;
+mod login;
 mod malformed;
 mod many_rows;
 mod nginx;
+mod nginx_access;
 mod observability;
 mod orders_baristas;
 mod orders_customers;

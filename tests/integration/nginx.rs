@@ -26,12 +26,12 @@ use crate::packages::package;
 use crate::shop::Shop;
 
 /// The application believes nginx, which comes from here.
-const BEHIND_NGINX: (&str, &str) = ("flood.trusted_proxies", "127.0.0.1");
+pub(crate) const BEHIND_NGINX: (&str, &str) = ("flood.trusted_proxies", "127.0.0.1");
 
 /// nginx, stopped when it is dropped.
 pub(crate) struct Nginx {
     process: Child,
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     pub(crate) customers: Door,
     pub(crate) staff: Door,
 }
@@ -59,7 +59,12 @@ fn free_address() -> SocketAddr {
         .expect("some port is free")
 }
 
-fn variant(customers: SocketAddr, staff: SocketAddr, times: &[&str]) -> (TempDir, Door, Door) {
+/// The shipped configuration in a directory of its own, and its doors.
+pub(crate) fn variant(
+    customers: SocketAddr,
+    staff: SocketAddr,
+    times: &[&str],
+) -> (TempDir, Door, Door) {
     let dir = tempfile::tempdir().unwrap();
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("nginx/variant.sh");
     let doors = [free_address(), free_address()];
@@ -84,7 +89,7 @@ impl Nginx {
         Self::start(variant(customers, staff, times)).await
     }
 
-    async fn start((dir, customers, staff): (TempDir, Door, Door)) -> Self {
+    pub(crate) async fn start((dir, customers, staff): (TempDir, Door, Door)) -> Self {
         let process = Command::new("nginx")
             .args([
                 "-p",

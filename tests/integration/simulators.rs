@@ -5,6 +5,7 @@ mod couriers;
 mod day;
 mod drones;
 mod killed;
+mod locked;
 mod order_line;
 mod proxy;
 mod senders;

@@ -11,13 +11,16 @@ use super::{Options, Rush, once};
 use crate::{
     arrival::{Arrival, Crowd},
     baristas,
+    client::admitted,
     comparison::Comparison,
+    connection::Address,
     customers::ALL_SERVED,
     flood::{Connections, Deeds, Flooder, Manner, forgive, let_loose},
     options::duration,
     outcome::{Outcome, Part},
     progress::Progress,
     scenario::Env,
+    shop::BLOCKED,
     sources::Sources,
     visits::{Summary, by_arrival, distribution},
 };
@@ -76,7 +79,8 @@ fn regulars_from() -> Sources {
     REGULARS_FROM.parse().expect("the constant is a network")
 }
 
-pub(super) async fn run(options: &Options, env: &Env) -> Result<Outcome> {
+pub(super) async fn run(options: &Options, staff: Address, env: &Env) -> Result<Outcome> {
+    admitted(&staff, BLOCKED).await?;
     let crowd = Crowd {
         from: Some(options.crowd.from.unwrap_or_else(regulars_from)),
         ..options.crowd.clone()
@@ -92,11 +96,11 @@ pub(super) async fn run(options: &Options, env: &Env) -> Result<Outcome> {
         manner: Manner::Plain,
         pause: Duration::ZERO,
     };
-    forgive(options.staff_door.staff_address.clone(), flooder.from).await;
+    forgive(staff.clone(), flooder.from).await;
 
     let progress = Progress::of_rush(Some("without flood"), planned);
-    let without = once(options, plan.clone(), progress, env).await;
-    let (with, flood) = Box::pin(with_flood(options, plan, flooder, env)).await?;
+    let without = once(options, staff.clone(), plan.clone(), progress, env).await;
+    let (with, flood) = Box::pin(with_flood(options, staff, plan, flooder, env)).await?;
 
     let times = flood.as_ref().map(|(came, deeds)| deeds.times(*came));
     let times = times.unwrap_or_default();
@@ -133,18 +137,19 @@ pub(super) async fn run(options: &Options, env: &Env) -> Result<Outcome> {
 /// before.
 async fn with_flood(
     options: &Options,
+    staff: Address,
     plan: Vec<Arrival>,
     flooder: Flooder,
     env: &Env,
 ) -> Result<(Rush, Option<(Duration, Deeds)>)> {
-    let staff = options.staff_door.staff_address.clone();
     let flood_due = options.pace.speed.measured(options.flood.due(&plan));
     let progress = Progress::of_rush(Some("with flood"), plan.len());
     let begun = Instant::now();
     let over = env.closing.child_token();
     let flood_over = env.closing.child_token();
+    let watched = staff.clone();
     let rush = async {
-        let rush = once(options, plan, progress, env).await;
+        let rush = once(options, staff, plan, progress, env).await;
         // On a busy machine the regulars may all be served before the flood has been sent.
         let _late = timeout(FLOOD_ENDS_WITHIN, flood_over.cancelled()).await;
         over.cancel();
@@ -155,7 +160,7 @@ async fn with_flood(
             .await?;
         let came = begun.elapsed();
         let progress = Progress::of_customers(0);
-        let deeds = let_loose(flooder, Some(staff), progress, over.clone()).await;
+        let deeds = let_loose(flooder, Some(watched), progress, over.clone()).await;
         flood_over.cancel();
         Some(deeds.map(|deeds| (came, deeds)))
     };

@@ -58,6 +58,9 @@ pub(super) struct Part {
     pub(super) all: Errands,
     /// The second of the first updates.
     pub(super) began: i64,
+    /// Each sender has package ids of its own, as where the server requires tokens: the same id of another sender is another
+    /// package.
+    pub(super) own_ids: bool,
 }
 
 impl Part {
@@ -214,7 +217,9 @@ impl Planner {
         let mut other = package.clone();
         match self.chance.u8(..4) {
             0 => other.timestamp.second += 1,
-            1 => other.sender_id = json!(format!("another-{}", self.part.run)),
+            1 if !self.part.own_ids => {
+                other.sender_id = json!(format!("another-{}", self.part.run));
+            }
             2 => other.recipient_id = format!("stranger-{}", self.part.run),
             _ => other.kind = package.kind.other(),
         }

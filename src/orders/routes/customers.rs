@@ -65,7 +65,7 @@ async fn place_order(
     body: OptionalJson<NewOrder>,
 ) -> Response {
     // The request's parts are dropped before the wait: they would cost memory per held customer.
-    let placed = placement(&desk, &asker, request_id, &actor, headers, body);
+    let placed = placement(&desk, &asker, request_id, actor, headers, body);
     let (placement, wait, _joined) = match placed {
         Ok(placed) => placed,
         Err(refusal) => return Err::<Response, _>(refusal).into_response(),
@@ -109,11 +109,11 @@ fn placement(
     desk: &Desk,
     asker: &Asker,
     LoggedRequestId(request_id): LoggedRequestId,
-    actor: &Actor,
+    actor: Actor,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> axum::response::Result<Placing> {
-    let keyed = keyed(&headers, asker.address(), actor, &body.json)?;
+    let keyed = keyed(&headers, asker.address(), &actor, &body.json)?;
     let joins = keyed
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
