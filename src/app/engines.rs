@@ -40,11 +40,9 @@ impl Engines {
         expect(clippy::unused_async, reason = "with a feature it waits")
     )]
     pub(super) async fn find(config: &Config) -> anyhow::Result<Self> {
-        #[cfg_attr(
-            not(any(feature = "aws", feature = "redis")),
-            expect(unused_mut, reason = "with a feature it gets probes")
-        )]
-        let mut preflight = Preflight::default();
+        let preflight = Preflight::default();
+        #[cfg(feature = "aws")]
+        let mut preflight = preflight;
         // Not used without the features.
         let _ = config;
         #[cfg(feature = "aws")]
@@ -64,16 +62,10 @@ impl Engines {
     ///
     /// # Errors
     /// If the configuration contradicts itself.
-    #[cfg_attr(
-        not(feature = "aws"),
-        expect(unused_mut, reason = "with the feature probes are added")
-    )]
     pub(super) async fn check(config: &Config) -> anyhow::Result<Vec<Finding>> {
-        #[cfg_attr(
-            not(any(feature = "aws", feature = "redis")),
-            expect(unused_mut, reason = "with a feature it gets probes")
-        )]
-        let mut preflight = Preflight::default();
+        let preflight = Preflight::default();
+        #[cfg(feature = "aws")]
+        let mut preflight = preflight;
         // Not used without the features.
         let _ = config;
         #[cfg(feature = "aws")]

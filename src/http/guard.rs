@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use jiff::Timestamp;
 use metrics::{Counter, counter, describe_counter};
 use tracing::info;
@@ -24,7 +24,8 @@ use crate::access::tokens::{Refused, TokenSet};
 use crate::access::{Granted, Identity, Role, Roles};
 use crate::telemetry::Registry;
 
-/// Refused credentials per second from one client that are answered 401 and logged; more are answered 429.
+/// Refused credentials per second from one client that are answered 401, and of all clients that are logged; more are answered
+/// 429, and counted only.
 const REFUSED_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// As many at once.
 const REFUSED_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
@@ -56,6 +57,8 @@ pub struct Guard {
     client_of: Box<ClientOf>,
     /// By client.
     failures: DefaultKeyedRateLimiter<String>,
+    /// Of all clients: a flood of refusals must not become a flood of log lines.
+    lines: DefaultDirectRateLimiter,
     refused: [Counter; Reason::ALL.len()],
 }
 
@@ -135,6 +138,7 @@ impl Guard {
             credentials,
             client_of: Box::new(client_of),
             failures: RateLimiter::keyed(quota),
+            lines: RateLimiter::direct(quota),
             refused,
         }
     }
@@ -268,15 +272,17 @@ impl Guard {
         if self.failures.len() > CLIENTS_MAX {
             self.failures.retain_recent();
         }
-        // Never the credential: it may be a good one that was sent to the wrong place.
-        info!(
-            listener = self.listener,
-            client,
-            reason = reason.name(),
-            identity = identity.map(|identity| &*identity.name),
-            token = identity.and_then(|identity| identity.token.as_deref()),
-            "a credential was refused"
-        );
+        if self.lines.check().is_ok() {
+            // Never the credential: it may be a good one that was sent to the wrong place.
+            info!(
+                listener = self.listener,
+                client,
+                reason = reason.name(),
+                identity = identity.map(|identity| &*identity.name),
+                token = identity.and_then(|identity| identity.token.as_deref()),
+                "a credential was refused"
+            );
+        }
         if matches!(self.credentials, Some(Credentials::Certificates)) {
             return of_certificate(reason, roles);
         }
