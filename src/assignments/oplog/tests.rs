@@ -256,6 +256,13 @@ async fn flushed_lines_survive_a_kill_except_those_of_a_torn_flush() {
     shop.close().await;
 }
 
+/// Replaces a directory by a file. The writer may create the directory once more while it starts.
+fn block(directory: &Path) {
+    while fs::write(directory, "in the way").is_err() {
+        drop(fs::remove_dir_all(directory));
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_fails_loses_only_what_does_not_fit_into_memory() {
     let dir = TempDir::new().unwrap();
@@ -269,8 +276,7 @@ async fn a_disk_that_fails_loses_only_what_does_not_fit_into_memory() {
             ..config()
         },
     );
-    fs::remove_dir_all(&directory).unwrap();
-    fs::write(&directory, "in the way").unwrap();
+    block(&directory);
     shop.oplog.note(entries(&today(), 0..1));
     until("it is reported", async || shop.down().is_some()).await;
     shop.oplog.note(entries(&today(), 1..1000));
@@ -294,10 +300,7 @@ async fn a_disk_that_stays_broken_does_not_delay_the_end() {
     let dir = TempDir::new().unwrap();
     let directory = dir.path().join("oplog");
     let shop = Shop::files(&directory);
-    // The writer may create it once more while it starts.
-    while fs::write(&directory, "in the way").is_err() {
-        drop(fs::remove_dir_all(&directory));
-    }
+    block(&directory);
     shop.oplog.note(entries(&today(), 0..100));
     shop.close().await;
     assert_eq!(shop.lost("disk"), 100);
