@@ -74,8 +74,8 @@ impl Tokens {
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Arc<Identity>, Refused> {
         let id = id_of(token).ok_or(Refused::Malformed)?;
         let known = self.by_id.get(id);
-        let nobody = Digest::of_nothing();
-        let expected = known.map_or(&nobody, |known| &known.digest);
+        let nothing = Digest::of_nothing();
+        let expected = known.map_or(&nothing, |known| &known.digest);
         let is_it = Digest::of(token).is(expected);
         let known = known.filter(|_| is_it).ok_or(Refused::Unknown)?;
         known.valid(now)

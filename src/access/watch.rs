@@ -76,8 +76,7 @@ impl Watched {
         }
     }
 
-    /// Reads the files, changed or not: on SIGHUP.
-    pub fn read(&self) {
+    fn read(&self) {
         let reloaded = catch_unwind(AssertUnwindSafe(|| (self.reload)()));
         match reloaded.unwrap_or_else(|_| Err(anyhow::anyhow!("reading them panicked"))) {
             Ok(()) => {

@@ -78,8 +78,8 @@ pub struct Readiness {
 /// To whom reasons are shown: they name hosts and files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reasons {
-    Nobody,
-    /// Who has a valid credential.
+    Hidden,
+    /// Shown with a valid credential.
     Identified,
     Everyone,
 }
@@ -104,7 +104,7 @@ impl Readiness {
             },
         };
         let customers = Self {
-            reasons: Reasons::Nobody,
+            reasons: Reasons::Hidden,
             ..staff.clone()
         };
         [customers, staff]
@@ -120,7 +120,7 @@ impl Readiness {
 
     fn shows_reasons(&self, actor: &Actor) -> bool {
         match self.reasons {
-            Reasons::Nobody => false,
+            Reasons::Hidden => false,
             Reasons::Identified => actor.name().is_some(),
             Reasons::Everyone => true,
         }

@@ -796,7 +796,7 @@ fn tokens_are_listed_without_their_secrets_and_wrong_usage_changes_nothing() {
         assert_no_secret(text);
         assert!(!text.contains(&token[17..]), "{text}");
     }
-    let none = tokens.run(&["revoke", "--name", "nobody at all"]);
+    let none = tokens.run(&["revoke", "--name", "unknown"]);
     assert_eq!(none.status.code(), Some(1), "{none:?}");
     for wrong in [
         &["new", "--role", "chef", "--name", "bo"][..],
