@@ -54,6 +54,7 @@ advisories: ## Known vulnerabilities in dependencies; from the network
 test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
 	$(CARGO) nextest run -p odyssey --no-default-features --locked --test default_build
+	BY_ROUTER=1 $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked -E 'test(/^orders_/)'
 	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
 soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation and 20 failovers of each kind of Redis

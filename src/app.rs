@@ -34,7 +34,7 @@ pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, check_engines, replay_couriers};
 use self::desks::{Desks, States, apis, package_types};
 use self::engines::Engines;
-pub use self::life::{Start, serve};
+pub use self::life::{Start, runtime, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::access::tls::Acceptor;

@@ -35,11 +35,7 @@ fn serve(source: &Source, addresses: Option<&Path>) -> anyhow::Result<()> {
         anyhow::bail!("the clock says {now:.0}, which is before 1970; set the clock");
     }
     config.log_passed_over();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.workers())
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = app::runtime(config.workers()).context("cannot start the runtime")?;
     let start = Start {
         config,
         file: source.config.clone(),

@@ -4,5 +4,6 @@ pub mod backoff;
 pub mod config;
 pub mod id;
 pub mod json;
+pub mod object;
 pub mod secret;
 pub mod time;

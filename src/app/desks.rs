@@ -20,6 +20,7 @@ use crate::http::body::BodyLimits;
 use crate::http::index::{Index, index_routes};
 use crate::http::login::{Login, login_routes};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_routes};
+use crate::orders::routes::{CustomersFastPath, StaffFastPath};
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
 use crate::storage::FreeSpace;
@@ -209,14 +210,18 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
         Index::new("staff", inner, staff_links(config)),
     ];
     let orders = states.map(|of| &of.orders);
+    let of_customers_fast = orders.map(|desk| Arc::new(CustomersFastPath(desk.clone())) as _);
+    let of_staff_fast = orders.map(|desk| Arc::new(StaffFastPath(desk.clone())) as _);
     [
         customers
             .routes(orders::routes::customer_routes(), orders)
+            .with_fast_path(of_customers_fast)
             .routes(packages, states.map(|of| &of.packages))
             .routes(index_routes(), Some(&of_customers))
             .routes(health_routes(), states.map(|of| &of.readiness[0])),
         Api::new("Odyssey: staff", inner, inner_security)
             .routes(orders::routes::staff_routes(), orders)
+            .with_fast_path(of_staff_fast)
             .routes(
                 deliveries::routes::staff_routes(),
                 states.map(|of| &of.deliveries),

@@ -46,6 +46,10 @@ impl Asker {
         let Some(&Caller { peer, .. }) = extensions.get() else {
             unreachable!("the edge adds a `Caller` to every request")
         };
+        Self::at(flood, peer, headers)
+    }
+
+    fn at(flood: Flood, peer: IpAddr, headers: &HeaderMap) -> Self {
         let origin = flood.origin(peer, headers);
         Self { flood, origin }
     }
@@ -85,6 +89,21 @@ where
 #[derive(Debug)]
 pub struct Newcomer(pub Asker);
 
+impl Newcomer {
+    /// # Errors
+    /// [`Refusal`] if it is blocked.
+    pub fn of(flood: Flood, peer: IpAddr, headers: &HeaderMap) -> Result<Self, Refusal> {
+        Self::checked(Asker::at(flood, peer, headers))
+    }
+
+    fn checked(asker: Asker) -> Result<Self, Refusal> {
+        let limits = asker.flood.table().limits();
+        let refused = |refused| Refusal::new(&refused, Ask::Order, limits);
+        asker.flood.look(&asker.origin).map_err(refused)?;
+        Ok(Self(asker))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Newcomer
 where
     Flood: FromRef<S>,
@@ -93,10 +112,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Ok(asker) = Asker::from_request_parts(parts, state).await;
-        let limits = asker.flood.table().limits();
-        let refused = |refused| Refusal::new(&refused, Ask::Order, limits);
-        asker.flood.look(&asker.origin).map_err(refused)?;
-        Ok(Self(asker))
+        Self::checked(asker)
     }
 }
 

@@ -19,6 +19,7 @@ use super::docs;
 use super::files::File;
 use super::html;
 use super::problem::Problem;
+use super::reply::FastPath;
 use super::responses::describe_rejections;
 use super::security::Security;
 
@@ -26,6 +27,7 @@ use super::security::Security;
 pub struct Api {
     router: OpenApiRouter,
     security: Security,
+    fast_path: Option<Arc<dyn FastPath>>,
 }
 
 impl fmt::Debug for Api {
@@ -63,6 +65,7 @@ impl Api {
         Self {
             router: OpenApiRouter::with_openapi(openapi),
             security,
+            fast_path: None,
         }
     }
 
@@ -79,6 +82,16 @@ impl Api {
                 let methods = state.map(|state| methods.with_state(state.clone()));
                 api.route(schemas, paths, &methods.unwrap_or_default())
             })
+    }
+
+    /// Some requests of the added paths are answered by `fast_path`.
+    #[must_use]
+    pub fn with_fast_path(self, fast_path: Option<Arc<dyn FastPath>>) -> Self {
+        Self { fast_path, ..self }
+    }
+
+    pub(super) fn fast_path(&self) -> Option<Arc<dyn FastPath>> {
+        self.fast_path.clone()
     }
 
     fn route(

@@ -37,6 +37,16 @@ pub struct OptionalJson<T> {
     pub json: Value,
 }
 
+impl<T> OptionalJson<T> {
+    /// Of a request without a body.
+    pub fn none() -> Self {
+        Self {
+            value: None,
+            json: Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
 impl<S, T> FromRequest<S> for OptionalJson<T>
 where
     BodyLimits: FromRef<S>,
@@ -49,10 +59,7 @@ where
         let (parts, body) = request.into_parts();
         let raw = read(body, BodyLimits::from_ref(state)).await?;
         if raw.is_empty() {
-            return Ok(Self {
-                value: None,
-                json: Value::Object(serde_json::Map::new()),
-            });
+            return Ok(Self::none());
         }
         must_be_json(&parts.headers)?;
         let json = json::read(&raw)?;

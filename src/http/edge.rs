@@ -14,13 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use axum::{Extension, Router};
-use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use metrics::{Counter, counter, describe_counter, describe_histogram, histogram};
 use pin_project_lite::pin_project;
 use tower::Service;
@@ -37,16 +36,14 @@ use super::login;
 use super::origin::{self, Origins, Rejection};
 use super::params::Caller;
 use super::problem::Problem;
-use crate::access::Granted;
+use super::reply::{Bare, FastPath, Reply};
+use super::transfer::{Leaving, arriving};
 use crate::telemetry::Registry;
 
 /// The longest accepted `X-Request-Id`, in characters.
 pub const REQUEST_ID_CHARS_MAX: usize = 128;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Over HTTP/2 answers are sent in pieces of this size, in bytes: each one taken shows that the client reads.
-const PIECE_MAX_BYTES: usize = 16 * 1024;
 
 #[derive(Clone)]
 pub struct Edge {
@@ -61,6 +58,7 @@ struct Shared {
     pages: Router,
     /// Rejects requests before routing.
     rejecting: Router,
+    fast_path: Option<Arc<dyn FastPath>>,
     origins: Origins,
     guard: Arc<Guard>,
     seen: Arc<Seen>,
@@ -83,10 +81,12 @@ impl Edge {
     ) -> Self {
         let described = Described::by(&api.openapi());
         let reject = async |Extension(rejection): Extension<Rejection>| rejection;
+        let fast_path = api.fast_path();
         let [router, pages] = api.into_routers();
         let shared = Shared {
             router,
             pages,
+            fast_path,
             rejecting: Router::new().fallback(reject),
             seen: Arc::new(Seen::new(listener, origins.vary(), described, registry)),
             origins,
@@ -110,7 +110,7 @@ impl Edge {
 impl Shared {
     fn way(&self, request: &mut Request<Incoming>, route: &Route, peer: &Peer) -> Way<'_> {
         let scan = Scan::of(request.headers());
-        let id = request_id(scan.request_id);
+        let request_id = request_id(scan.request_id);
         let html = scan.accept.is_some() && html::prefers_html(request.headers());
         let (mut readable_by, mut granted) = (None, None);
         let checked = self.origins.check(request, &scan).and_then(|origin| {
@@ -120,8 +120,12 @@ impl Shared {
             route.check_query(request.method(), request.uri())?;
             Ok(())
         });
+        let mut fast_path = None;
         let router = match checked {
-            Ok(()) if route.is_described() => &self.router,
+            Ok(()) if route.is_described() => {
+                fast_path = self.fast_path.as_deref();
+                &self.router
+            }
             Ok(()) => &self.pages,
             Err(rejection) => {
                 let rejection = match rejection {
@@ -144,8 +148,12 @@ impl Shared {
             (html || readable_by.is_some()).then(|| Box::new(Finish { html, readable_by }));
         Way {
             router,
-            id,
-            granted,
+            fast_path,
+            caller: Caller {
+                peer: peer.address,
+                request_id,
+                granted,
+            },
             finish,
         }
     }
@@ -153,8 +161,9 @@ impl Shared {
 
 struct Way<'a> {
     router: &'a Router,
-    id: HeaderValue,
-    granted: Option<Granted>,
+    /// None for a request that was refused, or whose path is not described.
+    fast_path: Option<&'a dyn FastPath>,
+    caller: Caller,
     finish: Option<Box<Finish>>,
 }
 
@@ -247,25 +256,33 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         let route = seen.described.route(record.route);
         let Way {
             router,
-            id,
-            granted,
+            fast_path,
+            caller,
             finish,
         } = shared.way(&mut request, route, &self.peer);
         let span = if enabled!(Level::DEBUG) {
-            self.span(&id, &request, granted.as_ref())
+            self.span(&request, &caller)
         } else {
             Span::none()
         };
-        request.extensions_mut().insert(Caller {
-            peer: self.peer.address,
-            request_id: id.clone(),
-            granted,
-        });
-        if self.activity.streams().is_none() {
-            self.activity.set_unread(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        let is_stream = self.activity.streams().is_some();
+        if !is_stream {
+            self.activity.set_unread(has_body);
         }
-        let request = request.map(|body| arriving(body, &self.activity));
-        let inner = span.in_scope(|| router.clone().call(request));
+        let reply = fast_path.filter(|_| !has_body).and_then(|fast_path| {
+            let _entered = span.enter();
+            reply(fast_path, &request, &caller)
+        });
+        let (inner, id) = if let Some(reply) = reply {
+            (Inner::from(reply), caller.request_id)
+        } else {
+            let id = caller.request_id.clone();
+            request.extensions_mut().insert(caller);
+            let request = request.map(|body| arriving(body, &self.activity));
+            let routed = span.in_scope(|| router.clone().call(request));
+            (Inner::Routed(Box::pin(routed)), id)
+        };
         Answer {
             inner,
             finish,
@@ -273,71 +290,37 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             record,
             span,
             open: Some(open),
+            is_due: is_stream,
         }
     }
 }
 
-/// A request's body. Reports to the connection when it was read to its end.
-fn arriving(body: Incoming, activity: &Arc<Activity>) -> Body {
-    if body.is_end_stream() {
-        return Body::empty();
-    }
-    if activity.streams().is_some() {
-        return Body::new(body);
-    }
-    Body::new(Arriving {
-        body,
-        activity: Arc::clone(activity),
-    })
-}
-
-struct Arriving {
-    body: Incoming,
-    activity: Arc<Activity>,
-}
-
-impl HttpBody for Arriving {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.activity.set_unread(false);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// The answer of the fast path, if it has one.
+fn reply(fast_path: &dyn FastPath, request: &Request<Incoming>, caller: &Caller) -> Option<Reply> {
+    let bare = Bare {
+        method: request.method(),
+        uri: request.uri(),
+        version: request.version(),
+        headers: request.headers(),
+        caller,
+    };
+    let reply = catch_unwind(AssertUnwindSafe(|| fast_path.reply(&bare)));
+    reply.unwrap_or_else(|panic| Some(Reply::Now(panicked(&*panic, &caller.request_id))))
 }
 
 impl EdgeService {
     /// The span of a request's log lines.
-    fn span(
-        &self,
-        id: &HeaderValue,
-        request: &Request<Incoming>,
-        granted: Option<&Granted>,
-    ) -> Span {
+    fn span(&self, request: &Request<Incoming>, caller: &Caller) -> Span {
         let headers = request.headers();
         let trace_id = headers.get("traceparent").and_then(trace_id);
         let shared = &self.edge.shared;
         debug_span!(
             "request",
-            request_id = id.to_str().unwrap_or_default(),
+            request_id = caller.request_id.to_str().unwrap_or_default(),
             trace_id,
             listener = shared.seen.listener,
-            client = shared.guard.client(self.peer.address, headers),
-            identity = granted.map(|granted| &*granted.identity.name),
+            client = shared.guard.client(caller.peer, headers),
+            identity = caller.granted.as_ref().map(|granted| &*granted.identity.name),
             method = %request.method(),
             path = request.uri().path(),
         )
@@ -431,14 +414,15 @@ fn in_ms(seconds: f64) -> f64 {
 pin_project! {
     /// A request on its way through the router.
     pub struct Answer {
-        #[pin]
-        inner: RouteFuture<Infallible>,
+        inner: Inner,
         id: Option<HeaderValue>,
         // Boxed if needed: a held order costs memory for each byte.
         finish: Option<Box<Finish>>,
         record: Record,
         span: Span,
         open: Option<OpenRequest>,
+        // Whether the answer may leave as soon as it is there.
+        is_due: bool,
     }
 
     impl PinnedDrop for Answer {
@@ -467,17 +451,20 @@ impl Future for Answer {
         let _entered = this.span.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| this.inner.poll(cx)));
         let mut response = match polled {
-            Ok(poll) => match ready!(poll) {
-                Ok(response) => response,
-                Err(never) => match never {},
+            Ok(response) => ready!(response),
+            Err(panic) => match this.id {
+                Some(id) => panicked(&*panic, id),
+                None => Problem::bug().into_response(),
             },
-            Err(panic) => {
-                let said = said(&*panic);
-                let request_id = this.id.as_ref().and_then(|id| id.to_str().ok());
-                error!(request_id, said, "a request handler panicked");
-                Problem::bug().into_response()
-            }
         };
+        if !mem::replace(this.is_due, true) {
+            // Put off by one turn of the task, in which the runtime polls every other task that is ready. So the requests that
+            // have arrived are all read before the first answer is written, and the answers are written one after the other:
+            // a client that shares the connections wakes once for all of them. Waking it is half of what an answer costs.
+            *this.inner = Inner::Now(Some(response));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         this.record.answered(response.status().as_u16());
         if let Some(finish) = this.finish.take() {
             response = finish.apply(response, this.id.as_ref());
@@ -489,12 +476,42 @@ impl Future for Answer {
             finish_headers(response.headers_mut(), id);
         }
         let open = this.open.take();
-        Poll::Ready(Ok(response.map(|body| Leaving {
-            body,
-            rest: Bytes::new(),
-            open,
-        })))
+        Poll::Ready(Ok(response.map(|body| Leaving::new(body, open))))
     }
+}
+
+/// A request's way to its answer. Boxed where it is large: a held order costs memory for each byte.
+enum Inner {
+    /// None once it was taken.
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Routed(Pin<Box<RouteFuture<Infallible>>>),
+}
+
+impl From<Reply> for Inner {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Now(response) => Self::Now(Some(response)),
+            Reply::Later(response) => Self::Later(response),
+        }
+    }
+}
+
+impl Inner {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        match self {
+            Self::Now(response) => Poll::Ready(response.take().expect("polled once")),
+            Self::Later(response) => response.as_mut().poll(cx),
+            Self::Routed(response) => response.as_mut().poll(cx).map(|Ok(response)| response),
+        }
+    }
+}
+
+/// 500, for a handler that panicked.
+fn panicked(panic: &(dyn Any + Send), request_id: &HeaderValue) -> Response<Body> {
+    let (said, request_id) = (said(panic), request_id.to_str().ok());
+    error!(request_id, said, "a request handler panicked");
+    Problem::bug().into_response()
 }
 
 /// The message of a panic.
@@ -522,61 +539,6 @@ fn secure(headers: &mut HeaderMap) {
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(NOTHING);
-}
-
-/// An answer's body. Its request is open until the connection has taken all of it.
-#[derive(Debug)]
-pub struct Leaving {
-    body: Body,
-    /// HTTP/2: the rest of the last piece.
-    rest: Bytes,
-    open: Option<OpenRequest>,
-}
-
-impl HttpBody for Leaving {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        let activity = this.open.as_ref().map(OpenRequest::activity);
-        let Some(streams) = activity.and_then(|activity| activity.streams()) else {
-            return Pin::new(&mut this.body).poll_frame(cx);
-        };
-        if this.rest.is_empty() {
-            let frame = Pin::new(&mut this.body).poll_frame(cx);
-            let is_given = matches!(frame, Poll::Ready(Some(Ok(_))));
-            streams.set_stalled(is_given);
-            return frame.map_ok(|frame| match frame.into_data() {
-                Ok(data) => Frame::data(first_piece(data, &mut this.rest)),
-                Err(other) => other,
-            });
-        }
-        // The previous piece was taken.
-        streams.set_stalled(true);
-        let piece = first_piece(mem::take(&mut this.rest), &mut this.rest);
-        Poll::Ready(Some(Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // Polled before the first piece.
-        self.body.size_hint()
-    }
-}
-
-/// The first piece of `data`; the rest goes to `rest`.
-fn first_piece(mut data: Bytes, rest: &mut Bytes) -> Bytes {
-    if data.len() > PIECE_MAX_BYTES {
-        *rest = data.split_off(PIECE_MAX_BYTES);
-    }
-    data
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
 //! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
-//! router: request id, metrics, log, security headers, panics; it rejects cross-site requests ([`origin`]), requests for
+//! router: request id, metrics, log, security headers, panics; the most frequent requests it answers without the router
+//! ([`reply`]). It rejects cross-site requests ([`origin`]), requests for
 //! other hosts (`hosts`), requests without the credential ([`guard`]) that the route requires ([`security`]), and undocumented
 //! parameters. Browsers get a session by [`login`]. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
 //! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
@@ -29,12 +30,14 @@ pub mod origin;
 mod overflow;
 pub mod params;
 pub mod problem;
+pub mod reply;
 pub mod responses;
 pub mod security;
 pub mod server;
 mod socket;
 pub mod status;
 pub mod streams;
+mod transfer;
 pub mod wire;
 
 pub use api::Api;

@@ -25,6 +25,17 @@ pub struct Caller {
     pub granted: Option<Granted>,
 }
 
+impl Caller {
+    pub fn actor(&self) -> Actor {
+        Actor(self.granted.clone())
+    }
+
+    pub fn logged_request_id(&self) -> LoggedRequestId {
+        let text = || self.request_id.to_str().unwrap_or_default();
+        LoggedRequestId(enabled!(Level::DEBUG).then(|| text().into()))
+    }
+}
+
 /// Who sent the request, if that had to be proved.
 #[derive(Debug, Clone)]
 pub struct Actor(Option<Granted>);
@@ -60,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Actor {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let caller = parts.extensions.get::<Caller>();
-        Ok(Self(caller.and_then(|caller| caller.granted.clone())))
+        Ok(caller.map_or(Self(None), Caller::actor))
     }
 }
 
@@ -173,12 +184,9 @@ pub struct LoggedRequestId(pub Option<Box<str>>);
 impl<S: Send + Sync> FromRequestParts<S> for LoggedRequestId {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
-        if !enabled!(Level::DEBUG) {
-            return Ok(Self(None));
-        }
-        let RequestId(id) = RequestId::from_request_parts(parts, state).await?;
-        Ok(Self(Some(id.into_boxed_str())))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let caller = parts.extensions.get::<Caller>();
+        Ok(caller.map_or(Self(None), Caller::logged_request_id))
     }
 }
 

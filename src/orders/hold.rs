@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -98,6 +99,14 @@ impl<D: Departures> IdleBarista<D> {
             idle,
             work,
             disarmed: false,
+        }
+    }
+
+    /// The lease, or none after `wait`.
+    pub async fn within(mut self, wait: Duration) -> Option<LeaseGuard<D>> {
+        match tokio::time::timeout(wait, &mut self).await {
+            Ok(guard) => guard,
+            Err(_) => self.stop(),
         }
     }
 

@@ -252,20 +252,15 @@ impl<X: LineLock> Desk<X> {
     }
 
     /// The oldest order, as soon as one waits, or none after `wait`.
+    #[cfg(test)]
     pub async fn pull_within(
         &self,
         barista: Option<Box<str>>,
         wait: Duration,
     ) -> Option<LeaseGuard<Self>> {
-        if wait.is_zero() {
-            return self.pull(barista);
-        }
         match self.pull_or_wait(barista) {
             Ok(guard) => guard,
-            Err(mut idle) => match tokio::time::timeout(wait, &mut idle).await {
-                Ok(guard) => guard,
-                Err(_) => idle.stop(),
-            },
+            Err(idle) => idle.within(wait).await,
         }
     }
 

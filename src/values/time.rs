@@ -117,11 +117,10 @@ impl Moment {
     }
 }
 
-impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Ok(micros) = u64::try_from(self.0.as_microsecond()) else {
-            return serializer.collect_str(&format_args!("{:.6}", self.0));
-        };
+impl Moment {
+    /// Its text; none before 1970.
+    pub(super) fn digits(self) -> Option<[u8; 27]> {
+        let micros = u64::try_from(self.0.as_microsecond()).ok()?;
         let (day, of_day) = (micros / DAY_MICROS, micros % DAY_MICROS);
         let (second, micros) = (of_day / 1_000_000, of_day % 1_000_000);
         let mut text = *b"1970-01-01T00:00:00.000000Z";
@@ -137,7 +136,18 @@ impl Serialize for Moment {
         two_digits(20, micros / 10_000);
         two_digits(22, micros / 100);
         two_digits(24, micros);
-        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+        Some(text)
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.digits() {
+            Some(digits) => {
+                serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default())
+            }
+            None => serializer.collect_str(&format_args!("{:.6}", self.0)),
+        }
     }
 }
 

@@ -47,6 +47,7 @@ mod nginx;
 mod nginx_access;
 mod observability;
 mod orders_baristas;
+mod orders_both_ways;
 mod orders_customers;
 mod orders_handover;
 mod orders_leaving;

@@ -20,10 +20,12 @@ use super::wire::{
     ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, OrderState, ReleasedOrder,
     StartedOrder,
 };
-use super::{Desk, bounded_wait, no_store, order_id, to_json};
+use super::{Desk, bounded_wait, order_id, quick_json, to_json};
 use crate::http::Problem;
 use crate::http::body::Ignored;
+use crate::http::caching::no_store;
 use crate::http::params::{Actor, Path, Query, parsed};
+use crate::http::reply::Reply;
 use crate::http::responses::{IgnoredBody, NotFound, Parameters};
 
 pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
@@ -62,16 +64,16 @@ async fn look_up_order(
 }
 
 /// Parameters of a pull.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Pull {
+pub(super) struct Pull {
     /// Hold the request until there is an order, for so many seconds at most; 0 answers at once. Default:
     /// `orders.start_wait`.
     #[param(minimum = 0, maximum = 55)]
-    wait: Option<u64>,
+    pub(super) wait: Option<u64>,
     /// The barista's name, recorded with the order; 1 to 64 characters. Default: the token's subject.
     #[param(min_length = 1, max_length = 64)]
-    barista: Option<String>,
+    pub(super) barista: Option<String>,
 }
 
 /// Take the oldest order
@@ -94,20 +96,30 @@ async fn start_order(
     Query(pull): Query<Pull>,
     _: Ignored,
 ) -> Result<Response, Problem> {
+    Ok(start(&desk, version, &actor, pull)?.response().await)
+}
+
+/// The oldest order, or what waits for one.
+pub(super) fn start(
+    desk: &Desk,
+    version: Version,
+    actor: &Actor,
+    pull: Pull,
+) -> Result<Reply, Problem> {
     let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
-    let barista = barista_name(pull.barista, &actor)?;
-    Ok(match take(&desk.orders, barista, wait).await {
-        Some(guard) => {
-            let json = to_json(&StartedOrder::of(guard.lease()));
-            lease_response(json, Some(guard), version)
-        }
-        None => (
-            [(header::CACHE_CONTROL, "no-store")],
-            StatusCode::NO_CONTENT,
-        )
-            .into_response(),
-    })
+    let barista = barista_name(pull.barista, actor)?;
+    Ok(taken(&desk.orders, barista, wait, move |guard| {
+        let Some(guard) = guard else {
+            return (
+                [(header::CACHE_CONTROL, "no-store")],
+                StatusCode::NO_CONTENT,
+            )
+                .into_response();
+        };
+        let json = to_json(&StartedOrder::of(guard.lease()));
+        lease_response(json, Some(guard), version)
+    }))
 }
 
 /// Take the oldest order, for scripts
@@ -132,36 +144,46 @@ async fn start_order_by_get(
     start_order(desk, version, actor, pull, body).await
 }
 
-async fn take(orders: &Orders, barista: Option<Box<str>>, wait: Duration) -> Option<LeaseGuard> {
-    let guard = if wait.is_zero() {
-        orders.pull(barista)
-    } else {
-        orders.pull_within(barista, wait).await
+/// The answer with the oldest order, or with none after `wait`.
+fn taken(
+    orders: &Orders,
+    barista: Option<Box<str>>,
+    wait: Duration,
+    answer: impl FnOnce(Option<LeaseGuard>) -> Response + Send + 'static,
+) -> Reply {
+    let answer = move |guard: Option<LeaseGuard>| {
+        if let Some(guard) = &guard {
+            let lease = guard.lease();
+            let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
+            debug!(order_id = %lease.id, attempt, customer_request_id, "a barista gets an order");
+        }
+        answer(guard)
     };
-    if let Some(guard) = &guard {
-        let lease = guard.lease();
-        let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
-        debug!(order_id = %lease.id, attempt, customer_request_id, "a barista gets an order");
+    if wait.is_zero() {
+        return Reply::Now(answer(orders.pull(barista)));
     }
-    guard
+    match orders.pull_or_wait(barista) {
+        Ok(guard) => Reply::Now(answer(guard)),
+        Err(idle) => Reply::later(async move { answer(idle.within(wait).await) }),
+    }
 }
 
 /// Parameters of a finish.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct Finish {
+pub(super) struct Finish {
     /// The order.
     #[param(value_type = Uuid, required = true)]
-    order_id: Option<String>,
+    pub(super) order_id: Option<String>,
     /// Only if this attempt is still the current one.
     #[param(minimum = 1)]
-    attempt: Option<u32>,
+    pub(super) attempt: Option<u32>,
     /// Then take the next order, as `/start/?wait=` would.
     #[param(minimum = 0, maximum = 55)]
-    next: Option<u64>,
+    pub(super) next: Option<u64>,
     /// The barista's name, recorded with the next order; 1 to 64 characters.
     #[param(min_length = 1, max_length = 64)]
-    barista: Option<String>,
+    pub(super) barista: Option<String>,
 }
 
 /// Report an order ready
@@ -181,25 +203,36 @@ async fn finish_order(
     State(desk): State<Desk>,
     version: Version,
     actor: Actor,
-    Query(finish): Query<Finish>,
+    Query(report): Query<Finish>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let id = order_id(finish.order_id.as_deref().unwrap_or_default())?;
-    let next = finish
+    Ok(finish(&desk, version, &actor, report)?.response().await)
+}
+
+/// The report of a finished order, with the next one if it is asked for.
+pub(super) fn finish(
+    desk: &Desk,
+    version: Version,
+    actor: &Actor,
+    report: Finish,
+) -> Result<Reply, Problem> {
+    let id = order_id(report.order_id.as_deref().unwrap_or_default())?;
+    let next = report
         .next
         .map(|next| bounded_wait("next", next))
         .transpose()?;
-    let barista = barista_name(finish.barista, &actor)?;
-    let finished = FinishedOrder::of(&desk.orders.finish(id, finish.attempt)?);
+    let barista = barista_name(report.barista, actor)?;
+    let finished = FinishedOrder::of(&desk.orders.finish(id, report.attempt)?);
     let Some(wait) = next else {
-        return Ok(no_store(&finished));
+        return Ok(Reply::Now(quick_json(&finished)));
     };
-    let guard = take(&desk.orders, barista, wait).await;
-    let json = to_json(&FinishedAndNext {
-        finished,
-        next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
-    });
-    Ok(lease_response(json, guard, version))
+    Ok(taken(&desk.orders, barista, wait, move |guard| {
+        let json = to_json(&FinishedAndNext {
+            finished,
+            next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
+        });
+        lease_response(json, guard, version)
+    }))
 }
 
 /// Parameters that name a lease.
@@ -285,7 +318,7 @@ mod tests {
         let orders = Orders::new(rules, registry.register(crate::orders::Metrics::register));
         let held = orders.place(Wanted::default(), true).unwrap();
         let guard = orders.pull(None).unwrap();
-        let response = lease_response(to_json(&""), Some(guard), Version::HTTP_11);
+        let response = lease_response(to_json(""), Some(guard), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);
         drop(response);
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
@@ -296,7 +329,7 @@ mod tests {
             1,
             "a lease that was not delivered is not counted"
         );
-        let response = lease_response(to_json(&""), Some(again), Version::HTTP_11);
+        let response = lease_response(to_json(""), Some(again), Version::HTTP_11);
         let body = http_body_util::BodyExt::collect(response.into_body());
         drop(body.await);
         assert_eq!(

@@ -20,12 +20,14 @@ use super::super::model::{Order, OrderId, Outcome, View};
 use super::super::service::{Orders, Placement, Wanted};
 use super::problems::{cancelled, unknown_order};
 use super::wire::{NewOrder, OrderState, ReadyOrder};
-use super::{Desk, bounded_wait, no_store, order_id};
+use super::{Desk, bounded_wait, order_id, quick_json};
 use crate::flood::routes::{Asker, Newcomer, purged};
 use crate::flood::{Admission, Ask};
 use crate::http::Problem;
 use crate::http::body::{Ignored, OptionalJson};
+use crate::http::caching::no_store;
 use crate::http::params::{Actor, LoggedRequestId, Path, Query, idempotency_key};
+use crate::http::reply::Reply;
 use crate::http::responses::{IgnoredBody, JsonBody, Limited, NotFound, Parameters};
 use crate::values::json;
 
@@ -64,11 +66,24 @@ async fn place_order(
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
-    // The request's parts are dropped before the wait: they would cost memory per held customer.
-    let placed = placement(&desk, &asker, request_id, actor, headers, body);
-    let (placement, wait, _joined) = match placed {
+    place(&desk, &asker, request_id, &actor, &headers, body)
+        .response()
+        .await
+}
+
+/// The answer to an order, or what waits for it.
+pub(super) fn place(
+    desk: &Desk,
+    asker: &Asker,
+    request_id: LoggedRequestId,
+    actor: &Actor,
+    headers: &HeaderMap,
+    body: OptionalJson<NewOrder>,
+) -> Reply {
+    let placed = placement(desk, asker, request_id, actor, headers, body);
+    let (placement, wait, joined) = match placed {
         Ok(placed) => placed,
-        Err(refusal) => return Err::<Response, _>(refusal).into_response(),
+        Err(refusal) => return Reply::now(Err::<Response, _>(refusal)),
     };
     match (placement, wait) {
         (Placement::Replayed(outcome), _) => {
@@ -77,15 +92,24 @@ async fn place_order(
             response
                 .headers_mut()
                 .insert("idempotency-replayed", replayed);
-            response
+            Reply::Now(response)
         }
-        (Placement::Promised(id), wait) => accepted(&desk.orders, id, wait),
-        (Placement::Held(held), None) => {
-            // Not needed while waiting.
-            drop(desk);
+        (Placement::Promised(id), wait) => Reply::Now(accepted(&desk.orders, id, wait)),
+        // Each held customer has this future in memory: most need no more than the order.
+        (Placement::Held(held), None) if joined.is_none() => {
+            Reply::later(async move { outcome_response(&held.await) })
+        }
+        (Placement::Held(held), None) => Reply::later(async move {
+            let _joined = joined;
             outcome_response(&held.await)
+        }),
+        (Placement::Held(held), Some(wait)) => {
+            let orders = desk.orders.clone();
+            Reply::later(async move {
+                let _joined = joined;
+                held_for(orders, held, wait).await
+            })
         }
-        (Placement::Held(held), Some(wait)) => Box::pin(held_for(desk.orders, held, wait)).await,
     }
 }
 
@@ -101,19 +125,18 @@ async fn held_for(orders: Orders, mut held: Held<Orders>, wait: Duration) -> Res
 }
 
 #[expect(
-    clippy::needless_pass_by_value,
     clippy::result_large_err,
-    reason = "the request ends here; see place_order"
+    reason = "axum's error, which is made into the answer at once"
 )]
 fn placement(
     desk: &Desk,
     asker: &Asker,
     LoggedRequestId(request_id): LoggedRequestId,
-    actor: Actor,
-    headers: HeaderMap,
+    actor: &Actor,
+    headers: &HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> axum::response::Result<Placing> {
-    let keyed = keyed(&headers, asker.address(), &actor, &body.json)?;
+    let keyed = keyed(headers, asker.address(), actor, &body.json)?;
     let joins = keyed
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
@@ -130,7 +153,7 @@ fn placement(
             None,
         )
     };
-    let wait = preferred_wait(&headers);
+    let wait = preferred_wait(headers);
     let customer = body.value.and_then(|order| order.customer);
     let wanted = Wanted {
         customer: customer.map(String::into_boxed_str),
@@ -209,7 +232,7 @@ fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
 
 fn outcome_response(outcome: &Outcome) -> Response {
     match outcome {
-        Outcome::Ready(order) => no_store(&ReadyOrder::of(order)),
+        Outcome::Ready(order) => quick_json(&ReadyOrder::of(order)),
         Outcome::Cancelled(order) => cancelled(order).into_response(),
         Outcome::Blocked(time) => purged(*time).into_response(),
         Outcome::Closing => Problem::stopping().into_response(),

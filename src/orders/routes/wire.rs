@@ -1,4 +1,4 @@
-//! JSON types of the order line.
+//! JSON types of the order line. Those of a cycle's answers are written by hand; a test compares them with their schemas.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Lease, Order, View};
 use super::super::service::Report;
 use crate::values::json::{Fields, Read};
+use crate::values::object::{WriteJson, object};
 use crate::values::time::Moment;
 
 /// An order, as a customer sends it.
@@ -31,7 +32,7 @@ impl Read for NewOrder {
 }
 
 /// A coffee that is ready.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct ReadyOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
@@ -39,7 +40,6 @@ pub(super) struct ReadyOrder {
     pub(super) drink: &'static str,
     #[schema(example = "ready")]
     pub(super) status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Box<str>>,
     /// Leases so far.
     #[schema(minimum = 1)]
@@ -73,6 +73,24 @@ impl ReadyOrder {
             waited_ms: millis(order.waited(ended)),
             brew_ms: millis(order.brewed(ended)),
         }
+    }
+}
+
+impl WriteJson for ReadyOrder {
+    fn write(&self, json: &mut Vec<u8>) {
+        object(json, |object| {
+            object
+                .put("\"order_id\":", &self.order_id)
+                .put("\"drink\":", self.drink)
+                .put("\"status\":", self.status)
+                .put_some("\"customer\":", self.customer.as_deref())
+                .put("\"attempts\":", &self.attempts)
+                .put("\"placed_at\":", &self.placed_at)
+                .put("\"started_at\":", &self.started_at)
+                .put("\"finished_at\":", &self.finished_at)
+                .put("\"waited_ms\":", &self.waited_ms)
+                .put("\"brew_ms\":", &self.brew_ms);
+        });
     }
 }
 
@@ -137,13 +155,12 @@ impl From<View> for OrderState {
 }
 
 /// An order, as a barista gets it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct StartedOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
     #[schema(example = "americano")]
     pub(super) drink: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) customer: Option<Box<str>>,
     /// The number of the lease.
     #[schema(minimum = 1)]
@@ -179,8 +196,25 @@ impl StartedOrder {
     }
 }
 
+impl WriteJson for StartedOrder {
+    fn write(&self, json: &mut Vec<u8>) {
+        object(json, |object| {
+            object
+                .put("\"order_id\":", &self.order_id)
+                .put("\"drink\":", self.drink)
+                .put_some("\"customer\":", self.customer.as_deref())
+                .put("\"attempt\":", &self.attempt)
+                .put("\"placed_at\":", &self.placed_at)
+                .put("\"waited_ms\":", &self.waited_ms)
+                .put("\"lease_expires_at\":", &self.lease_expires_at)
+                .put("\"customer_waiting\":", &self.customer_waiting)
+                .put("\"customer_presence\":", self.customer_presence);
+        });
+    }
+}
+
 /// A coffee reported ready.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct FinishedOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
@@ -194,7 +228,6 @@ pub(super) struct FinishedOrder {
     #[schema(minimum = 1)]
     pub(super) attempts: u32,
     /// The latest barista, if they gave a name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) barista: Option<Box<str>>,
     #[schema(value_type = String, format = DateTime)]
     pub(super) finished_at: Moment,
@@ -221,16 +254,43 @@ impl FinishedOrder {
     }
 }
 
+impl WriteJson for FinishedOrder {
+    fn write(&self, json: &mut Vec<u8>) {
+        object(json, |object| {
+            object
+                .put("\"order_id\":", &self.order_id)
+                .put("\"status\":", self.status)
+                .put("\"delivered\":", &self.delivered)
+                .put("\"already\":", &self.already)
+                .put("\"attempts\":", &self.attempts)
+                .put_some("\"barista\":", self.barista.as_deref())
+                .put("\"finished_at\":", &self.finished_at)
+                .put("\"waited_ms\":", &self.waited_ms)
+                .put("\"brew_ms\":", &self.brew_ms);
+        });
+    }
+}
+
 /// The answer to a finish with `next`.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(super) struct FinishedAndNext {
     pub(super) finished: FinishedOrder,
     /// The next order, as from `/start/`; null if none waits.
     pub(super) next: Option<StartedOrder>,
 }
 
+impl WriteJson for FinishedAndNext {
+    fn write(&self, json: &mut Vec<u8>) {
+        object(json, |object| {
+            object
+                .put("\"finished\":", &self.finished)
+                .put("\"next\":", &self.next);
+        });
+    }
+}
+
 /// The answer to a finish: plain, or with `next`.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes the two forms to readers of the API")]
 pub(super) enum FinishAnswer {
@@ -265,4 +325,88 @@ pub(super) struct ReleasedOrder {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+    use utoipa::PartialSchema;
+    use utoipa::openapi::RefOr;
+    use utoipa::openapi::schema::Schema;
+
+    use super::super::to_json;
+    use super::*;
+
+    fn names<T: PartialSchema>() -> BTreeSet<String> {
+        match T::schema() {
+            RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
+            _ => panic!("no object"),
+        }
+    }
+
+    fn written(value: &impl WriteJson) -> Value {
+        serde_json::from_slice(&to_json(value)).unwrap()
+    }
+
+    fn keys(value: &Value) -> BTreeSet<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn an_answer_that_is_written_by_hand_has_the_fields_of_its_schema() {
+        let at = Moment(jiff::Timestamp::UNIX_EPOCH);
+        let name = || Some("A \"B\"".into());
+        let order_id = Uuid::from_u128(1);
+        let ready = ReadyOrder {
+            order_id,
+            drink: DRINK,
+            status: "ready",
+            customer: name(),
+            attempts: 2,
+            placed_at: at,
+            started_at: at,
+            finished_at: at,
+            waited_ms: 3,
+            brew_ms: 4,
+        };
+        assert_eq!(keys(&written(&ready)), names::<ReadyOrder>());
+        let started = StartedOrder {
+            order_id,
+            drink: DRINK,
+            customer: name(),
+            attempt: 1,
+            placed_at: at,
+            waited_ms: 2,
+            lease_expires_at: at,
+            customer_waiting: true,
+            customer_presence: "held",
+        };
+        assert_eq!(keys(&written(&started)), names::<StartedOrder>());
+        let finished = FinishedOrder {
+            order_id,
+            status: "ready",
+            delivered: true,
+            already: false,
+            attempts: 1,
+            barista: name(),
+            finished_at: at,
+            waited_ms: 2,
+            brew_ms: 3,
+        };
+        assert_eq!(keys(&written(&finished)), names::<FinishedOrder>());
+        assert_eq!(written(&finished)["barista"], "A \"B\"");
+        let both = FinishedAndNext {
+            finished,
+            next: None,
+        };
+        assert_eq!(keys(&written(&both)), names::<FinishedAndNext>());
+        assert_eq!(written(&both)["next"], Value::Null);
+        let anonymous = StartedOrder {
+            customer: None,
+            ..started
+        };
+        assert!(written(&anonymous).get("customer").is_none());
+    }
 }
