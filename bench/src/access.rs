@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use odyssey::access::file::Entry;
 use odyssey::access::token::NewToken;
 use odyssey::access::tokens::{TokenSet, Tokens};
+use odyssey::access::tokens_file::Entry;
 use odyssey::access::{Role, Roles};
 
 use crate::client::{Message, Received, Session, Turn};

@@ -2,11 +2,11 @@
 //! each request, and `docs/access.md` is for operators.
 //!
 //! ```text
-//!   tokens file -> file::Entry -> [`tokens::Tokens`] -- presented token --> [`Identity`], or a [`tokens::Refused`]
-//!                                      ^                                       |
-//!                        [`watch`]: replaced when the file changes             |  roles of the route
-//!                                                                              v
-//!                                                                          [`Granted`]
+//!   tokens file -> tokens_file::Entry -> [`tokens::Tokens`] -- presented token --> [`Identity`], or a [`tokens::Refused`]
+//!                                             ^                                       |
+//!                               [`watch`]: replaced when the file changes             |  roles of the route
+//!                                                                                     v
+//!                                                                                 [`Granted`]
 //! ```
 //!
 //! - A token is 256 random bits, so its SHA-256 is enough at rest: a slow password hash would only let anyone who sends wrong
@@ -15,12 +15,12 @@
 //!   (`docs/adr/0020-opaque-tokens.md`).
 
 pub mod config;
-pub mod file;
 pub mod role;
 pub mod session;
 pub mod tls;
 pub mod token;
 pub mod tokens;
+pub mod tokens_file;
 pub mod watch;
 
 use std::sync::Arc;

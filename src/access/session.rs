@@ -124,9 +124,9 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::file::Entry;
     use crate::access::role::Role;
     use crate::access::token::NewToken;
+    use crate::access::tokens_file::Entry;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -8,8 +8,8 @@ use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::Identity;
-use super::file::Entry;
 use super::token::{Digest, id_of};
+use super::tokens_file::Entry;
 
 /// Why a credential is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use metrics::{Gauge, describe_gauge, gauge};
 use tracing::warn;
 
 use crate::access::config::{CustomersAuth, StaffAuth};
-use crate::access::file;
 use crate::access::session::Sessions;
 use crate::access::tls::{Acceptor, Loaded};
 use crate::access::tokens::{TokenSet, Tokens};
+use crate::access::tokens_file;
 use crate::access::watch::Watched;
 use crate::config::Config;
 use crate::flood::Flood;
@@ -73,7 +73,7 @@ impl Access {
         if for_customers || auth == StaffAuth::Tokens {
             let (path, set) = (config.access.tokens_file.clone(), tokens.clone());
             let read = move || {
-                set.replace(Tokens::new(file::read(&path)?));
+                set.replace(Tokens::new(tokens_file::read(&path)?));
                 Ok(())
             };
             let files = vec![config.access.tokens_file.clone()];

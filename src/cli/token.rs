@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::output::{self, Format};
 use crate::access::Role;
-use crate::access::file::{self, Entry};
 use crate::access::token::NewToken;
+use crate::access::tokens_file::{self, Entry};
 use crate::values::config::Text;
 
 #[derive(Debug, Subcommand)]
@@ -88,9 +88,9 @@ impl Token {
 
 impl New {
     fn run(self) -> anyhow::Result<()> {
-        file::check_name(&self.name).context("--name")?;
+        tokens_file::check_name(&self.name).context("--name")?;
         if let Some(subject) = &self.subject {
-            file::check_name(subject).context("--subject")?;
+            tokens_file::check_name(subject).context("--subject")?;
         }
         if let Some(end) = self.not_after {
             ensure!(end > Timestamp::now(), "--not-after: {end} is over already");
@@ -104,7 +104,7 @@ impl New {
             subject: self.subject,
             not_after: self.not_after,
         };
-        let others = file::edit(&self.file.path, |entries| {
+        let others = tokens_file::edit(&self.file.path, |entries| {
             let same = entries
                 .iter()
                 .filter(|known| known.name == entry.name)
@@ -133,7 +133,7 @@ impl List {
     fn run(self) -> anyhow::Result<()> {
         const SHOWN: &[&str] = &["id", "name", "roles", "subject", "not_after", "state"];
         let now = Timestamp::now();
-        let entries = file::read(&self.file.path)?;
+        let entries = tokens_file::read(&self.file.path)?;
         let entries: Vec<Value> = entries.iter().map(|entry| shown(entry, now)).collect();
         output::print(&match self.output {
             Format::Table => output::rows(&entries, SHOWN),
@@ -162,7 +162,7 @@ impl Revoke {
             self.id.as_ref().is_some_and(|id| entry.id == *id)
                 || self.name.as_ref().is_some_and(|name| entry.name == *name)
         };
-        let revoked = file::edit(path, |entries| {
+        let revoked = tokens_file::edit(path, |entries| {
             let (revoked, rest): (Vec<_>, Vec<_>) = entries.drain(..).partition(is_revoked);
             *entries = rest;
             ensure!(!revoked.is_empty(), "{} has no such token", path.display());
