@@ -21,6 +21,7 @@ pub mod tls;
 pub mod token;
 pub mod tokens;
 pub mod tokens_file;
+mod turns;
 pub mod watch;
 
 use std::sync::Arc;

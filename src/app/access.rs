@@ -181,7 +181,7 @@ fn open_tls(
         return Ok(None);
     }
     let verify = config.staff.auth == StaffAuth::Mtls;
-    let acceptors = Loaded::read(&tls, verify)?.acceptors();
+    let acceptors = Loaded::read(&tls, verify)?.acceptors(config.workers());
     let files = [&tls.certificate_file, &tls.key_file, &tls.client_ca_file];
     let files = files
         .into_iter()

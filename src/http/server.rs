@@ -274,7 +274,7 @@ impl Accepted {
         }
     }
 
-    /// A TLS handshake, within the time for a header. None if it failed.
+    /// A TLS handshake, within the time for a header, also the time that it waits for its turn. None if it failed.
     async fn handshake(&mut self, tls: &Acceptor, stream: TcpStream) -> Option<Socket> {
         // Boxed: a handshake's future is large, and the connection's lasts.
         let handshake = Box::pin(timeout(self.timeouts.idle, tls.accept(stream)));
@@ -375,7 +375,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (registry, security) = (Registry::new(&[]), Security::open());
-        let guard = Guard::new("customers", None, |peer, _| peer.to_string(), &registry);
+        let guard = Guard::new("customers", None, |peer, _| peer.into(), &registry);
         let edge = Edge::new(
             "customers",
             Api::new("", "", security),
