@@ -115,7 +115,7 @@ async fn serve(config: &Config, port: u16) -> anyhow::Result<()> {
         http: config.http.clone(),
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
-    let guard = Guard::new("staff", None, |peer, _| peer.to_string(), &registry);
+    let guard = Guard::new("staff", None, |peer, _| peer.into(), &registry);
     let edge = Edge::new("staff", api, origins, Arc::new(guard), registry);
     let server = Server::new(listener, edge, settings, Shutdown::default());
     // On a worker, as the measured server's listeners are.

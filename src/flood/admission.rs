@@ -76,13 +76,9 @@ impl Flood {
         }
     }
 
-    /// The client's address, as logged.
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> String {
-        let network = self.shared.proxies.origin(peer, headers).address;
-        if network.prefix_len() == network.max_prefix_len() {
-            return network.addr().to_string();
-        }
-        network.to_string()
+    /// The client's address or network, for other limits and for logs.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpNet {
+        self.shared.proxies.origin(peer, headers).address
     }
 
     pub fn origin(&self, peer: IpAddr, headers: &HeaderMap) -> Origin {

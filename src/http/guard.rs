@@ -1,15 +1,18 @@
 //! Who sent a request, and whether they may: checked before routing, so that a refused request takes no order, counts for no
 //! limit and is not read. What a route requires is in its description (`security`); see [`Requirement`].
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use metrics::{Counter, counter, describe_counter};
 use tracing::info;
@@ -29,8 +32,8 @@ use crate::telemetry::Registry;
 const REFUSED_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// As many at once.
 const REFUSED_BURST: NonZeroU32 = NonZeroU32::new(100).unwrap();
-/// Clients that are remembered at most, before those with nothing to remember are forgotten.
-const CLIENTS_MAX: usize = 10_000;
+/// So many refusals after each other, clients with none of late are forgotten: each refusal adds one client at most.
+const FORGET_AFTER: u32 = 1000;
 
 /// How a listener's requests prove who sent them.
 #[derive(Debug, Clone)]
@@ -56,14 +59,16 @@ pub struct Guard {
     credentials: Option<Credentials>,
     client_of: Box<ClientOf>,
     /// By client.
-    failures: DefaultKeyedRateLimiter<String>,
+    failures: DefaultKeyedRateLimiter<IpNet>,
+    /// Refusals so far; wraps around.
+    failed: AtomicU32,
     /// Of all clients: a flood of refusals must not become a flood of log lines.
     lines: DefaultDirectRateLimiter,
     refused: [Counter; Reason::ALL.len()],
 }
 
-/// The client's address, by peer and header.
-type ClientOf = dyn Fn(IpAddr, &HeaderMap) -> String + Send + Sync;
+/// The client's address or network, by peer and header.
+type ClientOf = dyn Fn(IpAddr, &HeaderMap) -> IpNet + Send + Sync;
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,7 +128,7 @@ impl Guard {
     pub fn new(
         listener: &'static str,
         credentials: Option<Credentials>,
-        client_of: impl Fn(IpAddr, &HeaderMap) -> String + Send + Sync + 'static,
+        client_of: impl Fn(IpAddr, &HeaderMap) -> IpNet + Send + Sync + 'static,
         registry: &Registry,
     ) -> Self {
         const REFUSED: &str = "odyssey_access_refused_total";
@@ -138,6 +143,7 @@ impl Guard {
             credentials,
             client_of: Box::new(client_of),
             failures: RateLimiter::keyed(quota),
+            failed: AtomicU32::new(0),
             lines: RateLimiter::direct(quota),
             refused,
         }
@@ -145,7 +151,7 @@ impl Guard {
 
     /// The client's address, for logs.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> String {
-        (self.client_of)(peer, headers)
+        shown((self.client_of)(peer, headers))
     }
 
     /// A new session for a token that was entered on the page, and for how long it is valid.
@@ -264,19 +270,19 @@ impl Guard {
         identity: Option<&Identity>,
     ) -> Problem {
         self.count(reason);
-        let client = self.client(peer, headers);
+        let client = (self.client_of)(peer, headers);
         if let Err(wait) = self.failures.check_key(&client) {
             let wait = wait.wait_time_from(DefaultClock::default().now());
             return too_many().retry_after(wait);
         }
-        if self.failures.len() > CLIENTS_MAX {
+        if self.failed.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
             self.failures.retain_recent();
         }
         if self.lines.check().is_ok() {
             // Never the credential: it may be a good one that was sent to the wrong place.
             info!(
                 listener = self.listener,
-                client,
+                client = shown(client),
                 reason = reason.name(),
                 identity = identity.map(|identity| &*identity.name),
                 token = identity.and_then(|identity| identity.token.as_deref()),
@@ -333,6 +339,14 @@ impl Credentials {
     }
 }
 
+/// An address without the length of its prefix.
+fn shown(client: IpNet) -> String {
+    if client.prefix_len() == client.max_prefix_len() {
+        return client.addr().to_string();
+    }
+    client.to_string()
+}
+
 /// The token in `Authorization: Bearer` (RFC 6750, section 2.1).
 fn bearer(header: &HeaderValue) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
@@ -383,25 +397,26 @@ fn of_certificate(reason: Reason, roles: Roles) -> Problem {
 }
 
 fn of_token(reason: Reason, roles: Roles) -> Problem {
-    let unauthorized =
-        |slug, title, detail: String| Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail);
+    let unauthorized = |slug, title, detail: Cow<'static, str>| {
+        Problem::new(StatusCode::UNAUTHORIZED, slug, title, detail)
+    };
     match reason {
         Reason::Missing => unauthorized(
             "credential-missing",
             "A token is needed",
-            format!("Send Authorization: Bearer and a token for one of the roles: {roles}."),
+            format!("Send Authorization: Bearer and a token for one of the roles: {roles}.").into(),
         )
         .challenge(None, Roles::default()),
         Reason::Malformed | Reason::Unknown => unauthorized(
             "credential-invalid",
             "The token is not valid",
-            "It is malformed, unknown or revoked.".to_owned(),
+            "It is malformed, unknown or revoked.".into(),
         )
         .challenge(Some("invalid_token"), Roles::default()),
         Reason::Expired => unauthorized(
             "credential-expired",
             "The token has expired",
-            "Ask an operator for a new one, or log in again.".to_owned(),
+            "Ask an operator for a new one, or log in again.".into(),
         )
         .challenge(Some("invalid_token"), Roles::default()),
         Reason::Role => Problem::new(
