@@ -37,13 +37,11 @@ use self::engines::Engines;
 pub use self::life::{Start, runtime, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
-use crate::access::tls::Acceptor;
 use crate::access::watch::{Watched, keep_looking};
 use crate::config::Config;
-use crate::http::config::Http;
 use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
-use crate::http::listen::{listen, raise_open_files};
+use crate::http::listen::{self, raise_open_files};
 use crate::http::login::Login;
 use crate::http::origin::Origins;
 use crate::http::server::{ConnectionLimit, Server, Settings};
@@ -53,7 +51,7 @@ pub use crate::storage::preflight::Outcome;
 use crate::storage::preflight::Preflight;
 use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
-use crate::{assignments, http, orders, version};
+use crate::{assignments, orders, version};
 
 /// File descriptors reserved for the runtime, the logs and the listeners.
 const FILES_RESERVED: u64 = 256;
@@ -450,62 +448,52 @@ fn listeners(
     registry: &Registry,
     limits: [ConnectionLimit; 2],
 ) -> anyhow::Result<[Listener; 2]> {
-    let sections = [config.customers.listener(), config.staff.listener()];
+    let (customers, staff) = (&config.customers, &config.staff);
+    let sections = [
+        (
+            customers.listen,
+            customers.h2c,
+            &customers.hosts,
+            &*customers.origins,
+        ),
+        (staff.listen, staff.h2c, &staff.hosts, &[]),
+    ];
     let apis = apis(config, Some(states));
-    let origins: [&[String]; 2] = [&config.customers.origins, &[]];
     let mut opened = Vec::new();
-    for (at, ((name, limit), (section, api))) in ["customers", "staff"]
+    for (at, ((name, limit), ((listen, h2c, hosts, origins), api))) in ["customers", "staff"]
         .into_iter()
         .zip(limits)
         .zip(sections.into_iter().zip(apis))
         .enumerate()
     {
-        let origins = Origins::new(name, &section.hosts, origins[at]);
+        let origins = Origins::new(name, hosts, origins);
         let guard = Arc::clone(&access.guards[at]);
         let edge = Edge::new(name, api, origins, guard, registry.clone());
-        let tls = access.acceptors.as_ref().map(|all| all[at].clone());
-        opened.push(Listener::open(
+        let settings = Settings {
             name,
-            &section,
+            h2c,
             limit,
-            tls,
-            edge,
-            &config.http,
-        )?);
+            tls: access.acceptors.as_ref().map(|all| all[at].clone()),
+            http: config.http.clone(),
+        };
+        opened.push(Listener::open(listen, edge, settings)?);
     }
     Ok(opened.try_into().expect("two were opened"))
 }
 
 impl Listener {
-    fn open(
-        name: &'static str,
-        listener: &http::config::Listener,
-        limit: ConnectionLimit,
-        tls: Option<Acceptor>,
-        edge: Edge,
-        http: &Http,
-    ) -> anyhow::Result<Self> {
-        let key = format!("{name}.listen");
-        let socket = listen(listener.listen, http.backlog).with_context(|| {
-            format!(
-                "configuration key `{key}`: cannot listen on {}",
-                listener.listen
-            )
+    fn open(listen: SocketAddr, edge: Edge, settings: Settings) -> anyhow::Result<Self> {
+        let name = settings.name;
+        let socket = listen::listen(listen, settings.http.backlog).with_context(|| {
+            format!("configuration key `{name}.listen`: cannot listen on {listen}")
         })?;
         let address = socket.local_addr()?;
-        info!(%address, connections_max = limit.max(), h2c = listener.h2c, tls = tls.is_some(), "the {name} listener is open");
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let settings = Settings {
-            name,
-            h2c: listener.h2c,
-            limit,
-            tls,
-            http: http.clone(),
-        };
+        let tls = settings.tls.is_some();
+        info!(%address, connections_max = settings.limit.max(), h2c = settings.h2c, tls, "the {name} listener is open");
         let shutdown = Shutdown::default();
         Ok(Self {
             address,
-            scheme,
+            scheme: if tls { "https" } else { "http" },
             server: Server::new(socket, edge, settings, shutdown.clone()),
             shutdown,
         })

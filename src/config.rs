@@ -19,7 +19,7 @@ use tracing::debug;
 use self::layers::Layers;
 use crate::access::config::{Access, CustomersAuth, StaffAuth, Tls};
 use crate::assignments::{self, oplog};
-use crate::http::config::{Http, Listener, connections_within, each_is_host, is_origin};
+use crate::http::config::{Http, connections_within, each_is_host, is_origin};
 use crate::storage::config::{Aws, Redis, Storage};
 use crate::telemetry::config::Log;
 use crate::values::config::{auto, each, refuse_if, text, within};
@@ -100,13 +100,15 @@ pub struct Config {
     pub passed_over: Vec<String>,
 }
 
-/// The keys of a [`Listener`], and the customers' own. Not flattened: errors would not name the key.
+/// The customers' listener. What it has in common with the staff's is not flattened into both: errors would not name the key.
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 #[garde(allow_unvalidated)]
 pub struct Customers {
     #[serde(with = "text")]
     pub listen: SocketAddr,
+    /// Also serve HTTP/2 with prior knowledge.
     pub h2c: bool,
+    /// None: as many as the limit of open files allows.
     #[serde(with = "auto")]
     #[garde(custom(connections_within()))]
     pub connections_max: Option<usize>,
@@ -123,7 +125,7 @@ pub struct Customers {
     pub auth: CustomersAuth,
 }
 
-/// The keys of a [`Listener`], and the staff's own.
+/// The staff's listener.
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 #[garde(allow_unvalidated)]
 pub struct Staff {
@@ -140,28 +142,6 @@ pub struct Staff {
     #[serde(with = "text")]
     #[garde(custom(within("1m", "720h")))]
     pub session: Duration,
-}
-
-impl Staff {
-    pub fn listener(&self) -> Listener {
-        Listener {
-            listen: self.listen,
-            h2c: self.h2c,
-            connections_max: self.connections_max,
-            hosts: self.hosts.clone(),
-        }
-    }
-}
-
-impl Customers {
-    pub fn listener(&self) -> Listener {
-        Listener {
-            listen: self.listen,
-            h2c: self.h2c,
-            connections_max: self.connections_max,
-            hosts: self.hosts.clone(),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]

@@ -1,13 +1,12 @@
 //! The section `http`, and what the sections of both listeners have in common.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 use super::body::BodyLimits;
-use crate::values::config::{auto, each, text, within};
+use crate::values::config::{each, text, within};
 
 #[derive(Debug, Clone, Deserialize, Serialize, Validate)]
 pub struct Http {
@@ -29,21 +28,6 @@ pub struct Http {
     /// Concurrent requests on one HTTP/2 connection.
     #[garde(custom(within(1, 1_000_000)))]
     pub h2_streams_max: u32,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, Validate)]
-#[garde(allow_unvalidated)]
-pub struct Listener {
-    #[serde(with = "text")]
-    pub listen: SocketAddr,
-    /// Also serve HTTP/2 with prior knowledge.
-    pub h2c: bool,
-    /// None: as many as the limit of open files allows.
-    #[serde(with = "auto")]
-    #[garde(custom(connections_within()))]
-    pub connections_max: Option<usize>,
-    #[garde(custom(each_is_host()))]
-    pub hosts: Vec<String>,
 }
 
 impl Http {
