@@ -178,6 +178,11 @@ impl App {
         }
     }
 
+    /// The files that are read again while the server runs.
+    fn watched(&self) -> Vec<Arc<Watched>> {
+        self.watched.clone()
+    }
+
     /// Serves until `stop` names a signal, or a task has ended unexpectedly; then shuts down (see [`shutdown`]). False
     /// after a fault.
     pub async fn run(self, stop: oneshot::Receiver<&'static str>) -> bool {

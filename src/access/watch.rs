@@ -67,10 +67,19 @@ impl Watched {
     /// Reads the files if they have changed, or could not be read the last time. If they are refused, what was in force stays in
     /// force.
     pub fn look(&self) {
+        self.read_if(|is_changed| is_changed || !self.condition.is_healthy());
+    }
+
+    /// Reads the files, as [`Watched::look`] does, whether or not they have changed.
+    pub fn read_again(&self) {
+        self.read_if(|_| true);
+    }
+
+    fn read_if(&self, is_due: impl FnOnce(bool) -> bool) {
         let now = stamps(&self.files);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before it is read: a change while it is read is seen the next time.
-        if *seen != now || !self.condition.is_healthy() {
+        if is_due(*seen != now) {
             *seen = now;
             self.read();
         }
@@ -151,10 +160,12 @@ mod tests {
         .unwrap();
         watched.look();
         assert_eq!(reads.load(Ordering::Relaxed), 1);
+        watched.read_again();
+        assert_eq!(reads.load(Ordering::Relaxed), 2);
         // Refused ones are read again each time, as a read may fail for a moment; good ones are not.
         for (content, reason, read) in [
-            ("bad content", Some("it is not good"), 3),
-            ("good", None, 4),
+            ("bad content", Some("it is not good"), 4),
+            ("good", None, 5),
         ] {
             std::fs::write(&file, content).unwrap();
             watched.look();

@@ -79,7 +79,7 @@ pub async fn serve(
         tokio::select! {
             app = &mut opening => break app.context("opening the server panicked")??,
             action = signals.next() => match action {
-                SignalAction::Reload => reload.begin(false),
+                SignalAction::Reload => reload.begin(false, Vec::new()),
                 SignalAction::Stop(signal) | SignalAction::Exit(signal) => {
                     info!(signal = signal.name, "stopped before the server was open");
                     return Ok(signal.exit_code());
@@ -90,6 +90,7 @@ pub async fn serve(
     let addresses = app.addresses();
     opened(&addresses)?;
     log_urls(&addresses, began);
+    let watched = app.watched();
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
     let mut running = pin!(app.run(stopped));
@@ -98,7 +99,7 @@ pub async fn serve(
         tokio::select! {
             sound = &mut running => return Ok(u8::from(!sound)),
             action = signals.next() => match action {
-                SignalAction::Reload => reload.begin(stop.is_some()),
+                SignalAction::Reload => reload.begin(stop.is_some(), watched.clone()),
                 SignalAction::Stop(signal) => {
                     notify::stopping();
                     if let Some(stop) = stop.take() {

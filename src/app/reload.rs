@@ -1,4 +1,5 @@
-//! SIGHUP: reads the file and the environment again, and applies the keys that can change at runtime.
+//! SIGHUP: reads the file and the environment again, and applies the keys that can change at runtime; then tokens and
+//! certificates.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
+use crate::access::watch::Watched;
 use crate::config::Config;
 use crate::notify;
 use crate::telemetry::Logs;
@@ -44,15 +46,17 @@ impl Reload {
         self.inner.drain.subscribe()
     }
 
-    /// In the background, so that signals are received while the file is read. `serving`: the service manager was notified
+    /// In the background, so that signals are received while files are read. `serving`: the service manager was notified
     /// that the server is ready.
-    pub(super) fn begin(&self, serving: bool) {
+    pub(super) fn begin(&self, serving: bool, watched: Vec<Arc<Watched>>) {
         let inner = Arc::clone(&self.inner);
         spawn_blocking(move || {
             if serving {
                 notify::reloading();
             }
             inner.reload();
+            // Also if they seem unchanged: some file systems show changes late.
+            watched.iter().for_each(|files| files.read_again());
             if serving {
                 notify::ready();
             }
