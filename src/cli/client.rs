@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::http::{Answer, Ask, Url};
 use super::output::{self, Format};
-use super::tls::Trust;
+use super::tls::{Presented, Trust};
 use super::{Misuse, Source};
 use crate::config::{self, Config};
 use crate::values::config::Text;
@@ -323,6 +323,12 @@ pub(super) struct Credentials {
     /// system's authorities]
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// A PEM file with a client certificate, for a staff listener with `staff.auth = "mtls"`
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    certificate_file: Option<PathBuf>,
+    /// A PEM file with its key
+    #[arg(long, value_name = "FILE", requires = "certificate_file")]
+    key_file: Option<PathBuf>,
 }
 
 impl Credentials {
@@ -347,7 +353,10 @@ impl Credentials {
         {
             anyhow::bail!("what was given as a token is none");
         }
-        Ok(ask.trusting(trust).with_token(token.as_ref()))
+        let files = self.certificate_file.clone().zip(self.key_file.clone());
+        let presented = files.map(|(certificate, key)| Presented { certificate, key });
+        let ask = ask.trusting(trust).presenting(presented);
+        Ok(ask.with_token(token.as_ref()))
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::output::printable;
-use super::tls::Trust;
+use super::tls::{Presented, Trust};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// TCP keepalive: a vanished server is noticed after about four of these, while an order is held.
@@ -113,6 +113,7 @@ pub(super) struct Ask {
     request: axum::http::request::Builder,
     body: Bytes,
     trust: Trust,
+    presented: Option<Presented>,
 }
 
 /// A complete answer.
@@ -138,12 +139,18 @@ impl Ask {
             request,
             body: Bytes::new(),
             trust: Trust::default(),
+            presented: None,
         }
     }
 
     /// Whom to trust over https.
     pub(super) fn trusting(self, trust: Trust) -> Self {
         Self { trust, ..self }
+    }
+
+    /// With this client certificate, if any, over https.
+    pub(super) fn presenting(self, presented: Option<Presented>) -> Self {
+        Self { presented, ..self }
     }
 
     /// With this token, if any.
@@ -186,7 +193,9 @@ impl Ask {
         let url = self.url;
         let stream = url.connect().await?;
         let stream: Box<dyn Stream> = if url.is_https {
-            let connected = timeout(CONNECT_TIMEOUT, self.trust.connect(url.host(), stream)).await;
+            let presented = self.presented.as_ref();
+            let connecting = self.trust.connect(url.host(), stream, presented);
+            let connected = timeout(CONNECT_TIMEOUT, connecting).await;
             let connected = connected.map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"));
             Box::new(
                 connected

@@ -1,4 +1,4 @@
-//! Whom the client commands trust over https.
+//! TLS of the client commands: whom they trust, and the certificate that they present.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
@@ -30,26 +30,34 @@ pub(super) enum Trust {
     Any,
 }
 
+/// Files of the client certificate that is presented to the server.
+#[derive(Debug, Clone)]
+pub(super) struct Presented {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
 impl Trust {
     /// # Errors
-    /// If the server is not trusted, or the file cannot be read.
+    /// If the server is not trusted, or a file cannot be read.
     pub(super) async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
+        presented: Option<&Presented>,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| anyhow!("{host:?} is not the name of a host"))?;
-        let connector = TlsConnector::from(Arc::new(self.config()?));
+        let connector = TlsConnector::from(Arc::new(self.config(presented)?));
         Ok(connector.connect(name, stream).await?)
     }
 
-    fn config(&self) -> anyhow::Result<ClientConfig> {
+    fn config(&self, presented: Option<&Presented>) -> anyhow::Result<ClientConfig> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
         let mut roots = RootCertStore::empty();
-        match self {
+        let builder = match self {
             Self::System => {
                 let found = rustls_native_certs::load_native_certs();
                 let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -57,6 +65,7 @@ impl Trust {
                     added > 0,
                     "this system has no trusted authorities; name one with --ca-file"
                 );
+                builder.with_root_certificates(roots)
             }
             Self::Authorities(path) => {
                 for authority in read(path)? {
@@ -64,6 +73,7 @@ impl Trust {
                         .add(authority)
                         .with_context(|| path.display().to_string())?;
                 }
+                builder.with_root_certificates(roots)
             }
             Self::Certificate(_) | Self::Any => {
                 let certificate = match self {
@@ -74,11 +84,20 @@ impl Trust {
                     certificate,
                     provider,
                 });
-                let builder = builder.dangerous().with_custom_certificate_verifier(only);
-                return Ok(builder.with_no_client_auth());
+                builder.dangerous().with_custom_certificate_verifier(only)
             }
-        }
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        };
+        let Some(Presented { certificate, key }) = presented else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let read_key = PrivateKeyDer::from_pem_file(key).map_err(|error| anyhow!("{error}"));
+        let read_key = read_key.with_context(|| key.display().to_string())?;
+        builder
+            .with_client_auth_cert(read(certificate)?, read_key)
+            .with_context(|| {
+                let (certificate, key) = (certificate.display(), key.display());
+                format!("{key} is not the key of {certificate}")
+            })
     }
 }
 
