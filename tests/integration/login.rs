@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::found;
 
-use crate::access::Tokens;
+use crate::access::{Tokens, shop_of_bo};
 use crate::browser::{evil, foreign_site};
 use crate::client::{Door, get};
 use crate::metrics::Metrics;
@@ -82,9 +82,7 @@ async fn fetch(browser: &Browser, method: &str, path: &str) -> (Value, Value) {
 
 #[tokio::test]
 async fn a_barista_who_opens_a_protected_page_enters_a_token_and_is_back_at_the_page() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     let id = shop.promised().await;
     let staff = origin(shop.staff, LOCAL);
     let [page, login] =
@@ -128,9 +126,7 @@ async fn a_barista_who_opens_a_protected_page_enters_a_token_and_is_back_at_the_
 
 #[tokio::test]
 async fn a_browser_whose_token_is_revoked_is_sent_to_the_login_page_again() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (tokens, token, shop) = shop_of_bo().await;
     let id = shop.promised().await;
     let staff = origin(shop.staff, LOCAL);
     let page = format!("{staff}/orders/{id}");
@@ -165,9 +161,7 @@ async fn a_browser_whose_token_is_revoked_is_sent_to_the_login_page_again() {
 
 #[tokio::test]
 async fn a_barista_logs_in_where_the_browser_sends_no_fetch_metadata() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     shop.promised().await;
     // Over plain HTTP, browsers send it to localhost and loopback addresses only.
     let staff = origin(shop.staff, "shop");
@@ -253,9 +247,7 @@ async fn execute(browser: &Browser) -> String {
 
 #[tokio::test]
 async fn a_barista_who_is_logged_in_takes_orders_from_the_documentation() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     let staff = origin(shop.staff, LOCAL);
     let browser = Browser::open(&[]).await;
     browser.visit(&format!("{staff}/docs")).await;
@@ -285,9 +277,7 @@ async fn a_barista_who_is_logged_in_takes_orders_from_the_documentation() {
 
 #[tokio::test]
 async fn the_documentation_sends_a_token_that_was_entered_there_and_forgets_it() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     let id = shop.promised().await;
     let docs = format!("{}/docs", origin(shop.staff, LOCAL));
     let browser = Browser::open(&[]).await;
@@ -386,9 +376,7 @@ async fn try_everything(browser: &Browser, shop: &Shop, foreign: &str, staff: &s
 
 #[tokio::test]
 async fn a_page_of_another_origin_reads_and_changes_nothing_in_a_browser_that_is_logged_in() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     let id = shop.promised().await;
     let page = format!("/orders/{id}");
     // Another site, to whose requests the browser adds no cookie; another port of the same one, to whose it does; and where
@@ -468,9 +456,7 @@ const LOOK: &str = r#"
 
 #[tokio::test]
 async fn the_login_page_is_legible_in_light_and_dark_on_a_phone_and_needs_no_mouse() {
-    let tokens = Tokens::create();
-    let token = tokens.issue_with(&["--role", "barista", "--name", "bo"]);
-    let shop = tokens.locked(&[]).await;
+    let (_tokens, token, shop) = shop_of_bo().await;
     let staff = origin(shop.staff, LOCAL);
     let browser = Browser::open(&[]).await;
     let mut screens = Vec::new();

@@ -61,6 +61,7 @@ mod pages;
 mod preflight;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
+mod sessions;
 mod shutdown;
 mod signals;
 mod simulators;

@@ -8,13 +8,14 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
-use testkit::found;
+use testkit::{found, until};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::client::{Door, get, order, post};
+use crate::access::Tokens;
+use crate::client::{Door, get, order, post, within};
 use crate::shop::{Shop, odyssey, text};
 
 /// An authority, and the files that it signs.
@@ -355,6 +356,95 @@ async fn a_client_certificate_stands_for_the_role_and_the_name_in_its_uri() {
         assert!(connection.try_ask(&get("/healthz")).await.is_err());
     }
     shop.signal(rustix::process::Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_command_presents_a_client_certificate() {
+    let authority = Authority::create();
+    authority.sign("shop", |_| ());
+    authority.sign_client("bo", "odyssey://barista/bo");
+    let ca = authority.path("ca.pem");
+    let shop = authority
+        .shop(&[("staff.auth", "mtls"), ("tls.client_ca_file", &ca)])
+        .await;
+    let url = format!("https://localhost:{}", shop.staff.address.port());
+    let (certificate, key) = (authority.path("bo.pem"), authority.path("bo.key"));
+    let foreign = authority.path("shop.key");
+    for (files, code, said) in [
+        (
+            &["--certificate-file", &*certificate, "--key-file", &key][..],
+            0,
+            "No order is waiting.",
+        ),
+        (&[], 1, "A client certificate is needed (401)"),
+        (
+            &["--certificate-file", &certificate, "--key-file", &foreign],
+            1,
+            "is not the key of",
+        ),
+        (
+            &["--certificate-file", &key, "--key-file", &key],
+            1,
+            "has no certificate in PEM",
+        ),
+        (&["--certificate-file", &certificate], 2, "--key-file"),
+    ] {
+        let mut command = odyssey();
+        command.args(["start", "--url", &url, "--ca-file", &ca]);
+        let output = command.args(files).output().unwrap();
+        let printed = format!("{output:?}");
+        assert_eq!(output.status.code(), Some(code), "{files:?}: {printed}");
+        assert!(printed.contains(said), "{files:?}: {printed}");
+    }
+    shop.signal(rustix::process::Signal::TERM);
+}
+
+#[tokio::test]
+async fn clients_that_pause_in_their_handshake_hold_up_no_other() {
+    let authority = Authority::create();
+    authority.sign("shop", |_| ());
+    // One worker does one handshake at a time.
+    let shop = authority.shop(&[("runtime.workers", "1")]).await;
+    let tls = shop.customers.tls.unwrap();
+    let mut hello = Vec::new();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::clone(tls), name).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    let mut paused = Vec::new();
+    for _ in 0..20 {
+        let mut in_its_hello = shop.customers.raw().await;
+        in_its_hello.write(&hello[..hello.len() / 2]).await;
+        let mut after_it = shop.customers.raw().await;
+        after_it.write(&hello).await;
+        within("the server's flight", after_it.0.readable())
+            .await
+            .unwrap();
+        paused.extend([in_its_hello, after_it]);
+    }
+    let customer = shop.customers.hold(order());
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    customer.answer().await.expect(200);
+    drop(paused);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn sighup_reads_tokens_and_certificates_again_although_no_file_has_changed() {
+    let (authority, tokens) = (Authority::create(), Tokens::create());
+    authority.sign("shop", |_| ());
+    tokens.issue("operator");
+    let file = tokens.file().display().to_string();
+    let shop = authority
+        .shop(&[("staff.auth", "tokens"), ("access.tokens_file", &file)])
+        .await;
+    assert!(!shop.log().contains("were read again"), "{}", shop.log());
+    shop.signal(rustix::process::Signal::HUP);
+    for files in ["the tokens", "the certificates"] {
+        let line = format!("{files} were read again");
+        until(&line, async || shop.log().contains(&line)).await;
+    }
+    shop.signal(rustix::process::Signal::TERM);
 }
 
 #[tokio::test]
