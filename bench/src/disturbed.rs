@@ -1,4 +1,4 @@
-//! The time of a cycle beside clients that disturb: wrong tokens, or bursts of TLS handshakes.
+//! The time of a cycle beside clients that disturb: wrong tokens, as many accepted ones, or bursts of TLS handshakes.
 //!
 //! Customers order at a fixed rate, far below what the server can serve, whatever became of earlier orders: a server that
 //! pauses is not spared the orders of its pause. A cycle's time is that from the order to its answer. All the while the
@@ -44,6 +44,8 @@ pub(crate) enum Disturbance {
     /// Unknown tokens, forwarded for so many clients by each connection. Of few clients most are answered 429; of many,
     /// each is answered 401 and logged.
     WrongTokens(u32),
+    /// A known token in as many requests, each answered 404: what that many requests cost without their refusal.
+    AcceptedTokens,
     /// Connections that all begin their handshake at once.
     Handshakes,
 }
@@ -173,7 +175,14 @@ impl Disturbance {
         let is_over = || ended.load(Ordering::Relaxed);
         let answers = match self {
             Disturbance::Nothing => 0,
-            Disturbance::WrongTokens(clients) => wrong_tokens(server, clients, is_over)?,
+            Disturbance::WrongTokens(clients) => {
+                let session = |number| presenter(number, None, clients, &[401, 429]);
+                tokens(server, session, is_over)?
+            }
+            Disturbance::AcceptedTokens => {
+                let session = |number| presenter(number, server.tokens.first(), 1, &[404]);
+                tokens(server, session, is_over)?
+            }
             Disturbance::Handshakes => {
                 yield_to_others()?;
                 handshakes(server, is_over)?
@@ -183,11 +192,14 @@ impl Disturbance {
     }
 }
 
-fn wrong_tokens(server: &Server, clients: u32, is_over: impl Fn() -> bool) -> Result<u64> {
+fn tokens(
+    server: &Server,
+    session: impl Fn(u32) -> Box<dyn Session>,
+    is_over: impl Fn() -> bool,
+) -> Result<u64> {
     let mut client = Client::of(http::first, server)?;
     for number in 0..CUSTOMERS {
-        let session = presenter(number, None, clients, &[401, 429]);
-        client.enter(Ipv4Addr::LOCALHOST, server.staff, session)?;
+        client.enter(Ipv4Addr::LOCALHOST, server.staff, session(number))?;
     }
     pace(&mut client, CUSTOMERS, TOKENS_PER_MILLISECOND, is_over)?;
     complete(&mut client)?;
