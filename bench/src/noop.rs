@@ -80,11 +80,7 @@ struct Assigned {
 pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     let config = Config::load(None)?;
     let logs = telemetry::init_logs(&config.log).map_err(anyhow::Error::msg)?;
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder
-        .worker_threads(config.workers())
-        .enable_all()
-        .build();
+    let runtime = odyssey::app::runtime(config.workers());
     let served = runtime
         .context("starting the runtime")?
         .block_on(serve(&config, port));

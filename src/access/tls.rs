@@ -154,7 +154,8 @@ impl Acceptor {
     /// If the handshake fails.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let handshake = async { hello.into_stream(self.config.load_full()).await };
+        // Boxed: the caller's future would be as large as a handshake.
+        let handshake = Box::pin(hello.into_stream(self.config.load_full()));
         self.turns.take(handshake).await
     }
 }

@@ -80,12 +80,12 @@ mod tests {
     /// A request arrives at a socket during each step.
     async fn serve_between_steps() {
         let turns = Turns::new(1);
-        let (mut server, client) = UnixStream::pair().unwrap();
+        let (mut incoming, client) = UnixStream::pair().unwrap();
         let (client, served) = (Arc::new(client), Arc::new(AtomicUsize::new(0)));
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&served);
         let serving = tokio::spawn(async move {
-            while server.read_u8().await.is_ok() {
+            while incoming.read_u8().await.is_ok() {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });

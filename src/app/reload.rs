@@ -56,7 +56,9 @@ impl Reload {
             }
             inner.reload();
             // Also if they seem unchanged: some file systems show changes late.
-            watched.iter().for_each(|files| files.read_again());
+            for files in &watched {
+                files.read_again();
+            }
             if serving {
                 notify::ready();
             }

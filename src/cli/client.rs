@@ -315,6 +315,7 @@ pub struct Server {
 
 /// What the server is shown, and whom it is taken for.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they name the options")]
 pub(super) struct Credentials {
     /// A file with a token [environment: the token itself in `ODYSSEY_TOKEN`]
     #[arg(long, value_name = "FILE")]

@@ -275,7 +275,8 @@ impl Guard {
             let wait = wait.wait_time_from(DefaultClock::default().now());
             return too_many().retry_after(wait);
         }
-        if self.failed.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
+        let failed = self.failed.fetch_add(1, Ordering::Relaxed);
+        if failed.is_multiple_of(FORGET_AFTER) {
             self.failures.retain_recent();
         }
         if self.lines.check().is_ok() {

@@ -66,13 +66,11 @@ impl Side {
             })
             .collect();
         headers.sort();
-        let body = serde_json::from_slice(&answer.body);
-        let body = match body {
-            Ok(json) => self.named_json(json).to_string(),
-            Err(_) => {
-                let id = answer.header("x-request-id").unwrap();
-                String::from_utf8_lossy(&answer.body).replace(id, "its id")
-            }
+        let body = if let Ok(json) = serde_json::from_slice(&answer.body) {
+            self.named_json(json).to_string()
+        } else {
+            let id = answer.header("x-request-id").unwrap();
+            answer.text().replace(id, "its id")
         };
         format!("{} {headers:?} {body}", answer.status)
     }
