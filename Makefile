@@ -66,7 +66,7 @@ demo: ## A rush of customers with a flooder in their midst, through nginx, a hun
 
 bench: ## Measure against real peers, side by side; installs them if they are missing
 	bench/install-peers.sh && $(CARGO) build --release --locked -p odyssey -p bench
-	$${CARGO_TARGET_DIR:-target}/release/bench run
+	$${CARGO_TARGET_DIR:-target}/release/bench run $$(test "$$(nproc)" -lt 2 || echo --pin)
 
 terraform-init: ## Get ready what infra/ needs; from the network
 	terraform -chdir=infra init -input=false

@@ -12,7 +12,7 @@ missing=""
 command -v gearmand >/dev/null || missing="$missing gearman-job-server"
 command -v nats-server >/dev/null || missing="$missing nats-server"
 command -v redis-server >/dev/null || missing="$missing redis-server"
-command -v setpriv >/dev/null || missing="$missing util-linux"
+{ command -v setpriv && command -v taskset; } >/dev/null || missing="$missing util-linux"
 # Debian's Python comes without what makes an environment.
 python3 -m ensurepip --version >/dev/null 2>&1 || missing="$missing python3-venv"
 

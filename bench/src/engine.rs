@@ -15,12 +15,12 @@ use crate::access::Verification;
 use crate::dispatching::Deciding;
 use crate::disturbed::Disturbed;
 use crate::line::Shop;
-use crate::load::{Load, Running, WINDOWS_PER_SECOND};
-use crate::machine::Ticks;
+use crate::load::{CUSTOMERS, Load, Running, WINDOWS_PER_SECOND};
+use crate::machine::{Flushes, Ticks};
 use crate::memory::Held;
 use crate::planner::Process;
 use crate::programs::{Programs, half_the_processors};
-use crate::rows::{Drive, Experiment, ROWS, Row, Subject};
+use crate::rows::{Drive, Experiment, PeerFlushes, ROWS, Row, Subject};
 use crate::streams::Streams;
 use crate::table::{Line, Spread, thousands};
 
@@ -66,7 +66,8 @@ type Round = BTreeMap<&'static String, Sample>;
 impl Experiment {
     /// The lines of the table, and a note.
     pub(crate) fn run(&'static self, bench: &Bench) -> Result<(Vec<Line>, Option<String>)> {
-        let keys = self.subjects();
+        let is_pinned = bench.programs.pinned.is_some();
+        let keys = self.subjects(is_pinned);
         let mut sides = Vec::new();
         for &key in &keys {
             let side = ROWS.subjects[key].start(bench);
@@ -89,7 +90,7 @@ impl Experiment {
         for side in &mut sides {
             side.end()?;
         }
-        let lines = self.rows.iter().map(|row| row.line(&series, bench));
+        let lines = self.rows(is_pinned).map(|row| row.line(&series, bench));
         Ok((
             lines.collect::<Result<_>>()?,
             self.note(&keys, &series, &others),
@@ -165,6 +166,13 @@ fn medians(samples: &[Sample]) -> Sample {
         .collect()
 }
 
+/// The rate of a closed loop of clients that would have this rate if none waited, when each waits so many seconds for each
+/// answer.
+fn closed_loop(clients: u32, rate: f64, wait: f64) -> f64 {
+    let clients = f64::from(clients);
+    clients / (wait + clients / rate)
+}
+
 /// As progress lines have it: in the order of names, rate before server time.
 fn shown(sample: &Sample) -> String {
     let figures = sample.iter().filter_map(|(name, value)| {
@@ -175,7 +183,7 @@ fn shown(sample: &Sample) -> String {
 }
 
 impl Subject {
-    fn start<'a>(&'static self, bench: &'a Bench) -> Result<Box<dyn Side + 'a>> {
+    pub(crate) fn start<'a>(&'static self, bench: &'a Bench) -> Result<Box<dyn Side + 'a>> {
         let server = || bench.programs.start(self);
         Ok(match &self.drive {
             Drive::Load(name) => Box::new(Running::start(Load::named(name)?, server()?, bench)?),
@@ -188,6 +196,7 @@ impl Subject {
                 subject: self,
                 bench,
             }),
+            Drive::Flushes => Box::new(Flushes::in_directory(&bench.programs.data)?),
             Drive::Line(waiting) => Box::new(Shop::with_waiting(*waiting)?),
             Drive::Day(name) => Box::new(Process::new(self, name, bench)?),
             Drive::Verify { known } => Box::new(Verification::of(*known)?),
@@ -215,6 +224,15 @@ impl Row {
         let peer = peer
             .map(|peer| values(peer, self.peer_figure(), self.peer_times, self.peer_plus))
             .transpose()?;
+        let peer = match (peer, &self.peer_flushes) {
+            (Some(peer), Some(PeerFlushes { of, times })) => {
+                let waits = values(of, "flush", *times, 0.0)?;
+                let limits = peer.iter().zip(waits);
+                let limits = limits.map(|(&rate, wait)| closed_loop(CUSTOMERS, rate, wait));
+                Some(limits.collect())
+            }
+            (peer, _) => peer,
+        };
         let processors = available_parallelism().map_or(1, usize::from);
         let measure = self
             .measure
@@ -230,5 +248,17 @@ impl Row {
             peer.as_deref(),
             self.target(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_for_each_answer_limits_a_closed_loop() {
+        let close = |left: f64, right: f64| (left - right).abs() < 1e-6;
+        assert!(close(closed_loop(64, 32_000.0, 0.0), 32_000.0));
+        assert!(close(closed_loop(64, 32_000.0, 0.002), 16_000.0));
     }
 }

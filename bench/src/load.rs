@@ -75,6 +75,7 @@ impl Load {
             "unknown-tokens" => access::UNKNOWN,
             "limited-tokens" => access::LIMITED,
             "bare" => orders::BARE,
+            "bare-request" => orders::BARE_REQUEST,
             "bare-held" => orders::BARE_HELD,
             "jobs" => gearman::JOBS,
             "requests" => nats::REQUESTS,
@@ -152,6 +153,7 @@ impl Running {
         Ok(sample([
             ("rate", answers * load.units_per_answer / elapsed),
             ("server-time", used * 1e9 / answers.max(1.0)),
+            ("client-time", own.as_secs_f64() * 1e9 / answers.max(1.0)),
             (CLIENT_BUSY, own.as_secs_f64() / elapsed),
         ]))
     }

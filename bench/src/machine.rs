@@ -1,28 +1,66 @@
-//! The machine: its description, the processor time and the memory that programs use, and the cost of a flush to its
-//! disk. A measurement says nothing without them.
+//! The machine: its description and its processors, the processor time and the memory that programs use, and the cost of
+//! a flush to its disk. A measurement says nothing without them.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::engine::Side;
+use crate::engine::{Sample, Side, sample};
 use crate::programs::Programs;
+use crate::rows::{Origin, ROWS};
 use crate::table::Spread;
 
 /// What a database writes at the least.
 const BLOCK: [u8; 4096] = [7; 4096];
 const FLUSHES: u32 = 200;
 
+/// The processors of a run: one for the servers, which run in turn, and another for this process, the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    pub(crate) servers: u32,
+    pub(crate) client: u32,
+}
+
+impl Pinned {
+    /// The first and the last processor that this process may use: on most machines no two threads of one core. This
+    /// process is bound to the last; it must not have started a thread before.
+    pub(crate) fn divide() -> Result<Self> {
+        let status = fs::read_to_string("/proc/self/status").context("reading /proc")?;
+        let mut lines = status.lines();
+        let allowed = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let pinned = Self::of(allowed.unwrap_or_default())
+            .context("--pin needs two processors; run without it")?;
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", "--pid", &pinned.client.to_string()]);
+        let status = command
+            .arg(std::process::id().to_string())
+            .stdout(Stdio::null())
+            .status();
+        let bound = status.context("starting taskset")?.success();
+        ensure!(bound, "taskset failed");
+        Ok(pinned)
+    }
+
+    /// From the kernel's list of processors, such as `0-3,8`.
+    fn of(allowed: &str) -> Option<Self> {
+        let numbers = allowed.trim().split([',', '-']).map(str::parse);
+        let numbers: Vec<u32> = numbers.collect::<Result<_, _>>().ok()?;
+        let (servers, client) = (*numbers.first()?, *numbers.last()?);
+        (servers != client).then_some(Self { servers, client })
+    }
+}
+
 /// One line on the machine and the versions of the programs that took part.
 pub(crate) fn describe(programs: &Programs, taking_part: &[&str]) -> Result<String> {
-    let cores = available_parallelism().context("counting processors")?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // Also those that this process may not use.
+    let is_core = |line: &&str| line.starts_with("processor");
+    let cores = processor.lines().filter(is_core).count();
     let mut names = processor
         .lines()
         .filter_map(|line| line.strip_prefix("model name"));
@@ -30,8 +68,9 @@ pub(crate) fn describe(programs: &Programs, taking_part: &[&str]) -> Result<Stri
     let model = model.map_or("model unknown", |(_, name)| name.trim());
     let mut parts = vec![format!("{cores} cores ({model}), Linux {}", kernel.trim())];
     // The others were built with the measured server, with its Cargo.lock.
-    let is_other = |program: &&&str| !["bare", "noop", "planner", "line"].contains(program);
-    for program in taking_part.iter().filter(is_other) {
+    let has_version =
+        |name: &&&str| **name == "odyssey" || ROWS.programs[**name].from != Origin::Build;
+    for program in taking_part.iter().filter(has_version) {
         parts.push(programs.version(program)?);
     }
     Ok(parts.join(", "))
@@ -155,8 +194,8 @@ pub(crate) fn memory_bytes(pid: &str, name: &str) -> Result<u64> {
 pub(crate) fn describe_disk(dir: &Path) -> Result<String> {
     let file = tempfile::tempfile_in(dir);
     let mut file = file.with_context(|| format!("creating a file in {}", dir.display()))?;
-    let appended = flush(&mut file, SeekFrom::End(0))?;
-    let in_place = flush(&mut file, SeekFrom::Start(0))?;
+    let appended = flush(&mut file, SeekFrom::End(0))? * 1e6;
+    let in_place = flush(&mut file, SeekFrom::Start(0))? * 1e6;
     let found = Command::new("findmnt")
         .args(["-no", "FSTYPE", "-T"])
         .arg(dir)
@@ -169,7 +208,29 @@ pub(crate) fn describe_disk(dir: &Path) -> Result<String> {
     ))
 }
 
-/// Microseconds for a block and its flush.
+/// Flushes within a file, as those of a write-ahead log that has reached its size.
+pub(crate) struct Flushes(File);
+
+impl Flushes {
+    pub(crate) fn in_directory(dir: &Path) -> Result<Self> {
+        let mut file = tempfile::tempfile_in(dir).context("creating a file")?;
+        file.write_all(&BLOCK)?;
+        Ok(Self(file))
+    }
+}
+
+impl Side for Flushes {
+    fn processes(&self) -> Option<Vec<u32>> {
+        Some(Vec::new())
+    }
+
+    fn sample(&mut self) -> Result<Sample> {
+        let took = flush(&mut self.0, SeekFrom::Start(0))?;
+        Ok(sample([("flush", took)]))
+    }
+}
+
+/// The median time of writing a block and flushing it, in seconds.
 fn flush(file: &mut File, at: SeekFrom) -> Result<f64> {
     let mut took = Vec::new();
     for _ in 0..FLUSHES {
@@ -177,7 +238,7 @@ fn flush(file: &mut File, at: SeekFrom) -> Result<f64> {
         let begin = Instant::now();
         file.write_all(&BLOCK)?;
         file.sync_data()?;
-        took.push(begin.elapsed().as_secs_f64() * 1e6);
+        took.push(begin.elapsed().as_secs_f64());
     }
     Ok(Spread::new(&took).median())
 }
@@ -185,6 +246,15 @@ fn flush(file: &mut File, at: SeekFrom) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_and_client_get_different_processors() {
+        let pinned = |servers, client| Some(Pinned { servers, client });
+        assert_eq!(Pinned::of("\t0-1\n"), pinned(0, 1));
+        assert_eq!(Pinned::of("2,4-7,9"), pinned(2, 9));
+        assert_eq!(Pinned::of("3"), None);
+        assert_eq!(Pinned::of(""), None);
+    }
 
     #[test]
     fn processor_time_is_read_from_the_kernels_lists() {

@@ -6,6 +6,7 @@
 //! [`mod@packages`], [`couriers`] and [`access`] in [`http`], with or without [`mod@tls`]; [`gearman`], [`nats`], [`redis`]), and the [`ledger`] checks what they
 //! received. Others hold requests ([`memory`], [`streams`]), measure cycles beside other clients ([`disturbed`]), plan days
 //! ([`planner`]), or need no server ([`mod@line`], [`dispatching`], [`access`]). The result is a [`table`] with notes on the [`machine`].
+//! Where a server's time goes is a table of its own ([`mod@profile`]).
 
 mod access;
 mod client;
@@ -26,6 +27,7 @@ mod noop;
 mod orders;
 mod packages;
 mod planner;
+mod profile;
 mod programs;
 mod redis;
 mod rows;
@@ -42,6 +44,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::engine::Bench;
+use crate::machine::Pinned;
 use crate::programs::Programs;
 use crate::rows::{Experiment, ROWS};
 use crate::table::Table;
@@ -67,6 +70,14 @@ struct Cli {
 enum Command {
     /// Measure and print the table, as without a command.
     Run(Options),
+    /// Print where a cycle's time goes in the servers, with Linux's perf; says so if it cannot be used.
+    Profile {
+        /// Subjects of rows.toml whose drive is a load.
+        #[arg(default_values = ["cycle", "ideal"])]
+        subjects: Vec<String>,
+        #[command(flatten)]
+        setting: Setting,
+    },
     /// The measured server without a desk.
     #[command(hide = true)]
     Noop {
@@ -86,9 +97,6 @@ struct Options {
     /// How often everything is measured; the median is judged.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Seconds of each measurement of speed, without its warm-up.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
     /// Measure only these, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "ROW", value_parser = names())]
     only: Vec<String>,
@@ -98,6 +106,21 @@ struct Options {
     /// Streams to hold on one HTTP/2 connection.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     streams: u32,
+    /// Also write the table into this file.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    #[command(flatten)]
+    setting: Setting,
+}
+
+#[derive(Args)]
+struct Setting {
+    /// Seconds of each measurement of speed, without its warm-up.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// Run the servers on one processor, with one worker, and the client on another.
+    #[arg(long)]
+    pin: bool,
     /// Where the servers store their data, each in a directory of its own that is removed afterwards. By default where
     /// temporary files are.
     #[arg(long, value_name = "DIR")]
@@ -105,9 +128,14 @@ struct Options {
     /// The server to measure, instead of the one that was built next to this program.
     #[arg(long, value_name = "PROGRAM")]
     server: Option<PathBuf>,
-    /// Also write the table into this file.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+}
+
+impl Setting {
+    /// Must be called before any thread is started.
+    fn programs(self) -> Result<Programs> {
+        let pinned = self.pin.then(Pinned::divide).transpose()?;
+        Programs::locate(self.server, self.data, pinned)
+    }
 }
 
 fn names() -> PossibleValuesParser {
@@ -120,6 +148,11 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Run(options)) => run(options),
+        Some(Command::Profile { subjects, setting }) => {
+            let seconds = setting.seconds;
+            let table = profile::profile(setting.programs()?, &subjects, seconds)?;
+            Ok(io::stdout().write_all(table.as_bytes())?)
+        }
         Some(Command::Noop { port }) => noop::run(port),
         Some(Command::Plan {
             manifest,
@@ -132,17 +165,20 @@ fn main() -> Result<()> {
 fn run(options: Options) -> Result<()> {
     let Options {
         rounds,
-        seconds,
+        only,
         held,
         streams,
-        ..
+        markdown,
+        setting,
     } = options;
-    let is_chosen = |one: &&Experiment| options.only.is_empty() || options.only.contains(&one.name);
+    let is_chosen = |one: &&Experiment| only.is_empty() || only.contains(&one.name);
     let chosen: Vec<&Experiment> = ROWS.experiments.iter().filter(is_chosen).collect();
-    let server = options.server.map(std::path::absolute).transpose()?;
-    let programs = Programs::locate(server, options.data)?;
+    let seconds = setting.seconds;
+    let programs = setting.programs()?;
+    let is_pinned = programs.pinned.is_some();
     let mut taking_part: Vec<&str> = Vec::new();
-    for key in chosen.iter().flat_map(|experiment| experiment.subjects()) {
+    let experiments = chosen.iter();
+    for key in experiments.flat_map(|experiment| experiment.subjects(is_pinned)) {
         let program = &*ROWS.subjects[key].program;
         programs.path(program)?;
         if !taking_part.contains(&program) {
@@ -170,7 +206,7 @@ fn run(options: Options) -> Result<()> {
         notes.extend(conditions(&bench, &chosen, &taking_part)?);
         let report = format!("{table}\n- {}\n", notes.join("\n- "));
         io::stdout().write_all(report.as_bytes())?;
-        if let Some(file) = options.markdown.filter(|_| measured.is_ok()) {
+        if let Some(file) = markdown.filter(|_| measured.is_ok()) {
             fs::write(&file, report).with_context(|| format!("writing {}", file.display()))?;
         }
     }
@@ -189,6 +225,11 @@ fn conditions(bench: &Bench, chosen: &[&Experiment], taking_part: &[&str]) -> Re
     let mut notes = vec![format!(
         "Medians of {rounds} rounds, {seconds} s per measurement of speed; {customers} clients, and {baristas} baristas."
     )];
+    if let Some(Pinned { servers, client }) = programs.pinned {
+        notes.push(format!(
+            "The servers run on processor {servers}, with one worker each, and the client on processor {client}."
+        ));
+    }
     let stored = chosen.iter().filter(|experiment| experiment.stored);
     let stored: Vec<&str> = stored.map(|experiment| experiment.number()).collect();
     if !stored.is_empty() {

@@ -1,4 +1,4 @@
-//! The order line's customers and baristas, blocked customers, and the clients of the bare server.
+//! The order line's customers and baristas, blocked customers, and the clients of the bare server. The ideal server has the same customers and baristas.
 
 use anyhow::{Context, Result, bail, ensure};
 use uuid::Uuid;
@@ -55,6 +55,13 @@ pub(crate) const BARE: Load = Load {
     customer: |_, _| Repeat::boxed(ORDER, 200, |_, body| body == b"ok"),
     units_per_answer: 1.0 / 3.0,
     ..Load::HTTP
+};
+
+/// One request of it, by as many clients as place orders.
+pub(crate) const BARE_REQUEST: Load = Load {
+    clients: CUSTOMERS,
+    units_per_answer: 1.0,
+    ..BARE
 };
 
 /// The bare server holds every request until one for `/release`.

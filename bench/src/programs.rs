@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::access;
+use crate::machine::Pinned;
 use crate::rows::{Origin, Program, ROWS, Subject};
 use crate::tls;
 
@@ -40,13 +41,24 @@ pub(crate) struct Programs {
     own: PathBuf,
     /// Where all programs have their directories.
     pub(crate) data: PathBuf,
+    pub(crate) pinned: Option<Pinned>,
 }
 
 impl Programs {
-    pub(crate) fn locate(server: Option<PathBuf>, data: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn locate(
+        server: Option<PathBuf>,
+        data: Option<PathBuf>,
+        pinned: Option<Pinned>,
+    ) -> Result<Self> {
+        let server = server.map(std::path::absolute).transpose()?;
         let own = env::current_exe().context("the path of this program")?;
         let data = data.unwrap_or_else(env::temp_dir);
-        Ok(Programs { server, own, data })
+        Ok(Programs {
+            server,
+            own,
+            data,
+            pinned,
+        })
     }
 
     /// The path of a program, or what to do to have it.
@@ -95,9 +107,16 @@ impl Programs {
     }
 
     /// A subject's program in this directory, with its arguments and settings and without those of this process's
-    /// environment. It ends with this process.
+    /// environment. It ends with this process. If it is pinned, it sees one processor, and has as many threads.
     pub(crate) fn command(&self, subject: &Subject, dir: &Path, port: u16) -> Result<Command> {
-        let mut command = Command::new("setpriv");
+        let mut command = match self.pinned {
+            None => Command::new("setpriv"),
+            Some(Pinned { servers, .. }) => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", &servers.to_string(), "setpriv"]);
+                command
+            }
+        };
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(self.path(&subject.program)?);

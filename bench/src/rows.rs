@@ -77,6 +77,8 @@ pub(crate) enum Drive {
     Streams,
     /// The line of orders in this process, with so many waiting.
     Line(u32),
+    /// Flushes to the disk by this process.
+    Flushes,
     /// A process that plans or solves a day.
     Day(String),
     /// Decisions about orders for couriers, without HTTP.
@@ -98,7 +100,7 @@ pub(crate) struct Experiment {
     /// Whether the file system of the data influences the result.
     #[serde(default)]
     pub(crate) stored: bool,
-    pub(crate) rows: Vec<Row>,
+    rows: Vec<Row>,
 }
 
 fn unlimited() -> u32 {
@@ -121,8 +123,23 @@ pub(crate) struct Row {
     /// Added to the peer's value.
     #[serde(default)]
     pub(crate) peer_plus: f64,
+    /// Flushes that each of the peer's answers waits for in addition.
+    pub(crate) peer_flushes: Option<PeerFlushes>,
+    /// For runs in which servers may use all processors.
+    #[serde(default)]
+    unpinned: bool,
     at_least: Option<f64>,
     at_most: Option<f64>,
+}
+
+/// The peer's rate becomes the limit of a closed loop whose clients wait for the peer's answer and for these flushes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PeerFlushes {
+    /// The key of the subject with the time of one.
+    pub(crate) of: String,
+    /// An answer waits for its own flush, and on average for half of the one that goes on when its request arrives.
+    pub(crate) times: f64,
 }
 
 /// Of the ratio, or of the value in a row without a peer.
@@ -144,14 +161,21 @@ impl Row {
 }
 
 impl Experiment {
-    /// The keys of its subjects, in the order in which rows name them.
-    pub(crate) fn subjects(&self) -> Vec<&String> {
+    /// The rows of a run with or without pinned servers.
+    pub(crate) fn rows(&self, is_pinned: bool) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.iter();
+        rows.filter(move |row| !(row.unpinned && is_pinned))
+    }
+
+    /// The keys of their subjects, in the order in which rows name them.
+    pub(crate) fn subjects(&self, is_pinned: bool) -> Vec<&String> {
         let mut keys = Vec::new();
-        for key in self
-            .rows
-            .iter()
-            .flat_map(|row| [Some(&row.ours), row.peer.as_ref()])
-        {
+        let named = self.rows(is_pinned).flat_map(|row| {
+            let flushes = row.peer_flushes.as_ref();
+            let flushes = flushes.map(|flushes| &flushes.of);
+            [Some(&row.ours), row.peer.as_ref(), flushes]
+        });
+        for key in named {
             keys.extend(key.filter(|key| !keys.contains(key)));
         }
         keys
@@ -184,7 +208,7 @@ mod tests {
                     row.measure
                 );
             }
-            for key in experiment.subjects() {
+            for key in experiment.subjects(false) {
                 let subject = &ROWS.subjects[key];
                 assert!(ROWS.programs.contains_key(&subject.program), "{key}");
                 let settings = subject.settings.as_ref();

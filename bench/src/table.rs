@@ -140,26 +140,29 @@ pub(crate) struct Table(pub(crate) Vec<Line>);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut widths = HEADINGS.map(|heading| heading.chars().count());
-        for Line(cells) in &self.0 {
-            for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        write_line(f, &HEADINGS.map(str::to_owned), &widths)?;
-        write_line(f, &widths.map(|width| "-".repeat(width)), &widths)?;
-        self.0
-            .iter()
-            .try_for_each(|Line(cells)| write_line(f, cells, &widths))
+        let lines = self.0.iter().map(|Line(cells)| cells.to_vec());
+        f.write_str(&aligned(&HEADINGS.map(str::to_owned), lines.collect()))
     }
 }
 
-fn write_line(f: &mut fmt::Formatter<'_>, cells: &[String; 7], widths: &[usize; 7]) -> fmt::Result {
-    for (cell, width) in cells.iter().zip(widths) {
-        write!(f, "| {cell:width$} ")?;
+/// A table in Markdown.
+pub(crate) fn aligned(headings: &[String], mut lines: Vec<Vec<String>>) -> String {
+    lines.insert(0, headings.to_vec());
+    let width = |column: usize| {
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    lines.insert(1, widths.iter().map(|&width| "-".repeat(width)).collect());
+    let mut text = String::new();
+    for line in lines {
+        for (cell, width) in line.iter().zip(&widths) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "| {cell:width$} ");
+        }
+        text += "|\n";
     }
-    f.write_str("|")?;
-    f.write_char('\n')
+    text
 }
 
 #[cfg(test)]
@@ -189,6 +192,15 @@ mod tests {
             "MISSED",
         ];
         assert_eq!(line.0, expected);
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let cells = |cells: [&str; 2]| cells.map(str::to_owned);
+        let lines = vec![cells(["1 µs", ""]).to_vec(), cells(["a", "b"]).to_vec()];
+        let table = aligned(&cells(["m", "peer"]), lines);
+        let expected = "| m    | peer |\n| ---- | ---- |\n| 1 µs |      |\n| a    | b    |\n";
+        assert_eq!(table, expected);
     }
 
     #[test]
