@@ -7,6 +7,7 @@
 mod list;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -124,13 +125,15 @@ impl Store for Sqlite {
 
     fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed> {
         Box::pin(async move {
-            let changed = self.database.write(move |connection| {
-                apply(connection, &change)?;
-                Ok(change.drivers)
-            });
+            let change = Arc::new(change);
+            let changed = {
+                let change = Arc::clone(&change);
+                self.database
+                    .write(move |connection| apply(connection, &change))
+            };
             Ok(match changed.await? {
-                Ok(drivers) => {
-                    on_stored(&drivers);
+                Ok(()) => {
+                    on_stored(&change.drivers);
                     Changed::Done
                 }
                 Err(Refused) => Changed::Outdated,
@@ -141,7 +144,7 @@ impl Store for Sqlite {
     fn update(&self, update: Update) -> Answer<'_, Result<Updated, Refusal>> {
         Box::pin(
             self.database
-                .write(move |connection| set_status(connection, update)),
+                .write(move |connection| set_status(connection, &update)),
         )
     }
 
@@ -392,15 +395,15 @@ fn give_up(connection: &Connection, date: Date, change: &DriverChange) -> rusqli
 }
 
 /// Runs in the caller's transaction.
-fn set_status(connection: &Connection, update: Update) -> Result<Updated, Abort<Refusal>> {
-    let Update {
-        driver,
-        package,
+fn set_status(connection: &Connection, update: &Update) -> Result<Updated, Abort<Refusal>> {
+    let &Update {
+        ref driver,
+        ref package,
         status,
         strict,
         at,
     } = update;
-    let found = latest(connection, &driver, &package)?;
+    let found = latest(connection, driver, package)?;
     let mut assignment = found.ok_or(Abort::Refused(Refusal::NoSuchAssignment))?;
     let from = assignment.status;
     if !from.may_become(status, strict) {

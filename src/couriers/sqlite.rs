@@ -85,10 +85,10 @@ impl Store for Sqlite {
         });
         let events: Vec<_> = events.collect();
         Box::pin(self.database.commit(move |connection| {
-            let each = events.into_iter().map(|(event, at, text)| {
-                let text = text.map_err(written)?;
+            let each = events.iter().map(|(event, at, text)| {
+                let text = text.as_ref().map_err(written)?;
                 let (outcome, assignments) = apply(connection, event, join)?;
-                record(connection, &text, at, outcome)?;
+                record(connection, text, *at, outcome)?;
                 for assignment in assignments.iter().filter(|_| publishes) {
                     tell(connection, *assignment)?;
                 }
@@ -231,7 +231,7 @@ impl Store for Sqlite {
 
     fn mark_published(&self, numbers: Vec<u64>) -> Answer<'_, ()> {
         Box::pin(self.database.commit(move |connection| {
-            for number in numbers {
+            for number in &numbers {
                 connection
                     .prepare_cached("DELETE FROM outgoing WHERE number = ?")?
                     .execute([number])?;
@@ -265,12 +265,12 @@ fn place(row: &Row<'_>) -> rusqlite::Result<Whereabouts> {
 /// Decides about an event and stores the result, in the caller's transaction.
 fn apply(
     connection: &Connection,
-    event: Event,
+    event: &Event,
     join: Join,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
     match event {
-        Event::Order(order) => add_order(connection, &order),
-        Event::Courier(said) => add_courier(connection, said, join),
+        Event::Order(order) => add_order(connection, order),
+        Event::Courier(said) => add_courier(connection, said.clone(), join),
     }
 }
 
@@ -427,8 +427,8 @@ fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlit
     })
 }
 
-fn written(error: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+fn written(error: &serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(error.to_string().into())
 }
 
 fn record(
@@ -437,7 +437,7 @@ fn record(
     at: Timestamp,
     outcome: Outcome,
 ) -> rusqlite::Result<()> {
-    let outcome = serde_json::to_string(&outcome).map_err(written)?;
+    let outcome = serde_json::to_string(&outcome).map_err(|error| written(&error))?;
     connection
         .prepare_cached("INSERT INTO events (at, event, outcome) VALUES (?, ?, ?)")?
         .execute(params![Micros(at), event, outcome])?;

@@ -1,13 +1,13 @@
 //! A database file with one writer and several readers, each a thread with its own connection.
 //!
 //! ```text
-//!   write(operation) -> queue -> writer: BEGIN | SAVEPOINT operation RELEASE | ... | COMMIT -> answers
+//!   write(operation) -> queue -> writer: BEGIN | operation | operation | ... | COMMIT -> answers
 //!   read(query)      -> queue -> readers: BEGIN | query | COMMIT -> answer
 //! ```
 //!
 //! - **Group commit.** A flush to the disk costs as much for one operation as for sixty. The writer takes all queued operations,
 //!   commits them together, and then answers. It never delays a single operation to wait for more.
-//! - **Operations are isolated.** Each has a savepoint; one that is refused, fails or panics is rolled back alone.
+//! - **Operations are isolated.** One that is refused, fails or panics is rolled back alone: see `sqlite/batch.rs`.
 //! - **Engine failures affect the whole batch.** A full disk or an I/O error rolls back the batch, and each operation gets
 //!   [`Unavailable::Engine`]. The connection is opened again for the next batch; a probe write finds out when the cause is gone.
 //! - **Abandoned operations:** if the caller leaves before the writer took its operation, it does not run; afterwards it is
@@ -16,6 +16,7 @@
 //!   were moved or replaced accept no writes. See `sqlite/integrity.rs`.
 //! - **Readers never wait for the writer**, nor it for them: the WAL has the old state and the new.
 
+mod batch;
 pub mod check;
 mod connection;
 mod error;
@@ -174,13 +175,15 @@ impl Database {
     }
 
     /// Runs `operation` on the writer's thread, and answers after its commit with its result or its refusal. It must be short
-    /// and must not block: all other operations wait for it. It must not begin or end transactions.
+    /// and must not block: all other operations wait for it. It changes rows and nothing else, neither the schema nor settings nor
+    /// transactions, since it runs again if another operation of its batch is rolled back. A refusal before the first change is
+    /// cheap; after it, the whole batch runs again.
     ///
     /// # Errors
     /// See [`Unavailable`].
     pub async fn write<T, E, F>(&self, operation: F) -> Result<Result<T, E>, Unavailable>
     where
-        F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send + 'static,
+        F: Fn(&Connection) -> Result<T, Abort<E>> + Send + 'static,
         T: Send + 'static,
         E: Send + 'static,
     {
@@ -196,10 +199,11 @@ impl Database {
     /// See [`Unavailable`].
     pub async fn commit<T, F>(&self, operation: F) -> Result<T, Unavailable>
     where
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let committed = self.write(|connection| Ok::<T, Abort<Infallible>>(operation(connection)?));
+        let committed =
+            self.write(move |connection| Ok::<T, Abort<Infallible>>(operation(connection)?));
         match committed.await? {
             Ok(value) => Ok(value),
             Err(never) => match never {},

@@ -68,6 +68,9 @@ impl OpenError {
 pub(super) enum Failure {
     #[error(transparent)]
     Engine(#[from] rusqlite::Error),
+    /// A bug: what the operations after it wrote would not be in the batch's transaction.
+    #[error("an operation has ended its batch's transaction")]
+    Ended,
     /// Its files were moved.
     #[error(transparent)]
     Displaced(#[from] Displaced),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use testkit::until;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -71,13 +72,13 @@ impl Shop {
     /// Keeps the writer busy until what is returned is dropped.
     async fn hold(&self) -> Held {
         let (release, wait) = mpsc::channel::<Infallible>();
-        let (started, has_started) = oneshot::channel();
+        let (started, mut has_started) = unbounded_channel();
         let done = write(&self.database, move |_| {
             started.send(()).unwrap();
             let _ = wait.recv();
             Ok(())
         });
-        has_started.await.unwrap();
+        has_started.recv().await.unwrap();
         Held { release, done }
     }
 
@@ -125,7 +126,7 @@ fn reopen(settings: Settings) -> Result<Database, OpenError> {
 /// Starts the write at once, whether or not the caller awaits the result.
 fn write<T: Send + 'static>(
     database: &Database,
-    operation: impl FnOnce(&Connection) -> Result<T, Abort<&'static str>> + Send + 'static,
+    operation: impl Fn(&Connection) -> Result<T, Abort<&'static str>> + Send + 'static,
 ) -> JoinHandle<Written<T>> {
     let database = database.clone();
     tokio::spawn(async move { database.write(operation).await })

@@ -1,4 +1,4 @@
-//! Operations and queries as the threads see them: a closure that runs once, and a channel for its answer.
+//! Operations and queries as the threads see them: a closure, and a channel for its answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,6 +12,7 @@ use crate::storage::Unavailable;
 pub(super) trait Operation: Send {
     /// Whether its caller has left.
     fn is_abandoned(&self) -> bool;
+    /// May be called again, after a rollback: the last outcome counts.
     fn run(&mut self, connection: &Connection) -> OpOutcome;
     /// Answers with the operation's outcome if its batch was committed, with the reason otherwise.
     fn answer(self: Box<Self>, batch: Result<(), Unavailable>);
@@ -32,7 +33,7 @@ pub(super) enum OpOutcome {
 pub(super) type Written<T, E> = Result<Result<T, E>, Unavailable>;
 
 pub(super) struct Write<F, T, E> {
-    operation: Option<F>,
+    operation: F,
     outcome: Written<T, E>,
     answer: oneshot::Sender<Written<T, E>>,
 }
@@ -40,7 +41,7 @@ pub(super) struct Write<F, T, E> {
 impl<F, T, E> Write<F, T, E> {
     pub(super) fn new(operation: F, answer: oneshot::Sender<Written<T, E>>) -> Self {
         Self {
-            operation: Some(operation),
+            operation,
             outcome: Err(Unavailable::Failed),
             answer,
         }
@@ -49,7 +50,7 @@ impl<F, T, E> Write<F, T, E> {
 
 impl<F, T, E> Operation for Write<F, T, E>
 where
-    F: FnOnce(&Connection) -> Result<T, Abort<E>> + Send,
+    F: Fn(&Connection) -> Result<T, Abort<E>> + Send,
     T: Send,
     E: Send,
 {
@@ -58,19 +59,14 @@ where
     }
 
     fn run(&mut self, connection: &Connection) -> OpOutcome {
-        let operation = self.operation.take().expect("an operation runs once");
-        match guarded(|| operation(connection)) {
-            Ok(Ok(value)) => {
-                self.outcome = Ok(Ok(value));
-                OpOutcome::Commit
-            }
-            Ok(Err(Abort::Refused(reason))) => {
-                self.outcome = Ok(Err(reason));
-                OpOutcome::Rollback
-            }
-            Ok(Err(Abort::Failed(error))) => OpOutcome::Failed(error),
-            Err(message) => OpOutcome::Panicked(message),
-        }
+        let (outcome, ended) = match guarded(|| (self.operation)(connection)) {
+            Ok(Ok(value)) => (Ok(Ok(value)), OpOutcome::Commit),
+            Ok(Err(Abort::Refused(reason))) => (Ok(Err(reason)), OpOutcome::Rollback),
+            Ok(Err(Abort::Failed(error))) => (Err(Unavailable::Failed), OpOutcome::Failed(error)),
+            Err(message) => (Err(Unavailable::Failed), OpOutcome::Panicked(message)),
+        };
+        self.outcome = outcome;
+        ended
     }
 
     fn answer(self: Box<Self>, batch: Result<(), Unavailable>) {

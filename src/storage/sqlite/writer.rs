@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::warn;
 
+use super::batch;
 use super::connection::{
     CHECKPOINT_AFTER, File, WAL_LIMIT_BYTES, checkpoint_truncate, connected, execute,
     remove_wal_on_close,
 };
-use super::error::{Failure, is_of_engine};
+use super::error::Failure;
 use super::health::Health;
 use super::integrity::{self, Mode, Shared};
 use super::metrics::Metrics;
 use super::migrations::store_clock;
 use super::queue::Receiver;
-use super::work::{OpOutcome, Operation};
+use super::work::Operation;
 use crate::storage::Unavailable;
 use crate::storage::clock::Clock;
 
@@ -161,13 +162,8 @@ impl Writer {
             &self.integrity,
             &self.health,
         )?;
-        let before = connection.total_changes();
-        execute(connection, "BEGIN IMMEDIATE")?;
-        for operation in batch {
-            run_one(connection, operation.as_mut(), &self.health)?;
-        }
+        let changed = batch::begin(connection, batch, &self.health.name)?;
         let started = Instant::now();
-        let changed = connection.total_changes() != before;
         if changed && self.store_clock_at <= started {
             store_clock(connection, &self.clock)?;
             self.store_clock_at = started + STORE_CLOCK_EVERY;
@@ -302,34 +298,6 @@ fn usable<'a>(
     let connection = connected(connection, || file.writer())?;
     integrity.settle(connection)?;
     Ok(connection)
-}
-
-/// Runs one operation in a savepoint. An error is the engine's.
-fn run_one(
-    connection: &Connection,
-    operation: &mut dyn Operation,
-    health: &Health,
-) -> rusqlite::Result<()> {
-    execute(connection, "SAVEPOINT operation")?;
-    match operation.run(connection) {
-        OpOutcome::Commit => return execute(connection, "RELEASE operation"),
-        OpOutcome::Rollback => {}
-        // After some failures SQLite rolls back the whole transaction by itself.
-        OpOutcome::Failed(error) if is_of_engine(&error) || connection.is_autocommit() => {
-            return Err(error);
-        }
-        OpOutcome::Failed(error) => {
-            error!(database = health.name, %error, "an operation failed and is rolled back");
-        }
-        OpOutcome::Panicked(panic_message) => {
-            error!(
-                database = health.name,
-                panic_message, "an operation panicked and is rolled back"
-            );
-        }
-    }
-    execute(connection, "ROLLBACK TO operation")?;
-    execute(connection, "RELEASE operation")
 }
 
 /// A write that needs space: two more pages, which are free for others afterwards.

@@ -1,6 +1,7 @@
 //! Queued operations share a commit and are isolated from one another.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
@@ -104,6 +105,123 @@ async fn refused_broken_and_panicking_ones_are_taken_back_alone() {
         .unwrap();
 }
 
+/// How an operation of [`batch_of`] ends.
+#[derive(Clone, Copy)]
+enum End {
+    Committed,
+    RefusedUnchanged,
+    FailsUnchanged,
+    PanicsUnchanged,
+    RefusedAfterChange,
+    FailsAfterChange,
+    PanicsAfterChange,
+}
+
+impl End {
+    fn changes_first(self) -> bool {
+        matches!(
+            self,
+            Self::Committed
+                | Self::RefusedAfterChange
+                | Self::FailsAfterChange
+                | Self::PanicsAfterChange
+        )
+    }
+
+    fn result(self) -> Written<()> {
+        match self {
+            Self::Committed => Ok(Ok(())),
+            Self::RefusedUnchanged | Self::RefusedAfterChange => Ok(Err("no")),
+            _ => Err(Unavailable::Failed),
+        }
+    }
+
+    fn end(self, connection: &Connection) -> Result<(), Abort<&'static str>> {
+        match self {
+            Self::Committed => Ok(()),
+            Self::RefusedUnchanged | Self::RefusedAfterChange => Err(Abort::Refused("no")),
+            Self::FailsUnchanged | Self::FailsAfterChange => Ok(insert(connection, "taken")?),
+            Self::PanicsUnchanged | Self::PanicsAfterChange => panic!("the cup fell"),
+        }
+    }
+}
+
+/// Runs these operations in one batch. Each adds a row with its number before it ends, unless it ends unchanged. Exactly those
+/// that are committed may leave a row; returns how often each ran.
+async fn batch_of<const N: usize>(ends: [End; N]) -> [usize; N] {
+    let shop = Shop::open();
+    add(&shop.database, "taken")
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    let held = shop.hold().await;
+    let before = shop.commits();
+    let runs = ends.map(|_| Arc::<AtomicUsize>::default());
+    let mut batch = Vec::new();
+    for (number, (end, runs)) in ends.into_iter().zip(&runs).enumerate() {
+        let runs = Arc::clone(runs);
+        batch.push(write(&shop.database, move |connection| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            if end.changes_first() {
+                insert(connection, &number.to_string())?;
+            }
+            end.end(connection)
+        }));
+        // Spawned tasks may reach the queue in another order.
+        shop.waiting(number + 1).await;
+    }
+    held.release().await;
+    let mut expected = Vec::new();
+    for (number, (one, end)) in batch.into_iter().zip(ends).enumerate() {
+        assert_eq!(one.await.unwrap(), end.result(), "operation {number}");
+        if matches!(end, End::Committed) {
+            expected.push(number.to_string());
+        }
+    }
+    expected.push("taken".to_owned());
+    assert_eq!(shop.names(), expected);
+    assert_eq!(shop.commits(), before + 1);
+    assert!(shop.database.is_healthy());
+    runs.map(|runs| runs.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn operations_that_end_unchanged_are_not_run_again_nor_are_the_others() {
+    use End::{Committed, FailsUnchanged, PanicsUnchanged, RefusedUnchanged};
+    let runs = batch_of([
+        Committed,
+        RefusedUnchanged,
+        FailsUnchanged,
+        PanicsUnchanged,
+        Committed,
+    ]);
+    assert_eq!(runs.await, [1; 5]);
+}
+
+#[tokio::test]
+async fn the_third_of_five_is_refused_fails_or_panics_after_a_change() {
+    use End::{Committed, FailsAfterChange, PanicsAfterChange, RefusedAfterChange};
+    for end in [RefusedAfterChange, FailsAfterChange, PanicsAfterChange] {
+        let runs = batch_of([Committed, Committed, end, Committed, Committed]);
+        assert_eq!(runs.await, [2, 2, 2, 1, 1]);
+    }
+}
+
+#[tokio::test]
+async fn two_of_one_batch_fail_after_a_change_and_nothing_runs_a_third_time() {
+    use End::{Committed, FailsAfterChange, PanicsAfterChange, RefusedUnchanged};
+    let runs = batch_of([
+        Committed,
+        FailsAfterChange,
+        RefusedUnchanged,
+        PanicsAfterChange,
+        FailsAfterChange,
+        Committed,
+    ]);
+    assert_eq!(runs.await, [2, 2, 1, 1, 1, 1]);
+}
+
 #[tokio::test]
 async fn an_operation_that_ends_the_transaction_fails_the_batch_and_no_other() {
     let shop = Shop::open();
@@ -111,6 +229,17 @@ async fn an_operation_that_ends_the_transaction_fails_the_batch_and_no_other() {
         Ok(connection.execute_batch("ROLLBACK")?)
     });
     assert_eq!(rogue.await.unwrap(), Err(Unavailable::Engine));
+    let held = shop.hold().await;
+    let rogue = write(&shop.database, |connection| {
+        Ok(connection.execute_batch("ROLLBACK")?)
+    });
+    shop.waiting(1).await;
+    let neighbour = add(&shop.database, "neighbour");
+    shop.waiting(2).await;
+    held.release().await;
+    assert_eq!(rogue.await.unwrap(), Err(Unavailable::Engine));
+    assert_eq!(neighbour.await.unwrap(), Err(Unavailable::Engine));
+    assert_eq!(shop.names(), [""; 0]);
     add(&shop.database, "after")
         .await
         .unwrap()
@@ -156,14 +285,14 @@ async fn whoever_leaves_before_it_began_leaves_no_trace() {
 async fn whoever_leaves_after_it_began_is_kept_like_the_others() {
     let shop = Shop::open();
     let (release, wait) = mpsc::channel::<Infallible>();
-    let (started, has_started) = oneshot::channel();
+    let (started, mut has_started) = unbounded_channel();
     let gone = write(&shop.database, move |connection| {
         insert(connection, "gone")?;
         started.send(()).unwrap();
         let _ = wait.recv();
         Ok(())
     });
-    has_started.await.unwrap();
+    has_started.recv().await.unwrap();
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     drop(release);
@@ -227,8 +356,8 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
         directory,
         ..
     } = shop;
-    let (done, is_done) = oneshot::channel();
-    let waiting = write(&database, |connection| {
+    let (done, mut is_done) = unbounded_channel();
+    let waiting = write(&database, move |connection| {
         insert(connection, "queued")?;
         done.send(()).unwrap();
         Ok(())
@@ -240,7 +369,7 @@ async fn dropping_the_last_handle_finishes_what_is_queued() {
     drop(database);
     held.release().await;
     waiting.await.unwrap().unwrap().unwrap();
-    is_done.await.unwrap();
+    is_done.recv().await.unwrap();
     until("the WAL is removed", async || {
         !directory.path().join("cups.db-wal").exists()
     })

@@ -33,7 +33,7 @@ impl Shop {
         futures_ready(self.database.commit(move |connection| {
             let mut insert =
                 connection.prepare_cached("INSERT OR REPLACE INTO cups VALUES (?1, 1, ?2)")?;
-            insert.execute(row)
+            insert.execute((&row.0, &row.1))
         }));
     }
 
@@ -308,7 +308,7 @@ async fn a_running_database_finds_a_flipped_bit_and_turns_everybody_away() {
     for i in 0..50 {
         let row = (i.to_string(), vec![7_u8; 3000]);
         let put = shop.database.commit(move |connection| {
-            connection.execute("INSERT INTO cups VALUES (?1, 1, ?2)", row)
+            connection.execute("INSERT INTO cups VALUES (?1, 1, ?2)", (&row.0, &row.1))
         });
         put.await.unwrap();
     }
