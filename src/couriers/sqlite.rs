@@ -278,23 +278,19 @@ fn add_order(
     connection: &Connection,
     added: &AddOrder,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
-    let new = connection
-        .prepare_cached(
-            "INSERT INTO orders VALUES (?1, (
-                SELECT id FROM couriers WHERE available = 1 AND zone = ?2 ORDER BY count, id LIMIT 1
-             )) ON CONFLICT DO NOTHING RETURNING courier",
-        )?
-        .query_row(params![added.id.0, added.zone.as_str()], |row| row.get(0))
-        .optional()?;
-    let Some(least) = new else {
+    let least = least(connection, added.zone)?;
+    // Without `RETURNING`, which fills a temporary table with each execution.
+    let inserted = connection
+        .prepare_cached("INSERT INTO orders VALUES (?, ?) ON CONFLICT DO NOTHING")?
+        .execute(params![added.id.0, least.map(|courier| courier.0)])?;
+    if inserted == 0 {
         let known = dispatch::duplicate(whereabouts(connection, added.id)?);
         return Ok((
             known.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
             Vec::new(),
         ));
-    };
-    let least: Option<Uuid> = least;
-    let outcome = dispatch::order(least.map(CourierId));
+    }
+    let outcome = dispatch::order(least);
     let Outcome::Assigned(courier_id) = outcome else {
         park(connection, added)?;
         return Ok((outcome, Vec::new()));
