@@ -147,7 +147,7 @@ impl Loaded {
 
 impl Acceptor {
     /// Reads the `ClientHello` at once, which costs next to nothing. What follows is key exchange and signatures, some 0.4 ms of
-    /// a processor, so it is done in [`Turns`]: of a thousand clients that connect at the same time, each waits for those
+    /// a processor, so it is done in turns: of a thousand clients that connect at the same time, each waits for those
     /// before it, and requests on open connections wait for one step only.
     ///
     /// # Errors
