@@ -29,7 +29,7 @@ const RECORDED: &str = "perf.data";
 /// Names, and parts of paths or symbols. The first group that has a part of a frame is the frame's.
 type Groups = &'static [(&'static str, &'static [&'static str])];
 
-/// Calls that a system call jumps to are not on top of it.
+/// A system call that jumps to its function, such as `do_writev`, has no frame.
 const KERNEL: Groups = &[
     ("kernel: reading", &["sys_read", "sys_recv", "do_readv"]),
     (

@@ -3,7 +3,7 @@
 //! It holds `POST /order/` until the order is started and finished, and `GET /start/` and a finish with `next` until an
 //! order waits, oldest first. It has one thread, no router, and no timer: a barista waits without a limit. There are no
 //! leases, no flood control, no metrics, no logs, and no request ids; an order whose barista has left is lost. Ids are
-//! numbers in the form of UUIDs, and the answers have only the fields that the client checks.
+//! consecutive numbers in the form of UUIDs, and the answers have only the fields that the client checks.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
