@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ServerConnection, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -146,16 +146,20 @@ impl Loaded {
 }
 
 impl Acceptor {
-    /// Reads the `ClientHello` at once, which costs next to nothing. What follows is key exchange and signatures, some 0.4 ms of
-    /// a processor, so it is done in turns: of a thousand clients that connect at the same time, each waits for those
-    /// before it, and requests on open connections wait for one step only.
+    /// Key exchange and signatures take some 0.4 ms of a processor, so a handshake is done in turns: of a thousand clients that
+    /// connect at the same time, each waits for those before it, and requests on open connections wait for one step only.
     ///
     /// # Errors
     /// If the handshake fails.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        // Boxed: the caller's future would be as large as a handshake.
-        let handshake = Box::pin(hello.into_stream(self.config.load_full()));
+        // A silent client takes no turn.
+        stream.readable().await?;
+        // All of the handshake is done in turns, also reading its first message: to read a thousand takes 20 ms. Boxed: the
+        // caller's future would be as large as a handshake.
+        let handshake = Box::pin(async {
+            let acceptor = TlsAcceptor::from(self.config.load_full());
+            acceptor.accept(stream).await
+        });
         self.turns.take(handshake).await
     }
 }
@@ -199,5 +203,110 @@ impl Certified {
             identity: Arc::new(identity),
             not_after: Timestamp::from_second(not_after).ok()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, ClientConnection};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UnixStream};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const CLIENTS: usize = 20;
+
+    /// Is asked for the key in each handshake, when the client's first message has been read. At that moment a request arrives
+    /// elsewhere.
+    #[derive(Debug)]
+    struct Keys {
+        key: Arc<CertifiedKey>,
+        asked: AtomicUsize,
+        requests: UnixStream,
+        served: Arc<AtomicUsize>,
+    }
+
+    impl ResolvesServerCert for Keys {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(self.served.load(Ordering::Relaxed), asked);
+            self.requests.try_write(b"x").unwrap();
+            Some(Arc::clone(&self.key))
+        }
+    }
+
+    fn key() -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        let der = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let key = ring::sign::any_supported_type(&der).unwrap();
+        Arc::new(CertifiedKey::new(vec![certificate.der().clone()], key))
+    }
+
+    fn first_message() -> Vec<u8> {
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(RootCertStore::empty());
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(builder.with_no_client_auth()), name);
+        let mut message = Vec::new();
+        client.unwrap().write_tls(&mut message).unwrap();
+        message
+    }
+
+    #[tokio::test]
+    async fn what_arrives_during_a_handshake_is_served_before_the_next_one() {
+        let (requests, mut incoming) = UnixStream::pair().unwrap();
+        requests.writable().await.unwrap();
+        let served = Arc::new(AtomicUsize::new(0));
+        let keys = Keys {
+            key: key(),
+            asked: AtomicUsize::new(0),
+            requests,
+            served: Arc::clone(&served),
+        };
+        let serving = tokio::spawn(async move {
+            while incoming.read_u8().await.is_ok() {
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth();
+        let config = config.with_cert_resolver(Arc::new(keys));
+        let acceptor = Acceptor {
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            turns: Turns::new(1),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mut clients, mut streams) = (Vec::new(), Vec::new());
+        for _ in 0..CLIENTS {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(&first_message()).await.unwrap();
+            clients.push(client);
+            streams.push(listener.accept().await.unwrap().0);
+        }
+        // All of them at once.
+        let mut handshakes = JoinSet::new();
+        for stream in streams {
+            let acceptor = acceptor.clone();
+            handshakes.spawn(async move { acceptor.accept(stream).await.map(drop) });
+        }
+        for client in &mut clients {
+            // The connection is closed if the handshake has panicked.
+            client.read_u8().await.unwrap();
+        }
+        handshakes.shutdown().await;
+        drop(acceptor);
+        serving.await.unwrap();
     }
 }

@@ -28,22 +28,32 @@ impl Turns {
         loop {
             // It is never closed.
             let turn = self.0.acquire().await;
-            // Twice: tokio polls sockets before it resumes a task that has yielded, and then resumes that task before those
-            // whose sockets it found ready.
+            // tokio polls sockets before it resumes a task that has yielded, but may resume that task before those whose
+            // sockets it found ready.
             yield_now().await;
-            yield_now().await;
+            queue_again().await;
             let polled = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
             drop(turn);
             if let Poll::Ready(output) = polled {
                 return output;
             }
-            until_woken().await;
+            next_poll().await;
         }
     }
 }
 
-/// Resolves when this task is polled again: for what was polled before it in the same poll.
-async fn until_woken() {
+/// Resolves once all tasks that were ready before have been polled.
+async fn queue_again() {
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
+    next_poll().await;
+}
+
+/// Resolves when this task is polled again: when it is woken, also by what was polled just before.
+async fn next_poll() {
     let mut polled_before = false;
     poll_fn(|_| {
         if polled_before {
@@ -96,12 +106,14 @@ mod tests {
             let (served, requests) = (Arc::clone(&served), Arc::clone(&requests));
             tasks.spawn(async move {
                 let steps = async {
-                    for _ in 0..STEPS {
+                    for step in 1..=STEPS {
                         let requests = requests.fetch_add(1, Ordering::Relaxed);
                         assert_eq!(served.load(Ordering::Relaxed), requests);
                         client.try_write(b"x").unwrap();
-                        // As for the client's next flight.
-                        yield_now().await;
+                        if step < STEPS {
+                            // As for the client's next flight.
+                            yield_now().await;
+                        }
                     }
                 };
                 turns.take(steps).await;
