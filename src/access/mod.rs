@@ -24,8 +24,10 @@ pub mod tokens_file;
 mod turns;
 pub mod watch;
 
+use std::future::pending;
 use std::sync::Arc;
 
+use self::tokens::TokenSet;
 pub use role::{Role, Roles};
 
 /// Whom a credential stands for.
@@ -41,14 +43,24 @@ pub struct Identity {
 }
 
 /// An identity that may use a route, and which of the route's roles it has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Granted {
     pub identity: Arc<Identity>,
     /// Never empty.
     pub roles: Roles,
+    /// The set that has its token; none for a client certificate.
+    pub tokens: Option<TokenSet>,
 }
 
 impl Granted {
+    /// Resolves once its token is revoked. For requests that are held.
+    pub async fn revoked(&self) {
+        match &self.tokens {
+            Some(tokens) => tokens.revoked(&self.identity).await,
+            None => pending().await,
+        }
+    }
+
     /// The only subject that it may act for, if it has no other role here than this one.
     pub fn bound_to(&self, role: Role) -> Option<&str> {
         (self.roles == Roles::from(role)).then_some(&self.identity.subject)

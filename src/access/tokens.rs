@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::Identity;
 use super::token::{Digest, id_of};
@@ -81,6 +82,11 @@ impl Tokens {
         known.valid(now)
     }
 
+    fn has(&self, identity: &Identity) -> bool {
+        let known = identity.token.as_deref().and_then(|id| self.by_id.get(id));
+        known.is_some_and(|known| *known.identity == *identity)
+    }
+
     /// The digest and identity of a valid token with this id, for sessions.
     ///
     /// # Errors
@@ -107,26 +113,47 @@ impl Known {
 
 /// The tokens that are valid now. Cheap to clone; replaced as a whole when the file changes.
 #[derive(Debug, Clone, Default)]
-pub struct TokenSet(Arc<ArcSwap<Tokens>>);
+pub struct TokenSet(Arc<InForce>);
+
+#[derive(Debug, Default)]
+struct InForce {
+    tokens: ArcSwap<Tokens>,
+    replaced: Notify,
+}
 
 impl TokenSet {
     pub fn now(&self) -> Arc<Tokens> {
-        self.0.load_full()
+        self.0.tokens.load_full()
     }
 
     /// # Errors
     /// [`Refused`].
     pub fn verify(&self, token: &[u8], now: Timestamp) -> Result<Arc<Identity>, Refused> {
-        self.0.load().verify(token, now)
+        self.0.tokens.load().verify(token, now)
     }
 
     pub fn replace(&self, tokens: Tokens) {
-        self.0.store(Arc::new(tokens));
+        self.0.tokens.store(Arc::new(tokens));
+        self.0.replaced.notify_waiters();
+    }
+
+    /// Resolves once this identity's token is revoked, or is another identity's.
+    pub(super) async fn revoked(&self, identity: &Identity) {
+        loop {
+            // Before the look: it resolves also if the set is replaced in between.
+            let replaced = self.0.replaced.notified();
+            if !self.0.tokens.load().has(identity) {
+                return;
+            }
+            replaced.await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::yield_now;
+
     use super::*;
     use crate::access::role::{Role, Roles};
     use crate::access::token::NewToken;
@@ -165,6 +192,30 @@ mod tests {
         assert_eq!(verify(&token.text[1..], 9), Refused::Malformed);
         assert_eq!(tokens.next_expiry(at(9)), Some(at(10)));
         assert_eq!(tokens.next_expiry(at(10)), None);
+    }
+
+    #[tokio::test]
+    async fn an_identity_is_revoked_by_the_set_that_lacks_its_token_and_by_no_other() {
+        let (token, tokens) = known(None);
+        let set = TokenSet::default();
+        set.replace(tokens);
+        let identity = set.verify(token.text.as_bytes(), at(0)).unwrap();
+        let waiting = set.clone();
+        let waiting = tokio::spawn(async move { waiting.revoked(&identity).await });
+        yield_now().await;
+        let entry = Entry {
+            id: token.id.clone(),
+            name: "bo".to_owned(),
+            roles: Role::Barista.into(),
+            digest: token.digest(),
+            subject: None,
+            not_after: None,
+        };
+        set.replace(Tokens::new(vec![entry]));
+        yield_now().await;
+        assert!(!waiting.is_finished());
+        set.replace(Tokens::default());
+        waiting.await.unwrap();
     }
 
     #[test]

@@ -253,6 +253,7 @@ impl Guard {
         Ok(Some(Granted {
             identity,
             roles: roles_here,
+            tokens: credentials.tokens().cloned(),
         }))
     }
 
@@ -298,6 +299,13 @@ impl Guard {
 }
 
 impl Credentials {
+    fn tokens(&self) -> Option<&TokenSet> {
+        match self {
+            Self::Tokens(tokens, _) => Some(tokens),
+            Self::Certificates => None,
+        }
+    }
+
     /// Whom the request's credential stands for; none if it has none.
     fn identity<B>(
         &self,
@@ -471,6 +479,11 @@ fn too_many() -> Problem {
         "Too many refused credentials",
         "Too many requests from this address had no valid credential.",
     )
+}
+
+/// For a held request whose token is revoked.
+pub(crate) fn revoked() -> Problem {
+    of_token(Reason::Unknown, Roles::default())
 }
 
 /// For an identity that may act for its subject only.

@@ -1,6 +1,7 @@
 //! Path and query parameters, and who sent the request; a [`Problem`] for invalid ones.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::IpAddr;
 
 use axum::extract::FromRequestParts;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tracing::{Level, enabled};
 use uuid::Uuid;
 
-use super::guard::not_its_subject;
+use super::guard::{not_its_subject, revoked};
 use super::problem::{FieldError, Problem};
 use crate::access::{Granted, Role};
 use crate::values::id::KEY_CHARS_MAX;
@@ -54,6 +55,15 @@ impl Actor {
     /// The only subject that it may act for, if it may use the route for no other role than this.
     pub fn bound_to(&self, role: Role) -> Option<&str> {
         self.0.as_ref().and_then(|granted| granted.bound_to(role))
+    }
+
+    /// Resolves to 401 once its token is revoked: what a held request does then.
+    pub async fn revoked(&self) -> Problem {
+        match &self.0 {
+            Some(granted) => granted.revoked().await,
+            None => pending().await,
+        }
+        revoked()
     }
 
     /// # Errors

@@ -30,6 +30,7 @@
 //!   `orders.promise_grace`.
 //! - A customer during brewing: brewing goes on; the answer to the finish has `delivered: false`.
 //! - A barista before the connection took the answer: the order keeps its place and goes to the next barista at once.
+//! - A barista whose token is revoked while no order waits: the request ends with 401.
 //! - A barista after that: the lease expires, and the order returns to its original place, with the next attempt. After
 //!   `orders.attempts_max` expiries it goes to the end of the line, so that it cannot block the head.
 //! - A customer who is gone when the order would return to the line: it is cancelled then; with a key, after the grace. A

@@ -569,6 +569,32 @@ async fn tokens_are_replaced_while_200_customers_are_held_and_all_are_served() {
 }
 
 #[tokio::test]
+async fn a_barista_whose_token_is_revoked_while_no_order_waits_gets_none() {
+    let (tokens, token, shop) = shop_of_bo().await;
+    let bo = shop.staff.with_token(&token);
+    let waits = bo.hold(post("/start/?wait=55"));
+    // The report counts; the order after it is not bo's.
+    let first = shop.customers.hold(order());
+    let started = waits.answer().await.expect(200);
+    let finish = format!("/finish/?next=55&order_id={}", text(&started["order_id"]));
+    let (waits, finishes) = (bo.hold(post("/start/?wait=55")), bo.hold(post(finish)));
+    first.answer().await.expect(200);
+    shop.until("bo waits twice", |now| now.idle_baristas() == 2)
+        .await;
+    assert!(tokens.run(&["revoke", "--name", "bo"]).status.success());
+    waits
+        .answer()
+        .await
+        .expect_problem(401, "credential-invalid");
+    assert_eq!(finishes.answer().await.expect(200)["next"], Value::Null);
+    let second = shop.customers.hold(order());
+    let started = shop.start().await;
+    shop.finish(&started.id).await;
+    second.answer().await.expect(200);
+    shop.close().await;
+}
+
+#[tokio::test]
 async fn a_broken_tokens_file_leaves_the_old_tokens_in_force_and_is_reported_until_it_is_mended() {
     let tokens = Tokens::create();
     let shop = tokens.locked(&[]).await;

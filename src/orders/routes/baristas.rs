@@ -109,17 +109,19 @@ pub(super) fn start(
     let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
     let barista = barista_name(pull.barista, actor)?;
-    Ok(taken(&desk.orders, barista, wait, move |guard| {
-        let Some(guard) = guard else {
-            return (
-                [(header::CACHE_CONTROL, "no-store")],
-                StatusCode::NO_CONTENT,
-            )
-                .into_response();
-        };
-        let json = to_json(&StartedOrder::of(guard.lease()));
-        lease_response(json, Some(guard), version)
-    }))
+    let answer = move |pulled: Pulled| match pulled {
+        Ok(Some(guard)) => {
+            let json = to_json(&StartedOrder::of(guard.lease()));
+            lease_response(json, Some(guard), version)
+        }
+        Ok(None) => (
+            [(header::CACHE_CONTROL, "no-store")],
+            StatusCode::NO_CONTENT,
+        )
+            .into_response(),
+        Err(problem) => problem.into_response(),
+    };
+    Ok(taken(&desk.orders, barista, wait, actor, answer))
 }
 
 /// Take the oldest order, for scripts
@@ -144,27 +146,41 @@ async fn start_order_by_get(
     start_order(desk, version, actor, pull, body).await
 }
 
+/// What a pull results in: 401 if the barista's token is revoked while no order waits.
+type Pulled = Result<Option<LeaseGuard>, Problem>;
+
 /// The answer with the oldest order, or with none after `wait`.
 fn taken(
     orders: &Orders,
     barista: Option<Box<str>>,
     wait: Duration,
-    answer: impl FnOnce(Option<LeaseGuard>) -> Response + Send + 'static,
+    actor: &Actor,
+    answer: impl FnOnce(Pulled) -> Response + Send + 'static,
 ) -> Reply {
-    let answer = move |guard: Option<LeaseGuard>| {
-        if let Some(guard) = &guard {
+    let answer = move |pulled: Pulled| {
+        if let Ok(Some(guard)) = &pulled {
             let lease = guard.lease();
             let (attempt, customer_request_id) = (lease.attempt, lease.request_id.as_deref());
             debug!(order_id = %lease.id, attempt, customer_request_id, "a barista gets an order");
         }
-        answer(guard)
+        answer(pulled)
     };
     if wait.is_zero() {
-        return Reply::Now(answer(orders.pull(barista)));
+        return Reply::Now(answer(Ok(orders.pull(barista))));
     }
     match orders.pull_or_wait(barista) {
-        Ok(guard) => Reply::Now(answer(guard)),
-        Err(idle) => Reply::later(async move { answer(idle.within(wait).await) }),
+        Ok(guard) => Reply::Now(answer(Ok(guard))),
+        Err(idle) => {
+            let actor = actor.clone();
+            Reply::later(async move {
+                let pulled = tokio::select! {
+                    biased;
+                    guard = idle.within(wait) => Ok(guard),
+                    refused = actor.revoked() => Err(refused),
+                };
+                answer(pulled)
+            })
+        }
     }
 }
 
@@ -226,13 +242,16 @@ pub(super) fn finish(
     let Some(wait) = next else {
         return Ok(Reply::Now(quick_json(&finished)));
     };
-    Ok(taken(&desk.orders, barista, wait, move |guard| {
+    let answer = move |pulled: Pulled| {
+        // The report counts, also if the token is revoked after it.
+        let guard = pulled.unwrap_or_default();
         let json = to_json(&FinishedAndNext {
             finished,
             next: guard.as_ref().map(|next| StartedOrder::of(next.lease())),
         });
         lease_response(json, guard, version)
-    }))
+    };
+    Ok(taken(&desk.orders, barista, wait, actor, answer))
 }
 
 /// Parameters that name a lease.
