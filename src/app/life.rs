@@ -1,5 +1,5 @@
-//! The server process: open, serve, reload, shut down. The main thread only listens for signals, so that every phase can be
-//! interrupted.
+//! The server process: the runtime; open, serve, reload, shut down. Each phase is a task of its own, and the main thread's
+//! future listens for signals, so that every phase can be interrupted.
 
 use std::io;
 use std::path::PathBuf;
@@ -33,8 +33,8 @@ pub struct Start {
 /// default of 31 each of its answers waits for that many requests, which cost a tenth of the events per second.
 const OTHER_THREADS_EVERY: u32 = 8;
 
-/// The runtime of a server with so many workers. With one it needs no other thread than the one that waits for its end, and
-/// none of the synchronization between several: 5 % of a cycle.
+/// The runtime of a server with so many workers. With one, the main thread is the worker: there is no synchronization between
+/// several, which is 5 % of a cycle.
 ///
 /// # Errors
 /// If the system gives no threads or files for it.
@@ -52,7 +52,7 @@ pub fn runtime(workers: usize) -> io::Result<Runtime> {
 }
 
 /// Opens a server and serves until a signal or a fault; returns the exit code. `opened` is called once both listeners are
-/// open. Needs a runtime; must not be polled by one of its workers.
+/// open. Needs a runtime.
 ///
 /// # Errors
 /// If it cannot be opened.

@@ -21,6 +21,8 @@ pub struct Activity {
     stalled_since_ms: AtomicU64,
     /// HTTP/1.1: the open request's body is not fully read.
     unread: AtomicBool,
+    /// HTTP/1.1: the open request's answer is there, and leaves with the next poll.
+    put_off: AtomicBool,
     /// Half-closed: what the client still sends is dropped.
     lingering: AtomicBool,
     given_up: AtomicBool,
@@ -36,6 +38,7 @@ impl Activity {
             idle_since_ms: AtomicU64::new(0),
             stalled_since_ms: AtomicU64::new(FLOWING),
             unread: AtomicBool::new(false),
+            put_off: AtomicBool::new(false),
             lingering: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             streams: None,
@@ -92,9 +95,15 @@ impl Activity {
         self.unread.store(unread, Ordering::Relaxed);
     }
 
-    /// Whether an open request is fully read: further bytes belong to a later request.
+    pub fn set_put_off(&self, put_off: bool) {
+        self.put_off.store(put_off, Ordering::Relaxed);
+    }
+
+    /// Whether an open request is fully read and waits: further bytes belong to a later request.
     pub fn holds_a_request(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0 && !self.body_is_unread()
+        self.open.load(Ordering::Relaxed) > 0
+            && !self.body_is_unread()
+            && !self.put_off.load(Ordering::Relaxed)
     }
 
     /// Whether the connection is half-closed.

@@ -120,12 +120,9 @@ impl Shared {
             route.check_query(request.method(), request.uri())?;
             Ok(())
         });
-        let mut fast_path = None;
+        let fast_path = checked.is_ok() && route.is_described() && self.fast_path.is_some();
         let router = match checked {
-            Ok(()) if route.is_described() => {
-                fast_path = self.fast_path.as_deref();
-                &self.router
-            }
+            Ok(()) if route.is_described() => &self.router,
             Ok(()) => &self.pages,
             Err(rejection) => {
                 let rejection = match rejection {
@@ -161,8 +158,8 @@ impl Shared {
 
 struct Way<'a> {
     router: &'a Router,
-    /// None for a request that was refused, or whose path is not described.
-    fast_path: Option<&'a dyn FastPath>,
+    /// False for a request that was refused, or whose path is not described.
+    fast_path: bool,
     caller: Caller,
     finish: Option<Box<Finish>>,
 }
@@ -270,23 +267,25 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         if !is_stream {
             self.activity.set_unread(has_body);
         }
-        let reply = fast_path.filter(|_| !has_body).and_then(|fast_path| {
-            let _entered = span.enter();
-            reply(fast_path, &request, &caller)
-        });
-        let (inner, id) = if let Some(reply) = reply {
-            (Inner::from(reply), caller.request_id)
+        let (inner, id) = if fast_path && !has_body {
+            let fresh = Fresh {
+                shared: Arc::clone(&self.edge.shared),
+                request,
+                caller,
+            };
+            (Inner::Fresh(Box::new(fresh)), None)
         } else {
             let id = caller.request_id.clone();
-            request.extensions_mut().insert(caller);
             let request = request.map(|body| arriving(body, &self.activity));
-            let routed = span.in_scope(|| router.clone().call(request));
-            (Inner::Routed(Box::pin(routed)), id)
+            (
+                span.in_scope(|| Inner::routed(router, request, caller)),
+                Some(id),
+            )
         };
         Answer {
             inner,
             finish,
-            id: Some(id),
+            id,
             record,
             span,
             open: Some(open),
@@ -295,17 +294,38 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
     }
 }
 
-/// The answer of the fast path, if it has one.
-fn reply(fast_path: &dyn FastPath, request: &Request<Incoming>, caller: &Caller) -> Option<Reply> {
-    let bare = Bare {
-        method: request.method(),
-        uri: request.uri(),
-        version: request.version(),
-        headers: request.headers(),
-        caller,
-    };
-    let reply = catch_unwind(AssertUnwindSafe(|| fast_path.reply(&bare)));
-    reply.unwrap_or_else(|panic| Some(Reply::Now(panicked(&*panic, &caller.request_id))))
+/// An accepted request without a body that was not looked at yet. As the router's future does, it waits for its first poll: a
+/// client may have left already.
+struct Fresh {
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    caller: Caller,
+}
+
+impl Fresh {
+    /// The fast path's way if it knows the request, else the router's; and the request's id.
+    fn way(self) -> (Inner, HeaderValue) {
+        let Self {
+            shared,
+            request,
+            caller,
+        } = self;
+        let bare = Bare {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            caller: &caller,
+        };
+        let fast_path = shared.fast_path.as_deref();
+        let reply = fast_path.and_then(|fast_path| fast_path.reply(&bare));
+        if let Some(reply) = reply {
+            return (reply.into(), caller.request_id);
+        }
+        let id = caller.request_id.clone();
+        let request = request.map(|_| Body::empty());
+        (Inner::routed(&shared.router, request, caller), id)
+    }
 }
 
 impl EdgeService {
@@ -412,7 +432,7 @@ fn in_ms(seconds: f64) -> f64 {
 }
 
 pin_project! {
-    /// A request on its way through the router.
+    /// A request on its way to its answer.
     pub struct Answer {
         inner: Inner,
         id: Option<HeaderValue>,
@@ -449,7 +469,13 @@ impl Future for Answer {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();
-        let polled = catch_unwind(AssertUnwindSafe(|| this.inner.poll(cx)));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(fresh) = this.inner.take_fresh() {
+                let id = this.id.insert(fresh.caller.request_id.clone());
+                (*this.inner, *id) = fresh.way();
+            }
+            this.inner.poll(cx)
+        }));
         let mut response = match polled {
             Ok(response) => ready!(response),
             Err(panic) => match this.id {
@@ -458,13 +484,15 @@ impl Future for Answer {
             },
         };
         if !mem::replace(this.is_due, true) {
-            // Put off by one turn of the task, in which the runtime polls every other task that is ready. So the requests that
-            // have arrived are all read before the first answer is written, and the answers are written one after the other:
-            // a client that shares the connections wakes once for all of them. Waking it is half of what an answer costs.
+            // Put off by one turn of the task, in which its worker polls the other tasks that are ready. So their requests are
+            // read before the first answer is written, and the answers are written one after the other: a client with many
+            // connections wakes once for all of them. Waking it is a large part of what an answer costs.
             *this.inner = Inner::Now(Some(response));
+            set_put_off(this.open.as_ref(), true);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        set_put_off(this.open.as_ref(), false);
         this.record.answered(response.status().as_u16());
         if let Some(finish) = this.finish.take() {
             response = finish.apply(response, this.id.as_ref());
@@ -480,8 +508,15 @@ impl Future for Answer {
     }
 }
 
-/// A request's way to its answer. Boxed where it is large: a held order costs memory for each byte.
+fn set_put_off(open: Option<&OpenRequest>, put_off: bool) {
+    if let Some(open) = open {
+        open.activity().set_put_off(put_off);
+    }
+}
+
+/// A request's way to its answer. What waits is boxed: each connection has room for the answer itself, and no more.
 enum Inner {
+    Fresh(Box<Fresh>),
     /// None once it was taken.
     Now(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
@@ -498,8 +533,24 @@ impl From<Reply> for Inner {
 }
 
 impl Inner {
+    fn routed(router: &Router, mut request: Request<Body>, caller: Caller) -> Self {
+        request.extensions_mut().insert(caller);
+        Self::Routed(Box::pin(router.clone().call(request)))
+    }
+
+    fn take_fresh(&mut self) -> Option<Fresh> {
+        match mem::replace(self, Self::Now(None)) {
+            Self::Fresh(fresh) => Some(*fresh),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<Body>> {
         match self {
+            Self::Fresh(_) => unreachable!("it was taken"),
             Self::Now(response) => Poll::Ready(response.take().expect("polled once")),
             Self::Later(response) => response.as_mut().poll(cx),
             Self::Routed(response) => response.as_mut().poll(cx).map(|Ok(response)| response),

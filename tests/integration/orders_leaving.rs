@@ -1,9 +1,9 @@
 //! A client leaves: at every stage, in every way a connection can end.
 
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Raw, order, post};
+use crate::client::{Raw, order, post, within};
 use crate::shop::Shop;
 
 /// The bytes of an order, for customers who do something odd with their connection.
@@ -132,6 +132,34 @@ async fn a_customer_who_sent_two_orders_at_once_gets_both_coffees_one_after_the_
     let answer = raw.one_answer().await;
     assert!(answer.contains(&second.id), "{answer}");
     drop(raw);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn a_barista_who_sent_thousands_of_requests_at_once_gets_every_answer() {
+    const COUNT: usize = 3000;
+    let shop = Shop::open(&[("log.level", "info")]).await;
+    let (mut answers, mut requests) = shop.staff.raw().await.0.into_split();
+    let request = "GET /start/?wait=0 HTTP/1.1\r\nhost: shop\r\n\r\n";
+    // The socket is full before the first answer: more than is ever read ahead.
+    let sending = tokio::spawn(async move {
+        let sent = requests.write_all(request.repeat(COUNT).as_bytes()).await;
+        (sent, requests)
+    });
+    let (mut text, mut count) = (Vec::new(), 0);
+    within("every request is answered", async {
+        while count < COUNT {
+            let read = answers.read_buf(&mut text).await.unwrap();
+            assert_ne!(read, 0, "closed after {count} answers");
+            count = String::from_utf8_lossy(&text)
+                .matches("HTTP/1.1 204")
+                .count();
+        }
+    })
+    .await;
+    let (sent, requests) = sending.await.unwrap();
+    sent.unwrap();
+    drop((answers, requests));
     shop.close().await;
 }
 

@@ -46,14 +46,14 @@ pub struct StaffFastPath(pub Desk);
 impl FastPath for StaffFastPath {
     fn reply(&self, request: &Bare<'_>) -> Option<Reply> {
         let Self(desk) = self;
-        let actor = request.caller.actor();
+        let (version, caller) = (request.version, request.caller);
         let query = request.uri.query().unwrap_or_default();
         let reply = match (request.uri.path(), request.method) {
             ("/start/" | "/start", &Method::GET | &Method::POST) => {
-                start(desk, request.version, &actor, Pull::plain(query)?)
+                start(desk, version, &caller.actor(), Pull::plain(query)?)
             }
             ("/finish/" | "/finish", &Method::POST) => {
-                finish(desk, request.version, &actor, Finish::plain(query)?)
+                finish(desk, version, &caller.actor(), Finish::plain(query)?)
             }
             _ => return None,
         };
@@ -90,4 +90,82 @@ impl Finish {
 #[expect(clippy::option_option, reason = "as explained")]
 fn number<T: std::str::FromStr>(text: Option<&str>) -> Option<Option<T>> {
     text.map(str::parse).transpose().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use axum::http::{HeaderMap, HeaderValue, Version};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::flood::{self, Flood};
+    use crate::http::params::Caller;
+    use crate::orders::{self, Orders};
+    use crate::telemetry::Registry;
+
+    fn desk() -> Desk {
+        let config = Config::defaults();
+        let registry = Registry::new(&[]);
+        let limits = flood::table::Limits::new(config.flood, 100, 100);
+        let metrics = registry.register(flood::Metrics::register);
+        Desk {
+            orders: Orders::new(config.orders, registry.register(orders::Metrics::register)),
+            flood: Flood::new(limits, metrics, |_, _, _| 0),
+            limits: config.http.body_limits(),
+            start_wait: Duration::ZERO,
+        }
+    }
+
+    fn is_fast(fast_path: &impl FastPath, method: &Method, uri: &str) -> bool {
+        let caller = Caller {
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            request_id: HeaderValue::from_static("1"),
+            granted: None,
+        };
+        let request = Bare {
+            method,
+            uri: &uri.parse().unwrap(),
+            version: Version::HTTP_11,
+            headers: &HeaderMap::new(),
+            caller: &caller,
+        };
+        fast_path.reply(&request).is_some()
+    }
+
+    #[tokio::test]
+    async fn the_usual_requests_are_answered_here_and_no_others() {
+        let (customers, staff) = (CustomersFastPath(desk()), StaffFastPath(desk()));
+        let (get, post) = (Method::GET, Method::POST);
+        let id = uuid::Uuid::nil();
+        for path in ["/order/", "/order"] {
+            assert!(is_fast(&customers, &post, path), "{path}");
+            assert!(!is_fast(&customers, &get, path), "{path}");
+            assert!(!is_fast(&customers, &post, &format!("{path}?")), "{path}");
+            assert!(!is_fast(&customers, &post, &format!("{path}?&")), "{path}");
+        }
+        assert!(!is_fast(&customers, &post, "/orders/"));
+        for (uri, by_get, by_post) in [
+            ("/start/", true, true),
+            ("/start?wait=5&barista=Bo", true, true),
+            ("/start/?wait=99", true, true),
+            ("/start/?wait=x", false, false),
+            ("/start/?&wait=5", false, false),
+            ("/start/?barista=B%C3%B6", false, false),
+            ("/finish/", false, true),
+            (
+                &format!("/finish/?order_id={id}&attempt=1&next=0"),
+                false,
+                true,
+            ),
+            (&format!("/finish/?order_id={id}&attempt=-1"), false, false),
+            ("/extend/", false, false),
+        ] {
+            assert_eq!(is_fast(&staff, &get, uri), by_get, "{uri}");
+            assert_eq!(is_fast(&staff, &post, uri), by_post, "{uri}");
+        }
+        assert!(!is_fast(&staff, &Method::HEAD, "/start/"));
+    }
 }

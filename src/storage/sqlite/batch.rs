@@ -9,7 +9,7 @@
 //! - An operation's only effects are changed rows and its outcome, so it can run twice: the outcome of the last run counts.
 //!   Operations are [`Fn`].
 //! - `total_changes` counts every changed row. It counts no schema changes and no settings: operations make none.
-//! - An operation does not end the transaction. This is checked after each: the next one would commit by itself.
+//! - An operation does not end the transaction. After each one it is checked that there is one: the next would commit by itself.
 
 use rusqlite::Connection;
 use tracing::error;
@@ -27,18 +27,27 @@ pub(super) fn begin(
     batch: &mut [Box<dyn Operation>],
     database: &str,
 ) -> Result<bool, Failure> {
-    let mut before = begin_empty(connection)?;
     let mut undone = Vec::new();
-    if !run_all(connection, batch, &mut undone)? {
+    let changed = run_batch(connection, batch, &mut undone);
+    for outcome in undone {
+        log(database, &outcome);
+    }
+    changed
+}
+
+fn run_batch(
+    connection: &Connection,
+    batch: &mut [Box<dyn Operation>],
+    undone: &mut Vec<OpOutcome>,
+) -> Result<bool, Failure> {
+    let mut before = begin_empty(connection)?;
+    if !run_all(connection, batch, undone)? {
         execute(connection, "ROLLBACK")?;
         undone.clear();
         before = begin_empty(connection)?;
         for operation in batch {
-            run_in_savepoint(connection, operation.as_mut(), &mut undone)?;
+            run_in_savepoint(connection, operation.as_mut(), undone)?;
         }
-    }
-    for outcome in undone {
-        log(database, &outcome);
     }
     Ok(connection.total_changes() != before)
 }
