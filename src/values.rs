@@ -1,4 +1,5 @@
-//! JSON, timestamps, ids, configured values and backoff, the same for every desk.
+//! JSON (read, and written by hand where that matters: `object`), timestamps, ids, configured values and backoff, the same for
+//! every desk.
 
 pub mod backoff;
 pub mod config;

@@ -1,5 +1,5 @@
-//! The server process: the runtime; open, serve, reload, shut down. Each phase is a task of its own, and the main thread's
-//! future listens for signals, so that every phase can be interrupted.
+//! The server process: the runtime; open, serve, reload, shut down. What blocks is done on other threads, so that signals are
+//! received in every phase.
 
 use std::io;
 use std::path::PathBuf;
