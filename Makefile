@@ -1,7 +1,7 @@
 # Everything one does with Odyssey. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build up down check advisories test soak demo bench terraform-init terraform-apply
+.PHONY: help run build up scale down check advisories test soak demo bench terraform-init terraform-apply
 
 CARGO ?= cargo
 # What is said to Terraform, a file in infra/: LocalStack, or one of yours.
@@ -18,7 +18,7 @@ run: ## Run the server with embedded defaults: customers on 127.0.0.1:8000, staf
 	$(CARGO) run --profile quick --locked -p odyssey --no-default-features -- serve
 
 # The images name the commit they were built from; there is no repository inside the build.
-build up: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse --short=12 HEAD 2>/dev/null))
+build up scale: export ODYSSEY_COMMIT := $(or $(ODYSSEY_COMMIT),$(shell git rev-parse --short=12 HEAD 2>/dev/null))
 
 build: ## Build the container images
 	docker compose --profile demo build
@@ -28,8 +28,13 @@ up: ## The whole shop in containers: customers on port 80, staff on 127.0.0.1:80
 	scripts/create-secrets.sh
 	docker compose up
 
+scale: ## Two servers with one line in Redis, in containers, in place of `up` (docs/scaling.md)
+	docker compose --profile scale build odyssey-a
+	scripts/create-secrets.sh
+	docker compose --profile scale up odyssey-a odyssey-b
+
 down: ## Stop and remove the containers of every profile; held customers are served first, stored data stays
-	docker compose --profile demo --profile observability --profile aws --profile redis down
+	docker compose --profile demo --profile observability --profile aws --profile redis --profile scale down
 
 check: ## Formatting, lints, documentation, dependencies, shell scripts, infrastructure; installs what is missing
 	scripts/install-tools.sh check
@@ -55,11 +60,14 @@ test: ## Everything that can fail; installs what is missing
 	scripts/install-tools.sh test
 	$(CARGO) nextest run -p odyssey --no-default-features --locked --test default_build
 	BY_ROUTER=1 $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked -E 'test(/^orders_/)'
+	SHARED_LINE=1 $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked -E 'test(/^orders_/) - test(/both_ways|thousands_of/)'
 	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
-soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation and 20 failovers of each kind of Redis
+soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation, 20 failovers of each kind of Redis, and 1,200 random sequences of operations on a shared line
 	SOAK_ROUNDS=1000 SOAK_FLIPS=500 SOAK_SCENARIOS=100 SOAK_ROWS=1000000 SOAK_EXAMPLES=50 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit) or test(many_times_in_a_row) or test(many_rows) or test(answer_as_they_are_described)'
 	SOAK_FAILOVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(a_failover)'
+	SOAK_SERVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(/^shared_line/)'
+	SOAK_LINES=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak -E 'test(/orders::redis/)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report
 	simulators/demo.sh

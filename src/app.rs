@@ -46,9 +46,10 @@ use crate::http::login::Login;
 use crate::http::origin::Origins;
 use crate::http::server::{ConnectionLimit, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
+use crate::orders::Orders;
 use crate::shutdown::{self, Stopping, Tasks};
 pub use crate::storage::preflight::Outcome;
-use crate::storage::preflight::Preflight;
+use crate::storage::preflight::{Engine, Findings, Preflight};
 use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, orders, version};
@@ -117,12 +118,13 @@ impl App {
             packages: storage.packages(config, &types),
             assignments: storage.assignments(config, &engines),
             couriers: storage.couriers(config, &engines),
+            line: Box::pin(engines.line(config)).await?,
             oplog: storage.oplog.clone(),
             space: storage.space.clone(),
         };
-        let mut components = storage.components(&stores, engines.preflight.findings());
+        let mut components = storage.components(config, &stores, engines.preflight.findings());
         let mut desks = Desks::new(config, stores, types, customers_limit.max(), &registry);
-        components.insert(0, order_line(&desks));
+        components.insert(0, order_line(config, &desks, engines.preflight.findings()));
         let messages = Messages::new(config, &engines, &registry);
         components.extend(messages.component());
         let access = Access::open(config, &config.data_dir, &desks.flood, &registry)?;
@@ -264,8 +266,8 @@ impl App {
 /// Runs the tasks of the desks.
 fn supervise_desks(background: &mut Tasks, desks: &Desks) {
     let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
-    supervise(background, "the order line's timers", async move {
-        orders.run_timers().await;
+    supervise(background, "the order line", async move {
+        orders.run().await;
     });
     supervise(background, "flood control's sweeper", async move {
         flood.sweep().await;
@@ -304,14 +306,21 @@ fn fault(ended: Result<(&'static str, Result<(), JoinError>), JoinError>) -> &'s
     "none"
 }
 
-fn order_line(desks: &Desks) -> Component {
+fn order_line(config: &Config, desks: &Desks, findings: &Findings) -> Component {
     let (orders, condition) = (desks.orders.clone(), Condition::default());
-    Component::new("orders", move || {
+    let component = Component::new("orders", move || {
         if !orders.is_sound() {
             condition.fails("a step of the order line panicked; it needs a restart");
         }
-        condition.state()
-    })
+        match &orders {
+            Orders::Shared(line) if condition.is_healthy() => line.state(),
+            _ => condition.state(),
+        }
+    });
+    match config.orders.store {
+        orders::config::StoreKind::Memory => component,
+        orders::config::StoreKind::Redis => component.on(&[Engine::Redis], findings),
+    }
 }
 
 /// The API descriptions of customers and staff.
@@ -383,7 +392,6 @@ fn scrape(
         gauge!(FREE)
     });
     Scrape::new(registry.clone(), move || {
-        desks.orders.update_gauges();
         desks.flood.update_gauges();
         oplog.update_gauges();
         free_bytes.set(bytes(space.free_bytes()));
@@ -396,6 +404,7 @@ fn scrape(
         for (open, limit) in &listeners {
             open.set(count(limit.open()));
         }
+        desks.orders.update_gauges()
     })
 }
 

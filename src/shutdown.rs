@@ -8,10 +8,12 @@
 //!
 //! Held customers need baristas, so the listeners close one after the other:
 //! 1. `/readyz` answers 503; the customers' listener stops accepting and closes its idle connections.
-//! 2. The staff's listener serves until no request is held, or `shutdown.drain` is over.
-//! 3. Requests still held are answered 503 with `Retry-After`; idle baristas 204.
-//! 4. The staff's listener closes; answers being sent have [`FLUSH`] to finish.
-//! 5. Message queues and the storage close, within [`CLOSE`] together.
+//! 2. With a shared line and another server, the connections of requests that came through a trusted proxy are closed without an
+//!    answer: the proxy sends them there.
+//! 3. The staff's listener serves until no request is held, or `shutdown.drain` is over.
+//! 4. Requests still held are answered 503 with `Retry-After`; idle baristas 204.
+//! 5. The staff's listener closes; answers being sent have [`FLUSH`] to finish.
+//! 6. Message queues and the storage close, within [`CLOSE`] together.
 
 use std::io;
 use std::time::Duration;
@@ -138,7 +140,7 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// Runs steps 1 to 4.
+    /// Runs steps 1 to 5.
     pub async fn shut_down(self, why: &str, orders: &Orders, listeners: &mut Tasks) {
         self.readiness.stop();
         self.customers.trigger();
@@ -154,10 +156,15 @@ impl Stopping {
         if flushed.await.is_err() {
             warn!("some connections did not close in time");
         }
+        orders.flush().await;
     }
 
     async fn drain(&self, why: &str, orders: &Orders) {
-        let held = orders.figures().held;
+        let handed_over = orders.hand_over().await;
+        if handed_over > 0 {
+            info!(handed_over, "the held requests continue at another server");
+        }
+        let held = orders.held();
         let drain = *self.drain.borrow();
         let drain_s = drain.as_secs();
         info!(
@@ -189,7 +196,7 @@ pub async fn close(closing: impl Future<Output = ()>) {
 }
 
 async fn none_held(orders: &Orders) {
-    while orders.figures().held > 0 {
+    while orders.held() > 0 {
         sleep(POLL_INTERVAL).await;
     }
 }

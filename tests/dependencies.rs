@@ -33,9 +33,12 @@ const MODULES: &str = "
 
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
-    routes: service hold store matching manifest rules reading idempotency oplog::Cause model error | access::Role http flood values
-    service: hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
-    hold: line model
+    routes: requests service hold store matching manifest rules reading idempotency oplog::Cause model error | access::Role http flood values
+    service: memory shared requests hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
+    hold: line model | values
+    requests: hold line idempotency model | values
+    memory: requests hold line metrics idempotency model error config | values
+    shared: memory requests hold store line metrics idempotency model error config | storage::Condition storage::State values
     turns: matching metrics error
     queues: service store topic reading model error config | storage values
     sqlite: store rules audit dispatch model error config | storage
@@ -45,9 +48,9 @@ const DESKS: &str = "
     metrics: store line model error
     topic: model error
     replay: store model error
-    store: rules model error | storage::State
+    store: rules model error config | storage::State
     audit: model
-    line: idempotency model error config
+    line: idempotency model error config | values
     matching: manifest rules model
     manifest: rules model
     dispatch: model

@@ -71,7 +71,7 @@ impl Shop {
         let Pulled::Order(lease) = self.line.pull(self.now, None, None) else {
             bail!("no order waits");
         };
-        if black_box(self.line.finish(self.now, lease.id, Some(1))).is_err() {
+        if black_box(self.line.finish(self.now, lease.id, Some(1), None)).is_err() {
             bail!("an order was not finished");
         }
         Ok(())

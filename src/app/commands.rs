@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 
 use super::engines::Engines;
+#[cfg(feature = "redis")]
+use super::engines::has_couriers;
 use super::registry;
 #[cfg(feature = "redis")]
 use super::storage::couriers_in_redis;
@@ -72,7 +74,9 @@ pub async fn replay_couriers(
 )]
 async fn live_store(config: &Config, scratch: &Path) -> anyhow::Result<Arc<dyn Store>> {
     #[cfg(feature = "redis")]
-    if let Some(redis) = Engines::find_couriers(config, Findings::default()).await? {
+    if has_couriers(config)
+        && let Some(redis) = Engines::find_current_redis(config, Findings::default()).await?
+    {
         return Ok(couriers_in_redis(config, redis, false));
     }
     let copy = scratch.join("live.db");
@@ -89,7 +93,11 @@ pub async fn migrate_couriers(
     config: &Config,
     deletes_old: bool,
 ) -> anyhow::Result<couriers::redis::migration::Migration> {
-    let redis = Engines::find_redis(config, Findings::default()).await?;
+    let redis = if has_couriers(config) {
+        Engines::find_redis(config, Findings::default()).await?
+    } else {
+        None
+    };
     let redis = redis.context("configuration key `couriers.store`: it is not \"redis\"")?;
     let join = config.couriers.join;
     Ok(couriers::redis::migration::migrate(&redis, join, deletes_old).await?)

@@ -21,6 +21,8 @@ use crate::http::index::{Index, index_routes};
 use crate::http::login::{Login, login_routes};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_routes};
 use crate::orders::routes::{CustomersFastPath, StaffFastPath};
+use crate::orders::shared::Shared;
+use crate::orders::store::ServerId;
 use crate::orders::{self, Orders};
 use crate::packages::{self, Packages};
 use crate::storage::FreeSpace;
@@ -31,6 +33,7 @@ pub(super) struct Desks {
     pub(super) orders: Orders,
     /// Default `wait` of `/start/`.
     pub(super) start_wait: Duration,
+    pub(super) details_max_bytes: usize,
     pub(super) deliveries: Deliveries,
     pub(super) packages: Packages,
     pub(super) assignments: Assignments,
@@ -54,7 +57,7 @@ impl Desks {
         registry: &Registry,
     ) -> Self {
         let limits = config.http.body_limits();
-        let (orders, flood) = orders_and_flood(config, connections_max, registry);
+        let (orders, flood) = orders_and_flood(config, stores.line, connections_max, registry);
         let deliveries = Deliveries::new(
             stores.deliveries,
             config.deliveries.stale_after,
@@ -76,6 +79,7 @@ impl Desks {
         Self {
             orders,
             start_wait: config.orders.start_wait,
+            details_max_bytes: config.orders.details_max_bytes,
             deliveries,
             packages,
             assignments,
@@ -118,22 +122,38 @@ impl Desks {
     }
 }
 
-/// The order line, and flood control, which cancels the waiting orders of a blocked client.
+/// The order line, and flood control, which cancels the waiting orders of a blocked client. `store`: of a shared line.
 fn orders_and_flood(
     config: &Config,
+    store: Option<Arc<dyn orders::store::Store>>,
     connections_max: usize,
     registry: &Registry,
 ) -> (Orders, Flood) {
     let rules = config.orders.clone();
     let limits =
         flood::table::Limits::new(config.flood.clone(), rules.waiting_max, connections_max);
-    let orders = Orders::new(rules, registry.register(orders::Metrics::register));
+    let line_metrics = registry.register(orders::Metrics::register);
+    let orders = match store {
+        None => Orders::in_memory(rules, line_metrics),
+        Some(store) => Orders::Shared(Shared::new(store, random(), &rules, line_metrics)),
+    };
     let metrics = registry.register(flood::Metrics::register);
     // A blocked client's orders since its first refusal are cancelled.
     let line = orders.clone();
     let on_block = move |address, since, time| line.purge(address, since, time);
     let flood = Flood::new(limits, metrics, on_block);
+    if let Orders::Shared(line) = &orders {
+        // What one server blocks, all do.
+        let table = flood.clone();
+        line.when_blocked(move |address, blocked| table.follow(address, blocked));
+        let line = line.clone();
+        flood.when_unblocked(move |address| line.unblock(address));
+    }
     (orders, flood)
+}
+
+fn random() -> ServerId {
+    ServerId(uuid::Uuid::new_v4().as_u64_pair().0)
 }
 
 /// The states of all routes.
@@ -170,6 +190,7 @@ impl States {
                 flood: desks.flood.clone(),
                 limits,
                 start_wait: desks.start_wait,
+                details_max_bytes: desks.details_max_bytes,
             },
             public_deliveries: deliveries::routes::Desk::new(public, limits),
             deliveries: deliveries::routes::Desk::new(desks.deliveries.clone(), limits),

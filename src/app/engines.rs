@@ -1,5 +1,7 @@
 //! The engines reached over the network.
 
+use std::sync::Arc;
+
 #[cfg(any(feature = "aws", feature = "redis"))]
 use anyhow::Context;
 
@@ -12,6 +14,7 @@ use crate::config::Config;
 use crate::couriers;
 #[cfg(feature = "aws")]
 use crate::couriers::queues;
+use crate::orders;
 #[cfg(feature = "aws")]
 use crate::storage::aws::Aws;
 #[cfg(feature = "redis")]
@@ -53,7 +56,7 @@ impl Engines {
             #[cfg(feature = "aws")]
             topology,
             #[cfg(feature = "redis")]
-            redis: Self::find_couriers(config, preflight.findings().clone()).await?,
+            redis: Self::find_current_redis(config, preflight.findings().clone()).await?,
             preflight,
         })
     }
@@ -83,17 +86,19 @@ impl Engines {
         Ok(findings.all())
     }
 
-    /// Redis, if the couriers are there.
+    /// Redis, if the couriers or the order line are there.
     ///
     /// # Errors
     /// If it cannot be used, or has couriers in an earlier format.
     #[cfg(feature = "redis")]
-    pub(super) async fn find_couriers(
+    pub(super) async fn find_current_redis(
         config: &Config,
         findings: Findings,
     ) -> anyhow::Result<Option<Redis>> {
         let found = Self::find_redis(config, findings).await?;
-        if let Some(redis) = &found {
+        if let Some(redis) = &found
+            && has_couriers(config)
+        {
             let is_old = couriers::redis::migration::is_needed(redis).await;
             anyhow::ensure!(
                 !is_old.context("cannot read the format of the couriers in Redis")?,
@@ -109,7 +114,7 @@ impl Engines {
         config: &Config,
         findings: Findings,
     ) -> anyhow::Result<Option<Redis>> {
-        if config.couriers.store != couriers::config::StoreKind::Redis {
+        if !has_couriers(config) && config.orders.store != orders::config::StoreKind::Redis {
             return Ok(None);
         }
         let reached = Redis::connect(config.redis.clone(), findings).await;
@@ -161,6 +166,32 @@ impl Engines {
         Ok((Some(aws), Some(topology)))
     }
 
+    /// The store of a shared line; none if the line is in memory.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached a second time, for the events.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(clippy::unused_async, reason = "only Redis is such a store")
+    )]
+    pub(super) async fn line(
+        &self,
+        config: &Config,
+    ) -> anyhow::Result<Option<Arc<dyn orders::store::Store>>> {
+        match config.orders.store {
+            orders::config::StoreKind::Memory => Ok(None),
+            #[cfg(not(feature = "redis"))]
+            orders::config::StoreKind::Redis => Ok(None),
+            #[cfg(feature = "redis")]
+            orders::config::StoreKind::Redis => {
+                let redis = self.redis.clone().context("Redis was not connected")?;
+                let line = orders::redis::Redis::open(redis, &config.orders.line).await;
+                let line = line.context("configuration key `redis.url`: cannot use Redis")?;
+                Ok(Some(Arc::new(line)))
+            }
+        }
+    }
+
     /// The sink of the operational log; none if it is off.
     #[cfg_attr(
         not(feature = "aws"),
@@ -179,4 +210,10 @@ impl Engines {
             Destination::S3 => self.aws.as_ref().map(|aws| Sink::S3(aws.s3())),
         }
     }
+}
+
+/// Whether the couriers are in Redis.
+#[cfg(feature = "redis")]
+pub(super) fn has_couriers(config: &Config) -> bool {
+    config.couriers.store == couriers::config::StoreKind::Redis
 }

@@ -17,7 +17,7 @@ use crate::storage::directory::DataDirectory;
 use crate::storage::preflight::{Engine, Findings};
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
-use crate::{assignments, couriers, deliveries, packages};
+use crate::{assignments, couriers, deliveries, orders, packages};
 
 /// A desk's database in the data directory.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,8 @@ pub(super) struct Stores {
     pub(super) packages: Arc<dyn packages::store::Store>,
     pub(super) assignments: Arc<dyn assignments::store::Store>,
     pub(super) couriers: Arc<dyn couriers::store::Store>,
+    /// None if it is in memory.
+    pub(super) line: Option<Arc<dyn orders::store::Store>>,
     pub(super) oplog: Oplog,
     /// Writes of the public need this.
     pub(super) space: FreeSpace,
@@ -148,7 +150,12 @@ impl Storage {
     }
 
     /// The desks with storage, and the operational log if it is on, for `/readyz`.
-    pub(super) fn components(&self, stores: &Stores, findings: &Findings) -> Vec<Component> {
+    pub(super) fn components(
+        &self,
+        config: &Config,
+        stores: &Stores,
+        findings: &Findings,
+    ) -> Vec<Component> {
         let (deliveries, packages) = (self.deliveries.clone(), self.packages.clone());
         let space = self.space.clone();
         let assignments = Arc::clone(&stores.assignments);
@@ -160,6 +167,11 @@ impl Storage {
             })
             .on(&[Engine::S3], findings)
         });
+        let couriers = Component::new("couriers", move || couriers.state());
+        let couriers = match config.couriers.store {
+            couriers::config::StoreKind::Sqlite => couriers,
+            couriers::config::StoreKind::Redis => couriers.on(&[Engine::Redis], findings),
+        };
         let mut components = vec![
             Component::new("deliveries", move || deliveries.state()),
             // Only the public writes there.
@@ -172,7 +184,7 @@ impl Storage {
             }),
             Component::new("assignments", move || assignments.state())
                 .on(&[Engine::DynamoDb], findings),
-            Component::new("couriers", move || couriers.state()).on(&[Engine::Redis], findings),
+            couriers,
         ];
         components.extend(oplog);
         components

@@ -63,6 +63,9 @@ pub struct Order {
     /// The customer's name
     #[arg(long)]
     name: Option<String>,
+    /// JSON for its barista, such as '{"milk": "oat"}'
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    details: Option<Value>,
     /// Wait at most this long, such as 90s; the order then stays in line
     #[arg(long, value_name = "DURATION", value_parser = bounded_wait)]
     wait: Option<Duration>,
@@ -80,12 +83,13 @@ impl Order {
             "estimated_wait_ms",
             "waited_ms",
             "brew_ms",
+            "result",
         ];
         let mut ask = self
             .server
             .ask(Listener::Customers, Method::POST, "/order/")?;
-        if let Some(name) = &self.name {
-            ask = ask.json(&json!({"customer": name}));
+        if self.name.is_some() || self.details.is_some() {
+            ask = ask.json(&json!({"customer": self.name, "details": self.details}));
         }
         if let Some(wait) = self.wait {
             ask = ask.header("prefer", &format!("wait={}", whole_secs(wait)));
@@ -120,6 +124,7 @@ impl Start {
         const STARTED: &[&str] = &[
             "order_id",
             "customer",
+            "details",
             "attempt",
             "waited_ms",
             "lease_expires_at",
@@ -164,6 +169,9 @@ pub struct Finish {
     /// Only if this attempt is still the current one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     attempt: Option<u32>,
+    /// JSON for its customers, such as '{"cup": 7}'
+    #[arg(long, value_name = "JSON", value_parser = json_value)]
+    result: Option<Value>,
     #[command(flatten)]
     server: Server,
 }
@@ -184,11 +192,18 @@ impl Finish {
         if let Some(attempt) = self.attempt {
             path = format!("{path}&attempt={attempt}");
         }
-        let ask = self.server.ask(Listener::Staff, Method::POST, &path)?;
+        let mut ask = self.server.ask(Listener::Staff, Method::POST, &path)?;
+        if let Some(result) = &self.result {
+            ask = ask.json(&json!({"result": result}));
+        }
         let answer = ask.within(PATIENCE).await?.success()?;
         self.server
             .show(&answer, |order| output::members(order, FINISHED))
     }
+}
+
+fn json_value(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// `odyssey line`.

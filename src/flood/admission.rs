@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -36,6 +36,7 @@ struct Shared {
     began: Instant,
     malformed_logged_ms: AtomicU64,
     on_block: Box<Purge>,
+    on_unblock: OnceLock<Box<dyn Fn(IpNet) + Send + Sync>>,
 }
 
 /// Given an address, since when it was refused, and for how long it is blocked; returns how many orders were cancelled.
@@ -72,8 +73,32 @@ impl Flood {
                 began: Instant::now(),
                 malformed_logged_ms: AtomicU64::new(0),
                 on_block: Box::new(on_block),
+                on_unblock: OnceLock::new(),
             }),
         }
+    }
+
+    /// Calls `on_unblock` when an address is unblocked here. Only the first call counts.
+    pub fn when_unblocked(&self, on_unblock: impl Fn(IpNet) + Send + Sync + 'static) {
+        let _ = self.shared.on_unblock.set(Box::new(on_unblock));
+    }
+
+    /// Blocks an address for so long, or unblocks it, as another server of a shared line has.
+    pub fn follow(&self, address: IpNet, blocked: Option<Duration>) {
+        if self.shared.mode != Mode::Enforce {
+            return;
+        }
+        match blocked {
+            Some(time) => self.shared.table.block(address, time),
+            None => {
+                self.shared.table.unblock(address);
+            }
+        }
+    }
+
+    /// Whether what this peer says of requests is believed (`flood.trusted_proxies`).
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.shared.proxies.is_trusted(peer.to_canonical())
     }
 
     /// The client's address or network, for other limits and for logs.
@@ -232,11 +257,16 @@ impl Flood {
         let address = canonical(address);
         let key = self.shared.proxies.key(address.addr());
         let table = &self.shared.table;
-        let back = table.unblock(address) || table.unblock(key);
-        if back {
+        let back = [address, key]
+            .into_iter()
+            .find(|&address| table.unblock(address));
+        if let Some(address) = back {
+            if let Some(on_unblock) = self.shared.on_unblock.get() {
+                on_unblock(address);
+            }
             info!(address = %display(address), identity, "an address is unblocked");
         }
-        back
+        back.is_some()
     }
 
     /// Evicts idle addresses. Never returns.

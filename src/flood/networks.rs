@@ -126,7 +126,16 @@ impl Networks {
         self.counts().take(address, kind, shares)
     }
 
-    /// Undoes [`Networks::take`].
+    /// Counts one more, whether or not it may be: it was admitted before, by another server.
+    pub(super) fn add(&self, address: IpNet, kind: Kind) {
+        let mut counts = self.counts();
+        for (_, network) in levels(address) {
+            counts.count(network, kind, u32::MAX);
+        }
+        counts.totals[kind as usize] += 1;
+    }
+
+    /// Undoes [`Networks::take`] and [`Networks::add`].
     pub(super) fn give_back(&self, address: IpNet, kind: Kind) {
         let mut counts = self.counts();
         for (_, network) in levels(address) {

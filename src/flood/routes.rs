@@ -34,6 +34,9 @@ use crate::http::params::{Actor, Caller, Path, Query, page_cursor, page_limit};
 use crate::http::responses::{NotFound, Parameters, describe_limits};
 use crate::values::time::Moment;
 
+/// Present when a trusted proxy sends a request again, because its server was lost.
+pub const PROXY_RESENT: HeaderName = HeaderName::from_static("proxy-resent");
+
 /// The client of a request, before admission.
 #[derive(Debug)]
 pub struct Asker {
@@ -93,7 +96,13 @@ impl Newcomer {
     /// # Errors
     /// [`Refusal`] if it is blocked.
     pub fn of(flood: Flood, peer: IpAddr, headers: &HeaderMap) -> Result<Self, Refusal> {
-        Self::checked(Asker::at(flood, peer, headers))
+        let is_resent = headers.contains_key(PROXY_RESENT) && flood.trusts(peer);
+        let asker = Asker::at(flood, peer, headers);
+        if is_resent {
+            // It may be for an order that is in line: where a server may know, admission or the line refuses what is new.
+            return Ok(Self(asker));
+        }
+        Self::checked(asker)
     }
 
     fn checked(asker: Asker) -> Result<Self, Refusal> {
@@ -111,8 +120,11 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Ok(asker) = Asker::from_request_parts(parts, state).await;
-        Self::checked(asker)
+        let flood = Flood::from_ref(state);
+        let Some(&Caller { peer, .. }) = parts.extensions.get() else {
+            unreachable!("the edge adds a `Caller` to every request")
+        };
+        Self::of(flood, peer, &parts.headers)
     }
 }
 
@@ -247,7 +259,7 @@ impl Refusal {
     fn new(refused: &Refused, ask: Ask, limits: &Limits) -> Self {
         let shares = &limits.shares;
         let what = match ask {
-            Ask::Order => "orders",
+            Ask::Order | Ask::Again => "orders",
             Ask::Watch => "held requests",
             Ask::Write => "requests",
         };
@@ -277,7 +289,7 @@ impl Refusal {
                     Ask::Write => {
                         "All addresses of one subscriber or provider share a rate.".to_owned()
                     }
-                    Ask::Order | Ask::Watch => format!(
+                    Ask::Order | Ask::Again | Ask::Watch => format!(
                         "At most {} {what} from one provider's network may be open, and fewer from a part of it.",
                         shares.max(Level::Provider)
                     ),
@@ -326,7 +338,7 @@ impl Quota {
     fn of(ask: Ask, limits: &Limits) -> Self {
         let orders = limits.config.burst;
         let (name, most) = match ask {
-            Ask::Order | Ask::Watch => ("orders", orders),
+            Ask::Order | Ask::Again | Ask::Watch => ("orders", orders),
             Ask::Write => ("writes", orders.saturating_mul(WRITES_PER_ORDER.get())),
         };
         Self {

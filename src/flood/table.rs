@@ -59,6 +59,8 @@ pub enum Ask {
     Order,
     /// A request held for an order: open until it is answered.
     Watch,
+    /// An order that another server of a shared line has admitted, and whose request its proxy has sent again: only counted.
+    Again,
     /// Any other unsafe request: costs a tenth of an order.
     Write,
 }
@@ -66,7 +68,7 @@ pub enum Ask {
 impl Ask {
     fn kind(self) -> Option<Kind> {
         match self {
-            Self::Order => Some(Kind::Order),
+            Self::Order | Self::Again => Some(Kind::Order),
             Self::Watch => Some(Kind::Watch),
             Self::Write => None,
         }
@@ -76,7 +78,7 @@ impl Ask {
     fn cost(self) -> Option<NonZeroU32> {
         match self {
             Self::Order => Some(WRITES_PER_ORDER),
-            Self::Watch => None,
+            Self::Watch | Self::Again => None,
             Self::Write => Some(NonZeroU32::MIN),
         }
     }
@@ -300,6 +302,10 @@ impl Table {
         let Some(kind) = ask.kind() else {
             return Ok(());
         };
+        if ask == Ask::Again {
+            self.networks.add(address, kind);
+            return Ok(());
+        }
         let taken = self.networks.take(address, kind, &self.limits.shares);
         taken.map_err(|denied| match denied {
             Denied::Itself => (Reason::Outstanding, OUTSTANDING_RETRY),
@@ -447,6 +453,17 @@ impl Table {
             .collect();
         blocked.sort_unstable_by_key(|entry| (std::cmp::Reverse(entry.refused), entry.address));
         blocked
+    }
+
+    /// Blocks an address, as another server of a shared line has. Not if it shares its entry with others.
+    pub fn block(&self, address: IpNet, time: Duration) {
+        let now = Instant::now();
+        self.blocks_until(now + time);
+        self.with_entry(address, now, self.quota, |entry, key| {
+            if key == address {
+                entry.block(now, time);
+            }
+        });
     }
 
     /// Unblocks an address and resets its entry. False if it was not blocked.

@@ -3,8 +3,8 @@
 //! [`server`] accepts connections, queues those above the limit in `overflow`, and serves each with [`connection`], which
 //! watches its [`activity`] and, over HTTP/2, its [`streams`], over a [`wire`]. [`edge`] handles every request before the
 //! router: request id, metrics, log, security headers, panics; the most frequent requests it answers without the router
-//! ([`reply`]). It rejects cross-site requests ([`origin`]), requests for
-//! other hosts (`hosts`), requests without the credential ([`guard`]) that the route requires ([`security`]), and undocumented
+//! ([`reply`]); [`request_id`] has the ids. It rejects cross-site requests ([`origin`]), requests for other hosts
+//! (`hosts`), requests without the credential ([`guard`]) that the route requires ([`security`]), and undocumented
 //! parameters. Browsers get a session by [`login`]. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
 //! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
 //! listener serves.
@@ -31,6 +31,7 @@ mod overflow;
 pub mod params;
 pub mod problem;
 pub mod reply;
+pub mod request_id;
 pub mod responses;
 pub mod security;
 pub mod server;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::edge;
 use super::html::whole;
 use super::problem::Problem;
+use super::request_id::new_request_id;
 
 /// Connections that wait for a permit. Each uses one of the process's reserved file descriptors.
 const WAITING_MAX: usize = 64;
@@ -225,7 +226,7 @@ async fn asks_for_health(stream: &TcpStream) -> bool {
 fn answer(problem: Problem) -> Vec<u8> {
     let (mut head, body) = problem.into_response().into_parts();
     let body = whole(body).unwrap_or_default();
-    edge::finish_headers(&mut head.headers, edge::new_request_id());
+    edge::finish_headers(&mut head.headers, new_request_id());
     let mut text = format!("HTTP/1.1 {}\r\n", head.status);
     for (name, value) in &head.headers {
         // Writing to a string does not fail.

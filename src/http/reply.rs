@@ -1,43 +1,33 @@
 //! What a handler answers: at once, or later.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-
 use axum::http::{HeaderMap, Method, Uri, Version};
 use axum::response::{IntoResponse, Response};
+use thiserror::Error;
 
 use super::params::Caller;
+use super::problem::Problem;
+use crate::values::soon::Soon;
 
 /// An answer, or what waits for it. A held request consists of the latter alone: it has nothing of the request any more.
-pub enum Reply {
-    Now(Response),
-    Later(Pin<Box<dyn Future<Output = Response> + Send>>),
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Now(_) => "Now",
-            Self::Later(_) => "Later",
-        })
-    }
-}
+pub type Reply = Soon<Response>;
 
 impl Reply {
     pub fn now(response: impl IntoResponse) -> Self {
         Self::Now(response.into_response())
     }
+}
 
-    pub fn later(response: impl Future<Output = Response> + Send + 'static) -> Self {
-        Self::Later(Box::pin(response))
-    }
+/// In the extensions of an answer that is not sent: its connection ends without one. A proxy then sends the request to another
+/// server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the request is handed over to another server")]
+pub struct HangUp;
 
-    pub async fn response(self) -> Response {
-        match self {
-            Self::Now(response) => response,
-            Self::Later(response) => response.await,
-        }
+impl IntoResponse for HangUp {
+    fn into_response(self) -> Response {
+        let mut response = Problem::stopping().into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

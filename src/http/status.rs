@@ -19,6 +19,7 @@ use super::responses::{NotFound, problems};
 use crate::storage::preflight::{Engine, Finding, Findings};
 use crate::storage::{State as EngineState, Unavailable};
 use crate::telemetry::Registry;
+use crate::values::soon::Soon;
 use crate::values::time::Moment;
 
 /// A desk, or another part with a state of its own in `/readyz`.
@@ -326,7 +327,7 @@ pub fn health_routes() -> [UtoipaMethodRouter<Readiness>; 4] {
 #[derive(Clone)]
 pub struct Scrape {
     registry: Registry,
-    refresh: Arc<dyn Fn() + Send + Sync>,
+    refresh: Arc<dyn Fn() -> Soon<()> + Send + Sync>,
 }
 
 impl fmt::Debug for Scrape {
@@ -336,7 +337,8 @@ impl fmt::Debug for Scrape {
 }
 
 impl Scrape {
-    pub fn new(registry: Registry, refresh: impl Fn() + Send + Sync + 'static) -> Self {
+    /// `refresh`: updates the gauges.
+    pub fn new(registry: Registry, refresh: impl Fn() -> Soon<()> + Send + Sync + 'static) -> Self {
         Self {
             registry,
             refresh: Arc::new(refresh),
@@ -351,7 +353,7 @@ impl Scrape {
     (status = 200, description = "All metrics", body = String, content_type = "text/plain; version=0.0.4"),
 ))]
 async fn metrics(State(scrape): State<Scrape>) -> Response {
-    (scrape.refresh)();
+    (scrape.refresh)().get().await;
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     no_store(([(header::CONTENT_TYPE, text)], scrape.registry.render()))
 }

@@ -20,7 +20,20 @@ pub enum PlaceError {
     },
     #[error("the server is stopping")]
     Closing,
+    /// The proxy sends the request to another server of the line.
+    #[error("the request is handed over to another server")]
+    HandedOver,
+    /// The client's address was blocked, by another server of the line.
+    #[error("the address is blocked")]
+    Blocked { remaining: Duration },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
+
+/// A shared line's store does not answer. It may have been done, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the line's store does not answer")]
+pub struct Unavailable;
 
 /// Why an order was not cancelled.
 #[derive(Debug, Error)]
@@ -30,6 +43,8 @@ pub enum CancelError {
     /// A barista has it, or it is ready.
     #[error("the order is {}", .stage.as_str())]
     TooLate { stage: Stage },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why an order was not finished.
@@ -43,6 +58,8 @@ pub enum FinishError {
     /// Another attempt is current.
     #[error("attempt {current} is the current one")]
     Fenced { stage: Stage, current: u32 },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a barista could not extend or release an order.
@@ -55,4 +72,6 @@ pub enum FenceError {
     /// Another attempt is current.
     #[error("attempt {current} is the current one")]
     Fenced { stage: Stage, current: u32 },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }

@@ -6,41 +6,74 @@
 //! - [`IdleBarista`] dropped: they get no order; a lease already sent goes back to its own place.
 //! - [`LeaseGuard`] dropped unconfirmed: the answer never reached the connection; the order goes back to its own place.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::line::{Attachment, Idle};
-use super::model::{Lease, OrderId, Outcome, Previous};
+use super::model::{Lease, OrderId, Outcome};
+use crate::values::soon::Soon;
 
-/// The line, as far as the guards need it; the methods are those of [`super::line::Line`]. Cheap to clone.
-pub trait Departures: Clone + Unpin {
+/// How long a shared line may take to say whether it has sent a lease to a barista who stops waiting.
+const ASKED: Duration = Duration::from_secs(2);
+
+/// A line, as far as the guards need it.
+pub trait Departures: Send + Sync {
     fn leave(&self, attachment: Attachment);
-    fn promise(&self, attachment: Attachment) -> bool;
-    fn quit(&self, idle: Idle) -> bool;
-    fn give_back(&self, id: OrderId, attempt: u32, previous: Option<Box<Previous>>);
+    /// False if the order is final already.
+    fn promise(&self, attachment: Attachment) -> Soon<bool>;
+    fn quit(&self, idle: Idle) -> Quit;
+    /// The lease's answer was taken.
+    fn confirm(&self, lease: &Lease);
+    /// The lease did not reach its barista.
+    fn give_back(&self, lease: &mut Lease);
+}
+
+/// What became of a barista who no longer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quit {
+    Gone,
+    /// A lease was sent to them.
+    Sent,
+    /// The line has been asked: the lease comes, or its sender is dropped.
+    Asked,
+}
+
+/// The line of a guard.
+#[derive(Clone)]
+pub(super) struct At(Arc<dyn Departures>);
+
+impl fmt::Debug for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("At").finish_non_exhaustive()
+    }
+}
+
+impl<D: Departures + 'static> From<Arc<D>> for At {
+    fn from(line: Arc<D>) -> Self {
+        Self(line)
+    }
 }
 
 /// A request held until its order is final. Resolves to the outcome.
 #[derive(Debug)]
-pub struct Held<D: Departures> {
-    desk: D,
+pub struct Held {
+    at: At,
     attachment: Attachment,
     outcome: oneshot::Receiver<Outcome>,
     disarmed: bool,
 }
 
-impl<D: Departures> Held<D> {
-    pub(super) fn new(
-        desk: D,
-        attachment: Attachment,
-        outcome: oneshot::Receiver<Outcome>,
-    ) -> Self {
+impl Held {
+    pub(super) fn new(at: At, attachment: Attachment, outcome: oneshot::Receiver<Outcome>) -> Self {
         Self {
-            desk,
+            at,
             attachment,
             outcome,
             disarmed: false,
@@ -51,20 +84,29 @@ impl<D: Departures> Held<D> {
         self.attachment.order()
     }
 
-    /// Detaches the request (202); the order stays in line.
-    ///
-    /// # Errors
-    /// Itself, if the order is final already: the outcome is ready.
-    pub fn promise(mut self) -> Result<(), Self> {
-        if self.desk.promise(self.attachment) {
-            self.disarmed = true;
-            return Ok(());
-        }
-        Err(self)
+    /// The request is attached to another order than the one that was made for it.
+    pub(super) fn joined(&mut self, id: OrderId) {
+        self.attachment = Attachment::shared(id, self.attachment.shared_number());
+    }
+
+    /// The request was never attached.
+    pub(super) fn disarm(mut self) {
+        self.disarmed = true;
+    }
+
+    /// Detaches the request (202); the order stays in line. Itself, if the order is final already: the outcome is ready.
+    pub fn promise(self) -> Soon<Result<(), Self>> {
+        self.at.0.promise(self.attachment).map(move |promised| {
+            if promised {
+                self.disarm();
+                return Ok(());
+            }
+            Err(self)
+        })
     }
 }
 
-impl<D: Departures> Future for Held<D> {
+impl Future for Held {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -75,27 +117,27 @@ impl<D: Departures> Future for Held<D> {
     }
 }
 
-impl<D: Departures> Drop for Held<D> {
+impl Drop for Held {
     fn drop(&mut self) {
         if !self.disarmed {
-            self.desk.leave(self.attachment);
+            self.at.0.leave(self.attachment);
         }
     }
 }
 
 /// A barista held until there is an order. Resolves to its lease, or to none when the line closes.
 #[derive(Debug)]
-pub struct IdleBarista<D: Departures> {
-    desk: D,
+pub struct IdleBarista {
+    at: At,
     idle: Idle,
     work: oneshot::Receiver<Lease>,
     disarmed: bool,
 }
 
-impl<D: Departures> IdleBarista<D> {
-    pub(super) fn new(desk: D, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
+impl IdleBarista {
+    pub(super) fn new(at: At, idle: Idle, work: oneshot::Receiver<Lease>) -> Self {
         Self {
-            desk,
+            at,
             idle,
             work,
             disarmed: false,
@@ -103,65 +145,73 @@ impl<D: Departures> IdleBarista<D> {
     }
 
     /// The lease, or none after `wait`.
-    pub async fn within(mut self, wait: Duration) -> Option<LeaseGuard<D>> {
-        match tokio::time::timeout(wait, &mut self).await {
+    pub async fn within(mut self, wait: Duration) -> Option<LeaseGuard> {
+        match timeout(wait, &mut self).await {
             Ok(guard) => guard,
-            Err(_) => self.stop(),
+            Err(_) => self.stop().await,
         }
     }
 
     /// Stops waiting. A lease that was sent at that moment is returned.
-    pub fn stop(mut self) -> Option<LeaseGuard<D>> {
-        let lease = self.withdraw();
-        lease.map(|lease| LeaseGuard::new(self.desk.clone(), lease))
+    pub async fn stop(mut self) -> Option<LeaseGuard> {
+        match self.at.0.quit(self.idle) {
+            Quit::Gone => {
+                self.disarmed = true;
+                None
+            }
+            Quit::Sent => {
+                self.disarmed = true;
+                let lease = self.sent();
+                lease.map(|lease| LeaseGuard::new(self.at.clone(), lease))
+            }
+            // Dropped after that, it gives back a lease that comes later.
+            Quit::Asked => timeout(ASKED, &mut self).await.unwrap_or(None),
+        }
     }
 
-    fn withdraw(&mut self) -> Option<Lease> {
-        self.disarmed = true;
-        if self.desk.quit(self.idle) {
-            return None;
-        }
+    fn sent(&mut self) -> Option<Lease> {
         // Close first: from here on the sender fails, and a lease sent before can still be received.
         self.work.close();
         self.work.try_recv().ok()
     }
 }
 
-impl<D: Departures> Future for IdleBarista<D> {
-    type Output = Option<LeaseGuard<D>>;
+impl Future for IdleBarista {
+    type Output = Option<LeaseGuard>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.work).poll(cx).map(|lease| {
             self.disarmed = true;
             let lease = lease.ok()?;
-            Some(LeaseGuard::new(self.desk.clone(), lease))
+            Some(LeaseGuard::new(self.at.clone(), lease))
         })
     }
 }
 
-impl<D: Departures> Drop for IdleBarista<D> {
+impl Drop for IdleBarista {
     fn drop(&mut self) {
-        if self.disarmed {
+        if self.disarmed || self.at.0.quit(self.idle) == Quit::Gone {
             return;
         }
-        if let Some(lease) = self.withdraw() {
-            self.desk.give_back(lease.id, lease.attempt, lease.previous);
+        // A lease that comes later meets a closed channel, and its sender gives it back.
+        if let Some(mut lease) = self.sent() {
+            self.at.0.give_back(&mut lease);
         }
     }
 }
 
 /// A lease whose answer the barista's connection has not taken.
 #[derive(Debug)]
-pub struct LeaseGuard<D: Departures> {
-    desk: D,
+pub struct LeaseGuard {
+    at: At,
     lease: Lease,
     confirmed: bool,
 }
 
-impl<D: Departures> LeaseGuard<D> {
-    pub(super) fn new(desk: D, lease: Lease) -> Self {
+impl LeaseGuard {
+    pub(super) fn new(at: At, lease: Lease) -> Self {
         Self {
-            desk,
+            at,
             lease,
             confirmed: false,
         }
@@ -174,15 +224,14 @@ impl<D: Departures> LeaseGuard<D> {
     /// The connection has taken the answer: from here on the lease's deadline counts.
     pub fn confirm(mut self) {
         self.confirmed = true;
+        self.at.0.confirm(&self.lease);
     }
 }
 
-impl<D: Departures> Drop for LeaseGuard<D> {
+impl Drop for LeaseGuard {
     fn drop(&mut self) {
         if !self.confirmed {
-            let previous = self.lease.previous.take();
-            self.desk
-                .give_back(self.lease.id, self.lease.attempt, previous);
+            self.at.0.give_back(&mut self.lease);
         }
     }
 }

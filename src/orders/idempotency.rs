@@ -52,6 +52,17 @@ impl IdempotencyKey {
             scope: Scope::Identity(identity.into()),
         })
     }
+
+    /// The key with its scope as text: different keys are different texts.
+    pub fn with_scope(&self) -> String {
+        // A key has no spaces.
+        let text = &self.text;
+        match &self.scope {
+            Scope::Anywhere => format!("{text} anywhere"),
+            Scope::Origin(origin) => format!("{text} at {origin}"),
+            Scope::Identity(identity) => format!("{text} of {identity}"),
+        }
+    }
 }
 
 /// A key and the digest of its body: the same key with another body is refused.

@@ -29,6 +29,7 @@ use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::idempotency::{IdempotencyKey, Keyed};
 use super::model::{Crew, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage, View};
+use crate::values::json::Opaque;
 
 /// Without a barista brewing, idle, pulling or reporting for this long, the crew is away. Longer than one `/start/` may
 /// hold (55 s), so that a barista between two of them is not away.
@@ -47,11 +48,29 @@ impl Attachment {
     pub fn order(&self) -> OrderId {
         self.id
     }
+
+    /// Of a shared line, where a server numbers all its requests.
+    pub(super) fn shared(id: OrderId, number: u64) -> Self {
+        let bytes = number.to_le_bytes();
+        let half = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Self {
+            slot: half(4),
+            id,
+            number: half(0),
+        }
+    }
+
+    /// See [`Attachment::shared`].
+    pub(super) fn shared_number(&self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.number)
+    }
 }
 
 /// An idle barista's place among the idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Idle(u64);
+pub struct Idle(pub(super) u64);
 
 /// A lease for an idle barista: the caller sends it, or gives it back.
 #[derive(Debug)]
@@ -513,7 +532,8 @@ impl<C, B> Line<C, B> {
         Some(self.return_to_line(now, slot))
     }
 
-    /// Makes an order ready. The first finish wins, from any barista, unless it names an `attempt` that is not current.
+    /// Makes an order ready, with a result for its customer. The first finish wins, from any barista, unless it names an
+    /// `attempt` that is not current.
     ///
     /// # Errors
     /// [`FinishError::Unknown`]; [`FinishError::NotStarted`] if no barista ever had it, or it was cancelled;
@@ -523,6 +543,7 @@ impl<C, B> Line<C, B> {
         now: Now,
         id: OrderId,
         attempt: Option<u32>,
+        result: Option<Opaque>,
     ) -> Result<Finished<C>, FinishError> {
         let slot = *self.by_id.get(&id).ok_or(FinishError::Unknown)?;
         let order = &self.entry(slot).order;
@@ -553,6 +574,7 @@ impl<C, B> Line<C, B> {
         self.see_crew(now.instant);
         let brew = self.entry(slot).order.brewed(now);
         self.throughput.finished(brew, waiting);
+        self.entry_mut(slot).order.result = result;
         let (order, receivers) = self.conclude(now, slot, Stage::Ready);
         Ok(Finished {
             order,
@@ -767,6 +789,7 @@ impl<C, B> Line<C, B> {
             id: entry.order.id,
             customer: entry.order.customer.clone(),
             request_id: entry.order.request_id.clone(),
+            details: entry.order.details.clone(),
             attempt: entry.order.attempts,
             placed_at: entry.order.placed.wall,
             waited: entry.order.waited(now),
@@ -780,6 +803,7 @@ impl<C, B> Line<C, B> {
                 Presence::Gone
             },
             previous: None,
+            pull: 0,
         }
     }
 
@@ -931,6 +955,7 @@ impl<C, B> Line<C, B> {
         let forget_at = now.instant + self.rules.replay;
         let entry = self.entry_mut(slot);
         entry.order.stage = stage;
+        entry.order.details = None;
         entry.order.ended = Some(now);
         entry.order.delivered = stage == Stage::Ready && !entry.attached.is_empty();
         let permit = entry.permit.take();

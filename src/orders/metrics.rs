@@ -6,14 +6,18 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use tracing::field::display;
+use tracing::{debug, warn};
 
 use super::line::{Figures, Left};
+use super::model::OrderId;
 
 /// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
     pub(super) placed: Counter,
     pub(super) attached: Counter,
+    pub(super) handed_over: Counter,
     abandoned_requests: Counter,
     pub(super) replayed: Counter,
     pub(super) started: Counter,
@@ -21,13 +25,13 @@ pub struct Metrics {
     pub(super) finished_undelivered: Counter,
     pub(super) cancelled_deleted: Counter,
     pub(super) cancelled_left: Counter,
-    pub(super) cancelled_unwanted: Counter,
+    cancelled_unwanted: Counter,
     pub(super) cancelled_abandoned: Counter,
     pub(super) cancelled_unasked: Counter,
     pub(super) cancelled_blocked: Counter,
-    pub(super) expired: Counter,
-    pub(super) requeued_expired: Counter,
-    pub(super) requeued_moved_back: Counter,
+    expired: Counter,
+    requeued_expired: Counter,
+    requeued_moved_back: Counter,
     pub(super) requeued_released: Counter,
     pub(super) requeued_undelivered: Counter,
     pub(super) wait: Histogram,
@@ -53,48 +57,7 @@ pub const BUCKETS_SECONDS: [f64; 14] = [
 impl Metrics {
     /// Registers everything with the recorder that is current (see [`crate::telemetry`]).
     pub fn register() -> Self {
-        describe_counter!("odyssey_orders_placed_total", "Orders that joined the line");
-        describe_counter!(
-            "odyssey_orders_attached_total",
-            "Requests that joined a pending order by its idempotency key"
-        );
-        describe_counter!(
-            "odyssey_orders_replayed_total",
-            "Requests answered again from a final order by its idempotency key"
-        );
-        describe_counter!("odyssey_orders_started_total", "Leases granted to baristas");
-        describe_counter!(
-            "odyssey_orders_finished_total",
-            "Orders finished, by whether a request was attached"
-        );
-        describe_counter!(
-            "odyssey_orders_cancelled_total",
-            "Orders that ended without being finished, by reason: left (their customer left), unwanted (their customer left during brewing, found when they would have returned to the line), abandoned (a keyed customer did not reconnect), unasked (promised and not polled), deleted, cut_off (their address was blocked)"
-        );
-        describe_counter!(
-            "odyssey_orders_abandoned_requests_total",
-            "Held requests whose customer left before the answer"
-        );
-        describe_counter!("odyssey_orders_expired_total", "Leases that expired");
-        describe_counter!(
-            "odyssey_orders_requeued_total",
-            "Orders that returned to the line, by reason"
-        );
-        describe_histogram!(WAIT_SECONDS, "Time in line of finished orders");
-        describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
-        describe_gauge!(
-            "odyssey_orders",
-            "Orders by stage; ready and cancelled ones while they are in memory"
-        );
-        describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
-        describe_gauge!(
-            "odyssey_orders_idle_baristas",
-            "Baristas waiting for an order"
-        );
-        describe_gauge!(
-            "odyssey_orders_oldest_waiting_seconds",
-            "Age of the first in line"
-        );
+        describe();
         let finished = |delivered: &'static str| counter!("odyssey_orders_finished_total", "delivered" => delivered);
         let cancelled =
             |reason: &'static str| counter!("odyssey_orders_cancelled_total", "reason" => reason);
@@ -104,6 +67,7 @@ impl Metrics {
         Self {
             placed: counter!("odyssey_orders_placed_total"),
             attached: counter!("odyssey_orders_attached_total"),
+            handed_over: counter!("odyssey_orders_handed_over_total"),
             replayed: counter!("odyssey_orders_replayed_total"),
             started: counter!("odyssey_orders_started_total"),
             finished_delivered: finished("true"),
@@ -139,6 +103,36 @@ impl Metrics {
         }
     }
 
+    /// Counts and logs a lease that expired. The counter of its order's return.
+    pub(super) fn expired(&self, expired: &ExpiredLease<'_>) -> &Counter {
+        self.expired.increment(1);
+        let ExpiredLease {
+            id,
+            attempt,
+            barista,
+            request_id: customer_request_id,
+            moved_back,
+        } = *expired;
+        let (order_id, barista) = (id, barista.unwrap_or("unnamed"));
+        if moved_back {
+            warn!(%order_id, attempt, barista, customer_request_id, "an order's lease expired too often: it goes to the end of the line");
+            &self.requeued_moved_back
+        } else {
+            debug!(%order_id, attempt, barista, customer_request_id, "an order's lease expired: it returns to its place");
+            &self.requeued_expired
+        }
+    }
+
+    /// `id`: if it is known.
+    pub(super) fn cancelled_unwanted(&self, id: Option<OrderId>) {
+        self.cancelled_unwanted.increment(1);
+        let order_id = id.map(display);
+        debug!(
+            order_id,
+            "an order is cancelled instead of returning to the line: its customer has left"
+        );
+    }
+
     pub(super) fn finished(&self, delivered: bool, waited: Duration, brewed: Duration) {
         if delivered {
             self.finished_delivered.increment(1);
@@ -158,6 +152,65 @@ impl Metrics {
         self.idle_baristas.set(as_gauge(figures.idle_baristas));
         self.oldest_waiting.set(figures.oldest_waiting);
     }
+}
+
+fn describe() {
+    describe_counter!("odyssey_orders_placed_total", "Orders that joined the line");
+    describe_counter!(
+        "odyssey_orders_attached_total",
+        "Requests that joined a pending order by its idempotency key, or came again through the proxy after their server was lost"
+    );
+    describe_counter!(
+        "odyssey_orders_handed_over_total",
+        "Held requests that were handed over to another server at the end of this one"
+    );
+    describe_counter!(
+        "odyssey_orders_replayed_total",
+        "Requests answered again from a final order by its idempotency key"
+    );
+    describe_counter!("odyssey_orders_started_total", "Leases granted to baristas");
+    describe_counter!(
+        "odyssey_orders_finished_total",
+        "Orders finished, by whether a request was attached"
+    );
+    describe_counter!(
+        "odyssey_orders_cancelled_total",
+        "Orders that ended without being finished, by reason: left (their customer left), unwanted (their customer left during brewing, found when they would have returned to the line), abandoned (a keyed customer did not reconnect), unasked (promised and not polled), deleted, cut_off (their address was blocked)"
+    );
+    describe_counter!(
+        "odyssey_orders_abandoned_requests_total",
+        "Held requests whose customer left before the answer"
+    );
+    describe_counter!("odyssey_orders_expired_total", "Leases that expired");
+    describe_counter!(
+        "odyssey_orders_requeued_total",
+        "Orders that returned to the line, by reason"
+    );
+    describe_histogram!(WAIT_SECONDS, "Time in line of finished orders");
+    describe_histogram!(BREW_SECONDS, "Time from the last start to the finish");
+    describe_gauge!(
+        "odyssey_orders",
+        "Orders by stage; ready and cancelled ones while they are in memory"
+    );
+    describe_gauge!("odyssey_orders_held_requests", "Requests held for an order");
+    describe_gauge!(
+        "odyssey_orders_idle_baristas",
+        "Baristas waiting for an order"
+    );
+    describe_gauge!(
+        "odyssey_orders_oldest_waiting_seconds",
+        "Age of the first in line"
+    );
+}
+
+/// A lease that expired.
+pub(super) struct ExpiredLease<'a> {
+    pub(super) id: OrderId,
+    pub(super) attempt: u32,
+    pub(super) barista: Option<&'a str>,
+    pub(super) request_id: Option<&'a str>,
+    /// To the end of the line.
+    pub(super) moved_back: bool,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^52")]

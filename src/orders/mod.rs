@@ -41,10 +41,11 @@
 //!
 //! # Modules
 //! [`mod@line`]: the pure state machine. [`idempotency`]: the keys of retries. [`hold`]: futures whose `Drop` means that a
-//! client left. [`metrics`]: counters and gauges.
+//! client left. [`memory`]: a line in memory behind its lock. [`shared`]: this server's part of a line that several servers
+//! share; [`store`]: its port, `redis` the store. [`service`]: either of them; [`requests`]: what both are asked. [`metrics`]: counters and gauges.
 //!
 //! # Deliberately absent
-//! - A store: a held request is a connection of this process, which cannot be stored.
+//! - Division of one line over several nodes of a store: strict order is one counter.
 //! - A menu: customers drink americano.
 //! - A limit on how long a customer is held.
 
@@ -53,10 +54,16 @@ pub mod error;
 pub mod hold;
 pub mod idempotency;
 pub mod line;
+pub mod memory;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod requests;
 pub mod routes;
 pub mod service;
+pub mod shared;
+pub mod store;
 
 pub use config::Config;
 pub use metrics::Metrics;

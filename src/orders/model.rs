@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::values::json::Opaque;
 
 /// The only drink.
 pub const DRINK: &str = "americano";
@@ -34,8 +37,10 @@ impl Now {
 }
 
 /// A version 7 UUID (RFC 9562), so that ids sort by the time of placing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OrderId(pub Uuid);
+///
+/// Stored as 32 hexadecimal digits: stores compare ids as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OrderId(#[serde(with = "uuid::serde::simple")] pub Uuid);
 
 /// As one number: comparing ids is the line's most frequent operation.
 impl Ord for OrderId {
@@ -91,6 +96,10 @@ pub struct Order {
     pub origin: Option<IpNet>,
     /// The id of the request that placed it; only at log level debug.
     pub request_id: Option<Box<str>>,
+    /// For its barista; none once it is final.
+    pub details: Option<Opaque>,
+    /// For its customer, with the report that it is ready.
+    pub result: Option<Opaque>,
     pub stage: Stage,
     pub placed: Now,
     /// When the latest barista took it. Still set after it returned to the line: that barista may finish it.
@@ -112,6 +121,8 @@ impl Order {
             customer,
             origin: None,
             request_id: None,
+            details: None,
+            result: None,
             stage: Stage::Waiting,
             placed: now,
             started: None,
@@ -161,6 +172,8 @@ pub enum Outcome {
     Blocked(Duration),
     /// The line closed before the order was ready.
     Closing,
+    /// The connection ends without an answer: the proxy sends the request again, to another server of the shared line.
+    HandedOver,
 }
 
 /// An order under a lease.
@@ -171,6 +184,7 @@ pub struct Lease {
     pub customer: Option<Box<str>>,
     /// As [`Order::request_id`].
     pub request_id: Option<Box<str>>,
+    pub details: Option<Opaque>,
     /// From 1.
     pub attempt: u32,
     pub placed_at: Timestamp,
@@ -179,8 +193,10 @@ pub struct Lease {
     pub lease_expires_at: Timestamp,
     pub customer_waiting: bool,
     pub presence: Presence,
-    /// The lease before this one, restored if this one does not reach its barista.
+    /// The lease before this one, restored if this one does not reach its barista; in a shared line the store has it.
     pub previous: Option<Box<Previous>>,
+    /// In a shared line the number of its pull at this server.
+    pub pull: u64,
 }
 
 /// An earlier lease of an order.

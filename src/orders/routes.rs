@@ -1,11 +1,13 @@
 //! The order line over HTTP, for `customers` and `baristas`. `wire` has the JSON types, `problems` maps errors, `lease_body` is
-//! the answer that carries a lease, `fast_path` is the short way of a cycle's three requests.
+//! the answer that carries a lease, `proxied` is what a proxy says about a request, `fast_path` is the short way of a cycle's
+//! three requests.
 
 mod baristas;
 mod customers;
 mod fast_path;
 mod lease_body;
 mod problems;
+mod proxied;
 mod wire;
 
 use std::time::Duration;
@@ -26,6 +28,7 @@ use crate::flood::Flood;
 use crate::http::Problem;
 use crate::http::body::BodyLimits;
 use crate::http::caching::no_store_json;
+use crate::values::json::{Mistake, Opaque};
 use crate::values::object::WriteJson;
 
 /// The longest `wait`, in seconds: below the usual 60 s timeout of proxies.
@@ -40,6 +43,26 @@ pub struct Desk {
     pub limits: BodyLimits,
     /// Default `wait` of `/start/`.
     pub start_wait: Duration,
+    /// Of an order's details and of its result, as text.
+    pub details_max_bytes: usize,
+}
+
+impl Desk {
+    /// Checks the length of a field that is passed on.
+    ///
+    /// # Errors
+    /// 422 if it is longer than `orders.details_max_bytes`.
+    fn check_length(&self, field: &str, value: Option<&Opaque>) -> Result<(), Problem> {
+        let (length, most) = (
+            value.map_or(0, |value| value.text().len()),
+            self.details_max_bytes,
+        );
+        if length <= most {
+            return Ok(());
+        }
+        let detail = format!("As compact JSON it has {length} bytes; {most} are accepted.");
+        Err(vec![Mistake::new(format!("/{field}"), detail)].into())
+    }
 }
 
 impl FromRef<Desk> for Flood {

@@ -5,9 +5,11 @@ mod server;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind,
+    ToRedisArgs, Value,
 };
 use tokio::task::JoinSet;
 
@@ -15,6 +17,11 @@ pub use self::connections::is_refused_for_now;
 use self::connections::{Connections, Way};
 use super::config;
 use super::preflight::Findings;
+
+/// Timeout of a command. Scripts take some milliseconds; a server that is silent for longer hangs.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a command may block on the server, on a connection for that: [`Redis::for_blocking`].
+pub const BLOCK_MAX: Duration = Duration::from_secs(1);
 
 /// A shared connection that reconnects by itself; cheap to clone.
 #[derive(Clone)]
@@ -39,9 +46,23 @@ impl Redis {
     /// If a URL is invalid, the server does not answer, or its settings would lose data.
     pub async fn connect(config: config::Redis, findings: Findings) -> RedisResult<Self> {
         Ok(Self {
-            connections: Connections::open(config, findings).await?,
+            connections: Connections::open(config, findings, ANSWER).await?,
             #[cfg(test)]
             fuse: None,
+        })
+    }
+
+    /// A handle with connections of its own, for one command at a time that blocks up to [`BLOCK_MAX`].
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn for_blocking(&self) -> RedisResult<Self> {
+        let (config, findings) = self.connections.settings();
+        let answer = BLOCK_MAX + ANSWER;
+        Ok(Self {
+            connections: Connections::open(config, findings, answer).await?,
+            #[cfg(test)]
+            fuse: self.fuse.clone(),
         })
     }
 
@@ -97,9 +118,10 @@ impl Redis {
     ///
     /// # Errors
     /// As [`ask`](Self::ask); or if the script fails.
-    pub async fn run<T>(&self, script: &Script, arguments: &[&str]) -> RedisResult<T>
+    pub async fn run<T, A>(&self, script: &Script, arguments: &[A]) -> RedisResult<T>
     where
         T: FromRedisValue + Send + 'static,
+        A: ToRedisArgs + Sync,
     {
         let run = |name, by: &str| {
             let (mut run, keys) = (redis::cmd(name), &script.keys);

@@ -2,15 +2,18 @@
 //!
 //! All texts that a client sees are here: the parser's own name Rust types.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::Hasher;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 use serde_json::map::Entry;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use siphasher::sip::SipHasher13;
 
 use super::{id, time};
 
@@ -86,12 +89,48 @@ pub fn read(text: &[u8]) -> Result<Value, Unread> {
     read.map_err(|error| mistake.map_or_else(|| Unread::from(&error), Unread::Mistake))
 }
 
-/// A digest of the value, independent of its formatting. Not to be stored: it may change with the compiler.
+/// A digest of the value, independent of its formatting, and the same in every build.
 pub fn fingerprint(value: &Value) -> u64 {
-    let mut digest = DefaultHasher::new();
+    let mut digest = SipHasher13::new();
     // Keys are sorted and numbers normalized.
     digest.write(value.to_string().as_bytes());
     digest.finish()
+}
+
+/// A client's JSON value that is passed on without being looked at: compact text, with sorted keys.
+#[derive(Debug, Clone)]
+pub struct Opaque(Arc<RawValue>);
+
+impl Opaque {
+    #[expect(clippy::missing_panics_doc, reason = "a JSON value can be written")]
+    pub fn new(value: &Value) -> Self {
+        let raw = to_raw_value(value).expect("a JSON value can be written to memory");
+        Self(raw.into())
+    }
+
+    /// None if it is not JSON.
+    pub fn parse(text: &str) -> Option<Self> {
+        let raw = RawValue::from_string(text.to_owned()).ok()?;
+        Some(Self(raw.into()))
+    }
+
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Opaque {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Opaque {}
+
+impl Serialize for Opaque {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
 }
 
 /// Escapes a key for a JSON pointer.

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::json::Opaque;
 use super::time::Moment;
 
 /// A value that writes itself as JSON.
@@ -85,6 +86,12 @@ impl WriteJson for Uuid {
         let mut quoted = [b'"'; uuid::fmt::Hyphenated::LENGTH + 2];
         self.hyphenated().encode_lower(&mut quoted[1..]);
         json.extend_from_slice(&quoted);
+    }
+}
+
+impl WriteJson for Opaque {
+    fn write(&self, json: &mut Vec<u8>) {
+        json.extend_from_slice(self.text().as_bytes());
     }
 }
 

@@ -49,6 +49,7 @@ mod observability;
 mod orders_baristas;
 mod orders_both_ways;
 mod orders_customers;
+mod orders_details;
 mod orders_handover;
 mod orders_leaving;
 mod orders_line;
@@ -61,7 +62,11 @@ mod pages;
 mod preflight;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
+#[cfg(feature = "redis")]
+mod servers;
 mod sessions;
+#[cfg(feature = "redis")]
+mod shared_line;
 mod shutdown;
 mod signals;
 mod simulators;

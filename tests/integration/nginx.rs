@@ -46,7 +46,7 @@ impl Drop for Nginx {
 
 /// An address for nginx, which cannot listen on port 0. No other process may take it before nginx does: so it is
 /// outside the kernel's ephemeral ports (from 32768 on), and each process starts the search at another port.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(16);
     let candidates = std::iter::repeat_with(|| {
@@ -65,13 +65,18 @@ pub(crate) fn variant(
     staff: SocketAddr,
     times: &[&str],
 ) -> (TempDir, Door, Door) {
+    variant_of(&customers.to_string(), &staff.to_string(), times)
+}
+
+/// As [`variant`], with lists of addresses.
+pub(crate) fn variant_of(customers: &str, staff: &str, times: &[&str]) -> (TempDir, Door, Door) {
     let dir = tempfile::tempdir().unwrap();
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("nginx/variant.sh");
     let doors = [free_address(), free_address()];
-    let addresses = [doors[0], doors[1], customers, staff].map(|address| address.to_string());
+    let [listen, staff_listen] = doors.map(|address| address.to_string());
     let made = Command::new(script)
         .arg(dir.path())
-        .args(addresses)
+        .args([&*listen, &*staff_listen, customers, staff])
         .args(times)
         .output()
         .unwrap();
@@ -117,7 +122,7 @@ impl Nginx {
         nginx
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 

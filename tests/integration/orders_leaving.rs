@@ -216,7 +216,11 @@ async fn a_customer_who_sends_without_end_behind_the_order_is_sent_away() {
     let flood = ORDER.repeat(2000);
     // It may be closed while it writes.
     drop(raw.0.write_all(flood.as_bytes()).await);
-    let after = shop.until("the order is gone", |now| now.held() == 0).await;
+    let after = shop
+        .until("the order is gone", |now| {
+            now.held() == 0 && now.cancelled("left") > 0
+        })
+        .await;
     assert_eq!((after.placed(), after.cancelled("left")), (1, 1));
     drop(raw);
     shop.close().await;

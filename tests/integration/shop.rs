@@ -4,6 +4,8 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+#[cfg(feature = "redis")]
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
@@ -49,6 +51,11 @@ fn forget_environment(command: &mut Command) {
         }
     }
 }
+
+/// With `SHARED_LINE=1` in the environment the line of each shop is in Redis.
+#[cfg(feature = "redis")]
+static ALL_SHARED: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("SHARED_LINE").is_some_and(|value| value == "1"));
 
 /// A running server.
 #[derive(Debug)]
@@ -99,6 +106,10 @@ impl Shop {
             ("log.format", "json"),
             ("log.level", "info,odyssey=debug"),
         ];
+        #[cfg(feature = "redis")]
+        if *ALL_SHARED {
+            crate::servers::share_line(&mut command).await;
+        }
         for (key, value) in ours.iter().chain(settings) {
             command.env(variable(key), value);
         }

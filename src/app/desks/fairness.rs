@@ -13,27 +13,31 @@ use crate::flood::networks::Kind;
 use crate::flood::table::{Reason, Refused};
 use crate::flood::{Admission, Ask};
 use crate::orders::error::PlaceError;
+use crate::orders::memory::Memory;
 use crate::orders::model::Outcome;
-use crate::orders::service::{Placement, Wanted};
+use crate::orders::requests::{Placement, Wanted};
 
 const BARISTAS: usize = 10;
 const BREW: Duration = Duration::from_secs(45);
 
 struct Town {
-    orders: Orders,
+    orders: Memory,
     flood: Flood,
     _crew: JoinSet<()>,
 }
 
 /// How long a served customer was held, or their answer.
 type Served = Result<Duration, String>;
-type Placed = Result<Placement<Orders>, PlaceError>;
+type Placed = Result<Placement, PlaceError>;
 
 impl Town {
     fn open() -> Self {
         let config = Config::defaults();
         let registry = Registry::new(&[]);
-        let (orders, flood) = orders_and_flood(&config, 15_000, &registry);
+        let (orders, flood) = orders_and_flood(&config, None, 15_000, &registry);
+        let Orders::Memory(orders) = orders else {
+            unreachable!("the default is the line in memory")
+        };
         let mut crew = JoinSet::new();
         let (line, table) = (orders.clone(), flood.clone());
         crew.spawn(async move { line.run_timers().await });
@@ -43,13 +47,13 @@ impl Town {
             crew.spawn(async move {
                 loop {
                     let hour = Duration::from_hours(1);
-                    let Some(taken) = orders.pull_within(None, hour).await else {
+                    let Some(taken) = orders.pull(None, true).within(hour).await else {
                         continue;
                     };
                     let id = taken.lease().id;
                     taken.confirm();
                     sleep(BREW).await;
-                    orders.finish(id, None).unwrap();
+                    orders.finish(id, None, None).unwrap();
                 }
             });
         }
@@ -71,7 +75,7 @@ impl Town {
     }
 
     /// A held customer.
-    async fn held(orders: Orders, flood: Flood, from: IpAddr) -> Served {
+    async fn held(orders: Memory, flood: Flood, from: IpAddr) -> Served {
         let begun = Instant::now();
         let placed =
             place(&orders, &flood, from, true).map_err(|refused| format!("{refused:?}"))?;
@@ -94,7 +98,7 @@ impl Town {
 }
 
 /// Places an order as the handler does.
-fn place(orders: &Orders, flood: &Flood, from: IpAddr, hold: bool) -> Result<Placed, Refused> {
+fn place(orders: &Memory, flood: &Flood, from: IpAddr, hold: bool) -> Result<Placed, Refused> {
     let origin = flood.origin(from, &HeaderMap::new());
     let admission = flood.admit(&origin, Ask::Order)?;
     let wanted = Wanted {

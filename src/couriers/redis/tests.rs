@@ -248,7 +248,7 @@ async fn a_script_that_was_forgotten_is_sent_again_and_runs_once() {
         }
     });
     for number in 1..=500 {
-        let count: u64 = client.run(&script, &[]).await.unwrap();
+        let count: u64 = client.run::<_, &str>(&script, &[]).await.unwrap();
         assert_eq!(count, number);
     }
     emptying.abort();

@@ -125,6 +125,14 @@ impl Entry {
         })
     }
 
+    /// Blocks it from now on.
+    pub(super) fn block(&mut self, now: Instant, time: Duration) {
+        if !self.is_blocked(now) {
+            self.window_began = now;
+        }
+        self.blocked_until = Some(now + time);
+    }
+
     /// If it is blocked, counts a refusal, and returns for how much longer it is blocked.
     pub(super) fn refuse_if_blocked(&mut self, now: Instant) -> Option<Duration> {
         let (_, left) = self.blocked_since(now)?;

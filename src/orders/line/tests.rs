@@ -2,6 +2,8 @@
 
 mod estimates;
 mod leases;
+#[cfg(feature = "redis")]
+pub(in crate::orders) mod loopback;
 mod model_based;
 
 use std::net::IpAddr;
@@ -9,6 +11,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::super::config::StoreKind;
 use super::*;
 
 /// Receivers and baristas are numbers.
@@ -16,6 +19,8 @@ type TestLine = Line<u32, u32>;
 
 pub(in crate::orders) fn rules() -> Config {
     Config {
+        store: StoreKind::Memory,
+        line: "main".to_owned(),
         start_wait: Duration::from_secs(25),
         lease: Duration::from_secs(120),
         attempts_max: 3,
@@ -24,6 +29,7 @@ pub(in crate::orders) fn rules() -> Config {
         replay: Duration::from_secs(600),
         remembered_max: 100,
         waiting_max: 1000,
+        details_max_bytes: 16_384,
     }
 }
 
@@ -148,7 +154,7 @@ fn a_finish_tells_everybody_attached_and_says_it_was_delivered() {
     let started = clock.pass(10);
     pull(&mut line, started).unwrap();
     let now = clock.pass(40);
-    let finished = line.finish(now, first, Some(1)).unwrap();
+    let finished = line.finish(now, first, Some(1), None).unwrap();
     assert_eq!(finished.receivers.as_slice(), [1, 2, 3]);
     assert!(finished.order.delivered && !finished.already);
     assert_eq!(finished.order.waited(now), Duration::from_secs(10));
@@ -161,8 +167,8 @@ fn a_repeated_finish_changes_nothing_and_says_so() {
     let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
-    let first = line.finish(clock.pass(30), id(1), None).unwrap();
-    let again = line.finish(clock.pass(30), id(1), Some(1)).unwrap();
+    let first = line.finish(clock.pass(30), id(1), None, None).unwrap();
+    let again = line.finish(clock.pass(30), id(1), Some(1), None).unwrap();
     assert!(again.already && again.receivers.is_empty());
     assert!(again.order.delivered);
     assert_eq!(
@@ -170,7 +176,7 @@ fn a_repeated_finish_changes_nothing_and_says_so() {
         first.order.ended.unwrap().wall
     );
     assert!(matches!(
-        line.finish(clock.0, id(1), Some(2)),
+        line.finish(clock.0, id(1), Some(2), None),
         Err(FinishError::Fenced {
             stage: Stage::Ready,
             current: 1
@@ -183,18 +189,18 @@ fn what_was_never_started_cannot_be_finished() {
     let (mut line, clock) = (TestLine::new(rules()), Clock::new());
     place(&mut line, clock.0, 1);
     assert!(matches!(
-        line.finish(clock.0, id(1), None),
+        line.finish(clock.0, id(1), None, None),
         Err(FinishError::NotStarted {
             stage: Stage::Waiting
         })
     ));
     assert!(matches!(
-        line.finish(clock.0, id(2), None),
+        line.finish(clock.0, id(2), None, None),
         Err(FinishError::Unknown)
     ));
     line.cancel(clock.0, id(1)).unwrap();
     assert!(matches!(
-        line.finish(clock.0, id(1), None),
+        line.finish(clock.0, id(1), None, None),
         Err(FinishError::NotStarted {
             stage: Stage::Cancelled
         })
@@ -224,7 +230,7 @@ fn a_customer_who_leaves_while_it_is_brewed_is_missed_at_the_finish() {
     let attachment = place(&mut line, clock.0, 1);
     pull(&mut line, clock.0).unwrap();
     assert_eq!(line.leave(clock.0, attachment), Some(Left::Kept));
-    let finished = line.finish(clock.pass(30), id(1), None).unwrap();
+    let finished = line.finish(clock.pass(30), id(1), None, None).unwrap();
     assert!(!finished.order.delivered);
 }
 
@@ -267,7 +273,7 @@ fn a_late_finish_of_an_order_nobody_wants_any_more_gets_one_answer_keyed_or_not(
         line.elapse(clock.pass(60));
         assert!(
             matches!(
-                line.finish(clock.0, id(1), None),
+                line.finish(clock.0, id(1), None, None),
                 Err(FinishError::NotStarted {
                     stage: Stage::Cancelled
                 })
@@ -330,7 +336,7 @@ fn a_key_gets_the_same_answer_until_it_is_forgotten() {
     let (mut line, mut clock) = (TestLine::new(rules()), Clock::new());
     place_keyed(&mut line, clock.0, 1, "k");
     pull(&mut line, clock.0).unwrap();
-    line.finish(clock.0, id(1), None).unwrap();
+    line.finish(clock.0, id(1), None, None).unwrap();
     line.elapse(clock.pass(599));
     assert!(matches!(
         place_keyed(&mut line, clock.0, 2, "k"),
@@ -436,7 +442,7 @@ fn cancelling_tells_the_held_and_is_too_late_once_brewing() {
             stage: Stage::Brewing
         })
     ));
-    line.finish(clock.0, id(2), None).unwrap();
+    line.finish(clock.0, id(2), None, None).unwrap();
     assert!(matches!(
         line.cancel(clock.0, id(2)),
         Err(CancelError::TooLate {
@@ -459,7 +465,7 @@ fn only_so_many_finished_orders_are_remembered() {
     for n in 1..=3 {
         place(&mut line, clock.0, n);
         pull(&mut line, clock.0).unwrap();
-        line.finish(clock.0, id(n), None).unwrap();
+        line.finish(clock.0, id(n), None, None).unwrap();
     }
     assert!(
         line.view(clock.0, id(1)).is_none(),
@@ -537,7 +543,10 @@ fn a_purge_takes_what_nobody_has_started_and_leaves_what_was_there_before_and_ev
         Stage::Cancelled
     );
     assert!(
-        line.finish(clock.0, id(1), None).unwrap().order.delivered,
+        line.finish(clock.0, id(1), None, None)
+            .unwrap()
+            .order
+            .delivered,
         "what was started is finished"
     );
     assert_eq!(pulled_ids(&mut line, clock.0), [id(6), id(2), id(4)]);
@@ -558,7 +567,7 @@ fn what_is_kept_with_a_promised_order_is_dropped_when_it_is_final() {
         assert_eq!(Arc::strong_count(&count), 2);
         if ends {
             pull(&mut line, clock.0).unwrap();
-            line.finish(clock.0, id(n), None).unwrap();
+            line.finish(clock.0, id(n), None, None).unwrap();
         } else {
             line.cancel(clock.0, id(n)).unwrap();
         }

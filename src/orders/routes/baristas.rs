@@ -11,22 +11,27 @@ use utoipa::IntoParams;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::super::error::{FenceError, FinishError};
+use super::super::error::{FenceError, FinishError, Unavailable};
+use super::super::hold::LeaseGuard;
 use super::super::model::BARISTA_CHARS_MAX;
+use super::super::requests::{Finishing, Pulling, Report, Taken};
 use super::super::service::Orders;
-use super::lease_body::{LeaseGuard, lease_response};
+use super::lease_body::lease_response;
 use super::problems::unknown_order;
+use super::proxied::Proxied;
 use super::wire::{
-    ExtendedOrder, FinishAnswer, FinishedAndNext, FinishedOrder, OrderState, ReleasedOrder,
-    StartedOrder,
+    ExtendedOrder, FinishAnswer, FinishReport, FinishedAndNext, FinishedOrder, OrderState,
+    ReleasedOrder, StartedOrder,
 };
 use super::{Desk, bounded_wait, order_id, quick_json, to_json};
 use crate::http::Problem;
-use crate::http::body::Ignored;
+use crate::http::body::{Ignored, OptionalJson};
 use crate::http::caching::no_store;
 use crate::http::params::{Actor, Path, Query, parsed};
 use crate::http::reply::Reply;
-use crate::http::responses::{IgnoredBody, NotFound, Parameters};
+use crate::http::responses::{IgnoredBody, JsonBody, NotFound, Parameters};
+use crate::values::json::Opaque;
+use crate::values::soon::Soon;
 
 pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
     let (schemas, paths, methods) = routes!(start_order, start_order_by_get);
@@ -51,6 +56,7 @@ pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
     responses(
         IgnoredBody,
         NotFound,
+        Unavailable,
         (status = 200, description = "The order as it is", body = OrderState),
     ),
 )]
@@ -59,7 +65,7 @@ async fn look_up_order(
     Path(id): Path<String>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let view = desk.orders.view(order_id(&id)?);
+    let view = desk.orders.view(order_id(&id)?).get().await?;
     Ok(no_store(&OrderState::from(view.ok_or_else(unknown_order)?)))
 }
 
@@ -85,6 +91,7 @@ pub(super) struct Pull {
     responses(
         IgnoredBody,
         Parameters,
+        Unavailable,
         (status = 200, description = "The order", body = StartedOrder),
         (status = 204, description = "No order came in time"),
     ),
@@ -93,22 +100,24 @@ async fn start_order(
     State(desk): State<Desk>,
     version: Version,
     actor: Actor,
+    proxied: Proxied,
     Query(pull): Query<Pull>,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    Ok(start(&desk, version, &actor, pull)?.response().await)
+    let by = By {
+        version,
+        proxied,
+        actor: &actor,
+    };
+    Ok(start(&desk, by, pull)?.get().await)
 }
 
 /// The oldest order, or what waits for one.
-pub(super) fn start(
-    desk: &Desk,
-    version: Version,
-    actor: &Actor,
-    pull: Pull,
-) -> Result<Reply, Problem> {
+pub(super) fn start(desk: &Desk, by: By<'_>, pull: Pull) -> Result<Reply, Problem> {
     let wait = pull.wait.map(|wait| bounded_wait("wait", wait));
     let wait = wait.transpose()?.unwrap_or(desk.start_wait);
-    let barista = barista_name(pull.barista, actor)?;
+    let version = by.version;
+    let barista = barista_name(pull.barista, by.actor)?;
     let answer = move |pulled: Pulled| match pulled {
         Ok(Some(guard)) => {
             let json = to_json(&StartedOrder::of(guard.lease()));
@@ -121,7 +130,19 @@ pub(super) fn start(
             .into_response(),
         Err(problem) => problem.into_response(),
     };
-    Ok(taken(&desk.orders, barista, wait, actor, answer))
+    let pulling = Pulling {
+        barista,
+        proxied: by.proxied.id,
+        waits: !wait.is_zero(),
+    };
+    Ok(taken(&desk.orders, pulling, wait, by.actor, answer))
+}
+
+/// Which barista asks, and how.
+pub(super) struct By<'a> {
+    pub(super) version: Version,
+    pub(super) proxied: Proxied,
+    pub(super) actor: &'a Actor,
 }
 
 /// Take the oldest order, for scripts
@@ -132,6 +153,7 @@ pub(super) fn start(
     responses(
         IgnoredBody,
         Parameters,
+        Unavailable,
         (status = 200, description = "The order", body = StartedOrder),
         (status = 204, description = "No order waits"),
     ),
@@ -140,19 +162,20 @@ async fn start_order_by_get(
     desk: State<Desk>,
     version: Version,
     actor: Actor,
+    proxied: Proxied,
     pull: Query<Pull>,
     body: Ignored,
 ) -> Result<Response, Problem> {
-    start_order(desk, version, actor, pull, body).await
+    start_order(desk, version, actor, proxied, pull, body).await
 }
 
-/// What a pull results in: 401 if the barista's token is revoked while no order waits.
+/// What a pull results in: 401 if the barista's token is revoked while no order waits, 503 if the line's store does not answer.
 type Pulled = Result<Option<LeaseGuard>, Problem>;
 
 /// The answer with the oldest order, or with none after `wait`.
 fn taken(
     orders: &Orders,
-    barista: Option<Box<str>>,
+    pulling: Pulling,
     wait: Duration,
     actor: &Actor,
     answer: impl FnOnce(Pulled) -> Response + Send + 'static,
@@ -165,23 +188,37 @@ fn taken(
         }
         answer(pulled)
     };
-    if wait.is_zero() {
-        return Reply::Now(answer(Ok(orders.pull(barista))));
-    }
-    match orders.pull_or_wait(barista) {
-        Ok(guard) => Reply::Now(answer(Ok(guard))),
-        Err(idle) => {
+    match orders.pull(pulling) {
+        Soon::Now(taken) => taken_reply(taken, wait, actor, answer),
+        later @ Soon::Later(_) => {
             let actor = actor.clone();
-            Reply::later(async move {
+            later.then(move |taken| taken_reply(taken, wait, &actor, answer))
+        }
+    }
+}
+
+fn taken_reply(
+    taken: Result<Taken, Unavailable>,
+    wait: Duration,
+    actor: &Actor,
+    answer: impl FnOnce(Pulled) -> Response + Send + 'static,
+) -> Reply {
+    let pulled = match taken {
+        Ok(Taken::Idle(idle)) => {
+            let actor = actor.clone();
+            return Reply::later(async move {
                 let pulled = tokio::select! {
                     biased;
                     guard = idle.within(wait) => Ok(guard),
                     refused = actor.revoked() => Err(refused),
                 };
                 answer(pulled)
-            })
+            });
         }
-    }
+        Ok(other) => Ok(other.lease()),
+        Err(unavailable) => Err(unavailable.into()),
+    };
+    Reply::Now(answer(pulled))
 }
 
 /// Parameters of a finish.
@@ -204,12 +241,13 @@ pub(super) struct Finish {
 
 /// Report an order ready
 ///
-/// Requests held for it are answered 200. The first report counts, from any barista; with `attempt` only if that attempt is
+/// Requests held for it are answered 200, with the `result` if the report has one. The first report counts, from any barista; with `attempt` only if that attempt is
 /// still the current one. With `next` the answer is `{"finished": …, "next": …}`.
 #[utoipa::path(
     post, path = "/finish/", tag = "orders", security(("token" = ["barista"])), params(Finish),
+    request_body(content = Option<FinishReport>, content_type = "application/json"),
     responses(
-        IgnoredBody,
+        JsonBody,
         Parameters,
         FinishError,
         (status = 200, description = "Finished, by this report or before", body = inline(FinishAnswer)),
@@ -219,31 +257,72 @@ async fn finish_order(
     State(desk): State<Desk>,
     version: Version,
     actor: Actor,
+    proxied: Proxied,
     Query(report): Query<Finish>,
-    _: Ignored,
+    body: OptionalJson<FinishReport>,
 ) -> Result<Response, Problem> {
-    Ok(finish(&desk, version, &actor, report)?.response().await)
+    let result = body.value.and_then(|report| report.result);
+    let by = By {
+        version,
+        proxied,
+        actor: &actor,
+    };
+    Ok(finish(&desk, by, report, result)?.get().await)
 }
 
 /// The report of a finished order, with the next one if it is asked for.
 pub(super) fn finish(
     desk: &Desk,
-    version: Version,
-    actor: &Actor,
+    by: By<'_>,
     report: Finish,
+    result: Option<Opaque>,
 ) -> Result<Reply, Problem> {
+    desk.check_length("result", result.as_ref())?;
     let id = order_id(report.order_id.as_deref().unwrap_or_default())?;
-    let next = report
+    let wait = report
         .next
         .map(|next| bounded_wait("next", next))
         .transpose()?;
-    let barista = barista_name(report.barista, actor)?;
-    let finished = FinishedOrder::of(&desk.orders.finish(id, report.attempt)?);
-    let Some(wait) = next else {
-        return Ok(Reply::Now(quick_json(&finished)));
+    let barista = barista_name(report.barista, by.actor)?;
+    let finishing = Finishing {
+        attempt: report.attempt,
+        result,
+        proxied: by.proxied.id.clone(),
+    };
+    let next = wait.map(|wait| {
+        let pulling = Pulling {
+            barista,
+            proxied: by.proxied.id,
+            waits: !wait.is_zero(),
+        };
+        (pulling, wait)
+    });
+    let (version, actor) = (by.version, by.actor);
+    Ok(match desk.orders.finish(id, finishing) {
+        Soon::Now(report) => finish_reply(&desk.orders, report, next, version, actor),
+        later @ Soon::Later(_) => {
+            let (orders, actor) = (desk.orders.clone(), actor.clone());
+            later.then(move |report| finish_reply(&orders, report, next, version, &actor))
+        }
+    })
+}
+
+fn finish_reply(
+    orders: &Orders,
+    report: Result<Report, FinishError>,
+    next: Option<(Pulling, Duration)>,
+    version: Version,
+    actor: &Actor,
+) -> Reply {
+    let finished = match report {
+        Ok(report) => FinishedOrder::of(&report),
+        Err(error) => return Reply::now(Problem::from(error)),
+    };
+    let Some((pulling, wait)) = next else {
+        return Reply::Now(quick_json(&finished));
     };
     let answer = move |pulled: Pulled| {
-        // The report counts, also if the token is revoked after it.
+        // The report counts, also if there is no next order for another reason than an empty line.
         let guard = pulled.unwrap_or_default();
         let json = to_json(&FinishedAndNext {
             finished,
@@ -251,7 +330,7 @@ pub(super) fn finish(
         });
         lease_response(json, guard, version)
     };
-    Ok(taken(&desk.orders, barista, wait, actor, answer))
+    taken(orders, pulling, wait, actor, answer)
 }
 
 /// Parameters that name a lease.
@@ -283,7 +362,7 @@ async fn extend_order(
     _: Ignored,
 ) -> Result<Response, Problem> {
     let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
-    let lease = desk.orders.extend(id, params.attempt)?;
+    let lease = desk.orders.extend(id, params.attempt).get().await?;
     Ok(no_store(&ExtendedOrder {
         order_id: lease.id.0,
         attempt: lease.attempt,
@@ -310,7 +389,7 @@ async fn release_order(
     _: Ignored,
 ) -> Result<Response, Problem> {
     let id = order_id(params.order_id.as_deref().unwrap_or_default())?;
-    desk.orders.release(id, params.attempt)?;
+    desk.orders.release(id, params.attempt).get().await?;
     Ok(no_store(&ReleasedOrder { order_id: id.0 }))
 }
 
@@ -327,22 +406,23 @@ fn barista_name(name: Option<String>, actor: &Actor) -> Result<Option<Box<str>>,
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::service::Wanted;
+    use super::super::super::memory::Memory;
+    use super::super::super::requests::Wanted;
     use super::*;
 
     #[tokio::test]
     async fn an_answer_that_never_reached_the_connection_puts_the_order_back() {
         let registry = crate::telemetry::Registry::new(&[]);
         let rules = crate::orders::line::tests::rules();
-        let orders = Orders::new(rules, registry.register(crate::orders::Metrics::register));
+        let orders = Memory::new(rules, registry.register(crate::orders::Metrics::register));
         let held = orders.place(Wanted::default(), true).unwrap();
-        let guard = orders.pull(None).unwrap();
+        let guard = orders.pull(None, false).lease().unwrap();
         let response = lease_response(to_json(""), Some(guard), Version::HTTP_11);
         assert_eq!(orders.figures().brewing, 1);
         drop(response);
         assert_eq!((orders.figures().brewing, orders.figures().waiting), (0, 1));
 
-        let again = orders.pull(None).unwrap();
+        let again = orders.pull(None, false).lease().unwrap();
         assert_eq!(
             again.lease().attempt,
             1,

@@ -13,12 +13,14 @@ use utoipa::IntoParams;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::super::error::{CancelError, PlaceError};
+use super::super::error::{CancelError, PlaceError, Unavailable};
 use super::super::hold::Held;
 use super::super::idempotency::{IdempotencyKey, Keyed};
 use super::super::model::{Order, OrderId, Outcome, View};
-use super::super::service::{Orders, Placement, Wanted};
+use super::super::requests::{Placement, Wanted};
+use super::super::service::Orders;
 use super::problems::{cancelled, unknown_order};
+use super::proxied::Proxied;
 use super::wire::{NewOrder, OrderState, ReadyOrder};
 use super::{Desk, bounded_wait, order_id, quick_json};
 use crate::flood::routes::{Asker, Newcomer, purged};
@@ -27,9 +29,10 @@ use crate::http::Problem;
 use crate::http::body::{Ignored, OptionalJson};
 use crate::http::caching::no_store;
 use crate::http::params::{Actor, LoggedRequestId, Path, Query, idempotency_key};
-use crate::http::reply::Reply;
+use crate::http::reply::{HangUp, Reply};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited, NotFound, Parameters};
 use crate::values::json;
+use crate::values::soon::Soon;
 
 pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 2] {
     [routes!(place_order), routes!(get_order, delete_order)]
@@ -63,28 +66,61 @@ async fn place_order(
     State(desk): State<Desk>,
     request_id: LoggedRequestId,
     actor: Actor,
+    proxied: Proxied,
     headers: HeaderMap,
     body: OptionalJson<NewOrder>,
 ) -> Response {
-    let reply = place(&desk, &asker, request_id, &actor, &headers, body);
+    let client = Client {
+        request_id,
+        proxied,
+        actor: &actor,
+        headers: &headers,
+    };
+    let reply = place(&desk, &asker, client, body);
     // The request's parts are dropped before the wait: they would cost memory per held customer.
     drop((desk, asker, actor, headers));
-    reply.response().await
+    reply.get().await
 }
 
 /// The answer to an order, or what waits for it.
 pub(super) fn place(
     desk: &Desk,
     asker: &Asker,
-    request_id: LoggedRequestId,
-    actor: &Actor,
-    headers: &HeaderMap,
+    client: Client<'_>,
     body: OptionalJson<NewOrder>,
 ) -> Reply {
-    let placed = placement(desk, asker, request_id, actor, headers, body);
+    let placed = placement(desk, asker, client, body);
     let (placement, wait, joined) = match placed {
         Ok(placed) => placed,
         Err(refusal) => return Reply::now(Err::<Response, _>(refusal)),
+    };
+    match placement {
+        Soon::Now(placement) => placed_reply(desk.orders.clone(), placement, wait, joined),
+        later @ Soon::Later(_) => {
+            let orders = desk.orders.clone();
+            later.then(move |placement| placed_reply(orders, placement, wait, joined))
+        }
+    }
+}
+
+/// Who orders, and how.
+pub(super) struct Client<'a> {
+    pub(super) request_id: LoggedRequestId,
+    pub(super) proxied: Proxied,
+    pub(super) actor: &'a Actor,
+    pub(super) headers: &'a HeaderMap,
+}
+
+fn placed_reply(
+    orders: Orders,
+    placement: Result<Placement, PlaceError>,
+    wait: Option<Duration>,
+    joined: Option<Admission>,
+) -> Reply {
+    let placement = match placement {
+        Ok(placement) => placement,
+        Err(PlaceError::HandedOver) => return Reply::now(HangUp),
+        Err(error) => return Reply::now(Problem::from(error)),
     };
     match (placement, wait) {
         (Placement::Replayed(outcome), _) => {
@@ -95,7 +131,7 @@ pub(super) fn place(
                 .insert("idempotency-replayed", replayed);
             Reply::Now(response)
         }
-        (Placement::Promised(id), wait) => Reply::Now(accepted(&desk.orders, id, wait)),
+        (Placement::Promised(id), wait) => accepted(&orders, id, wait),
         // Each held customer has this future in memory: most need no more than the order.
         (Placement::Held(held), None) if joined.is_none() => {
             Reply::later(async move { outcome_response(&held.await) })
@@ -104,23 +140,20 @@ pub(super) fn place(
             let _joined = joined;
             outcome_response(&held.await)
         }),
-        (Placement::Held(held), Some(wait)) => {
-            let orders = desk.orders.clone();
-            Reply::later(async move {
-                let _joined = joined;
-                held_for(orders, held, wait).await
-            })
-        }
+        (Placement::Held(held), Some(wait)) => Reply::later(async move {
+            let _joined = joined;
+            held_for(orders, held, wait).await
+        }),
     }
 }
 
-async fn held_for(orders: Orders, mut held: Held<Orders>, wait: Duration) -> Response {
+async fn held_for(orders: Orders, mut held: Held, wait: Duration) -> Response {
     if let Ok(outcome) = tokio::time::timeout(wait, &mut held).await {
         return outcome_response(&outcome);
     }
     let id = held.order();
-    match held.promise() {
-        Ok(()) => accepted(&orders, id, Some(wait)),
+    match held.promise().get().await {
+        Ok(()) => accepted(&orders, id, Some(wait)).get().await,
         Err(held) => outcome_response(&held.await),
     }
 }
@@ -132,17 +165,27 @@ async fn held_for(orders: Orders, mut held: Held<Orders>, wait: Duration) -> Res
 fn placement(
     desk: &Desk,
     asker: &Asker,
-    LoggedRequestId(request_id): LoggedRequestId,
-    actor: &Actor,
-    headers: &HeaderMap,
+    client: Client<'_>,
     body: OptionalJson<NewOrder>,
 ) -> axum::response::Result<Placing> {
+    let Client {
+        request_id: LoggedRequestId(request_id),
+        proxied,
+        actor,
+        headers,
+    } = client;
     let keyed = keyed(headers, asker.address(), actor, &body.json)?;
+    let details = body.value.as_ref().and_then(|order| order.details.as_ref());
+    desk.check_length("details", details)?;
     let joins = keyed
         .as_ref()
         .is_some_and(|keyed| desk.orders.is_pending(&keyed.key));
     // Joining takes no further place in line, but holds a request.
-    let admission = asker.admit(if joins { Ask::Watch } else { Ask::Order })?;
+    let admission = asker.admit(match (joins, proxied.is_resent) {
+        (true, _) => Ask::Watch,
+        (false, true) => Ask::Again,
+        (false, false) => Ask::Order,
+    })?;
     let origin = admission.address();
     // A new order counts as long as it is pending, even without its customer; a request that joins one, until it is
     // answered.
@@ -155,23 +198,31 @@ fn placement(
         )
     };
     let wait = preferred_wait(headers);
-    let customer = body.value.and_then(|order| order.customer);
+    let (customer, details) = body
+        .value
+        .map_or((None, None), |order| (order.customer, order.details));
     let wanted = Wanted {
         customer: customer.map(String::into_boxed_str),
+        details,
         origin,
         request_id,
         keyed,
+        proxied: proxied.id,
         permit,
     };
     let is_held = wait.is_none_or(|wait| !wait.is_zero());
     let placed = desk.orders.place(wanted, is_held);
     // From here on a purge finds the order; one between the admission and this moment did not.
     asker.recheck();
-    Ok((placed.map_err(Problem::from)?, wait, joined))
+    Ok((placed, wait, joined))
 }
 
 /// The placement, how long its request is held, and the admission of a request that joined.
-type Placing = (Placement<Orders>, Option<Duration>, Option<Admission>);
+type Placing = (
+    Soon<Result<Placement, PlaceError>>,
+    Option<Duration>,
+    Option<Admission>,
+);
 
 fn keyed(
     headers: &HeaderMap,
@@ -210,11 +261,16 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
         .or(respond_async.then_some(Duration::ZERO))
 }
 
-fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Response {
-    let Some(view) = orders.view(id) else {
+fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Reply {
+    orders.view_promised(id).map(move |view| match view {
+        Ok(Some(view)) => accepted_response(id, wait, view),
         // Promised, finished and evicted within this call.
-        return unknown_order().into_response();
-    };
+        Ok(None) => unknown_order().into_response(),
+        Err(unavailable) => Problem::from(unavailable).into_response(),
+    })
+}
+
+fn accepted_response(id: OrderId, wait: Option<Duration>, view: View) -> Response {
     let applied = match wait {
         Some(wait) if !wait.is_zero() => format!("wait={}", wait.as_secs()),
         _ => "respond-async".to_owned(),
@@ -237,6 +293,7 @@ fn outcome_response(outcome: &Outcome) -> Response {
         Outcome::Cancelled(order) => cancelled(order).into_response(),
         Outcome::Blocked(time) => purged(*time).into_response(),
         Outcome::Closing => Problem::stopping().into_response(),
+        Outcome::HandedOver => HangUp.into_response(),
     }
 }
 
@@ -260,6 +317,7 @@ struct Waiting {
         Limited,
         Parameters,
         NotFound,
+        Unavailable,
         (status = 200, description = "The order as it is", body = OrderState),
     ),
 )]
@@ -273,13 +331,13 @@ async fn get_order(
     let id = order_id(&id)?;
     let wait = bounded_wait("wait", wait)?;
     let view = if wait.is_zero() {
-        desk.orders.ask(id)
+        desk.orders.ask(id).get().await
     } else {
         // Flood control counts it while it is held.
         let _held = asker.admit(Ask::Watch)?;
         Box::pin(desk.orders.ask_within(id, wait)).await
     };
-    let view = view.ok_or_else(unknown_order)?;
+    let view = view.map_err(Problem::from)?.ok_or_else(unknown_order)?;
     Ok(no_store(&OrderState::from(view)))
 }
 
@@ -303,7 +361,7 @@ async fn delete_order(
     _: Ignored,
 ) -> axum::response::Result<Response> {
     let id = order_id(&id)?;
-    let order = match desk.orders.cancel(id) {
+    let order = match desk.orders.cancel(id).get().await {
         // Not counted by flood control: it frees a place.
         Ok(order) => order,
         Err(error) => {

@@ -6,8 +6,9 @@
 use axum::http::Method;
 
 use super::Desk;
-use super::baristas::{Finish, Pull, finish, start};
-use super::customers::place;
+use super::baristas::{By, Finish, Pull, finish, start};
+use super::customers::{Client, place};
+use super::proxied::Proxied;
 use crate::flood::routes::Newcomer;
 use crate::http::body::OptionalJson;
 use crate::http::reply::{Bare, FastPath, Reply, plain_query};
@@ -26,14 +27,15 @@ impl FastPath for CustomersFastPath {
         let caller = request.caller;
         let newcomer = Newcomer::of(desk.flood.clone(), caller.peer, request.headers);
         Some(match newcomer {
-            Ok(Newcomer(asker)) => place(
-                desk,
-                &asker,
-                caller.logged_request_id(),
-                &caller.actor(),
-                request.headers,
-                OptionalJson::none(),
-            ),
+            Ok(Newcomer(asker)) => {
+                let client = Client {
+                    request_id: caller.logged_request_id(),
+                    proxied: Proxied::of(desk, caller, request.headers),
+                    actor: &caller.actor(),
+                    headers: request.headers,
+                };
+                place(desk, &asker, client, OptionalJson::none())
+            }
             Err(refusal) => Reply::now(refusal),
         })
     }
@@ -46,14 +48,20 @@ pub struct StaffFastPath(pub Desk);
 impl FastPath for StaffFastPath {
     fn reply(&self, request: &Bare<'_>) -> Option<Reply> {
         let Self(desk) = self;
-        let (version, caller) = (request.version, request.caller);
+        let caller = request.caller;
+        let actor = caller.actor();
+        let by = || By {
+            version: request.version,
+            proxied: Proxied::of(desk, caller, request.headers),
+            actor: &actor,
+        };
         let query = request.uri.query().unwrap_or_default();
         let reply = match (request.uri.path(), request.method) {
             ("/start/" | "/start", &Method::GET | &Method::POST) => {
-                start(desk, version, &caller.actor(), Pull::plain(query)?)
+                start(desk, by(), Pull::plain(query)?)
             }
             ("/finish/" | "/finish", &Method::POST) => {
-                finish(desk, version, &caller.actor(), Finish::plain(query)?)
+                finish(desk, by(), Finish::plain(query)?, None)
             }
             _ => return None,
         };
@@ -112,10 +120,11 @@ mod tests {
         let limits = flood::table::Limits::new(config.flood, 100, 100);
         let metrics = registry.register(flood::Metrics::register);
         Desk {
-            orders: Orders::new(config.orders, registry.register(orders::Metrics::register)),
+            orders: Orders::in_memory(config.orders, registry.register(orders::Metrics::register)),
             flood: Flood::new(limits, metrics, |_, _, _| 0),
             limits: config.http.body_limits(),
             start_wait: Duration::ZERO,
+            details_max_bytes: 0,
         }
     }
 

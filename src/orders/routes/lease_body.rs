@@ -9,11 +9,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::super::hold;
-use super::super::service::Orders;
+use super::super::hold::LeaseGuard;
 use crate::http::caching::no_store_json;
-
-pub(super) type LeaseGuard = hold::LeaseGuard<Orders>;
 
 /// Confirms the lease once the connection has taken the bytes; until then dropping it puts the order back.
 ///

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
-use super::super::error::{CancelError, FenceError, FinishError, PlaceError};
+use super::super::error::{CancelError, FenceError, FinishError, PlaceError, Unavailable};
 use super::super::model::Order;
+use crate::flood::routes::purged;
 use crate::http::Problem;
 use crate::http::responses::problems;
 
@@ -17,19 +18,26 @@ problems! {
         503: "The line is full, or the server is stopping",
     }
 
+    impl Unavailable {
+        503: "The line's store does not answer",
+    }
+
     impl CancelError {
         404: "Unknown, or evicted",
         409: "Being brewed, or ready",
+        503: "The line's store does not answer",
     }
 
     impl FinishError {
         404: "Unknown, or evicted",
         409: "Never started, or another attempt is current",
+        503: "The line's store does not answer",
     }
 
     impl FenceError {
         404: "Unknown, or evicted",
         409: "Not being brewed, or another attempt is current",
+        503: "The line's store does not answer",
     }
 }
 
@@ -62,6 +70,18 @@ fn fenced(state: &'static str, current: u32) -> Problem {
     .with("current_attempt", current)
 }
 
+impl From<Unavailable> for Problem {
+    fn from(_: Unavailable) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "line-unavailable",
+            "The line does not answer",
+            "The store of the order line does not answer; try again in a moment. A report is not counted twice.",
+        )
+        .retry_after(Duration::from_secs(1))
+    }
+}
+
 impl From<PlaceError> for Problem {
     fn from(error: PlaceError) -> Self {
         match error {
@@ -78,7 +98,9 @@ impl From<PlaceError> for Problem {
                 "The line has as many orders as it may have; try again later.",
             )
             .retry_after(retry_after.unwrap_or(Duration::from_secs(30))),
-            PlaceError::Closing => Problem::stopping(),
+            PlaceError::Closing | PlaceError::HandedOver => Problem::stopping(),
+            PlaceError::Blocked { remaining } => purged(remaining),
+            PlaceError::Unavailable(unavailable) => unavailable.into(),
         }
     }
 }
@@ -87,6 +109,7 @@ impl From<CancelError> for Problem {
     fn from(error: CancelError) -> Self {
         match error {
             CancelError::Unknown => unknown_order(),
+            CancelError::Unavailable(unavailable) => unavailable.into(),
             CancelError::TooLate { stage } => {
                 let state = stage.as_str();
                 let detail = format!("Only a waiting order can be cancelled; this one is {state}.");
@@ -106,6 +129,7 @@ impl From<FinishError> for Problem {
                 conflict("not-started", "The order was never started", detail, state)
             }
             FinishError::Fenced { stage, current } => fenced(stage.as_str(), current),
+            FinishError::Unavailable(unavailable) => unavailable.into(),
         }
     }
 }
@@ -126,6 +150,7 @@ impl From<FenceError> for Problem {
                 )
             }
             FenceError::Fenced { stage, current } => fenced(stage.as_str(), current),
+            FenceError::Unavailable(unavailable) => unavailable.into(),
         }
     }
 }

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Lease, Order, View};
-use super::super::service::Report;
-use crate::values::json::{Fields, Read};
+use super::super::requests::Report;
+use crate::values::json::{Fields, Opaque, Read};
 use crate::values::object::{WriteJson, object};
 use crate::values::time::Moment;
 
@@ -18,6 +18,9 @@ pub(super) struct NewOrder {
     /// The customer's name, 1 to 200 characters.
     #[schema(min_length = 1, max_length = 200, example = "Ada")]
     pub(super) customer: Option<String>,
+    /// Any JSON, which the barista receives with the order; as compact text at most `orders.details_max_bytes` long.
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(super) details: Option<Opaque>,
 }
 
 impl Read for NewOrder {
@@ -27,6 +30,24 @@ impl Read for NewOrder {
         });
         Some(Self {
             customer: customer?.map(str::to_owned),
+            details: fields.look("details").map(Opaque::new),
+        })
+    }
+}
+
+/// What a barista reports with a finished order.
+#[derive(Debug, ToSchema)]
+pub(super) struct FinishReport {
+    /// Any JSON, which the customers of the order receive; as compact text at most `orders.details_max_bytes` long.
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(super) result: Option<Opaque>,
+}
+
+impl Read for FinishReport {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        // Reports an error if it is not an object.
+        fields.is_object().then(|| Self {
+            result: fields.look("result").map(Opaque::new),
         })
     }
 }
@@ -54,6 +75,9 @@ pub(super) struct ReadyOrder {
     pub(super) waited_ms: u64,
     /// From the last start to the finish, milliseconds.
     pub(super) brew_ms: u64,
+    /// What the barista reported with it.
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(super) result: Option<Opaque>,
 }
 
 impl ReadyOrder {
@@ -72,6 +96,7 @@ impl ReadyOrder {
             finished_at: ended.wall.into(),
             waited_ms: millis(order.waited(ended)),
             brew_ms: millis(order.brewed(ended)),
+            result: order.result.clone(),
         }
     }
 }
@@ -89,7 +114,8 @@ impl WriteJson for ReadyOrder {
                 .put("\"started_at\":", &self.started_at)
                 .put("\"finished_at\":", &self.finished_at)
                 .put("\"waited_ms\":", &self.waited_ms)
-                .put("\"brew_ms\":", &self.brew_ms);
+                .put("\"brew_ms\":", &self.brew_ms)
+                .put_some("\"result\":", self.result.as_ref());
         });
     }
 }
@@ -132,6 +158,10 @@ pub(super) struct OrderState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, nullable = false)]
     pub(super) finished_at: Option<Moment>,
+    /// What the barista reported with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(super) result: Option<Opaque>,
 }
 
 impl From<View> for OrderState {
@@ -150,6 +180,7 @@ impl From<View> for OrderState {
             placed_at: order.placed.wall.into(),
             started_at: order.started.map(|at| at.wall.into()),
             finished_at: order.ended.map(|at| at.wall.into()),
+            result: order.result,
         }
     }
 }
@@ -162,6 +193,9 @@ pub(super) struct StartedOrder {
     #[schema(example = "americano")]
     pub(super) drink: &'static str,
     pub(super) customer: Option<Box<str>>,
+    /// What its customer sent with it.
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(super) details: Option<Opaque>,
     /// The number of the lease.
     #[schema(minimum = 1)]
     pub(super) attempt: u32,
@@ -186,6 +220,7 @@ impl StartedOrder {
             order_id: lease.id.0,
             drink: DRINK,
             customer: lease.customer.clone(),
+            details: lease.details.clone(),
             attempt: lease.attempt,
             placed_at: lease.placed_at.into(),
             waited_ms: millis(lease.waited),
@@ -203,6 +238,7 @@ impl WriteJson for StartedOrder {
                 .put("\"order_id\":", &self.order_id)
                 .put("\"drink\":", self.drink)
                 .put_some("\"customer\":", self.customer.as_deref())
+                .put_some("\"details\":", self.details.as_ref())
                 .put("\"attempt\":", &self.attempt)
                 .put("\"placed_at\":", &self.placed_at)
                 .put("\"waited_ms\":", &self.waited_ms)
@@ -359,6 +395,7 @@ mod tests {
         let at = Moment(jiff::Timestamp::UNIX_EPOCH);
         let name = || Some("A \"B\"".into());
         let order_id = Uuid::from_u128(1);
+        let opaque = || Opaque::parse(r#"{"sugar":2}"#);
         let ready = ReadyOrder {
             order_id,
             drink: DRINK,
@@ -370,12 +407,15 @@ mod tests {
             finished_at: at,
             waited_ms: 3,
             brew_ms: 4,
+            result: opaque(),
         };
+        assert_eq!(written(&ready)["result"], serde_json::json!({ "sugar": 2 }));
         assert_eq!(keys(&written(&ready)), names::<ReadyOrder>());
         let started = StartedOrder {
             order_id,
             drink: DRINK,
             customer: name(),
+            details: opaque(),
             attempt: 1,
             placed_at: at,
             waited_ms: 2,
@@ -405,8 +445,10 @@ mod tests {
         assert_eq!(written(&both)["next"], Value::Null);
         let anonymous = StartedOrder {
             customer: None,
+            details: None,
             ..started
         };
         assert!(written(&anonymous).get("customer").is_none());
+        assert!(written(&anonymous).get("details").is_none());
     }
 }

@@ -30,8 +30,6 @@ use crate::values::secret::Secret;
 
 /// How long it may take to reach a server.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Timeout of a command. Scripts take some milliseconds; a server that is silent for longer hangs.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long a command waits for a connection that is being replaced.
 const REPLACED: Duration = Duration::from_secs(1);
 /// Between two attempts to replace a connection.
@@ -78,6 +76,8 @@ pub(super) struct Connections {
     config: Config,
     /// The results of the checks that each new connection makes.
     findings: Findings,
+    /// Timeout of a command.
+    answer: Duration,
     /// All nodes of the cluster that were ever listed: the configured one may be down.
     nodes: Mutex<BTreeSet<String>>,
     state: watch::Sender<State>,
@@ -88,11 +88,16 @@ impl Connections {
     ///
     /// # Errors
     /// If that fails, or the server's settings would lose data.
-    pub(super) async fn open(config: Config, findings: Findings) -> RedisResult<Arc<Self>> {
+    pub(super) async fn open(
+        config: Config,
+        findings: Findings,
+        answer: Duration,
+    ) -> RedisResult<Arc<Self>> {
         install_tls();
         let new = Self {
             config,
             findings,
+            answer,
             nodes: Mutex::default(),
             state: watch::Sender::new(State::Replacing("not connected yet".into())),
         };
@@ -103,6 +108,11 @@ impl Connections {
             tokio::spawn(watch_primary(Arc::downgrade(&new)));
         }
         Ok(new)
+    }
+
+    /// As they were opened with.
+    pub(super) fn settings(&self) -> (Config, Findings) {
+        (self.config.clone(), self.findings.clone())
     }
 
     /// The current connection; waits for the next one while it is being replaced.
@@ -177,13 +187,15 @@ impl Connections {
                 warn!("fewer than half of the Sentinels name the primary that is used");
             }
             let address = client.get_connection_info().addr().clone();
-            (ask(client).await?, Some(address))
+            (ask(client, self.answer).await?, Some(address))
         };
         let mut verdicts = node.verdicts();
         self.judge(&verdicts)?;
         let way = if node.server.is_cluster() {
-            let (cluster, others) =
-                tokio::join!(cluster(&node.client), self.other_primaries(&node.server));
+            let (cluster, others) = tokio::join!(
+                cluster(&node.client, self.answer),
+                self.other_primaries(&node.server)
+            );
             let cluster = cluster?;
             for (address, of_other) in others {
                 server::combine(&mut verdicts, &address, of_other);
@@ -225,9 +237,10 @@ impl Connections {
     async fn any_node(&self) -> RedisResult<Node> {
         let mut asked = JoinSet::new();
         for address in self.nodes() {
-            asked.spawn(ask(self.node(&address)?));
+            asked.spawn(ask(self.node(&address)?, self.answer));
         }
-        asked.spawn(ask(Client::open(info(self.config.url.expose())?)?));
+        let configured = Client::open(info(self.config.url.expose())?)?;
+        asked.spawn(ask(configured, self.answer));
         let mut best = Err(silent("no node answers"));
         while let Some(answered) = asked.join_next().await {
             match answered {
@@ -244,7 +257,7 @@ impl Connections {
         let mut asked = JoinSet::new();
         for address in server.primaries() {
             if let Ok(client) = self.node(&address) {
-                let asking = timeout(SOON, ask(client));
+                let asking = timeout(SOON, ask(client, self.answer));
                 asked.spawn(
                     async move { Some((address, asking.await.ok()?.ok()?.server.verdicts())) },
                 );
@@ -294,7 +307,7 @@ impl Connections {
             ask.arg("GET-MASTER-ADDR-BY-NAME")
                 .arg(&self.config.sentinel_primary);
             let answer = async move {
-                let mut sentinel = connect(&client).await?;
+                let mut sentinel = connect(&client, SOON).await?;
                 ask.query_async::<Option<(String, u16)>>(&mut sentinel)
                     .await
             };
@@ -343,8 +356,8 @@ impl Node {
 }
 
 /// Connects to a server, and asks what it is.
-async fn ask(client: Client) -> RedisResult<Node> {
-    let mut connection = connect(&client).await?;
+async fn ask(client: Client, answer: Duration) -> RedisResult<Node> {
+    let mut connection = connect(&client, answer).await?;
     let server = Server::of(&mut connection).await?;
     Ok(Node {
         client,
@@ -362,11 +375,11 @@ struct Named {
 
 /// All nodes of the cluster that `client` leads to. It is asked alone: to wait for the others is to wait for the one that
 /// is away.
-async fn cluster(client: &Client) -> RedisResult<ClusterConnection> {
+async fn cluster(client: &Client, answer: Duration) -> RedisResult<ClusterConnection> {
     let client = ClusterClient::builder([client.get_connection_info().clone()])
         .connection_timeout(CONNECT)
-        .response_timeout(ANSWER)
-        .overall_response_timeout(Some(ANSWER))
+        .response_timeout(answer)
+        .overall_response_timeout(Some(answer))
         .retries(CLUSTER_TRIES)
         .tcp_settings(tcp())
         .build()?;
@@ -440,10 +453,10 @@ pub fn is_refused_for_now(error: &RedisError) -> bool {
     ) || error.code() == Some("UNBLOCKED")
 }
 
-async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
+async fn connect(client: &Client, answer: Duration) -> RedisResult<MultiplexedConnection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(ANSWER));
+        .set_response_timeout(Some(answer));
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await

@@ -11,7 +11,7 @@ fn a_position_comes_with_an_estimate_once_the_pace_is_known() {
     assert_eq!(line.view(clock.0, id(30)).unwrap().estimated_wait, None);
     for n in 1..=10 {
         pull(&mut line, clock.0).unwrap();
-        line.finish(clock.pass(20), id(n), None).unwrap();
+        line.finish(clock.pass(20), id(n), None, None).unwrap();
     }
     let view = line.view(clock.0, id(30)).unwrap();
     assert_eq!(view.position, Some(20));
@@ -30,7 +30,7 @@ fn line_with_a_measured_crew() -> (TestLine, Clock) {
     }
     for n in 1..=4 {
         pull(&mut line, clock.0).unwrap();
-        line.finish(clock.pass(20), id(n), None).unwrap();
+        line.finish(clock.pass(20), id(n), None, None).unwrap();
     }
     (line, clock)
 }
@@ -71,7 +71,7 @@ fn the_time_without_a_crew_does_not_slow_its_measured_pace() {
     assert_eq!(estimate(&mut line, clock.0), (Some(Crew::Away), None));
     place(&mut line, clock.0, 6);
     let first = pull(&mut line, clock.pass(3600)).unwrap();
-    line.finish(clock.pass(20), first.id, None).unwrap();
+    line.finish(clock.pass(20), first.id, None, None).unwrap();
     let view = line.view(clock.0, id(6)).unwrap();
     let estimate = view.estimated_wait.unwrap().as_secs();
     assert!(

@@ -30,7 +30,7 @@ fn a_late_finish_counts_while_nobody_else_has_finished() {
     line.elapse(clock.pass(120));
     assert!(
         matches!(
-            line.finish(clock.0, id(1), Some(1)),
+            line.finish(clock.0, id(1), Some(1), None),
             Err(FinishError::Fenced {
                 stage: Stage::Waiting,
                 current: 2
@@ -38,7 +38,7 @@ fn a_late_finish_counts_while_nobody_else_has_finished() {
         ),
         "who names an attempt is fenced off"
     );
-    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
+    let finished = line.finish(clock.pass(5), id(1), None, None).unwrap();
     assert!(finished.order.delivered);
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
     assert!(pull(&mut line, clock.0).is_none(), "it is not brewed again");
@@ -112,7 +112,7 @@ fn a_hand_over_that_did_not_happen_is_not_counted() {
     let again = pull(&mut line, clock.0).unwrap();
     assert_eq!((again.id, again.attempt), (id(1), 1));
     assert!(matches!(
-        line.finish(clock.0, id(2), None),
+        line.finish(clock.0, id(2), None, None),
         Err(FinishError::NotStarted { .. })
     ));
 }
@@ -130,7 +130,7 @@ fn a_hand_over_that_did_not_happen_leaves_the_order_with_its_previous_barista() 
     line.elapse(clock.pass(120));
     let lease = pull_as(&mut line, clock.0, "Bo");
     line.give_back(clock.0, lease.id, lease.attempt, lease.previous);
-    let finished = line.finish(clock.pass(5), id(1), None).unwrap();
+    let finished = line.finish(clock.pass(5), id(1), None, None).unwrap();
     assert_eq!(finished.order.barista.as_deref(), Some("Ann"));
     assert_eq!(finished.order.brewed(clock.0), Duration::from_secs(125));
 }

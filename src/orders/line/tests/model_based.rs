@@ -404,7 +404,7 @@ impl World {
 
     fn finish(&mut self, at: usize, attempt: Option<u32>) {
         let id = self.pick(at);
-        let got = self.line.finish(self.clock.0, id, attempt);
+        let got = self.line.finish(self.clock.0, id, attempt, None);
         let Some(order) = self.model.find(id) else {
             assert!(matches!(got, Err(FinishError::Unknown)));
             return;

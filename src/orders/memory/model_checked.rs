@@ -8,6 +8,7 @@ use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
+use super::super::idempotency::Keyed;
 use super::super::line::tests::rules;
 use super::super::model::Stage;
 use super::*;
@@ -40,14 +41,14 @@ fn shop() -> Shop {
     Desk::new(rules(), Metrics::register())
 }
 
-fn place(shop: &Shop) -> Held<Shop> {
+fn place(shop: &Shop) -> Held {
     match shop.place(Wanted::default(), true) {
         Ok(Placement::Held(held)) => held,
         other => panic!("expected to be held, got {other:?}"),
     }
 }
 
-fn place_keyed(shop: &Shop) -> Placement<Shop> {
+fn place_keyed(shop: &Shop) -> Placement {
     let key = IdempotencyKey::parse(b"k", IpAddr::from([127, 0, 0, 1]).into()).unwrap();
     let keyed = Keyed {
         key,
@@ -60,12 +61,16 @@ fn place_keyed(shop: &Shop) -> Placement<Shop> {
     shop.place(wanted, true).unwrap()
 }
 
-fn pull(shop: &Shop) -> LeaseGuard<Shop> {
-    match shop.pull_or_wait(None) {
-        Ok(guard) => guard,
-        Err(idle) => block_on(idle),
+fn pull(shop: &Shop) -> LeaseGuard {
+    let taken = shop.pull(None, true);
+    received(taken).expect("the shop is open")
+}
+
+fn received(taken: Taken) -> Option<LeaseGuard> {
+    match taken {
+        Taken::Idle(idle) => block_on(idle),
+        other => other.lease(),
     }
-    .expect("the shop is open")
 }
 
 fn later(secs: u64) -> Now {
@@ -104,10 +109,11 @@ fn whoever_drops_a_hand_over_the_order_is_served_in_the_end() {
         let leavers: Vec<_> = (0..2)
             .map(|_| {
                 let shop = shop.clone();
-                thread::spawn(move || match shop.pull_or_wait(None) {
-                    Ok(guard) => drop(guard),
-                    Err(idle) if thread_rng().gen_bool(0.5) => drop(idle.stop()),
-                    Err(idle) => drop(idle),
+                thread::spawn(move || match shop.pull(None, true) {
+                    Taken::Idle(idle) if thread_rng().gen_bool(0.5) => {
+                        drop(block_on(idle.stop()));
+                    }
+                    other => drop(other),
                 })
             })
             .collect();
@@ -119,7 +125,7 @@ fn whoever_drops_a_hand_over_the_order_is_served_in_the_end() {
                 lease.attempt, 1,
                 "what did not reach a barista is not counted"
             );
-            assert!(!shop.finish(lease.id, Some(1)).unwrap().already);
+            assert!(!shop.finish(lease.id, Some(1), None).unwrap().already);
         }
         for leaver in leavers {
             leaver.join().unwrap();
@@ -141,7 +147,7 @@ fn an_order_is_never_with_two_baristas_while_its_lease_holds() {
             .map(|_| {
                 let (shop, at_work) = (shop.clone(), Arc::clone(&at_work));
                 thread::spawn(move || {
-                    let Some(guard) = shop.pull(None) else {
+                    let Some(guard) = shop.pull(None, false).lease() else {
                         return 0;
                     };
                     assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0, "two at once");
@@ -153,7 +159,7 @@ fn an_order_is_never_with_two_baristas_while_its_lease_holds() {
                         return 0;
                     }
                     guard.confirm();
-                    shop.finish(lease.id, Some(lease.attempt)).unwrap();
+                    shop.finish(lease.id, Some(lease.attempt), None).unwrap();
                     1
                 })
             })
@@ -182,9 +188,9 @@ fn a_customer_who_leaves_is_either_gone_or_brewed_for_never_both() {
         let barista = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let guard = shop.pull(None)?;
+                let guard = shop.pull(None, false).lease()?;
                 guard.confirm();
-                Some(shop.finish(order, None).unwrap())
+                Some(shop.finish(order, None, None).unwrap())
             })
         };
         leaving.join().unwrap();
@@ -208,7 +214,7 @@ fn when_a_lease_runs_out_only_the_first_finish_counts_and_one_answer_is_given() 
         pull(&shop).confirm();
         let slow = {
             let shop = shop.clone();
-            thread::spawn(move || shop.finish(order, None).unwrap().already)
+            thread::spawn(move || shop.finish(order, None, None).unwrap().already)
         };
         let clock = {
             let shop = shop.clone();
@@ -217,13 +223,13 @@ fn when_a_lease_runs_out_only_the_first_finish_counts_and_one_answer_is_given() 
         let second = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let guard = shop.pull(None)?;
+                let guard = shop.pull(None, false).lease()?;
                 let attempt = guard.lease().attempt;
                 guard.confirm();
                 assert_eq!(attempt, 2);
                 // Fenced or already done if the slow one was faster in the end.
                 Some(
-                    shop.finish(order, Some(2))
+                    shop.finish(order, Some(2), None)
                         .is_ok_and(|report| !report.already),
                 )
             })
@@ -249,14 +255,14 @@ fn a_lease_that_runs_out_meets_an_idle_barista_who_leaves() {
         };
         let leaver = {
             let shop = shop.clone();
-            thread::spawn(move || drop(shop.pull_or_wait(None)))
+            thread::spawn(move || drop(shop.pull(None, true)))
         };
         clock.join().unwrap();
         leaver.join().unwrap();
         let again = pull(&shop);
         assert_eq!(again.lease().attempt, 2);
         again.confirm();
-        shop.finish(held.order(), Some(2)).unwrap();
+        shop.finish(held.order(), Some(2), None).unwrap();
         assert!(matches!(block_on(held), Outcome::Ready(_)));
         assert_empty(&shop);
     });
@@ -279,11 +285,14 @@ fn two_requests_with_one_key_make_one_order_and_get_one_answer_each() {
         let guard = pull(&shop);
         let id = guard.lease().id;
         guard.confirm();
-        shop.finish(id, None).unwrap();
+        shop.finish(id, None, None).unwrap();
         for request in requests {
             assert!(matches!(request.join().unwrap(), Outcome::Ready(order) if order.id == id));
         }
-        assert!(shop.pull(None).is_none(), "there was one order");
+        assert!(
+            shop.pull(None, false).lease().is_none(),
+            "there was one order"
+        );
         assert_empty(&shop);
     });
 }
@@ -319,7 +328,7 @@ fn a_keyed_customer_who_leaves_and_one_who_comes_back_keep_the_order_alive() {
         while shop.figures().held == 0 {
             thread::yield_now();
         }
-        shop.finish(id, None).unwrap();
+        shop.finish(id, None, None).unwrap();
         assert!(matches!(back.join().unwrap(), Outcome::Ready(_)));
         assert_empty(&shop);
     });
@@ -333,8 +342,8 @@ fn a_promise_and_a_finish_at_once_give_one_of_the_two_answers() {
         let id = held.order();
         pull(&shop).confirm();
         let promising = thread::spawn(move || held.promise());
-        let report = shop.finish(id, None).unwrap();
-        match promising.join().unwrap() {
+        let report = shop.finish(id, None, None).unwrap();
+        match block_on(promising.join().unwrap().get()) {
             Ok(()) => assert!(!report.order.delivered, "they were answered 202"),
             Err(held) => {
                 assert!(matches!(block_on(held), Outcome::Ready(_)));
@@ -361,13 +370,10 @@ fn closing_leaves_nobody_held() {
         let barista = {
             let shop = shop.clone();
             thread::spawn(move || {
-                let guard = match shop.pull_or_wait(None) {
-                    Ok(guard) => guard,
-                    Err(idle) => block_on(idle),
-                }?;
+                let guard = received(shop.pull(None, true))?;
                 let id = guard.lease().id;
                 guard.confirm();
-                shop.finish(id, None).ok()
+                shop.finish(id, None, None).ok()
             })
         };
         shop.close();
