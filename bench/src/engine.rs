@@ -21,6 +21,7 @@ use crate::memory::Held;
 use crate::planner::Process;
 use crate::programs::{Programs, half_the_processors};
 use crate::rows::{Drive, Experiment, PeerFlushes, ROWS, Row, Subject};
+use crate::shared::Sharing;
 use crate::streams::Streams;
 use crate::table::{Line, Spread, thousands};
 
@@ -206,6 +207,7 @@ impl Subject {
                 window: Duration::from_secs(bench.seconds.into()),
             }),
             Drive::Decide(way) => Box::new(Deciding::start(*way, server()?)?),
+            Drive::Share(way) => Box::new(Sharing::start(*way, server()?)?),
         })
     }
 }

@@ -5,7 +5,7 @@
 //! [`load`] of clients, which one [`client`] drives; they differ in what they send ([`orders`], [`deliveries`],
 //! [`mod@packages`], [`couriers`] and [`access`] in [`http`], with or without [`mod@tls`]; [`gearman`], [`nats`], [`redis`]), and the [`ledger`] checks what they
 //! received. Others hold requests ([`memory`], [`streams`]), measure cycles beside other clients ([`disturbed`]), plan days
-//! ([`planner`]), or need no server ([`mod@line`], [`dispatching`], [`access`]). The result is a [`table`] with notes on the [`machine`].
+//! ([`planner`]), or need no server ([`mod@line`], [`dispatching`], [`shared`], [`access`]). The result is a [`table`] with notes on the [`machine`].
 //! Where a server's time goes is a table of its own ([`mod@profile`]).
 
 mod access;
@@ -31,6 +31,7 @@ mod profile;
 mod programs;
 mod redis;
 mod rows;
+mod shared;
 mod streams;
 mod table;
 mod tls;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::dispatching::Way;
 use crate::disturbed::Disturbance;
+use crate::shared;
 
 /// Checked by a test: it parses, and every name in it is defined.
 pub(crate) static ROWS: LazyLock<Rows> =
@@ -83,6 +84,8 @@ pub(crate) enum Drive {
     Day(String),
     /// Decisions about orders for couriers, without HTTP.
     Decide(Way),
+    /// Cycles of a line that servers share, without HTTP.
+    Share(shared::Way),
     /// The verification of tokens in this process.
     Verify { known: bool },
     /// Cycles beside clients that disturb.
