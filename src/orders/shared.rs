@@ -402,7 +402,7 @@ impl Shared {
     pub async fn flush(&self) {
         let last = self.part.ask(Operation::Confirm { pulls: Vec::new() });
         if timeout(FLUSH, last).await.is_err() {
-            warn!("the line's store was not told how the last requests ended");
+            warn!("the line's store does not know how the last requests ended");
         }
     }
 
