@@ -12,7 +12,7 @@
 //!    answer: the proxy sends them there.
 //! 3. The staff's listener serves until no request is held, or `shutdown.drain` is over.
 //! 4. Requests still held are answered 503 with `Retry-After`; idle baristas 204.
-//! 5. The staff's listener closes; answers being sent have [`FLUSH`] to finish.
+//! 5. The staff's listener closes; answers being sent have [`FLUSH`] to finish. How they ended goes to a shared line.
 //! 6. Message queues and the storage close, within [`CLOSE`] together.
 
 use std::io;

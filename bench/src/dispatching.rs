@@ -27,7 +27,7 @@ use crate::couriers::{AVAILABLE, courier_id};
 use crate::engine::{Sample, Side, sample};
 use crate::load::CUSTOMERS;
 use crate::packages::Ids;
-use crate::programs::{Server, half_the_processors};
+use crate::programs::{Server, runtime};
 
 const WARM_UP: Duration = Duration::from_millis(250);
 const WINDOW: Duration = Duration::from_millis(500);
@@ -60,12 +60,7 @@ pub(crate) struct Deciding {
 
 impl Deciding {
     pub(crate) fn start(way: Way, server: Server) -> Result<Self> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder
-            .worker_threads(half_the_processors())
-            .enable_all()
-            .build();
-        let runtime = runtime.context("starting a runtime")?;
+        let runtime = runtime()?;
         let url = format!("redis://{}", server.staff);
         let (connection, decider) = runtime.block_on(async {
             let client = redis::Client::open(&url[..])?;

@@ -16,6 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
+use tokio::runtime::Runtime;
+
 use crate::access;
 use crate::machine::Pinned;
 use crate::rows::{Origin, Program, ROWS, Subject};
@@ -32,6 +34,16 @@ const CERTIFICATE: &str = "tls.crt";
 /// As many threads as serve in the measured server by default: half of the processors, rounded up.
 pub(crate) fn half_the_processors() -> usize {
     available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
+/// A runtime with as many threads, for loads that run in this process.
+pub(crate) fn runtime() -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder
+        .worker_threads(half_the_processors())
+        .enable_all()
+        .build();
+    runtime.context("starting a runtime")
 }
 
 /// Where the programs are.

@@ -141,7 +141,7 @@ const HEADERS: [&[(&str, &str)]; 14] = [
     &[("Origin", "http://elsewhere.example")],
     &[("Sec-Fetch-Site", "cross-site")],
     &[("X-Forwarded-For", "203.0.113.7")],
-    &[("X-Forwarded-For", "nobody")],
+    &[("X-Forwarded-For", "unreadable")],
 ];
 
 #[tokio::test]

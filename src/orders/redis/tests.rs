@@ -102,7 +102,7 @@ impl Redis {
         let script = Script::new(code, keys);
         let content = encode(&(rules, [Operation::Hello])).unwrap();
         let time = self.time();
-        let arguments = [&b"nobody"[..], b"0", b"0", b"", time.as_bytes(), &content];
+        let arguments = [&b"unknown"[..], b"0", b"0", b"", time.as_bytes(), &content];
         self.client.run(&script, &arguments).await.unwrap()
     }
 
