@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustls::ClientConfig;
 use tempfile::TempDir;
-
 use tokio::runtime::Runtime;
 
 use crate::access;
