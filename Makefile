@@ -63,10 +63,11 @@ test: ## Everything that can fail; installs what is missing
 	SHARED_LINE=1 $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked -E 'test(/^orders_/) - test(/both_ways|thousands_of/)'
 	scripts/with-engines.sh $(CARGO) nextest run --test-threads $$((3 * $$(nproc))) --workspace --features odyssey/aws,odyssey/redis,simulators/aws --locked
 
-soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation, 20 failovers of each kind of Redis, and 1,200 random sequences of operations on a shared line
+soak: ## A thousand crashes of each desk, 500 flipped bits, a million rows, 50 examples of each operation, 20 failovers of each kind of Redis, 20 losses of each kind around a shared line, and 1,200 random sequences of operations on a shared line
 	SOAK_ROUNDS=1000 SOAK_FLIPS=500 SOAK_SCENARIOS=100 SOAK_ROWS=1000000 SOAK_EXAMPLES=50 $(CARGO) nextest run -p odyssey --locked --profile soak -E 'test(killed_again_and_again) or test(flipped_bit) or test(many_times_in_a_row) or test(many_rows) or test(answer_as_they_are_described)'
 	SOAK_FAILOVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(a_failover)'
-	SOAK_SERVERS=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 -E 'test(/^shared_line/)'
+	$(CARGO) nextest run -p odyssey --features redis --locked --profile soak --test-threads 1 --stress-count 20 -E 'test(/^shared_line/)'
+	SOAK_SCHEDULES=3000 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak -E 'test(/shared::model_checked/)'
 	SOAK_LINES=20 $(CARGO) nextest run -p odyssey --features redis --locked --profile soak -E 'test(/orders::redis/)'
 
 demo: ## A rush of customers with a flooder in their midst, through nginx, a hundred times faster than life, with a report

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::access::presenter;
 use crate::client::{Client, Message, Received, Session, Turn};
-use crate::engine::{Sample, Side, sample};
+use crate::engine::{Sample, Side, percentile, sample};
 use crate::http;
 use crate::load::CUSTOMERS;
 use crate::machine::yield_to_others;
@@ -71,9 +71,8 @@ impl Disturbed {
         brewed.release()?;
         complete(&mut brewed)?;
         brewed.ledger.balance()?;
-        latencies.sort_unstable();
-        let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_secs_f64();
-        let figures = [("median", at(50)), ("p99", at(99)), ("disturbing", rate)];
+        let [median, p99] = [50, 99].map(|percent| percentile(&mut latencies, percent));
+        let figures = [("median", median), ("p99", p99), ("disturbing", rate)];
         Ok(sample(figures))
     }
 }

@@ -21,7 +21,7 @@ use crate::memory::Held;
 use crate::planner::Process;
 use crate::programs::{Programs, half_the_processors};
 use crate::rows::{Drive, Experiment, PeerFlushes, ROWS, Row, Subject};
-use crate::shared::Sharing;
+use crate::shared::{Idle, Sharing, Steady};
 use crate::streams::Streams;
 use crate::table::{Line, Spread, thousands};
 
@@ -33,6 +33,12 @@ pub(crate) type Sample = BTreeMap<String, f64>;
 
 pub(crate) fn sample<const N: usize>(figures: [(&str, f64); N]) -> Sample {
     figures.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// In seconds.
+pub(crate) fn percentile(latencies: &mut [Duration], percent: usize) -> f64 {
+    latencies.sort_unstable();
+    latencies[(latencies.len() - 1) * percent / 100].as_secs_f64()
 }
 
 /// A subject that was started. It is stopped when it is dropped.
@@ -208,6 +214,11 @@ impl Subject {
             }),
             Drive::Decide(way) => Box::new(Deciding::start(*way, server()?)?),
             Drive::Share(way) => Box::new(Sharing::start(*way, server()?)?),
+            Drive::Steady => {
+                let window = Duration::from_secs(bench.seconds.into());
+                Box::new(Steady::start(server()?, window)?)
+            }
+            Drive::Idle => Box::new(Idle::start(server()?, &bench.programs)?),
         })
     }
 }

@@ -22,6 +22,7 @@ use odyssey::http::guard::Guard;
 use odyssey::http::listen::{listen, raise_open_files};
 use odyssey::http::origin::Origins;
 use odyssey::http::params::Path;
+use odyssey::http::recent::Problems;
 use odyssey::http::security::Security;
 use odyssey::http::server::{ConnectionLimit, Server, Settings};
 use odyssey::http::{Api, Problem};
@@ -112,7 +113,13 @@ async fn serve(config: &Config, port: u16) -> anyhow::Result<()> {
     };
     let origins = Origins::new("staff", &config.staff.hosts, &[]);
     let guard = Guard::new("staff", None, |peer, _| peer.into(), &registry);
-    let edge = Edge::new("staff", api, origins, Arc::new(guard), registry);
+    let edge = Edge::new(
+        "staff",
+        api,
+        origins,
+        Arc::new(guard),
+        (Problems::new(200), registry),
+    );
     let server = Server::new(listener, edge, settings, Shutdown::default());
     // On a worker, as the measured server's listeners are.
     tokio::spawn(server.run()).await.context("serving ended")

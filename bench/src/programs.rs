@@ -187,6 +187,11 @@ impl Programs {
 
     /// Starts a server and waits until it accepts connections.
     pub(crate) fn start(&self, subject: &Subject) -> Result<Server> {
+        self.start_with(subject, &[])
+    }
+
+    /// The same, with environment variables in addition to its settings.
+    pub(crate) fn start_with(&self, subject: &Subject, more: &[(&str, &str)]) -> Result<Server> {
         let dir = self.directory()?;
         let port = free_port()?;
         let tokens = self.prepare(subject, dir.path())?;
@@ -195,6 +200,7 @@ impl Programs {
         let tls = tls.transpose()?;
         let log = File::create(dir.path().join("log"))?;
         let mut command = self.command(subject, dir.path(), port)?;
+        command.envs(more.iter().copied());
         let child = command.stdout(log.try_clone()?).stderr(log).spawn();
         let child =
             child.with_context(|| format!("starting {} through setpriv", subject.program))?;

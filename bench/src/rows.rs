@@ -86,6 +86,10 @@ pub(crate) enum Drive {
     Decide(Way),
     /// Cycles of a line that servers share, without HTTP.
     Share(shared::Way),
+    /// Orders at a steady rate in a line that two servers share, without HTTP.
+    Steady,
+    /// Two servers that share a line, without requests.
+    Idle,
     /// The verification of tokens in this process.
     Verify { known: bool },
     /// Cycles beside clients that disturb.

@@ -425,39 +425,6 @@ async fn a_flooder_is_cut_off_through_the_door_and_a_regular_is_served() {
 }
 
 #[tokio::test]
-async fn a_broken_connection_to_the_application_is_not_tried_again() {
-    // An application that takes each request and hangs up.
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let hangs_up = tokio::spawn(async move {
-        let mut seen = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 4096];
-            let read = stream.read(&mut request).await.unwrap_or(0);
-            if request[..read].starts_with(b"GET /last") {
-                let _ = stream
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                    .await;
-                break;
-            }
-            seen.push(read);
-        }
-        seen.len()
-    });
-    let nginx = Nginx::between(address, address, &[]).await;
-    nginx
-        .staff
-        .expect_problem(get("/start/"), 502, "unreachable")
-        .await;
-    nginx
-        .customers
-        .expect_problem(order(), 502, "unreachable")
-        .await;
-    nginx.staff.ask(get("/last")).await.expect(200);
-    assert_eq!(hangs_up.await.unwrap(), 2, "each request arrived once");
-}
-
-#[tokio::test]
 async fn a_kept_connection_that_the_application_closes_is_no_bad_gateway() {
     // The application closes idle connections after a second, nginx long before that.
     let shop = Shop::open(&[
@@ -739,6 +706,47 @@ async fn the_location_of_every_package_leads_through_the_door_to_it() {
         refused.expect_problem(422, "invalid");
     }
     drop(connection);
+    drop(nginx);
+    shop.close().await;
+}
+
+#[tokio::test]
+async fn the_screens_keep_their_own_policy_behind_nginx() {
+    let shop = Shop::open(&[BEHIND_NGINX]).await;
+    let nginx = Nginx::before(&shop, &[]).await;
+    for (ours, behind, path) in [
+        (shop.customers, nginx.customers, "/"),
+        (shop.customers, nginx.customers, "/board"),
+        (shop.staff, nginx.staff, "/barista"),
+        (shop.customers, nginx.customers, "/ui/order.js"),
+    ] {
+        let ask = || get(path).header("accept", "text/html");
+        let [direct, passed] = [ours.ask(ask()).await, behind.ask(ask()).await];
+        assert_eq!(
+            (direct.status, passed.status),
+            (200, 200),
+            "{path}: {passed}"
+        );
+        // The order page has the address for the command line.
+        let [ours, behind] = [ours, behind].map(|door| door.address.to_string());
+        assert_eq!(passed.text().replace(&behind, &ours), direct.text());
+        for header in [
+            "content-security-policy",
+            "referrer-policy",
+            "x-content-type-options",
+            "etag",
+        ] {
+            let all = passed.headers.get_all(header).iter().count();
+            // Where the program sends none, nginx has its own.
+            if let Some(ours) = direct.header(header) {
+                assert_eq!(passed.header(header), Some(ours), "{path}: {header}");
+            }
+            assert!(
+                all <= 1,
+                "browsers apply every policy that is there: {passed}"
+            );
+        }
+    }
     drop(nginx);
     shop.close().await;
 }

@@ -4,10 +4,18 @@
 use std::path::Path;
 
 use testkit::found;
+#[cfg(feature = "redis")]
+use {rustix::process::Signal, testkit::redis::Redis};
 
 use crate::access::Tokens;
+#[cfg(feature = "redis")]
+use crate::client::Visitor;
 use crate::client::{Answer, Ask, Door, get, order, post};
+#[cfg(feature = "redis")]
+use crate::nginx::variant_of;
 use crate::nginx::{BEHIND_NGINX, Nginx, variant};
+#[cfg(feature = "redis")]
+use crate::servers::{REDIS, shared_line};
 use crate::shop::{Shop, assert_no_secret, text};
 use crate::tls::Authority;
 
@@ -96,6 +104,69 @@ async fn serve_one(shop: &Shop, nginx: &Nginx, staff: Door) {
     let finish = format!("/finish/?order_id={}", text(&started["order_id"]));
     staff.expect(post(finish), 200).await;
     customer.answer().await.expect(200);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn with_tls_to_two_servers_the_orders_of_a_lost_one_are_sent_again() {
+    let authority = Authority::create();
+    authority.sign("shop", |_| ());
+    let files = [authority.path("shop.pem"), authority.path("shop.key")];
+    let redis = Redis::with(REDIS).await;
+    let url = redis.url();
+    let mut shops = Vec::new();
+    for _ in 0..2 {
+        let [store, url] = shared_line(&url);
+        let certificate = ("tls.certificate_file", &*files[0]);
+        let key = ("tls.key_file", &*files[1]);
+        let mut shop = Shop::open(&[BEHIND_NGINX, store, url, certificate, key]).await;
+        shop.customers.tls = Some(authority.client(None));
+        shop.staff.tls = shop.customers.tls;
+        shops.push(shop);
+    }
+    let list = |door: fn(&Shop) -> Door| {
+        let addresses = shops.iter().map(|shop| door(shop).address.to_string());
+        addresses.collect::<Vec<_>>().join(",")
+    };
+    let made = variant_of(&list(|shop| shop.customers), &list(|shop| shop.staff), &[]);
+    let application_ca = authority.path("ca.pem");
+    let changes = [
+        ("/etc/nginx/tls/application.crt", &*application_ca),
+        ("shop.example", "localhost"),
+    ];
+    for name in ["to-customers.conf", "to-staff.conf"] {
+        with_tls(made.0.path(), name, &changes);
+    }
+    let nginx = Nginx::start(made).await;
+    let customers = (1..=20).map(|number| {
+        let door = nginx.customers;
+        Visitor::new(async move {
+            let mut connection = door.connect_from(&format!("127.0.9.{number}")).await;
+            connection.try_ask(&order()).await
+        })
+    });
+    let customers: Vec<_> = customers.collect();
+    let stopped = shops.pop().unwrap();
+    stopped
+        .until("all are in line, some here", |now| {
+            now.waiting() == 20 && now.held() > 0
+        })
+        .await;
+    stopped.crash().await;
+    let shop = shops.pop().unwrap();
+    shop.until("all are held here", |now| now.held() == 20)
+        .await;
+    for _ in 0..20 {
+        let started = nginx.staff.expect(get("/start/"), 200).await;
+        let finish = format!("/finish/?order_id={}", text(&started["order_id"]));
+        nginx.staff.expect(post(finish), 200).await;
+    }
+    for customer in customers {
+        customer.answer().await.expect(200);
+    }
+    drop(nginx);
+    shop.signal(Signal::TERM);
+    shop.ended_well().await;
 }
 
 /// The cookie of an answer that logs a browser in.

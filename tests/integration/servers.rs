@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Ask, Visitor, get, order, post};
+use crate::client::{Answer, Ask, Visitor, get, order, post};
 use crate::nginx::{BEHIND_NGINX, Nginx, free_address, variant_of};
 use crate::shop::{Shop, Started, variable};
 
@@ -44,7 +44,7 @@ pub(crate) async fn share_line(command: &mut Command) {
 
 pub(crate) struct Servers {
     pub(crate) redis: Redis,
-    url: String,
+    urls: [String; 2],
     settings: Vec<(String, String)>,
     shops: [Option<Shop>; 2],
     addresses: [[SocketAddr; 2]; 2],
@@ -55,11 +55,11 @@ impl Servers {
     pub(crate) async fn open(settings: &[(&str, &str)]) -> Self {
         let redis = Redis::with(REDIS).await;
         let url = redis.url();
-        Self::on(redis, url, settings).await
+        Self::on(redis, [url.clone(), url], settings).await
     }
 
-    /// With Redis at this URL, which may be a proxy's.
-    pub(crate) async fn on(redis: Redis, url: String, settings: &[(&str, &str)]) -> Self {
+    /// With Redis at these URLs, one for each server, which may be a proxy's.
+    pub(crate) async fn on(redis: Redis, urls: [String; 2], settings: &[(&str, &str)]) -> Self {
         let addresses = [0, 1].map(|_| [free_address(), free_address()]);
         let settings = settings
             .iter()
@@ -68,7 +68,7 @@ impl Servers {
         let nginx = Nginx::start(variant_of(&list(0), &list(1), &[])).await;
         let mut new = Self {
             redis,
-            url,
+            urls,
             settings: settings.collect(),
             shops: [None, None],
             addresses,
@@ -87,7 +87,7 @@ impl Servers {
     /// Starts a server that is not there, at its addresses.
     pub(crate) async fn start(&mut self, at: usize) {
         let [customers, staff] = self.addresses[at].map(|address| address.to_string());
-        let mut settings = shared_line(&self.url).to_vec();
+        let mut settings = shared_line(&self.urls[at]).to_vec();
         settings.extend([
             ("customers.listen", &*customers),
             ("staff.listen", &*staff),
@@ -180,7 +180,8 @@ impl Servers {
 
 /// Baristas behind nginx, each with so long for a coffee, until they are sent home.
 pub(crate) struct Crew {
-    tasks: JoinSet<()>,
+    /// The leases that reached a barista, and the refusals of their reports.
+    tasks: JoinSet<(Vec<Started>, Vec<Answer>)>,
     goes_home: Arc<AtomicBool>,
 }
 
@@ -192,6 +193,7 @@ impl Crew {
         for _ in 0..count {
             let (door, goes_home) = (servers.nginx.staff, Arc::clone(&goes_home));
             tasks.spawn(async move {
+                let (mut leases, mut refused) = (Vec::new(), Vec::new());
                 while !goes_home.load(Ordering::Relaxed) {
                     let answer = door.ask(get("/start/?wait=1")).await;
                     if matches!(answer.status, 204 | 503) {
@@ -203,12 +205,15 @@ impl Crew {
                     let started = Started::of(&answer.expect(200));
                     sleep(brew).await;
                     let finish = finish(&started);
+                    leases.push(started);
                     loop {
                         let answer = door.ask(finish.clone()).await;
                         match answer.status {
                             503 => sleep(Duration::from_millis(50)).await,
-                            // Its order is unknown to a Redis that has lost everything, and is not held any more.
-                            404 => break,
+                            404 | 409 => {
+                                refused.push(answer);
+                                break;
+                            }
                             _ => {
                                 answer.expect(200);
                                 break;
@@ -216,15 +221,36 @@ impl Crew {
                         }
                     }
                 }
+                (leases, refused)
             });
         }
         Self { tasks, goes_home }
     }
 
-    /// Ends the work.
-    pub(crate) async fn go_home(self) {
+    /// Ends the work. All leases that reached a barista.
+    pub(crate) async fn go_home(self) -> Vec<Started> {
+        let (leases, refused) = self.end().await;
+        assert!(refused.is_empty(), "{refused:?}");
+        leases
+    }
+
+    /// As [`Crew::go_home`], of a crew that was at work when Redis lost something: orders whose starts it has lost wait again, those
+    /// of customers who had got theirs are unknown, and a short lease may end before its report is accepted.
+    pub(crate) async fn go_home_after_a_loss(self) {
+        for refused in self.end().await.1 {
+            let kind = refused.json()["type"].clone();
+            let is_of_loss = ["not-started", "attempt-outdated", "order-unknown"]
+                .iter()
+                .any(|slug| kind == format!("urn:odyssey:problem:{slug}"));
+            assert!(is_of_loss, "{refused}");
+        }
+    }
+
+    /// As [`Crew::go_home`], with the refusals of reports.
+    pub(crate) async fn end(self) -> (Vec<Started>, Vec<Answer>) {
         self.goes_home.store(true, Ordering::Relaxed);
-        self.tasks.join_all().await;
+        let (leases, refused): (Vec<_>, Vec<_>) = self.tasks.join_all().await.into_iter().unzip();
+        (leases.concat(), refused.concat())
     }
 }
 

@@ -1,22 +1,20 @@
 //! One line at two servers, behind nginx: what becomes of customers when a server, nginx or Redis is lost, stopped or frozen.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use testkit::proxy::Proxy;
+use testkit::proxy::{Fault, Proxy};
 use testkit::redis::Redis;
 use testkit::until;
 use tokio::time::sleep;
 
 use crate::client::{get, order, post};
-use crate::durability::{Seed, number_from_environment};
+use crate::durability::Seed;
 use crate::servers::{Crew, REDIS, Servers, all_ready, assert_in_order};
 use crate::shop::Started;
 
-/// How often each situation is played. `make soak` wants twenty.
-const ROUNDS: u64 = 1;
-const ROUNDS_VARIABLE: &str = "SOAK_SERVERS";
 /// Held at once.
 const GROUP: usize = 200;
 /// What Redis loses in the middle of a hand-over to an idle barista of another server waits for the end of its lease.
@@ -24,192 +22,210 @@ const SHORT_LEASE: [(&str, &str); 1] = [("orders.lease", "2s")];
 /// Of a barista: a thousandth of what it takes in a shop.
 const BREW: Duration = Duration::from_millis(40);
 
-fn rounds() -> u64 {
-    number_from_environment(ROUNDS_VARIABLE).unwrap_or(ROUNDS)
-}
-
 #[tokio::test]
 async fn a_server_that_is_killed_costs_no_held_customer_an_answer_or_a_place() {
     let seed = Seed::from_environment();
     let mut random = fastrand::Rng::with_seed(seed.0);
-    for _ in 0..rounds() {
-        let mut servers = Servers::open(&[]).await;
-        let customers = servers.customers(0..GROUP).await;
-        servers.holds(GROUP).await;
-        let crew = Crew::at_work(&servers, 10, BREW);
-        sleep(Duration::from_millis(random.u64(0..500))).await;
-        servers.kill(0).await;
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
-    }
+    let mut servers = Servers::open(&[]).await;
+    let customers = servers.customers(0..GROUP).await;
+    servers.holds(GROUP).await;
+    let crew = Crew::at_work(&servers, 10, BREW);
+    sleep(Duration::from_millis(random.u64(0..500))).await;
+    servers.kill(0).await;
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_killed_while_customers_arrive_costs_none_of_them_an_answer() {
-    for round in 0..rounds() {
-        let mut servers = Servers::open(&[]).await;
-        let crew = Crew::at_work(&servers, 10, BREW);
-        let mut customers = servers.customers(0..GROUP / 2).await;
-        // Both have taken some requests; some of them are on their way.
-        servers.kill(usize::from(round % 2 == 1)).await;
-        customers.extend(servers.customers(GROUP / 2..GROUP).await);
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
-    }
+    let seed = Seed::from_environment();
+    let mut servers = Servers::open(&[]).await;
+    let crew = Crew::at_work(&servers, 10, BREW);
+    let mut customers = servers.customers(0..GROUP / 2).await;
+    // Both have taken some requests; some of them are on their way.
+    servers
+        .kill(fastrand::Rng::with_seed(seed.0).usize(0..2))
+        .await;
+    customers.extend(servers.customers(GROUP / 2..GROUP).await);
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn a_group_behind_one_address_moves_to_the_other_server_without_a_refusal() {
-    for _ in 0..rounds() {
-        let mut servers = Servers::open(&[]).await;
-        let mut customers = Vec::new();
-        for number in 0..GROUP {
-            customers.push(servers.customer_from("127.0.0.2", number).await);
-        }
-        servers.holds(GROUP).await;
-        // One address goes to one server.
-        let theirs = servers.fuller().await;
-        assert_eq!(servers.shop(theirs).metrics().await.held(), GROUP);
-        servers.kill(theirs).await;
-        servers.holds(GROUP).await;
-        let crew = Crew::at_work(&servers, 10, Duration::ZERO);
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
+    let mut servers = Servers::open(&[]).await;
+    let mut customers = Vec::new();
+    for number in 0..GROUP {
+        customers.push(servers.customer_from("127.0.0.2", number).await);
     }
+    servers.holds(GROUP).await;
+    // One address goes to one server.
+    let theirs = servers.fuller().await;
+    assert_eq!(servers.shop(theirs).metrics().await.held(), GROUP);
+    servers.kill(theirs).await;
+    servers.holds(GROUP).await;
+    let crew = Crew::at_work(&servers, 10, Duration::ZERO);
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn servers_that_are_restarted_one_after_the_other_hand_their_customers_over() {
-    for _ in 0..rounds() {
-        let mut servers = Servers::open(&[]).await;
-        let customers = servers.customers(0..GROUP).await;
+    let mut servers = Servers::open(&[]).await;
+    let customers = servers.customers(0..GROUP).await;
+    servers.holds(GROUP).await;
+    for at in [0, 1, 0, 1] {
+        // The other server is known to be there.
+        servers
+            .shop(at)
+            .until("a tick has passed", |now| now.waiting() == GROUP)
+            .await;
+        let took = servers.stop(at).await;
+        assert!(took < Duration::from_secs(3), "{took:?}");
         servers.holds(GROUP).await;
-        for at in [0, 1, 0, 1] {
-            // The other server is known to be there.
-            servers
-                .shop(at)
-                .until("a tick has passed", |now| now.waiting() == GROUP)
-                .await;
-            let took = servers.stop(at).await;
-            assert!(took < Duration::from_secs(3), "{took:?}");
-            servers.holds(GROUP).await;
-            servers.start(at).await;
-        }
-        let crew = Crew::at_work(&servers, 10, Duration::ZERO);
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
+        servers.start(at).await;
     }
+    let crew = Crew::at_work(&servers, 10, Duration::ZERO);
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn redis_that_is_killed_and_comes_back_is_no_news_to_customers() {
-    for _ in 0..rounds() {
-        let mut servers = Servers::open(&[]).await;
-        let customers = servers.customers(0..GROUP / 2).await;
-        servers.holds(GROUP / 2).await;
-        let crew = Crew::at_work(&servers, 10, BREW);
-        servers.redis.process.kill();
-        // Those who come while it is away are held, too.
-        let late = servers.customers(GROUP / 2..GROUP).await;
-        sleep(Duration::from_secs(3)).await;
-        servers.redis.start_again().await;
-        let mut answers = all_ready(customers).await;
-        answers.extend(all_ready(late).await);
-        assert_in_order(&answers);
-        crew.go_home().await;
-        servers.close().await;
-    }
+    let mut servers = Servers::open(&[]).await;
+    let customers = servers.customers(0..GROUP / 2).await;
+    servers.holds(GROUP / 2).await;
+    let crew = Crew::at_work(&servers, 10, BREW);
+    servers.redis.process.kill();
+    // Those who come while it is away are held, too.
+    let late = servers.customers(GROUP / 2..GROUP).await;
+    sleep(Duration::from_secs(3)).await;
+    servers.redis.start_again().await;
+    let mut answers = all_ready(customers).await;
+    answers.extend(all_ready(late).await);
+    assert_in_order(&answers);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn redis_that_has_lost_everything_gets_all_who_wait_from_the_servers_in_their_places() {
-    for _ in 0..rounds() {
-        let servers = Servers::open(&[]).await;
-        let customers = servers.customers(0..GROUP).await;
-        servers.holds(GROUP).await;
-        servers.redis.ask(&["FLUSHALL"]).await;
-        for at in [0, 1] {
-            let shop = servers.shop(at);
-            shop.until("the server has asserted its customers", |now| {
-                shop.log().contains("asserted again") && now.waiting() == GROUP
-            })
-            .await;
-        }
-        let crew = Crew::at_work(&servers, 10, BREW);
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
+    let servers = Servers::open(&[]).await;
+    let customers = servers.customers(0..GROUP).await;
+    servers.holds(GROUP).await;
+    servers.redis.ask(&["FLUSHALL"]).await;
+    for at in [0, 1] {
+        let shop = servers.shop(at);
+        shop.until("the server has asserted its customers", |now| {
+            shop.log().contains("asserted again") && now.waiting() == GROUP
+        })
+        .await;
     }
+    let crew = Crew::at_work(&servers, 10, BREW);
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn redis_that_loses_everything_while_baristas_work_costs_no_customer_an_answer() {
-    for _ in 0..rounds() {
-        let servers = Servers::open(&SHORT_LEASE).await;
-        let customers = servers.customers(0..GROUP).await;
-        servers.holds(GROUP).await;
-        let crew = Crew::at_work(&servers, 10, BREW);
-        sleep(Duration::from_millis(200)).await;
-        servers.redis.ask(&["FLUSHALL"]).await;
-        all_ready(customers).await;
-        crew.go_home().await;
-        servers.close().await;
-    }
+    let servers = Servers::open(&SHORT_LEASE).await;
+    let customers = servers.customers(0..GROUP).await;
+    servers.holds(GROUP).await;
+    let crew = Crew::at_work(&servers, 10, BREW);
+    sleep(Duration::from_millis(200)).await;
+    servers.redis.ask(&["FLUSHALL"]).await;
+    all_ready(customers).await;
+    crew.go_home_after_a_loss().await;
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn a_failover_to_a_replica_that_lags_behind_costs_no_customer_an_answer() {
-    for _ in 0..rounds() {
-        let primary = Redis::with(REDIS).await;
-        let replica = Redis::replica_of(&primary).await;
-        let proxy = Proxy::before_redis(&primary).await;
-        let url = format!("redis://{}", proxy.address);
-        let mut servers = Servers::on(primary, url, &SHORT_LEASE).await;
-        let mut customers = servers.customers(0..GROUP / 2).await;
-        servers.holds(GROUP / 2).await;
-        replica.is_in_sync(&servers.redis).await;
-        // What happens from here on the replica does not get.
-        replica.process.freeze();
-        customers.extend(servers.customers(GROUP / 2..GROUP).await);
-        servers.holds(GROUP).await;
-        servers.redis.process.kill();
-        replica.process.thaw();
-        replica.promote().await;
-        proxy.lead_to(&replica);
-        let crew = Crew::at_work(&servers, 10, BREW);
-        assert_in_order(&all_ready(customers).await);
-        crew.go_home().await;
-        servers.close().await;
+    let primary = Redis::with(REDIS).await;
+    let replica = Redis::replica_of(&primary).await;
+    let proxy = Proxy::before_redis(&primary).await;
+    let url = format!("redis://{}", proxy.address);
+    let mut servers = Servers::on(primary, [url.clone(), url], &SHORT_LEASE).await;
+    let mut customers = servers.customers(0..GROUP / 2).await;
+    servers.holds(GROUP / 2).await;
+    replica.is_in_sync(&servers.redis).await;
+    // What happens from here on the replica does not get.
+    replica.process.freeze();
+    customers.extend(servers.customers(GROUP / 2..GROUP).await);
+    servers.holds(GROUP).await;
+    servers.redis.process.kill();
+    replica.process.thaw();
+    replica.promote().await;
+    proxy.lead_to(&replica);
+    let crew = Crew::at_work(&servers, 10, BREW);
+    assert_in_order(&all_ready(customers).await);
+    crew.go_home_after_a_loss().await;
+    servers.close().await;
+}
+
+#[tokio::test]
+async fn a_way_to_redis_that_loses_and_delays_costs_no_answer_and_gives_no_order_twice() {
+    const FAULTS: [Fault; 3] = [
+        Fault::Lost,
+        Fault::AnswerLost,
+        Fault::AnswerDelayed(Duration::from_millis(300)),
+    ];
+    let seed = Seed::from_environment();
+    let redis = Redis::with(REDIS).await;
+    let proxy = Proxy::before_redis(&redis).await;
+    let urls = [format!("redis://{}", proxy.address), redis.url()];
+    let servers = Servers::on(redis, urls, &[]).await;
+    let mut customers = servers.customers(0..GROUP / 2).await;
+    servers.holds(GROUP / 2).await;
+    proxy.chance(seed.0, 10, &FAULTS);
+    let crew = Crew::at_work(&servers, 10, BREW);
+    customers.extend(servers.customers(GROUP / 2..GROUP).await);
+    let answers = all_ready(customers).await;
+    proxy.chance(seed.0, 0, &FAULTS);
+    let (leases, refused) = crew.end().await;
+    // A server whose calls are late for long enough is taken for dead: its baristas' orders get the next attempt.
+    for refused in refused {
+        refused.expect_problem(409, "attempt-outdated");
     }
+    let attempts: BTreeSet<_> = leases
+        .iter()
+        .map(|lease| (&*lease.id, lease.attempt))
+        .collect();
+    assert_eq!(attempts.len(), leases.len(), "no attempt has two leases");
+    let started: BTreeSet<_> = leases.iter().map(|lease| &*lease.id).collect();
+    for ready in &answers {
+        let id = ready["order_id"].as_str().unwrap();
+        assert!(started.contains(id), "{id} was never started");
+    }
+    servers.close().await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_frozen_and_taken_for_dead_keeps_its_customers() {
-    for _ in 0..rounds() {
-        let servers = Servers::open(&[]).await;
-        let customers = servers.customers(0..GROUP).await;
-        servers.holds(GROUP).await;
-        servers.shop(0).signal(Signal::STOP);
-        servers
-            .shop(1)
-            .until("the frozen server is removed", |_| {
-                servers
-                    .shop(1)
-                    .log()
-                    .contains("a server of the line is silent")
-            })
-            .await;
-        servers.shop(0).signal(Signal::CONT);
-        servers.holds(GROUP).await;
-        let crew = Crew::at_work(&servers, 10, Duration::ZERO);
-        all_ready(customers).await;
-        crew.go_home().await;
-        servers.close().await;
-    }
+    let servers = Servers::open(&[]).await;
+    let customers = servers.customers(0..GROUP).await;
+    servers.holds(GROUP).await;
+    servers.shop(0).signal(Signal::STOP);
+    servers
+        .shop(1)
+        .until("the frozen server is removed", |_| {
+            servers
+                .shop(1)
+                .log()
+                .contains("a server of the line is silent")
+        })
+        .await;
+    servers.shop(0).signal(Signal::CONT);
+    servers.holds(GROUP).await;
+    let crew = Crew::at_work(&servers, 10, Duration::ZERO);
+    all_ready(customers).await;
+    crew.go_home().await;
+    servers.close().await;
 }
 
 #[tokio::test]
@@ -251,6 +267,8 @@ async fn a_client_that_is_blocked_at_one_server_is_blocked_at_both_and_loses_its
     servers.holds(30).await;
     let refused = servers.shop(0).customers.ask(theirs(order())).await;
     refused.expect_problem(429, "too-many-outstanding");
+    // The age of what is blocked is exact to the time of a call to Redis.
+    sleep(Duration::from_millis(200)).await;
     // Since that refusal; at the other server, which counts for itself.
     let after: Vec<_> = (0..20)
         .map(|_| servers.shop(1).customers.hold(theirs(order())))
