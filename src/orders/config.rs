@@ -34,6 +34,10 @@ pub struct Config {
     #[serde(with = "text")]
     #[garde(custom(within("1s", "24h")))]
     pub reconnect_grace: Duration,
+    /// The longest such time that a client may prefer.
+    #[serde(with = "text")]
+    #[garde(custom(within("1s", "24h")))]
+    pub keep_max: Duration,
     /// How long a promised order stays in line without being polled.
     #[serde(with = "text")]
     #[garde(custom(within("1s", "24h")))]

@@ -1,10 +1,11 @@
 //! The order line's errors, without HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::model::{OrderId, Stage};
+use super::model::{Closed, OrderId, Stage};
 
 /// Why an order was not placed.
 #[derive(Debug, Error)]
@@ -18,6 +19,9 @@ pub enum PlaceError {
         /// By the crew's pace, if known.
         retry_after: Option<Duration>,
     },
+    /// The staff have closed the line.
+    #[error("no new orders are taken")]
+    Closed(Arc<Closed>),
     #[error("the server is stopping")]
     Closing,
     /// The proxy sends the request to another server of the line.

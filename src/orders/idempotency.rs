@@ -1,6 +1,7 @@
 //! Idempotency keys: which text is one, and which requests name the same order by it. Pure. What a key does is in the line.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -70,6 +71,8 @@ impl IdempotencyKey {
 pub struct Keyed {
     pub key: IdempotencyKey,
     pub fingerprint: u64,
+    /// How long the order stays after its customer disconnected; none: `orders.reconnect_grace`.
+    pub keep: Option<Duration>,
 }
 
 #[cfg(test)]

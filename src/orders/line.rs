@@ -10,6 +10,7 @@
 //! - every order in line has a held request, or a promise (202) or a key within its grace.
 
 mod attached;
+mod numbers;
 mod places;
 mod throughput;
 
@@ -23,12 +24,16 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use self::attached::Attached;
+use self::numbers::Numbers;
 use self::places::{Places, Ticket};
 use self::throughput::ThroughputEstimate;
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::idempotency::{IdempotencyKey, Keyed};
-use super::model::{Crew, Lease, Now, Order, OrderId, Outcome, Presence, Previous, Stage, View};
+use super::model::{
+    CUPS_MAX, Closed, Crew, Cup, Lease, NEXT_MAX, Now, Order, OrderId, Outcome, Presence, Previous,
+    RECENT_MAX, Stage, Survey, View,
+};
 use crate::values::json::Opaque;
 
 /// Without a barista brewing, idle, pulling or reporting for this long, the crew is away. Longer than one `/start/` may
@@ -84,6 +89,9 @@ pub struct Offer<B> {
 pub type Permit = Box<dyn Any + Send + Sync>;
 
 pub type Permits = SmallVec<[Permit; 1]>;
+
+/// Orders that have changed in one step.
+pub type Changed = SmallVec<[OrderId; 2]>;
 
 /// The requests to answer after an order became final.
 pub type Receivers<C> = SmallVec<[C; 1]>;
@@ -218,6 +226,13 @@ struct Entry<C> {
     deadline: Option<Instant>,
 }
 
+impl<C> Entry<C> {
+    fn presence(&self) -> Presence {
+        let attached = &self.attached;
+        Presence::new(attached.has_customer(), !attached.is_empty(), self.promised)
+    }
+}
+
 #[derive(Debug)]
 pub struct Line<C, B> {
     rules: Config,
@@ -234,13 +249,20 @@ pub struct Line<C, B> {
     remembered: VecDeque<(Instant, u32)>,
     /// Of `remembered`.
     ready: usize,
-    brewing: usize,
+    /// In no order; as few as there are baristas.
+    brewing: Vec<u32>,
+    numbers: Numbers,
     held: usize,
     throughput: ThroughputEstimate,
     /// Permits to be dropped by the caller: their `Drop` is not the line's.
     released: Permits,
     /// When a barista last pulled or reported.
     crew_seen: Option<Instant>,
+    /// Orders that have changed, for the caller, who says so to those who watch them.
+    changed: Changed,
+    /// No new orders are taken.
+    shut: Option<Arc<Closed>>,
+    /// No order is placed any more.
     closed: bool,
 }
 
@@ -258,11 +280,14 @@ impl<C, B> Line<C, B> {
             deadlines: BTreeSet::new(),
             remembered: VecDeque::new(),
             ready: 0,
-            brewing: 0,
+            brewing: Vec::new(),
+            numbers: Numbers::new(),
             held: 0,
             throughput: ThroughputEstimate::new(),
             released: Permits::new(),
             crew_seen: None,
+            changed: Changed::new(),
+            shut: None,
             closed: false,
         }
     }
@@ -278,8 +303,8 @@ impl<C, B> Line<C, B> {
     /// A customer orders. With a `receiver` the request is held; without one the order is promised (202) at once.
     ///
     /// # Errors
-    /// [`PlaceError::KeyReused`] if the key came with another body before; [`PlaceError::Full`] if too many wait;
-    /// [`PlaceError::Closing`] after [`Line::close`].
+    /// [`PlaceError::KeyReused`] if the key came with another body before; [`PlaceError::Closed`] after [`Line::shut`];
+    /// [`PlaceError::Full`] if too many wait; [`PlaceError::Closing`] after [`Line::close`].
     pub fn place(
         &mut self,
         now: Now,
@@ -293,7 +318,10 @@ impl<C, B> Line<C, B> {
         if let Some(keyed) = &keyed
             && let Some(&slot) = self.by_key.get(&keyed.key)
         {
-            return self.place_again(now, slot, keyed.fingerprint, receiver);
+            return self.place_again(now, slot, keyed, receiver);
+        }
+        if let Some(closed) = &self.shut {
+            return Err(PlaceError::Closed(Arc::clone(closed)));
         }
         if self.places.len() >= self.rules.waiting_max {
             self.advance(now.instant, true);
@@ -303,8 +331,9 @@ impl<C, B> Line<C, B> {
         }
         let id = order.id;
         let key = keyed.as_ref().map(|keyed| keyed.key.clone());
+        let number = self.numbers.take();
         let slot = slot_number(self.entries.insert(Entry {
-            order,
+            order: Order { number, ..order },
             ticket: self.next_ticket,
             expiries: 0,
             promised: receiver.is_none(),
@@ -332,13 +361,16 @@ impl<C, B> Line<C, B> {
         &mut self,
         now: Now,
         slot: u32,
-        fingerprint: u64,
+        again: &Keyed,
         receiver: Option<C>,
     ) -> Result<Placed<C, B>, PlaceError> {
         let entry = self.entry_mut(slot);
         let id = entry.order.id;
-        if entry.keyed.as_ref().map(|keyed| keyed.fingerprint) != Some(fingerprint) {
-            return Err(PlaceError::KeyReused { id });
+        match &mut entry.keyed {
+            Some(keyed) if keyed.fingerprint == again.fingerprint => {
+                keyed.keep = again.keep.or(keyed.keep);
+            }
+            _ => return Err(PlaceError::KeyReused { id }),
         }
         if let Some(outcome) = outcome_of(&entry.order) {
             return Ok(Placed::Replayed(outcome, receiver));
@@ -398,6 +430,11 @@ impl<C, B> Line<C, B> {
             }
             _ => Some(permit),
         }
+    }
+
+    /// The orders that the steps so far have changed.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// The permits that the steps so far have released, to be dropped without the lock.
@@ -480,6 +517,57 @@ impl<C, B> Line<C, B> {
             Stage::Ready | Stage::Cancelled => {}
         }
         Some(view)
+    }
+
+    /// Takes no new orders from now on, or takes them again. Those in line are served.
+    pub fn shut(&mut self, closed: Option<Arc<Closed>>) {
+        self.shut = closed;
+    }
+
+    /// See [`Survey`].
+    pub fn survey(&mut self, now: Now) -> Survey {
+        self.advance(now.instant, !self.places.is_empty());
+        let orders = |slots: &[u32]| {
+            let orders = slots.iter().map(|&slot| Order {
+                details: None,
+                result: None,
+                ..self.entry(slot).order.clone()
+            });
+            orders.collect()
+        };
+        let next: Vec<u32> = self.places.iter().take(NEXT_MAX).collect();
+        let latest = self.remembered.iter().rev().take(RECENT_MAX);
+        let recent: Vec<u32> = latest
+            .map(|&(_, slot)| slot)
+            .filter(|&slot| self.entry(slot).order.stage == Stage::Ready)
+            .collect();
+        let mut brewing = self.brewing.clone();
+        brewing.sort_unstable_by_key(|&slot| {
+            let entry = self.entry(slot);
+            (entry.deadline, entry.order.id)
+        });
+        brewing.truncate(CUPS_MAX);
+        let cup = |slot| {
+            let entry = self.entry(slot);
+            let deadline = entry.deadline.unwrap_or(now.instant);
+            Cup {
+                order: entry.order.clone(),
+                remaining: deadline.saturating_duration_since(now.instant),
+                presence: entry.presence(),
+            }
+        };
+        Survey {
+            now,
+            waiting: self.places.len(),
+            idle_baristas: self.idle.len(),
+            oldest_waiting: self.oldest_waiting(now.instant),
+            estimated_wait: self.estimate(now.instant, self.places.len()),
+            crew: self.crew(now.instant),
+            closed: self.shut.clone(),
+            next: orders(&next),
+            cups: brewing.into_iter().map(cup).collect(),
+            recent: orders(&recent),
+        }
     }
 
     // --- Baristas --------------------------------------------------------------------------------------------------
@@ -596,6 +684,7 @@ impl<C, B> Line<C, B> {
         let slot = self.brewing_slot(id, attempt)?;
         self.see_crew(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
+        self.changed.push(id);
         Ok(self.lease_of(now, slot))
     }
 
@@ -700,19 +789,20 @@ impl<C, B> Line<C, B> {
 
     /// Counts for the gauges.
     pub fn figures(&self, now: Instant) -> Figures {
-        let oldest = self.places.first().map(|(_, slot)| {
-            let placed = self.entry(slot).order.placed.instant;
-            now.saturating_duration_since(placed)
-        });
         Figures {
             waiting: self.places.len(),
-            brewing: self.brewing,
+            brewing: self.brewing.len(),
             ready: self.ready,
             cancelled: self.remembered.len() - self.ready,
             held: self.held,
             idle_baristas: self.idle.len(),
-            oldest_waiting: oldest.unwrap_or_default(),
+            oldest_waiting: self.oldest_waiting(now).unwrap_or_default(),
         }
+    }
+
+    fn oldest_waiting(&self, now: Instant) -> Option<Duration> {
+        let (_, first) = self.places.first()?;
+        Some(now.saturating_duration_since(self.entry(first).order.placed.instant))
     }
 
     // --- Steps -----------------------------------------------------------------------------------------------------
@@ -749,7 +839,8 @@ impl<C, B> Line<C, B> {
 
     /// Inserts an order at its place, or leases it to the longest-idle barista.
     fn enter(&mut self, now: Now, slot: u32) -> Option<Offer<B>> {
-        let ticket = self.entry(slot).ticket;
+        let entry = self.entry(slot);
+        let (ticket, id) = (entry.ticket, entry.order.id);
         if let Some((_, (barista, name))) = self.idle.pop_first() {
             let lease = self.grant_lease(now, slot, name);
             return Some(Offer { barista, lease });
@@ -758,11 +849,12 @@ impl<C, B> Line<C, B> {
             self.advance(now.instant, false);
         }
         self.places.insert(ticket, slot);
+        self.changed.push(id);
         None
     }
 
     fn grant_lease(&mut self, now: Now, slot: u32, barista: Option<Box<str>>) -> Lease {
-        if self.brewing == 0 {
+        if self.brewing.is_empty() {
             // Account for the time before with the smaller crew.
             self.advance(now.instant, !self.places.is_empty());
         }
@@ -774,7 +866,9 @@ impl<C, B> Line<C, B> {
         };
         let previous = (order.attempts > 0).then(|| Box::new(previous));
         order.attempts += 1;
-        self.brewing += 1;
+        let id = order.id;
+        self.brewing.push(slot);
+        self.changed.push(id);
         self.crew_seen = Some(now.instant);
         self.set_deadline(slot, Some(now.instant + self.rules.lease));
         Lease {
@@ -787,6 +881,7 @@ impl<C, B> Line<C, B> {
         let entry = self.entry(slot);
         Lease {
             id: entry.order.id,
+            number: entry.order.number,
             customer: entry.order.customer.clone(),
             request_id: entry.order.request_id.clone(),
             details: entry.order.details.clone(),
@@ -794,14 +889,9 @@ impl<C, B> Line<C, B> {
             placed_at: entry.order.placed.wall,
             waited: entry.order.waited(now),
             lease_expires_at: now.wall_after(self.rules.lease),
+            remaining: self.rules.lease,
             customer_waiting: !entry.attached.is_empty(),
-            presence: if entry.attached.has_customer() {
-                Presence::Held
-            } else if entry.promised || !entry.attached.is_empty() {
-                Presence::Watching
-            } else {
-                Presence::Gone
-            },
+            presence: entry.presence(),
             previous: None,
             pull: 0,
         }
@@ -818,14 +908,14 @@ impl<C, B> Line<C, B> {
 
     /// When the crew counts as away; none while a barista brews or is idle.
     fn crew_left_at(&self) -> Option<Instant> {
-        if self.brewing > 0 || !self.idle.is_empty() {
+        if !self.brewing.is_empty() || !self.idle.is_empty() {
             return None;
         }
         self.crew_seen.map(|seen| seen + AWAY_AFTER)
     }
 
     fn crew(&self, now: Instant) -> Crew {
-        let at_work = self.brewing > 0 || !self.idle.is_empty();
+        let at_work = !self.brewing.is_empty() || !self.idle.is_empty();
         let seen = self
             .crew_seen
             .is_some_and(|seen| now.saturating_duration_since(seen) < AWAY_AFTER);
@@ -852,7 +942,7 @@ impl<C, B> Line<C, B> {
     /// Time until an order with `before` others ahead of it is ready, if the crew is present and its pace is known.
     fn estimate(&self, now: Instant, before: usize) -> Option<Duration> {
         match self.crew(now) {
-            Crew::Present => self.throughput.estimate(before, self.brewing),
+            Crew::Present => self.throughput.estimate(before, self.brewing.len()),
             Crew::Away => None,
         }
     }
@@ -872,12 +962,14 @@ impl<C, B> Line<C, B> {
     }
 
     fn stop_brewing(&mut self, slot: u32) {
-        self.brewing -= 1;
+        if let Some(at) = self.brewing.iter().position(|&other| other == slot) {
+            self.brewing.swap_remove(at);
+        }
         self.set_deadline(slot, None);
     }
 
     fn return_to_line(&mut self, now: Now, slot: u32) -> Returned<B> {
-        if self.brewing == 1 {
+        if self.brewing.len() == 1 {
             self.advance(now.instant, !self.places.is_empty());
         }
         self.stop_brewing(slot);
@@ -899,8 +991,9 @@ impl<C, B> Line<C, B> {
             self.renew_promise(now, slot);
             return Left::Kept;
         }
-        if entry.keyed.is_some() {
-            self.set_deadline(slot, Some(now.instant + self.rules.reconnect_grace));
+        if let Some(keyed) = &entry.keyed {
+            let keep = keyed.keep.unwrap_or(self.rules.reconnect_grace);
+            self.set_deadline(slot, Some(now.instant + keep));
             return Left::Graced;
         }
         self.drop_unwanted(now, slot);
@@ -927,6 +1020,10 @@ impl<C, B> Line<C, B> {
         if was_started {
             self.conclude(now, slot, Stage::Cancelled);
         } else {
+            let entry = self.entry(slot);
+            let (id, number) = (entry.order.id, entry.order.number);
+            self.changed.push(id);
+            self.numbers.free(number);
             self.forget(slot);
         }
     }
@@ -961,6 +1058,8 @@ impl<C, B> Line<C, B> {
         let permit = entry.permit.take();
         let receivers: Receivers<C> = entry.attached.take().collect();
         let order = Arc::new(entry.order.clone());
+        self.numbers.free(order.number);
+        self.changed.push(order.id);
         self.released.extend(permit);
         self.held -= receivers.len();
         self.ready += usize::from(stage == Stage::Ready);

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
 
+use super::changes::Changes;
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError};
 use super::hold::{At, Departures, Held, IdleBarista, LeaseGuard, Quit};
@@ -19,8 +20,8 @@ use super::idempotency::IdempotencyKey;
 use super::line::{
     Attachment, Cancelled, Figures, Finished, Idle, Left, Line, Offer, Placed, Pulled, Returned,
 };
-use super::metrics::{ExpiredLease, Metrics};
-use super::model::{Lease, Now, Order, OrderId, Outcome, View};
+use super::metrics::{ExpiredLease, Metrics, Rates};
+use super::model::{Closed, Lease, Now, Order, OrderId, Outcome, Survey, View};
 use super::requests::{Placement, Report, Taken, Wanted};
 use crate::values::id::unique;
 use crate::values::json::Opaque;
@@ -69,6 +70,7 @@ pub struct Desk<X> {
 struct Shop<X> {
     line: X,
     metrics: Metrics,
+    changes: Changes,
 }
 
 impl<X> Clone for Desk<X> {
@@ -91,8 +93,13 @@ impl<X: LineLock> Desk<X> {
             shop: Arc::new(Shop {
                 line: X::new(Line::new(rules)),
                 metrics,
+                changes: Changes::default(),
             }),
         }
+    }
+
+    pub fn changes(&self) -> &Changes {
+        &self.shop.changes
     }
 
     /// False once a step of the line has panicked.
@@ -338,10 +345,27 @@ impl<X: LineLock> Desk<X> {
         held
     }
 
+    /// See [`Line::survey`].
+    pub fn survey(&self) -> Survey {
+        let now = now();
+        self.shop.step(|line| line.survey(now))
+    }
+
+    /// See [`Line::shut`].
+    pub fn shut(&self, closed: Option<Arc<Closed>>) {
+        self.shop.step(|line| line.shut(closed));
+        self.shop.changes.announce_any();
+    }
+
     /// The figures of this moment.
     pub fn figures(&self) -> Figures {
         let now = Instant::now().into_std();
         self.shop.step(|line| line.figures(now))
+    }
+
+    /// What happened in the last ten minutes.
+    pub fn rates(&self) -> Rates {
+        self.shop.metrics.rates()
     }
 
     pub fn update_gauges(&self) {
@@ -400,7 +424,10 @@ impl<X: LineLock> Shop<X> {
 
     fn step<R>(&self, step: impl FnOnce(&mut LockedLine) -> R) -> R {
         // The permits are dropped without the lock: flood control takes locks of its own.
-        let (result, _released) = self.line.with(|line| (step(line), line.take_released()));
+        let (result, _released, changed) = self
+            .line
+            .with(|line| (step(line), line.take_released(), line.take_changed()));
+        self.changes.announce(&changed);
         result
     }
 }

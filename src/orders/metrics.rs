@@ -1,6 +1,7 @@
 //! The order line's metrics. Handles are registered once; counting is an atomic addition.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
@@ -11,16 +12,17 @@ use tracing::{debug, warn};
 
 use super::line::{Figures, Left};
 use super::model::OrderId;
+use crate::values::window::{Counts, SLOTS, Spread};
 
 /// The desk's metric handles.
 #[derive(Clone)]
 pub struct Metrics {
-    pub(super) placed: Counter,
+    pub(super) placed: Counted,
     pub(super) attached: Counter,
     pub(super) handed_over: Counter,
     abandoned_requests: Counter,
     pub(super) replayed: Counter,
-    pub(super) started: Counter,
+    pub(super) started: Counted,
     pub(super) finished_delivered: Counter,
     pub(super) finished_undelivered: Counter,
     pub(super) cancelled_deleted: Counter,
@@ -43,6 +45,54 @@ pub struct Metrics {
     held: Gauge,
     idle_baristas: Gauge,
     oldest_waiting: Gauge,
+    recent: Arc<Recent>,
+}
+
+/// A counter that also counts in the last ten minutes.
+#[derive(Clone)]
+pub(super) struct Counted {
+    counter: Counter,
+    recent: Arc<Recent>,
+    counts: fn(&Recent) -> &Counts,
+}
+
+impl Counted {
+    pub(super) fn increment(&self, count: u64) {
+        self.counter.increment(count);
+        self.recent.count(self.counts, count);
+    }
+}
+
+/// This server's last ten minutes.
+struct Recent {
+    begun: Instant,
+    placed: Counts,
+    started: Counts,
+    finished: Counts,
+    wait: Spread,
+    brew: Spread,
+}
+
+impl Recent {
+    fn count(&self, of: fn(&Self) -> &Counts, count: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        of(self).add(self.begun.elapsed(), count);
+    }
+}
+
+/// What this server did in the last ten minutes.
+#[derive(Debug, Clone)]
+pub struct Rates {
+    /// Orders that joined the line, in slots of 10 s; the last is that of this moment.
+    pub placed: [u32; SLOTS],
+    /// Leases granted.
+    pub started: [u32; SLOTS],
+    /// Orders finished.
+    pub finished: [u32; SLOTS],
+    /// The times in line that 50, 90 and 99 % of the finished orders do not exceed; None if none was finished.
+    pub wait: Option<[Duration; 3]>,
+    /// The same of the brewing times.
+    pub brew: Option<[Duration; 3]>,
 }
 
 /// Name of the histogram of times in line, seconds.
@@ -64,12 +114,29 @@ impl Metrics {
         let requeued =
             |reason: &'static str| counter!("odyssey_orders_requeued_total", "reason" => reason);
         let orders = |stage: &'static str| gauge!("odyssey_orders", "stage" => stage);
+        let recent = Arc::new(Recent {
+            begun: Instant::now(),
+            placed: Counts::default(),
+            started: Counts::default(),
+            finished: Counts::default(),
+            wait: Spread::default(),
+            brew: Spread::default(),
+        });
+        let counted = |counter, counts| Counted {
+            counter,
+            recent: Arc::clone(&recent),
+            counts,
+        };
         Self {
-            placed: counter!("odyssey_orders_placed_total"),
+            placed: counted(counter!("odyssey_orders_placed_total"), |recent| {
+                &recent.placed
+            }),
             attached: counter!("odyssey_orders_attached_total"),
             handed_over: counter!("odyssey_orders_handed_over_total"),
             replayed: counter!("odyssey_orders_replayed_total"),
-            started: counter!("odyssey_orders_started_total"),
+            started: counted(counter!("odyssey_orders_started_total"), |recent| {
+                &recent.started
+            }),
             finished_delivered: finished("true"),
             finished_undelivered: finished("false"),
             cancelled_deleted: cancelled("deleted"),
@@ -93,6 +160,7 @@ impl Metrics {
             held: gauge!("odyssey_orders_held_requests"),
             idle_baristas: gauge!("odyssey_orders_idle_baristas"),
             oldest_waiting: gauge!("odyssey_orders_oldest_waiting_seconds"),
+            recent,
         }
     }
 
@@ -141,6 +209,22 @@ impl Metrics {
         }
         self.wait.record(waited);
         self.brew.record(brewed);
+        let (recent, now) = (&self.recent, self.recent.begun.elapsed());
+        recent.finished.add(now, 1);
+        recent.wait.add(now, waited);
+        recent.brew.add(now, brewed);
+    }
+
+    pub(super) fn rates(&self) -> Rates {
+        const PERCENTS: [u32; 3] = [50, 90, 99];
+        let (recent, now) = (&self.recent, self.recent.begun.elapsed());
+        Rates {
+            placed: recent.placed.series(now),
+            started: recent.started.series(now),
+            finished: recent.finished.series(now),
+            wait: recent.wait.percentiles(now, PERCENTS),
+            brew: recent.brew.percentiles(now, PERCENTS),
+        }
     }
 
     pub(super) fn update(&self, figures: &Figures) {

@@ -42,13 +42,14 @@
 //! # Modules
 //! [`mod@line`]: the pure state machine. [`idempotency`]: the keys of retries. [`hold`]: futures whose `Drop` means that a
 //! client left. [`memory`]: a line in memory behind its lock. [`shared`]: this server's part of a line that several servers
-//! share; [`store`]: its port, `redis` the store. [`service`]: either of them; [`requests`]: what both are asked. [`metrics`]: counters and gauges.
+//! share; [`store`]: its port, `redis` the store. [`service`]: either of them; [`requests`]: what both are asked; [`changes`]: who watches them; [`screens`]: the line as a whole. [`metrics`]: counters and gauges.
 //!
 //! # Deliberately absent
 //! - Division of one line over several nodes of a store: strict order is one counter.
 //! - A menu: customers drink americano.
 //! - A limit on how long a customer is held.
 
+pub mod changes;
 pub mod config;
 pub mod error;
 pub mod hold;
@@ -61,6 +62,7 @@ pub mod model;
 pub mod redis;
 pub mod requests;
 pub mod routes;
+pub mod screens;
 pub mod service;
 pub mod shared;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The types of the order line. Pure: time is an argument.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,55 @@ pub const DRINK: &str = "americano";
 pub const CUSTOMER_CHARS_MAX: usize = 200;
 /// The longest name of a barista, in characters.
 pub const BARISTA_CHARS_MAX: usize = 64;
+
+/// How many pick-up numbers there are: a letter and two digits.
+pub const PICKUP_NUMBERS: u16 = 2600;
+
+/// What is called at the counter; below [`PICKUP_NUMBERS`]. No two pending orders have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PickupNumber(pub u16);
+
+/// A pick-up number as it is shown, A00 to Z99; of an order without one, the last four digits of its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    /// ASCII.
+    text: [u8; 4],
+    length: u8,
+}
+
+impl Label {
+    pub fn of(number: Option<PickupNumber>, id: OrderId) -> Self {
+        let digit = |value: u16| b"0123456789ABCDEF"[usize::from(value % 16)];
+        if let Some(PickupNumber(number)) = number {
+            let letter = b'A' + u8::try_from(number / 100 % 26).unwrap_or_default();
+            return Self {
+                text: [letter, digit(number / 10 % 10), digit(number % 10), 0],
+                length: 3,
+            };
+        }
+        let [.., high, low] = id.0.into_bytes();
+        let last = u16::from_be_bytes([high, low]);
+        Self {
+            text: [12, 8, 4, 0].map(|shift| digit(last >> shift)),
+            length: 4,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+/// Why no new orders are taken. Kept with the line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// By language, such as `en`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub message: BTreeMap<String, String>,
+    /// When it is expected to open again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +141,8 @@ impl Stage {
 #[derive(Debug, Clone)]
 pub struct Order {
     pub id: OrderId,
+    /// None if all were taken when it was placed.
+    pub number: Option<PickupNumber>,
     pub customer: Option<Box<str>>,
     /// The client's address, if flood control counts it.
     pub origin: Option<IpNet>,
@@ -118,6 +170,7 @@ impl Order {
     pub fn new(id: OrderId, customer: Option<Box<str>>, now: Now) -> Self {
         Self {
             id,
+            number: None,
             customer,
             origin: None,
             request_id: None,
@@ -131,6 +184,10 @@ impl Order {
             attempts: 0,
             delivered: false,
         }
+    }
+
+    pub fn label(&self) -> Label {
+        Label::of(self.number, self.id)
     }
 
     /// Time in line: until the latest start, or until `now` while it waits.
@@ -181,6 +238,8 @@ pub enum Outcome {
 pub struct Lease {
     /// The order.
     pub id: OrderId,
+    /// As [`Order::number`].
+    pub number: Option<PickupNumber>,
     pub customer: Option<Box<str>>,
     /// As [`Order::request_id`].
     pub request_id: Option<Box<str>>,
@@ -191,6 +250,8 @@ pub struct Lease {
     /// Time in line.
     pub waited: Duration,
     pub lease_expires_at: Timestamp,
+    /// Until then, when the lease was given or extended.
+    pub remaining: Duration,
     pub customer_waiting: bool,
     pub presence: Presence,
     /// The lease before this one, restored if this one does not reach its barista; in a shared line the store has it.
@@ -218,6 +279,17 @@ pub enum Presence {
 }
 
 impl Presence {
+    /// `customers`, `watchers`: attached requests.
+    pub fn new(customers: bool, watchers: bool, promised: bool) -> Self {
+        if customers {
+            Self::Held
+        } else if promised || watchers {
+            Self::Watching
+        } else {
+            Self::Gone
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -270,4 +342,41 @@ impl View {
             ask_before: None,
         }
     }
+}
+
+/// The line as its screens show it: who is next, who works on what, and what was ready last.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub now: Now,
+    pub waiting: usize,
+    pub idle_baristas: usize,
+    /// Age of the first in line; none if none waits.
+    pub oldest_waiting: Option<Duration>,
+    /// Of a new order, by the crew's pace.
+    pub estimated_wait: Option<Duration>,
+    pub crew: Crew,
+    /// None if it is open.
+    pub closed: Option<Arc<Closed>>,
+    /// The first in line, at most [`NEXT_MAX`]. Without details.
+    pub next: Vec<Order>,
+    /// Orders under a lease, at most [`CUPS_MAX`], the lease that ends first before the others.
+    pub cups: Vec<Cup>,
+    /// Those that are ready among the latest [`RECENT_MAX`] final orders, the latest first. Without results.
+    pub recent: Vec<Order>,
+}
+
+/// Orders in line that a survey names.
+pub const NEXT_MAX: usize = 24;
+/// Orders under a lease that a survey names.
+pub const CUPS_MAX: usize = 100;
+/// Final orders that a survey looks at.
+pub const RECENT_MAX: usize = 100;
+
+/// An order under a lease, in a survey.
+#[derive(Debug, Clone)]
+pub struct Cup {
+    pub order: Order,
+    /// Of its lease.
+    pub remaining: Duration,
+    pub presence: Presence,
 }

@@ -25,6 +25,7 @@ const CODE: &str = concat!(
     include_str!("redis/line/customers.lua"),
     include_str!("redis/line/baristas.lua"),
     include_str!("redis/line/time.lua"),
+    include_str!("redis/line/screens.lua"),
     include_str!("redis/line/call.lua"),
 );
 /// In the order of `KEYS` in the script.

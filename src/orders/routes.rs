@@ -1,5 +1,5 @@
 //! The order line over HTTP, for `customers` and `baristas`. `wire` has the JSON types, `problems` maps errors, `lease_body` is
-//! the answer that carries a lease, `proxied` is what a proxy says about a request, `fast_path` is the short way of a cycle's
+//! the answer that carries a lease, `proxied` is what a proxy says about a request, `stream` and `screens` are event streams (`shown` has their JSON types), `fast_path` is the short way of a cycle's
 //! three requests.
 
 mod baristas;
@@ -8,6 +8,9 @@ mod fast_path;
 mod lease_body;
 mod problems;
 mod proxied;
+mod screens;
+mod shown;
+mod stream;
 mod wire;
 
 use std::time::Duration;
@@ -22,12 +25,16 @@ use uuid::Uuid;
 pub use self::baristas::staff_routes;
 pub use self::customers::customer_routes;
 pub use self::fast_path::{CustomersFastPath, StaffFastPath};
+pub use self::shown::LineState;
 use super::model::OrderId;
+use super::screens::Screens;
 use super::service::Orders;
 use crate::flood::Flood;
 use crate::http::Problem;
 use crate::http::body::BodyLimits;
 use crate::http::caching::no_store_json;
+use crate::http::config::Pages;
+use crate::http::feed::Feeds;
 use crate::values::json::{Mistake, Opaque};
 use crate::values::object::WriteJson;
 
@@ -45,6 +52,12 @@ pub struct Desk {
     pub start_wait: Duration,
     /// Of an order's details and of its result, as text.
     pub details_max_bytes: usize,
+    /// See `orders.keep_max`.
+    pub keep_max: Duration,
+    pub screens: Screens,
+    pub pages: Pages,
+    /// Of the listener.
+    pub feeds: Feeds,
 }
 
 impl Desk {

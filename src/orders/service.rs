@@ -6,13 +6,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
+use super::changes::Changes;
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError, Unavailable};
 use super::idempotency::IdempotencyKey;
 use super::line::Figures;
 use super::memory::Memory;
-use super::metrics::Metrics;
-use super::model::{Lease, Order, OrderId, View};
+use super::metrics::{Metrics, Rates};
+use super::model::{Closed, Lease, Order, OrderId, Survey, View};
 use super::requests::{Finishing, Placement, Pulling, Report, Taken, Wanted};
 use super::shared::Shared;
 use crate::values::soon::Soon;
@@ -159,6 +160,32 @@ impl Orders {
         }
     }
 
+    /// Says which orders have changed, at this server or any other.
+    pub fn changes(&self) -> &Changes {
+        match self {
+            Self::Memory(line) => line.changes(),
+            Self::Shared(line) => line.changes(),
+        }
+    }
+
+    pub fn survey(&self) -> Soon<Result<Survey, Unavailable>> {
+        match self {
+            Self::Memory(line) => Soon::Now(Ok(line.survey())),
+            Self::Shared(line) => line.survey(),
+        }
+    }
+
+    /// Takes no new orders from now on, or takes them again. Those in line are served.
+    pub fn shut(&self, closed: Option<Arc<Closed>>) -> Soon<Result<(), Unavailable>> {
+        match self {
+            Self::Memory(line) => {
+                line.shut(closed);
+                Soon::Now(Ok(()))
+            }
+            Self::Shared(line) => line.shut(closed.as_deref()),
+        }
+    }
+
     /// Expires leases and graces and evicts final orders; a shared line is also kept in touch with. Never returns.
     pub async fn run(&self) {
         match self {
@@ -204,6 +231,14 @@ impl Orders {
         match self {
             Self::Memory(line) => line.figures(),
             Self::Shared(line) => line.figures(),
+        }
+    }
+
+    /// What this server did in the last ten minutes.
+    pub fn rates(&self) -> Rates {
+        match self {
+            Self::Memory(line) => line.rates(),
+            Self::Shared(line) => line.rates(),
         }
     }
 

@@ -8,6 +8,8 @@
 
 mod convert;
 mod local;
+#[cfg(test)]
+mod model_checked;
 mod part;
 mod pulls;
 mod session;
@@ -25,13 +27,14 @@ use self::convert::{Clock, stored_key};
 use self::local::{Known, Request, outcome_of};
 use self::part::Part;
 use self::pulls::Pull;
+use super::changes::Changes;
 use super::config::Config;
 use super::error::{CancelError, FenceError, FinishError, PlaceError, Unavailable};
 use super::hold::{At, Held, IdleBarista};
 use super::idempotency::IdempotencyKey;
 use super::line::{Attachment, Figures, Idle};
-use super::metrics::Metrics;
-use super::model::{Lease, Order, OrderId, Outcome, View};
+use super::metrics::{Metrics, Rates};
+use super::model::{Closed, Lease, Order, OrderId, Outcome, Survey, View};
 use super::requests::{Finishing, Placement, Pulling, Report, Taken, Wanted};
 use super::store::{
     self, Claim, Fenced, ITEMS_MAX, Operation, Placed, Placing, Pulled, Reply, ServerId, Store,
@@ -70,6 +73,7 @@ impl Shared {
                 rules: rules.into(),
                 unplaced_max: rules.waiting_max,
                 metrics,
+                changes: Changes::default(),
                 clock: Clock::start(),
                 local: Mutex::default(),
                 wake: Notify::new(),
@@ -84,6 +88,10 @@ impl Shared {
     pub fn when_blocked(&self, on_block: impl Fn(IpNet, Option<Duration>) + Send + Sync + 'static) {
         // Only the first counts.
         let _ = self.part.on_block.set(Box::new(on_block));
+    }
+
+    pub fn changes(&self) -> &Changes {
+        &self.part.changes
     }
 
     pub fn is_sound(&self) -> bool {
@@ -103,6 +111,7 @@ impl Shared {
         let part = &self.part;
         let id = OrderId(unique(super::memory::now().wall));
         let key = wanted.keyed.as_ref().map(|keyed| keyed.key.clone());
+        let keep = wanted.keyed.as_ref().and_then(|keyed| keyed.keep);
         let claim = match wanted.keyed {
             Some(keyed) => Some(Claim::Key {
                 key: stored_key(&keyed.key),
@@ -118,6 +127,7 @@ impl Shared {
             request_id: wanted.request_id,
             origin: wanted.origin.map(|origin| origin.to_string().into()),
             attachment: None,
+            keep: keep.map(millis),
         };
         let mut known = Known::new(key, wanted.permit);
         let mut held = None;
@@ -304,10 +314,11 @@ impl Shared {
     /// Renews the lease from now.
     pub fn extend(&self, id: OrderId, attempt: Option<u32>) -> Soon<Result<Lease, FenceError>> {
         let asked = self.part.ask(Operation::Extend { id, attempt });
+        let lease = Duration::from_millis(self.part.rules.lease);
         Soon::later(async move {
             match patiently(asked).await? {
                 Reply::Extended(extended) => {
-                    fenced(extended).map(|leased| convert::lease(leased, 0))
+                    fenced(extended).map(|leased| convert::lease(leased, lease, 0))
                 }
                 _ => Err(Unavailable.into()),
             }
@@ -322,6 +333,31 @@ impl Shared {
                 Reply::Released(released) => fenced(released).map(drop),
                 _ => Err(Unavailable.into()),
             }
+        })
+    }
+
+    pub fn survey(&self) -> Soon<Result<Survey, Unavailable>> {
+        let asked = self.part.ask(Operation::Survey);
+        let part = Arc::clone(&self.part);
+        Soon::later(async move {
+            match patiently(asked).await? {
+                Reply::Surveyed(surveyed) => Ok(part.clock.survey(*surveyed)),
+                _ => Err(Unavailable),
+            }
+        })
+    }
+
+    /// Takes no new orders from now on, at any server, or takes them again.
+    pub fn shut(&self, closed: Option<&Closed>) -> Soon<Result<(), Unavailable>> {
+        let closed = closed.and_then(|closed| serde_json::to_string(closed).ok());
+        let asked = self.part.ask(Operation::Shut {
+            closed: closed.map(String::into_boxed_str),
+        });
+        let part = Arc::clone(&self.part);
+        Soon::later(async move {
+            patiently(asked).await?;
+            part.changes.announce_any();
+            Ok(())
         })
     }
 
@@ -417,6 +453,11 @@ impl Shared {
         convert::figures(&local.figures, local.requests())
     }
 
+    /// What this server did in the last ten minutes.
+    pub fn rates(&self) -> Rates {
+        self.part.metrics.rates()
+    }
+
     /// With the figures of this moment, if the store answers soon.
     pub fn update_gauges(&self) -> Soon<()> {
         let (asked, line) = (self.part.ask(Operation::Tick), self.clone());
@@ -475,6 +516,7 @@ fn placed(
                 Placed::Full(retry_after) => Err(PlaceError::Full {
                     retry_after: retry_after.map(Duration::from_millis),
                 }),
+                Placed::Shut(closed) => Err(PlaceError::Closed(Arc::new(convert::closed(&closed)))),
                 Placed::Blocked(remaining) => Err(PlaceError::Blocked {
                     remaining: Duration::from_millis(remaining),
                 }),

@@ -176,6 +176,10 @@ pub enum Operation {
     },
     /// [`Reply::Done`].
     Unblock { origin: Box<str> },
+    /// The line for its screens. [`Reply::Surveyed`].
+    Survey,
+    /// No new orders are placed from now on: JSON that says why; none: they are again. [`Reply::Done`].
+    Shut { closed: Option<Box<str>> },
     /// Time passes: leases, graces, promises and memories end, and silent servers are removed. [`Reply::Ticked`].
     Tick,
     /// The server is about to end, and these requests, [`ITEMS_MAX`] at most, come back through another one: they are detached,
@@ -198,6 +202,8 @@ pub struct Placing {
     pub origin: Option<Box<str>>,
     /// The held request; without one the order is promised.
     pub attachment: Option<AttachmentNumber>,
+    /// In place of `reconnect_grace`.
+    pub keep: Option<Millis>,
 }
 
 /// An order that a server holds.
@@ -256,6 +262,10 @@ pub struct Record {
     pub attached: Option<Box<str>>,
     /// The report that made it ready.
     pub report: Option<Box<str>>,
+    /// See [`PickupNumber`](super::model::PickupNumber).
+    pub number: Option<u16>,
+    /// See [`Placing::keep`].
+    pub keep: Option<Millis>,
 }
 
 /// [`Stage`] in a record.
@@ -301,6 +311,7 @@ pub enum Reply {
     /// False if the order is final already, or unknown.
     Promised(bool),
     Viewed(Option<Viewed>),
+    Surveyed(Box<Surveyed>),
     Cancelled(Cancelled),
     Pulled(Pulled),
     Returned(Returned),
@@ -335,6 +346,8 @@ pub enum Placed {
     Replayed(OrderId, Record),
     /// The key was used with another body.
     KeyReused(OrderId),
+    /// The line is closed: see [`Operation::Shut`].
+    Shut(Box<str>),
     /// `waiting_max` are in line; by the crew's pace there is room after this time.
     Full(Option<Millis>),
     /// Its address is blocked for so much longer.
@@ -371,6 +384,21 @@ pub struct Viewed {
     pub crew_present: Option<bool>,
     /// While it waits and was promised: it is cancelled at this time unless it is asked for.
     pub ask_before: Option<Millis>,
+}
+
+/// See [`Survey`](super::model::Survey).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Surveyed {
+    pub at: Millis,
+    pub waiting: u64,
+    pub idle_baristas: u64,
+    pub oldest_waiting: Option<Millis>,
+    pub estimated_wait: Option<Millis>,
+    pub crew_present: bool,
+    pub closed: Option<Box<str>>,
+    pub next: Vec<(OrderId, Record)>,
+    pub cups: Vec<Leased>,
+    pub recent: Vec<(OrderId, Record)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -475,6 +503,17 @@ pub struct Figures {
     pub idle_baristas: u64,
     /// Age of the first in line.
     pub oldest_waiting: Millis,
+}
+
+impl Figures {
+    /// Those that change only when the line does.
+    #[must_use]
+    pub fn without_age(self) -> Self {
+        Self {
+            oldest_waiting: 0,
+            ..self
+        }
+    }
 }
 
 /// What happened.

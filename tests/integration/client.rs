@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap};
 use hyper::{Method, Request};
@@ -317,6 +318,22 @@ impl Door {
         Visitor { what, task }
     }
 
+    /// An event stream, which must begin.
+    pub(crate) async fn events(self, ask: Ask) -> Events {
+        let ask = ask.header("accept", "text/event-stream");
+        let mut connection = self.connect().await;
+        let response = connection.send(&ask).await.unwrap();
+        if response.headers()["content-type"] != "text/event-stream" {
+            Answer::read(response).await.unwrap().expect(200);
+            unreachable!("it is no stream");
+        }
+        Events {
+            _connection: connection,
+            body: response.into_body(),
+            text: String::new(),
+        }
+    }
+
     /// Whether the address refuses connections.
     pub(crate) async fn refuses(self) -> bool {
         match TcpStream::connect(self.address).await {
@@ -347,6 +364,10 @@ impl Connection {
     }
 
     pub(crate) async fn try_ask(&mut self, ask: &Ask) -> Result<Answer, hyper::Error> {
+        Answer::read(self.send(ask).await?).await
+    }
+
+    async fn send(&mut self, ask: &Ask) -> Result<hyper::Response<Incoming>, hyper::Error> {
         self.requests.ready().await?;
         let mut request = ask.request(None);
         let host = self.door.address.to_string();
@@ -356,7 +377,7 @@ impl Connection {
             let bearer = format!("Bearer {token}").parse().unwrap();
             headers.entry(AUTHORIZATION).or_insert(bearer);
         }
-        Answer::read(self.requests.send_request(request).await?).await
+        self.requests.send_request(request).await
     }
 
     /// Waits until the server has closed it.
@@ -364,6 +385,69 @@ impl Connection {
         within("the connection is closed", &mut self.driver)
             .await
             .unwrap();
+    }
+}
+
+/// An open event stream. Dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Events {
+    _connection: Connection,
+    body: Incoming,
+    /// What was read, and is no whole event yet.
+    text: String,
+}
+
+impl Events {
+    /// The name and the data of the next event; none at the end. Comments are passed over.
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
+        within("there is another event", self.try_next())
+            .await
+            .unwrap()
+    }
+
+    /// As [`Events::next`], or the error by which the stream broke.
+    pub(crate) async fn try_next(&mut self) -> Result<Option<(String, Value)>, hyper::Error> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name| block.lines().find_map(|line| line.strip_prefix(name));
+                let event = field("event: ").map(|name| {
+                    let data = field("data: ").unwrap();
+                    (name.to_owned(), serde_json::from_str(data).unwrap())
+                });
+                self.text = rest.into();
+                if event.is_some() {
+                    return Ok(event);
+                }
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    let bytes = frame?.into_data().unwrap();
+                    self.text.push_str(str::from_utf8(&bytes).unwrap());
+                }
+            }
+        }
+    }
+
+    /// The data of the next event, which must have this name.
+    pub(crate) async fn expect(&mut self, name: &str) -> Value {
+        let (next, data) = self.next().await.expect("the stream goes on");
+        assert_eq!(next, name, "{data}");
+        data
+    }
+
+    /// The data of the first event of which this is so.
+    pub(crate) async fn until(&mut self, holds: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let (_, data) = self.next().await.expect("the stream goes on");
+            if holds(&data) {
+                return data;
+            }
+        }
+    }
+
+    pub(crate) async fn expect_end(&mut self) {
+        assert_eq!(self.next().await, None);
     }
 }
 

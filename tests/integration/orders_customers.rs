@@ -337,8 +337,8 @@ async fn an_order_tells_its_place_and_stage_and_once_a_pace_is_known_its_time() 
             assert!(state.as_object_mut().unwrap().remove(time).is_some());
         }
         let expected = json!({
-            "order_id": id, "drink": "americano", "status": "waiting", "position": place + 1, "attempts": 0,
-            "crew": "away",
+            "order_id": id, "number": format!("A0{place}"), "drink": "americano", "status": "waiting",
+            "position": place + 1, "attempts": 0, "crew": "away",
         });
         assert_eq!(state, expected, "nothing was measured yet");
     }

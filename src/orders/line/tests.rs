@@ -25,6 +25,7 @@ pub(in crate::orders) fn rules() -> Config {
         lease: Duration::from_secs(120),
         attempts_max: 3,
         reconnect_grace: Duration::from_secs(60),
+        keep_max: Duration::from_secs(900),
         promise_grace: Duration::from_secs(300),
         replay: Duration::from_secs(600),
         remembered_max: 100,
@@ -66,6 +67,7 @@ fn key(name: &str) -> Keyed {
     Keyed {
         key: IdempotencyKey::parse(name.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 7,
+        keep: None,
     }
 }
 
@@ -355,6 +357,7 @@ fn a_key_with_another_body_is_refused() {
     place_keyed(&mut line, clock.0, 1, "k");
     let other = Keyed {
         fingerprint: 8,
+        keep: None,
         ..key("k")
     };
     assert!(matches!(

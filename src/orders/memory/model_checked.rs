@@ -53,6 +53,7 @@ fn place_keyed(shop: &Shop) -> Placement {
     let keyed = Keyed {
         key,
         fingerprint: 0,
+        keep: None,
     };
     let wanted = Wanted {
         keyed: Some(keyed),

@@ -22,6 +22,7 @@ fn place(orders: &Memory, key: Option<&str>) -> Held {
     let keyed = key.map(|key| Keyed {
         key: IdempotencyKey::parse(key.as_bytes(), IpAddr::from([127, 0, 0, 1]).into()).unwrap(),
         fingerprint: 0,
+        keep: None,
     });
     let wanted = Wanted {
         keyed,

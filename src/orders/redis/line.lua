@@ -10,7 +10,7 @@ local keys = {
   leases = KEYS[4], -- sorted set: orders being brewed by the end of the lease
   graces = KEYS[5], -- sorted set: waiting orders by the end of their grace or promise
   finals = KEYS[6], -- sorted set: final orders in the order of their ends
-  claims = KEYS[7], -- hash: "c" and key, or "r" and request -> id
+  claims = KEYS[7], -- hash: "c" and key, "r" and request, or "n" and pick-up number -> id
   held = KEYS[8], -- sorted set, lexical: server/id/attachment/kind
   named = KEYS[9], -- sorted set, lexical: members of `held`, attached or asserted since a Hello that has not been settled
   idle = KEYS[10], -- sorted set: pull ids of idle baristas, the longest idle first
@@ -39,19 +39,19 @@ local call, pack, max, min = redis.call, cmsgpack.pack, math.max, math.min
 
 -- --- State ------------------------------------------------------------------------------------------------------------------
 
-local state = { wall = 0, clock = 0, event = 0, tag = 0, ticket = 0, idle = 0, final = 0, ready = 0, busy = 0, finishes = 0, quiet = 0 }
+local state = { wall = 0, clock = 0, event = 0, tag = 0, ticket = 0, idle = 0, final = 0, ready = 0, busy = 0, finishes = 0, quiet = 0, number = 0 }
 local stored = call('GET', keys.meta)
 if stored then
   -- The tag of an event is the time of its call: numbers that were lost and given again have other tags.
   local s = state
-  s.wall, s.clock, s.ticked, s.event, s.tag, s.ticket, s.idle, s.final, s.ready, s.crew, s.busy, s.finishes, s.quiet, s.brew, s.seen =
+  s.wall, s.clock, s.ticked, s.event, s.tag, s.ticket, s.idle, s.final, s.ready, s.crew, s.busy, s.finishes, s.quiet, s.brew, s.seen, s.number, s.closed =
     cmsgpack.unpack(stored)
 end
 
 local function save_state()
   local s = state
   local clocks = pack(s.wall, s.clock, s.ticked, s.event, s.tag, s.ticket, s.idle, s.final, s.ready)
-  call('SET', keys.meta, clocks .. pack(s.crew, s.busy, s.finishes, s.quiet, s.brew, s.seen))
+  call('SET', keys.meta, clocks .. pack(s.crew, s.busy, s.finishes, s.quiet, s.brew, s.seen, s.number, s.closed))
 end
 
 local latest = tonumber(call('HGET', keys.calls, 'n' .. server) or nil)
@@ -94,7 +94,7 @@ end
 -- because it had no customer any more.
 local function order_from(
   stage, attempts, placed, started, ended, customer, barista, details, result, request_id, origin,
-  delivered, promised, customers, watchers, ticket, expiries, key, fingerprint, request, attached, report,
+  delivered, promised, customers, watchers, ticket, expiries, key, fingerprint, request, attached, report, number, keep,
   placed_at, started_at, pull, forget_at, lost_until, unwanted
 )
   return {
@@ -120,6 +120,8 @@ local function order_from(
     request = request,
     attached = attached,
     report = report,
+    number = number,
+    keep = keep,
     placed_at = placed_at,
     started_at = started_at,
     pull = pull,
@@ -137,12 +139,12 @@ end
 local function fields(o)
   local first = pack(o.stage, o.attempts, o.placed, o.started, o.ended, o.customer, o.barista, o.details, o.result, o.request_id, o.origin)
   local second = pack(o.delivered, o.promised, o.customers, o.watchers, o.ticket, o.expiries)
-  return first .. second .. pack(o.key, o.fingerprint, o.request, o.attached, o.report)
+  return first .. second .. pack(o.key, o.fingerprint, o.request, o.attached, o.report, o.number, o.keep)
 end
 
--- The record: an array of 22. An order is not changed between its save and the record that is sent.
+-- The record: an array of 24. An order is not changed between its save and the record that is sent.
 local function record(o)
-  return '\220\0\22' .. (o.saved or fields(o))
+  return '\220\0\24' .. (o.saved or fields(o))
 end
 
 local function save(id, o)

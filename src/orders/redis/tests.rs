@@ -56,6 +56,7 @@ fn placing(number: u64, attachment: Option<u64>) -> Placing {
         request_id: None,
         origin: None,
         attachment,
+        keep: None,
     }
 }
 

@@ -19,9 +19,10 @@ use super::super::service::Orders;
 use super::lease_body::lease_response;
 use super::problems::unknown_order;
 use super::proxied::Proxied;
+use super::screens::line_routes;
 use super::wire::{
     ExtendedOrder, FinishAnswer, FinishReport, FinishedAndNext, FinishedOrder, OrderState,
-    ReleasedOrder, StartedOrder,
+    ReleasedOrder, StartedOrder, millis,
 };
 use super::{Desk, bounded_wait, order_id, quick_json, to_json};
 use crate::http::Problem;
@@ -33,12 +34,15 @@ use crate::http::responses::{IgnoredBody, JsonBody, NotFound, Parameters};
 use crate::values::json::Opaque;
 use crate::values::soon::Soon;
 
-pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 7] {
     let (schemas, paths, methods) = routes!(start_order, start_order_by_get);
     // axum answers HEAD by calling the GET handler and dropping its body, which would take an order.
     let refuse = async || Problem::no_such_method().allow("GET,POST");
     let methods = methods.head(refuse).fallback(refuse);
+    let [line, door] = line_routes();
     [
+        line,
+        door,
         (schemas, paths, methods),
         routes!(look_up_order),
         routes!(finish_order),
@@ -367,6 +371,7 @@ async fn extend_order(
         order_id: lease.id.0,
         attempt: lease.attempt,
         lease_expires_at: lease.lease_expires_at.into(),
+        lease_remaining_ms: millis(lease.remaining),
         customer_waiting: lease.customer_waiting,
         customer_presence: lease.presence.as_str(),
     }))

@@ -21,6 +21,8 @@ use super::super::requests::{Placement, Wanted};
 use super::super::service::Orders;
 use super::problems::{cancelled, unknown_order};
 use super::proxied::Proxied;
+use super::screens::board_routes;
+use super::stream::{held_stream, outcome_stream, watching_stream};
 use super::wire::{NewOrder, OrderState, ReadyOrder};
 use super::{Desk, bounded_wait, order_id, quick_json};
 use crate::flood::routes::{Asker, Newcomer, purged};
@@ -28,14 +30,20 @@ use crate::flood::{Admission, Ask};
 use crate::http::Problem;
 use crate::http::body::{Ignored, OptionalJson};
 use crate::http::caching::no_store;
+use crate::http::feed::{Feed, accepts_events};
 use crate::http::params::{Actor, LoggedRequestId, Path, Query, idempotency_key};
 use crate::http::reply::{HangUp, Reply};
 use crate::http::responses::{IgnoredBody, JsonBody, Limited, NotFound, Parameters};
 use crate::values::json;
 use crate::values::soon::Soon;
 
-pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 2] {
-    [routes!(place_order), routes!(get_order, delete_order)]
+pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 3] {
+    let [board] = board_routes();
+    [
+        board,
+        routes!(place_order),
+        routes!(get_order, delete_order),
+    ]
 }
 
 /// Order an americano
@@ -43,20 +51,26 @@ pub fn customer_routes() -> [UtoipaMethodRouter<Desk>; 2] {
 /// The request is held until the coffee is ready, however long it takes. Disconnecting before a barista has started cancels
 /// the order; with an `Idempotency-Key` it keeps its place for a while, and the same request again joins it. With `Prefer:
 /// wait=N` the answer is 202 after N seconds, with `Prefer: respond-async` at once; the order then stays in line as long as
-/// its `Location` is polled before `ask_before`.
+/// its `Location` is polled before `ask_before`. With `Accept: text/event-stream` the request is held likewise, and the answer is
+/// a stream: `waiting` and `brewing`, each an `OrderState`, whenever something changes, at the end `ready`, a `ReadyOrder`, or a
+/// problem: `cancelled`, `blocked` or `stopping`.
 #[utoipa::path(
     post, path = "/order/", tag = "orders", security((), ("token" = [])),
     request_body(content = Option<NewOrder>, content_type = "application/json"),
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Names the order; 1 to 255 visible ASCII characters, hard to guess: it gives access to the order. One of fewer than 16 characters names an order of the client's address only",
             min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
-        ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240)"),
+        ("Prefer" = Option<String>, Header, description = "wait=N or respond-async (RFC 7240); keep=N: how many seconds an order with a key keeps its place without a connection, at most `orders.keep_max`"),
+        ("Accept" = Option<String>, Header, description = "`text/event-stream` for a stream"),
     ),
     responses(
         JsonBody,
         Limited,
         PlaceError,
-        (status = 200, description = "The coffee is ready", body = ReadyOrder),
+        (status = 200, description = "The coffee is ready; or the stream", content(
+            (ReadyOrder = "application/json"),
+            (String = "text/event-stream"),
+        )),
         (status = 202, description = "In line, as preferred", body = OrderState, headers(("Location" = String, description = "Where to ask for the order"))),
     ),
 )]
@@ -89,16 +103,15 @@ pub(super) fn place(
     client: Client<'_>,
     body: OptionalJson<NewOrder>,
 ) -> Reply {
-    let placed = placement(desk, asker, client, body);
-    let (placement, wait, joined) = match placed {
+    let (placement, how) = match placement(desk, asker, client, body) {
         Ok(placed) => placed,
         Err(refusal) => return Reply::now(Err::<Response, _>(refusal)),
     };
     match placement {
-        Soon::Now(placement) => placed_reply(desk.orders.clone(), placement, wait, joined),
+        Soon::Now(placement) => placed_reply(desk.orders.clone(), placement, how),
         later @ Soon::Later(_) => {
             let orders = desk.orders.clone();
-            later.then(move |placement| placed_reply(orders, placement, wait, joined))
+            later.then(move |placement| placed_reply(orders, placement, how))
         }
     }
 }
@@ -111,16 +124,21 @@ pub(super) struct Client<'a> {
     pub(super) headers: &'a HeaderMap,
 }
 
-fn placed_reply(
-    orders: Orders,
-    placement: Result<Placement, PlaceError>,
-    wait: Option<Duration>,
-    joined: Option<Admission>,
-) -> Reply {
+fn placed_reply(orders: Orders, placement: Result<Placement, PlaceError>, how: How) -> Reply {
+    let How { wait, joined, feed } = how;
     let placement = match placement {
         Ok(placement) => placement,
         Err(PlaceError::HandedOver) => return Reply::now(HangUp),
         Err(error) => return Reply::now(Problem::from(error)),
+    };
+    let (placement, wait) = match (placement, feed) {
+        (Placement::Held(held), Some(feed)) => {
+            return Reply::Now(held_stream(feed, orders, held, joined));
+        }
+        (Placement::Replayed(outcome @ Outcome::Ready(_)), Some(feed)) => {
+            return Reply::Now(outcome_stream(feed, outcome));
+        }
+        (placement, _) => (placement, wait),
     };
     match (placement, wait) {
         (Placement::Replayed(outcome), _) => {
@@ -174,7 +192,13 @@ fn placement(
         actor,
         headers,
     } = client;
-    let keyed = keyed(headers, asker.address(), actor, &body.json)?;
+    let feed = accepts_events(headers).then(|| desk.feeds.open());
+    let feed = feed.transpose()?;
+    let preferred = Preferred::read(headers);
+    let keyed = keyed(headers, asker.address(), actor, &body.json)?.map(|keyed| Keyed {
+        keep: preferred.keep.map(|keep| keep.min(desk.keep_max)),
+        ..keyed
+    });
     let details = body.value.as_ref().and_then(|order| order.details.as_ref());
     desk.check_length("details", details)?;
     let joins = keyed
@@ -197,7 +221,8 @@ fn placement(
             None,
         )
     };
-    let wait = preferred_wait(headers);
+    // A stream is held as long as it takes.
+    let wait = preferred.wait.filter(|_| feed.is_none());
     let (customer, details) = body
         .value
         .map_or((None, None), |order| (order.customer, order.details));
@@ -214,15 +239,20 @@ fn placement(
     let placed = desk.orders.place(wanted, is_held);
     // From here on a purge finds the order; one between the admission and this moment did not.
     asker.recheck();
-    Ok((placed, wait, joined))
+    Ok((placed, How { wait, joined, feed }))
 }
 
-/// The placement, how long its request is held, and the admission of a request that joined.
-type Placing = (
-    Soon<Result<Placement, PlaceError>>,
-    Option<Duration>,
-    Option<Admission>,
-);
+type Placing = (Soon<Result<Placement, PlaceError>>, How);
+
+/// How a request for an order is answered.
+struct How {
+    /// How long it is held; none: as long as it takes.
+    wait: Option<Duration>,
+    /// The admission of a request that joined.
+    joined: Option<Admission>,
+    /// As a stream.
+    feed: Option<Feed>,
+}
 
 fn keyed(
     headers: &HeaderMap,
@@ -238,27 +268,40 @@ fn keyed(
         key,
         // Of the value, not the bytes: clients may serialize it differently each time.
         fingerprint: json::fingerprint(body),
+        keep: None,
     }))
 }
 
-/// `Prefer: wait` and `respond-async` (RFC 7240, sections 4.1 and 4.3); none means until the order is final. Unparseable
-/// preferences are ignored, as the RFC requires.
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    let mut wait = None;
-    let mut respond_async = false;
-    for header in headers.get_all("prefer") {
-        for preference in header.to_str().unwrap_or_default().split(',') {
-            let preference = preference.split(';').next().unwrap_or_default();
-            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-            match name.trim().to_ascii_lowercase().as_str() {
-                "respond-async" => respond_async = true,
-                "wait" => wait = value.trim().trim_matches('"').parse().ok().or(wait),
-                _ => {}
+/// What a client prefers (RFC 7240). Unparseable preferences are ignored, as the RFC requires.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Preferred {
+    /// How long the request is held; none: until the order is final.
+    wait: Option<Duration>,
+    /// How long the order stays without a connection.
+    keep: Option<Duration>,
+}
+
+impl Preferred {
+    fn read(headers: &HeaderMap) -> Self {
+        let mut new = Self::default();
+        let mut respond_async = false;
+        for header in headers.get_all("prefer") {
+            for preference in header.to_str().unwrap_or_default().split(',') {
+                let preference = preference.split(';').next().unwrap_or_default();
+                let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+                let secs = || value.trim().trim_matches('"').parse::<u32>().ok();
+                let time = || secs().map(|secs| Duration::from_secs(secs.into()));
+                match name.trim().to_ascii_lowercase().as_str() {
+                    "respond-async" => respond_async = true,
+                    "wait" => new.wait = time().or(new.wait),
+                    "keep" => new.keep = time().or(new.keep),
+                    _ => {}
+                }
             }
         }
+        new.wait = new.wait.or(respond_async.then_some(Duration::ZERO));
+        new
     }
-    wait.map(|secs: u32| Duration::from_secs(u64::from(secs)))
-        .or(respond_async.then_some(Duration::ZERO))
 }
 
 fn accepted(orders: &Orders, id: OrderId, wait: Option<Duration>) -> Reply {
@@ -308,17 +351,21 @@ struct Waiting {
 
 /// Where an order stands
 ///
-/// With `wait` the request is held until the order is ready or cancelled, or the time is over.
+/// With `wait` the request is held until the order is ready or cancelled, or the time is over. With `Accept: text/event-stream` the
+/// answer is a stream as for `POST /order/`, of one who only watches; `gone` ends it when the order is unknown.
 #[utoipa::path(
     get, path = "/orders/{order_id}", tag = "orders", security(()),
-    params(("order_id" = Uuid, Path), Waiting),
+    params(("order_id" = Uuid, Path), Waiting, ("Accept" = Option<String>, Header, description = "`text/event-stream` for a stream")),
     responses(
         IgnoredBody,
         Limited,
         Parameters,
         NotFound,
         Unavailable,
-        (status = 200, description = "The order as it is", body = OrderState),
+        (status = 200, description = "The order as it is; or the stream", content(
+            (OrderState = "application/json"),
+            (String = "text/event-stream"),
+        )),
     ),
 )]
 async fn get_order(
@@ -326,10 +373,14 @@ async fn get_order(
     State(desk): State<Desk>,
     Path(id): Path<String>,
     Query(Waiting { wait }): Query<Waiting>,
+    headers: HeaderMap,
     _: Ignored,
 ) -> axum::response::Result<Response> {
     let id = order_id(&id)?;
     let wait = bounded_wait("wait", wait)?;
+    if accepts_events(&headers) {
+        return watch_order(&asker, &desk, id).await;
+    }
     let view = if wait.is_zero() {
         desk.orders.ask(id).get().await
     } else {
@@ -339,6 +390,16 @@ async fn get_order(
     };
     let view = view.map_err(Problem::from)?.ok_or_else(unknown_order)?;
     Ok(no_store(&OrderState::from(view)))
+}
+
+/// The order as a stream.
+async fn watch_order(asker: &Asker, desk: &Desk, id: OrderId) -> axum::response::Result<Response> {
+    // Flood control counts it while it is open.
+    let admission = asker.admit(Ask::Watch)?;
+    let feed = desk.feeds.open()?;
+    let view = desk.orders.ask(id).get().await.map_err(Problem::from)?;
+    let view = view.ok_or_else(unknown_order)?;
+    Ok(watching_stream(feed, desk.orders.clone(), view, admission))
 }
 
 /// Cancel an order
@@ -395,7 +456,12 @@ mod tests {
             for value in prefer {
                 headers.append("prefer", HeaderValue::from_static(value));
             }
-            assert_eq!(preferred_wait(&headers), wait, "{prefer:?}");
+            assert_eq!(Preferred::read(&headers).wait, wait, "{prefer:?}");
         }
+        let keep = [("prefer", "keep=900, wait=5")];
+        let keep =
+            keep.map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        let preferred = Preferred::read(&HeaderMap::from_iter(keep));
+        assert_eq!((preferred.wait, preferred.keep), (secs(5), secs(900)));
     }
 }

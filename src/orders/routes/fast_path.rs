@@ -110,7 +110,10 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::flood::{self, Flood};
+    use crate::http::connection::Shutdown;
+    use crate::http::feed::Feeds;
     use crate::http::params::Caller;
+    use crate::orders::screens::Screens;
     use crate::orders::{self, Orders};
     use crate::telemetry::Registry;
 
@@ -119,8 +122,13 @@ mod tests {
         let registry = Registry::new(&[]);
         let limits = flood::table::Limits::new(config.flood, 100, 100);
         let metrics = registry.register(flood::Metrics::register);
+        let orders = Orders::in_memory(config.orders, registry.register(orders::Metrics::register));
         Desk {
-            orders: Orders::in_memory(config.orders, registry.register(orders::Metrics::register)),
+            screens: Screens::new(orders.clone()),
+            feeds: Feeds::new(&config.pages, Shutdown::default()),
+            pages: config.pages,
+            keep_max: Duration::ZERO,
+            orders,
             flood: Flood::new(limits, metrics, |_, _, _| 0),
             limits: config.http.body_limits(),
             start_wait: Duration::ZERO,

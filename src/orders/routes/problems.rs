@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::super::error::{CancelError, FenceError, FinishError, PlaceError, Unavailable};
-use super::super::model::Order;
+use super::super::model::{Closed, Order};
 use crate::flood::routes::purged;
 use crate::http::Problem;
 use crate::http::responses::problems;
@@ -15,7 +15,7 @@ problems! {
         // While its request is held.
         409: "The order was cancelled",
         422: "A field is not acceptable, or the key came with another body",
-        503: "The line is full, or the server is stopping",
+        503: "The line is full or closed, or the server is stopping",
     }
 
     impl Unavailable {
@@ -48,6 +48,24 @@ pub(super) fn unknown_order() -> Problem {
         "No such order",
         "The order does not exist, or was evicted after it was finished.",
     )
+}
+
+/// How long a client waits before it looks again whether the line is open.
+const CLOSED_RETRY: Duration = Duration::from_secs(60);
+
+fn no_orders_taken(closed: &Closed) -> Problem {
+    let problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "closed",
+        "The line is closed",
+        "No new orders are taken at the moment.",
+    )
+    .with("message", serde_json::json!(closed.message))
+    .retry_after(CLOSED_RETRY);
+    match closed.until {
+        Some(until) => problem.with("until", until.to_string()),
+        None => problem,
+    }
 }
 
 fn conflict(
@@ -98,6 +116,7 @@ impl From<PlaceError> for Problem {
                 "The line has as many orders as it may have; try again later.",
             )
             .retry_after(retry_after.unwrap_or(Duration::from_secs(30))),
+            PlaceError::Closed(closed) => no_orders_taken(&closed),
             PlaceError::Closing | PlaceError::HandedOver => Problem::stopping(),
             PlaceError::Blocked { remaining } => purged(remaining),
             PlaceError::Unavailable(unavailable) => unavailable.into(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Lease, Order, View};
+use super::super::model::{CUSTOMER_CHARS_MAX, Crew, DRINK, Label, Lease, Order, Stage, View};
 use super::super::requests::Report;
 use crate::values::json::{Fields, Opaque, Read};
 use crate::values::object::{WriteJson, object};
@@ -57,6 +57,9 @@ impl Read for FinishReport {
 pub(super) struct ReadyOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
+    /// The pick-up number, which is called at the counter.
+    #[schema(value_type = String, example = "A47")]
+    pub(super) number: Label,
     #[schema(example = "americano")]
     pub(super) drink: &'static str,
     #[schema(example = "ready")]
@@ -87,6 +90,7 @@ impl ReadyOrder {
         let ended = order.ended.unwrap_or(order.placed);
         Self {
             order_id: order.id.0,
+            number: order.label(),
             drink: DRINK,
             status: order.stage.as_str(),
             customer: order.customer.clone(),
@@ -106,6 +110,7 @@ impl WriteJson for ReadyOrder {
         object(json, |object| {
             object
                 .put("\"order_id\":", &self.order_id)
+                .put("\"number\":", self.number.as_str())
                 .put("\"drink\":", self.drink)
                 .put("\"status\":", self.status)
                 .put_some("\"customer\":", self.customer.as_deref())
@@ -125,6 +130,9 @@ impl WriteJson for ReadyOrder {
 pub(super) struct OrderState {
     /// UUID version 7.
     pub(super) order_id: Uuid,
+    /// The pick-up number, which is called at the counter.
+    #[schema(example = "A47")]
+    pub(super) number: String,
     #[schema(example = "americano")]
     pub(super) drink: &'static str,
     /// waiting, brewing, ready or cancelled.
@@ -140,6 +148,10 @@ pub(super) struct OrderState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) estimated_wait_ms: Option<u64>,
+    /// While brewing: who makes it, if they gave a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) barista: Option<Box<str>>,
     /// While waiting: `present`, or `away` without a barista for a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "present")]
@@ -169,11 +181,13 @@ impl From<View> for OrderState {
         let order = view.order;
         Self {
             order_id: order.id.0,
+            number: order.label().as_str().to_owned(),
             drink: DRINK,
             status: order.stage.as_str(),
             customer: order.customer,
             position: view.position,
             estimated_wait_ms: view.estimated_wait.map(millis),
+            barista: order.barista.filter(|_| order.stage == Stage::Brewing),
             crew: view.crew.map(Crew::as_str),
             ask_before: view.ask_before.map(Moment::from),
             attempts: order.attempts,
@@ -190,6 +204,9 @@ impl From<View> for OrderState {
 pub(super) struct StartedOrder {
     /// UUID version 7.
     pub(super) order_id: Uuid,
+    /// The pick-up number, which is called at the counter.
+    #[schema(value_type = String, example = "A47")]
+    pub(super) number: Label,
     #[schema(example = "americano")]
     pub(super) drink: &'static str,
     pub(super) customer: Option<Box<str>>,
@@ -206,6 +223,8 @@ pub(super) struct StartedOrder {
     /// Until then the order is this barista's, unless extended.
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
+    /// Until then, for clients whose clocks differ, milliseconds.
+    pub(super) lease_remaining_ms: u64,
     /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
     /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and polls, or a
@@ -218,6 +237,7 @@ impl StartedOrder {
     pub(super) fn of(lease: &Lease) -> Self {
         Self {
             order_id: lease.id.0,
+            number: Label::of(lease.number, lease.id),
             drink: DRINK,
             customer: lease.customer.clone(),
             details: lease.details.clone(),
@@ -225,6 +245,7 @@ impl StartedOrder {
             placed_at: lease.placed_at.into(),
             waited_ms: millis(lease.waited),
             lease_expires_at: lease.lease_expires_at.into(),
+            lease_remaining_ms: millis(lease.remaining),
             customer_waiting: lease.customer_waiting,
             customer_presence: lease.presence.as_str(),
         }
@@ -236,6 +257,7 @@ impl WriteJson for StartedOrder {
         object(json, |object| {
             object
                 .put("\"order_id\":", &self.order_id)
+                .put("\"number\":", self.number.as_str())
                 .put("\"drink\":", self.drink)
                 .put_some("\"customer\":", self.customer.as_deref())
                 .put_some("\"details\":", self.details.as_ref())
@@ -243,6 +265,7 @@ impl WriteJson for StartedOrder {
                 .put("\"placed_at\":", &self.placed_at)
                 .put("\"waited_ms\":", &self.waited_ms)
                 .put("\"lease_expires_at\":", &self.lease_expires_at)
+                .put("\"lease_remaining_ms\":", &self.lease_remaining_ms)
                 .put("\"customer_waiting\":", &self.customer_waiting)
                 .put("\"customer_presence\":", self.customer_presence);
         });
@@ -344,6 +367,8 @@ pub(super) struct ExtendedOrder {
     pub(super) attempt: u32,
     #[schema(value_type = String, format = DateTime)]
     pub(super) lease_expires_at: Moment,
+    /// Until then, for clients whose clocks differ, milliseconds.
+    pub(super) lease_remaining_ms: u64,
     /// Whether a request is held for it right now.
     pub(super) customer_waiting: bool,
     /// `held`: a customer's request is held for it. `watching`: none is, but its customer was answered 202 and polls, or a
@@ -359,7 +384,7 @@ pub(super) struct ReleasedOrder {
     pub(super) order_id: Uuid,
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -372,6 +397,7 @@ mod tests {
     use utoipa::openapi::RefOr;
     use utoipa::openapi::schema::Schema;
 
+    use super::super::super::model::OrderId;
     use super::super::to_json;
     use super::*;
 
@@ -398,6 +424,7 @@ mod tests {
         let opaque = || Opaque::parse(r#"{"sugar":2}"#);
         let ready = ReadyOrder {
             order_id,
+            number: Label::of(None, OrderId(order_id)),
             drink: DRINK,
             status: "ready",
             customer: name(),
@@ -413,6 +440,7 @@ mod tests {
         assert_eq!(keys(&written(&ready)), names::<ReadyOrder>());
         let started = StartedOrder {
             order_id,
+            number: Label::of(None, OrderId(order_id)),
             drink: DRINK,
             customer: name(),
             details: opaque(),
@@ -420,6 +448,7 @@ mod tests {
             placed_at: at,
             waited_ms: 2,
             lease_expires_at: at,
+            lease_remaining_ms: 5,
             customer_waiting: true,
             customer_presence: "held",
         };

@@ -1,5 +1,7 @@
 //! The store's records as orders, leases and views.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -7,8 +9,10 @@ use jiff::Timestamp;
 
 use super::super::idempotency::IdempotencyKey;
 use super::super::line;
-use super::super::model::{Crew, Lease, Now, Order, OrderId, Presence, View};
-use super::super::store::{Figures, Leased, Millis, Record, Viewed};
+use super::super::model::{
+    Closed, Crew, Cup, Lease, Now, Order, OrderId, PickupNumber, Presence, Survey, View,
+};
+use super::super::store::{Figures, Leased, Millis, Record, Surveyed, Viewed};
 use crate::values::json::Opaque;
 
 /// The store's clock as moments of both of this process's clocks. Of the instants only differences count.
@@ -44,6 +48,7 @@ impl Clock {
     pub(super) fn order(self, id: OrderId, record: Record) -> Order {
         Order {
             id,
+            number: record.number.map(PickupNumber),
             customer: record.customer,
             origin: record
                 .origin
@@ -61,8 +66,32 @@ impl Clock {
         }
     }
 
+    pub(super) fn survey(self, surveyed: Surveyed) -> Survey {
+        let orders = |orders: Vec<(OrderId, Record)>| {
+            let orders = orders.into_iter();
+            orders.map(|(id, record)| self.order(id, record)).collect()
+        };
+        let cup = |leased: Leased| Cup {
+            presence: presence(&leased.record),
+            order: self.order(leased.id, leased.record),
+            remaining: Duration::from_millis(leased.expires.saturating_sub(surveyed.at)),
+        };
+        let count = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        Survey {
+            now: self.now(surveyed.at),
+            waiting: count(surveyed.waiting),
+            idle_baristas: count(surveyed.idle_baristas),
+            oldest_waiting: surveyed.oldest_waiting.map(Duration::from_millis),
+            estimated_wait: surveyed.estimated_wait.map(Duration::from_millis),
+            crew: crew(surveyed.crew_present),
+            closed: surveyed.closed.map(|text| Arc::new(closed(&text))),
+            next: orders(surveyed.next),
+            cups: surveyed.cups.into_iter().map(cup).collect(),
+            recent: orders(surveyed.recent),
+        }
+    }
+
     pub(super) fn view(self, id: OrderId, viewed: Viewed) -> View {
-        let crew = |present| if present { Crew::Present } else { Crew::Away };
         View {
             order: self.order(id, viewed.record),
             position: viewed
@@ -75,8 +104,8 @@ impl Clock {
     }
 }
 
-/// `pull`: see [`Lease::pull`].
-pub(super) fn lease(leased: Leased, pull: u64) -> Lease {
+/// `remaining`: see [`Lease::remaining`]; `pull`: see [`Lease::pull`].
+pub(super) fn lease(leased: Leased, remaining: Duration, pull: u64) -> Lease {
     let Leased {
         id,
         record,
@@ -85,18 +114,14 @@ pub(super) fn lease(leased: Leased, pull: u64) -> Lease {
     let (placed, started) = (record.placed, record.started.unwrap_or(record.placed));
     Lease {
         id,
+        number: record.number.map(PickupNumber),
         attempt: record.attempts,
         placed_at: wall(placed),
         waited: Duration::from_millis(started.saturating_sub(placed)),
         lease_expires_at: wall(expires),
+        remaining,
         customer_waiting: record.customers + record.watchers > 0,
-        presence: if record.customers > 0 {
-            Presence::Held
-        } else if record.promised || record.watchers > 0 {
-            Presence::Watching
-        } else {
-            Presence::Gone
-        },
+        presence: presence(&record),
         customer: record.customer,
         request_id: record.request_id,
         details: record.details.and_then(|text| Opaque::parse(&text)),
@@ -109,6 +134,22 @@ fn wall(at: Millis) -> Timestamp {
     let at = i64::try_from(at).ok();
     at.and_then(|at| Timestamp::from_millisecond(at).ok())
         .unwrap_or(Timestamp::MAX)
+}
+
+fn presence(record: &Record) -> Presence {
+    Presence::new(record.customers > 0, record.watchers > 0, record.promised)
+}
+
+fn crew(present: bool) -> Crew {
+    if present { Crew::Present } else { Crew::Away }
+}
+
+/// Text of another form is a line that is closed without a reason.
+pub(super) fn closed(text: &str) -> Closed {
+    serde_json::from_str(text).unwrap_or(Closed {
+        message: BTreeMap::new(),
+        until: None,
+    })
 }
 
 /// A key with its scope, as text.

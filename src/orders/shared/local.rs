@@ -180,6 +180,7 @@ impl Local {
             Operation::View { .. }
             | Operation::Watch { .. }
             | Operation::Extend { .. }
+            | Operation::Survey
             | Operation::Tick => !is_closed,
             Operation::Place(placing) => {
                 let Some(known) = self.orders.get_mut(&placing.id) else {

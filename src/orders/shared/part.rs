@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use tokio::sync::{Notify, oneshot};
 use tracing::debug;
 
+use super::super::changes::Changes;
 use super::super::error::{FinishError, Unavailable};
 use super::super::hold::{Departures, Quit};
 use super::super::line::{Attachment, Idle};
@@ -31,6 +32,7 @@ pub(super) struct Part {
     /// Of orders that the store has not answered yet.
     pub(super) unplaced_max: usize,
     pub(super) metrics: Metrics,
+    pub(super) changes: Changes,
     pub(super) clock: Clock,
     pub(super) local: Mutex<Local>,
     /// Operations are waiting, or the session was lost.
@@ -43,6 +45,8 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn local(&self) -> MutexGuard<'_, Local> {
+        #[cfg(test)]
+        super::model_checked::may_be_overtaken();
         self.local
             .lock()
             .expect("a step that panicked leaves what is held here in an unknown state")

@@ -405,6 +405,8 @@ impl Part {
             Placed::New(record) => {
                 self.metrics.placed.increment(1);
                 local.placed(id, record.clone());
+                drop(local);
+                self.changes.announce(&[id]);
             }
             Placed::Joined(other, record) => {
                 self.metrics.attached.increment(1);
@@ -422,7 +424,11 @@ impl Part {
                     answer.send();
                 }
             }
-            Placed::Replayed(..) | Placed::KeyReused(_) | Placed::Full(_) | Placed::Blocked(_) => {
+            Placed::Replayed(..)
+            | Placed::KeyReused(_)
+            | Placed::Shut(_)
+            | Placed::Full(_)
+            | Placed::Blocked(_) => {
                 if matches!(placed, Placed::Replayed(..)) {
                     self.metrics.replayed.increment(1);
                 }
@@ -463,7 +469,8 @@ impl Part {
             return;
         };
         drop(local);
-        let lease = lease(leased, number);
+        let remaining = Duration::from_millis(self.rules.lease);
+        let lease = lease(leased, remaining, number);
         if sender.send(lease).is_err() {
             let mut local = self.local();
             if let Some(pull) = local.pulls.take(number) {
@@ -479,7 +486,7 @@ impl Part {
         if record.ended.is_some() {
             self.ended(id, record, None);
         } else {
-            self.local().changed(id, record);
+            self.changed(id, record);
         }
     }
 
@@ -493,6 +500,12 @@ impl Part {
         if let Some(answer) = answer {
             answer.send();
         }
+        self.changes.announce(&[id]);
+    }
+
+    fn changed(&self, id: OrderId, record: Record) {
+        self.local().changed(id, record);
+        self.changes.announce(&[id]);
     }
 
     fn happened(&self, event: Event) {
@@ -503,7 +516,7 @@ impl Part {
                 expires,
                 to,
             } => {
-                self.local().changed(id, record.clone());
+                self.changed(id, record.clone());
                 let me = self.server.to_string();
                 if let Some(Handed { server, pull }) = to
                     && *server == *me
@@ -517,7 +530,7 @@ impl Part {
                     self.wake.notify_one();
                 }
             }
-            Event::Returned { id, record } => self.local().changed(id, record),
+            Event::Returned { id, record } => self.changed(id, record),
             Event::Ready { id, record } => self.ended(id, record, None),
             Event::Cancelled { id, unwanted, .. } if unwanted && self.local().has_customer(id) => {
                 // This server was taken for dead.
@@ -539,6 +552,7 @@ impl Part {
                     let removed = local.remove(id);
                     drop(local);
                     drop(removed);
+                    self.changes.announce(&[id]);
                 }
             }
             Event::Blocked(blocked) => self.blocked(&blocked),
@@ -557,10 +571,15 @@ impl Part {
     }
 
     fn ticked(&self, ticked: &Ticked) {
-        {
+        let have_changed = {
             let local: &mut Local = &mut self.local();
-            local.figures = ticked.figures;
             local.others = ticked.others;
+            // Also by other servers' customers, of whom there are no events.
+            let before = std::mem::replace(&mut local.figures, ticked.figures);
+            local.figures.without_age() != before.without_age()
+        };
+        if have_changed {
+            self.changes.announce_any();
         }
         let metrics = &self.metrics;
         metrics

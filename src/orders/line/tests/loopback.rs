@@ -10,6 +10,7 @@ mod elapsed;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::super::super::model::PickupNumber;
 use super::super::super::store::{
     self, Answer, Call, Claim, Event, Fenced, Handed, Leased, Millis, Number, Operation, Placing,
     Purged, QUIET_AFTER, Record, Reply, Rules, ServerId, StoreError, StoredStage, TICK_MAX, Viewed,
@@ -50,6 +51,7 @@ struct Extra {
     origin: Option<Box<str>>,
     attached: Option<Member>,
     report: Option<Box<str>>,
+    keep: Option<Millis>,
     pull: Option<Box<str>>,
     lost_until: Option<Instant>,
     /// Cancelled because it had no customer any more.
@@ -90,16 +92,19 @@ fn configured(rules: &Rules) -> Config {
     }
 }
 
-fn keyed(claim: &Claim) -> Keyed {
+fn keyed(claim: &Claim, keep: Option<Millis>) -> Keyed {
     let (text, of, fingerprint) = match claim {
         Claim::Key { key, fingerprint } => {
             (key, "key", u64::from_str_radix(fingerprint, 16).unwrap())
         }
         Claim::Request(request) => (request, "request", 0),
     };
+    // A key with its scope has a space, which a key has not.
+    let text = text.replace(' ', "/");
     Keyed {
         key: IdempotencyKey::of_identity(text.as_bytes(), of).unwrap(),
         fingerprint,
+        keep: keep.map(Duration::from_millis),
     }
 }
 
@@ -274,6 +279,8 @@ impl Loopback {
                 format!("{server}/{}/{number}/c", id.0.simple()).into()
             }),
             report: extra.report.clone(),
+            number: order.number.map(|PickupNumber(number)| number),
+            keep: extra.keep,
         }
     }
 
@@ -480,6 +487,14 @@ impl Loopback {
                     let origin = origin.clone();
                     self.events.push(Event::Unblocked { origin });
                 }
+                Reply::Done
+            }
+            Operation::Survey => Reply::Surveyed(Box::new(self.survey())),
+            Operation::Shut { closed } => {
+                let closed = closed
+                    .as_deref()
+                    .map(|text| serde_json::from_str(text).unwrap());
+                self.line.shut(closed.map(Arc::new));
                 Reply::Done
             }
             Operation::Tick => Reply::Ticked(Box::new(self.tick(server))),

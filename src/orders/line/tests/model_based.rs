@@ -559,6 +559,6 @@ proptest! {
         prop_assert_eq!(world.line.entries.len(), 0);
         prop_assert!(world.line.by_id.is_empty() && world.line.by_key.is_empty() && world.line.places.is_empty());
         prop_assert!(world.line.deadlines.is_empty() && world.line.remembered.is_empty());
-        prop_assert_eq!((world.line.held, world.line.brewing, world.line.ready), (0, 0, 0));
+        prop_assert_eq!((world.line.held, world.line.brewing.len(), world.line.ready), (0, 0, 0));
     }
 }

@@ -10,13 +10,15 @@ if needed.customers then
     o.attached = attach(id, o, attachment, true)
   end
 
-  local function place_again(id, o, fingerprint, attachment)
+  local function place_again(id, o, fingerprint, attachment, keep)
     if fingerprint and o.fingerprint ~= fingerprint then
       return variant('KeyReused', pack(id))
     end
+
     if o.forget_at then
       return variant('Replayed', '\146' .. pack(id) .. record(o))
     end
+    o.keep = fingerprint and keep or o.keep
     o.promised = o.promised or not attachment
     if o.stage == 'waiting' then
       call('ZREM', keys.graces, id)
@@ -31,7 +33,18 @@ if needed.customers then
     return variant('Joined', '\146' .. pack(id) .. record(o))
   end
 
-  local function place(id, claimed, customer, details, request_id, origin, attachment)
+  -- The next pick-up number that is not in use; none if 50 in a row are.
+  local function take_number(id)
+    for _ = 1, 50 do
+      local number = state.number
+      state.number = (number + 1) % 2600
+      if call('HSETNX', keys.claims, 'n' .. number, id) == 1 then
+        return number
+      end
+    end
+  end
+
+  local function place(id, claimed, customer, details, request_id, origin, attachment, keep)
     local key, fingerprint = unpack(claimed and claimed.Key or {})
     local request = claimed and claimed.Request
     local claim_field = key and 'c' .. key or request and 'r' .. request
@@ -41,11 +54,14 @@ if needed.customers then
     end
     o = known and load(known)
     if o then
-      return place_again(known, o, fingerprint, attachment)
+      return place_again(known, o, fingerprint, attachment, keep)
     end
     local blocked = (origin and call('ZSCORE', keys.blocked, origin) or 0) - state.wall
     if blocked > 0 then
       return variant('Blocked', pack(blocked))
+    end
+    if state.closed then
+      return variant('Shut', pack(state.closed))
     end
     if count(keys.places) >= rules.waiting_max then
       advance(true)
@@ -68,6 +84,8 @@ if needed.customers then
       key = key,
       fingerprint = fingerprint,
       request = request,
+      number = take_number(id),
+      keep = key and keep,
       placed_at = now,
     }
     state.ticket = state.ticket + 1
@@ -86,7 +104,7 @@ if needed.customers then
   end
 
   function apply.Place(placing)
-    return variant('Placed', place(unpack(placing, 1, 7)))
+    return variant('Placed', place(unpack(placing, 1, 8)))
   end
 
   function apply.Watch(watch)

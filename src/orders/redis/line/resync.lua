@@ -53,6 +53,9 @@ if needed.resync then
     o.started_at = o.started and now - max(0, state.wall - o.started)
     claim(id, o, 'c', 'key')
     claim(id, o, 'r', 'request')
+    if o.number and call('HSETNX', keys.claims, 'n' .. o.number, id) == 0 then
+      o.number = nil
+    end
     adopt(id, o, attachments)
     state.ticket = max(state.ticket, o.ticket + 1)
     if o.stage == 'brewing' then
@@ -113,7 +116,7 @@ if needed.resync then
   function apply.Assert(orders)
     local replies = {}
     for i, asserted in ipairs(orders) do
-      replies[i] = assert_order(asserted[1], order_from(unpack(asserted[2], 1, 22)), asserted[3])
+      replies[i] = assert_order(asserted[1], order_from(unpack(asserted[2], 1, 24)), asserted[3])
     end
     return variant('Asserted', array(replies))
   end

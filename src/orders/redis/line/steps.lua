@@ -78,7 +78,14 @@ local function forget_oldest()
   end
 end
 
+local function free_number(o)
+  if o.number then
+    call('HDEL', keys.claims, 'n' .. o.number)
+  end
+end
+
 local function conclude(id, o, stage)
+  free_number(o)
   o.delivered = stage == 'ready' and o.customers + o.watchers > 0
   detach_all(id, o)
   o.stage, o.ended, o.forget_at, o.pull, o.lost_until = stage, state.wall, now + rules.replay, nil, nil
@@ -117,6 +124,7 @@ local function drop_unwanted(id, o)
     emit_cancelled(id, o, nil)
   else
     detach_all(id, o)
+    free_number(o)
     call('HDEL', keys.orders, id)
     emit('Dropped', '\145' .. pack(id))
   end
@@ -127,7 +135,7 @@ local function settle_unwanted(id, o)
     renew_promise(id, o)
     return 'Kept'
   end
-  local until_ = o.key and now + rules.reconnect_grace or o.request and o.lost_until
+  local until_ = o.key and now + (o.keep or rules.reconnect_grace) or o.request and o.lost_until
   if until_ and until_ > now then
     call('ZADD', keys.graces, until_, id)
     return 'Graced'
@@ -328,6 +336,8 @@ local part_of = {
   Extend = 'baristas',
   Release = 'baristas',
   Tick = 'time',
+  Survey = 'screens',
+  Shut = 'screens',
 }
 for _, operation in ipairs(operations) do
   local kind = type(operation) == 'table' and next(operation) or operation

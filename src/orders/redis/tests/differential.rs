@@ -12,8 +12,8 @@ const STEPS: usize = 200;
 const KINDS: &str = "Asserted Cancelled-Already Cancelled-Now Cancelled-TooLate Cancelled-Unknown Extended-Another \
     Extended-Current Extended-NotBrewing Extended-Unknown Finished-Fenced Finished-NotStarted Finished-Ready Finished-Unknown \
     Left-Cancelled Left-Graced Left-Kept Left-Nothing Placed-Blocked Placed-Full Placed-Joined Placed-KeyReused Placed-New \
-    Placed-Replayed Promised-false Promised-true Pulled-Idle Pulled-Nothing Pulled-Order Purged Released-Another \
-    Released-Current Released-NotBrewing Released-Unknown Returned-Cancelled Returned-Offered Returned-Over Returned-ToLine \
+    Placed-Replayed Placed-Shut Promised-false Promised-true Pulled-Idle Pulled-Nothing Pulled-Order Purged Released-Another \
+    Released-Current Released-NotBrewing Released-Unknown Returned-Cancelled Returned-Offered Returned-Over Returned-ToLine Surveyed \
     Ticked-abandoned Ticked-expired Ticked-moved Ticked-removed Ticked-unasked Viewed-None Viewed-Some Watched-Attached \
     Watched-Not Welcome";
 
@@ -83,6 +83,7 @@ impl World<'_> {
         Operation::Place(Box::new(Placing {
             claim,
             customer,
+            keep: self.random.bool().then(|| self.random.u64(1..5000)),
             details: self.random.bool().then(|| r#"{"milk":true}"#.into()),
             request_id: self.random.bool().then(|| "request".into()),
             origin,
@@ -165,9 +166,16 @@ impl World<'_> {
                 age: self.random.u64(0..9000),
                 blocked: self.random.u64(0..3) * 2500,
             },
-            34 => Operation::Unblock {
-                origin: self.origin(),
+            34 => match self.random.u8(0..8) {
+                0 => Operation::Shut {
+                    closed: Some(r#"{"message":{"en":"Back soon"}}"#.into()),
+                },
+                1..=3 => Operation::Shut { closed: None },
+                _ => Operation::Unblock {
+                    origin: self.origin(),
+                },
             },
+            36 => Operation::Survey,
             35 if self.random.u8(0..4) == 0 => {
                 let requests = (0..self.random.usize(0..4)).map(|_| self.attached(actor));
                 Operation::Depart(requests.collect())
@@ -385,7 +393,9 @@ fn kinds(reply: &Reply) -> Vec<String> {
             let counts = counts.iter().filter(|(is_so, _)| *is_so);
             counts.map(|(_, what)| format!("{name}-{what}")).collect()
         }
-        Reply::Asserted(_) | Reply::Welcome(_) | Reply::Purged(_) => vec![name.to_owned()],
+        Reply::Asserted(_) | Reply::Surveyed(_) | Reply::Welcome(_) | Reply::Purged(_) => {
+            vec![name.to_owned()]
+        }
         _ => vec![format!("{name}-{variant}")],
     }
 }
@@ -395,6 +405,9 @@ fn allow_rounding(reply: &Reply, expected: &mut Reply) {
     let (wait, expected) = match (reply, expected) {
         (Reply::Viewed(Some(viewed)), Reply::Viewed(Some(expected))) => {
             (viewed.estimated_wait, &mut expected.estimated_wait)
+        }
+        (Reply::Surveyed(surveyed), Reply::Surveyed(expected)) => {
+            (surveyed.estimated_wait, &mut expected.estimated_wait)
         }
         (Reply::Placed(Placed::Full(wait)), Reply::Placed(Placed::Full(expected))) => {
             (*wait, expected)

@@ -45,6 +45,10 @@ for i = 1, #all, 2 do
   else
     must(not is_graced, 'only who waits has a grace', id)
   end
+  if o.number and not o.forget_at then
+    must(call('HGET', keys.claims, 'n' .. o.number) == id, 'a number is of one pending order', id)
+    claims = claims + 1
+  end
   for prefix, field in pairs({ c = 'key', r = 'request' }) do
     if o[field] then
       must(call('HGET', keys.claims, prefix .. o[field]) == id, 'a claim names its order', id)

@@ -124,7 +124,7 @@ impl Loopback {
         let by_key = record.key.clone().zip(record.fingerprint.clone());
         let by_key = by_key.map(|(key, fingerprint)| Claim::Key { key, fingerprint });
         let claim = by_key.or_else(|| record.request.clone().map(Claim::Request));
-        let claim = claim.filter(|claim| !self.line.by_key.contains_key(&keyed(claim).key));
+        let claim = claim.filter(|claim| !self.line.by_key.contains_key(&keyed(claim, None).key));
         let mut order = Order::new(
             asserted.id,
             record.customer.clone(),
@@ -135,19 +135,21 @@ impl Loopback {
         order.started = record.started.map(|at| self.past(at));
         order.barista.clone_from(&record.barista);
         order.attempts = record.attempts;
+        let number = record.number.map(PickupNumber);
+        order.number = number.filter(|&number| self.line.numbers.reserve(number));
         let slot = slot_number(self.line.entries.insert(super::super::super::Entry {
             order,
             ticket: record.ticket,
             expiries: record.expiries,
             promised: record.promised,
             permit: None,
-            keyed: claim.as_ref().map(keyed),
+            keyed: claim.as_ref().map(|claim| keyed(claim, record.keep)),
             attached: Attached::new(),
             deadline: None,
         }));
         self.line.by_id.insert(asserted.id, slot);
         if let Some(claim) = &claim {
-            self.line.by_key.insert(keyed(claim).key, slot);
+            self.line.by_key.insert(keyed(claim, None).key, slot);
         }
         let extra = Extra {
             claim,
@@ -155,17 +157,18 @@ impl Loopback {
             result: record.result.clone(),
             origin: record.origin.clone(),
             report: record.report.clone(),
+            keep: record.keep,
             ..Extra::default()
         };
         self.orders.insert(asserted.id, extra);
         self.adopt(server, slot, &asserted.attachments);
         self.line.next_ticket = self.line.next_ticket.max(record.ticket + 1);
         if record.stage == StoredStage::Brewing {
-            if self.line.brewing == 0 {
+            if self.line.brewing.is_empty() {
                 self.line.advance(now.instant, !self.line.places.is_empty());
             }
             self.line.entry_mut(slot).order.stage = Stage::Brewing;
-            self.line.brewing += 1;
+            self.line.brewing.push(slot);
             self.line.crew_seen = Some(now.instant);
             let until = now.instant + self.line.rules.lease;
             self.line.set_deadline(slot, Some(until));

@@ -5,7 +5,7 @@ use super::*;
 impl Loopback {
     pub(super) fn place(&mut self, server: ServerId, placing: &Placing) -> store::Placed {
         let (now, claim) = (self.now(), placing.claim.as_ref());
-        let known = claim.and_then(|claim| self.line.by_key.get(&keyed(claim).key).copied());
+        let known = claim.and_then(|claim| self.line.by_key.get(&keyed(claim, None).key).copied());
         if let Some(slot) = self.slot(placing.id) {
             return self.place_same(server, slot, placing.attachment);
         }
@@ -23,15 +23,23 @@ impl Loopback {
             .origin
             .as_ref()
             .map(|origin| origin.parse().unwrap());
+        // An order by request has a grace of its own.
+        let keep = placing
+            .keep
+            .filter(|_| matches!(claim, Some(Claim::Key { .. })));
         let extra = Extra {
+            keep,
             claim: claim.cloned(),
             details: placing.details.clone(),
             origin: placing.origin.clone(),
             ..Extra::default()
         };
-        let placed = self
-            .line
-            .place(now, order, claim.map(keyed), placing.attachment);
+        let placed = self.line.place(
+            now,
+            order,
+            claim.map(|claim| keyed(claim, keep)),
+            placing.attachment,
+        );
         match placed {
             Ok(Placed::New {
                 id,
@@ -47,6 +55,8 @@ impl Loopback {
             }
             Ok(Placed::Joined { id, attachment }) => {
                 self.attach_customer(server, placing.attachment, attachment);
+                let extra = self.orders.get_mut(&id).unwrap();
+                extra.keep = keep.or(extra.keep);
                 store::Placed::Joined(id, self.record(self.line.by_id[&id]))
             }
             Ok(Placed::Replayed(..)) => {
@@ -55,6 +65,9 @@ impl Loopback {
                 store::Placed::Replayed(id, self.record(slot))
             }
             Err(PlaceError::KeyReused { id }) => store::Placed::KeyReused(id),
+            Err(PlaceError::Closed(closed)) => {
+                store::Placed::Shut(serde_json::to_string(&*closed).unwrap().into())
+            }
             Err(PlaceError::Full { retry_after }) => {
                 store::Placed::Full(retry_after.map(millis).filter(|&wait| wait < 1 << 53))
             }
@@ -131,6 +144,41 @@ impl Loopback {
                 .and(deadline)
                 .map(|until| self.wall + left(until)),
         })
+    }
+
+    pub(super) fn survey(&mut self) -> store::Surveyed {
+        let survey = self.line.survey(self.now());
+        let orders = |orders: &[Order]| {
+            let orders = orders.iter();
+            let brief = |order: &Order| {
+                let record = Record {
+                    details: None,
+                    result: None,
+                    ..self.record(self.line.by_id[&order.id])
+                };
+                (order.id, record)
+            };
+            orders.map(brief).collect()
+        };
+        let cups = survey.cups.iter();
+        let cups = cups.map(|cup| self.leased(self.line.by_id[&cup.order.id]));
+        store::Surveyed {
+            at: self.wall,
+            waiting: survey.waiting as u64,
+            idle_baristas: (self.line.idle.len() + self.aside.len()) as u64,
+            oldest_waiting: survey.oldest_waiting.map(millis),
+            estimated_wait: survey
+                .estimated_wait
+                .map(millis)
+                .filter(|&wait| wait < 1 << 53),
+            crew_present: survey.crew == Crew::Present,
+            closed: survey
+                .closed
+                .map(|closed| serde_json::to_string(&*closed).unwrap().into()),
+            next: orders(&survey.next),
+            cups: cups.collect(),
+            recent: orders(&survey.recent),
+        }
     }
 
     pub(super) fn cancel(&mut self, id: OrderId) -> store::Cancelled {
