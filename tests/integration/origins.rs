@@ -163,7 +163,12 @@ async fn a_link_on_another_site_opens_a_page_and_nothing_else() {
     let followed = "sec-fetch-site: cross-site | sec-fetch-mode: navigate | sec-fetch-dest: document \
  | accept: text/html,*/*;q=0.8";
     for door in [shop.customers, shop.staff] {
-        for path in ["/", "/docs", "/docs/", "/docs/index.html"] {
+        let screen = if door.address == shop.staff.address {
+            "/barista"
+        } else {
+            "/board"
+        };
+        for path in [screen, "/", "/docs", "/docs/", "/docs/index.html"] {
             let answer = door.ask(with(get(path), followed)).await;
             assert_eq!(answer.status, 200, "{path}: {answer}");
             let posted = door.ask(with(post(path), followed)).await;

@@ -25,6 +25,7 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// Keys that are no characters, for [`Element::type_in`].
 pub(crate) mod key {
+    pub(crate) const DOWN: &str = "\u{e015}";
     pub(crate) const TAB: &str = "\u{e004}";
     pub(crate) const ENTER: &str = "\u{e007}";
 }
