@@ -32,24 +32,28 @@ pub use self::commands::migrate_couriers;
 #[cfg(feature = "aws")]
 pub use self::commands::redrive_couriers;
 pub use self::commands::{audit_packages, check_engines, replay_couriers};
-use self::desks::{Desks, States, apis, package_types};
+use self::desks::{Desks, Observed, States, apis, package_types};
 use self::engines::Engines;
 pub use self::life::{Start, runtime, serve};
 use self::messages::Messages;
 use self::storage::{Storage, Stores};
 use crate::access::watch::{Watched, keep_looking};
 use crate::config::Config;
+use crate::flood::Flood;
 use crate::http::connection::Shutdown;
 use crate::http::edge::{self, Edge};
+use crate::http::engines::Engine;
+use crate::http::feed::Feeds;
 use crate::http::listen::{self, raise_open_files};
 use crate::http::login::Login;
 use crate::http::origin::Origins;
+use crate::http::recent::Problems;
 use crate::http::server::{ConnectionLimit, Server, Settings};
 use crate::http::status::{Component, Readiness, Scrape};
 use crate::orders::Orders;
 use crate::shutdown::{self, Stopping, Tasks};
 pub use crate::storage::preflight::Outcome;
-use crate::storage::preflight::{Engine, Findings, Preflight};
+use crate::storage::preflight::{Engine as Shared, Findings, Preflight};
 use crate::storage::{Condition, clock, sqlite};
 use crate::telemetry::{Logs, Registry};
 use crate::{assignments, orders, version};
@@ -123,10 +127,14 @@ impl App {
             space: storage.space.clone(),
         };
         let mut components = storage.components(config, &stores, engines.preflight.findings());
+        let mut in_use = storage.engines(config, &stores, engines.preflight.findings());
         let mut desks = Desks::new(config, stores, types, customers_limit.max(), &registry);
         components.insert(0, order_line(config, &desks, engines.preflight.findings()));
         let messages = Messages::new(config, &engines, &registry);
-        components.extend(messages.component());
+        components.extend(messages.component("messages"));
+        in_use.extend(line_engine(&desks, engines.preflight.findings()));
+        in_use.extend(messages.component("sqs").map(Engine::new));
+        let observed = Observed::new(config, in_use);
         let access = Access::open(config, &config.data_dir, &desks.flood, &registry)?;
         components.extend(access.component());
         let readiness = Readiness::of(components, !config.staff.auth.is_required());
@@ -141,20 +149,27 @@ impl App {
         );
         let checks = Checks::new(storage.databases());
         let login = Login::new(Arc::clone(&access.guards[1]), config.tls.is_on());
-        let states = States::new(&desks, readiness.clone(), scrape, checks.clone(), login);
-        let flood = desks.flood.clone();
-        let customers_limit = customers_limit.with_gate(move |peer| flood.connect(peer));
-        let staff_limit = if config.staff.auth.is_required() {
-            Access::gate(staff_limit, &desks.flood)
-        } else {
-            staff_limit
-        };
+        let problems = observed.problems.clone();
+        let shutdowns = [Shutdown::default(), Shutdown::default()];
+        let feeds = shutdowns
+            .clone()
+            .map(|shutdown| Feeds::new(&config.pages, shutdown));
+        let states = States::new(
+            &desks,
+            feeds,
+            readiness.clone(),
+            scrape,
+            checks.clone(),
+            login,
+            observed,
+        );
+        let limits = gated(config, [customers_limit, staff_limit], &desks.flood);
         let [customers, staff] = listeners(
             config,
             &access,
             &states,
-            &registry,
-            [customers_limit, staff_limit],
+            (problems, &registry),
+            limits.into_iter().zip(shutdowns),
         )?;
         Ok(Self {
             customers,
@@ -263,6 +278,21 @@ impl App {
     }
 }
 
+/// The limits of both listeners, with what a connection has to pass before it counts.
+fn gated(
+    config: &Config,
+    [customers, staff]: [ConnectionLimit; 2],
+    flood: &Flood,
+) -> [ConnectionLimit; 2] {
+    let gate = flood.clone();
+    let staff = if config.staff.auth.is_required() {
+        Access::gate(staff, flood)
+    } else {
+        staff
+    };
+    [customers.with_gate(move |peer| gate.connect(peer)), staff]
+}
+
 /// Runs the tasks of the desks.
 fn supervise_desks(background: &mut Tasks, desks: &Desks) {
     let (orders, flood) = (desks.orders.clone(), desks.flood.clone());
@@ -319,8 +349,17 @@ fn order_line(config: &Config, desks: &Desks, findings: &Findings) -> Component 
     });
     match config.orders.store {
         orders::config::StoreKind::Memory => component,
-        orders::config::StoreKind::Redis => component.on(&[Engine::Redis], findings),
+        orders::config::StoreKind::Redis => component.on(&[Shared::Redis], findings),
     }
+}
+
+/// Redis, if the line is there.
+fn line_engine(desks: &Desks, findings: &Findings) -> Option<Engine> {
+    let Orders::Shared(line) = desks.orders.clone() else {
+        return None;
+    };
+    let component = Component::new("redis (line)", move || line.state());
+    Some(Engine::new(component.on(&[Shared::Redis], findings)))
 }
 
 /// The API descriptions of customers and staff.
@@ -459,8 +498,8 @@ fn listeners(
     config: &Config,
     access: &Access,
     states: &States,
-    registry: &Registry,
-    limits: [ConnectionLimit; 2],
+    (problems, registry): (Problems, &Registry),
+    limits: impl Iterator<Item = (ConnectionLimit, Shutdown)>,
 ) -> anyhow::Result<[Listener; 2]> {
     let (customers, staff) = (&config.customers, &config.staff);
     let sections = [
@@ -474,15 +513,22 @@ fn listeners(
     ];
     let apis = apis(config, Some(states));
     let mut opened = Vec::new();
-    for (at, ((name, limit), ((listen, h2c, hosts, origins), api))) in ["customers", "staff"]
-        .into_iter()
-        .zip(limits)
-        .zip(sections.into_iter().zip(apis))
-        .enumerate()
+    for (at, ((name, (limit, shutdown)), ((listen, h2c, hosts, origins), api))) in
+        ["customers", "staff"]
+            .into_iter()
+            .zip(limits)
+            .zip(sections.into_iter().zip(apis))
+            .enumerate()
     {
         let origins = Origins::new(name, hosts, origins);
         let guard = Arc::clone(&access.guards[at]);
-        let edge = Edge::new(name, api, origins, guard, registry.clone());
+        let edge = Edge::new(
+            name,
+            api,
+            origins,
+            guard,
+            (problems.clone(), registry.clone()),
+        );
         let settings = Settings {
             name,
             h2c,
@@ -490,13 +536,18 @@ fn listeners(
             tls: access.acceptors.as_ref().map(|all| all[at].clone()),
             http: config.http.clone(),
         };
-        opened.push(Listener::open(listen, edge, settings)?);
+        opened.push(Listener::open(listen, edge, settings, shutdown)?);
     }
     Ok(opened.try_into().expect("two were opened"))
 }
 
 impl Listener {
-    fn open(listen: SocketAddr, edge: Edge, settings: Settings) -> anyhow::Result<Self> {
+    fn open(
+        listen: SocketAddr,
+        edge: Edge,
+        settings: Settings,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
         let name = settings.name;
         let socket = listen::listen(listen, settings.http.backlog).with_context(|| {
             format!("configuration key `{name}.listen`: cannot listen on {listen}")
@@ -504,7 +555,6 @@ impl Listener {
         let address = socket.local_addr()?;
         let tls = settings.tls.is_some();
         info!(%address, connections_max = settings.limit.max(), h2c = settings.h2c, tls, "the {name} listener is open");
-        let shutdown = Shutdown::default();
         Ok(Self {
             address,
             scheme: if tls { "https" } else { "http" },
@@ -552,16 +602,16 @@ mod tests {
         };
         assert_eq!(
             paths(&customers),
-            "/ /health /healthz /order/ /orders/{order_id} /packages /packages/{package_id} /preferences \
+            "/ /board /health /healthz /order/ /orders/{order_id} /packages /packages/{package_id} /preferences \
              /preferences/{recipient_id} /readyz /readyz/{desk} /statistics"
         );
         assert_eq!(
             paths(&staff),
-            "/ /assign /assignments /counts /courier /courier/{courier_id} /couriers /couriers/events /couriers/parked \
+            "/ /assign /assignments /assignments/summary /barista /build /counts /courier /courier/{courier_id} /couriers /couriers/events /couriers/parked /couriers/zones \
              /deliveries /deliveries/{delivery_id} /deliveries/{delivery_id}/events \
-             /deliveries/{delivery_id}/events/{sequence} /events /extend/ /finish/ /flood /flood/{address} /health \
-             /healthz /login /logout /manifest /metrics /orders /orders/{order_id} /packages/{package_id} \
-             /preferences/{recipient_id} /readyz /readyz/{desk} /release/ /start/ /statistics /status /storage/check \
+             /deliveries/{delivery_id}/events/{sequence} /engines /events /extend/ /finish/ /flood /flood/{address} /health \
+             /healthz /line /line/door /login /logout /manifest /metrics /orders /orders/{order_id} /overview /packages/{package_id} \
+             /preferences/{recipient_id} /problems /readyz /readyz/{desk} /release/ /search /start/ /statistics /status /storage/check \
              /update"
         );
     }

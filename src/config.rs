@@ -19,7 +19,7 @@ use tracing::debug;
 use self::layers::Layers;
 use crate::access::config::{Access, CustomersAuth, StaffAuth, Tls};
 use crate::assignments::{self, oplog};
-use crate::http::config::{Http, connections_within, each_is_host, is_origin};
+use crate::http::config::{Http, Pages, connections_within, each_is_host, is_origin};
 use crate::storage::config::{Aws, Redis, Storage};
 use crate::telemetry::config::Log;
 use crate::values::config::{auto, each, refuse_if, text, within};
@@ -69,6 +69,8 @@ pub struct Config {
     pub tls: Tls,
     #[garde(dive)]
     pub http: Http,
+    #[garde(dive)]
+    pub pages: Pages,
     #[garde(dive)]
     pub runtime: Runtime,
     #[garde(dive)]
@@ -162,9 +164,11 @@ impl Config {
     }
 
     /// The defaults, independent of the environment.
-    #[cfg(test)]
+    ///
+    /// # Panics
+    /// Never: a test reads them.
     pub(crate) fn defaults() -> Self {
-        Self::read(None, []).unwrap()
+        Self::read(None, []).expect("config.default.toml is a configuration")
     }
 
     fn read(

@@ -28,6 +28,7 @@ pub mod flood;
 pub mod http;
 pub mod notify;
 pub mod orders;
+pub mod overview;
 pub mod packages;
 pub mod shutdown;
 pub mod storage;

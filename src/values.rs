@@ -1,5 +1,5 @@
-//! JSON (read, and written by hand where that matters: `object`), timestamps, ids, configured values, backoff, and answers that
-//! are there at once or later, the same for every desk.
+//! JSON (read, and written by hand where that matters: `object`), timestamps, ids, configured values, backoff, answers that are
+//! there at once or later, and counts of the last ten minutes, the same for every desk.
 
 pub mod backoff;
 pub mod config;
@@ -9,3 +9,4 @@ pub mod object;
 pub mod secret;
 pub mod soon;
 pub mod time;
+pub mod window;

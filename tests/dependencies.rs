@@ -20,11 +20,12 @@ const MODULES: &str = "
     cli: access app config values version
     notify:
     access: storage::Condition values
-    app: access config http flood storage notify shutdown telemetry version
+    app: access config http flood overview storage notify shutdown telemetry version
     config: access::config http::config flood orders deliveries packages assignments couriers storage::config shutdown telemetry::config values
+    overview: orders deliveries packages assignments couriers flood http storage::Unavailable values
     telemetry: values
     shutdown: values orders http::status http::connection::Shutdown
-    http: access values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::preflight
+    http: access values version telemetry::Registry storage::Unavailable storage::SpaceLow storage::State storage::Failure storage::preflight
     flood: http values
     storage: values
     values:
@@ -33,19 +34,21 @@ const MODULES: &str = "
 
 /// A part of any desk, the parts of the same desk that it may use, and after the bar what else it may use.
 const DESKS: &str = "
-    routes: requests service hold store matching manifest rules reading idempotency oplog::Cause model error | access::Role http flood values
-    service: memory shared requests hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
+    routes: changes screens requests service hold store matching manifest rules reading idempotency oplog::Cause model error | access::Role http flood values
+    changes: model
+    screens: service model error
+    service: changes memory shared requests hold store line turns matching oplog topic manifest metrics idempotency model error config | storage::carried_through storage::Clock storage::FreeSpace values
     hold: line model | values
     requests: hold line idempotency model | values
-    memory: requests hold line metrics idempotency model error config | values
-    shared: memory requests hold store line metrics idempotency model error config | storage::Condition storage::State values
+    memory: changes requests hold line metrics idempotency model error config | values
+    shared: changes memory requests hold store line metrics idempotency model error config | storage::Condition storage::State values
     turns: matching metrics error
     queues: service store topic reading model error config | storage values
     sqlite: store rules audit dispatch model error config | storage
     dynamodb: store model error config | storage values
     redis: store model error | storage
     oplog: model | storage values
-    metrics: store line model error
+    metrics: store line model error | values
     topic: model error
     replay: store model error
     store: rules model error config | storage::State

@@ -17,13 +17,22 @@ use crate::flood::routes::limited;
 use crate::flood::{self, Flood};
 use crate::http::Api;
 use crate::http::body::BodyLimits;
-use crate::http::index::{Index, index_routes};
+use crate::http::build::{Build, build_routes};
+use crate::http::config::{BoardKind, Pages};
+use crate::http::engines::{Engine, Engines, engine_routes};
+use crate::http::feed::Feeds;
+use crate::http::index::{Index, Page, index_routes};
 use crate::http::login::{Login, login_routes};
+use crate::http::pages::{console_routes, operator_page, order_page};
+use crate::http::recent::{Problems, problem_routes};
 use crate::http::status::{Readiness, Scrape, health_routes, metrics_routes};
 use crate::orders::routes::{CustomersFastPath, StaffFastPath};
+use crate::orders::screens::Screens;
 use crate::orders::shared::Shared;
 use crate::orders::store::ServerId;
 use crate::orders::{self, Orders};
+use crate::overview::service::Sources;
+use crate::overview::{self, Overview};
 use crate::packages::{self, Packages};
 use crate::storage::FreeSpace;
 use crate::telemetry::Registry;
@@ -34,6 +43,8 @@ pub(super) struct Desks {
     /// Default `wait` of `/start/`.
     pub(super) start_wait: Duration,
     pub(super) details_max_bytes: usize,
+    pub(super) keep_max: Duration,
+    pub(super) pages: Pages,
     pub(super) deliveries: Deliveries,
     pub(super) packages: Packages,
     pub(super) assignments: Assignments,
@@ -80,6 +91,8 @@ impl Desks {
             orders,
             start_wait: config.orders.start_wait,
             details_max_bytes: config.orders.details_max_bytes,
+            keep_max: config.orders.keep_max,
+            pages: config.pages.clone(),
             deliveries,
             packages,
             assignments,
@@ -156,9 +169,31 @@ fn random() -> ServerId {
     ServerId(uuid::Uuid::new_v4().as_u64_pair().0)
 }
 
+/// What operators see of the server itself.
+pub(super) struct Observed {
+    pub(super) problems: Problems,
+    pub(super) engines: Engines,
+    pub(super) build: Arc<Build>,
+    /// From when on a waiting customer is late, and very late.
+    pub(super) late: [Duration; 2],
+}
+
+impl Observed {
+    pub(super) fn new(config: &Config, engines: Vec<Engine>) -> Self {
+        let pages = &config.pages;
+        Self {
+            problems: Problems::new(pages.problems_max),
+            engines: Engines::new(engines),
+            build: Build::new(config.not_default(), pages),
+            late: [pages.late_after, pages.very_late_after],
+        }
+    }
+}
+
 /// The states of all routes.
 pub(super) struct States {
-    orders: orders::routes::Desk,
+    /// Of customers and staff.
+    orders: [orders::routes::Desk; 2],
     /// At the customers' listener.
     public_deliveries: deliveries::routes::Desk,
     deliveries: deliveries::routes::Desk,
@@ -172,26 +207,50 @@ pub(super) struct States {
     checks: Checks,
     /// At the staff's listener.
     login: Login,
+    observed: Observed,
+    overview: overview::routes::Desk,
 }
 
 impl States {
     pub(super) fn new(
         desks: &Desks,
+        feeds: [Feeds; 2],
         readiness: [Readiness; 2],
         scrape: Scrape,
         checks: Checks,
         login: Login,
+        observed: Observed,
     ) -> Self {
         let limits = desks.limits;
+        let screens = Screens::new(desks.orders.clone());
+        let overview = overview::routes::Desk {
+            feeds: feeds[1].clone(),
+            overview: Overview::new(Sources {
+                orders: desks.orders.clone(),
+                screens: screens.clone(),
+                flood: desks.flood.clone(),
+                deliveries: desks.deliveries.clone(),
+                packages: desks.packages.clone(),
+                assignments: desks.assignments.clone(),
+                couriers: desks.couriers.clone(),
+                problems: observed.problems.clone(),
+                engines: observed.engines.clone(),
+                late: observed.late,
+            }),
+        };
         let public = desks.deliveries.clone().public(desks.space.clone());
         Self {
-            orders: orders::routes::Desk {
+            orders: feeds.map(|feeds| orders::routes::Desk {
                 orders: desks.orders.clone(),
                 flood: desks.flood.clone(),
                 limits,
                 start_wait: desks.start_wait,
                 details_max_bytes: desks.details_max_bytes,
-            },
+                keep_max: desks.keep_max,
+                screens: screens.clone(),
+                pages: desks.pages.clone(),
+                feeds,
+            }),
             public_deliveries: deliveries::routes::Desk::new(public, limits),
             deliveries: deliveries::routes::Desk::new(desks.deliveries.clone(), limits),
             packages: packages::routes::Desk::new(desks.packages.clone(), limits, desks.by_sender),
@@ -209,6 +268,8 @@ impl States {
             scrape,
             checks,
             login,
+            observed,
+            overview,
         }
     }
 }
@@ -226,13 +287,18 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
         customers = customers.routes(routes, states.map(|of| &of.public_deliveries));
     }
     let packages = limited(packages::routes::customer_routes(), flood);
+    let pages = [order_page as Page, operator_page];
+    let [order_page, operators_page] = pages.map(|page| config.pages.enabled.then_some(page));
+    let console = config.pages.enabled.then(console_routes);
+    let console = console.into_iter().flatten();
     let [of_customers, of_staff] = [
-        Index::new("customers", public, &[]),
-        Index::new("staff", inner, staff_links(config)),
+        Index::new("customers", public, &customers_links(config), order_page),
+        Index::new("staff", inner, &staff_links(config), operators_page),
     ];
-    let orders = states.map(|of| &of.orders);
+    let [orders, staffs_orders] = [0, 1].map(|at| states.map(|of| &of.orders[at]));
+    let observed = states.map(|of| &of.observed);
     let of_customers_fast = orders.map(|desk| Arc::new(CustomersFastPath(desk.clone())) as _);
-    let of_staff_fast = orders.map(|desk| Arc::new(StaffFastPath(desk.clone())) as _);
+    let of_staff_fast = staffs_orders.map(|desk| Arc::new(StaffFastPath(desk.clone())) as _);
     [
         customers
             .routes(orders::routes::customer_routes(), orders)
@@ -241,7 +307,7 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
             .routes(index_routes(), Some(&of_customers))
             .routes(health_routes(), states.map(|of| &of.readiness[0])),
         Api::new("Odyssey: staff", inner, inner_security)
-            .routes(orders::routes::staff_routes(), orders)
+            .routes(orders::routes::staff_routes(), staffs_orders)
             .with_fast_path(of_staff_fast)
             .routes(
                 deliveries::routes::staff_routes(),
@@ -261,22 +327,42 @@ pub(super) fn apis(config: &Config, states: Option<&States>) -> [Api; 2] {
             )
             .routes(flood::routes::staff_routes(), flood)
             .routes(index_routes(), Some(&of_staff))
+            .routes(console, Some(&()))
             .routes(health_routes(), states.map(|of| &of.readiness[1]))
             .routes(metrics_routes(), states.map(|of| &of.scrape))
             .routes(check_routes(), states.map(|of| &of.checks))
-            .routes(login_routes(), states.map(|of| &of.login)),
+            .routes(login_routes(), states.map(|of| &of.login))
+            .routes(problem_routes(), observed.map(|of| &of.problems))
+            .routes(engine_routes(), observed.map(|of| &of.engines))
+            .routes(build_routes(), observed.map(|of| &of.build))
+            .routes(
+                overview::routes::staff_routes(),
+                states.map(|of| &of.overview),
+            ),
     ]
 }
 
-fn staff_links(config: &Config) -> &'static [(&'static str, &'static str)] {
-    static LINKS: [(&str, &str); 2] = [
-        ("/metrics", "Metrics, for Prometheus"),
-        ("/login", "Log in or out"),
-    ];
-    match config.staff.auth {
-        StaffAuth::Tokens => &LINKS,
-        _ => &LINKS[..1],
+/// Paths of a listener that not every listener has, and their titles.
+type Links = Vec<(&'static str, &'static str)>;
+
+fn customers_links(config: &Config) -> Links {
+    let has_board = config.pages.board != BoardKind::Off;
+    let links = has_board.then_some((
+        "/board",
+        "The board: what is ready, in the making, and next",
+    ));
+    links.into_iter().collect()
+}
+
+fn staff_links(config: &Config) -> Links {
+    let mut links = vec![("/metrics", "Metrics, for Prometheus")];
+    if config.pages.enabled {
+        links.push(("/barista", "The baristas' console"));
     }
+    if config.staff.auth == StaffAuth::Tokens {
+        links.push(("/login", "Log in or out"));
+    }
+    links
 }
 
 pub(super) fn package_types(config: &Config) -> anyhow::Result<Arc<packages::model::Types>> {

@@ -43,7 +43,7 @@ impl Messages {
 
     pub(super) fn attach(&self, _: &mut Couriers) {}
 
-    pub(super) fn component(&self) -> Option<Component> {
+    pub(super) fn component(&self, _: &'static str) -> Option<Component> {
         None
     }
 
@@ -86,11 +86,11 @@ impl Messages {
         }
     }
 
-    /// None without queues.
-    pub(super) fn component(&self) -> Option<Component> {
+    /// Of this name; none without queues.
+    pub(super) fn component(&self, name: &'static str) -> Option<Component> {
         self.queues.as_ref()?;
         let overview = self.overview.clone();
-        let component = Component::new("messages", move || overview.state());
+        let component = Component::new(name, move || overview.state());
         Some(component.on(queues::ENGINES, &self.findings))
     }
 

@@ -8,16 +8,18 @@ use anyhow::Context;
 use tracing::info;
 
 use super::engines::Engines;
+use crate::assignments::oplog::config::Destination;
 use crate::assignments::oplog::{self, Oplog};
 use crate::config::Config;
 use crate::couriers::config::Role;
+use crate::http::engines::Load;
 use crate::http::status::Component;
 use crate::storage::FreeSpace;
 use crate::storage::directory::DataDirectory;
 use crate::storage::preflight::{Engine, Findings};
 use crate::storage::sqlite::{self, Database};
 use crate::telemetry::Registry;
-use crate::{assignments, couriers, deliveries, orders, packages};
+use crate::{assignments, couriers, deliveries, http, orders, packages};
 
 /// A desk's database in the data directory.
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +190,59 @@ impl Storage {
         ];
         components.extend(oplog);
         components
+    }
+
+    /// The storage engines in use, except those of the line and of messages.
+    pub(super) fn engines(
+        &self,
+        config: &Config,
+        stores: &Stores,
+        findings: &Findings,
+    ) -> Vec<http::engines::Engine> {
+        let databases = [
+            (&DELIVERIES, Some(&self.deliveries)),
+            (&PACKAGES, Some(&self.packages)),
+            (&ASSIGNMENTS, self.assignments.as_ref()),
+            (&COURIERS, self.couriers.as_ref()),
+        ];
+        let databases = databases
+            .into_iter()
+            .filter_map(|(desk, database)| Some((desk, database?.clone())));
+        let mut engines: Vec<_> = databases
+            .map(|(desk, database)| {
+                let seen = database.clone();
+                let component = Component::new(desk.file, move || database.state());
+                http::engines::Engine::new(component).with_load(move || Load {
+                    waiting: seen.waiting(),
+                    commit_p99: seen.commit_p99(),
+                })
+            })
+            .collect();
+        let mut add = |component: Component, on: &'static [Engine]| {
+            engines.push(http::engines::Engine::new(component.on(on, findings)));
+        };
+        if self.assignments.is_none() {
+            let store = Arc::clone(&stores.assignments);
+            add(
+                Component::new("dynamodb", move || store.state()),
+                &[Engine::DynamoDb],
+            );
+        }
+        if self.couriers.is_none() {
+            let store = Arc::clone(&stores.couriers);
+            let component = Component::new("redis (couriers)", move || store.state());
+            add(component, &[Engine::Redis]);
+        }
+        let oplog = self.oplog.clone();
+        if let Some(opened) = oplog.state() {
+            let (name, on): (_, &[Engine]) = match config.oplog.sink {
+                Destination::S3 => ("s3", &[Engine::S3]),
+                Destination::Files | Destination::None => ("oplog", &[]),
+            };
+            let look = move || oplog.state().unwrap_or_else(|| opened.clone());
+            add(Component::new(name, look), on);
+        }
+        engines
     }
 
     pub(super) fn databases(&self) -> Vec<Database> {

@@ -31,7 +31,7 @@ mod tables;
 mod tests;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,7 +41,9 @@ use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::civil::Date;
 
 use super::error::{Refusal, Unavailable};
-use super::model::{Change, DriverId, Filter, Held, PackageId, Place, Status, Update};
+use super::model::{
+    Change, DriverCounts, DriverId, Filter, Held, PackageId, Place, Status, Update,
+};
 use super::store::{Answer, Changed, Listing, OnStored, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
 use crate::storage::aws::Aws;
@@ -154,6 +156,48 @@ impl Dynamodb {
         held.collect()
     }
 
+    async fn counts_by_driver(&self, date: Date) -> Result<Vec<DriverCounts>, Unavailable> {
+        let mut held: BTreeMap<DriverId, u32> = BTreeMap::new();
+        for Held { driver, .. } in self.all_held(date).await? {
+            *held.entry(driver).or_default() += 1;
+        }
+        let counts = together(held, QUERIES_AT_ONCE, |(driver, held)| {
+            let store = self.clone();
+            async move {
+                let moved_on = store.moved_on(date, &driver).await?;
+                let moved_on = moved_on.into_iter().map(|status| (status, 1));
+                Ok(DriverCounts::new(driver, held, moved_on))
+            }
+        });
+        let mut counts: Vec<DriverCounts> = counts.await?;
+        counts.sort_unstable_by(|one, other| one.driver.cmp(&other.driver));
+        Ok(counts)
+    }
+
+    /// The statuses of a driver's packages of a day that are beyond [`Status::Assigned`].
+    async fn moved_on(&self, date: Date, driver: &DriverId) -> Result<Vec<Status>, Unavailable> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.tables.assignments)
+            .consistent_read(true)
+            .key_condition_expression("#driver = :driver")
+            .filter_expression("#date = :date AND #status <> :assigned")
+            .projection_expression("#status")
+            .expression_attribute_names("#driver", DRIVER_ID)
+            .expression_attribute_names("#date", DATE)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_values(":driver", text(driver.as_str()))
+            .expression_attribute_values(":date", text(date.to_string()))
+            .expression_attribute_values(":assigned", text(Status::Assigned.as_str()));
+        let items = self.calls.query(query).await?;
+        let statuses = items.iter().map(|item| {
+            let status = text_of(item, STATUS).and_then(Status::parse);
+            status.ok_or_else(|| malformed(&self.tables.assignments, item))
+        });
+        statuses.collect()
+    }
+
     async fn say(&self, update: Update) -> Result<Result<Updated, Refusal>, Unavailable> {
         let request = self.update_status(&update);
         let answer = self.calls.call(|| said(request.clone())).await?;
@@ -247,6 +291,10 @@ impl Store for Dynamodb {
             });
             Ok(each.await?.concat())
         })
+    }
+
+    fn counts(&self, date: Date) -> Answer<'_, Vec<DriverCounts>> {
+        Box::pin(self.counts_by_driver(date))
     }
 
     fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed> {

@@ -217,6 +217,41 @@ pub struct Held {
     pub package: PackageId,
 }
 
+/// A driver's packages of a day, by their status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverCounts {
+    pub driver: DriverId,
+    /// In the order of [`Status::ALL`].
+    pub by_status: [u32; Status::ALL.len()],
+}
+
+impl DriverCounts {
+    /// Of so many packages, these are beyond [`Status::Assigned`].
+    pub fn new(
+        driver: DriverId,
+        held: u32,
+        moved_on: impl IntoIterator<Item = (Status, u32)>,
+    ) -> Self {
+        let mut by_status = [0; Status::ALL.len()];
+        for (status, count) in moved_on {
+            by_status[status as usize] += count;
+        }
+        by_status[Status::Assigned as usize] = 0;
+        let others: u32 = by_status.iter().sum();
+        by_status[Status::Assigned as usize] = held.saturating_sub(others);
+        Self { driver, by_status }
+    }
+
+    pub fn of(&self, status: Status) -> u32 {
+        self.by_status[status as usize]
+    }
+
+    /// All of them.
+    pub fn held(&self) -> u32 {
+        self.by_status.iter().sum()
+    }
+}
+
 /// One driver's part of a [`Change`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriverChange {

@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 
 use self::problems::no_manifest;
 use self::wire::{
-    AssignQuery, AssignRequest, AssignmentPage, AssignmentState, DayPlan, KeptManifest, ListQuery,
-    NewManifest, NewStatus, ShownManifest,
+    AssignQuery, AssignRequest, AssignmentPage, AssignmentState, DayPlan, DaySummary, KeptManifest,
+    ListQuery, NewManifest, NewStatus, ShownManifest,
 };
 use super::error::{AssignError, Refusal, Unavailable, UpdateError};
 use super::manifest::Manifest;
@@ -74,12 +74,13 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 4] {
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 5] {
     [
         routes!(put_manifest, get_manifest),
         routes!(assign),
         routes!(update),
         routes!(list_assignments),
+        routes!(summarize),
     ]
 }
 
@@ -130,8 +131,7 @@ async fn get_manifest(
     Query(query): Query<ManifestQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let date = query.date.map(|text| wire::date("date", &text));
-    let date = date.transpose()?.unwrap_or_else(today);
+    let date = query.date()?;
     let shown = desk.assignments.manifest(date).await?;
     let shown = shown.ok_or_else(|| no_manifest(date))?;
     let page = CachedJson::of(shown.json.into(), &shown.version);
@@ -141,6 +141,17 @@ async fn get_manifest(
 #[derive(Debug, serde::Deserialize)]
 struct ManifestQuery {
     date: Option<String>,
+}
+
+impl ManifestQuery {
+    /// Today by default.
+    ///
+    /// # Errors
+    /// 422 if it is invalid.
+    fn date(self) -> Result<Date, Problem> {
+        let date = self.date.map(|text| wire::date("date", &text));
+        Ok(date.transpose()?.unwrap_or_else(today))
+    }
 }
 
 /// Plan a day, and assign its packages to drivers
@@ -243,4 +254,24 @@ async fn list_assignments(
     let listing = desk.assignments.list(filter, after, limit).await?;
     let items = listing.assignments.len();
     Ok(no_store_list(items, AssignmentPage::from(listing)).await)
+}
+
+/// Summarize a day
+///
+/// How many packages each driver has, by status, and how many of the day's list have no driver.
+#[utoipa::path(
+    get, path = "/assignments/summary", tag = "assignments", security(("token" = ["dispatcher"])),
+    params(("date" = Option<String>, Query, description = "The day; today (UTC) by default", format = Date)),
+    responses(
+        Stored,
+        Parameters,
+        (status = 200, description = "The day", body = DaySummary),
+    ),
+)]
+async fn summarize(
+    State(desk): State<Desk>,
+    Query(query): Query<ManifestQuery>,
+) -> Result<Response, Problem> {
+    let day = desk.assignments.day(query.date()?).await?;
+    Ok(no_store_list(day.drivers.len(), DaySummary::from(day)).await)
 }

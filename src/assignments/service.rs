@@ -4,7 +4,7 @@ mod catalogues;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -18,7 +18,8 @@ use super::manifest::Manifest;
 use super::matching::{self, Cancellation, Cancelled, Catalogue, Explanation};
 use super::metrics::Metrics;
 use super::model::{
-    Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Plan, Status, Update,
+    Change, DriverChange, DriverCounts, DriverId, Filter, Held, Package, PackageId, Place, Plan,
+    Status, Update,
 };
 use super::oplog::{Cause, Entry, Kind, Oplog};
 use super::store::{Changed, Listing, Store, Updated, Version};
@@ -48,6 +49,8 @@ struct Desk {
     /// A lock per day: two plans for the same day would collide.
     planning: Mutex<HashMap<Date, Arc<tokio::sync::Mutex<()>>>>,
     catalogues: Catalogues,
+    /// The latest plan that was stored: its day, and the most packages of one driver.
+    planned: Mutex<Option<(Date, u32)>>,
 }
 
 /// A request for a plan.
@@ -87,6 +90,18 @@ pub struct Shown {
     pub json: Vec<u8>,
 }
 
+/// A day's packages by driver.
+#[derive(Debug, Clone)]
+pub struct Day {
+    pub date: Date,
+    /// By name; those with packages only.
+    pub drivers: Vec<DriverCounts>,
+    /// Packages of the day's list without a driver; None without a list.
+    pub unassigned: Option<usize>,
+    /// Of this process's latest plan, if it was for this day.
+    pub max_per_driver: Option<u32>,
+}
+
 /// Why a plan must be repeated, or has failed.
 enum PlanError {
     Outdated,
@@ -122,6 +137,7 @@ impl Assignments {
             strict,
             planning: Mutex::default(),
             catalogues: Catalogues::default(),
+            planned: Mutex::default(),
         };
         Self {
             desk: Arc::new(desk),
@@ -202,6 +218,9 @@ impl Assignments {
             let tried = self.try_assign(&visit, &catalogue, &request, &leavers, &cause);
             match tried.await {
                 Ok(planned) => {
+                    if !request.dry_run {
+                        *self.planned() = Some((request.date, request.max_per_driver));
+                    }
                     drop(turn);
                     return with_explanation(planned, &visit, &catalogue, request.explain).await;
                 }
@@ -360,6 +379,43 @@ impl Assignments {
         limit: usize,
     ) -> Result<Listing, Unavailable> {
         self.desk.store.list(filter, after, limit).await
+    }
+
+    /// A day's packages by driver and status.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn day(&self, date: Date) -> Result<Day, Unavailable> {
+        let drivers = self.desk.store.counts(date).await?;
+        let visit = self
+            .desk
+            .turns
+            .enter()
+            .map_err(|Crowded| Unavailable::Busy)?;
+        let unassigned = match self.catalogue(date, &visit).await {
+            Ok(catalogue) => {
+                let held = self.desk.store.held(date).await?;
+                let listed = held
+                    .iter()
+                    .filter(|held| catalogue.has_package(&held.package));
+                Some(catalogue.packages().saturating_sub(listed.count()))
+            }
+            Err(AssignError::NoManifest(_) | AssignError::UnknownDrivers(_)) => None,
+            Err(AssignError::Crowded(_)) => return Err(Unavailable::Busy),
+            Err(AssignError::Unavailable(unavailable)) => return Err(unavailable),
+        };
+        let planned = *self.planned();
+        Ok(Day {
+            date,
+            drivers,
+            unassigned,
+            max_per_driver: planned.filter(|(of, _)| *of == date).map(|(_, most)| most),
+        })
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Option<(Date, u32)>> {
+        let planned = self.desk.planned.lock();
+        planned.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The day's catalogue, from the cache or the store.

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use self::list::list;
 use super::error::Refusal;
 use super::model::{
-    Assignment, Change, DriverChange, DriverId, Filter, Held, Package, PackageId, Place, Region,
-    Status, Update,
+    Assignment, Change, DriverChange, DriverCounts, DriverId, Filter, Held, Package, PackageId,
+    Place, Region, Status, Update,
 };
 use super::store::{Answer, Changed, Listing, OnStored, Store, StoredManifest, Updated, Version};
 use crate::storage::State;
@@ -121,6 +121,13 @@ impl Store for Sqlite {
             held.retain(|held| !moved_on.contains(held));
             Ok(held)
         }))
+    }
+
+    fn counts(&self, date: Date) -> Answer<'_, Vec<DriverCounts>> {
+        Box::pin(
+            self.database
+                .read(move |connection| counts(connection, date)),
+        )
     }
 
     fn change(&self, change: Change, on_stored: OnStored) -> Answer<'_, Changed> {
@@ -282,6 +289,36 @@ fn held(connection: &Connection, date: Date) -> rusqlite::Result<Vec<Held>> {
         held.extend(packages.into_iter().map(of_driver));
     }
     Ok(held)
+}
+
+/// The number of each driver's packages of a day, by status.
+fn counts(connection: &Connection, date: Date) -> rusqlite::Result<Vec<DriverCounts>> {
+    let mut moved_on: HashMap<String, Vec<(Status, u32)>> = HashMap::new();
+    let mut statuses = connection.prepare_cached(
+        "SELECT driver, status, count(*) FROM statuses WHERE day = ? GROUP BY driver, status",
+    )?;
+    let mut rows = statuses.query([Day(date)])?;
+    while let Some(row) = rows.next()? {
+        let status = name(Status::parse(row.get_ref(1)?.as_str()?))?;
+        let of_driver = moved_on.entry(row.get(0)?).or_default();
+        of_driver.push((status, row.get(2)?));
+    }
+    let of = |row: &Row<'_>| {
+        let driver = row.get_ref(0)?.as_str()?;
+        let moved_on = moved_on.get(driver).into_iter().flatten().copied();
+        Ok(DriverCounts::new(
+            DriverId::stored(driver),
+            row.get(1)?,
+            moved_on,
+        ))
+    };
+    connection
+        .prepare_cached(
+            "SELECT driver, sum(json_array_length(packages)) FROM hands WHERE day = ?
+             GROUP BY driver ORDER BY driver",
+        )?
+        .query_map([Day(date)], of)?
+        .collect()
 }
 
 /// The packages of a day that are beyond [`Status::Assigned`].

@@ -8,7 +8,7 @@ use jiff::civil::Date;
 
 use super::error::{Refusal, Unavailable};
 use super::model::{
-    Assignment, Change, DriverChange, DriverId, Filter, Held, Place, Status, Update,
+    Assignment, Change, DriverChange, DriverCounts, DriverId, Filter, Held, Place, Status, Update,
 };
 use crate::storage::State;
 
@@ -79,6 +79,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The packages of these drivers that are still [`Status::Assigned`], in any order.
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>>;
+
+    /// How many packages each driver has on a day, by status; drivers by name, those with packages only.
+    fn counts(&self, date: Date) -> Answer<'_, Vec<DriverCounts>>;
 
     /// Gives up and assigns packages, if for each driver the day has not changed since the plan: they hold as many packages,
     /// what is given up is theirs and still assigned, and what is assigned has no driver. Every stored part is passed to

@@ -31,6 +31,17 @@ impl Config {
         keys
     }
 
+    /// The keys that differ from the defaults, with dots, and their values; `***` for credentials.
+    pub fn not_default(&self) -> serde_json::Map<String, serde_json::Value> {
+        let values = self.by_key();
+        let named = Self::defaults().changes(self).into_iter();
+        let of = |key: String| {
+            let value = serde_json::to_value(values.get(&key)).unwrap_or_default();
+            (key, value)
+        };
+        named.map(of).collect()
+    }
+
     /// The names of the environment variables that are keys; values may be secrets.
     pub fn variables(&self) -> Vec<String> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -65,5 +76,14 @@ mod tests {
             old.changes(&new),
             ["flood.exempt", "log.level", "orders.lease"]
         );
+        new.redis.url = "redis://:secret@localhost".into();
+        let shown = new.not_default();
+        let keys: Vec<_> = shown.keys().map(String::as_str).collect();
+        assert_eq!(
+            keys,
+            ["flood.exempt", "log.level", "orders.lease", "redis.url"]
+        );
+        assert_eq!(shown["orders.lease"], "7s");
+        assert!(!format!("{shown:?}").contains("secret"), "{shown:?}");
     }
 }

@@ -100,6 +100,24 @@ pub struct Courier {
     pub count: u64,
 }
 
+/// The couriers and the parked orders of a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneSummary {
+    pub zone: Zone,
+    /// Couriers who accept orders.
+    pub available: u64,
+    pub unavailable: u64,
+    /// The sum of all counts.
+    pub given: u64,
+    /// The lowest count of the available couriers.
+    pub least: Option<u64>,
+    /// The highest.
+    pub most: Option<u64>,
+    pub parked: u64,
+    /// When the longest waiting parked order was placed.
+    pub oldest_parked: Option<Timestamp>,
+}
+
 /// The count with which a new courier starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

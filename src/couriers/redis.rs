@@ -25,6 +25,7 @@ use self::writer::{Job, Writer};
 use super::error::Unavailable;
 use super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome, Whereabouts, Zone,
+    ZoneSummary,
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::redis::{Redis as Client, Script};
@@ -33,6 +34,13 @@ use crate::storage::{Condition, State};
 static REPLICATE: LazyLock<Script> = LazyLock::new(|| {
     let keys = ["orders", "replicated", "assigned"].map(key);
     Script::new(include_str!("redis/replicate.lua"), keys)
+});
+
+static ZONES: LazyLock<Script> = LazyLock::new(|| {
+    let keys = [
+        "couriers", "parked", "log", "tally", "turns:N", "turns:S", "turns:E", "turns:W",
+    ];
+    Script::new(include_str!("redis/zones.lua"), keys.map(key))
 });
 
 /// Entries of a stream: their ids, and the name and the value of their only field.
@@ -255,6 +263,19 @@ impl Store for Redis {
 
     fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
         self.read(self.list_parked(limit))
+    }
+
+    fn zones(&self) -> Answer<'_, Vec<ZoneSummary>> {
+        self.read(async {
+            let no_arguments: [&str; 0] = [];
+            let zones: Vec<[String; 8]> = self.client.run(&ZONES, &no_arguments).await?;
+            let mut zones: Vec<_> = zones
+                .iter()
+                .map(notation::zone)
+                .collect::<RedisResult<_>>()?;
+            zones.sort_unstable_by_key(|summary| summary.zone);
+            Ok(zones)
+        })
     }
 
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {

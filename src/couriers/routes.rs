@@ -10,7 +10,8 @@ use utoipa_axum::routes;
 
 use self::wire::{
     CourierDeskStatus, CourierList, CourierPatch, CourierQuery, CourierState, EventOutcome,
-    EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneQuery,
+    EventPage, LogQuery, NewCourierEvents, OrderQuery, ParkedOrders, ZoneList, ZoneQuery,
+    ZoneState,
 };
 use super::error::PublishError;
 use super::model::{Courier, CourierId, OrderId, Whereabouts, Zone};
@@ -38,13 +39,14 @@ impl FromRef<Desk> for BodyLimits {
     }
 }
 
-pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 8] {
+pub fn staff_routes() -> [UtoipaMethodRouter<Desk>; 9] {
     [
         routes!(take_in_events),
         routes!(get_orders),
         routes!(get_courier),
         routes!(patch_courier),
         routes!(list_couriers),
+        routes!(list_zones),
         routes!(list_parked),
         routes!(list_courier_events),
         routes!(get_status),
@@ -183,6 +185,22 @@ async fn list_couriers(
     let couriers = desk.couriers.couriers(zone.transpose()?).await?;
     let couriers: Vec<_> = couriers.into_iter().map(CourierState::from).collect();
     Ok(no_store_list(couriers.len(), CourierList { couriers }).await)
+}
+
+/// The couriers of each zone
+///
+/// How many there are, how evenly orders are spread over them, and how many orders are parked.
+#[utoipa::path(
+    get, path = "/couriers/zones", tag = "couriers", security(("token" = ["courier-feed"])),
+    responses(
+        Stored,
+        (status = 200, description = "The zones", body = ZoneList),
+    ),
+)]
+async fn list_zones(State(desk): State<Desk>) -> Result<Response, Problem> {
+    let zones = desk.couriers.zones().await?;
+    let zones = zones.into_iter().map(ZoneState::from).collect();
+    Ok(no_store(&ZoneList { zones }))
 }
 
 /// List parked orders

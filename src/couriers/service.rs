@@ -11,7 +11,7 @@ use super::error::{PublishError, Unavailable};
 use super::metrics::Metrics;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
-    Zone,
+    Zone, ZoneSummary,
 };
 use super::store::{Outgoing, Recorded, Store};
 use super::topic::Topic;
@@ -193,6 +193,22 @@ impl Couriers {
     /// See [`Unavailable`].
     pub async fn parked(&self, limit: usize) -> Result<(Vec<AddOrder>, u64), Unavailable> {
         self.store.parked(limit).await
+    }
+
+    /// The couriers and the parked orders of every zone.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn zones(&self) -> Result<Vec<ZoneSummary>, Unavailable> {
+        self.store.zones().await
+    }
+
+    /// None if the courier is unknown.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn courier(&self, courier: CourierId) -> Result<Option<Courier>, Unavailable> {
+        self.store.courier(courier).await
     }
 
     /// Updates the gauge of parked orders. Never ends.

@@ -1,14 +1,17 @@
 //! Couriers in `SQLite`: an event, its decision and its outbox entry are one transaction.
 
+mod zones;
+
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
+use self::zones::Tally;
 use super::dispatch;
 use super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, Join, OrderId, Outcome,
-    Whereabouts, Zone,
+    Whereabouts, Zone, ZoneSummary,
 };
 use super::store::{Answer, Outgoing, Recorded, Store};
 use crate::storage::State;
@@ -16,8 +19,10 @@ use crate::storage::sqlite::{Database, Micros, application};
 
 pub const APPLICATION: i32 = application(b'c');
 /// See [`crate::storage::sqlite::Settings`]. Times are in microseconds since 1970. An order without a courier is in `parked`;
-/// its details are only there and in the log. `learned` has replicated assignments.
-pub const MIGRATIONS: &[&str] = &["
+/// its details are only there and in the log. `learned` has replicated assignments. `zones` has what would need a look at every
+/// courier.
+pub const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE couriers (
         id        BLOB PRIMARY KEY,
         name      TEXT NOT NULL,
@@ -54,7 +59,24 @@ pub const MIGRATIONS: &[&str] = &["
         courier BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX learned_of ON learned (courier, id);
-"];
+",
+    "
+    CREATE TABLE zones (
+        zone        TEXT PRIMARY KEY,
+        available   INTEGER NOT NULL,
+        unavailable INTEGER NOT NULL,
+        given       INTEGER NOT NULL,
+        parked      INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO zones
+    SELECT column1,
+        (SELECT count(*) FROM couriers WHERE zone = column1 AND available = 1),
+        (SELECT count(*) FROM couriers WHERE zone = column1 AND available = 0),
+        (SELECT ifnull(sum(count), 0) FROM couriers WHERE zone = column1),
+        (SELECT count(*) FROM parked WHERE zone = column1)
+    FROM (VALUES ('N'), ('S'), ('E'), ('W'));
+",
+];
 
 #[derive(Debug, Clone)]
 pub struct Sqlite {
@@ -85,16 +107,19 @@ impl Store for Sqlite {
         });
         let events: Vec<_> = events.collect();
         Box::pin(self.database.commit(move |connection| {
+            let mut tally = Tally::default();
             let each = events.iter().map(|(event, at, text)| {
                 let text = text.as_ref().map_err(written)?;
-                let (outcome, assignments) = apply(connection, event, join)?;
+                let (outcome, assignments) = apply(connection, event, join, &mut tally)?;
                 record(connection, text, *at, outcome)?;
                 for assignment in assignments.iter().filter(|_| publishes) {
                     tell(connection, *assignment)?;
                 }
                 Ok(outcome)
             });
-            each.collect()
+            let outcomes = each.collect::<rusqlite::Result<_>>()?;
+            tally.store(connection)?;
+            Ok(outcomes)
         }))
     }
 
@@ -195,6 +220,10 @@ impl Store for Sqlite {
         }))
     }
 
+    fn zones(&self) -> Answer<'_, Vec<ZoneSummary>> {
+        Box::pin(self.database.read(zones::all))
+    }
+
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>> {
         Box::pin(self.database.read(move |connection| {
             let after = i64::try_from(after).unwrap_or(i64::MAX);
@@ -267,16 +296,18 @@ fn apply(
     connection: &Connection,
     event: &Event,
     join: Join,
+    tally: &mut Tally,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
     match event {
-        Event::Order(order) => add_order(connection, order),
-        Event::Courier(said) => add_courier(connection, said.clone(), join),
+        Event::Order(order) => add_order(connection, order, tally),
+        Event::Courier(said) => add_courier(connection, said.clone(), join, tally),
     }
 }
 
 fn add_order(
     connection: &Connection,
     added: &AddOrder,
+    tally: &mut Tally,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
     let least = least(connection, added.zone)?;
     // Without `RETURNING`, which fills a temporary table with each execution.
@@ -293,9 +324,11 @@ fn add_order(
     let outcome = dispatch::order(least);
     let Outcome::Assigned(courier_id) = outcome else {
         park(connection, added)?;
+        tally.of(added.zone).parked += 1;
         return Ok((outcome, Vec::new()));
     };
     count_up(connection, courier_id)?;
+    tally.of(added.zone).given += 1;
     let assignment = Assignment {
         order_id: added.id,
         courier_id,
@@ -319,6 +352,7 @@ fn add_courier(
     connection: &Connection,
     said: AddCourier,
     join: Join,
+    tally: &mut Tally,
 ) -> rusqlite::Result<(Outcome, Vec<Assignment>)> {
     let before = find(connection, said.id)?;
     let least_count = connection
@@ -328,7 +362,12 @@ fn add_courier(
         )?
         .query_row(params![said.zone.as_str(), said.id.0], |row| row.get(0))
         .optional()?;
-    let Courier { said, count } = dispatch::courier(before.as_ref(), said, join, least_count);
+    let after = dispatch::courier(before.as_ref(), said, join, least_count);
+    if let Some(before) = &before {
+        tally.count(before, -1);
+    }
+    tally.count(&after, 1);
+    let Courier { said, count } = after;
     connection
         .prepare_cached("INSERT OR REPLACE INTO couriers VALUES (?, ?, ?, ?, ?)")?
         .execute(params![
@@ -352,6 +391,7 @@ fn add_courier(
             courier_id,
         });
     }
+    tally.unparked(said.zone, assignments.len());
     let unparked = assignments.len() as u64;
     Ok((Outcome::Updated { unparked }, assignments))
 }

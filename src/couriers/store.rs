@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::error::Unavailable;
 use super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+    ZoneSummary,
 };
 use crate::storage::State;
 
@@ -60,6 +61,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Parked orders, by zone, then the longest waiting first; at most `limit`, and how many there are.
     fn parked(&self, limit: usize) -> Answer<'_, (Vec<AddOrder>, u64)>;
+
+    /// Every zone, in the order of [`Zone::ALL`]. Costs the same however many couriers there are.
+    fn zones(&self) -> Answer<'_, Vec<ZoneSummary>>;
 
     /// At most `limit` entries of the log after a number.
     fn events(&self, after: u64, limit: usize) -> Answer<'_, Vec<Recorded>>;

@@ -251,6 +251,18 @@ impl Flood {
         &self.shared.table
     }
 
+    /// Blocked addresses, most refused first.
+    pub fn blocked(&self) -> Vec<Blocked> {
+        let (now, all) = (Instant::now(), self.table().blocked());
+        let blocked = all.into_iter().map(|one| Blocked {
+            address: display(one.address),
+            reason: one.reason.as_str(),
+            left: one.until.saturating_duration_since(now),
+            refused: one.refused,
+        });
+        blocked.collect()
+    }
+
     /// False if it was not blocked. `identity`: the name of who unblocks it, for the log.
     pub fn unblock(&self, address: IpNet, identity: Option<&str>) -> bool {
         // By an address of the client, or by the entry's key as listed.
@@ -280,6 +292,19 @@ impl Flood {
     pub fn update_gauges(&self) {
         self.shared.metrics.update(&self.shared.table);
     }
+}
+
+/// A blocked address.
+#[derive(Debug, Clone)]
+pub struct Blocked {
+    /// An address, or a network.
+    pub address: String,
+    /// Why it was last refused.
+    pub reason: &'static str,
+    /// For how long it stays blocked.
+    pub left: Duration,
+    /// Refusals since it is tracked.
+    pub refused: u64,
 }
 
 /// A counted connection.

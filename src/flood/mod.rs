@@ -56,7 +56,7 @@ pub mod table;
 
 mod admission;
 
-pub use admission::{Admission, Flood};
+pub use admission::{Admission, Blocked, Flood};
 pub use config::Config;
 pub use metrics::Metrics;
 pub use table::Ask;

@@ -18,6 +18,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use super::docs;
 use super::files::File;
 use super::html;
+use super::pages;
 use super::problem::Problem;
 use super::reply::FastPath;
 use super::responses::describe_rejections;
@@ -161,7 +162,8 @@ impl Api {
             .route("/openapi.json", description.clone())
             .route("/openapi.json/", description)
             .merge(docs::routes())
-            .merge(html::files());
+            .merge(html::files())
+            .merge(pages::assets());
         [router, pages].map(|router| {
             router
                 .fallback(async || Problem::no_such_path())

@@ -1,4 +1,4 @@
-//! The section `http`, and what the sections of both listeners have in common.
+//! The sections `http` and `pages`, and what the sections of both listeners have in common.
 
 use std::time::Duration;
 
@@ -38,6 +38,68 @@ impl Http {
             timeout: self.body_timeout,
         }
     }
+}
+
+/// The section `pages`: what browsers show, and the event streams.
+#[derive(Debug, Clone, Deserialize, Serialize, Validate)]
+#[garde(allow_unvalidated)]
+pub struct Pages {
+    pub enabled: bool,
+    pub board: BoardKind,
+    /// How long a ready order is on the board.
+    #[serde(with = "text")]
+    #[garde(custom(within("1s", "1h")))]
+    pub ready_for: Duration,
+    /// Open event streams of a listener.
+    #[garde(custom(within(1, 1_000_000)))]
+    pub streams_max: usize,
+    /// Between two comments of an event stream. The pages take 20 s of silence for a lost connection.
+    #[serde(with = "text")]
+    #[garde(custom(within("1s", "15s")))]
+    pub beat: Duration,
+    /// Problems that are stored for operators.
+    #[garde(custom(within(1, 10_000)))]
+    pub problems_max: usize,
+    /// A customer who waits longer is marked as late, ...
+    #[serde(with = "text")]
+    #[garde(custom(within("1s", "24h")))]
+    pub late_after: Duration,
+    /// ... and longer than this as very late.
+    #[serde(with = "text")]
+    #[garde(custom(within("1s", "24h")))]
+    pub very_late_after: Duration,
+    /// On the operator's page, each a name and a URL.
+    #[garde(custom(each(is_link, "a link such as Grafana=https://grafana.example")))]
+    pub links: Vec<String>,
+}
+
+/// What the board shows of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoardKind {
+    Numbers,
+    /// Names of those that are ready, too.
+    Names,
+    /// There is no board.
+    Off,
+}
+
+impl Pages {
+    /// Name and URL of each link.
+    pub fn links(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.links.iter().filter_map(|link| named_link(link))
+    }
+}
+
+fn named_link(text: &str) -> Option<(&str, &str)> {
+    let (name, url) = text.split_once('=')?;
+    let is_url = url.starts_with("https://") || url.starts_with("http://") || url.starts_with('/');
+    let is_plain = |part: &str| !part.is_empty() && !part.chars().any(char::is_control);
+    (is_plain(name.trim()) && is_plain(url) && is_url).then(|| (name.trim(), url))
+}
+
+fn is_link(text: &str) -> bool {
+    named_link(text).is_some()
 }
 
 /// The bounds of `connections_max` of both listeners.

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::mem;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use axum::{Extension, Router};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use metrics::{Counter, counter, describe_counter, describe_histogram, histogram};
 use pin_project_lite::pin_project;
 use tower::Service;
@@ -28,13 +30,14 @@ use tracing::{Level, Span, debug, debug_span, enabled, error};
 use super::activity::{Activity, OpenRequest};
 use super::api::Api;
 use super::described::{Described, Route};
-use super::guard::{Guard, Peer, may_log_in};
+use super::guard::{Guard, Peer, may_log_in, shown};
 use super::headers::Scan;
 use super::html;
 use super::login;
 use super::origin::{self, Origins, Rejection};
 use super::params::Caller;
 use super::problem::Problem;
+use super::recent::{self, Asked, Problems};
 use super::reply::{Bare, FastPath, HangUp, Reply};
 use super::request_id::{request_id, trace_id};
 use super::transfer::{Leaving, arriving};
@@ -68,13 +71,14 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Requests that `origins` and `guard` accept go to the routes of `api` and are measured in `registry`.
+    /// Requests that `origins` and `guard` accept go to the routes of `api` and are measured in `registry`. Problems are
+    /// recorded.
     pub fn new(
         listener: &'static str,
         api: Api,
         origins: Origins,
         guard: Arc<Guard>,
-        registry: Registry,
+        (problems, registry): (Problems, Registry),
     ) -> Self {
         let described = Described::by(&api.openapi());
         let reject = async |Extension(rejection): Extension<Rejection>| rejection;
@@ -85,7 +89,13 @@ impl Edge {
             pages,
             fast_path,
             rejecting: Router::new().fallback(reject),
-            seen: Arc::new(Seen::new(listener, origins.vary(), described, registry)),
+            seen: Arc::new(Seen::new(
+                listener,
+                origins.vary(),
+                described,
+                (problems, registry),
+                Arc::clone(&guard),
+            )),
             origins,
             guard,
         };
@@ -109,6 +119,8 @@ impl Shared {
         let scan = Scan::of(request.headers());
         let request_id = request_id(scan.request_id);
         let html = scan.accept.is_some() && html::prefers_html(request.headers());
+        let forwarded = scan.forwarded_for.is_some();
+        let client = forwarded.then(|| self.guard.client(peer.address, request.headers()));
         let (mut readable_by, mut granted) = (None, None);
         let checked = self.origins.check(request, &scan).and_then(|origin| {
             readable_by = origin;
@@ -149,6 +161,7 @@ impl Shared {
                 granted,
             },
             finish,
+            client,
         }
     }
 }
@@ -159,6 +172,8 @@ struct Way<'a> {
     fast_path: bool,
     caller: Caller,
     finish: Option<Box<Finish>>,
+    /// By the word of a proxy. A problem is recorded with it, when the request is gone.
+    client: Option<IpNet>,
 }
 
 /// The service of one connection.
@@ -187,10 +202,18 @@ struct Seen {
     by_status: [OnceLock<Counter>; 500],
     abandoned: Counter,
     described: Described,
+    problems: Problems,
+    guard: Arc<Guard>,
 }
 
 impl Seen {
-    fn new(listener: &'static str, vary: bool, described: Described, registry: Registry) -> Self {
+    fn new(
+        listener: &'static str,
+        vary: bool,
+        described: Described,
+        (problems, registry): (Problems, Registry),
+        guard: Arc<Guard>,
+    ) -> Self {
         let abandoned = registry.register(|| {
             describe_counter!(ANSWERS, "Answers by listener and status");
             describe_counter!(
@@ -210,6 +233,8 @@ impl Seen {
             by_status: std::array::from_fn(|_| OnceLock::new()),
             abandoned,
             described,
+            problems,
+            guard,
         }
     }
 
@@ -241,11 +266,14 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
         let open = self.activity.request();
         let shared = &*self.edge.shared;
         let seen = &shared.seen;
-        let record = Record {
+        let mut record = Record {
             route: seen.described.find(request.uri().path()),
             begun: Instant::now(),
             seen: Arc::clone(seen),
             answered: false,
+            method: recent::name_of(request.method()),
+            peer: self.peer.address,
+            client: None,
         };
         let route = seen.described.route(record.route);
         let Way {
@@ -253,7 +281,9 @@ impl hyper::service::Service<Request<Incoming>> for EdgeService {
             fast_path,
             caller,
             finish,
+            client,
         } = shared.way(&mut request, route, &self.peer);
+        record.client = client;
         let span = if enabled!(Level::DEBUG) {
             self.span(&request, &caller)
         } else {
@@ -336,7 +366,7 @@ impl EdgeService {
             request_id = caller.request_id.to_str().unwrap_or_default(),
             trace_id,
             listener = shared.seen.listener,
-            client = shared.guard.client(caller.peer, headers),
+            client = shown(shared.guard.client(caller.peer, headers)),
             identity = caller.granted.as_ref().map(|granted| &*granted.identity.name),
             method = %request.method(),
             path = request.uri().path(),
@@ -372,14 +402,41 @@ struct Record {
     route: usize,
     begun: Instant,
     answered: bool,
+    method: &'static str,
+    peer: IpAddr,
+    client: Option<IpNet>,
 }
 
 impl Record {
-    fn answered(&mut self, status: u16) {
+    /// The answer, recorded if it is a problem.
+    fn answered(&mut self, response: Response<Body>, id: Option<&HeaderValue>) -> Response<Body> {
         self.answered = true;
-        let seconds = self.begun.elapsed().as_secs_f64();
-        self.seen.answered(status, self.route, seconds);
-        debug!(status, duration_ms = in_ms(seconds), "answered");
+        let (status, took) = (response.status(), self.begun.elapsed());
+        let seconds = took.as_secs_f64();
+        self.seen.answered(status.as_u16(), self.route, seconds);
+        debug!(
+            status = status.as_u16(),
+            duration_ms = in_ms(seconds),
+            "answered"
+        );
+        if !status.is_client_error() && !status.is_server_error() {
+            return response;
+        }
+        let seen = &self.seen;
+        let asked = || Asked {
+            request_id: id,
+            listener: seen.listener,
+            method: self.method,
+            route: &seen.described.route(self.route).path,
+            client: self.client(),
+        };
+        seen.problems.record(response, self.begun + took, asked)
+    }
+
+    fn client(&self) -> String {
+        let guard = &self.seen.guard;
+        let peer = || guard.client(self.peer, &HeaderMap::new());
+        shown(self.client.unwrap_or_else(peer))
     }
 
     fn handed_over(&mut self) {
@@ -466,7 +523,7 @@ impl Future for Answer {
             return Poll::Pending;
         }
         set_put_off(this.open.as_ref(), false);
-        this.record.answered(response.status().as_u16());
+        response = this.record.answered(response, this.id.as_ref());
         if let Some(finish) = this.finish.take() {
             response = finish.apply(response, this.id.as_ref());
         }

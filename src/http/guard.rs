@@ -149,9 +149,9 @@ impl Guard {
         }
     }
 
-    /// The client's address, for logs.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> String {
-        shown((self.client_of)(peer, headers))
+    /// The client's address or network.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpNet {
+        (self.client_of)(peer, headers)
     }
 
     /// A new session for a token that was entered on the page, and for how long it is valid.
@@ -349,7 +349,7 @@ impl Credentials {
 }
 
 /// An address without the length of its prefix.
-fn shown(client: IpNet) -> String {
+pub(super) fn shown(client: IpNet) -> String {
     if client.prefix_len() == client.max_prefix_len() {
         return client.addr().to_string();
     }

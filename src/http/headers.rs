@@ -22,6 +22,7 @@ pub(super) struct Scan<'a> {
     pub(super) fetch_dest: Option<&'a HeaderValue>,
     /// `Sec-Purpose`, or `Purpose`, which browsers sent before.
     pub(super) purposes: [Option<&'a HeaderValue>; 2],
+    pub(super) forwarded_for: Option<&'a HeaderValue>,
     /// `Access-Control-Request-Method`: a preflight's.
     pub(super) requested_method: Option<&'a HeaderValue>,
 }
@@ -40,6 +41,7 @@ impl<'a> Scan<'a> {
                 "accept-language" => &mut scan.accept_language,
                 "access-control-request-method" => &mut scan.requested_method,
                 "user-agent" => &mut scan.user_agent,
+                "x-forwarded-for" => &mut scan.forwarded_for,
                 "x-request-id" => &mut scan.request_id,
                 "origin" => &mut scan.origin,
                 "sec-fetch-site" => &mut scan.fetch_site,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde::Serialize;
@@ -27,7 +27,13 @@ pub struct Index {
     /// Its purpose.
     description: &'static str,
     links: Vec<Link>,
+    /// In place of the list, for browsers.
+    #[serde(skip)]
+    page: Option<Page>,
 }
+
+/// A page of a listener, which is not the list of its pages.
+pub type Page = fn(&HeaderMap, &Uri) -> Response;
 
 /// A page.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,11 +46,12 @@ struct Link {
 }
 
 impl Index {
-    /// The common pages, and `more`.
+    /// The common pages, and `more`. Browsers get `page` if there is one, else the list.
     pub fn new(
         listener: &'static str,
         description: &'static str,
         more: &[(&'static str, &'static str)],
+        page: Option<Page>,
     ) -> Arc<Self> {
         let usual = [
             ("/docs", "API documentation"),
@@ -59,6 +66,7 @@ impl Index {
             listener,
             description,
             links: links.map(|&(href, title)| Link { href, title }).collect(),
+            page,
         })
     }
 }
@@ -70,19 +78,25 @@ pub fn index_routes() -> [UtoipaMethodRouter<Arc<Index>>; 1] {
 
 /// What is here
 ///
-/// The listener's pages. HTML for clients that prefer it.
+/// The listener's pages. HTML for clients that prefer it; on the customers' listener that is the page to order.
 #[utoipa::path(
     get, path = "/", tag = "status", security(()),
-    params(("Accept" = Option<String>, Header, description = "`text/html` for a page")),
+    params(
+        ("Accept" = Option<String>, Header, description = "`text/html` for a page"),
+        ("lang" = Option<String>, Query, description = "Language of the page to order: `en` or `de`. Default: by `Accept-Language`"),
+    ),
     responses((status = 200, description = "The pages of this listener", content(
         (Index = "application/json"),
         (String = "text/html"),
     ))),
 )]
-async fn show_index(State(index): State<Arc<Index>>, headers: HeaderMap) -> Response {
+async fn show_index(State(index): State<Arc<Index>>, uri: Uri, headers: HeaderMap) -> Response {
     if !prefers_html(&headers) {
         let vary = HeaderValue::from_static("Accept");
         return ([(header::VARY, vary)], axum::Json(&*index)).into_response();
+    }
+    if let Some(page) = index.page {
+        return page(&headers, &uri);
     }
     let content = html! {
         p { (index.description) }

@@ -6,18 +6,22 @@
 //! ([`reply`]); [`request_id`] has the ids. It rejects cross-site requests ([`origin`]), requests for other hosts
 //! (`hosts`), requests without the credential ([`guard`]) that the route requires ([`security`]), and undocumented
 //! parameters. Browsers get a session by [`login`]. Desks read requests with [`body`] and [`params`], answer errors with [`problem`], and describe themselves
-//! through [`api`]. [`caching`] and [`files`] answer with an `ETag`. [`status`] and [`index`] are the pages that every
-//! listener serves.
+//! through [`api`]. [`caching`] and [`files`] answer with an `ETag`, [`feed`] with an event stream. [`status`] and [`index`] are
+//! the pages that every listener serves; [`pages`] are the screens. Operators also have the [`recent`] problems, the storage
+//! [`engines`], and the [`build`].
 
 pub mod activity;
 pub mod api;
 pub mod body;
+pub mod build;
 pub mod caching;
 pub mod config;
 pub mod connection;
 mod described;
 mod docs;
 pub mod edge;
+pub mod engines;
+pub mod feed;
 pub mod files;
 pub mod guard;
 mod headers;
@@ -28,8 +32,10 @@ pub mod listen;
 pub mod login;
 pub mod origin;
 mod overflow;
+pub mod pages;
 pub mod params;
 pub mod problem;
+pub mod recent;
 pub mod reply;
 pub mod request_id;
 pub mod responses;

@@ -191,7 +191,7 @@ fn is_a_visit(scan: &Scan<'_>) -> bool {
 /// Whether it is a top-level navigation to a page.
 fn opens_a_page<B>(request: &Request<B>, scan: &Scan<'_>) -> bool {
     let path = request.uri().path();
-    (matches!(path, "/" | "/docs" | "/login") || path.starts_with("/docs/"))
+    (matches!(path, "/" | "/board" | "/barista" | "/docs" | "/login") || path.starts_with("/docs/"))
         && (request.method() == Method::GET || request.method() == Method::HEAD)
         && scan.fetch_mode.is_some_and(|mode| mode == "navigate")
         && scan.fetch_dest.is_some_and(|dest| dest == "document")

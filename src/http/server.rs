@@ -367,6 +367,7 @@ mod tests {
     use crate::http::api::Api;
     use crate::http::guard::Guard;
     use crate::http::origin::Origins;
+    use crate::http::recent::Problems;
     use crate::http::security::Security;
     use crate::telemetry::Registry;
 
@@ -381,7 +382,7 @@ mod tests {
             Api::new("", "", security),
             Origins::new("customers", &[], &[]),
             Arc::new(guard),
-            registry,
+            (Problems::new(1), registry),
         );
         let limit = ConnectionLimit::new(1).with_gate(|_| panic!("a gate that cannot be asked"));
         let settings = Settings {

@@ -25,7 +25,7 @@ use crate::values::time::Moment;
 /// A desk, or another part with a state of its own in `/readyz`.
 #[derive(Clone)]
 pub struct Component {
-    name: &'static str,
+    pub(super) name: &'static str,
     look: Arc<dyn Fn() -> EngineState + Send + Sync>,
     engines: &'static [Engine],
     findings: Findings,
@@ -60,7 +60,7 @@ impl Component {
         }
     }
 
-    fn state(&self) -> EngineState {
+    pub(super) fn state(&self) -> EngineState {
         // A failed check names the setting or the key.
         let checked = self.findings.state(self.engines);
         checked.unwrap_or_else(|| (self.look)())
@@ -129,7 +129,7 @@ impl Readiness {
 
     fn look_at(&self, component: &Component, actor: &Actor) -> ComponentState {
         let shows_reasons = self.shows_reasons(actor);
-        let EngineState { down, since } = component.state();
+        let EngineState { down, since, .. } = component.state();
         let state = if down.is_some() { "down" } else { "ok" };
         let reason = down.map(|reason| {
             if shows_reasons {

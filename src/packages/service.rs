@@ -121,6 +121,14 @@ impl Packages {
         Ok(self.effective(&preferences))
     }
 
+    /// Whether a recipient has set a preference.
+    ///
+    /// # Errors
+    /// See [`Unavailable`].
+    pub async fn has_preferences(&self, recipient: Id) -> Result<bool, Unavailable> {
+        Ok(!self.store.preferences(recipient).await?.is_empty())
+    }
+
     /// Deletes a recipient's preferences: the defaults hold, and the next preference is applied whatever its timestamp, also an older
     /// one that arrives late: nothing is left to compare it to.
     ///

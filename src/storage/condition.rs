@@ -11,13 +11,28 @@ pub struct State {
     /// Why it does not work; None if it does.
     pub down: Option<String>,
     pub since: Timestamp,
+    /// The latest failure, also after it works again.
+    pub last_failure: Option<Failure>,
+}
+
+/// Why an engine did not work, and from when on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    pub at: Timestamp,
 }
 
 impl State {
     pub fn down(reason: impl Display) -> Self {
+        Self::down_since(reason, Timestamp::now())
+    }
+
+    pub fn down_since(reason: impl Display, since: Timestamp) -> Self {
+        let reason = reason.to_string();
         Self {
-            down: Some(reason.to_string()),
-            since: Timestamp::now(),
+            down: Some(reason.clone()),
+            since,
+            last_failure: Some(Failure { reason, at: since }),
         }
     }
 
@@ -25,6 +40,7 @@ impl State {
         Self {
             down: None,
             since: Timestamp::now(),
+            last_failure: None,
         }
     }
 }
@@ -74,6 +90,8 @@ impl Condition {
         if self.well.swap(false, Ordering::AcqRel) {
             now.since = Timestamp::now();
         }
+        let at = Timestamp::now();
+        now.last_failure = reason.clone().map(|reason| Failure { reason, at });
         now.down = reason;
         true
     }
@@ -83,7 +101,9 @@ impl Condition {
         // Another thread may have been first.
         let changes = self.well.swap(well, Ordering::AcqRel) != well;
         if changes {
+            let before = now.last_failure.take();
             *now = state();
+            now.last_failure = now.last_failure.take().or(before);
         }
         changes
     }
@@ -113,7 +133,13 @@ mod tests {
         assert_eq!(condition.state(), down);
         assert!(condition.works());
         assert!(condition.is_healthy());
-        assert_eq!(condition.state().down, None);
+        let up = condition.state();
+        assert_eq!(up.down, None);
+        assert_eq!(up.last_failure, down.last_failure);
+        assert!(
+            up.last_failure
+                .is_some_and(|last| last.reason == "disk full")
+        );
     }
 
     #[test]
@@ -124,12 +150,14 @@ mod tests {
         let State { since, .. } = condition.state();
         assert!(condition.fails_because("no such queue"));
         assert!(!condition.fails_because("no such queue"));
+        let now = condition.state();
         assert_eq!(
-            condition.state(),
-            State {
-                down: Some("no such queue".to_owned()),
-                since
-            }
+            (now.down.as_deref(), now.since),
+            (Some("no such queue"), since)
+        );
+        assert!(
+            now.last_failure
+                .is_some_and(|last| last.reason == "no such queue")
         );
         assert!(condition.works());
         assert_eq!(condition.state().down, None);

@@ -51,6 +51,6 @@ mod unavailable;
 
 pub use carried::{CarriedThrough, carried_through};
 pub use clock::Clock;
-pub use condition::{Condition, State};
+pub use condition::{Condition, Failure, State};
 pub use free_space::{FreeSpace, SpaceLow};
 pub use unavailable::Unavailable;

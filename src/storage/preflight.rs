@@ -176,10 +176,7 @@ impl Findings {
                 worst
             }
         })?;
-        Some(State {
-            down: Some(worst.to_string()),
-            since: worst.since,
-        })
+        Some(State::down_since(&worst, worst.since))
     }
 
     /// Waits until no check of these engines is pending or failed.

@@ -38,6 +38,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -251,9 +252,18 @@ impl Database {
         self.inner.clock.clone()
     }
 
+    /// Operations that wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.inner.operations.waiting()
+    }
+
+    /// The time that 99 % of the commits of the last ten minutes did not exceed; None if there were none.
+    pub fn commit_p99(&self) -> Option<Duration> {
+        self.inner.metrics.commit_p99()
+    }
+
     pub fn update_gauges(&self) {
-        let waiting = self.inner.operations.waiting();
-        self.inner.metrics.show(waiting, self.is_healthy());
+        self.inner.metrics.show(self.waiting(), self.is_healthy());
     }
 
     /// Runs queued operations, rejects new ones ([`Unavailable::Stopped`]), and returns once the WAL is checkpointed and the

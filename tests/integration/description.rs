@@ -228,7 +228,7 @@ async fn refusals(door: Door, api: &Value, requests: &[(&str, &str)]) -> Seen {
 }
 
 /// What is described and not reached here, with the reason and the tests that reach it. An operation may be any.
-const REACHED_ELSEWHERE: [(&str, &[u16], &str); 18] = [
+const REACHED_ELSEWHERE: [(&str, &[u16], &str); 19] = [
     ("", &[429], "takes a flood: flood.rs"),
     (
         "",
@@ -280,6 +280,11 @@ const REACHED_ELSEWHERE: [(&str, &[u16], &str); 18] = [
         "POST /login",
         &[303, 401],
         "takes tokens: access.rs, login.rs",
+    ),
+    (
+        "GET /board",
+        &[404],
+        "needs `pages.board = \"off\"`: orders_feeds.rs",
     ),
     ("GET /courier", &[404], "takes an order's id: couriers.rs"),
     (

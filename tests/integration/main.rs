@@ -42,14 +42,18 @@ mod h2c;
 mod infra;
 mod login;
 mod malformed;
+mod manifests;
 mod many_rows;
 mod nginx;
 mod nginx_access;
+mod nginx_resend;
 mod observability;
+mod operators;
 mod orders_baristas;
 mod orders_both_ways;
 mod orders_customers;
 mod orders_details;
+mod orders_feeds;
 mod orders_handover;
 mod orders_leaving;
 mod orders_line;
@@ -62,6 +66,7 @@ mod pages;
 mod preflight;
 #[cfg(all(feature = "aws", feature = "redis"))]
 mod readme;
+mod screens;
 #[cfg(feature = "redis")]
 mod servers;
 mod sessions;

@@ -91,6 +91,10 @@ impl Catalogue {
         self.rules_of.contains_key(driver)
     }
 
+    pub fn has_package(&self, package: &PackageId) -> bool {
+        self.place(package).is_some()
+    }
+
     pub(super) fn package(&self, place: u32) -> &Package {
         &self.packages[place as usize]
     }

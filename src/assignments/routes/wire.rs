@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use super::super::matching::explain::{Explanation, Relaxed};
 use super::super::model::{
-    Assignment, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId, Place, Status,
-    parse_day,
+    Assignment, DriverCounts, DriverId, Filter, ID_CHARS_MAX, MAX_PER_DRIVER, Package, PackageId,
+    Place, Status, parse_day,
 };
-use super::super::service::{Assigned, ManifestSummary, Request, today};
+use super::super::service::{Assigned, Day, ManifestSummary, Request, today};
 use super::super::store::Listing;
 use crate::http::Problem;
 use crate::http::params::{page_cursor, page_limit, parsed};
@@ -459,6 +459,62 @@ impl From<Listing> for AssignmentPage {
                 .map(AssignmentState::from)
                 .collect(),
             next: listing.next.map(|place| cursor(&place)),
+        }
+    }
+}
+
+/// A day's packages by driver.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DaySummary {
+    #[schema(value_type = String, format = Date)]
+    date: Date,
+    /// By name; those with packages only.
+    drivers: Vec<DriverSummary>,
+    /// Packages of the day's list without a driver; missing without a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    unassigned: Option<usize>,
+    /// Of the latest plan for this day that this server stored since its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max_per_driver: Option<u32>,
+}
+
+impl From<Day> for DaySummary {
+    fn from(day: Day) -> Self {
+        Self {
+            date: day.date,
+            drivers: day.drivers.into_iter().map(DriverSummary::from).collect(),
+            unassigned: day.unassigned,
+            max_per_driver: day.max_per_driver,
+        }
+    }
+}
+
+/// A driver's packages of a day.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DriverSummary {
+    #[schema(value_type = String, example = "driver_1")]
+    driver_id: DriverId,
+    /// All of them.
+    held: u32,
+    assigned: u32,
+    accepted: u32,
+    in_progress: u32,
+    delivered: u32,
+    failed_to_deliver: u32,
+}
+
+impl From<DriverCounts> for DriverSummary {
+    fn from(counts: DriverCounts) -> Self {
+        Self {
+            held: counts.held(),
+            assigned: counts.of(Status::Assigned),
+            accepted: counts.of(Status::Accepted),
+            in_progress: counts.of(Status::InProgress),
+            delivered: counts.of(Status::Delivered),
+            failed_to_deliver: counts.of(Status::FailedToDeliver),
+            driver_id: counts.driver,
         }
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::error::Refusal;
+use super::super::model::DriverCounts;
 use super::super::sqlite::{APPLICATION, MIGRATIONS, Sqlite};
 use super::super::store::{Answer, OnStored, StoredManifest};
 use super::*;
@@ -310,6 +311,10 @@ impl Store for Contended {
 
     fn held(&self, date: Date) -> Answer<'_, Vec<Held>> {
         self.store.held(date)
+    }
+
+    fn counts(&self, date: Date) -> Answer<'_, Vec<DriverCounts>> {
+        self.store.counts(date)
     }
 
     fn still_assigned(&self, date: Date, drivers: Vec<DriverId>) -> Answer<'_, Vec<Held>> {

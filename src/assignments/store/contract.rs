@@ -453,6 +453,8 @@ pub(in super::super) async fn a_status_is_kept(store: impl Store) {
         from = status;
     }
     day_is(&store, &[("ada", "p")]).await;
+    let records = listed(&store, &Filter::default(), 10).await;
+    counted(&store, day(0), &records).await;
 }
 
 pub(in super::super) async fn a_status_of_what_nobody_gave_is_refused(store: impl Store) {
@@ -800,6 +802,21 @@ impl Naive {
     }
 }
 
+/// `counts` has these assignments of a day, by driver and status.
+async fn counted(store: &impl Store, date: Date, expected: &[Assignment]) {
+    let mut counts: BTreeMap<DriverId, BTreeMap<Status, u32>> = BTreeMap::new();
+    for it in expected {
+        let of_driver = counts.entry(it.driver.clone()).or_default();
+        *of_driver.entry(it.status).or_default() += 1;
+    }
+    let counts = counts.into_iter().map(|(driver, by_status)| {
+        let held = by_status.values().sum();
+        DriverCounts::new(driver, held, by_status)
+    });
+    let found = store.counts(date).await.unwrap();
+    assert_eq!(found, counts.collect::<Vec<_>>());
+}
+
 pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: Vec<Step>) {
     let mut naive = Naive::default();
     for (second, step) in (10..).zip(steps) {
@@ -837,6 +854,7 @@ pub(in super::super) async fn agrees_with_a_naive_one(store: impl Store, steps: 
     for d in 0..2 {
         let expected = naive.of_day(day(d));
         assert_eq!(held(&store, day(d)).await, held_of(&expected));
+        counted(&store, day(d), &expected).await;
         let mut found = listed(&store, &of_day(day(d)), 3).await;
         for found in &mut found {
             let same = |it: &&Assignment| it.package.id == found.package.id;

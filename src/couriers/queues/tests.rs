@@ -17,6 +17,7 @@ use super::super::config::Source;
 use super::super::error::{PublishError, Unavailable};
 use super::super::model::{
     AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts, Zone,
+    ZoneSummary,
 };
 use super::super::store::{Answer, Outgoing, Recorded, Store};
 use super::*;
@@ -110,6 +111,10 @@ impl Store for Moody {
     }
 
     fn parked(&self, _: usize) -> Answer<'_, (Vec<AddOrder>, u64)> {
+        stopped()
+    }
+
+    fn zones(&self) -> Answer<'_, Vec<ZoneSummary>> {
         stopped()
     }
 

@@ -5,9 +5,12 @@ use redis::{Cmd, ErrorKind, RedisError, RedisResult};
 
 use super::super::model::{
     AddCourier, AddOrder, Assignment, Courier, CourierId, Event, OrderId, Outcome, Whereabouts,
-    Zone,
+    Zone, ZoneSummary,
 };
 use super::super::store::{Outgoing, Recorded};
+
+/// Times of parked orders count from here, in microseconds.
+const TIME_MIN: i128 = i64::MIN as i128;
 
 /// The hash tag in braces selects the node of a cluster.
 pub(super) fn key(name: &str) -> String {
@@ -44,7 +47,7 @@ pub(super) fn arguments(event: &Event, at: Timestamp) -> RedisResult<[String; 4]
         }
         Event::Order(order) => {
             // From the smallest time on, so that all have the same number of digits.
-            let since_min = i128::from(order.added_at.as_microsecond()) - i128::from(i64::MIN);
+            let since_min = i128::from(order.added_at.as_microsecond()) - TIME_MIN;
             let said = format!("{}{since_min:020}", order.zone.as_str());
             ("order", order.id.to_string(), said)
         }
@@ -62,6 +65,38 @@ pub(super) fn parked(member: &str) -> RedisResult<AddOrder> {
         Some(Ok(Event::Order(order))) => Ok(order),
         _ => Err(invalid_answer("not a parked order")),
     }
+}
+
+/// A zone as `zones.lua` describes it. Empty: none.
+pub(super) fn zone(
+    [
+        zone,
+        available,
+        unavailable,
+        given,
+        least,
+        most,
+        parked,
+        oldest,
+    ]: &[String; 8],
+) -> RedisResult<ZoneSummary> {
+    let maybe = |text: &String| (!text.is_empty()).then(|| number(text)).transpose();
+    let oldest = (!oldest.is_empty()).then(|| {
+        let micros: Option<i128> = oldest.parse().ok();
+        let micros = micros.and_then(|micros| i64::try_from(micros + TIME_MIN).ok());
+        let at = micros.and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        at.ok_or_else(|| invalid_answer("not a time"))
+    });
+    Ok(ZoneSummary {
+        zone: Zone::parse(zone).ok_or_else(|| invalid_answer("not a zone"))?,
+        available: number(available)?,
+        unavailable: number(unavailable)?,
+        given: number(given)?,
+        least: maybe(least)?,
+        most: maybe(most)?,
+        parked: number(parked)?,
+        oldest_parked: oldest.transpose()?,
+    })
 }
 
 /// An entry of the log, `outcome time event`.

@@ -81,6 +81,33 @@ async fn a_user_with_the_least_rights_can_do_everything() {
     assert!(migration.unwrap().agrees());
 }
 
+/// A server of an earlier version has applied events, or all are from before there was a tally.
+#[tokio::test]
+async fn a_tally_that_lacks_events_is_made_again() {
+    let server = Server::start().await;
+    let store = store(&server.socket(), Join::Zero).await;
+    let orders = [1, 2, 3].map(contract::order);
+    let key = key("tally");
+    for (number, stale) in [
+        (1, &["DEL", &key][..]),
+        (2, &["HSET", &key, "at", "0-1", "N:given", "7"]),
+        (3, &["HDEL", &key, "at"]),
+    ] {
+        let zone = if number == 2 { Zone::S } else { Zone::N };
+        let events = vec![
+            contract::says(number, Zone::N, number == 3),
+            contract::placed(number, zone, 1),
+        ];
+        contract::tell(&store, events, contract::at(1)).await;
+        server.ask(stale).await;
+        // Applied without counting.
+        let again = vec![contract::says(number, Zone::N, true)];
+        contract::tell(&store, again, contract::at(2)).await;
+        let known = &orders[..usize::try_from(number).unwrap()];
+        contract::consistent(&store, Join::Zero, known).await;
+    }
+}
+
 mod one_server {
     use super::*;
 

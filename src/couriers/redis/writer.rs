@@ -16,9 +16,9 @@ use crate::storage::redis::{Redis as Client, Script, is_refused_for_now};
 static APPLY: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("apply.lua"), KEYS.map(key)));
 /// In the order in which `apply.lua` has them.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "couriers", "orders", "assigned", "parked", "log", "outgoing", "turns:N", "turns:S", "turns:E",
-    "turns:W",
+    "turns:W", "tally",
 ];
 
 /// Most requests of a batch.

@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::error::PublishError;
-use super::super::model::{AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts};
+use super::super::model::{
+    AddCourier, AddOrder, Courier, CourierId, Event, Outcome, Whereabouts, ZoneSummary,
+};
 use super::super::reading;
 use super::super::store::Recorded;
 use crate::http::Problem;
@@ -320,6 +322,53 @@ pub(super) struct LogQuery {
 pub(super) struct CourierDeskStatus {
     #[schema(example = "ok")]
     pub(super) status: &'static str,
+}
+
+/// The couriers and the parked orders of a zone.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ZoneState {
+    #[schema(example = "S")]
+    zone: &'static str,
+    /// Couriers who accept orders.
+    available: u64,
+    unavailable: u64,
+    /// Orders that its couriers were assigned so far, and the counts with which they started.
+    given: u64,
+    /// The least that an available courier has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    min: Option<u64>,
+    /// The most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    max: Option<u64>,
+    /// Orders that wait for a courier.
+    parked: u64,
+    /// When the longest waiting one was placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, nullable = false)]
+    oldest_parked_at: Option<Moment>,
+}
+
+impl From<ZoneSummary> for ZoneState {
+    fn from(summary: ZoneSummary) -> Self {
+        Self {
+            zone: summary.zone.as_str(),
+            available: summary.available,
+            unavailable: summary.unavailable,
+            given: summary.given,
+            min: summary.least,
+            max: summary.most,
+            parked: summary.parked,
+            oldest_parked_at: summary.oldest_parked.map(Moment::from),
+        }
+    }
+}
+
+/// All zones.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ZoneList {
+    pub(super) zones: Vec<ZoneState>,
 }
 
 #[cfg(test)]

@@ -30,6 +30,27 @@ async fn nothing_waits_to_be_told_where_nobody_listens() {
 }
 
 #[tokio::test]
+async fn zones_of_a_database_from_before_they_were_counted_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = open(&directory, Join::Zero, true);
+    let events = vec![
+        contract::says(1, Zone::N, true),
+        contract::says(2, Zone::N, false),
+        contract::placed(1, Zone::N, 1),
+        contract::placed(2, Zone::S, 1),
+    ];
+    contract::tell(&before, events, contract::at(1)).await;
+    let undone = before
+        .database
+        .commit(|connection| connection.execute_batch("DROP TABLE zones; PRAGMA user_version = 1"));
+    undone.await.unwrap();
+    before.database.close().await;
+    let after = open(&directory, Join::Zero, true);
+    let orders = [contract::order(1), contract::order(2)];
+    contract::consistent(&after, Join::Zero, &orders).await;
+}
+
+#[tokio::test]
 async fn a_restart_forgets_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let before = open(&directory, Join::Zero, true);

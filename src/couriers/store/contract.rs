@@ -67,6 +67,28 @@ async fn counts(store: &impl Store) -> Vec<(CourierId, u64)> {
         .collect()
 }
 
+/// What `zones` says is what all couriers and parked orders say.
+async fn zones_agree(store: &impl Store) {
+    let couriers = store.couriers(None).await.unwrap();
+    let (parked, _) = store.parked(usize::MAX >> 1).await.unwrap();
+    let expected = Zone::ALL.map(|zone| {
+        let here = couriers.iter().filter(|known| known.said.zone == zone);
+        let available = || here.clone().filter(|known| known.said.is_available);
+        let waiting = parked.iter().filter(|order| order.zone == zone);
+        ZoneSummary {
+            zone,
+            available: available().count() as u64,
+            unavailable: here.clone().count() as u64 - available().count() as u64,
+            given: here.clone().map(|known| known.count).sum(),
+            least: available().map(|known| known.count).min(),
+            most: available().map(|known| known.count).max(),
+            parked: waiting.clone().count() as u64,
+            oldest_parked: waiting.map(|order| order.added_at).min(),
+        }
+    });
+    assert_eq!(store.zones().await.unwrap(), expected);
+}
+
 /// Counts equal assignments, every order is in one place, and the log replays to the stored state.
 pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders: &[OrderId]) {
     let mut places = BTreeMap::new();
@@ -100,6 +122,7 @@ pub(in super::super) async fn consistent(store: &impl Store, join: Join, orders:
         }
         assert_eq!(store.courier(id).await.unwrap().as_ref(), Some(known));
     }
+    zones_agree(store).await;
     let (parked, total) = store.parked(1000).await.unwrap();
     let parked: BTreeSet<OrderId> = parked.iter().map(|order| order.id).collect();
     let expected = places

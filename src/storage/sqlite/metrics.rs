@@ -1,13 +1,16 @@
 //! Handles are made once; counting is an atomic addition.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+
+use crate::values::window::Spread;
 
 /// Labelled with the database's name.
 #[derive(Clone)]
@@ -20,6 +23,8 @@ pub struct Metrics {
     well: Gauge,
     sound: Gauge,
     checked: Gauge,
+    begun: Instant,
+    recent_commits: Arc<Spread>,
 }
 
 /// Histogram of operations per commit.
@@ -69,6 +74,8 @@ impl Metrics {
             well: gauge!(WELL, "database" => database.clone()),
             sound: gauge!(SOUND, "database" => database.clone()),
             checked: gauge!(CHECKED, "database" => database),
+            begun: Instant::now(),
+            recent_commits: Arc::default(),
         }
     }
 
@@ -79,7 +86,14 @@ impl Metrics {
             self.commits.increment(1);
             self.operations_per_commit.record(as_value(operations));
             self.commit.record(took);
+            self.recent_commits.add(self.begun.elapsed(), took);
         }
+    }
+
+    /// The time that 99 % of the commits of the last ten minutes did not exceed; None if there were none.
+    pub(super) fn commit_p99(&self) -> Option<Duration> {
+        let found = self.recent_commits.percentiles(self.begun.elapsed(), [99]);
+        found.map(|[p99]| p99)
     }
 
     pub(super) fn checked(&self, sound: bool) {
