@@ -249,7 +249,7 @@ pub struct Line<C, B> {
     remembered: VecDeque<(Instant, u32)>,
     /// Of `remembered`.
     ready: usize,
-    /// In no order; as few as there are baristas.
+    /// Unsorted, and as few as there are baristas.
     brewing: Vec<u32>,
     numbers: Numbers,
     held: usize,

@@ -26,7 +26,7 @@ pub use self::baristas::staff_routes;
 pub use self::customers::customer_routes;
 pub use self::fast_path::{CustomersFastPath, StaffFastPath};
 pub use self::shown::LineState;
-use super::model::OrderId;
+use super::model::{BARISTA_CHARS_MAX, OrderId};
 use super::screens::Screens;
 use super::service::Orders;
 use crate::flood::Flood;
@@ -35,6 +35,7 @@ use crate::http::body::BodyLimits;
 use crate::http::caching::no_store_json;
 use crate::http::config::Pages;
 use crate::http::feed::Feeds;
+use crate::http::params::parsed;
 use crate::values::json::{Mistake, Opaque};
 use crate::values::object::WriteJson;
 
@@ -105,6 +106,19 @@ fn bounded_wait(parameter: &'static str, secs: u64) -> Result<Duration, Problem>
         return Err(Problem::invalid_parameter(parameter, detail));
     }
     Ok(Duration::from_secs(secs))
+}
+
+/// A barista's name.
+///
+/// # Errors
+/// 422 if it is too short or too long.
+fn checked_name(name: &str) -> Result<Box<str>, Problem> {
+    let parse = |name: &str| {
+        let fits = (1..=BARISTA_CHARS_MAX).contains(&name.chars().count());
+        fits.then(|| name.into())
+    };
+    let detail = || format!("`barista` must be 1 to {BARISTA_CHARS_MAX} characters long.");
+    parsed("barista", name, parse, detail)
 }
 
 fn to_json(value: &(impl WriteJson + ?Sized)) -> Bytes {

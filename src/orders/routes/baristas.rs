@@ -13,7 +13,6 @@ use utoipa_axum::routes;
 
 use super::super::error::{FenceError, FinishError, Unavailable};
 use super::super::hold::LeaseGuard;
-use super::super::model::BARISTA_CHARS_MAX;
 use super::super::requests::{Finishing, Pulling, Report, Taken};
 use super::super::service::Orders;
 use super::lease_body::lease_response;
@@ -24,11 +23,11 @@ use super::wire::{
     ExtendedOrder, FinishAnswer, FinishReport, FinishedAndNext, FinishedOrder, OrderState,
     ReleasedOrder, StartedOrder, millis,
 };
-use super::{Desk, bounded_wait, order_id, quick_json, to_json};
+use super::{Desk, bounded_wait, checked_name, order_id, quick_json, to_json};
 use crate::http::Problem;
 use crate::http::body::{Ignored, OptionalJson};
 use crate::http::caching::no_store;
-use crate::http::params::{Actor, Path, Query, parsed};
+use crate::http::params::{Actor, Path, Query};
 use crate::http::reply::Reply;
 use crate::http::responses::{IgnoredBody, JsonBody, NotFound, Parameters};
 use crate::values::json::Opaque;
@@ -400,13 +399,8 @@ async fn release_order(
 
 /// The given name, else the token's subject.
 fn barista_name(name: Option<String>, actor: &Actor) -> Result<Option<Box<str>>, Problem> {
-    let parse = |name: &str| {
-        let fits = (1..=BARISTA_CHARS_MAX).contains(&name.chars().count());
-        fits.then(|| name.into())
-    };
-    let detail = || format!("`barista` must be 1 to {BARISTA_CHARS_MAX} characters long.");
-    let name = name.map(|name| parsed("barista", &name, parse, detail));
-    Ok(name.transpose()?.or_else(|| actor.subject().map(Box::from)))
+    let name = name.map(|name| checked_name(&name)).transpose()?;
+    Ok(name.or_else(|| actor.subject().map(Box::from)))
 }
 
 #[cfg(test)]

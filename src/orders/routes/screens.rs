@@ -17,10 +17,10 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::super::error::Unavailable;
-use super::super::model::{BARISTA_CHARS_MAX, Closed, Survey};
+use super::super::model::{Closed, Survey};
 use super::super::screens::Screens;
-use super::Desk;
 use super::shown::{Board, Door, LineState};
+use super::{Desk, checked_name};
 use crate::flood::Admission;
 use crate::flood::Ask;
 use crate::flood::routes::Asker;
@@ -139,11 +139,7 @@ async fn show_line(
     headers: HeaderMap,
     _: Ignored,
 ) -> Result<Response, Problem> {
-    let fits = |name: &String| (1..=BARISTA_CHARS_MAX).contains(&name.chars().count());
-    if !barista.as_ref().is_none_or(fits) {
-        let detail = format!("`barista` must be 1 to {BARISTA_CHARS_MAX} characters long.");
-        return Err(Problem::invalid_parameter("barista", detail));
-    }
+    let barista = barista.as_deref().map(checked_name).transpose()?;
     let render = move |survey: &Survey| LineState::of(survey, barista.as_deref());
     if !accepts_events(&headers) {
         return Ok(vary_by_accept(no_store(&render(

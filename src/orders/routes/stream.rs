@@ -177,21 +177,18 @@ impl Source for HeldOrder {
     async fn next(&mut self) -> Option<Sent> {
         let held = self.held.as_mut()?;
         loop {
-            tokio::select! {
-                biased;
-                outcome = &mut *held => {
-                    self.held = None;
-                    return Some(ending(&outcome));
-                }
-                () = self.order.wait() => {}
-            }
+            let order = &mut self.order;
+            let look = async {
+                order.wait().await;
+                order.look().await
+            };
             let looked = tokio::select! {
                 biased;
                 outcome = &mut *held => {
                     self.held = None;
                     return Some(ending(&outcome));
                 }
-                looked = self.order.look() => looked,
+                looked = look => looked,
             };
             // One that has ended is about to be answered.
             let pending = looked.flatten().filter(|view| !view.order.stage.is_final());
